@@ -1,0 +1,637 @@
+"""The language of Hubbub: IRC lines, names, the chat box, and what people see.
+
+Bytes and text go in, values come out. Nothing here does I/O, keeps a thread, a
+lock or a log, or asks what time it is; every function may be called from any
+thread. Three programs share it: the server, the window and the terminal.
+
+    bytes --Framer--> lines --parse--> Message --describe--> Line --str--> text
+                                Message --serialize--> bytes
+    what somebody typed --parse_input--> Input
+
+What it promises:
+
+- `parse` and `serialize` are inverses. `serialize` refuses what a line cannot
+  carry, so that nobody's text can become a second command.
+- Whatever `describe` or `clean` returns is one line and safe to print: no
+  control characters, no terminal escapes, nothing that reorders text.
+- Every buffer and every name has a limit, and the limit has a name below.
+
+Specifications: RFC 1459 and 2812, "Modern IRC client protocol" (modern.ircdocs.horse),
+IRCv3 message-tags, server-time and UTF8ONLY.
+"""
+
+import calendar
+import re
+import time
+import unicodedata
+from types import MappingProxyType
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+VERSION = "0.1.0"
+PORT = 12001
+
+MAX_MESSAGE = 512  # bytes of a line without its tags, CRLF included (RFC 1459, 2.3)
+MAX_TAGS = 8191  # bytes of the tags, "@" and the space included (message-tags)
+MAX_CLIENT_TAGS = 4094  # the part of them that a client may fill, by the same specification
+MAX_TYPED = 4096  # bytes of a line of plain text: no terminal hands on more at once
+MAX_NAME = 32  # characters of a nickname or a room's name
+MAX_TOPIC = 200  # characters
+MAX_SHOWN = 2000  # characters of any text that is put before people
+MAX_MARKS = 3  # combining marks in a row; more only hide what is under them
+
+SERVER = "SERVER"  # who speaks where nobody does: "[SERVER]: bob joined the chat"
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+# Errors: each says whose fault it is. (A ValueError from `serialize` is ours.)
+
+
+class ProtocolError(ValueError):
+    """The peer sent something that is not a message."""
+
+
+class TooLongError(ProtocolError):
+    """The peer's line is longer than a message may be (417)."""
+
+
+class EncodingError(ProtocolError):
+    """The peer's line is not UTF-8 (UTF8ONLY)."""
+
+
+class InputError(ValueError):
+    """The user typed what cannot be done; the text says what can."""
+
+
+class ReplyError(Exception):
+    """A command is refused: the numeric and the parameters of the answer, text last."""
+
+    def __init__(self, numeric: str, *params: str) -> None:
+        super().__init__(numeric, *params)
+        self.numeric = numeric
+        self.params = params
+
+
+# Messages
+
+
+class Message(NamedTuple):
+    """One IRC message. `source` is a server's name or `nickname!user@host`; "" is none."""
+
+    command: str
+    params: Tuple[str, ...] = ()
+    source: str = ""
+    tags: Mapping[str, str] = NO_TAGS
+
+    @property
+    def nickname(self) -> str:
+        """Who speaks: the nickname in `source`, or the server's name."""
+        return self.source.partition("!")[0]
+
+    @property
+    def text(self) -> str:
+        """The last parameter, "" where there is none."""
+        return self.params[-1] if self.params else ""
+
+
+class Framer:
+    """Cuts a stream of bytes into lines, holding at most `limit` bytes of an unfinished one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+        self._dropping = False  # inside a line that has already grown too long
+
+    @property
+    def pending(self) -> bytes:
+        """The unfinished line."""
+        return self._rest
+
+    def feed(self, data: bytes) -> List[Optional[bytes]]:
+        """The lines that `data` completes, without their ends (LF or CRLF).
+
+        None stands for a line of more than `limit` bytes, whose bytes are gone.
+        """
+        *lines, rest = (self._rest + data).split(b"\n")
+        whole: List[Optional[bytes]] = []
+        for line in lines:
+            line = line[:-1] if line.endswith(b"\r") else line
+            whole.append(None if self._dropping or len(line) > self._limit else line)
+            self._dropping = False
+        self._dropping = self._dropping or len(rest) > self._limit + 1  # room for a CR
+        self._rest = b"" if self._dropping else rest
+        return whole
+
+
+def parse(line: bytes) -> Message:
+    """The message in a line (without its end).
+
+    Raises TooLongError, EncodingError or, for what else is no message, ProtocolError.
+    Commands come out in upper case.
+    """
+    tags, space, body = line.partition(b" ") if line.startswith(b"@") else (b"", b"", line)
+    if len(tags) + len(space) > MAX_TAGS or len(body) > MAX_MESSAGE - 2:
+        raise TooLongError("Line is too long")
+    if b"\0" in line or b"\r" in line or b"\n" in line:
+        raise ProtocolError("Line holds a character that no line may hold")
+    try:
+        head, has_text, text = body.decode("utf-8").partition(" :")
+        tag_text = tags[1:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise EncodingError("Line is not UTF-8") from None
+    words = head.split(" ")
+    while words and not words[0]:
+        del words[0]
+    source = words.pop(0)[1:] if words and words[0].startswith(":") else ""
+    words = [word for word in words if word]
+    if not words or not _COMMAND.match(words[0]):
+        raise ProtocolError("Line has no command")
+    if has_text:
+        words.append(text)
+    return Message(words[0].upper(), tuple(words[1:]), source, _parse_tags(tag_text))
+
+
+def serialize(message: Message) -> bytes:
+    """The line of a message, CRLF included.
+
+    Raises ValueError for what a line cannot carry (CR, LF, NUL, a space in a middle
+    parameter, more than MAX_MESSAGE bytes): whoever made the message is at fault.
+    """
+    line = _serialize_body(message)
+    if len(line) > MAX_MESSAGE:
+        raise ValueError("message of %d bytes: %.80r" % (len(line), message))
+    return serialize_tags(message.tags) + line
+
+
+def serialize_tags(tags: Mapping[str, str]) -> bytes:
+    """The tags as they stand before a line, "" for none. Raises ValueError as `serialize` does."""
+    if not tags:
+        return b""
+    for key in tags:
+        if not _TAG_KEY.match(key):
+            raise ValueError("no tag may be called %.80r" % key)
+    parts = (key + "=" + _escape(value) if value else key for key, value in tags.items())
+    data = ("@" + ";".join(parts) + " ").encode("utf-8")
+    if len(data) > MAX_TAGS or b"\0" in data:
+        raise ValueError("tags of %d bytes: %.80r" % (len(data), data))
+    return data
+
+
+def fit(message: Message) -> Message:
+    """`message`, its longest parameter cut between two characters until it fits a line."""
+    while True:
+        over = len(_serialize_body(message)) - MAX_MESSAGE
+        if over <= 0:
+            return message
+        longest = max(range(len(message.params)), key=lambda i: len(message.params[i].encode()))
+        params = list(message.params)
+        params[longest] = cut(params[longest], max(1, len(params[longest].encode()) - over))
+        if params == list(message.params):
+            raise ValueError("no cut makes it fit: %.80r" % (message,))
+        message = message._replace(params=tuple(params))
+
+
+def cut(text: str, size: int) -> str:
+    """The longest beginning of `text` of at most `size` bytes of UTF-8."""
+    return text.encode("utf-8")[:size].decode("utf-8", "ignore")
+
+
+def split_text(text: str, source: str, command: str, target: str) -> List[str]:
+    """`text` in pieces that each fit a message once the server has put `source` before it.
+
+    Cut at spaces where a piece has one in its second half, else between two characters.
+    """
+    size = MAX_MESSAGE - len(_serialize_body(Message(command, (target, ""), source)))
+    pieces = []
+    while text:
+        piece = cut(text, size) or text[0]
+        if len(piece) < len(text):
+            space = piece.rfind(" ")
+            if space > len(piece) // 2:
+                piece = piece[: space + 1]
+        pieces.append(piece)
+        text = text[len(piece) :]
+    return pieces
+
+
+_COMMAND = re.compile(r"(?:[A-Za-z]+|[0-9]{3})\Z")
+_TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
+_ESCAPES = ((";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
+_UNESCAPES = {escaped[1]: char for char, escaped in _ESCAPES}
+
+
+def _escape(value: str) -> str:
+    value = value.replace("\\", "\\\\")
+    for char, escaped in _ESCAPES:
+        value = value.replace(char, escaped)
+    return value
+
+
+def _parse_tags(text: str) -> Mapping[str, str]:
+    if not text:
+        return NO_TAGS
+    tags = {}
+    for item in text.split(";"):
+        key, _, value = item.partition("=")
+        if key:
+            unescape = lambda match: _UNESCAPES.get(match.group(1), match.group(1))  # noqa: E731
+            tags[key] = re.sub(r"\\(.?)", unescape, value)
+    return tags
+
+
+def _serialize_body(message: Message) -> bytes:
+    command, params, source = message.command, message.params, message.source
+    words = [":" + source, command] if source else [command]
+    if params:
+        words += params[:-1]
+        text = params[-1]
+        # The colon is written wherever it may be: simple scripts look for " :".
+        plain = len(params) == 1 and text and text[0] != ":" and " " not in text
+        words.append(text if plain else ":" + text)
+    if not _COMMAND.match(command) or " " in source:
+        raise ValueError("not a message: %.80r" % (message,))
+    for word in params[:-1]:
+        if not word or " " in word or word[0] == ":":
+            raise ValueError("%.80r can only be a last parameter" % word)
+    line = " ".join(words)
+    if "\r" in line or "\n" in line or "\0" in line:
+        raise ValueError("a line cannot carry %.80r" % line)
+    return line.encode("utf-8") + b"\r\n"
+
+
+# Dialects: what the first bytes of a connection say
+
+IRC, PLAIN, TLS, HTTP = "IRC", "plain text", "TLS", "HTTP"
+_OPENERS = frozenset("CAP NICK PASS USER AUTHENTICATE STARTTLS PING WEBIRC PROTOCTL".split())
+_HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
+
+
+def sniff(data: bytes) -> Optional[str]:
+    """The dialect that a connection opens with; None while `data` does not tell yet.
+
+    A first line is needed to tell a person called Nick from the command NICK. Browsers
+    are known by their first word, before anything that a web page may choose.
+    """
+    if data[:1] == b"\x16":
+        return TLS
+    if _HTTP.match(data):
+        return HTTP
+    line, end, _ = data.partition(b"\n")
+    if not end and len(data) <= MAX_TYPED:
+        return None
+    try:
+        message = parse(line.rstrip(b"\r"))
+    except ProtocolError:
+        return PLAIN
+    return IRC if message.command in _OPENERS and message.params else PLAIN
+
+
+_TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
+
+
+def typed(line: bytes) -> str:
+    """The text in a line of plain text: telnet's commands dropped, the rest made safe to show."""
+    if b"\xff" in line:
+        line = _TELNET.sub(b"", line)
+    return clean(line.decode("utf-8", "replace"), MAX_TYPED).strip()
+
+
+# Names
+
+# Look like nothing at all, though Unicode counts them as letters or marks.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_NICKNAME_EXTRA = "_-[]{}\\`^|"  # RFC 2812's "special", and the dash
+_RESERVED = frozenset(["server", "system", "you"])  # they stand in our own brackets
+# Letters of Cherokee, Lisu and phonetics that spell SERVER, as people read them.
+_SERVER_LOOKALIKES = str.maketrans(
+    "\u13da\u13ac\u13d2\u13d9\ua4e2\ua4f0\ua4e3\ua4e6\ua731\u1d07\u0280\u1d20", "serv" * 3
+)
+# Not alphabets: they are written together, and beside Latin, and forge nothing.
+_NEUTRAL_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "MODIFIER")
+
+
+def casefold(name: str) -> str:
+    """What tells two names apart: equal for `Alice`, `ALICE` and full-width `Ａｌｉｃｅ`."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def normalize(name: str) -> str:
+    """A name as it is kept: composed (NFC), so that one look is one spelling."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_nickname(name: str) -> bool:
+    """Whether somebody may be called so; `nickname_fault` says why not."""
+    return not nickname_fault(name)
+
+
+def is_room(name: str) -> bool:
+    """Whether a room may be called so; `room_fault` says why not."""
+    return not room_fault(name)
+
+
+def nickname_fault(name: str) -> str:
+    """The rule that a nickname breaks, in words for whoever chose it; "" for none."""
+    if not 1 <= len(name) <= MAX_NAME:
+        return "A username has 1 to %d characters." % MAX_NAME
+    if not all(_is_letter(c) or c.isdecimal() or c in _NICKNAME_EXTRA for c in name):
+        return "A username is made of letters, digits, - and _, without spaces."
+    if not (name[0].isalpha() or name[0] in "_[]{}\\`^|"):
+        return "A username begins with a letter."
+    if casefold(name).translate(_SERVER_LOOKALIKES) in _RESERVED:
+        return "%s is a reserved name. Choose another." % name
+    return _spelling_fault(name)
+
+
+def room_fault(name: str) -> str:
+    """The rule that a room's name breaks, in words for whoever chose it; "" for none."""
+    if not 2 <= len(name) <= MAX_NAME or name[0] != "#":
+        return "A room's name is # and 1 to %d more characters." % (MAX_NAME - 1)
+    if any(unicodedata.category(c)[0] in "CZ" or c in ",:*?!@" for c in name):
+        return "A room's name has no spaces and none of , : * ? ! @"
+    if unicodedata.category(name[1])[0] == "M":
+        return "A room's name begins with # and a letter."
+    return _spelling_fault(name)
+
+
+def _is_letter(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] == "L" or category in ("Mn", "Mc")
+
+
+def _spelling_fault(name: str) -> str:
+    if _INVISIBLE.search(name):
+        return "A name has no invisible characters."
+    if clean(name, MAX_NAME) != normalize(name):
+        return "A name has at most %d accents on one letter." % MAX_MARKS
+    scripts = {
+        unicodedata.name(c, "").partition(" ")[0]
+        for c in unicodedata.normalize("NFKC", name)
+        if c.isalpha()
+    }
+    if len([script for script in scripts if not script.startswith(_NEUTRAL_SCRIPTS)]) > 1:
+        return "A name keeps to one alphabet: letters that look alike would pass for another's."
+    return ""
+
+
+# Text
+
+_COLOURS = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
+_SAFE = re.compile(r"[ -~]*\Z")  # most text: nothing in it can do harm
+_JOINERS = "\u200d"  # between the parts of one emoji
+
+
+def clean(text: str, limit: int = MAX_SHOWN) -> str:
+    """`text` as one line of at most `limit` characters that is safe to print or to show.
+
+    Drops what is invisible or acts on what is around it: controls (a tab or a line's end
+    becomes a space), terminal escapes, IRC's colours, bidirectional and zero-width
+    characters, lone surrogates, noncharacters, and combining marks beyond MAX_MARKS.
+    """
+    if _SAFE.match(text):
+        return text if len(text) <= limit else text[: limit - 1] + "…"
+    # Halves of one character are joined; other lone surrogates become U+FFFD.
+    text = text[: 4 * limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    kept: List[str] = []
+    marks = 0
+    for char in unicodedata.normalize("NFC", _COLOURS.sub("", text)):
+        category = unicodedata.category(char)
+        if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
+            char = " "
+        elif category == "Cc" or (category == "Cf" and char not in _JOINERS):
+            continue
+        elif ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef":
+            continue
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if marks <= MAX_MARKS:
+            kept.append(char)
+    if len(kept) > limit:
+        kept[limit - 1 :] = ["…"]
+    return "".join(kept)
+
+
+# Time
+
+
+def format_time(when: float) -> str:
+    """Seconds since 1970 as server-time writes them: 2026-11-22T17:10:42.123Z."""
+    ms = int(when * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + ".%03dZ" % (ms % 1000)
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 from server-time's form; ValueError for any other."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) + float("0." + fraction)
+
+
+# What people see
+
+JOINED = "{} joined the chat"
+LEFT = "{} left the chat"
+RENAMED = "{} is now called {}"
+ONLINE = "Online users ({}): {}"
+NO_SUCH_USER = "No such user: {}"
+NAME_TAKEN = "Username already taken: {}. Choose another."
+UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
+TOPIC_SET = "{} set the topic: {}"
+TOPIC_CLEARED = "{} cleared the topic"
+
+# The kinds of line, which a window colours.
+FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE = "server", "own", "others", "private"
+
+
+class Line(NamedTuple):
+    """One line of a transcript. `str` gives it as everyone sees it, in local time."""
+
+    kind: str
+    when: float  # seconds since 1970
+    head: str  # "[alice]:", or "* alice" for an action
+    text: str
+
+    @property
+    def clock(self) -> str:
+        """The time as "[17:10:42]", local to the reader."""
+        return time.strftime("[%H:%M:%S]", time.localtime(self.when))
+
+    def __str__(self) -> str:
+        return "%s %s %s" % (self.clock, self.head, self.text)
+
+
+def server_line(text: str, when: float) -> Line:
+    """What the program itself says, as a line."""
+    return Line(FROM_SERVER, when, "[%s]:" % SERVER, clean(text))
+
+
+def online(names: List[str]) -> str:
+    """The answer to /list."""
+    return ONLINE.format(len(names), ", ".join(sorted(names, key=casefold)))
+
+
+def describe(message: Message, me: str, when: float) -> Optional[Line]:
+    """What `message` looks like to the person called `me`; None for what is not shown."""
+    if message.command in ("PRIVMSG", "NOTICE") and len(message.params) > 1:
+        return _describe_text(message, me, when)
+    if message.command.isdigit():
+        text = _describe_numeric(message)
+    else:
+        text = _describe_event(message)
+    return server_line(text, when) if text else None
+
+
+ACTION = "\x01ACTION "  # CTCP: PRIVMSG #lobby :\x01ACTION waves\x01 is "/me waves"
+
+
+def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
+    target, text = message.params[0], message.params[1]
+    if "!" not in message.source:
+        return server_line(text, when)
+    action = text.startswith(ACTION)
+    if action:
+        text = text[len(ACTION) :].rstrip("\x01")
+    elif text.startswith("\x01"):
+        return None  # other CTCP: programs talking to programs
+    who = clean(message.nickname, MAX_NAME)
+    mine = casefold(message.nickname) == casefold(me)
+    text = clean(text)
+    if not target.startswith("#"):
+        head = "[you -> %s]:" % clean(target, MAX_NAME) if mine else "[%s -> you]:" % who
+        return Line(PRIVATE, when, head, "* %s %s" % (who, text) if action else text)
+    kind = FROM_ME if mine else FROM_OTHERS
+    return Line(kind, when, "* %s" % who if action else "[%s]:" % who, text)
+
+
+def _describe_event(message: Message) -> str:
+    command, who = message.command, message.nickname
+    if command == "JOIN":
+        return JOINED.format(who)
+    if command in ("PART", "QUIT"):
+        return LEFT.format(who)
+    if command == "NICK" and message.params:
+        return RENAMED.format(who, message.params[0])
+    if command == "TOPIC" and len(message.params) > 1:
+        return (TOPIC_SET if message.text else TOPIC_CLEARED).format(who, message.text)
+    if command == "ERROR":
+        return message.text
+    if command in ("FAIL", "WARN", "NOTE"):
+        return message.text
+    return ""
+
+
+# What numerics say to people: "{1}" is the second parameter. "" is not shown; what is
+# in no row shows its last parameter where it is an error, all but the first where not.
+_NUMERICS: Dict[str, str] = {
+    "001": "{1} Type /help for commands.",
+    "331": "",
+    "332": "Topic: {2}",
+    "372": "{1}",
+    "401": NO_SUCH_USER.replace("{}", "{1}"),
+    "403": "No such room: {1}",
+    "421": UNKNOWN_COMMAND.replace("{}", "{1}"),
+    "433": NAME_TAKEN.replace("{}", "{1}"),
+}
+_SILENT = frozenset(
+    "002 003 004 005 250 251 252 253 254 255 265 266 315 318 323 329 333 352 353 366 375 376"
+    " 422 900 901 903".split()
+)
+
+
+def _describe_numeric(message: Message) -> str:
+    numeric, params = message.command, message.params
+    if numeric in _SILENT:
+        return ""
+    form = _NUMERICS.get(numeric)
+    if form is None:
+        return message.text if numeric >= "400" else " ".join(params[1:])
+    return form.format(*params, *[""] * 3)
+
+
+# The chat box
+
+
+class Input(NamedTuple):
+    """What somebody typed: a verb of VERBS, or "say", and its arguments."""
+
+    verb: str
+    args: Tuple[str, ...]
+
+
+class Verb(NamedTuple):
+    """A row of the chat box's grammar: the words that follow ([optional]), a line of help."""
+
+    args: str
+    help: str
+
+
+VERBS: Dict[str, Verb] = {
+    "msg": Verb("USERNAME MESSAGE", "the same as @USERNAME MESSAGE"),
+    "me": Verb("ACTION", "say what you are doing: /me waves"),
+    "nick": Verb("USERNAME", "change your username"),
+    "list": Verb("", "see who is online"),
+    "help": Verb("", "see this list"),
+    "quit": Verb("[REASON]", "leave the chat"),
+}
+
+_UNNAMED = (  # what has no word of its own
+    ("MESSAGE", "say it to everyone in the room"),
+    ("@USERNAME MESSAGE", "say it to one person, privately"),
+    ("//MESSAGE", "say a message that begins with a slash"),
+)
+
+
+def help_lines() -> Iterator[str]:
+    """The answer to /help, made from the table."""
+    named = [(("/%s %s" % (name, verb.args)).strip(), verb.help) for name, verb in VERBS.items()]
+    for usage, text in [*_UNNAMED, *named]:
+        yield "%-22s%s" % (usage, text)
+
+
+def parse_input(text: str) -> Input:
+    """What a line from the chat box means. Raises InputError with the words for its user."""
+    if text.startswith("@"):
+        return _parse_args("msg", text[1:], "@")
+    if not text.startswith("/"):
+        return Input("say", (text,))
+    if text.startswith("//"):
+        return Input("say", (text[1:],))
+    name, _, rest = text[1:].partition(" ")
+    if name.lower() not in VERBS:
+        raise InputError(UNKNOWN_COMMAND.format("/" + name))
+    return _parse_args(name.lower(), rest, "/%s " % name.lower())
+
+
+def compose(typed: Input, room: str, source: str) -> List[Message]:
+    """The messages that carry out what was typed in `room`, each short enough for its line.
+
+    `source` is what the server will put before them. /help is not a message: it gives none.
+    """
+    verb, args = typed
+    target = args[0] if verb == "msg" else room
+    if not target and verb in ("say", "me", "list"):
+        raise InputError("You are in no room. Write to one person: @USERNAME MESSAGE")
+    if verb == "msg" and not is_nickname(target):
+        raise InputError(NO_SUCH_USER.format(target))
+    if verb in ("say", "msg"):
+        pieces = split_text(args[-1], source, "PRIVMSG", target)
+        return [Message("PRIVMSG", (target, piece)) for piece in pieces]
+    if verb == "me":
+        action = fit(Message("PRIVMSG", (room, ACTION + args[0] + "\x01"), source))
+        return [action._replace(source="")]
+    if verb == "help":
+        return []
+    command = {"nick": "NICK", "list": "NAMES", "quit": "QUIT"}[verb]
+    return [Message(command, (room,) if verb == "list" else args)]
+
+
+def _parse_args(verb: str, rest: str, prefix: str) -> Input:
+    wanted = VERBS[verb].args.split()
+    args = rest.split(None, len(wanted) - 1) if wanted else []
+    if prefix == "@" and args:
+        args[0] = args[0].rstrip(":,")  # "@bob, hello" is what people write
+        if rest[:1] == " ":
+            args = []
+    if len(args) < len([word for word in wanted if not word.startswith("[")]) or "" in args:
+        raise InputError("Usage: %s%s" % (prefix, VERBS[verb].args))
+    return Input(verb, tuple(args))

@@ -1,0 +1,1656 @@
+#!/usr/bin/env python3
+"""Hubbub's server: chat rooms for a local network, spoken in IRC and in plain text.
+
+    python3 server.py
+
+Three kinds of thread share the work:
+
+    main            accepts connections, and ends everything in order
+    client H:P      one for each connection: reads, frames, parses, checks, and decides
+                    who is to be told
+    delivery        the only one that writes to sockets, and the only one that closes them
+
+What holds at all times:
+
+- One order. Whatever happens is appended to the delivery's queue while the directory's
+  lock is held, so the order in which people are told is the order in which it happened.
+- Nobody waits for a slow reader. The delivery never blocks on a socket; what a client
+  does not take waits in its outbox, and past `--max-sendq` that client is ended.
+- A name has one owner. The thread that reads a connection is the only one that removes
+  its client from the directory; everybody else asks the delivery to hang up.
+- A descriptor is closed by the delivery, as its last work for that client: no other thread
+  can be about to use the number.
+
+A person with `nc` is an IRC client with other words: what they type becomes the same
+messages (`protocol.compose`), and what they are told is described (`protocol.describe`).
+"""
+
+import argparse
+import collections
+import contextlib
+import errno
+import hmac
+import itertools
+import logging
+import re
+import selectors
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import (
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
+
+import protocol
+from protocol import HTTP, IRC, PLAIN, SERVER, TLS, VERSION, Message, ReplyError
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
+log = logging.getLogger("hubbub")
+
+RECEIVE_SIZE = 16384  # bytes read at once
+BURST = 100  # lines that may come at once before --rate-limit counts
+MAX_PENDING = 10000  # events that wait for the delivery; past it the readers wait
+MAX_BATCH = 500  # events delivered together: bounds what a batch puts into one outbox
+MAX_ROOMS = 50  # rooms that one client may be in
+NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
+MAX_TARGETS = 4  # recipients that one PRIVMSG may name
+PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
+LINGER = 2.0  # seconds that an ended client has to take what was sent and close
+SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
+FOREVER = 86400.0  # seconds: a timeout for those who have none
+STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
+
+
+class Options(NamedTuple):
+    """What the command line sets; the defaults are its defaults. 0 turns a limit off."""
+
+    host: str = "0.0.0.0"
+    port: int = protocol.PORT
+    network: str = "Hubbub"  # the name that people see
+    server_name: str = "hubbub.local"  # the name that IRC clients see
+    lobby: str = "#lobby"  # "" places nobody in a room
+    motd: Tuple[str, ...] = ()
+    password: str = ""
+    rate_limit: float = 10.0  # lines a second
+    max_clients: int = 10000
+    max_per_address: int = 256
+    register_timeout: float = 30.0  # seconds
+    ping_interval: float = 60.0  # seconds
+    max_sendq: int = 1024 * 1024  # bytes
+
+
+class Ended(Exception):
+    """This connection is over. `told` is what its client still hears about it, if anything."""
+
+    def __init__(self, reason: str, told: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.told = told
+
+
+# Clients and rooms
+
+# IRCv3 capabilities, as bits of Client.caps. https://ircv3.net/irc/
+SERVER_TIME, MESSAGE_TAGS, ECHO_MESSAGE = 1, 2, 4
+CAPABILITIES = {
+    "echo-message": ECHO_MESSAGE,
+    "message-tags": MESSAGE_TAGS,
+    "server-time": SERVER_TIME,
+}
+PLAIN_TEXT = 8  # a bit beside them: a person, who is also shown what they said
+_RENDERED = SERVER_TIME | MESSAGE_TAGS | PLAIN_TEXT  # the bits that change a line's bytes
+
+
+class Client:
+    """One connection, as every thread sees it.
+
+    `reader` and `writer` are two views of one descriptor: reads block with a timeout,
+    writes never do. Who may touch what is said beside each attribute.
+    """
+
+    __slots__ = (
+        "address", "blocked", "caps", "closed", "end", "finishing", "host", "nickname", "outbox", "queued",
+        "reader", "realname", "registered", "rooms", "signed_on", "spoke", "username", "writer",
+    )  # fmt: skip
+
+    def __init__(self, reader: socket.socket, host: str, port: int) -> None:
+        reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.reader = reader
+        self.writer = socket.socket(
+            reader.family, reader.type, reader.proto, fileno=reader.fileno()
+        )
+        self.writer.settimeout(0)
+        self.host = host
+        self.address = "%s:%d" % (host, port)
+        # Written by the client's own thread alone:
+        self.caps = PLAIN_TEXT  # a person, until the first line tells
+        self.username = "user"
+        self.realname = ""
+        self.signed_on = self.spoke = 0.0  # seconds since 1970
+        # Guarded by the directory's lock:
+        self.nickname = ""
+        self.registered = False
+        self.rooms: Set[Room] = set()
+        # Touched by the delivery alone:
+        self.outbox: List[Union[bytes, memoryview]] = []
+        self.queued = 0  # bytes in it
+        self.blocked = False  # the socket is full: the selector tells when it is not
+        self.closed = False  # nothing is put into it any more
+        self.finishing: Optional[int] = None  # what to shut down when it is empty
+        # Set once by whoever ends the connection; its thread reads it and leaves.
+        self.end = ""
+
+    @property
+    def source(self) -> str:
+        """`nickname!user@host`, as it stands before what this client says."""
+        return "%s!%s@%s" % (self.nickname, self.username, self.host)
+
+    @property
+    def name(self) -> str:
+        """How the log calls it."""
+        return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
+
+
+class Room:
+    """A room and its members. Guarded by the directory's lock."""
+
+    __slots__ = ("_audience", "created", "members", "name", "topic", "topic_at", "topic_by")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: Dict[Client, None] = {}  # in order of joining
+        self.topic = self.topic_by = ""
+        self.created = self.topic_at = time.time()
+        self._audience: Optional[Tuple[Client, ...]] = None
+
+    def add(self, client: Client) -> None:
+        self.members[client] = None
+        self._audience = None
+
+    def discard(self, client: Client) -> None:
+        self.members.pop(client, None)
+        self._audience = None
+
+    @property
+    def audience(self) -> Tuple[Client, ...]:
+        """The members: the same tuple until they change, so that sending costs no copy."""
+        if self._audience is None:
+            self._audience = tuple(self.members)
+        return self._audience
+
+
+class Event:
+    """Something that `audience` is to be told: a message, or bytes as they are.
+
+    The `sender`, where it is in the audience, gets a text back only as an echo.
+    """
+
+    __slots__ = ("audience", "message", "sender")
+
+    def __init__(
+        self,
+        message: Union[Message, bytes],
+        audience: Tuple[Client, ...],
+        sender: Optional[Client] = None,
+    ) -> None:
+        self.message = message
+        self.audience = audience
+        self.sender = sender
+
+
+class Directory:
+    """Who is here, by username, and in which rooms.
+
+    Each method is atomic and does no I/O. What others are to be told of a change is posted
+    before the lock is let go: the order of events is the order of the changes.
+    """
+
+    def __init__(self, post: Callable[[Event], None]) -> None:
+        self._lock = threading.Lock()  # guards all below, and the marked parts of Client
+        self._post = post  # only appends to a queue
+        self._clients: Dict[str, Client] = {}  # folded nickname to connection
+        self._rooms: Dict[str, Room] = {}  # folded name to room
+        self._closing = False
+
+    def claim(self, client: Client, nickname: str) -> None:
+        """Give `client` the name, in place of any it has. Raises ReplyError 433 if it is taken."""
+        key = protocol.casefold(nickname)
+        with self._lock:
+            if self._clients.get(key, client) is not client:
+                raise ReplyError("433", nickname, "Nickname is already in use")
+            if client.nickname == nickname:
+                return
+            if client.registered:
+                message = Message("NICK", (nickname,), client.source)
+                self._post(Event(message, self._peers(client), client))
+            if client.nickname:
+                del self._clients[protocol.casefold(client.nickname)]
+            self._clients[key] = client
+            client.nickname = nickname
+
+    def register(self, client: Client) -> int:
+        """`client` has a name and may speak from now on; how many are here with it."""
+        with self._lock:
+            client.registered = True
+            return sum(1 for other in self._clients.values() if other.registered)
+
+    def join(self, client: Client, name: str, server_name: str) -> None:
+        """Place `client` in a room, made where there is none, and tell it who is there.
+
+        Raises ReplyError 405 for one room too many.
+        """
+        with self._lock:
+            room = self._rooms.get(protocol.casefold(name))
+            if room is not None and client in room.members:
+                return
+            if len(client.rooms) >= MAX_ROOMS:
+                raise ReplyError("405", name, "You have joined too many channels")
+            if room is None:
+                room = self._rooms[protocol.casefold(name)] = Room(name)
+            room.add(client)
+            client.rooms.add(room)
+            self._post(Event(Message("JOIN", (room.name,), client.source), room.audience, client))
+            for message in itertools.chain(topic_replies(room), names_replies(room)):
+                self._post(Event(_addressed(message, client, server_name), (client,)))
+
+    def part(self, client: Client, name: str, reason: str) -> None:
+        """Take `client` out of a room. Raises ReplyError 403 or 442."""
+        with self._lock:
+            room = self._room(client, name)
+            message = Message("PART", (room.name, reason), client.source)
+            self._post(Event(protocol.fit(message), room.audience, client))
+            self._leave(client, room)
+
+    def remove(self, client: Client, reason: str) -> bool:
+        """Forget `client`: its name is free. Whether it had registered. Idempotent."""
+        with self._lock:
+            if client.registered and not self._closing:
+                message = Message("QUIT", (reason,), client.source)
+                audience = tuple(peer for peer in self._peers(client) if peer is not client)
+                self._post(Event(protocol.fit(message), audience, client))
+            for room in list(client.rooms):
+                self._leave(client, room)
+            if client.nickname:
+                self._clients.pop(protocol.casefold(client.nickname), None)
+            was_registered, client.registered = client.registered, False
+            return was_registered
+
+    def tell(self, client: Client, message: Message) -> None:
+        """Pass on what `client` says to a room or a person: `message.params[0]`.
+
+        Raises ReplyError 401, 403 or 404.
+        """
+        target = message.params[0]
+        sender: Optional[Client] = client
+        with self._lock:
+            if target.startswith("#"):
+                room = self._rooms.get(protocol.casefold(target))
+                if room is None:
+                    raise ReplyError("403", target, "No such channel")
+                if client not in room.members:
+                    raise ReplyError("404", target, "Cannot send to a channel that you are not in")
+                target, audience = room.name, room.audience
+            else:
+                recipient = self._registered(target)
+                if recipient is None:
+                    raise ReplyError("401", target, "No such nick")
+                target = recipient.nickname
+                audience = (recipient, client)
+                if recipient is client:  # who writes to themselves gets it once, as anybody's
+                    audience, sender = (client,), None
+            params = (target, *message.params[1:])
+            relayed = protocol.fit(Message(message.command, params, client.source, message.tags))
+            self._post(Event(relayed, audience, sender))
+
+    def set_topic(self, client: Client, name: str, topic: str) -> None:
+        """Raises ReplyError 403 or 442."""
+        with self._lock:
+            room = self._room(client, name)
+            room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
+            message = Message("TOPIC", (room.name, topic), client.source)
+            self._post(Event(protocol.fit(message), room.audience, client))
+
+    def find(self, nickname: str) -> Optional[Client]:
+        """The registered client of that name."""
+        with self._lock:
+            return self._registered(nickname)
+
+    def everyone(self) -> List[Client]:
+        """All who have registered."""
+        with self._lock:
+            return [client for client in self._clients.values() if client.registered]
+
+    def room(self, name: str) -> Optional[Room]:
+        """A copy of the room of that name."""
+        with self._lock:
+            room = self._rooms.get(protocol.casefold(name))
+            return room and _copy_of(room)
+
+    def rooms(self, client: Optional[Client] = None) -> List[Room]:
+        """Copies of all rooms, or of those that `client` is in."""
+        with self._lock:
+            found = self._rooms.values() if client is None else client.rooms
+            return sorted(map(_copy_of, found), key=lambda room: protocol.casefold(room.name))
+
+    def close(self) -> None:
+        """From now on nobody is told who leaves: everybody does."""
+        with self._lock:
+            self._closing = True
+
+    # What follows is called with the lock held.
+
+    def _registered(self, nickname: str) -> Optional[Client]:
+        client = self._clients.get(protocol.casefold(nickname))
+        return client if client is not None and client.registered else None
+
+    def _room(self, client: Client, name: str) -> Room:
+        room = self._rooms.get(protocol.casefold(name))
+        if room is None:
+            raise ReplyError("403", name, "No such channel")
+        if client not in room.members:
+            raise ReplyError("442", name, "You're not on that channel")
+        return room
+
+    def _peers(self, client: Client) -> Tuple[Client, ...]:
+        """Everyone who shares a room with `client`, and itself, once each."""
+        if len(client.rooms) == 1:
+            return next(iter(client.rooms)).audience
+        peers = {client: None}
+        for room in client.rooms:
+            peers.update(room.members)
+        return tuple(peers)
+
+    def _leave(self, client: Client, room: Room) -> None:
+        room.discard(client)
+        client.rooms.discard(room)
+        if not room.members:
+            del self._rooms[protocol.casefold(room.name)]
+
+
+def _copy_of(room: Room) -> Room:
+    copy = Room(room.name)
+    copy.members = dict(room.members)
+    copy.created, copy.topic_at = room.created, room.topic_at
+    copy.topic, copy.topic_by = room.topic, room.topic_by
+    return copy
+
+
+# The delivery
+
+FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
+
+
+class Ending(NamedTuple):
+    """What the delivery is to do to a connection, when all that was posted before is sent.
+
+    FINISH tells the client that no more comes, SEVER also wakes its thread, ABORT does so
+    without sending what is left, CLOSE gives the descriptor back.
+    """
+
+    client: Client
+    how: str
+
+
+class Delivery(threading.Thread):
+    """The one thread that writes: takes all that waits, then sends each outbox at once."""
+
+    def __init__(self, max_sendq: int) -> None:
+        super().__init__(name="delivery")
+        self._max_sendq = max_sendq or sys.maxsize
+        self._pending: Deque[Union[Event, Ending]] = collections.deque()  # appended to by all
+        self._drained = threading.Condition()  # readers wait here for a shorter queue
+        self._asleep = False  # True while it waits in select, and a byte must wake it
+        self._stopping = False
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._last_id = int(time.time() * 1e6)  # ids stay unique across a restart
+
+    # For all threads:
+
+    def post(self, work: Union[Event, Ending]) -> None:
+        """Queue `work`. Never blocks and wakes nobody: call `wake` when the batch is whole."""
+        self._pending.append(work)
+
+    def wake(self) -> None:
+        """See to what was posted."""
+        if self._asleep:
+            self._asleep = False
+            with contextlib.suppress(OSError):  # full of wake-ups, or closed: both will do
+                self._waker.send(b"!")
+
+    def wait(self) -> None:
+        """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
+        self.wake()
+        if len(self._pending) > MAX_PENDING:
+            with self._drained:
+                self._drained.wait_for(lambda: len(self._pending) <= MAX_PENDING)
+
+    def stop(self) -> None:
+        """End the thread when all that was posted has been seen to, and wait for it."""
+        self._stopping = True
+        self._asleep = True  # so that it is woken in any case
+        self.wake()
+        self.join()
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
+
+    # For its own:
+
+    def run(self) -> None:
+        while self._pending or not self._stopping:
+            batch = self._take()
+            try:
+                self._deliver(batch)
+                self._poll()
+            except Exception:
+                log.exception("delivery failed; it goes on with what comes next")
+
+    def _take(self) -> List[Union[Event, Ending]]:
+        pending = self._pending
+        batch = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
+        if batch and len(pending) <= MAX_PENDING < len(pending) + len(batch):
+            with self._drained:
+                self._drained.notify_all()
+        return batch
+
+    def _poll(self) -> None:
+        """Send to those who can take more; sleep where there is nothing to do."""
+        if not self._pending:
+            self._asleep = True
+        idle = self._asleep and not self._pending and not self._stopping  # nothing came since
+        if idle or len(self._selector.get_map()) > 1:
+            for key, _ in self._selector.select(None if idle else 0):
+                if key.data is not None:
+                    self._send(key.data)
+                else:
+                    self._woken.recv(4096)
+        self._asleep = False
+
+    def _deliver(self, batch: List[Union[Event, Ending]]) -> None:
+        now = time.time()
+        touched: Dict[Client, None] = {}
+        for _, run in itertools.groupby(batch, _audience_id):
+            works = list(run)
+            events = [work for work in works if isinstance(work, Event)]
+            if events:
+                self._put(events, now, touched)
+            for work in works:
+                if isinstance(work, Ending):
+                    self._end(work, touched)
+        for client in touched:
+            if not client.closed and not client.blocked:
+                self._send(client)
+
+    def _put(self, events: List[Event], now: float, touched: Dict[Client, None]) -> None:
+        """Put events of one audience into its outboxes, rendered once for each kind of client."""
+        rendered = [Rendered(event, now, self._next_id()) for event in events]
+        senders = {event.sender for event in events}
+        shared: Dict[int, bytes] = {}  # by the bits that change a line's bytes
+        for client in events[0].audience:
+            if client.closed or client.finishing is not None:
+                continue
+            if client in senders:
+                data = b"".join([line.copy_for(client) for line in rendered])
+            else:
+                bits = client.caps & _RENDERED
+                if bits not in shared:
+                    shared[bits] = b"".join([line.data(bits) for line in rendered])
+                data = shared[bits]
+            if data:
+                client.outbox.append(data)
+                client.queued += len(data)
+                touched[client] = None
+                if client.blocked and client.queued > self._max_sendq:
+                    self._abort(client, "SendQ exceeded")
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _send(self, client: Client) -> None:
+        """Send what the socket takes; wait for writability where it does not take all."""
+        data = b"".join(client.outbox)
+        try:
+            sent = client.writer.send(data) if data else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._abort(client, error.strerror or "Connection lost")
+            return
+        client.queued = len(data) - sent
+        client.outbox[:] = [memoryview(data)[sent:]] if client.queued else []
+        self._watch(client, bool(client.queued))
+        if client.queued > self._max_sendq:
+            self._abort(client, "SendQ exceeded")
+        elif not client.queued and client.finishing is not None:
+            self._shutdown(client, client.finishing)
+
+    def _watch(self, client: Client, blocked: bool) -> None:
+        if blocked and not client.blocked:
+            self._selector.register(client.reader, selectors.EVENT_WRITE, client)
+        elif client.blocked and not blocked:
+            self._selector.unregister(client.reader)
+        client.blocked = blocked
+
+    def _end(self, ending: Ending, touched: Dict[Client, None]) -> None:
+        client = ending.client
+        if ending.how == CLOSE:
+            if not client.closed:
+                if not client.blocked:
+                    self._send(client)
+                self._abort(client, "")
+            client.writer.detach()
+            client.reader.close()
+        elif ending.how == ABORT:
+            self._abort(client, "")
+        elif not client.closed:
+            client.finishing = socket.SHUT_WR if ending.how == FINISH else socket.SHUT_RDWR
+            touched[client] = None  # sending finds the outbox empty, and shuts down
+
+    def _abort(self, client: Client, reason: str) -> None:
+        """Send no more, and let the client's thread find the end of its stream."""
+        self._watch(client, False)
+        client.outbox.clear()
+        client.queued = 0
+        client.closed = True
+        client.end = client.end or reason
+        self._shutdown(client, socket.SHUT_RDWR)
+
+    def _shutdown(self, client: Client, how: int) -> None:
+        with contextlib.suppress(OSError):  # the peer was faster
+            client.reader.shutdown(how)
+
+
+def _audience_id(work: Union[Event, Ending]) -> int:
+    return id(work.audience) if isinstance(work, Event) else 0
+
+
+class Rendered:
+    """One event as the bytes that each kind of client is sent, made when first asked for."""
+
+    __slots__ = ("_event", "_id", "_lines", "_now")
+
+    def __init__(self, event: Event, now: float, event_id: int) -> None:
+        self._event = event
+        self._now = now
+        self._id = str(event_id)
+        self._lines: Dict[int, bytes] = {}
+
+    def data(self, bits: int, me: str = "") -> bytes:
+        """The line for a client with these capability bits who is called `me` in it.
+
+        The name matters only for private messages in plain text.
+        """
+        key = -1 - bits if me else bits
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = self._render(bits, me)
+        return line
+
+    def copy_for(self, client: Client) -> bytes:
+        """The line for a client that may be the sender, who sees its texts only as echoes."""
+        bits = client.caps & _RENDERED
+        message = self._event.message
+        if client is not self._event.sender or isinstance(message, bytes):
+            return self.data(bits)
+        is_text = message.command in ("PRIVMSG", "NOTICE")
+        if is_text and not client.caps & (ECHO_MESSAGE | PLAIN_TEXT):
+            return b""
+        return self.data(bits, message.nickname)
+
+    def _render(self, bits: int, me: str) -> bytes:
+        message = self._event.message
+        if isinstance(message, bytes):
+            return message
+        if bits & PLAIN_TEXT:
+            line = protocol.describe(message, me, self._now)
+            return (str(line) + "\r\n").encode("utf-8") if line else b""
+        tags: Dict[str, str] = {}
+        if bits & SERVER_TIME:
+            tags["time"] = protocol.format_time(self._now)
+        if bits & MESSAGE_TAGS:
+            if self._event.sender is not None:
+                tags["msgid"] = self._id
+            tags.update(message.tags)
+        return protocol.serialize(message._replace(tags=tags))
+
+
+# Replies that several commands give
+
+
+def names_replies(room: Room) -> Iterator[Message]:
+    """353 with as many names as surely fit a line, and 366."""
+    line: List[str] = []
+    size = 0  # bytes
+    for client in room.members:
+        length = len(client.nickname.encode("utf-8")) + 1
+        if size + length > NAMES_SIZE:
+            yield Message("353", ("=", room.name, " ".join(line)))
+            line, size = [], 0
+        line.append(client.nickname)
+        size += length
+    if line:
+        yield Message("353", ("=", room.name, " ".join(line)))
+    yield Message("366", (room.name, "End of /NAMES list"))
+
+
+def topic_replies(room: Room) -> Iterator[Message]:
+    """332 and 333, or nothing where no topic is set."""
+    if room.topic:
+        yield Message("332", (room.name, room.topic))
+        yield Message("333", (room.name, room.topic_by, str(int(room.topic_at))))
+
+
+def _addressed(message: Message, client: Client, server_name: str) -> Message:
+    """A numeric as `client` gets it: from the server, its own name first."""
+    params = (client.nickname or "*", *message.params)
+    return protocol.fit(Message(message.command, params, server_name))
+
+
+# One connection
+
+
+class Bucket:
+    """Slows a flood: `rate` tokens a second, BURST at once (0 is no limit)."""
+
+    def __init__(self, rate: float) -> None:
+        self._interval = 1 / rate if rate else 0.0
+        self._paid_until = 0.0
+
+    def take(self, now: float) -> float:
+        """Take a token; the seconds to wait until there is one, where there is none."""
+        self._paid_until = max(self._paid_until, now) + self._interval
+        return max(0.0, self._paid_until - now - BURST * self._interval)
+
+
+REFUSALS = {  # bytes, for peers that speak neither of our dialects
+    # A TLS alert: fatal, protocol_version (RFC 8446, 6)
+    TLS: b"\x15\x03\x01\x00\x02\x02\x46",
+    HTTP: (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Connection: close\r\n\r\n"
+        b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n"
+    ),
+}  # fmt: skip
+
+
+class Session:
+    """What a client's thread does: reads, and answers each line, until the connection ends.
+
+    The handlers of COMMANDS work on it. They may raise ReplyError, which becomes the
+    numeric, and Ended.
+    """
+
+    def __init__(self, server: "Server", client: Client) -> None:
+        self.server = server
+        self.options = server.options
+        self.directory = server.directory
+        self._delivery = server.delivery
+        self.client = client
+        self._bucket = Bucket(server.options.rate_limit)
+        self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
+        self.negotiating = False  # between CAP LS or REQ and CAP END
+        self.user_came = False
+        self.password = ""  # what the client offered
+
+    # The thread
+
+    def run(self) -> None:
+        client = self.client
+        log.info("%s connected", client.address)
+        try:
+            self._converse()
+        except Ended as ended:
+            end = ended
+        except OSError as error:
+            end = Ended(error.strerror or "Connection lost")
+        except Exception:
+            log.exception("%s: our mistake", client.name)
+            end = Ended("Server error", "Something went wrong in the server. Please come again.")
+        self._finish(Ended(client.end, client.end) if client.end else end)
+
+    def _finish(self, end: Ended) -> None:
+        client = self.client
+        name = client.name
+        self.directory.remove(client, end.reason)
+        if end.told:
+            self.tell(Message("ERROR", (end.told,)))
+        self._delivery.post(Ending(client, FINISH))
+        self._delivery.wake()
+        with contextlib.suppress(OSError):
+            self._drain()
+        self._delivery.post(Ending(client, CLOSE))
+        self._delivery.wake()
+        # What people say as they leave is not for the log.
+        log.info("%s ended: %s", name, end.reason.partition(":")[0])
+
+    def _drain(self) -> None:
+        """Read to the end, so that closing resets nothing that was sent (LINGER at most)."""
+        deadline = time.monotonic() + LINGER
+        left = LINGER
+        while left > 0:
+            self.client.reader.settimeout(left)
+            if not self.client.reader.recv(RECEIVE_SIZE):
+                return
+            left = deadline - time.monotonic()
+
+    def _converse(self) -> None:
+        opening = b""
+        dialect = None
+        chunks = self._chunks()
+        while dialect is None:
+            opening += next(chunks)
+            dialect = protocol.sniff(opening)
+        if dialect in REFUSALS:
+            self._delivery.post(Event(REFUSALS[dialect], (self.client,)))
+            raise Ended("Refused %s" % dialect)
+        if dialect == IRC:
+            framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
+            answer = self._on_irc_line
+            self.client.caps = 0
+        else:
+            framer = protocol.Framer(protocol.MAX_TYPED)
+            answer = self._on_typed_line
+        for chunk in itertools.chain([opening], chunks):
+            for line in framer.feed(chunk):
+                self._throttle()
+                answer(line)
+            self._delivery.wait()
+
+    def _chunks(self) -> Iterator[bytes]:
+        """What arrives, as it comes; sees to the prompt, the pings and the timeouts meanwhile."""
+        client, options = self.client, self.options
+        timeout = PROMPT_AFTER
+        silent = True  # nothing has come, and nobody has been asked for a name
+        asked = False  # a PING is out
+        while True:
+            client.reader.settimeout(timeout)
+            try:
+                data = client.reader.recv(RECEIVE_SIZE)
+            except socket.timeout:
+                if silent:
+                    self.say("Welcome to %s. Type your username and press Enter." % options.network)
+                elif client.registered and asked:
+                    raise Ended("Ping timeout: %g seconds" % options.ping_interval) from None
+                elif self._is_pinged():
+                    self.tell(Message("PING", (options.server_name,)))
+                    asked = True
+                silent = False
+                self._delivery.wake()
+            else:
+                if not data:
+                    raise Ended("Connection closed")
+                silent = asked = False
+                yield data
+            if client.end:
+                raise Ended(client.end)
+            if self._is_pinged():
+                timeout = options.ping_interval
+            elif client.registered:
+                timeout = FOREVER  # the system's keepalive watches over it
+            else:
+                timeout = self._deadline - time.monotonic()
+                if timeout <= 0:
+                    told = "No username came in time. Connect again when you are ready."
+                    raise Ended("Registration timeout", told)
+
+    def _is_pinged(self) -> bool:
+        client = self.client
+        may_answer = client.registered and not client.caps & PLAIN_TEXT
+        return bool(may_answer and self.options.ping_interval)
+
+    def _throttle(self) -> None:
+        wait = self._bucket.take(time.monotonic())
+        if wait > 0:
+            self._delivery.wake()
+            while wait > 0 and not self.client.end:
+                time.sleep(min(wait, 0.5))
+                wait -= 0.5
+        if self.client.end:
+            raise Ended(self.client.end)
+
+    # Answers
+
+    def tell(self, message: Message) -> None:
+        self._delivery.post(Event(message, (self.client,)))
+
+    def say(self, text: str) -> None:
+        """The server's own words, to this client."""
+        target = self.client.nickname or "*"
+        self.tell(Message("NOTICE", (target, text), self.options.server_name))
+
+    def reply(self, numeric: str, *params: str) -> None:
+        message = _addressed(Message(numeric, params), self.client, self.options.server_name)
+        self.tell(message)
+
+    # Plain text
+
+    def _on_typed_line(self, line: Optional[bytes]) -> None:
+        if line is None:
+            self.say("That line is too long: %d bytes at most." % protocol.MAX_TYPED)
+            return
+        text = protocol.typed(line)
+        if not text:
+            return
+        try:
+            if self.client.registered:
+                self._on_input(protocol.parse_input(text))
+            elif text == "/quit":
+                raise Ended("Quit", "Goodbye.")
+            elif self.client.nickname:
+                self._on_typed_password(text)
+            else:
+                self._on_typed_name(text)
+        except protocol.InputError as error:
+            self.say(str(error))
+
+    def _on_typed_name(self, text: str) -> None:
+        if not self._run(Message("NICK", (text,))):
+            return
+        if self.options.password:
+            self.say("%s asks for a password. Type it and press Enter." % self.options.network)
+        else:
+            self._run(Message("USER", ("nc", "0", "*", self.client.nickname)))
+
+    def _on_typed_password(self, text: str) -> None:
+        self.password = text
+        self._run(Message("USER", ("nc", "0", "*", self.client.nickname)))
+
+    def _on_input(self, typed: protocol.Input) -> None:
+        if typed.verb == "help":
+            for line in protocol.help_lines():
+                self.say(line)
+        elif typed.verb == "list":
+            self.say(protocol.online([client.nickname for client in self.directory.everyone()]))
+        else:
+            for message in protocol.compose(typed, self.options.lobby, self.client.source):
+                self._run(message)
+
+    # IRC
+
+    def _on_irc_line(self, line: Optional[bytes]) -> None:
+        if line == b"":
+            return
+        try:
+            if line is None:
+                raise protocol.TooLongError
+            message = protocol.parse(line)
+            if len(protocol.serialize_tags(message.tags)) > protocol.MAX_CLIENT_TAGS:
+                raise protocol.TooLongError
+        except protocol.TooLongError:
+            self.reply("417", "Input line was too long")
+        except protocol.EncodingError:
+            text = "Your line is not UTF-8, the only encoding here. It was not passed on."
+            self.tell(Message("FAIL", ("*", "INVALID_UTF8", text), self.options.server_name))
+        except ValueError:
+            self.reply("400", "*", "That line is not an IRC message")
+        else:
+            self._run(message)
+
+    def _run(self, message: Message) -> bool:
+        """Look the command up, check its row's rules, call its handler; whether it was done."""
+        name = message.command
+        command = COMMANDS.get(name)
+        try:
+            if command is None:
+                raise ReplyError("421", name[:64], "Unknown command")
+            if not self.client.registered and not command.early:
+                raise ReplyError("451", "You have not registered")
+            if len(message.params) < command.least:
+                raise ReplyError("461", name, "Not enough parameters")
+            command.handler(self, message)
+        except ReplyError as refusal:
+            self.reply(refusal.numeric, *refusal.params)
+            return False
+        return True
+
+
+# Registration: https://modern.ircdocs.horse/#connection-setup
+
+
+def on_cap(session: Session, message: Message) -> None:
+    """https://ircv3.net/specs/extensions/capability-negotiation"""
+    verb = message.params[0].upper()
+    if verb in ("LS", "REQ") and not session.client.registered:
+        session.negotiating = True
+    if verb == "LS":
+        _cap_reply(session, "LS", " ".join(sorted(CAPABILITIES)))
+    elif verb == "LIST":
+        held = [cap for cap, bit in sorted(CAPABILITIES.items()) if session.client.caps & bit]
+        _cap_reply(session, "LIST", " ".join(held))
+    elif verb == "REQ":
+        words = message.text.split() if len(message.params) > 1 else []
+        if all(word.lstrip("-") in CAPABILITIES for word in words):
+            for word in words:
+                bit = CAPABILITIES[word.lstrip("-")]
+                caps = session.client.caps
+                session.client.caps = caps & ~bit if word.startswith("-") else caps | bit
+            _cap_reply(session, "ACK", " ".join(words))
+        else:
+            _cap_reply(session, "NAK", " ".join(words)[:300])
+    elif verb == "END":
+        session.negotiating = False
+        _try_to_register(session)
+    else:
+        raise ReplyError("410", verb[:64], "Invalid CAP command")
+
+
+def _cap_reply(session: Session, verb: str, words: str) -> None:
+    params = (session.client.nickname or "*", verb, words)
+    session.tell(Message("CAP", params, session.options.server_name))
+
+
+def on_pass(session: Session, message: Message) -> None:
+    """RFC 2812, 3.1.1"""
+    _refuse_if_registered(session)
+    session.password = message.params[0]
+
+
+def on_nick(session: Session, message: Message) -> None:
+    """RFC 2812, 3.1.2; also later, to rename."""
+    if not message.params or not message.params[0]:
+        raise ReplyError("431", "No nickname given")
+    nickname = protocol.normalize(message.params[0])
+    fault = protocol.nickname_fault(nickname)
+    if fault:
+        raise ReplyError("432", protocol.clean(nickname, 64).replace(" ", "_") or "*", fault)
+    session.directory.claim(session.client, nickname)
+    _try_to_register(session)
+
+
+def on_user(session: Session, message: Message) -> None:
+    """RFC 2812, 3.1.3"""
+    _refuse_if_registered(session)
+    letters = [char for char in message.params[0] if char.isalnum() and char < "\x7f"]
+    session.client.username = "".join(letters[:10]) or "user"
+    session.client.realname = protocol.clean(message.params[3], 100)
+    session.user_came = True
+    _try_to_register(session)
+
+
+def _refuse_if_registered(session: Session) -> None:
+    if session.client.registered:
+        raise ReplyError("462", "You may not reregister")
+
+
+def _try_to_register(session: Session) -> None:
+    client, options = session.client, session.options
+    if client.registered or not (client.nickname and session.user_came) or session.negotiating:
+        return
+    wanted, offered = options.password.encode("utf-8"), session.password.encode("utf-8")
+    if wanted and not hmac.compare_digest(wanted, offered):
+        session.reply("464", "Wrong password.")
+        raise Ended("Wrong password", "Wrong password.")
+    client.signed_on = client.spoke = time.time()
+    count = session.directory.register(client)
+    dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
+    log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
+    _watch_line(session)
+    people = "1 person is" if count == 1 else "%d people are" % count
+    welcome = "Welcome to %s, %s. %s here." % (options.network, client.nickname, people)
+    session.reply("001", welcome)
+    session.reply("002", "Your host is %s, running Hubbub %s" % (options.server_name, VERSION))
+    session.reply("003", "This server was started %s" % time.ctime(session.server.started))
+    session.reply("004", options.server_name, "hubbub-" + VERSION, "i", "n")
+    session.reply("005", *_isupport(session), "are supported by this server")
+    _motd(session)
+    if options.lobby:
+        session.directory.join(client, options.lobby, options.server_name)
+
+
+def _isupport(session: Session) -> List[str]:
+    network = session.options.network.replace("\\", "\\x5C").replace(" ", "\\x20")
+    return [
+        "NETWORK=" + network.replace("=", "\\x3D"), "CASEMAPPING=ascii", "CHANTYPES=#",
+        "CHANMODES=,,,n", "PREFIX=", "NICKLEN=%d" % protocol.MAX_NAME,
+        "CHANNELLEN=%d" % protocol.MAX_NAME, "TOPICLEN=%d" % protocol.MAX_TOPIC,
+        "CHANLIMIT=#:%d" % MAX_ROOMS, "MAXTARGETS=%d" % MAX_TARGETS, "UTF8ONLY",
+    ]  # fmt: skip
+
+
+def _watch_line(session: Session) -> None:
+    """Let the system find out when a silent peer is gone: for those who cannot PONG."""
+    interval = int(session.options.ping_interval)
+    if interval < 1:
+        return
+    sock = session.client.reader
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", interval),
+        ("TCP_KEEPALIVE", interval),  # macOS's name for it
+        ("TCP_KEEPINTVL", max(1, interval // 3)),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 2000 * interval),  # ms
+    ):
+        if hasattr(socket, option):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _motd(session: Session) -> None:
+    if not session.options.motd:
+        session.reply("422", "There is no message of the day")
+        return
+    session.reply("375", "- %s Message of the day -" % session.options.server_name)
+    for line in session.options.motd:
+        session.reply("372", line)
+    session.reply("376", "End of /MOTD command")
+
+
+# Talking and rooms
+
+
+def on_text(session: Session, message: Message) -> None:
+    """PRIVMSG and NOTICE: RFC 2812, 3.3. A NOTICE is never answered, not even refused."""
+    is_notice = message.command == "NOTICE"
+    session.client.spoke = time.time()
+    if len(message.params) < 2 or not message.params[1]:
+        if is_notice:
+            return
+        raise ReplyError("412", "No text to send")
+    tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
+    for target in message.params[0].split(",")[:MAX_TARGETS]:
+        params = (target, message.params[1])
+        try:
+            session.directory.tell(session.client, Message(message.command, params, "", tags))
+        except ReplyError as refusal:
+            if not is_notice:
+                session.reply(refusal.numeric, *refusal.params)
+
+
+def on_join(session: Session, message: Message) -> None:
+    """RFC 2812, 3.2.1; "0" leaves every room."""
+    if message.params[0] == "0":
+        for room in session.directory.rooms(session.client):
+            session.directory.part(session.client, room.name, "")
+        return
+    for name in filter(None, message.params[0].split(",")):
+        name = protocol.normalize(name)
+        fault = protocol.room_fault(name)
+        try:
+            if fault:
+                raise ReplyError("403", protocol.clean(name, 64), fault)
+            session.directory.join(session.client, name, session.options.server_name)
+        except ReplyError as refusal:
+            session.reply(refusal.numeric, *refusal.params)
+
+
+def on_part(session: Session, message: Message) -> None:
+    """RFC 2812, 3.2.2"""
+    reason = message.params[1] if len(message.params) > 1 else ""
+    for name in message.params[0].split(","):
+        try:
+            session.directory.part(session.client, name, reason)
+        except ReplyError as refusal:
+            session.reply(refusal.numeric, *refusal.params)
+
+
+def on_topic(session: Session, message: Message) -> None:
+    """RFC 2812, 3.2.4"""
+    name = message.params[0]
+    if len(message.params) > 1:
+        topic = message.params[1][: protocol.MAX_TOPIC]
+        session.directory.set_topic(session.client, name, topic)
+        return
+    room = session.directory.room(name)
+    if room is None:
+        raise ReplyError("403", name, "No such channel")
+    if not room.topic:
+        raise ReplyError("331", room.name, "No topic is set")
+    for reply in topic_replies(room):
+        session.reply(reply.command, *reply.params)
+
+
+def on_names(session: Session, message: Message) -> None:
+    """RFC 2812, 3.2.5"""
+    for name in message.params[0].split(",") if message.params else ["*"]:
+        room = session.directory.room(name)
+        for reply in names_replies(room or Room(name)):
+            session.reply(reply.command, *reply.params)
+
+
+def on_list(session: Session, message: Message) -> None:
+    """RFC 2812, 3.2.6"""
+    wanted = [protocol.casefold(name) for name in message.text.split(",") if name[:1] == "#"]
+    for room in session.directory.rooms():
+        if not wanted or protocol.casefold(room.name) in wanted:
+            session.reply("322", room.name, str(len(room.members)), room.topic)
+    session.reply("323", "End of /LIST")
+
+
+def on_mode(session: Session, message: Message) -> None:
+    """RFC 2812, 3.1.5 and 3.2.3: every room is +n, every user +i, and stays so."""
+    target, change = message.params[0], message.params[1] if len(message.params) > 1 else ""
+    letter = change.lstrip("+-")[:1]
+    if not target.startswith("#"):
+        if protocol.casefold(target) != protocol.casefold(session.client.nickname):
+            raise ReplyError("502", "Cannot change the modes of others")
+        if letter not in ("", "i"):
+            raise ReplyError("501", "Unknown mode")
+        session.reply("221", "+i")
+        return
+    room = session.directory.room(target)
+    if room is None:
+        raise ReplyError("403", target, "No such channel")
+    if letter == "b":
+        session.reply("368", room.name, "End of channel ban list")
+    elif letter:
+        raise ReplyError("472", letter, "is unknown mode char to me")
+    else:
+        session.reply("324", room.name, "+n")
+        session.reply("329", room.name, str(int(room.created)))
+
+
+# Asking about people
+
+
+def on_who(session: Session, message: Message) -> None:
+    """RFC 2812, 3.6.1: a room, a person, or everyone."""
+    mask = message.params[0] if message.params else "*"
+    room = session.directory.room(mask) if mask.startswith("#") else None
+    if room is not None:
+        found = list(room.members)
+    elif mask in ("*", "0"):
+        found = session.directory.everyone()
+    else:
+        found = [client for client in [session.directory.find(mask)] if client]
+    server_name = session.options.server_name
+    for client in found:
+        session.reply(
+            "352", room.name if room else "*", client.username, client.host, server_name,
+            client.nickname, "H", "0 " + client.realname,
+        )  # fmt: skip
+    session.reply("315", mask, "End of WHO list")
+
+
+def on_whois(session: Session, message: Message) -> None:
+    """RFC 2812, 3.6.2"""
+    nickname = message.text
+    client = session.directory.find(nickname)
+    if client is None:
+        session.reply("401", nickname, "No such nick")
+    else:
+        rooms = session.directory.rooms(client)
+        name, now = client.nickname, time.time()
+        session.reply("311", name, client.username, client.host, "*", client.realname)
+        if rooms:
+            session.reply("319", name, " ".join(room.name for room in rooms))
+        session.reply("312", name, session.options.server_name, session.options.network)
+        times = str(int(now - client.spoke)), str(int(client.signed_on))
+        session.reply("317", name, *times, "seconds idle, signon time")
+    session.reply("318", nickname, "End of /WHOIS list")
+
+
+def on_ison(session: Session, message: Message) -> None:
+    """RFC 2812, 4.9"""
+    asked = [name for param in message.params for name in param.split()]
+    session.reply("303", " ".join(client.nickname for client in _found(session, asked)))
+
+
+def on_userhost(session: Session, message: Message) -> None:
+    """RFC 2812, 4.8: five names at most"""
+    form = "%s=+%s@%s"
+    found = _found(session, message.params[:5])
+    session.reply("302", " ".join(form % (c.nickname, c.username, c.host) for c in found))
+
+
+def _found(session: Session, nicknames: Iterable[str]) -> List[Client]:
+    found = (session.directory.find(nickname) for nickname in nicknames)
+    return [client for client in found if client is not None]
+
+
+# The connection
+
+
+def on_ping(session: Session, message: Message) -> None:
+    """RFC 2812, 3.7.2"""
+    name = session.options.server_name
+    session.tell(protocol.fit(Message("PONG", (name, message.params[0]), name)))
+
+
+def on_pong(session: Session, message: Message) -> None:
+    """RFC 2812, 3.7.3: that it came was all there is to it."""
+
+
+def on_motd(session: Session, message: Message) -> None:
+    """RFC 2812, 3.4.1"""
+    _motd(session)
+
+
+def on_quit(session: Session, message: Message) -> None:
+    """RFC 2812, 3.1.7"""
+    raise Ended("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
+
+
+class Command(NamedTuple):
+    """A row of the table: what runs, the least parameters, whether before registration."""
+
+    handler: Callable[[Session, Message], None]
+    least: int = 0
+    early: bool = False
+
+
+COMMANDS = {
+    "CAP": Command(on_cap, 1, early=True),
+    "ISON": Command(on_ison, 1),
+    "JOIN": Command(on_join, 1),
+    "LIST": Command(on_list),
+    "MODE": Command(on_mode, 1),
+    "MOTD": Command(on_motd),
+    "NAMES": Command(on_names),
+    "NICK": Command(on_nick, early=True),
+    "NOTICE": Command(on_text),
+    "PART": Command(on_part, 1),
+    "PASS": Command(on_pass, 1, early=True),
+    "PING": Command(on_ping, 1, early=True),
+    "PONG": Command(on_pong, early=True),
+    "PRIVMSG": Command(on_text, 1),
+    "QUIT": Command(on_quit, early=True),
+    "TOPIC": Command(on_topic, 1),
+    "USER": Command(on_user, 4, early=True),
+    "USERHOST": Command(on_userhost, 1),
+    "WHO": Command(on_who),
+    "WHOIS": Command(on_whois, 1),
+}
+
+
+# The server
+
+
+class Server:
+    """Listens as soon as it is made (OSError where it cannot); `run` serves until `stop`."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.started = time.time()
+        self._listener = _listen(options.host, options.port)
+        self.port: int = self._listener.getsockname()[1]
+        self.delivery = Delivery(options.max_sendq)
+        self.directory = Directory(self.delivery.post)
+        self._threads_lock = threading.Lock()  # guards the two below
+        self._threads: Dict[Client, threading.Thread] = {}
+        self._per_address: Dict[str, int] = collections.defaultdict(int)
+        self._stopping = False
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+
+    def fileno(self) -> int:
+        """A descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""
+        return self._waker.fileno()
+
+    def stop(self) -> None:
+        """End `run`. Any thread or signal handler may call it, more than once."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # full, or closed already: `run` knows
+            self._waker.send(b"!")
+
+    def run(self) -> None:
+        """Serve until `stop`, then tell everyone, close everything and return."""
+        self.delivery.start()
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._listener, selectors.EVENT_READ, self._accept)
+                selector.register(self._woken, selectors.EVENT_READ)
+                while not self._stopping:
+                    for key, _ in selector.select():
+                        if key.data is not None:
+                            key.data()
+        finally:
+            self._shut_down()
+
+    def _accept(self) -> None:
+        try:
+            sock, address = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.error("cannot accept a connection: %s", error.strerror)
+            time.sleep(0.1)  # the cause is the system's and lasts; do not spin on it
+            return
+        host = address[0]
+        refusal = self._refusal(host)
+        if refusal:
+            log.info("%s:%d refused: %s", host, address[1], refusal)
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.send(("ERROR :%s\r\n" % refusal).encode("utf-8"))
+            sock.close()
+            return
+        try:
+            self._start(sock, host, address[1])
+        except OSError:
+            sock.close()  # gone before we looked
+
+    def _refusal(self, host: str) -> str:
+        options = self.options
+        with self._threads_lock:
+            count, from_host = len(self._threads), self._per_address.get(host, 0)
+        if options.max_clients and count >= options.max_clients:
+            return "%s is full (%d people). Try again later." % (options.network, count)
+        if options.max_per_address and from_host >= options.max_per_address:
+            return "There are %d connections from your address already." % from_host
+        return ""
+
+    def _start(self, sock: socket.socket, host: str, port: int) -> None:
+        # An address that begins with a colon would begin a last parameter.
+        client = Client(sock, "0" + host if host.startswith(":") else host, port)
+        session = Session(self, client)
+
+        def body() -> None:
+            try:
+                session.run()
+            finally:
+                with self._threads_lock:
+                    del self._threads[client]
+                    self._per_address[host] -= 1
+                    if not self._per_address[host]:
+                        del self._per_address[host]
+
+        thread = threading.Thread(target=body, name="client %s" % client.address)
+        with self._threads_lock:
+            self._threads[client] = thread
+            self._per_address[host] += 1
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads
+            log.error("%s refused: out of threads", client.address)
+            with self._threads_lock:
+                del self._threads[client]
+                self._per_address[host] -= 1
+            self.delivery.post(Ending(client, CLOSE))
+            self.delivery.wake()
+
+    def _shut_down(self) -> None:
+        self._listener.close()
+        self.directory.close()
+        with self._threads_lock:
+            threads = dict(self._threads)
+        log.info("shutting down, with %d connected", len(threads))
+        farewell = Message("ERROR", ("The server is shutting down",))
+        for client in threads:
+            client.end = client.end or farewell.text
+        self.delivery.post(Event(farewell, tuple(threads)))
+        for how in (SEVER, ABORT):
+            for client in threads:
+                self.delivery.post(Ending(client, how))
+            self.delivery.wake()
+            deadline = time.monotonic() + SHUTDOWN_TIME
+            for thread in threads.values():
+                thread.join(max(0.0, deadline - time.monotonic()))
+            threads = {client: thread for client, thread in threads.items() if thread.is_alive()}
+            if not threads:
+                break
+        self.delivery.stop()
+
+    def close(self) -> None:
+        """Give back what `fileno` and `stop` use: the last thing, after `run`."""
+        self._woken.close()
+        self._waker.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError, whose text is for the user."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, address = found[0]
+    listener = socket.socket(family, kind, proto)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where REUSEADDR shares a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def addresses_to_tell(host: str) -> List[str]:
+    """The addresses at which others on the network find a server that listens on `host`."""
+    if host not in ("", "0.0.0.0", "::"):
+        return [host]
+    found = []
+    with contextlib.suppress(OSError):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # a documentation address; UDP sends nothing yet
+            found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
+            address = str(info[4][0])
+            if address not in found and not address.startswith("127."):
+                found.append(address)
+    return found
+
+
+# The command line
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, "%s: %s\n" % (self.prog, message))
+
+    def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
+        """@FILE holds options as one writes them, any number on a line, # for comments."""
+        return shlex.split(arg_line, comments=True)
+
+
+def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
+    """The options and the log level; exits with 2 and one line where they cannot be had."""
+    default = Options()
+    parser = Parser(description="Chat rooms for a local network.", fromfile_prefix_chars="@")
+    add = parser.add_argument
+    add("--host", default=default.host, help="address to listen on (default %(default)s: all)")
+    add("--port", type=_port, default=default.port, help="default %(default)s; 0: any free one")
+    add("--network", default=socket.gethostname(), help="the name that people see")
+    add(
+        "--server-name",
+        type=_server_name,
+        default=_default_server_name(),
+        metavar="HOST",
+        help="the name that IRC clients see (default %(default)s)",
+    )
+    add(
+        "--lobby",
+        type=_lobby,
+        default=default.lobby,
+        metavar="ROOM",
+        help="the room where everybody starts (default '%(default)s'; '' for none)",
+    )
+    add(
+        "--motd",
+        type=_lines_of,
+        default=default.motd,
+        metavar="FILE",
+        help="a text that everybody is shown",
+    )
+    add(
+        "--password-file",
+        type=_first_line_of,
+        default=default.password,
+        metavar="FILE",
+        dest="password",
+        help="ask everybody for the password in its first line",
+    )
+    add(
+        "--rate-limit",
+        type=_limit,
+        default=default.rate_limit,
+        metavar="LINES",
+        help="lines a second that are read of one client (default %(default)g)",
+    )
+    add(
+        "--max-clients",
+        type=int,
+        default=default.max_clients,
+        metavar="N",
+        help="default %(default)s",
+    )
+    add(
+        "--max-per-address",
+        type=int,
+        default=default.max_per_address,
+        metavar="N",
+        help="connections from one address (default %(default)s)",
+    )
+    add(
+        "--register-timeout",
+        type=_limit,
+        default=default.register_timeout,
+        metavar="S",
+        help="seconds to choose a name (default %(default)g)",
+    )
+    add(
+        "--ping-interval",
+        type=_limit,
+        default=default.ping_interval,
+        metavar="S",
+        help="seconds of silence before a client is asked whether it lives (default %(default)g)",
+    )
+    add(
+        "--max-sendq",
+        type=int,
+        default=default.max_sendq,
+        metavar="BYTES",
+        help="what may wait for one client that does not read (default %(default)s)",
+    )
+    add(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="default %(default)s",
+    )
+    add("--version", action="version", version="Hubbub %s" % VERSION)
+    parser.epilog = "0 turns a limit off. @FILE reads options from a file."
+    values = vars(parser.parse_args(argv))
+    log_level = values.pop("log_level")
+    values["network"] = protocol.clean(values["network"], 40).strip() or default.network
+    return Options(**values), log_level
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= FOREVER:
+        raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, FOREVER))
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535, not %s" % text)
+    return int(text)
+
+
+def _lobby(name: str) -> str:
+    fault = name and protocol.room_fault(name)
+    if fault:
+        raise argparse.ArgumentTypeError("%s: %s" % (name, fault))
+    return name
+
+
+def _server_name(name: str) -> str:
+    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}\Z", name):
+        raise argparse.ArgumentTypeError("%s is not a host's name" % name)
+    return name
+
+
+def _default_server_name() -> str:
+    name = socket.gethostname().partition(".")[0]
+    try:
+        return _server_name(name + ".local")
+    except argparse.ArgumentTypeError:
+        return Options().server_name
+
+
+def _lines_of(path: str) -> Tuple[str, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise argparse.ArgumentTypeError("cannot read %s: %s" % (path, reason)) from None
+
+
+def _first_line_of(path: str) -> str:
+    if not path:
+        return ""
+    lines = _lines_of(path)
+    if not lines or not lines[0].strip():
+        raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
+    return lines[0].strip()
+
+
+def _raise_descriptor_limit() -> None:
+    """Let as many clients connect as the system allows."""
+    if resource is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after an orderly end, 2 where it could not start."""
+    options, log_level = parse_options(argv)
+    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(message)s")
+    with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
+        threading.stack_size(STACK_SIZE)
+    _raise_descriptor_limit()
+    try:
+        server = Server(options)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason = "another program listens there. Stop it, or choose another with --port"
+        place = "%s:%d" % (options.host, options.port)
+        print("server.py: cannot listen on %s: %s." % (place, reason), file=sys.stderr)
+        return 2
+
+    def on_signal(number: int, frame: Optional[FrameType]) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one forces the end
+        server.stop()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    # On Windows a signal alone does not wake a thread that waits in select.
+    signal.set_wakeup_fd(server.fileno())
+    print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
+    for address in addresses_to_tell(options.host):
+        print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
+    sys.stdout.flush()
+    server.run()
+    signal.set_wakeup_fd(-1)
+    server.close()
+    print("[%s] Stopped" % SERVER)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
