@@ -128,8 +128,9 @@ class Client:
     """
 
     __slots__ = (
-        "address", "blocked", "caps", "closed", "end", "finishing", "host", "nickname", "outbox", "queued",
-        "reader", "realname", "registered", "rooms", "signed_on", "spoke", "username", "writer",
+        "address", "blocked", "caps", "closed", "end", "finishing", "host", "nickname",
+        "outbox", "queued", "reader", "realname", "registered", "rooms", "signed_on", "spoke",
+        "username", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -1464,99 +1465,55 @@ class Parser(argparse.ArgumentParser):
 
 def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     """The options and the log level; exits with 2 and one line where they cannot be had."""
-    default = Options()
-    parser = Parser(description="Chat rooms for a local network.", fromfile_prefix_chars="@")
-    add = parser.add_argument
-    add("--host", default=default.host, help="address to listen on (default %(default)s: all)")
-    add("--port", type=_port, default=default.port, help="default %(default)s; 0: any free one")
-    add("--network", default=socket.gethostname(), help="the name that people see")
-    add(
-        "--server-name",
-        type=_server_name,
-        default=_default_server_name(),
-        metavar="HOST",
-        help="the name that IRC clients see (default %(default)s)",
+    defaults = Options(network=socket.gethostname(), server_name=_default_server_name())
+    rows: List[Tuple[str, str, Callable[[str], object], str, str]] = [
+        ("host", "host", str, "ADDRESS", "where to listen (default %(default)s: everywhere)"),
+        ("port", "port", _port, "PORT", "default %(default)s; 0: any that is free"),
+        ("network", "network", _network, "NAME", "the name that people see (%(default)s)"),
+        ("server-name", "server_name", _server_name, "HOST", "IRC's own name (%(default)s)"),
+        ("lobby", "lobby", _lobby, "ROOM", "where all are placed (%(default)s); '' for nowhere"),
+        ("motd", "motd", _lines_of, "FILE", "a text that everybody is shown"),
+        ("password-file", "password", _first_line_of, "FILE", "its first line is asked of all"),
+        ("rate-limit", "rate_limit", _limit, "LINES", "a second of one client (%(default)g)"),
+        ("max-clients", "max_clients", _count, "N", "connections (%(default)s)"),
+        ("max-per-address", "max_per_address", _count, "N", "of one address (%(default)s)"),
+        ("register-timeout", "register_timeout", _limit, "S", "to choose a name (%(default)g)"),
+        ("ping-interval", "ping_interval", _limit, "S", "of silence, then a PING (%(default)g)"),
+        ("max-sendq", "max_sendq", _count, "BYTES", "that may wait for a client (%(default)s)"),
+    ]
+    parser = Parser(
+        description="Hubbub's server: chat rooms for a local network.",
+        epilog="0 turns a limit off. @FILE reads options from a file.",
+        fromfile_prefix_chars="@",
     )
-    add(
-        "--lobby",
-        type=_lobby,
-        default=default.lobby,
-        metavar="ROOM",
-        help="the room where everybody starts (default '%(default)s'; '' for none)",
-    )
-    add(
-        "--motd",
-        type=_lines_of,
-        default=default.motd,
-        metavar="FILE",
-        help="a text that everybody is shown",
-    )
-    add(
-        "--password-file",
-        type=_first_line_of,
-        default=default.password,
-        metavar="FILE",
-        dest="password",
-        help="ask everybody for the password in its first line",
-    )
-    add(
-        "--rate-limit",
-        type=_limit,
-        default=default.rate_limit,
-        metavar="LINES",
-        help="lines a second that are read of one client (default %(default)g)",
-    )
-    add(
-        "--max-clients",
-        type=int,
-        default=default.max_clients,
-        metavar="N",
-        help="default %(default)s",
-    )
-    add(
-        "--max-per-address",
-        type=int,
-        default=default.max_per_address,
-        metavar="N",
-        help="connections from one address (default %(default)s)",
-    )
-    add(
-        "--register-timeout",
-        type=_limit,
-        default=default.register_timeout,
-        metavar="S",
-        help="seconds to choose a name (default %(default)g)",
-    )
-    add(
-        "--ping-interval",
-        type=_limit,
-        default=default.ping_interval,
-        metavar="S",
-        help="seconds of silence before a client is asked whether it lives (default %(default)g)",
-    )
-    add(
-        "--max-sendq",
-        type=int,
-        default=default.max_sendq,
-        metavar="BYTES",
-        help="what may wait for one client that does not read (default %(default)s)",
-    )
-    add(
-        "--log-level",
-        default="INFO",
-        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-        help="default %(default)s",
-    )
-    add("--version", action="version", version="Hubbub %s" % VERSION)
-    parser.epilog = "0 turns a limit off. @FILE reads options from a file."
+    for flag, name, kind, metavar, text in rows:
+        default = getattr(defaults, name)
+        parser.add_argument(
+            "--" + flag, dest=name, type=kind, metavar=metavar, help=text, default=default
+        )
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    parser.add_argument("--log-level", choices=levels, default="INFO", help="default %(default)s")
+    parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
     values = vars(parser.parse_args(argv))
     log_level = values.pop("log_level")
-    values["network"] = protocol.clean(values["network"], 40).strip() or default.network
     return Options(**values), log_level
 
 
+def _network(name: str) -> str:
+    return protocol.clean(name, 40).strip() or Options().network
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError("%s is not a whole number" % text)
+    return int(text)
+
+
 def _limit(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= FOREVER:
         raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, FOREVER))
     return value
@@ -1599,7 +1556,7 @@ def _lines_of(path: str) -> Tuple[str, ...]:
 
 
 def _first_line_of(path: str) -> str:
-    if not path:
+    if not path:  # the default
         return ""
     lines = _lines_of(path)
     if not lines or not lines[0].strip():
