@@ -32,7 +32,7 @@ PORT = 12001
 
 MAX_MESSAGE = 512  # bytes of a line without its tags, CRLF included (RFC 1459, 2.3)
 MAX_TAGS = 8191  # bytes of the tags, "@" and the space included (message-tags)
-MAX_CLIENT_TAGS = 4094  # the part of them that a client may fill, by the same specification
+MAX_CLIENT_TAGS = 4094  # bytes of them that a client may fill, without the "@" and the space
 MAX_TYPED = 4096  # bytes of a line of plain text: no terminal hands on more at once
 MAX_NAME = 32  # characters of a nickname or a room's name
 MAX_TOPIC = 200  # characters
@@ -150,8 +150,8 @@ def parse(line: bytes) -> Message:
     return Message(words[0].upper(), tuple(words[1:]), source, _parse_tags(tag_text))
 
 
-def serialize(message: Message) -> bytes:
-    """The line of a message, CRLF included.
+def serialize(message: Message, tags: Optional[Mapping[str, str]] = None) -> bytes:
+    """The line of a message, CRLF included; with `tags`, where given, in place of its own.
 
     Raises ValueError for what a line cannot carry (CR, LF, NUL, a space in a middle
     parameter, more than MAX_MESSAGE bytes): whoever made the message is at fault.
@@ -159,7 +159,7 @@ def serialize(message: Message) -> bytes:
     line = _serialize_body(message)
     if len(line) > MAX_MESSAGE:
         raise ValueError("message of %d bytes: %.80r" % (len(line), message))
-    return serialize_tags(message.tags) + line
+    return serialize_tags(message.tags if tags is None else tags) + line
 
 
 def serialize_tags(tags: Mapping[str, str]) -> bytes:
@@ -184,7 +184,9 @@ def fit(message: Message) -> Message:
             return message
         longest = max(range(len(message.params)), key=lambda i: len(message.params[i].encode()))
         params = list(message.params)
-        params[longest] = cut(params[longest], max(1, len(params[longest].encode()) - over))
+        end = "\x01" if params[longest].endswith("\x01") else ""  # what CTCP wraps stays wrapped
+        size = len(params[longest].encode()) - over - len(end)
+        params[longest] = cut(params[longest], max(1, size)) + end
         if params == list(message.params):
             raise ValueError("no cut makes it fit: %.80r" % (message,))
         message = message._replace(params=tuple(params))
@@ -279,7 +281,7 @@ def sniff(data: bytes) -> Optional[str]:
     if not end and len(data) <= MAX_TYPED:
         return None
     try:
-        message = parse(line.rstrip(b"\r"))
+        message = parse(line.rstrip(b"\r").decode("utf-8", "replace").encode("utf-8"))
     except ProtocolError:
         return PLAIN
     return IRC if message.command in _OPENERS and message.params else PLAIN
@@ -395,16 +397,15 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
     # Halves of one character are joined; other lone surrogates become U+FFFD.
     text = text[: 4 * limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     kept: List[str] = []
-    marks = 0
-    for char in unicodedata.normalize("NFC", _COLOURS.sub("", text)):
+    for char in _COLOURS.sub("", text):
         category = unicodedata.category(char)
         if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
-            char = " "
-        elif category == "Cc" or (category == "Cf" and char not in _JOINERS):
-            continue
-        elif ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef":
-            continue
-        marks = marks + 1 if category in ("Mn", "Me") else 0
+            kept.append(" ")
+        elif category != "Cc" and (category != "Cf" or char in _JOINERS) and not _is_no_char(char):
+            kept.append(char)
+    text, kept, marks = unicodedata.normalize("NFC", "".join(kept)), [], 0
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
         if marks <= MAX_MARKS:
             kept.append(char)
     if len(kept) > limit:
@@ -412,7 +413,19 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
     return "".join(kept)
 
 
+def _is_no_char(char: str) -> bool:
+    return ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef"
+
+
+def as_word(text: str) -> str:
+    """`text` as a middle parameter can hold it: no spaces, not empty, no colon first."""
+    return clean(text, 100).replace(" ", "_").lstrip(":") or "*"
+
+
 # Time
+
+
+_SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")
 
 
 def format_time(when: float) -> str:
@@ -423,8 +436,11 @@ def format_time(when: float) -> str:
 
 def parse_time(text: str) -> float:
     """Seconds since 1970 from server-time's form; ValueError for any other."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) + float("0." + fraction)
+    match = _SERVER_TIME.match(text)
+    if not match:
+        raise ValueError("not a server-time: %.40r" % text)
+    seconds = calendar.timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S"))
+    return seconds + float(match.group(2) or 0)
 
 
 # What people see

@@ -73,6 +73,7 @@ MAX_BATCH = 500  # events delivered together: bounds what a batch puts into one 
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 MAX_TARGETS = 4  # recipients that one PRIVMSG may name
+OUT_OF_MEANS = "The server cannot take more people now. Try again later."
 PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
 LINGER = 2.0  # seconds that an ended client has to take what was sent and close
 SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
@@ -117,6 +118,7 @@ CAPABILITIES = {
     "server-time": SERVER_TIME,
 }
 PLAIN_TEXT = 8  # a bit beside them: a person, who is also shown what they said
+_TEXTS = ("PRIVMSG", "NOTICE")
 _RENDERED = SERVER_TIME | MESSAGE_TAGS | PLAIN_TEXT  # the bits that change a line's bytes
 
 
@@ -202,10 +204,11 @@ class Room:
 class Event:
     """Something that `audience` is to be told: a message, or bytes as they are.
 
-    The `sender`, where it is in the audience, gets a text back only as an echo.
+    The `sender`, where it is in the audience, gets a text back only as an echo. The delivery
+    gives each its place in the one order: `number`, and `when` in seconds since 1970.
     """
 
-    __slots__ = ("audience", "message", "sender")
+    __slots__ = ("audience", "message", "number", "sender", "when")
 
     def __init__(
         self,
@@ -216,6 +219,30 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
+        self.number = 0
+        self.when = 0.0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the sender sees it only as an echo."""
+        return isinstance(self.message, Message) and self.message.command in _TEXTS
+
+    def render(self, caps: int, own: bool = False) -> bytes:
+        """Its line for clients with these capabilities, or (`own`) for its sender among them."""
+        message = self.message
+        if isinstance(message, bytes):
+            return message
+        if caps & PLAIN_TEXT:
+            line = protocol.describe(message, message.nickname if own else "", self.when)
+            return (str(line) + "\r\n").encode("utf-8") if line else b""
+        tags: Dict[str, str] = {}
+        if caps & SERVER_TIME:
+            tags["time"] = protocol.format_time(self.when)
+        if caps & MESSAGE_TAGS:
+            if "!" in message.source:  # somebody said or did it
+                tags["msgid"] = str(self.number)
+            tags.update(message.tags)
+        return protocol.serialize(message, tags)
 
 
 class Directory:
@@ -426,7 +453,7 @@ class Delivery(threading.Thread):
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._last_id = int(time.time() * 1e6)  # ids stay unique across a restart
+        self._last_number = int(time.time() * 1e6)  # so that none comes again after a restart
 
     # For all threads:
 
@@ -496,8 +523,11 @@ class Delivery(threading.Thread):
         for _, run in itertools.groupby(batch, _audience_id):
             works = list(run)
             events = [work for work in works if isinstance(work, Event)]
+            for event in events:
+                self._last_number += 1
+                event.number, event.when = self._last_number, now
             if events:
-                self._put(events, now, touched)
+                self._put(events, touched)
             for work in works:
                 if isinstance(work, Ending):
                     self._end(work, touched)
@@ -505,31 +535,35 @@ class Delivery(threading.Thread):
             if not client.closed and not client.blocked:
                 self._send(client)
 
-    def _put(self, events: List[Event], now: float, touched: Dict[Client, None]) -> None:
+    def _put(self, events: List[Event], touched: Dict[Client, None]) -> None:
         """Put events of one audience into its outboxes, rendered once for each kind of client."""
-        rendered = [Rendered(event, now, self._next_id()) for event in events]
-        senders = {event.sender for event in events}
-        shared: Dict[int, bytes] = {}  # by the bits that change a line's bytes
+        lines: Dict[int, List[bytes]] = {}  # of all events, by the bits that change their bytes
+        joined: Dict[int, bytes] = {}
+        own: Dict[Client, List[int]] = {}  # which events' texts a client has sent itself
+        for index, event in enumerate(events):
+            if event.sender is not None and event.is_text:
+                own.setdefault(event.sender, []).append(index)
         for client in events[0].audience:
             if client.closed or client.finishing is not None:
                 continue
-            if client in senders:
-                data = b"".join([line.copy_for(client) for line in rendered])
-            else:
-                bits = client.caps & _RENDERED
-                if bits not in shared:
-                    shared[bits] = b"".join([line.data(bits) for line in rendered])
-                data = shared[bits]
+            caps = client.caps
+            bits = caps & _RENDERED
+            if bits not in lines:
+                lines[bits] = [event.render(bits) for event in events]
+                joined[bits] = b"".join(lines[bits])
+            data = joined[bits]
+            if client in own and not caps & ECHO_MESSAGE:
+                pieces = lines[bits].copy()
+                for index in own[client]:
+                    told = caps & PLAIN_TEXT
+                    pieces[index] = events[index].render(bits, own=True) if told else b""
+                data = b"".join(pieces)
             if data:
                 client.outbox.append(data)
                 client.queued += len(data)
                 touched[client] = None
                 if client.blocked and client.queued > self._max_sendq:
                     self._abort(client, "SendQ exceeded")
-
-    def _next_id(self) -> int:
-        self._last_id += 1
-        return self._last_id
 
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability where it does not take all."""
@@ -589,56 +623,6 @@ def _audience_id(work: Union[Event, Ending]) -> int:
     return id(work.audience) if isinstance(work, Event) else 0
 
 
-class Rendered:
-    """One event as the bytes that each kind of client is sent, made when first asked for."""
-
-    __slots__ = ("_event", "_id", "_lines", "_now")
-
-    def __init__(self, event: Event, now: float, event_id: int) -> None:
-        self._event = event
-        self._now = now
-        self._id = str(event_id)
-        self._lines: Dict[int, bytes] = {}
-
-    def data(self, bits: int, me: str = "") -> bytes:
-        """The line for a client with these capability bits who is called `me` in it.
-
-        The name matters only for private messages in plain text.
-        """
-        key = -1 - bits if me else bits
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = self._render(bits, me)
-        return line
-
-    def copy_for(self, client: Client) -> bytes:
-        """The line for a client that may be the sender, who sees its texts only as echoes."""
-        bits = client.caps & _RENDERED
-        message = self._event.message
-        if client is not self._event.sender or isinstance(message, bytes):
-            return self.data(bits)
-        is_text = message.command in ("PRIVMSG", "NOTICE")
-        if is_text and not client.caps & (ECHO_MESSAGE | PLAIN_TEXT):
-            return b""
-        return self.data(bits, message.nickname)
-
-    def _render(self, bits: int, me: str) -> bytes:
-        message = self._event.message
-        if isinstance(message, bytes):
-            return message
-        if bits & PLAIN_TEXT:
-            line = protocol.describe(message, me, self._now)
-            return (str(line) + "\r\n").encode("utf-8") if line else b""
-        tags: Dict[str, str] = {}
-        if bits & SERVER_TIME:
-            tags["time"] = protocol.format_time(self._now)
-        if bits & MESSAGE_TAGS:
-            if self._event.sender is not None:
-                tags["msgid"] = self._id
-            tags.update(message.tags)
-        return protocol.serialize(message._replace(tags=tags))
-
-
 # Replies that several commands give
 
 
@@ -666,8 +650,12 @@ def topic_replies(room: Room) -> Iterator[Message]:
 
 
 def _addressed(message: Message, client: Client, server_name: str) -> Message:
-    """A numeric as `client` gets it: from the server, its own name first."""
-    params = (client.nickname or "*", *message.params)
+    """A numeric as `client` gets it: from the server, its own name first.
+
+    What a peer has said may stand in it, so each middle parameter is made a word.
+    """
+    words = map(protocol.as_word, message.params[:-1])
+    params = (client.nickname or "*", *words, message.text)
     return protocol.fit(Message(message.command, params, server_name))
 
 
@@ -836,7 +824,7 @@ class Session:
     # Answers
 
     def tell(self, message: Message) -> None:
-        self._delivery.post(Event(message, (self.client,)))
+        self._delivery.post(Event(protocol.fit(message), (self.client,)))
 
     def say(self, text: str) -> None:
         """The server's own words, to this client."""
@@ -899,7 +887,7 @@ class Session:
             if line is None:
                 raise protocol.TooLongError
             message = protocol.parse(line)
-            if len(protocol.serialize_tags(message.tags)) > protocol.MAX_CLIENT_TAGS:
+            if len(protocol.serialize_tags(message.tags)) > protocol.MAX_CLIENT_TAGS + 2:
                 raise protocol.TooLongError
         except protocol.TooLongError:
             self.reply("417", "Input line was too long")
@@ -917,7 +905,7 @@ class Session:
         command = COMMANDS.get(name)
         try:
             if command is None:
-                raise ReplyError("421", name[:64], "Unknown command")
+                raise ReplyError("421", name, "Unknown command")
             if not self.client.registered and not command.early:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
@@ -943,7 +931,7 @@ def on_cap(session: Session, message: Message) -> None:
         held = [cap for cap, bit in sorted(CAPABILITIES.items()) if session.client.caps & bit]
         _cap_reply(session, "LIST", " ".join(held))
     elif verb == "REQ":
-        words = message.text.split() if len(message.params) > 1 else []
+        words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
         if all(word.lstrip("-") in CAPABILITIES for word in words):
             for word in words:
                 bit = CAPABILITIES[word.lstrip("-")]
@@ -956,7 +944,7 @@ def on_cap(session: Session, message: Message) -> None:
         session.negotiating = False
         _try_to_register(session)
     else:
-        raise ReplyError("410", verb[:64], "Invalid CAP command")
+        raise ReplyError("410", verb, "Invalid CAP command")
 
 
 def _cap_reply(session: Session, verb: str, words: str) -> None:
@@ -977,7 +965,7 @@ def on_nick(session: Session, message: Message) -> None:
     nickname = protocol.normalize(message.params[0])
     fault = protocol.nickname_fault(nickname)
     if fault:
-        raise ReplyError("432", protocol.clean(nickname, 64).replace(" ", "_") or "*", fault)
+        raise ReplyError("432", nickname, fault)
     session.directory.claim(session.client, nickname)
     _try_to_register(session)
 
@@ -1004,7 +992,7 @@ def _try_to_register(session: Session) -> None:
     wanted, offered = options.password.encode("utf-8"), session.password.encode("utf-8")
     if wanted and not hmac.compare_digest(wanted, offered):
         session.reply("464", "Wrong password.")
-        raise Ended("Wrong password", "Wrong password.")
+        raise Ended("Wrong password", "Ask the host for it, and connect again.")
     client.signed_on = client.spoke = time.time()
     count = session.directory.register(client)
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -1073,40 +1061,52 @@ def on_text(session: Session, message: Message) -> None:
             return
         raise ReplyError("412", "No text to send")
     tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
-    for target in message.params[0].split(",")[:MAX_TARGETS]:
-        params = (target, message.params[1])
+    targets, text = message.params[:2]
+    if targets.count(",") >= MAX_TARGETS:
+        raise ReplyError("407", targets, "Too many targets: %d at most" % MAX_TARGETS)
+
+    def tell(target: str) -> None:
         try:
-            session.directory.tell(session.client, Message(message.command, params, "", tags))
-        except ReplyError as refusal:
+            said = Message(message.command, (target, text), "", tags)
+            session.directory.tell(session.client, said)
+        except ReplyError:
             if not is_notice:
-                session.reply(refusal.numeric, *refusal.params)
+                raise
+
+    _for_each(session, targets, tell)
+
+
+def _for_each(session: Session, names: str, act: Callable[[str], None]) -> None:
+    """Act on each of `a,b,c`; one that is refused does not keep the others from it."""
+    for name in names.split(","):
+        try:
+            act(name)
+        except ReplyError as refusal:
+            session.reply(refusal.numeric, *refusal.params)
 
 
 def on_join(session: Session, message: Message) -> None:
     """RFC 2812, 3.2.1; "0" leaves every room."""
+
+    def join(name: str) -> None:
+        name = protocol.normalize(name)
+        fault = protocol.room_fault(name)
+        if fault:
+            raise ReplyError("403", name, fault)
+        session.directory.join(session.client, name, session.options.server_name)
+
     if message.params[0] == "0":
         for room in session.directory.rooms(session.client):
             session.directory.part(session.client, room.name, "")
-        return
-    for name in filter(None, message.params[0].split(",")):
-        name = protocol.normalize(name)
-        fault = protocol.room_fault(name)
-        try:
-            if fault:
-                raise ReplyError("403", protocol.clean(name, 64), fault)
-            session.directory.join(session.client, name, session.options.server_name)
-        except ReplyError as refusal:
-            session.reply(refusal.numeric, *refusal.params)
+    elif message.params[0]:  # irssi sends an empty one, and expects no answer
+        _for_each(session, message.params[0], join)
 
 
 def on_part(session: Session, message: Message) -> None:
     """RFC 2812, 3.2.2"""
     reason = message.params[1] if len(message.params) > 1 else ""
-    for name in message.params[0].split(","):
-        try:
-            session.directory.part(session.client, name, reason)
-        except ReplyError as refusal:
-            session.reply(refusal.numeric, *refusal.params)
+    part = session.directory.part
+    _for_each(session, message.params[0], lambda name: part(session.client, name, reason))
 
 
 def on_topic(session: Session, message: Message) -> None:
@@ -1338,7 +1338,7 @@ class Server:
             log.info("%s:%d refused: %s", host, address[1], refusal)
             sock.setblocking(False)
             with contextlib.suppress(OSError):
-                sock.send(("ERROR :%s\r\n" % refusal).encode("utf-8"))
+                sock.send(_refusal_line(refusal))
             sock.close()
             return
         try:
@@ -1365,11 +1365,7 @@ class Server:
             try:
                 session.run()
             finally:
-                with self._threads_lock:
-                    del self._threads[client]
-                    self._per_address[host] -= 1
-                    if not self._per_address[host]:
-                        del self._per_address[host]
+                self._forget(client, host)
 
         thread = threading.Thread(target=body, name="client %s" % client.address)
         with self._threads_lock:
@@ -1379,11 +1375,17 @@ class Server:
             thread.start()
         except RuntimeError:  # the system gives no more threads
             log.error("%s refused: out of threads", client.address)
-            with self._threads_lock:
-                del self._threads[client]
-                self._per_address[host] -= 1
+            self._forget(client, host)
+            self.delivery.post(Event(_refusal_line(OUT_OF_MEANS), (client,)))
             self.delivery.post(Ending(client, CLOSE))
             self.delivery.wake()
+
+    def _forget(self, client: Client, host: str) -> None:
+        with self._threads_lock:
+            del self._threads[client]
+            self._per_address[host] -= 1
+            if not self._per_address[host]:
+                del self._per_address[host]
 
     def _shut_down(self) -> None:
         self._listener.close()
@@ -1411,6 +1413,11 @@ class Server:
         """Give back what `fileno` and `stop` use: the last thing, after `run`."""
         self._woken.close()
         self._waker.close()
+
+
+def _refusal_line(text: str) -> bytes:
+    """What both dialects understand."""
+    return ("ERROR :%s\r\n" % text).encode("utf-8")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -1459,8 +1466,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, "%s: %s\n" % (self.prog, message))
 
     def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """@FILE holds options as one writes them, any number on a line, # for comments."""
-        return shlex.split(arg_line, comments=True)
+        """@FILE holds options as one writes them; a line that begins with # is a comment."""
+        if arg_line.lstrip().startswith("#"):
+            return []
+        try:
+            return shlex.split(arg_line)
+        except ValueError as error:
+            self.error("%s in the line %s" % (error, arg_line))
 
 
 def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
@@ -1504,7 +1516,7 @@ def _network(name: str) -> str:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError("%s is not a whole number" % text)
     return int(text)
 
@@ -1520,7 +1532,7 @@ def _limit(text: str) -> float:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535, not %s" % text)
     return int(text)
 
@@ -1582,9 +1594,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     _raise_descriptor_limit()
     try:
         server = Server(options)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # no host's name can be as long as some are
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", 0) == errno.EADDRINUSE:
             reason = "another program listens there. Stop it, or choose another with --port"
         place = "%s:%d" % (options.host, options.port)
         print("server.py: cannot listen on %s: %s." % (place, reason), file=sys.stderr)

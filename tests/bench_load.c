@@ -1,0 +1,246 @@
+/* The load for bench_fanout.py: N IRC clients in one room, S of them talking.
+
+   usage: bench_load PORT N S SECONDS RATE SIZE STUCK
+
+   RATE is messages a second over all senders; 0 is as many as the server delivers, with
+   WINDOW of them under way. STUCK clients join and never read again. Prints "talking" when
+   all have joined, and at the end, in one line: registered, seconds that took, sent,
+   deliveries a second, lost, seconds, p50, p99 and the longest time of a delivery in ms,
+   clients that were thrown out.
+
+   One thread and epoll: it spends far less on a delivery than any server does. Lines are
+   counted by their bytes, which are the same for each; latency is read off every line of
+   the observers, who do not talk. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WINDOW 2000
+#define OBSERVERS 4
+#define MAX_SAMPLES 4000000
+#define REGISTER_TIME 240.0
+
+struct client {
+    int fd, joined, stuck, closed;
+    int held; /* bytes of an unfinished line in line[] */
+    char line[1024];
+    long bytes; /* received since the talk began */
+    char *out;  /* what is still to be sent */
+    int out_size;
+};
+
+static struct client *clients;
+static int n, s, epoll_fd, joined;
+static double *samples;
+static long sample_count, observed;
+static int talking, line_size;
+static char buffer[1 << 18];
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void flush_client(struct client *c) {
+    while (c->out_size && !c->closed) {
+        ssize_t sent = send(c->fd, c->out, c->out_size, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return;
+        memmove(c->out, c->out + sent, c->out_size - sent);
+        c->out_size -= sent;
+    }
+}
+
+static void say(struct client *c, const char *text, int size) {
+    if (c->out_size + size > 1 << 16)
+        return;
+    if (!c->out)
+        c->out = malloc(1 << 16);
+    memcpy(c->out + c->out_size, text, size);
+    c->out_size += size;
+    if (!talking)
+        flush_client(c);
+}
+
+static void on_line(struct client *c, char *line, int size) {
+    char reply[600];
+    if (!strncmp(line, "PING", 4)) {
+        int length = snprintf(reply, sizeof reply, "PONG%.*s\r\n", size - 4, line + 4);
+        say(c, reply, length);
+    } else if (!c->joined && (strstr(line, " 376 ") || strstr(line, " 422 "))) {
+        say(c, "JOIN #bench\r\n", 13);
+    } else if (!c->joined && strstr(line, " 366 ") && strstr(line, "#bench")) {
+        c->joined = 1;
+        joined++;
+    } else if (talking) {
+        char *mark = strstr(line, "@@");
+        if (mark) {
+            observed++;
+            line_size = size + 2;
+            if (sample_count < MAX_SAMPLES)
+                samples[sample_count++] = now() - atof(mark + 2);
+        }
+    }
+}
+
+static void on_readable(struct client *c) {
+    int watched = !talking || c - clients < OBSERVERS;
+    for (;;) {
+        ssize_t got = recv(c->fd, buffer, sizeof buffer, 0);
+        if (got == 0 || (got < 0 && errno != EAGAIN)) {
+            if (!c->closed) {
+                c->closed = 1;
+                epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+            }
+            return;
+        }
+        if (got < 0)
+            return;
+        c->bytes += got;
+        if (watched) {
+            char *start = buffer, *end = buffer + got, *newline;
+            while ((newline = memchr(start, '\n', end - start))) {
+                int size = newline - start;
+                if (c->held + size < (int)sizeof c->line) {
+                    memcpy(c->line + c->held, start, size);
+                    c->line[c->held + size] = 0;
+                    size = c->held + size;
+                    if (size && c->line[size - 1] == '\r')
+                        c->line[--size] = 0;
+                    on_line(c, c->line, size);
+                }
+                c->held = 0;
+                start = newline + 1;
+            }
+            if (c->held + (end - start) < (long)sizeof c->line) {
+                memcpy(c->line + c->held, start, end - start);
+                c->held += end - start;
+            }
+        }
+        if (got < (ssize_t)sizeof buffer)
+            return;
+    }
+}
+
+static void poll_once(int timeout_ms) {
+    struct epoll_event events[1024];
+    int count = epoll_wait(epoll_fd, events, 1024, timeout_ms);
+    for (int i = 0; i < count; i++)
+        on_readable(&clients[events[i].data.u32]);
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 8)
+        return 2;
+    int port = atoi(argv[1]), size = atoi(argv[6]), stuck = atoi(argv[7]);
+    n = atoi(argv[2]), s = atoi(argv[3]);
+    double seconds = atof(argv[4]), rate = atof(argv[5]);
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    clients = calloc(n, sizeof *clients);
+    samples = malloc(sizeof *samples * MAX_SAMPLES);
+    epoll_fd = epoll_create1(0);
+    double start = now();
+    for (int i = 0; i < n; i++) {
+        struct client *c = &clients[i];
+        struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+        /* One source address has ports for some 28,000 connections: enough. */
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        c->fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) {
+            c->closed = 1;
+            continue;
+        }
+        int one = 1;
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        fcntl(c->fd, F_SETFL, O_NONBLOCK);
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &event);
+        char hello[100];
+        int length = snprintf(hello, sizeof hello, "NICK n%05d\r\nUSER u 0 * :u\r\n", i);
+        say(c, hello, length);
+        while (i - joined > 200 && now() - start < REGISTER_TIME) /* a crowd, not a flood */
+            poll_once(1);
+        poll_once(0);
+    }
+    while (joined < n && now() - start < REGISTER_TIME)
+        poll_once(10);
+    double registered = now() - start;
+    int all = joined;
+    for (double quiet = now() + 1.0; now() < quiet;) /* the joins have been told */
+        poll_once(10);
+
+    for (int i = 0; i < n; i++)
+        clients[i].bytes = 0;
+    for (int i = n - stuck; i < n; i++) {
+        clients[i].stuck = 1;
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, clients[i].fd, NULL);
+    }
+    talking = 1;
+    printf("talking\n");
+    fflush(stdout);
+    long sent = 0;
+    int next = 0;
+    char text[600], filler[500];
+    memset(filler, 'x', sizeof filler);
+    double begin = now(), t;
+    while ((t = now()) < begin + seconds) {
+        long due = rate > 0 ? (long)((t - begin) * rate) - sent
+                            : WINDOW - (sent - observed / OBSERVERS);
+        for (; due > 0; due--) {
+            struct client *c = &clients[OBSERVERS + next++ % s];
+            int length = snprintf(text, sizeof text, "PRIVMSG #bench :@@%.6f ", now());
+            int pad = size - (length - 16);
+            memcpy(text + length, filler, pad > 0 ? pad : 0);
+            length += pad > 0 ? pad : 0;
+            memcpy(text + length, "\r\n", 2);
+            say(c, text, length + 2);
+            sent++;
+        }
+        for (int i = 0; i < s; i++)
+            flush_client(&clients[OBSERVERS + i]);
+        poll_once(rate > 0 ? 1 : 0);
+    }
+    long bytes = 0, at_end = 0;
+    for (int i = 0; i < n; i++)
+        at_end += clients[i].bytes;
+    double took = now() - begin;
+    for (double last = now() + 10.0; observed < sent * OBSERVERS && now() < last;)
+        poll_once(10);
+    for (double quiet = now() + 0.3; now() < quiet;)
+        poll_once(10);
+    int gone = 0;
+    for (int i = 0; i < n; i++) {
+        bytes += clients[i].bytes;
+        gone += clients[i].closed && !clients[i].stuck;
+    }
+    long expected = sent * (n - stuck - 1); /* a sender gets its own back from nobody */
+    long delivered = line_size ? bytes / line_size : 0;
+    qsort(samples, sample_count, sizeof *samples, compare);
+    double p50 = sample_count ? samples[sample_count / 2] : 0;
+    double p99 = sample_count ? samples[sample_count * 99 / 100] : 0;
+    double worst = sample_count ? samples[sample_count - 1] : 0;
+    printf("%d %.2f %ld %.0f %ld %.2f %.2f %.2f %.2f %d\n", all, registered, sent,
+           line_size ? at_end / line_size / took : 0.0, expected - delivered, took, p50 * 1e3,
+           p99 * 1e3, worst * 1e3, gone);
+    return 0;
+}

@@ -1,0 +1,61 @@
+"""Fixtures: a server for a test, and the proof that the test left nothing behind."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from harness import Room, count_descriptors
+
+# The same examples each time, however slow the machine is.
+settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
+settings.load_profile("hubbub")
+
+
+class Errors(logging.Handler):
+    """Keeps what the program logs as its own mistakes."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.found = []
+
+    def emit(self, record):
+        self.found.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind():
+    """No thread, no descriptor, and no mistake in the log is left after a test."""
+    errors = Errors()
+    logging.getLogger("hubbub").addHandler(errors)
+    threads, descriptors = set(threading.enumerate()), count_descriptors()
+    yield
+    logging.getLogger("hubbub").removeHandler(errors)
+    assert set(threading.enumerate()) <= threads
+    assert count_descriptors() <= descriptors
+    assert errors.found == []
+
+
+@pytest.fixture
+def open_room():
+    """Opens servers with options of the test's choice; nobody is slowed but on purpose."""
+    rooms = []
+
+    def open_(**options):
+        rooms.append(Room(**options))
+        return rooms[-1]
+
+    yield open_
+    for room in rooms:
+        room.close()
+
+
+@pytest.fixture
+def room(open_room):
+    """A server with everything at its default, but no limit to what one may say a second."""
+    return open_room()

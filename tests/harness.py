@@ -1,0 +1,268 @@
+"""The people of the tests: `alice.send(...)`, `bob.expect(...)`, and the room they meet in.
+
+Nothing here waits for time to pass. What proves that something has happened, or has not, is
+a barrier: the server answers in order, so all that came before an answer has come.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import server
+from protocol import casefold
+
+TIMEOUT = 20.0  # seconds after which a test has failed; no test waits for it
+PROGRAM = Path(server.__file__)
+_numbers = itertools.count()
+
+
+def count_descriptors():
+    """How many files this process has open; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/fd"))
+    return 0
+
+
+class Talker:
+    """A connection that says nothing by itself, and reads line by line."""
+
+    def __init__(self, port, receive_buffer=0):
+        self._socket = socket.socket()
+        self._socket.settimeout(TIMEOUT)
+        if receive_buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.connect(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = "%s:%d" % self._socket.getsockname()
+        self._lines = []
+        self._rest = b""
+
+    # What it does
+
+    def send(self, *lines):
+        """Say `lines`, all in one write."""
+        self.send_bytes("".join(line + "\r\n" for line in lines).encode())
+
+    def send_bytes(self, data):
+        self._socket.sendall(data)
+
+    def finish(self):
+        """Send no more, but go on reading: what the other end sees of `nc -N`."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        """Go without a word. Idempotent."""
+        self._socket.close()
+
+    def reset(self):
+        """Go as a machine does that has crashed: with RST in place of FIN."""
+        linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._socket.close()
+
+    # What it hears
+
+    def line(self):
+        """The next line, without its end; EOFError where the server has closed."""
+        while not self._lines:
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise EOFError(repr(self._rest))
+            *lines, self._rest = (self._rest + data).split(b"\r\n")
+            self._lines += [self._read(line.decode()) for line in lines]
+        return self._lines.pop(0)
+
+    def _read(self, line):
+        return line
+
+    def until(self, end):
+        """The lines up to the first one that ends with `end`, that one included."""
+        lines = []
+        while not (lines and lines[-1].endswith(end)):
+            try:
+                lines.append(self.line())
+            except (EOFError, socket.timeout) as error:
+                raise AssertionError("%r never came, but %r" % (end, lines)) from error
+        return lines
+
+    def expect(self, end):
+        """Hear, sooner or later, a line that ends with `end`."""
+        return self.until(end)[-1]
+
+    def rest(self):
+        """All lines until the server closes the connection."""
+        lines = []
+        with contextlib.suppress(EOFError):
+            while True:
+                lines.append(self.line())
+        return lines
+
+    def rest_of_bytes(self):
+        """All bytes until the server closes the connection."""
+        return b"".join(iter(lambda: self._socket.recv(65536), b""))
+
+
+class IrcTalker(Talker):
+    """An IRC client."""
+
+    def heard(self):
+        """What has come up to now."""
+        word = "barrier-%d" % next(_numbers)
+        self.send("PING " + word)
+        return self.until(" :" + word)[:-1]
+
+    def register(self, nickname, caps="", password=""):
+        if password:
+            self.send("PASS " + password)
+        if caps:
+            self.send("CAP REQ :" + caps)
+        self.send("NICK " + nickname, "USER %s 0 * :%s" % (nickname, nickname.title()))
+        if caps:
+            self.send("CAP END")
+        assert any(" 001 %s " % nickname in line for line in self.heard())
+        return self
+
+
+class PlainTalker(Talker):
+    """A person with nc."""
+
+    CLOCK = re.compile(r"\[[0-2]\d:[0-5]\d:[0-6]\d\] (?=\[|\* )")
+
+    def _read(self, line):
+        clock = self.CLOCK.match(line)
+        assert clock, "not a line for people: %r" % line
+        assert line.isprintable(), "not safe to print: %r" % line
+        return line[clock.end() :]
+
+    def heard(self):
+        """What has come up to now, without the times."""
+        word = "/barrier-%d" % next(_numbers)
+        self.send(word)
+        return self.until("Unknown command: %s. Type /help for the list." % word)[:-1]
+
+    def register(self, nickname):
+        self.send(nickname)
+        self.expect("[SERVER]: %s joined the chat" % nickname)
+        self.heard()
+        return self
+
+
+class Room:
+    """A server in this process, and those who talk in it."""
+
+    def __init__(self, **options):
+        chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, **options}
+        self.server = server.Server(server.Options(**chosen))
+        self._talkers = []
+        self._thread = threading.Thread(target=self.server.run, name="server under test")
+        self._thread.start()
+
+    def connect(self, kind=Talker, **options):
+        talker = kind(self.server.port, **options)
+        self._talkers.append(talker)
+        return talker
+
+    def irc(self, nickname, caps="", password="", **options):
+        """An IRC client that has registered, and heard all that this brings."""
+        return self.connect(IrcTalker, **options).register(nickname, caps, password)
+
+    def plain(self, nickname, **options):
+        """A person with nc who has registered, and heard all that this brings."""
+        return self.connect(PlainTalker, **options).register(nickname)
+
+    def wait_until_gone(self, *talkers):
+        """Return when the server is done with these connections, which end by themselves."""
+        knock = self.connect(IrcTalker)  # who knocks last is let in last
+        knock.heard()
+        knock.close()
+        for talker in (*talkers, knock):
+            self.wait_for_thread(talker)
+
+    def wait_for_thread(self, talker):
+        """Return when the server's thread for a connection, which ends by itself, has ended."""
+        for thread in threading.enumerate():
+            if thread.name == "client " + talker.address:
+                thread.join(TIMEOUT)
+                assert not thread.is_alive()
+
+    def client(self, nickname):
+        """The server's side of somebody."""
+        return self.server.directory.find(nickname)
+
+    def names(self):
+        """Who has a name here, registered or not."""
+        return set(self.server.directory._clients)
+
+    def stop(self):
+        self.server.stop()
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+    def close(self):
+        for talker in self._talkers:
+            talker.close()
+        self.stop()
+        self.server.close()
+
+
+def folded(*names):
+    """Names as the directory keeps them."""
+    return {casefold(name) for name in names}
+
+
+class Process:
+    """`python server.py`, as people start it."""
+
+    def __init__(self, stderr, *args):
+        command = [sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0", *args]
+        self._stderr = stderr
+        self._talkers = []
+        with stderr.open("wb") as file:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
+        self.first_line = self._process.stdout.readline().decode().rstrip()
+        place = re.search(r"Running on .*:(\d+)$", self.first_line)
+        self.port = int(place.group(1)) if place else 0
+
+    def connect(self, kind):
+        talker = kind(self.port)
+        self._talkers.append(talker)
+        return talker
+
+    def irc(self, nickname):
+        return self.connect(IrcTalker).register(nickname)
+
+    def plain(self, nickname):
+        return self.connect(PlainTalker).register(nickname)
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def wait(self, timeout=TIMEOUT):
+        """The exit code."""
+        return self._process.wait(timeout)
+
+    def rest_of_output(self):
+        """What it printed after its first line."""
+        return self._process.stdout.read().decode().splitlines()
+
+    @property
+    def log(self):
+        return self._stderr.read_text(encoding="utf-8").splitlines()
+
+    def close(self):
+        for talker in self._talkers:
+            talker.close()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()

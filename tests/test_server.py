@@ -1,0 +1,1048 @@
+"""The server: who hears what, and what becomes of those who leave, lie, flood or fall silent."""
+
+import itertools
+import random
+import re
+import threading
+import time
+
+import pytest
+from harness import IrcTalker, PlainTalker, count_descriptors, folded
+
+import protocol
+import server
+from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_TYPED, VERSION
+from server import ABORT, BURST, MAX_ROOMS, Ending
+
+# Talking
+
+
+def test_people_talk_whatever_they_connected_with(room):
+    """A message in the room reaches IRC clients and people with nc, in the words of each."""
+    alice, bob, carol = room.irc("alice"), room.irc("bob"), room.plain("carol")
+    alice.send("PRIVMSG #lobby :Hello everyone!")
+    bob.expect(":alice!alice@127.0.0.1 PRIVMSG #lobby :Hello everyone!")
+    carol.expect("[alice]: Hello everyone!")
+    carol.send("Hello alice!")
+    alice.expect(":carol!nc@127.0.0.1 PRIVMSG #lobby :Hello alice!")
+    carol.expect("[carol]: Hello alice!")
+
+
+def test_a_conversation_in_plain_text(room):
+    """A person with nc is told what the design promises, to the letter."""
+    alice = room.plain("alice")
+    bob = room.plain("bob")
+    assert alice.heard() == ["[SERVER]: bob joined the chat"]
+    alice.send("Hello everyone!", "@bob Hello Bob!", "/list", "@dave hi", "/foo", "/me waves")
+    assert alice.heard() == [
+        "[alice]: Hello everyone!",
+        "[you -> bob]: Hello Bob!",
+        "[SERVER]: Online users (2): alice, bob",
+        "[SERVER]: No such user: dave",
+        "[SERVER]: Unknown command: /foo. Type /help for the list.",
+        "* alice waves",
+    ]
+    assert bob.heard() == [
+        "[alice]: Hello everyone!",
+        "[alice -> you]: Hello Bob!",
+        "* alice waves",
+    ]
+    bob.send("/nick rob", "/quit")
+    assert bob.rest() == ["[SERVER]: bob is now called rob", "[SERVER]: Goodbye."]
+    alice.expect("[SERVER]: bob is now called rob")
+    alice.expect("[SERVER]: rob left the chat")
+
+
+def test_a_person_who_says_nothing_is_asked_for_a_name(room, monkeypatch):
+    """After a while of silence nc shows what to do; a bad name is answered with the rule."""
+    monkeypatch.setattr(server, "PROMPT_AFTER", 0.01)
+    room.irc("alice")
+    carol = room.connect(PlainTalker)
+    carol.expect("[SERVER]: Welcome to Hubbub. Type your username and press Enter.")
+    carol.send("alice")
+    carol.expect("[SERVER]: Username already taken: alice. Choose another.")
+    carol.send("1two")
+    carol.expect("[SERVER]: A username begins with a letter.")
+    carol.send("carol")
+    carol.expect("[SERVER]: Welcome to Hubbub, carol. 2 people are here. Type /help for commands.")
+    carol.send("/help")
+    carol.expect("/quit [REASON]        leave the chat")
+
+
+@pytest.mark.parametrize("name", [":)", "a b", "\u200b", "x" * 300, "é" * 300, "\x1b", "#lobby"])
+def test_a_name_that_cannot_be_is_refused_and_another_may_be_chosen(room, name):
+    """Whatever somebody types as a name, they are told and asked again, never thrown out."""
+    carol = room.connect(PlainTalker)
+    carol.send(name)
+    carol.register("carol")
+
+
+def test_a_private_message_reaches_its_recipient_alone(room):
+    """Neither the others in the room, nor the sender's own IRC client, hear it."""
+    alice, bob, eve = room.irc("alice"), room.irc("bob"), room.irc("eve")
+    carol, dora = room.plain("carol"), room.plain("dora")
+    for talker in (alice, bob, eve, carol, dora):
+        talker.heard()
+    alice.send("PRIVMSG BOB :psst", "PRIVMSG carol :psst", "NOTICE bob :psst")
+    assert alice.heard() == []
+    carol.send("@bob psst")
+    assert carol.heard() == ["[alice -> you]: psst", "[you -> bob]: psst"]
+    assert bob.heard() == [
+        ":alice!alice@127.0.0.1 PRIVMSG bob :psst",
+        ":alice!alice@127.0.0.1 NOTICE bob :psst",
+        ":carol!nc@127.0.0.1 PRIVMSG bob :psst",
+    ]
+    assert eve.heard() == dora.heard() == []
+
+
+def test_one_may_write_to_oneself(room):
+    """A message to oneself comes once."""
+    alice, carol = room.irc("alice"), room.plain("carol")
+    alice.heard()
+    alice.send("PRIVMSG alice :buy milk")
+    assert alice.heard() == [":alice!alice@127.0.0.1 PRIVMSG alice :buy milk"]
+    carol.send("@carol buy milk")
+    assert carol.heard() == ["[carol -> you]: buy milk"]
+
+
+def test_a_notice_is_never_answered(room):
+    """Not even a wrong one is, so that two programs cannot answer each other for ever."""
+    alice = room.irc("alice")
+    alice.send("NOTICE", "NOTICE alice", "NOTICE dave :x", "NOTICE #nowhere :x", "NOTICE :")
+    assert alice.heard() == []
+
+
+def test_twenty_messages_in_one_write_arrive_as_twenty(room):
+    """A message ends where its line ends, not where a write does."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.send(*["PRIVMSG #lobby :message %d" % n for n in range(20)])
+    alice.heard()
+    assert bob.heard() == [
+        ":alice!alice@127.0.0.1 PRIVMSG #lobby :message %d" % n for n in range(20)
+    ]
+
+
+def test_one_message_in_twenty_writes_arrives_as_one(room):
+    """The pieces of a line are put together, in both dialects."""
+    alice, carol = room.irc("alice"), room.plain("carol")
+    alice.heard()
+    for byte in b"PRIVMSG #lobby :hello\r\n":
+        alice.send_bytes(bytes([byte]))
+    alice.heard()
+    assert carol.heard() == ["[alice]: hello"]
+    for byte in "zoë says hello\n".encode():
+        carol.send_bytes(bytes([byte]))
+    carol.heard()
+    assert alice.heard() == [":carol!nc@127.0.0.1 PRIVMSG #lobby :zoë says hello"]
+
+
+def test_a_message_that_grows_too_long_with_its_source_is_cut_between_characters(room):
+    """A line of the greatest length is passed on as far as it fits, never half a character."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    text = "李" * ((MAX_MESSAGE - len("PRIVMSG #lobby :\r\n")) // 3)
+    alice.send("PRIVMSG #lobby :" + text)
+    alice.heard()
+    (line,) = bob.heard()
+    assert re.match(":alice!alice@127.0.0.1 PRIVMSG #lobby :李{140,}$", line)
+    assert len(line.encode()) + 2 <= MAX_MESSAGE
+
+
+def test_a_long_typed_line_arrives_whole_in_pieces(room):
+    """A person with nc may write as much as a terminal hands on."""
+    carol, bob = room.plain("carol"), room.irc("bob")
+    text = "word " * (MAX_TYPED // 5 - 1) + "end"
+    carol.send(text)
+    carol.heard()
+    pieces = [line.partition(" #lobby :")[2] for line in bob.heard()]
+    assert len(pieces) > 5
+    assert "".join(pieces) == text
+
+
+def test_what_acts_on_a_terminal_never_reaches_one(room):
+    """Escapes in messages, topics, reasons and real names are gone before nc prints them."""
+    alice, carol = room.irc("alice"), room.plain("carol")  # who checks each line
+    evil = "\x1b[2J\x9b31m\u202e\x07evil"
+    alice.send("PRIVMSG #lobby :" + evil, "PRIVMSG carol :" + evil, "NOTICE #lobby :" + evil)
+    alice.send("TOPIC #lobby :" + evil, "PART #lobby :" + evil, "JOIN #lobby", "QUIT :" + evil)
+    carol.expect("[alice]: [2J31mevil")
+    carol.expect("[alice -> you]: [2J31mevil")
+    carol.expect("[SERVER]: alice set the topic: [2J31mevil")
+    carol.expect("[SERVER]: alice left the chat")
+
+
+def test_everybody_sees_one_order(room):
+    """Two who hear several talk at once hear the same, each talker in their own order."""
+    first, second = room.irc("first"), room.plain("second")
+    talkers = [room.irc("talker%d" % n) for n in range(3)] + [room.plain("talker3")]
+    first.heard()
+    second.heard()
+
+    def talk(talker, number):
+        command = "PRIVMSG #lobby :" if isinstance(talker, IrcTalker) else ""
+        for n in range(100):
+            talker.send("%s%d/%d" % (command, number, n))
+        talker.heard()
+
+    threads = [threading.Thread(target=talk, args=(t, n)) for n, t in enumerate(talkers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heard = [line.rpartition(":")[2].strip() for line in first.heard()]
+    assert [line.rpartition(":")[2].strip() for line in second.heard()] == heard
+    for number in range(4):
+        assert [line for line in heard if line.startswith("%d/" % number)] == [
+            "%d/%d" % (number, n) for n in range(100)
+        ]
+
+
+# Registration
+
+OPENINGS = {
+    "NICK first": ["NICK alice", "USER alice 0 * :Alice"],
+    "USER first": ["USER alice 0 * :Alice", "NICK alice"],
+    "CAP around": ["CAP LS 302", "NICK alice", "USER alice 0 * :Alice", "CAP END"],
+    "CAP END before USER": ["CAP LS", "NICK alice", "CAP END", "USER alice 0 * :Alice"],
+    "REQ without LS": ["CAP REQ :server-time", "USER a 0 * :A", "NICK alice", "CAP END"],
+    "PASS for nothing": ["PASS x", "NICK alice", "USER alice 0 * :Alice"],
+    "a second thought": ["NICK ann", "NICK alice", "USER alice 0 * :Alice"],
+    "a refused name first": ["NICK 1ice", "USER alice 0 * :Alice", "NICK alice"],
+    "lower case": ["nick alice", "user alice 0 * Alice"],
+}
+
+
+@pytest.mark.parametrize("way", ["at once", "line by line", "byte by byte"])
+@pytest.mark.parametrize("opening", OPENINGS.values(), ids=list(OPENINGS))
+def test_one_may_register_in_any_order(room, opening, way):
+    """The lines of a registration may come in any order and in any pieces."""
+    alice = room.connect(IrcTalker)
+    if way == "at once":
+        alice.send(*opening)
+    elif way == "line by line":
+        for line in opening:
+            alice.send(line)
+    else:
+        for byte in "".join(line + "\n" for line in opening).encode():
+            alice.send_bytes(bytes([byte]))
+    alice.expect(" 001 alice :Welcome to Hubbub, alice. 1 person is here.")
+    alice.expect(" 366 alice #lobby :End of /NAMES list")
+    assert room.names() == folded("alice")
+
+
+def test_who_registers_is_told_where_they_are(room):
+    """The numerics of a welcome, the room, and who is in it, in the order clients expect."""
+    room.irc("bob")
+    alice = room.connect(IrcTalker)
+    alice.send("NICK alice", "USER alice 0 * :Alice")
+    lines = alice.until("End of /NAMES list")
+    assert [line.split()[1] for line in lines] == ("001 002 003 004 005 422 JOIN 353 366".split())
+    assert ":hubbub.local 353 alice = #lobby :bob alice" in lines
+    assert any("UTF8ONLY" in line and "NETWORK=Hubbub" in line for line in lines)
+    assert any("running Hubbub " + VERSION in line for line in lines)
+
+
+def test_the_message_of_the_day_is_shown_to_everybody(open_room):
+    """Line by line, at registration and when asked for."""
+    room = open_room(motd=("Welcome!", "", "  Be kind."))
+    alice, carol = room.irc("alice"), room.connect(PlainTalker)
+    alice.send("MOTD")
+    assert [line.split(" ", 1)[1] for line in alice.heard()] == [
+        "375 alice :- hubbub.local Message of the day -",
+        "372 alice :Welcome!",
+        "372 alice :",
+        "372 alice :  Be kind.",
+        "376 alice :End of /MOTD command",
+    ]
+    carol.send("carol")
+    assert "[SERVER]:   Be kind." in carol.until("joined the chat")
+
+
+def test_without_a_lobby_nobody_is_placed_in_a_room(open_room):
+    """People may still write to each other, and join rooms."""
+    room = open_room(lobby="")
+    alice, carol = room.irc("alice"), room.connect(PlainTalker)
+    carol.send("carol", "hello?", "@alice hi")
+    carol.expect("You are in no room. Write to one person: @USERNAME MESSAGE")
+    alice.expect("PRIVMSG alice :hi")
+    alice.send("JOIN #den")
+    alice.expect(" 366 alice #den :End of /NAMES list")
+
+
+def test_of_200_who_claim_a_name_at_once_exactly_one_gets_it(room):
+    """A name has one owner, whoever comes first; all the others are told."""
+    talkers = [room.connect(IrcTalker) for _ in range(200)]
+    start = threading.Barrier(200)
+    answers = []
+
+    def claim(talker):
+        start.wait()
+        talker.send("NICK alice", "USER alice 0 * :Alice", "PING x")
+        answers.append({line.split()[1] for line in talker.until("PONG hubbub.local :x")})
+
+    threads = [threading.Thread(target=claim, args=(talker,)) for talker in talkers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum("001" in numerics for numerics in answers) == 1
+    assert sum(numerics == {"433", "PONG"} for numerics in answers) == 199
+
+
+@pytest.mark.parametrize("other", ["alice", "ALICE", "Ａｌｉｃｅ"])
+def test_a_name_that_looks_like_anothers_is_taken(room, other):
+    """Neither at registration nor by renaming can one pass for somebody else."""
+    room.irc("alice")
+    bob = room.irc("bob")
+    bob.send("NICK " + other)
+    bob.expect(" 433 bob %s :Nickname is already in use" % other)
+    carol = room.connect(IrcTalker)
+    carol.send("NICK " + other)
+    carol.expect(" 433 * %s :Nickname is already in use" % other)
+
+
+def test_the_old_name_of_somebody_renamed_is_free(room):
+    """A rename frees the old name at once, and takes the new one; a change of case is one too."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.send("NICK ann", "NICK Ann")
+    alice.expect(":alice!alice@127.0.0.1 NICK ann")
+    alice.expect(":ann!alice@127.0.0.1 NICK Ann")
+    bob.expect(":ann!alice@127.0.0.1 NICK Ann")
+    assert room.names() == folded("ann", "bob")
+    room.plain("alice")
+    bob.send("NICK ANN")
+    bob.expect(" 433 bob ANN :Nickname is already in use")
+
+
+PASSWORD = "zoë's secret"
+
+
+def test_with_the_password_one_gets_in(open_room):
+    """In both dialects, and not without a name."""
+    room = open_room(password=PASSWORD)
+    room.irc("alice", password=":" + PASSWORD)
+    carol = room.connect(PlainTalker)
+    carol.send("carol")
+    carol.expect("Hubbub asks for a password. Type it and press Enter.")
+    assert room.client("carol") is None
+    carol.send(PASSWORD)
+    carol.expect("[SERVER]: carol joined the chat")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        (IrcTalker, ["NICK bob", "USER bob 0 * :Bob"]),
+        (IrcTalker, ["PASS wrong", "NICK bob", "USER bob 0 * :Bob"]),
+        (IrcTalker, ["CAP LS", "NICK bob", "USER bob 0 * :Bob", "CAP END"]),
+        (PlainTalker, ["bob", "wrong"]),
+    ],
+)
+def test_without_the_password_nobody_gets_in(open_room, kind, lines):
+    """Who has the wrong password is told so and sent away, and nobody hears of it."""
+    room = open_room(password=PASSWORD)
+    alice = room.irc("alice", password=":" + PASSWORD)
+    bob = room.connect(kind)
+    bob.send(*lines)
+    *_, told, farewell = bob.rest()
+    assert told.endswith("Wrong password.")
+    assert farewell.endswith("Ask the host for it, and connect again.")
+    bob.close()
+    room.wait_until_gone(bob)
+    assert alice.heard() == []
+    assert room.names() == folded("alice")
+
+
+# Commands and their answers
+
+QUESTIONS = [  # what alice sends, where bob is in #lobby and #den; the answer after ":server "
+    ("FOO", "421 alice FOO :Unknown command"),
+    ("JOIN", "461 alice JOIN :Not enough parameters"),
+    ("PRIVMSG #lobby", "412 alice :No text to send"),
+    ("PRIVMSG #lobby :", "412 alice :No text to send"),
+    ("PRIVMSG dave :hi", "401 alice dave :No such nick"),
+    ("PRIVMSG #nowhere :hi", "403 alice #nowhere :No such channel"),
+    ("PRIVMSG #den :hi", "404 alice #den :Cannot send to a channel that you are not in"),
+    ("JOIN lobby", "403 alice lobby :A room's name is # and 1 to 31 more characters."),
+    ("PART #nowhere", "403 alice #nowhere :No such channel"),
+    ("PART #den", "442 alice #den :You're not on that channel"),
+    ("TOPIC #nowhere", "403 alice #nowhere :No such channel"),
+    ("TOPIC #den :tea", "442 alice #den :You're not on that channel"),
+    ("TOPIC #lobby", "331 alice #lobby :No topic is set"),
+    ("TOPIC #den", "332 alice #den :coffee"),
+    ("NICK", "431 alice :No nickname given"),
+    ("NICK :", "431 alice :No nickname given"),
+    ("NICK 1alice", "432 alice 1alice :A username begins with a letter."),
+    ("NICK server", "432 alice server :server is a reserved name. Choose another."),
+    ("NICK bob", "433 alice bob :Nickname is already in use"),
+    ("USER a 0 * :A", "462 alice :You may not reregister"),
+    ("PASS x", "462 alice :You may not reregister"),
+    ("CAP FOO", "410 alice FOO :Invalid CAP command"),
+    ("MODE alice", "221 alice :+i"),
+    ("MODE alice +i", "221 alice :+i"),
+    ("MODE alice +w", "501 alice :Unknown mode"),
+    ("MODE bob", "502 alice :Cannot change the modes of others"),
+    ("MODE #lobby", "324 alice #lobby :+n"),
+    ("MODE #lobby +b", "368 alice #lobby :End of channel ban list"),
+    ("MODE #lobby +k key", "472 alice k :is unknown mode char to me"),
+    ("MODE #nowhere", "403 alice #nowhere :No such channel"),
+    ("MOTD", "422 alice :There is no message of the day"),
+    ("ISON bob dave :ALICE carol", "303 alice :bob alice"),
+    ("USERHOST bob dave", "302 alice :bob=+bob@127.0.0.1"),
+    ("NAMES #lobby", "353 alice = #lobby :bob alice"),
+    ("NAMES #nowhere", "366 alice #nowhere :End of /NAMES list"),
+    ("LIST", "322 alice #den 1 :coffee"),
+    ("LIST #lobby", "322 alice #lobby 2 :"),
+    ("WHO #den", "352 alice #den bob 127.0.0.1 hubbub.local bob H :0 Bob"),
+    ("WHO bob", "352 alice * bob 127.0.0.1 hubbub.local bob H :0 Bob"),
+    ("WHO", "352 alice * alice 127.0.0.1 hubbub.local alice H :0 Alice"),
+    ("WHO dave", "315 alice dave :End of WHO list"),
+    ("WHOIS bob", "311 alice bob bob 127.0.0.1 * :Bob"),
+    ("WHOIS bob", "319 alice bob :#den #lobby"),
+    ("WHOIS bob", "312 alice bob hubbub.local :Hubbub"),
+    ("WHOIS bob bob", "318 alice bob :End of /WHOIS list"),
+    ("WHOIS dave", "401 alice dave :No such nick"),
+    ("PING :a b", "PONG hubbub.local :a b"),
+    ("12 x", "400 alice * :That line is not an IRC message"),
+    ("@a_b PING x", "400 alice * :That line is not an IRC message"),
+    ("PING " + "x" * MAX_MESSAGE, "417 alice :Input line was too long"),
+    ("@+k=" + "x" * MAX_CLIENT_TAGS + " PING x", "417 alice :Input line was too long"),
+    ("PING " + "x" * 20000, "417 alice :Input line was too long"),
+]
+
+
+@pytest.mark.parametrize(("question", "answer"), QUESTIONS, ids=[q[:24] for q, _ in QUESTIONS])
+def test_a_command_is_answered(room, question, answer):
+    """Each command, done or refused, has the answer that IRC clients know."""
+    bob = room.irc("bob")
+    bob.send("JOIN #den", "TOPIC #den :coffee")
+    bob.heard()
+    alice = room.irc("alice")
+    alice.send(question)
+    assert ":hubbub.local " + answer in alice.heard()
+
+
+@pytest.mark.parametrize("command", sorted(server.COMMANDS))
+def test_a_command_is_for_those_who_have_registered_unless_its_row_says_so(room, command):
+    """Before registration everything but what registers is refused."""
+    alice = room.connect(IrcTalker)
+    alice.send("NICK alice", command + " a")
+    refused = ":hubbub.local 451 alice :You have not registered" in (
+        alice.rest() if command == "QUIT" else alice.heard()
+    )
+    assert refused is not server.COMMANDS[command].early
+
+
+@pytest.mark.parametrize(
+    ("command", "least"), [(name, row.least) for name, row in server.COMMANDS.items() if row.least]
+)
+def test_a_command_has_the_parameters_that_its_row_asks_for(room, command, least):
+    """One parameter too few is answered with 461."""
+    alice = room.connect(IrcTalker) if command in ("PASS", "USER") else room.irc("alice")
+    alice.send("NICK alice", " ".join([command] + ["x"] * (least - 1)))
+    assert ":hubbub.local 461 alice %s :Not enough parameters" % command in alice.heard()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "JOIN :#a b",
+        "JOIN \u200b",
+        "PART :#a b",
+        "PART #a,,#b",
+        "PART :",
+        "TOPIC :#a b",
+        "TOPIC :",
+        "NAMES :a b",
+        "NAMES :",
+        "NAMES #a,",
+        "LIST :a b",
+        "MODE :#a b",
+        "MODE #lobby ::",
+        "MODE #lobby : ",
+        "WHO :a b",
+        "WHO :",
+        "WHOIS :a b",
+        "WHOIS :",
+        "ISON :",
+        "USERHOST :",
+        "NICK ::x",
+        "NICK :a b",
+        "PRIVMSG ,bob :hi",
+        "PRIVMSG ,:bob :hi",
+        "PRIVMSG #lobby, :hi",
+        "PRIVMSG : :hi",
+        "CAP :a b",
+        "CAP :",
+        "CAP REQ",
+        "CAP REQ :" + "server-time " * 40,
+        "CAP REQ :" + "é" * 240,
+        "PONG :",
+        "PING :",
+        "MOTD :a b",
+    ],
+)
+def test_no_parameter_is_too_strange_to_answer(room, line):
+    """What cannot be said back in the middle of a line ends nobody's connection."""
+    alice, bob = room.irc("alice"), room.irc("x" * 32)
+    bob.send(line)
+    bob.heard()
+    bob.send("PRIVMSG #lobby :still here")
+    alice.expect("PRIVMSG #lobby :still here")
+
+
+def test_nothing_that_a_client_can_send_shakes_the_server(room):
+    """Of two thousand lines at random none ends a connection or is our mistake."""
+    dice = random.Random(1)
+    words = [
+        "#lobby",
+        "#den",
+        "mallory",
+        "alice",
+        "",
+        "a b",
+        ":",
+        ",",
+        "#",
+        "é" * 60,
+        "\u200b",
+        "0",
+    ]
+    words += ["+b", "-k", "LS", "REQ", "END", "server-time", "x" * 200, "*", "\x01", "%s", "{}"]
+    commands = sorted(set(server.COMMANDS) - {"QUIT"}) + ["@+a=b;c PRIVMSG", ":x PRIVMSG", "FOO"]
+    alice, mallory = room.plain("alice"), room.irc("mallory", caps="echo-message message-tags")
+    for _ in range(100):
+        for _ in range(20):
+            params = [dice.choice(words) for _ in range(dice.randrange(4))]
+            middles = [param.replace(" ", "") or "x" for param in params[:-1]]
+            mallory.send(" ".join([dice.choice(commands), *middles]) + " :" + "".join(params[-1:]))
+        mallory.heard()
+    mallory.send("NICK mallory", "JOIN #lobby", "PRIVMSG #lobby :still here")
+    alice.expect("[mallory]: still here")
+
+
+def test_a_quit_is_answered_and_announced_with_its_reason(room):
+    """Who leaves is told goodbye; the others are told why."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    bob.send("QUIT :gone fishing", "PRIVMSG #lobby :too late")
+    assert bob.rest()[-1] == "ERROR Goodbye."
+    assert alice.heard()[-1] == ":bob!bob@127.0.0.1 QUIT :Quit: gone fishing"
+
+
+# Rooms
+
+
+def test_what_is_said_in_a_room_stays_in_the_room(room):
+    """Only members hear it, and only they may speak there."""
+    alice, bob, eve = room.irc("alice"), room.irc("bob"), room.irc("eve")
+    for talker in (alice, bob, eve):
+        talker.send("JOIN #den" if talker is not eve else "NAMES #den")
+        talker.heard()
+    alice.heard()
+    alice.send("PRIVMSG #DEN :hi")
+    alice.heard()
+    assert bob.heard() == [":alice!alice@127.0.0.1 PRIVMSG #den :hi"]
+    assert eve.heard() == []
+    alice.send("PART #den :tea time", "PRIVMSG #den :hi")
+    alice.expect(" 404 alice #den :Cannot send to a channel that you are not in")
+    assert bob.heard() == [":alice!alice@127.0.0.1 PART #den :tea time"]
+
+
+def test_who_joins_hears_the_topic_and_the_names(room):
+    """The topic, who set it and when, and everybody in the order of joining."""
+    bob, alice = room.irc("bob"), room.irc("alice")
+    bob.send("JOIN #den", "TOPIC #den :coffee")
+    bob.heard()
+    alice.heard()
+    alice.send("JOIN #den,#den")
+    lines = [re.sub(r"\d{9,}$", "TIME", line) for line in alice.heard()]
+    assert lines == [
+        ":alice!alice@127.0.0.1 JOIN #den",
+        ":hubbub.local 332 alice #den :coffee",
+        ":hubbub.local 333 alice #den bob :TIME",
+        ":hubbub.local 353 alice #den :bob alice".replace("alice #den", "alice = #den"),
+        ":hubbub.local 366 alice #den :End of /NAMES list",
+    ]
+    assert bob.heard() == [":alice!alice@127.0.0.1 JOIN #den"]
+
+
+def test_a_topic_is_told_to_the_room_and_can_be_cleared(room):
+    """Everybody in the room learns a new topic, and that there is none any more."""
+    alice, bob, carol = room.irc("alice"), room.irc("bob"), room.plain("carol")
+    alice.send("TOPIC #lobby :tea", "TOPIC #lobby :", "TOPIC #lobby")
+    alice.expect(" 331 alice #lobby :No topic is set")
+    bob.expect(":alice!alice@127.0.0.1 TOPIC #lobby :tea")
+    bob.expect(":alice!alice@127.0.0.1 TOPIC #lobby :")
+    carol.expect("[SERVER]: alice set the topic: tea")
+    carol.expect("[SERVER]: alice cleared the topic")
+
+
+def test_join_0_leaves_every_room(room):
+    """And a room that nobody is in is no more."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.send("JOIN #den", "JOIN 0", "LIST")
+    lines = alice.until("End of /LIST")
+    assert [line.split()[3] for line in lines if " 322 " in line] == ["#lobby"]
+    bob.expect(":alice!alice@127.0.0.1 PART #lobby :")
+
+
+def test_one_may_be_in_so_many_rooms_and_not_one_more(room):
+    """The last that is allowed is joined, the next refused with 405."""
+    alice = room.irc("alice")
+    alice.send("JOIN " + ",".join("#%d" % n for n in range(MAX_ROOMS)))
+    lines = alice.heard()
+    assert sum(" JOIN #" in line for line in lines) == MAX_ROOMS - 1  # and the lobby
+    assert ":hubbub.local 405 alice #%d :You have joined too many channels" % (MAX_ROOMS - 1) in (
+        lines
+    )
+
+
+def test_the_names_of_a_full_room_all_arrive(room):
+    """However long the names, they are told in as many lines as it takes."""
+    names = ["%s%02d" % ("李" * 30, n) for n in range(20)]
+    for name in names:
+        room.irc(name)
+    alice = room.irc("alice")
+    alice.send("NAMES #lobby")
+    lines = alice.heard()
+    told = [name for line in lines if " 353 " in line for name in line.split(" :")[1].split()]
+    assert told == [*names, "alice"]
+    assert all(len(line.encode()) + 2 <= MAX_MESSAGE for line in lines)
+
+
+# Capabilities: https://ircv3.net/irc/
+
+
+def untagged(line):
+    return line.partition(" ")[2] if line.startswith("@") else line
+
+
+def tags_of(line):
+    pairs = (tag.partition("=") for tag in line[1:].partition(" ")[0].split(";"))
+    return {key: value for key, _, value in pairs} if line.startswith("@") else {}
+
+
+def test_capabilities_are_listed_asked_for_and_given_back(room):
+    """LS, REQ, LIST, and REQ with a minus do what the specification says."""
+    alice = room.irc("alice")
+    alice.send("CAP LS 302", "CAP REQ :server-time echo-message", "CAP LIST")
+    alice.send("CAP REQ :-server-time", "CAP LIST")
+    assert [untagged(line) for line in alice.heard()] == [
+        ":hubbub.local CAP alice LS :echo-message message-tags server-time",
+        ":hubbub.local CAP alice ACK :server-time echo-message",
+        ":hubbub.local CAP alice LIST :echo-message server-time",
+        ":hubbub.local CAP alice ACK :-server-time",
+        ":hubbub.local CAP alice LIST :echo-message",
+    ]
+
+
+def test_a_capability_that_is_not_there_is_refused_with_all_it_came_with(room):
+    """NAK changes nothing, not even what could have been had."""
+    alice = room.irc("alice")
+    alice.send("CAP REQ :echo-message nonsense", "CAP LIST")
+    assert alice.heard() == [
+        ":hubbub.local CAP alice NAK :echo-message nonsense",
+        ":hubbub.local CAP alice LIST :",
+    ]
+
+
+def test_server_time_is_now_in_utc(room):
+    """Who asked for it gets the time of each message, others get none."""
+    alice, bob = room.irc("alice", caps="server-time"), room.irc("bob")
+    before = time.time()
+    alice.send("PRIVMSG bob :hi", "PRIVMSG alice :hi")
+    line = alice.expect("PRIVMSG alice :hi")
+    assert list(tags_of(line)) == ["time"]
+    assert before - 1 < protocol.parse_time(tags_of(line)["time"]) < time.time() + 1
+    assert bob.heard()[-1].startswith(":alice!")
+
+
+def test_a_message_has_one_id_for_all_and_no_two_have_the_same(room):
+    """Everybody who asked for message-tags is told the same msgid, the echo included."""
+    caps = "message-tags echo-message"
+    alice, bob, eve = room.irc("alice", caps), room.irc("bob", caps), room.irc("eve", caps)
+    alice.send("PRIVMSG #lobby :one", "PRIVMSG #lobby :two", "PRIVMSG bob :three")
+    alice.send("PRIVMSG alice :four")
+    alice.heard()
+    alice.send("PRIVMSG #lobby :five", "PRIVMSG alice :six")
+
+    def ids(talker):
+        lines = [line for line in talker.heard() if " PRIVMSG " in line]
+        return {line.rpartition(":")[2]: tags_of(line).get("msgid") for line in lines}
+
+    bob.heard()
+    told = ids(alice)
+    assert set(told) == {"five", "six"}
+    assert all(told.values())
+    assert len(set(told.values())) == 2
+    eve_told = ids(eve)
+    assert eve_told["five"] == told["five"]
+    assert len(set(eve_told.values())) == len(eve_told) == 3
+
+
+def test_an_echo_comes_to_those_who_asked_for_it(room):
+    """With echo-message one hears oneself, in the order of all; without, one does not."""
+    alice, bob = room.irc("alice", caps="echo-message"), room.irc("bob")
+    alice.send("PRIVMSG #lobby :one", "PRIVMSG bob :two", "NOTICE #lobby :three")
+    alice.send("PRIVMSG dave :nobody")
+    bob.send("PRIVMSG #lobby :mine")
+    assert bob.heard()[-1] == ":alice!alice@127.0.0.1 NOTICE #lobby :three"
+    lines = alice.heard()
+    assert ":alice!alice@127.0.0.1 PRIVMSG #lobby :one" in lines
+    assert ":alice!alice@127.0.0.1 PRIVMSG bob :two" in lines
+    assert ":alice!alice@127.0.0.1 NOTICE #lobby :three" in lines
+    assert not any(line.endswith("PRIVMSG dave :nobody") for line in lines)
+
+
+def test_client_only_tags_are_passed_on_to_those_who_asked(room):
+    """A "+" tag travels with the message; no other tag does; who did not ask sees none."""
+    alice, eve = room.irc("alice"), room.irc("eve")
+    bob = room.irc("bob", caps="message-tags")
+    alice.send("@+reply=a\\:b;+x;msgid=forged;time=forged PRIVMSG #lobby :hi")
+    alice.heard()
+    tags = tags_of(bob.expect(":alice!alice@127.0.0.1 PRIVMSG #lobby :hi"))
+    assert tags.pop("msgid").isdigit()
+    assert tags == {"+reply": "a\\:b", "+x": ""}
+    assert eve.heard()[-1] == ":alice!alice@127.0.0.1 PRIVMSG #lobby :hi"
+
+
+def test_as_many_client_tags_are_passed_on_as_the_specification_allows(room):
+    """4094 bytes of tag data, without the @ and the space, are not too long."""
+    alice, bob = room.irc("alice"), room.irc("bob", caps="message-tags server-time")
+    value = "x" * (MAX_CLIENT_TAGS - len("+k="))
+    alice.send("@+k=%s PRIVMSG #lobby :%s" % (value, "y" * 480))
+    assert not any(" 417 " in line for line in alice.heard())
+    assert tags_of(bob.heard()[-1])["+k"] == value
+
+
+# What is not UTF-8
+
+
+def test_what_is_not_utf8_is_refused_over_irc_and_goes_no_further(room):
+    """The sender is told as UTF8ONLY says; the next line is as good as any."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.heard()
+    bob.send_bytes(b"PRIVMSG #lobby :caf\xe9\r\nPRIVMSG #lobby :caf\xc3\xa9\r\n")
+    bob.expect(
+        ":hubbub.local FAIL * INVALID_UTF8 "
+        ":Your line is not UTF-8, the only encoding here. It was not passed on."
+    )
+    bob.heard()
+    assert alice.heard() == [":bob!bob@127.0.0.1 PRIVMSG #lobby :café"]
+
+
+def test_what_is_not_utf8_is_replaced_in_plain_text(room):
+    """An old terminal's letters become a sign that something was there."""
+    alice, carol = room.irc("alice"), room.plain("carol")
+    carol.send_bytes(b"caf\xe9\n")
+    alice.expect(":carol!nc@127.0.0.1 PRIVMSG #lobby :caf\ufffd")
+
+
+def test_telnet_may_negotiate_whatever_it_likes(room):
+    """Its commands are neither part of a name nor of a message."""
+    alice, carol = room.irc("alice"), room.connect(PlainTalker)
+    carol.send_bytes(b"\xff\xfd\x03\xff\xfb\x18\xff\xfb\x1fcarol\r\0\n")
+    carol.expect("[SERVER]: carol joined the chat")
+    carol.send_bytes(b"hel\xff\xfa\x18\0xterm\xff\xf0lo\r\n")
+    alice.expect(":carol!nc@127.0.0.1 PRIVMSG #lobby :hello")
+
+
+# Ends
+
+
+def quits(room, bob):
+    bob.send("QUIT")
+
+
+def closes(room, bob):
+    bob.close()
+
+
+def closes_its_half(room, bob):
+    bob.finish()
+
+
+def closes_in_the_middle_of_a_line(room, bob):
+    bob.send_bytes(b"PRIVMSG #lobby :I was about to")
+    bob.close()
+
+
+def resets(room, bob):
+    bob.reset()
+
+
+def falls_silent(room, bob):
+    """And does not answer PING."""
+
+
+def never_reads(room, bob):
+    flooder = room.irc("flooder")
+    for _ in range(50):
+        flooder.send(*["PRIVMSG bob :" + "x" * 400] * 200)
+        if any(" 401 flooder bob " in line for line in flooder.heard()):
+            break
+    flooder.send("PART #lobby")  # those who are left hear nothing more of it
+    flooder.heard()
+
+
+def is_hung_up_on(room, bob):
+    room.server.delivery.post(Ending(room.client("bob"), ABORT))
+    room.server.delivery.wake()
+
+
+ENDS = [
+    (quits, "Quit", {}),
+    (closes, "Connection closed", {}),
+    (closes_its_half, "Connection closed", {}),
+    (closes_in_the_middle_of_a_line, "Connection closed", {}),
+    (resets, "Connection reset by peer", {}),
+    (falls_silent, "Ping timeout", {"ping_interval": 0.1}),
+    (never_reads, "SendQ exceeded", {"max_sendq": 20000}),
+    (is_hung_up_on, "Connection closed", {}),
+]
+
+
+@pytest.mark.parametrize(("end", "reason", "options"), ENDS, ids=[e.__name__ for e, _, _ in ENDS])
+def test_however_a_connection_ends_it_is_announced_once_and_the_name_is_free(
+    open_room, caplog, end, reason, options
+):
+    """The others are told once, the log has the reason, and the name may be had by the next."""
+    caplog.set_level("INFO", "hubbub")
+    room = open_room(**options)
+    carol, dora = room.plain("carol"), room.plain("dora")  # people with nc are not pinged
+    bob = room.irc("bob", receive_buffer=4096)
+    carol.heard()
+    dora.heard()
+    end(room, bob)
+    carol.expect("[SERVER]: bob left the chat")
+    bob.close()
+    room.wait_until_gone(bob)
+    assert not any("bob" in line for line in carol.heard())
+    assert dora.heard().count("[SERVER]: bob left the chat") == 1
+    assert "%s (bob) ended: %s" % (bob.address, reason) in caplog.messages
+    room.irc("bob")
+    assert carol.heard() == ["[SERVER]: bob joined the chat"]
+
+
+def test_who_answers_a_ping_stays(open_room):
+    """Silence is no reason to go, as long as the client shows that it lives."""
+    room = open_room(ping_interval=0.05)
+    alice = room.connect(IrcTalker)
+    alice.send("NICK alice", "USER alice 0 * :Alice")
+    for _ in range(5):
+        alice.expect("PING hubbub.local")
+        alice.send("PONG hubbub.local")
+    carol = room.plain("carol")
+    carol.send("@alice still there?")
+    carol.expect("[you -> alice]: still there?")
+
+
+# Hostile peers
+
+
+def body_of(path):
+    lines = "NICK evil\r\nUSER evil 0 * :x\r\nPRIVMSG #lobby :spam\r\n"
+    return ("%s HTTP/1.1\r\nHost: x\r\n\r\n%s" % (path, lines)).encode()
+
+
+HOSTILE = {
+    "says nothing": [],
+    "half a line": [b"NICK ev"],
+    "half a registration": [b"NICK evil\r\n"],
+    "half a registration and half a line": [b"NICK evil\r\nUSER evil 0"],
+    "never ends CAP": [b"CAP LS\r\nNICK evil\r\nUSER evil 0 * :x\r\n"],
+    "a megabyte without a newline": [b"x" * 1000000],
+    "a megabyte of IRC without a newline": [b"NICK evil\r\nPRIVMSG #lobby :", b"x" * 1000000],
+    "a hundred thousand newlines": [b"\n" * 100000],
+    "zeros": [b"\0" * 10000 + b"\n"],
+    "noise": [bytes(random.Random(7).randrange(256) for _ in range(20000)) + b"\n"],
+    "not UTF-8": [b"NICK \xff\r\nUSER \xff 0 * :\xff\r\nQUIT :\xff\r\n"],
+    "telnet without end": [b"\xff\xfa" * 5000, b"\xff\n"],
+    "TLS": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)],
+    "GET": [body_of("GET /")],
+    "POST": [body_of("POST /")],
+    "POST in pieces": [b"POS", b"T / HTTP/1.1\r\n\r\nNICK evil\r\nUSER evil 0 * :x\r\n"],
+    "a thousand commands before registration": [b"JOIN #lobby\r\nPRIVMSG #lobby :x\r\n" * 500],
+}
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("pieces", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_peer_is_noticed_by_nobody_and_leaves_nothing_behind(room, pieces, leave):
+    """The others hear nothing of it, and no thread, descriptor or name stays."""
+    alice, carol = room.irc("alice"), room.plain("carol")
+    alice.heard()
+    threads, descriptors = threading.active_count(), count_descriptors()
+    peer = room.connect()
+    try:
+        for piece in pieces:
+            peer.send_bytes(piece)
+    except ConnectionError:
+        pass  # the server had enough
+    getattr(peer, leave)()
+    room.wait_until_gone(peer)
+    alice.send("PRIVMSG #lobby :hi")
+    assert alice.heard() == []
+    assert carol.heard() == ["[alice]: hi"]
+    assert threading.active_count() == threads
+    assert count_descriptors() == descriptors
+    assert room.names() == folded("alice", "carol")
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x15\x03\x01\x00\x02\x02\x46"),
+        (body_of("GET /"), b"HTTP/1.1 400 Bad Request\r\n"),
+        (body_of("POST /"), b"HTTP/1.1 400 Bad Request\r\n"),
+    ],
+    ids=["TLS", "GET", "POST"],
+)
+def test_browsers_and_tls_are_refused_in_their_own_words(room, data, answer):
+    """A refusal that the peer understands, then the end, and no line of it was obeyed."""
+    peer = room.connect()
+    peer.send_bytes(data)
+    peer.finish()
+    assert peer.rest_of_bytes().startswith(answer)
+    room.wait_until_gone(peer)
+    assert room.names() == set()
+
+
+def test_a_line_without_end_is_refused_when_it_ends_and_forgotten(room):
+    """In both dialects the peer is told, and what it says next is heard."""
+    alice, carol = room.irc("alice"), room.plain("carol")
+    alice.send_bytes(b"PRIVMSG #lobby :" + b"x" * 1000000 + b"\r\nPRIVMSG #lobby :hi\r\n")
+    alice.expect(" 417 alice :Input line was too long")
+    assert carol.until("[alice]: hi") == ["[alice]: hi"]
+    carol.send_bytes(b"x" * 1000000 + b"\nhi\n")
+    carol.expect("[SERVER]: That line is too long: 4096 bytes at most.")
+    carol.expect("[carol]: hi")
+
+
+def test_one_who_never_reads_delays_nobody(room):
+    """While one client's messages wait, the others' come as ever, and in order."""
+    room.irc("sleeper", receive_buffer=4096)
+    alice, bob = room.irc("alice"), room.irc("bob")
+    for round_ in range(10):
+        alice.send(*["PRIVMSG #lobby :%d %s" % (round_, "x" * 300)] * 100)
+        alice.heard()
+        assert sum(":%d x" % round_ in line for line in bob.heard()) == 100
+    assert room.client("sleeper") is not None
+
+
+def test_one_who_reads_late_gets_everything_that_waited(open_room):
+    """What a full connection did not take comes in order as soon as there is room again."""
+    room = open_room(max_sendq=0)
+    sleeper, alice = room.irc("sleeper", receive_buffer=4096), room.irc("alice")
+    for round_ in range(10):
+        alice.send(*["PRIVMSG sleeper :%d %s" % (round_, "x" * 400)] * 800)
+        alice.heard()
+    lines = [line for line in sleeper.heard() if " PRIVMSG " in line]
+    assert [line.split()[3] for line in lines] == [":%d" % (n // 800) for n in range(8000)]
+
+
+@pytest.mark.parametrize("line", ["NICK slow", "CAP LS", "slow", ""])
+def test_who_does_not_register_in_time_is_sent_away(open_room, monkeypatch, line):
+    """A name that was half taken is free again; a byte now and then does not help."""
+    monkeypatch.setattr(server, "PROMPT_AFTER", 0.05)
+    room = open_room(register_timeout=0.1, password="x")
+    slow = room.connect()
+    if line:
+        slow.send(line)
+    assert "No username came in time. Connect again when you are ready." in slow.rest()[-1]
+    slow.close()
+    room.wait_until_gone(slow)
+    assert room.names() == set()
+
+
+def test_two_hundred_come_and_go_and_nothing_is_left(room):
+    """Many short visits leave no thread, descriptor, name or room."""
+    carol = room.plain("carol")
+    threads, descriptors = threading.active_count(), count_descriptors()
+    for n in range(10):
+        visitors = [room.connect(IrcTalker) for _ in range(20)]
+        for m, visitor in enumerate(visitors):
+            visitor.send("NICK v%d" % m, "USER v 0 * :v", "JOIN #den%d" % n, "PRIVMSG #lobby :hi")
+        for visitor, leave in zip(visitors, itertools.cycle(["close", "reset", "finish"])):
+            getattr(visitor, leave)()
+        room.wait_until_gone(*visitors)
+        for visitor in visitors:
+            visitor.close()
+    lines = carol.heard()
+    for m in range(20):
+        joined = lines.count("[SERVER]: v%d joined the chat" % m)
+        assert joined == lines.count("[SERVER]: v%d left the chat" % m)
+    assert threading.active_count() == threads
+    assert count_descriptors() == descriptors
+    assert room.names() == folded("carol")
+    assert [found.name for found in room.server.directory.rooms()] == ["#lobby"]
+
+
+# Limits
+
+
+def test_a_flood_is_slowed_and_nothing_of_it_is_lost(open_room):
+    """A paste passes at once; what is beyond it comes at the rate that is allowed."""
+    room = open_room(rate_limit=200)
+    carol = room.plain("carol")
+    flooder = room.irc("flooder")
+    started = time.monotonic()
+    flooder.send(*["PRIVMSG #lobby :%d" % n for n in range(BURST + 50)])
+    lines = carol.until("[flooder]: %d" % (BURST + 49))
+    assert time.monotonic() - started > 50 / 200 * 0.9
+    assert lines[-BURST - 50 :] == ["[flooder]: %d" % n for n in range(BURST + 50)]
+
+
+def test_a_full_queue_slows_the_readers_and_nothing_is_lost(room, monkeypatch):
+    """When there is more to deliver than may wait, those who talk wait, and nobody is stuck."""
+    monkeypatch.setattr(server, "MAX_PENDING", 3)
+    carol = room.plain("carol")
+    talkers = [room.irc("talker%d" % n) for n in range(4)]
+    for talker in talkers:
+        talker.send(*["PRIVMSG #lobby :hi"] * 300)
+    for talker in talkers:
+        talker.heard()
+    assert sum("]: hi" in line for line in carol.heard()) == 1200
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_clients": 2}, "ERROR :Hubbub is full (2 people). Try again later."),
+        ({"max_per_address": 2}, "ERROR :There are 2 connections from your address already."),
+    ],
+)
+def test_when_the_house_is_full_who_comes_is_told(open_room, options, words):
+    """One too many is refused with the reason, and has a place as soon as somebody leaves."""
+    room = open_room(**options)
+    alice, bob = room.irc("alice"), room.irc("bob")
+    assert room.connect().rest() == [words]
+    bob.send("QUIT")
+    bob.rest()
+    bob.close()
+    room.wait_for_thread(bob)
+    eve = room.irc("eve")
+    assert alice.heard()[-1] == ":eve!eve@127.0.0.1 JOIN #lobby"
+    for talker in (alice, eve):
+        talker.close()
+        room.wait_for_thread(talker)
+    room.irc("alice")
+    room.irc("bob")
+
+
+# The end
+
+
+def test_a_server_that_stops_tells_everybody_and_waits_for_nobody(open_room):
+    """Those who listen are told; those who never read, and the half registered, delay nothing."""
+    room = open_room(max_sendq=0)
+    never_reads(room, room.irc("bob", receive_buffer=4096))
+    alice, carol, half = room.irc("alice"), room.plain("carol"), room.connect(IrcTalker)
+    half.send("NICK half")
+    for talker in (alice, carol, half):
+        talker.heard()
+    started = time.monotonic()
+    room.stop()
+    assert time.monotonic() - started < 5
+    assert alice.rest() == ["ERROR :The server is shutting down"]
+    assert carol.rest() == ["[SERVER]: The server is shutting down"]
+    assert half.rest() == ["ERROR :The server is shutting down"]

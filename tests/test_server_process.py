@@ -1,0 +1,166 @@
+"""The server as people run it: its command line, its log, its signals and its exit codes."""
+
+import re
+import signal
+import socket
+import sys
+import time
+
+import pytest
+from harness import IrcTalker, PlainTalker, Process, Room
+
+from protocol import VERSION
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `python server.py` with arguments; ends what is left of it."""
+    processes = []
+
+    def start_(*args):
+        processes.append(Process(tmp_path / "stderr", *args))
+        return processes[-1]
+
+    yield start_
+    for process in processes:
+        process.close()
+
+
+def test_a_server_says_where_it_runs_and_that_it_stopped(start):
+    """The first line is the address with the real port, once connections are accepted."""
+    process = start()
+    assert re.match(r"\[SERVER\] Running on 127\.0\.0\.1:\d+$", process.first_line)
+    process.irc("alice")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert process.rest_of_output() == [
+        "[SERVER] Tell people: 127.0.0.1:%d" % process.port,
+        "[SERVER] Stopped",
+    ]
+
+
+def test_the_version_is_told(start):
+    """--version prints it and starts nothing."""
+    process = start("--version")
+    assert process.first_line == "Hubbub " + VERSION
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0"),
+        (["--host", "a..b"], "cannot listen on a..b:0"),
+        (["--port", "65536"], "a port is a number from 0 to 65535"),
+        (["--port", "chat"], "a port is a number from 0 to 65535"),
+        (["--motd", "FOLDER/missing"], "cannot read FOLDER/missing: No such file"),
+        (["--motd", "FOLDER"], "cannot read FOLDER: Is a directory"),
+        (["--motd", "FOLDER/binary"], "cannot read FOLDER/binary: it is not UTF-8"),
+        (["--password-file", "FOLDER/missing"], "cannot read FOLDER/missing: No such file"),
+        (["--password-file", "FOLDER/empty"], "has no password in its first line"),
+        (["--lobby", "lobby"], "A room's name is #"),
+        (["--server-name", "my server"], "my server is not a host's name"),
+        (["--rate-limit", "nan"], "nan is not a number from 0"),
+        (["--ping-interval", "-1"], "-1 is not a number from 0"),
+        (["--max-clients", "-1"], "-1"),
+        (["--max-per-address", "-1"], "-1"),
+        (["--max-sendq", "-1"], "-1"),
+        (["--rate-limit", "fast"], "fast"),
+        (["--log-level", "LOUD"], "LOUD"),
+        (["--nonsense"], "--nonsense"),
+        (["@FOLDER/missing"], "FOLDER/missing"),
+        (["@FOLDER/unbalanced"], "Bob's"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_ends_with_2_and_one_line_that_tells_why(start, tmp_path, args, words):
+    """No traceback, nothing on stdout, and no word that only the programmer knows."""
+    (tmp_path / "binary").write_bytes(b"caf\xe9")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "unbalanced").write_text("--network Bob's\n")
+    process = start(*[arg.replace("FOLDER", str(tmp_path)) for arg in args])
+    assert process.first_line == ""
+    assert process.wait() == 2
+    (line,) = process.log
+    assert line.startswith("server.py: ")
+    assert words.replace("FOLDER", str(tmp_path)) in line
+    assert not re.search(r"\b_[a-z]", line)
+
+
+def test_a_port_in_use_ends_with_2_and_one_line_that_tells_what_to_do(start):
+    """The second server on a port says so and leaves the first alone."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        process = start("--port", str(port))
+        assert process.wait() == 2
+    assert process.log == [
+        "server.py: cannot listen on 127.0.0.1:%d: another program listens there. "
+        "Stop it, or choose another with --port." % port
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_in_order(start, number):
+    """Each of 100 clients is told, it is over in 2 seconds, and the port is free at once."""
+    process = start("--rate-limit", "0")
+    people = [process.irc("irc%d" % n) for n in range(50)]
+    people += [process.plain("plain%d" % n) for n in range(50)]
+    people[0].heard()
+    started = time.monotonic()
+    process.signal(number)
+    assert process.wait() == 0
+    assert time.monotonic() - started < 2
+    for person in people:
+        lines = person.rest()
+        assert lines[-1].endswith("The server is shutting down")
+        assert sum("shutting down" in line for line in lines) == 1
+        assert not any("QUIT" in line or "left the chat" in line for line in lines)
+    again = Room(port=process.port)
+    again.close()
+
+
+def test_the_log_has_who_came_and_went_and_never_what_they_said(start):
+    """A line for each connection, registration and end, whatever the level; no message's text."""
+    process = start("--log-level", "DEBUG")
+    alice, carol = process.irc("alice"), process.plain("carol")
+    alice.send("PRIVMSG #lobby :secret", "PRIVMSG carol :secret", "TOPIC #lobby :secret")
+    alice.send("FOO secret", "PASS secret", "QUIT :secret")
+    alice.rest()
+    carol.send("@alice secret", "/foo secret", "secret", "/quit secret")
+    carol.rest()
+    alice.close()
+    carol.close()
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    log = process.log
+    assert not any("secret" in line for line in log)
+    for person, name, dialect in ((alice, "alice", "IRC"), (carol, "carol", "plain text")):
+        words = [line.split(" ", 3)[3] for line in log if person.address in line]
+        assert words == [
+            "%s connected" % person.address,
+            "%s registered as %s (%s)" % (person.address, name, dialect),
+            "%s (%s) ended: Quit" % (person.address, name),
+        ]
+
+
+def test_options_may_come_from_a_file(start, tmp_path):
+    """@FILE holds options as one writes them, with quotes and comments."""
+    (tmp_path / "motd").write_text("Be kind, zoë.\n", encoding="utf-8")
+    (tmp_path / "password").write_text("secret\nnot this\n")
+    (tmp_path / "options").write_text(
+        "# Our server\n--network 'The Office' --lobby=#kitchen\n"
+        "--motd %s\n--password-file %s\n" % (tmp_path / "motd", tmp_path / "password")
+    )
+    process = start("@%s" % (tmp_path / "options"), "--server-name", "chat.example")
+    alice = process.connect(IrcTalker)
+    alice.send("PASS secret", "NICK alice", "USER alice 0 * :Alice")
+    alice.expect(":chat.example 001 alice :Welcome to The Office, alice. 1 person is here.")
+    alice.expect(":chat.example 372 alice :Be kind, zoë.")
+    alice.expect(":alice!alice@127.0.0.1 JOIN #kitchen")
+    carol = process.connect(PlainTalker)
+    carol.send("carol")
+    carol.expect("The Office asks for a password. Type it and press Enter.")
