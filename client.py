@@ -38,6 +38,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
+    Set,
     Tuple,
     Union,
 )
@@ -66,6 +67,7 @@ PING_AFTER = 60.0  # seconds of silence after which the server is asked whether 
 QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
 MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
 RECEIVE_SIZE = 65536  # bytes read at once
+MAX_SEEN = 2000  # msgids that are remembered
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
 
 
@@ -107,7 +109,7 @@ class Handshake:
     https://modern.ircdocs.horse/#connection-setup
     """
 
-    WANTED = ("echo-message", "message-tags", "server-time")
+    WANTED = ("batch", "echo-message", "message-tags", "server-time")
 
     def __init__(self, nickname: str, password: str) -> None:
         self.nickname = nickname
@@ -399,6 +401,11 @@ class Chat:
         self._names: List[str] = []  # of an answer to NAMES, until it is whole
         self._asked_names = False
         self._unconfirmed: List[Message] = []  # said, but not yet known to be delivered
+        self._seen: Dict[str, None] = {}  # the last msgids; what comes again is not shown again
+        self._asked_history = False
+        self._earlier: Dict[str, str] = {}  # the batches of the history, and of what room each
+        self._announced: Set[str] = set()  # those of which something has been shown
+        self._repeats: Set[str] = set()  # those that answer /history: shown even if seen before
 
     @property
     def title(self) -> str:
@@ -439,6 +446,7 @@ class Chat:
             self._unconfirmed += texts
             return Outcome([self._waiting(message, now) for message in texts])
         self._asked_names = self._asked_names or typed.verb == "list"
+        self._asked_history = self._asked_history or typed.verb == "history"
         if not self._echoes:
             return Outcome([line for m in texts for line in self._own(m, now)], messages)
         self._unconfirmed += texts
@@ -452,6 +460,10 @@ class Chat:
             return Outcome()
         if isinstance(event, Disconnected):
             return self._lose(event, now)
+        if event.command == "BATCH" and event.params:
+            return Outcome(self._follow_batch(event, now))
+        if self._is_repeated(event):
+            return Outcome()
         when = now
         if "time" in event.tags:
             try:
@@ -461,7 +473,41 @@ class Chat:
         send = self._follow(event)
         show = self._answer_names(event, when)
         line = protocol.describe(event, self.nickname, when)
-        return Outcome(show + [line] if line else show, send)
+        if line:
+            show += [*self._announce(event.tags.get("batch", ""), now), line]
+        return Outcome(show, send)
+
+    def _follow_batch(self, message: Message, now: float) -> List[Line]:
+        """Know where a piece of the history begins and ends, and mark it for the reader."""
+        ref, kind = message.params[0][1:], message.params[1:2]
+        if message.params[0].startswith("+"):
+            if kind == ("chathistory",):
+                self._earlier[ref] = message.params[-1]
+                if self._asked_history:
+                    self._asked_history = False
+                    self._repeats.add(ref)
+            return []
+        was_shown = ref in self._announced
+        self._earlier.pop(ref, None)
+        self._announced.discard(ref)
+        self._repeats.discard(ref)
+        return [protocol.server_line("Now:", now)] if was_shown else []
+
+    def _announce(self, batch: str, now: float) -> List[Line]:
+        if batch not in self._earlier or batch in self._announced:
+            return []
+        self._announced.add(batch)
+        return [protocol.server_line("Earlier in %s:" % self._earlier[batch], now)]
+
+    def _is_repeated(self, message: Message) -> bool:
+        msgid = message.tags.get("msgid", "")
+        if not msgid or message.tags.get("batch", "") in self._repeats:
+            return False
+        known = msgid in self._seen
+        self._seen[msgid] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return known
 
     def _compose(self, typed: protocol.Input) -> List[Message]:
         return protocol.compose(typed, self.room, self.nickname + _USER_AT_HOST)

@@ -443,6 +443,23 @@ def parse_time(text: str) -> float:
     return seconds + float(match.group(2) or 0)
 
 
+def parse_point(text: str) -> Tuple[int, int]:
+    """A place in the history, `msgid=N` or `timestamp=T`, among numbers of microseconds.
+
+    What is below the first number was before it, what is above the second is after it; "*" is
+    before everything. ValueError for what is no place.
+    """
+    kind, _, value = text.partition("=")
+    if text == "*":
+        return 0, 0
+    if kind == "msgid" and value.isdecimal() and len(value) < 19:
+        return int(value), int(value)
+    if kind != "timestamp":
+        raise ValueError("neither msgid nor timestamp: %.40r" % text)
+    ms = round(parse_time(value) * 1000)
+    return ms * 1000, ms * 1000 + 999
+
+
 # What people see
 
 JOINED = "{} joined the chat"
@@ -586,6 +603,7 @@ VERBS: Dict[str, Verb] = {
     "me": Verb("ACTION", "say what you are doing: /me waves"),
     "nick": Verb("USERNAME", "change your username"),
     "list": Verb("", "see who is online"),
+    "history": Verb("[LINES]", "see what was said earlier"),
     "help": Verb("", "see this list"),
     "quit": Verb("[REASON]", "leave the chat"),
 }
@@ -625,7 +643,7 @@ def compose(typed: Input, room: str, source: str) -> List[Message]:
     """
     verb, args = typed
     target = args[0] if verb == "msg" else room
-    if not target and verb in ("say", "me", "list"):
+    if not target and verb in ("say", "me", "list", "history"):
         raise InputError("You are in no room. Write to one person: @USERNAME MESSAGE")
     if verb == "msg" and not is_nickname(target):
         raise InputError(NO_SUCH_USER.format(target))
@@ -637,6 +655,11 @@ def compose(typed: Input, room: str, source: str) -> List[Message]:
         return [action._replace(source="")]
     if verb == "help":
         return []
+    if verb == "history":
+        count = args[0] if args else "50"
+        if not count.isdecimal():
+            raise InputError("Usage: /history %s" % VERBS[verb].args)
+        return [Message("CHATHISTORY", ("LATEST", room, "*", count))]
     command = {"nick": "NICK", "list": "NAMES", "quit": "QUIT"}[verb]
     return [Message(command, (room,) if verb == "list" else args)]
 

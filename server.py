@@ -32,22 +32,28 @@ import errno
 import hmac
 import itertools
 import logging
+import os
+import queue
 import re
 import selectors
 import shlex
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
+import urllib.parse
 from types import FrameType
 from typing import (
+    Any,
     Callable,
     Deque,
     Dict,
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     NoReturn,
     Optional,
@@ -70,13 +76,23 @@ RECEIVE_SIZE = 16384  # bytes read at once
 BURST = 100  # lines that may come at once before --rate-limit counts
 MAX_PENDING = 10000  # events that wait for the delivery; past it the readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch puts into one outbox
+END = 1 << 62  # past the number of every event
+RECALLED = 20  # earlier texts that one is told on joining a room
+MAX_HISTORY = 500  # earlier texts that one may ask for at once
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 MAX_TARGETS = 4  # recipients that one PRIVMSG may name
+HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
+HISTORY_WORKS = "What is said is being kept again."
 OUT_OF_MEANS = "The server cannot take more people now. Try again later."
 PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
 LINGER = 2.0  # seconds that an ended client has to take what was sent and close
 SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
+PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on without
+RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
+ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
+CLEANED_AT_ONCE = 2000  # rows deleted with one write
+CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
 FOREVER = 86400.0  # seconds: a timeout for those who have none
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 
@@ -97,6 +113,8 @@ class Options(NamedTuple):
     register_timeout: float = 30.0  # seconds
     ping_interval: float = 60.0  # seconds
     max_sendq: int = 1024 * 1024  # bytes
+    data: str = ""  # the folder of the history; "" keeps none
+    history_days: float = 0.0  # days that it is kept; 0 is for ever
 
 
 class Ended(Exception):
@@ -111,15 +129,19 @@ class Ended(Exception):
 # Clients and rooms
 
 # IRCv3 capabilities, as bits of Client.caps. https://ircv3.net/irc/
-SERVER_TIME, MESSAGE_TAGS, ECHO_MESSAGE = 1, 2, 4
+SERVER_TIME, MESSAGE_TAGS, ECHO_MESSAGE, BATCH, CHATHISTORY, PLAIN_TEXT = 1, 2, 4, 8, 16, 32
 CAPABILITIES = {
+    "batch": BATCH,
+    "draft/chathistory": CHATHISTORY,
     "echo-message": ECHO_MESSAGE,
     "message-tags": MESSAGE_TAGS,
     "server-time": SERVER_TIME,
 }
-PLAIN_TEXT = 8  # a bit beside them: a person, who is also shown what they said
+# PLAIN_TEXT is none of them: it marks a person, who is also shown what they said.
 _TEXTS = ("PRIVMSG", "NOTICE")
-_RENDERED = SERVER_TIME | MESSAGE_TAGS | PLAIN_TEXT  # the bits that change a line's bytes
+# The bits that change a line's bytes.
+# The bits that change a line's bytes.
+_RENDERED = SERVER_TIME | MESSAGE_TAGS | BATCH | PLAIN_TEXT
 
 
 class Client:
@@ -130,9 +152,9 @@ class Client:
     """
 
     __slots__ = (
-        "address", "blocked", "caps", "closed", "end", "finishing", "host", "nickname",
-        "outbox", "queued", "reader", "realname", "registered", "rooms", "signed_on", "spoke",
-        "username", "writer",
+        "address", "blocked", "caps", "closed", "end", "finishing", "host", "named_at",
+        "nickname", "outbox", "queued", "reader", "realname", "registered", "rooms",
+        "signed_on", "spoke", "username", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -151,6 +173,7 @@ class Client:
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = ""
+        self.named_at = 0.0  # seconds since 1970: since when it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
         # Touched by the delivery alone:
@@ -176,10 +199,11 @@ class Client:
 class Room:
     """A room and its members. Guarded by the directory's lock."""
 
-    __slots__ = ("_audience", "created", "members", "name", "topic", "topic_at", "topic_by")
+    __slots__ = ("_audience", "created", "key", "members", "name", "topic", "topic_at", "topic_by")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.key = protocol.casefold(name)
         self.members: Dict[Client, None] = {}  # in order of joining
         self.topic = self.topic_by = ""
         self.created = self.topic_at = time.time()
@@ -201,26 +225,38 @@ class Room:
         return self._audience
 
 
+def private_key(nickname: str, other: str) -> str:
+    """What the history calls the conversation of two people: the same for both."""
+    return " ".join(sorted([protocol.casefold(nickname), protocol.casefold(other)]))
+
+
 class Event:
     """Something that `audience` is to be told: a message, or bytes as they are.
 
-    The `sender`, where it is in the audience, gets a text back only as an echo. The delivery
-    gives each its place in the one order: `number`, and `when` in seconds since 1970.
+    The `sender`, where it is in the audience, gets a text back only as an echo. The history
+    keeps it for each of `kept_for`, the keys of rooms or private conversations. The delivery
+    gives each event its `number`: its place in the one order, its msgid, and its time in
+    microseconds since 1970, all in one. What the history repeats has its number already.
     """
 
-    __slots__ = ("audience", "message", "number", "sender", "when")
+    __slots__ = ("_line", "audience", "kept_for", "message", "number", "sender", "tags")
 
     def __init__(
         self,
         message: Union[Message, bytes],
         audience: Tuple[Client, ...],
         sender: Optional[Client] = None,
+        kept_for: Tuple[str, ...] = (),
+        number: int = 0,
+        tags: Mapping[str, str] = protocol.NO_TAGS,
     ) -> None:
         self.message = message
         self.audience = audience
         self.sender = sender
-        self.number = 0
-        self.when = 0.0
+        self.kept_for = kept_for
+        self.number = number
+        self.tags = tags  # the server's own, beside time and msgid: for those with batch
+        self._line = b""
 
     @property
     def is_text(self) -> bool:
@@ -233,16 +269,35 @@ class Event:
         if isinstance(message, bytes):
             return message
         if caps & PLAIN_TEXT:
-            line = protocol.describe(message, message.nickname if own else "", self.when)
+            when = self.number / 1e6
+            line = protocol.describe(message, message.nickname if own else "", when)
             return (str(line) + "\r\n").encode("utf-8") if line else b""
         tags: Dict[str, str] = {}
+        if caps & BATCH:
+            tags.update(self.tags)
+        elif message.command == "BATCH":
+            return b""
         if caps & SERVER_TIME:
-            tags["time"] = protocol.format_time(self.when)
+            tags["time"] = protocol.format_time(self.number / 1e6)
         if caps & MESSAGE_TAGS:
             if "!" in message.source:  # somebody said or did it
                 tags["msgid"] = str(self.number)
             tags.update(message.tags)
-        return protocol.serialize(message, tags)
+        return protocol.serialize_tags(tags) + self.line
+
+    @property
+    def line(self) -> bytes:
+        """The line of the message without its tags."""
+        if not self._line and isinstance(self.message, Message):
+            self._line = protocol.serialize(self.message, protocol.NO_TAGS)
+        return self._line
+
+    def rows(self) -> Iterator["Row"]:
+        """What the history keeps of it."""
+        if isinstance(self.message, Message):
+            line = (protocol.serialize_tags(self.message.tags) + self.line[:-2]).decode("utf-8")
+            for offset, key in enumerate(self.kept_for):
+                yield Row(self.number + offset, key, self.message.command, line)
 
 
 class Directory:
@@ -272,6 +327,8 @@ class Directory:
                 self._post(Event(message, self._peers(client), client))
             if client.nickname:
                 del self._clients[protocol.casefold(client.nickname)]
+            if protocol.casefold(client.nickname) != key:
+                client.named_at = time.time()
             self._clients[key] = client
             client.nickname = nickname
 
@@ -281,31 +338,35 @@ class Directory:
             client.registered = True
             return sum(1 for other in self._clients.values() if other.registered)
 
-    def join(self, client: Client, name: str, server_name: str) -> None:
+    def join(self, client: Client, name: str, server_name: str) -> Optional[Event]:
         """Place `client` in a room, made where there is none, and tell it who is there.
 
-        Raises ReplyError 405 for one room too many.
+        Gives what others are told, or None where the client was there already. Raises
+        ReplyError 405 for one room too many.
         """
         with self._lock:
             room = self._rooms.get(protocol.casefold(name))
             if room is not None and client in room.members:
-                return
+                return None
             if len(client.rooms) >= MAX_ROOMS:
                 raise ReplyError("405", name, "You have joined too many channels")
             if room is None:
                 room = self._rooms[protocol.casefold(name)] = Room(name)
             room.add(client)
             client.rooms.add(room)
-            self._post(Event(Message("JOIN", (room.name,), client.source), room.audience, client))
+            message = Message("JOIN", (room.name,), client.source)
+            event = Event(message, room.audience, client, (room.key,))
+            self._post(event)
             for message in itertools.chain(topic_replies(room), names_replies(room)):
                 self._post(Event(_addressed(message, client, server_name), (client,)))
+            return event
 
     def part(self, client: Client, name: str, reason: str) -> None:
         """Take `client` out of a room. Raises ReplyError 403 or 442."""
         with self._lock:
             room = self._room(client, name)
             message = Message("PART", (room.name, reason), client.source)
-            self._post(Event(protocol.fit(message), room.audience, client))
+            self._post(Event(protocol.fit(message), room.audience, client, (room.key,)))
             self._leave(client, room)
 
     def remove(self, client: Client, reason: str) -> bool:
@@ -314,7 +375,8 @@ class Directory:
             if client.registered and not self._closing:
                 message = Message("QUIT", (reason,), client.source)
                 audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                self._post(Event(protocol.fit(message), audience, client))
+                keys = tuple(room.key for room in client.rooms)
+                self._post(Event(protocol.fit(message), audience, client, keys))
             for room in list(client.rooms):
                 self._leave(client, room)
             if client.nickname:
@@ -336,18 +398,19 @@ class Directory:
                     raise ReplyError("403", target, "No such channel")
                 if client not in room.members:
                     raise ReplyError("404", target, "Cannot send to a channel that you are not in")
-                target, audience = room.name, room.audience
+                target, audience, key = room.name, room.audience, room.key
             else:
                 recipient = self._registered(target)
                 if recipient is None:
                     raise ReplyError("401", target, "No such nick")
                 target = recipient.nickname
                 audience = (recipient, client)
+                key = private_key(recipient.nickname, client.nickname)
                 if recipient is client:  # who writes to themselves gets it once, as anybody's
                     audience, sender = (client,), None
             params = (target, *message.params[1:])
             relayed = protocol.fit(Message(message.command, params, client.source, message.tags))
-            self._post(Event(relayed, audience, sender))
+            self._post(Event(relayed, audience, sender, (key,)))
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
         """Raises ReplyError 403 or 442."""
@@ -355,7 +418,22 @@ class Directory:
             room = self._room(client, name)
             room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
             message = Message("TOPIC", (room.name, topic), client.source)
-            self._post(Event(protocol.fit(message), room.audience, client))
+            self._post(Event(protocol.fit(message), room.audience, client, (room.key,)))
+
+    def history_key(self, client: Client, target: str) -> Tuple[str, int]:
+        """The key of what `client` may read again, and the number after which it may.
+
+        A room's members may read all of it; of private messages, one reads what came since
+        one has had the name. Raises ReplyError.
+        """
+        with self._lock:
+            room = self._rooms.get(protocol.casefold(target))
+            if room is not None and client in room.members:
+                return room.key, 0
+            if not protocol.is_nickname(target):
+                fault = "You are not in %s, or it is not there" % target
+                raise ReplyError("FAIL", "CHATHISTORY", "INVALID_TARGET", target, fault)
+            return private_key(target, client.nickname), int(client.named_at * 1e6)
 
     def find(self, nickname: str) -> Optional[Client]:
         """The registered client of that name."""
@@ -411,7 +489,7 @@ class Directory:
         room.discard(client)
         client.rooms.discard(room)
         if not room.members:
-            del self._rooms[protocol.casefold(room.name)]
+            del self._rooms[room.key]
 
 
 def _copy_of(room: Room) -> Room:
@@ -420,6 +498,245 @@ def _copy_of(room: Room) -> Room:
     copy.created, copy.topic_at = room.created, room.topic_at
     copy.topic, copy.topic_by = room.topic, room.topic_by
     return copy
+
+
+# The history
+
+
+class Row(NamedTuple):
+    """A message as the history keeps it."""
+
+    number: int  # microseconds since 1970, and the msgid
+    key: str  # of the room or the private conversation
+    command: str
+    line: str  # as it was relayed, with the tags of its sender
+
+
+class History:
+    """What was said, on disk (SQLite, write-ahead log): the thread `history` writes, all read.
+
+    No disk can stop the chat: `finish` waits PATIENCE for a slow one, and what a full or broken
+    one did not take is passed on all the same. `on_change` is then told why, once, and ""
+    once it is kept again; it runs in the delivery thread.
+    """
+
+    MIGRATIONS = (  # from each version of the schema to the next
+        """
+        CREATE TABLE messages (number INTEGER PRIMARY KEY, key TEXT NOT NULL,
+                               command TEXT NOT NULL, line TEXT NOT NULL);
+        CREATE INDEX messages_by_key ON messages (key, number);
+        CREATE TABLE conversations (owner TEXT NOT NULL, other TEXT NOT NULL,
+                                    number INTEGER NOT NULL, PRIMARY KEY (owner, other));
+        """,
+    )
+
+    def __init__(self, folder: str, days: float, on_change: Callable[[str], None]) -> None:
+        self.path = os.path.join(folder, "history.db")
+        self._days = days
+        self._on_change = on_change
+        self._jobs: "queue.Queue[Optional[List[Row]]]" = queue.Queue()
+        self._faults: "queue.Queue[str]" = queue.Queue()  # one for each job: "" where it was kept
+        self._late = 1  # jobs whose fault the delivery has not heard: it alone counts them
+        self.fault = ""  # the present one, as `on_change` was told
+        self._read_lock = threading.Lock()  # guards _reader
+        self._reader: Optional[sqlite3.Connection] = None
+        self._writer: Optional[sqlite3.Connection] = None  # of the thread that writes
+        self._clean_at = self._retry_at = 0.0  # in seconds of the monotonic clock
+        self._claim = _claim_folder(folder)  # as long as it is open, the folder is ours
+        # Daemon: a disk that never answers must not keep the server from ending.
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        self._thread.start()
+        self._jobs.put([])  # so that a fault is known before anybody comes
+
+    # For the delivery
+
+    def begin(self, rows: List[Row]) -> None:
+        """Have `rows` written: `finish` waits for it."""
+        self._collect(0.0 if self.fault else PATIENCE)
+        if not self._late and not (self.fault and time.monotonic() < self._retry_at):
+            self._jobs.put(rows)
+            self._late += 1
+
+    def finish(self) -> None:
+        """Return when the rows are on disk, or when it is clear that they will not be."""
+        self._collect(0.0 if self.fault else PATIENCE)
+        if self._late and not self.fault:
+            self._tell("the disk does not answer")
+
+    def _collect(self, wait: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            while self._late:
+                fault = self._faults.get(timeout=wait) if wait else self._faults.get_nowait()
+                self._late -= 1
+                self._tell(fault)
+
+    def _tell(self, fault: str) -> None:
+        was, self.fault = self.fault, fault
+        self._retry_at = time.monotonic() + RETRY_AFTER
+        if bool(fault) != bool(was):
+            self._on_change(fault)
+
+    def stop(self) -> None:
+        """Write what is left and end the thread."""
+        with self._read_lock:
+            if self._reader is not None:
+                self._reader.close()
+        self._jobs.put(None)
+        self._thread.join(PATIENCE)
+        if self._claim is not None:
+            self._claim.close()
+
+    # For all threads
+
+    def read(self, key: str, after: int, before: int, limit: int, latest: bool) -> List[Row]:
+        """Texts with numbers between the two, oldest first: the `limit` latest or earliest.
+
+        What cannot be read is as if it were not there; the log says why.
+        """
+        order = "DESC" if latest else "ASC"
+        query = (
+            "SELECT number, key, command, line FROM messages WHERE key = ? AND number > ?"
+            " AND number < ? AND command IN ('PRIVMSG', 'NOTICE') ORDER BY number %s LIMIT ?"
+        )
+        found = self._select(query % order, (key, after, before, limit))
+        rows = [Row(*values) for values in found]
+        return rows[::-1] if latest else rows
+
+    def conversations(self, nickname: str, after: int, before: int) -> List[Tuple[str, int]]:
+        """With whom somebody spoke privately between the two numbers, and the last number."""
+        return self._select(
+            "SELECT other, number FROM conversations WHERE owner = ? AND number > ? AND number < ?",
+            (protocol.casefold(nickname), after, before),
+        )
+
+    def _select(self, query: str, values: Tuple[object, ...]) -> List[Any]:
+        with self._read_lock:
+            try:
+                if self._reader is None:
+                    uri = "file:%s?mode=ro" % urllib.parse.quote(self.path)
+                    self._reader = sqlite3.connect(uri, uri=True, check_same_thread=False)
+                return self._reader.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                log.warning("cannot read the history: %s", error)
+                if self._reader is not None:
+                    self._reader.close()
+                    self._reader = None
+                return []
+
+    # The thread
+
+    def _run(self) -> None:
+        while True:
+            rows = self._jobs.get()
+            if rows is None:
+                break
+            self._faults.put(self._write(rows))
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, rows: List[Row]) -> str:
+        """Write in one transaction; what kept it from being done, or ""."""
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            with self._writer:
+                self._insert(self._writer, rows)
+                self._clean(self._writer)
+        except (OSError, sqlite3.Error) as error:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if _is_damage(error) and self._move_aside(str(error)):
+                return self._write(rows)
+            return getattr(error, "strerror", None) or str(error)
+        return ""
+
+    def _insert(self, writer: sqlite3.Connection, rows: List[Row]) -> None:
+        # Many rows to a statement: each statement lets go of the interpreter, and has to
+        # wait for its turn again.
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            marks = ",".join(["(?,?,?,?)"] * len(part))
+            values = list(itertools.chain.from_iterable(part))
+            writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
+        for row in rows:
+            owner, is_private, other = row.key.partition(" ")
+            if is_private:
+                pairs = [(owner, other, row.number), (other, owner, row.number)]
+                writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
+
+    def _open(self) -> sqlite3.Connection:
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite keeps the mode
+        writer = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = NORMAL")
+            version = writer.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(self.MIGRATIONS):
+                raise sqlite3.OperationalError("it was made by a newer Hubbub")
+            for number, script in enumerate(self.MIGRATIONS[version:], version + 1):
+                writer.executescript(
+                    "BEGIN; %s PRAGMA user_version = %d; COMMIT;" % (script, number)
+                )
+            writer.execute("SELECT 1 FROM messages LIMIT 1").fetchone()
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def _clean(self, writer: sqlite3.Connection) -> None:
+        """Delete some of what is too old; the rest with the next writes."""
+        if not self._days or time.monotonic() < self._clean_at:
+            return
+        oldest = int((time.time() - self._days * 86400) * 1e6)
+        query = "SELECT number FROM messages WHERE number < ? LIMIT ?"
+        query = "DELETE FROM messages WHERE number IN (%s)" % query  # noqa: S608
+        if writer.execute(query, (oldest, CLEANED_AT_ONCE)).rowcount < CLEANED_AT_ONCE:
+            writer.execute("DELETE FROM conversations WHERE number < ?", (oldest,))
+            self._clean_at = time.monotonic() + CLEANING_INTERVAL
+
+    def _move_aside(self, reason: str) -> bool:
+        aside = self.path + time.strftime(".damaged-%Y%m%d-%H%M%S")
+        with self._read_lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+        try:
+            os.replace(self.path, aside)
+        except OSError as error:
+            log.error("the history is damaged (%s), and cannot be moved: %s", reason, error)
+            return False
+        log.error("the history is damaged (%s): moved to %s, a new one begins", reason, aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                os.replace(self.path + suffix, aside + suffix)
+        return True
+
+
+def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
+    """Keep other servers from a data folder: by a lock, which ends with the process.
+
+    Raises OSError where another has it; None where the folder cannot be written at all,
+    which is no reason not to chat.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
+        claim.execute("PRAGMA journal_mode = MEMORY")
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise OSError(errno.EBUSY, "another server keeps its history in %s" % folder) from None
+        return None
+    except OSError:
+        return None
+    return claim
+
+
+def _is_damage(error: Exception) -> bool:
+    words = str(error)
+    return "malformed" in words or "not a database" in words
 
 
 # The delivery
@@ -438,13 +755,17 @@ class Ending(NamedTuple):
     how: str
 
 
+Work = Union[Event, Ending, threading.Event]  # the last is set when its turn comes
+
+
 class Delivery(threading.Thread):
     """The one thread that writes: takes all that waits, then sends each outbox at once."""
 
-    def __init__(self, max_sendq: int) -> None:
+    def __init__(self, max_sendq: int, history: Optional["History"]) -> None:
         super().__init__(name="delivery")
+        self._history = history
         self._max_sendq = max_sendq or sys.maxsize
-        self._pending: Deque[Union[Event, Ending]] = collections.deque()  # appended to by all
+        self._pending: Deque[Work] = collections.deque()  # appended to by all
         self._drained = threading.Condition()  # readers wait here for a shorter queue
         self._asleep = False  # True while it waits in select, and a byte must wake it
         self._stopping = False
@@ -453,11 +774,12 @@ class Delivery(threading.Thread):
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._last_number = int(time.time() * 1e6)  # so that none comes again after a restart
+        self._last_number = 0
+        self._storing = False  # the history is at work on events of this batch
 
     # For all threads:
 
-    def post(self, work: Union[Event, Ending]) -> None:
+    def post(self, work: Work) -> None:
         """Queue `work`. Never blocks and wakes nobody: call `wake` when the batch is whole."""
         self._pending.append(work)
 
@@ -474,6 +796,13 @@ class Delivery(threading.Thread):
         if len(self._pending) > MAX_PENDING:
             with self._drained:
                 self._drained.wait_for(lambda: len(self._pending) <= MAX_PENDING)
+
+    def sync(self) -> None:
+        """Wait until all that was posted has its number and is kept: PATIENCE at most."""
+        done = threading.Event()
+        self._pending.append(done)
+        self.wake()
+        done.wait(PATIENCE)
 
     def stop(self) -> None:
         """End the thread when all that was posted has been seen to, and wait for it."""
@@ -496,7 +825,7 @@ class Delivery(threading.Thread):
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
 
-    def _take(self) -> List[Union[Event, Ending]]:
+    def _take(self) -> List[Work]:
         pending = self._pending
         batch = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
         if batch and len(pending) <= MAX_PENDING < len(pending) + len(batch):
@@ -517,23 +846,44 @@ class Delivery(threading.Thread):
                     self._woken.recv(4096)
         self._asleep = False
 
-    def _deliver(self, batch: List[Union[Event, Ending]]) -> None:
-        now = time.time()
+    def _deliver(self, batch: List[Work]) -> None:
+        self._record([work for work in batch if isinstance(work, Event)])
         touched: Dict[Client, None] = {}
         for _, run in itertools.groupby(batch, _audience_id):
             works = list(run)
             events = [work for work in works if isinstance(work, Event)]
-            for event in events:
-                self._last_number += 1
-                event.number, event.when = self._last_number, now
             if events:
                 self._put(events, touched)
             for work in works:
                 if isinstance(work, Ending):
                     self._end(work, touched)
+                elif isinstance(work, threading.Event):
+                    self._stored()
+                    work.set()
         for client in touched:
             if not client.closed and not client.blocked:
                 self._send(client)
+        self._stored()
+
+    def _record(self, events: List[Event]) -> None:
+        """Number the events, and have the history keep those that it should."""
+        now = int(time.time() * 1e6)
+        rows: List[Row] = []
+        for event in events:
+            if not event.number:
+                event.number = max(now, self._last_number + 1)
+                self._last_number = event.number + max(0, len(event.kept_for) - 1)
+                if self._history is not None and event.kept_for:
+                    rows += event.rows()
+        if rows and self._history is not None:
+            self._history.begin(rows)
+            self._storing = True
+
+    def _stored(self) -> None:
+        """Wait until what is about to be sent is on disk."""
+        if self._storing and self._history is not None:
+            self._storing = False
+            self._history.finish()
 
     def _put(self, events: List[Event], touched: Dict[Client, None]) -> None:
         """Put events of one audience into its outboxes, rendered once for each kind of client."""
@@ -567,6 +917,7 @@ class Delivery(threading.Thread):
 
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability where it does not take all."""
+        self._stored()
         data = b"".join(client.outbox)
         try:
             sent = client.writer.send(data) if data else 0
@@ -619,7 +970,7 @@ class Delivery(threading.Thread):
             client.reader.shutdown(how)
 
 
-def _audience_id(work: Union[Event, Ending]) -> int:
+def _audience_id(work: Work) -> int:
     return id(work.audience) if isinstance(work, Event) else 0
 
 
@@ -655,7 +1006,8 @@ def _addressed(message: Message, client: Client, server_name: str) -> Message:
     What a peer has said may stand in it, so each middle parameter is made a word.
     """
     words = map(protocol.as_word, message.params[:-1])
-    params = (client.nickname or "*", *words, message.text)
+    to = (client.nickname or "*",) if message.command.isdigit() else ()  # FAIL names nobody
+    params = (*to, *words, message.text)
     return protocol.fit(Message(message.command, params, server_name))
 
 
@@ -704,6 +1056,7 @@ class Session:
         self.negotiating = False  # between CAP LS or REQ and CAP END
         self.user_came = False
         self.password = ""  # what the client offered
+        self._batches = itertools.count(1)
 
     # The thread
 
@@ -835,6 +1188,63 @@ class Session:
         message = _addressed(Message(numeric, params), self.client, self.options.server_name)
         self.tell(message)
 
+    def recall(self, joined: Event, name: str) -> None:
+        """Tell a client that cannot ask what was said last in a room, before it joined."""
+        history = self.server.history
+        if history is not None and not self.client.caps & CHATHISTORY:
+            self._delivery.sync()
+            key = protocol.casefold(name)
+            rows = history.read(key, 0, joined.number or END, RECALLED, latest=True)
+            if rows:
+                self.replay(name, rows)
+
+    def replay(self, target: str, rows: List[Row]) -> None:
+        """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
+        client, name = self.client, self.options.server_name
+        messages = [protocol.parse(row.line.encode("utf-8")) for row in rows]
+        if client.caps & SERVER_TIME:
+            batch = "h%d" % next(self._batches)
+            self.tell(Message("BATCH", ("+" + batch, "chathistory", target), name))
+            for row, message in zip(rows, messages):
+                tags = {"batch": batch}
+                self._delivery.post(Event(message, (client,), None, (), row.number, tags))
+            self.tell(Message("BATCH", ("-" + batch,), name))
+            return
+        self.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
+        day = ""
+        for row, message in zip(rows, messages):
+            when = row.number / 1e6
+            line = protocol.describe(message, client.nickname, when)
+            date = time.strftime("%A, %d %B %Y", time.localtime(when))
+            if line and date != day:
+                day = date
+                self.say(date)
+            if line and client.caps & PLAIN_TEXT:
+                self._delivery.post(Event((str(line) + "\r\n").encode("utf-8"), (client,)))
+            elif line:
+                self.say(str(line))
+        if rows:
+            self.say("Now:")
+
+    def replay_targets(self, after: int, before: int, limit: int) -> None:
+        """CHATHISTORY TARGETS: where something was said between two numbers, and when last."""
+        client, history, name = self.client, self.server.history, self.options.server_name
+        if history is None:
+            return
+        found = history.conversations(
+            client.nickname, max(after, int(client.named_at * 1e6)), before
+        )
+        for room in self.directory.rooms(client):
+            found += [(room.name, r.number) for r in history.read(room.key, after, before, 1, True)]
+        found.sort(key=lambda pair: pair[1])
+        batch = "h%d" % next(self._batches)
+        self.tell(Message("BATCH", ("+" + batch, "draft/chathistory-targets"), name))
+        for target, number in found[:limit]:
+            params = ("TARGETS", target, protocol.format_time(number / 1e6))
+            message = Message("CHATHISTORY", params, name)
+            self._delivery.post(Event(message, (client,), tags={"batch": batch}))
+        self.tell(Message("BATCH", ("-" + batch,), name))
+
     # Plain text
 
     def _on_typed_line(self, line: Optional[bytes]) -> None:
@@ -923,16 +1333,19 @@ class Session:
 def on_cap(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/capability-negotiation"""
     verb = message.params[0].upper()
+    offered = sorted(CAPABILITIES)
+    if session.server.history is None:
+        offered.remove("draft/chathistory")
     if verb in ("LS", "REQ") and not session.client.registered:
         session.negotiating = True
     if verb == "LS":
-        _cap_reply(session, "LS", " ".join(sorted(CAPABILITIES)))
+        _cap_reply(session, "LS", " ".join(offered))
     elif verb == "LIST":
-        held = [cap for cap, bit in sorted(CAPABILITIES.items()) if session.client.caps & bit]
+        held = [cap for cap in offered if session.client.caps & CAPABILITIES[cap]]
         _cap_reply(session, "LIST", " ".join(held))
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        if all(word.lstrip("-") in CAPABILITIES for word in words):
+        if all(word.lstrip("-") in offered for word in words):
             for word in words:
                 bit = CAPABILITIES[word.lstrip("-")]
                 caps = session.client.caps
@@ -1007,17 +1420,22 @@ def _try_to_register(session: Session) -> None:
     session.reply("005", *_isupport(session), "are supported by this server")
     _motd(session)
     if options.lobby:
-        session.directory.join(client, options.lobby, options.server_name)
+        on_join(session, Message("JOIN", (options.lobby,)))
+    if session.server.history is not None and session.server.history.fault:
+        session.say(HISTORY_FAILS)
 
 
 def _isupport(session: Session) -> List[str]:
     network = session.options.network.replace("\\", "\\x5C").replace(" ", "\\x20")
-    return [
+    tokens = [
         "NETWORK=" + network.replace("=", "\\x3D"), "CASEMAPPING=ascii", "CHANTYPES=#",
         "CHANMODES=,,,n", "PREFIX=", "NICKLEN=%d" % protocol.MAX_NAME,
         "CHANNELLEN=%d" % protocol.MAX_NAME, "TOPICLEN=%d" % protocol.MAX_TOPIC,
         "CHANLIMIT=#:%d" % MAX_ROOMS, "MAXTARGETS=%d" % MAX_TARGETS, "UTF8ONLY",
     ]  # fmt: skip
+    if session.server.history is not None:
+        tokens += ["CHATHISTORY=%d" % MAX_HISTORY, "MSGREFTYPES=msgid,timestamp"]
+    return tokens
 
 
 def _watch_line(session: Session) -> None:
@@ -1093,7 +1511,9 @@ def on_join(session: Session, message: Message) -> None:
         fault = protocol.room_fault(name)
         if fault:
             raise ReplyError("403", name, fault)
-        session.directory.join(session.client, name, session.options.server_name)
+        event = session.directory.join(session.client, name, session.options.server_name)
+        if event is not None:
+            session.recall(event, name)
 
     if message.params[0] == "0":
         for room in session.directory.rooms(session.client):
@@ -1107,6 +1527,50 @@ def on_part(session: Session, message: Message) -> None:
     reason = message.params[1] if len(message.params) > 1 else ""
     part = session.directory.part
     _for_each(session, message.params[0], lambda name: part(session.client, name, reason))
+
+
+def on_chathistory(session: Session, message: Message) -> None:
+    """https://ircv3.net/specs/extensions/chathistory"""
+
+    def fail(code: str, text: str) -> ReplyError:
+        return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], text)
+
+    history = session.server.history
+    if history is None:
+        raise fail("MESSAGE_ERROR", "This server keeps no history")
+    verb, *params = message.params
+    verb = verb.upper()
+    points = 2 if verb in ("BETWEEN", "TARGETS") else 1
+    wanted = points + (1 if verb == "TARGETS" else 2)
+    if verb not in ("LATEST", "BEFORE", "AFTER", "AROUND", "BETWEEN", "TARGETS"):
+        raise fail("INVALID_PARAMS", "Unknown command")
+    if len(params) < wanted or not params[wanted - 1].isdecimal():
+        raise fail("INVALID_PARAMS", "Too few parameters, or a limit that is not a number")
+    limit = min(int(params[wanted - 1][:9]), MAX_HISTORY)
+    try:
+        found = [protocol.parse_point(text) for text in params[wanted - 1 - points : wanted - 1]]
+    except ValueError:
+        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp") from None
+    if verb == "TARGETS":
+        session.replay_targets(min(found)[1], max(found)[0], limit)
+        return
+    session.server.delivery.sync()  # what this client has just said is part of it
+    key, since = session.directory.history_key(session.client, params[0])
+    before, after = found[0]
+    if verb == "LATEST":
+        rows = history.read(key, max(since, after), END, limit, latest=True)
+    elif verb == "BEFORE":
+        rows = history.read(key, since, before, limit, latest=True)
+    elif verb == "AFTER":
+        rows = history.read(key, max(since, after), END, limit, latest=False)
+    elif verb == "AROUND":
+        rows = history.read(key, since, before, limit // 2, latest=True)
+        rest = limit - len(rows)
+        rows += history.read(key, max(since, before - 1), END, rest, latest=False)
+    else:
+        low, high = sorted(found)
+        rows = history.read(key, max(since, low[1]), high[0], limit, latest=found[0] > found[1])
+    session.replay(params[0], rows)
 
 
 def on_topic(session: Session, message: Message) -> None:
@@ -1256,6 +1720,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "CAP": Command(on_cap, 1, early=True),
+    "CHATHISTORY": Command(on_chathistory, 1),
     "ISON": Command(on_ison, 1),
     "JOIN": Command(on_join, 1),
     "LIST": Command(on_list),
@@ -1289,7 +1754,10 @@ class Server:
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
         self.port: int = self._listener.getsockname()[1]
-        self.delivery = Delivery(options.max_sendq)
+        self.history: Optional[History] = None
+        if options.data:
+            self.history = History(options.data, options.history_days, self._on_history)
+        self.delivery = Delivery(options.max_sendq, self.history)
         self.directory = Directory(self.delivery.post)
         self._threads_lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
@@ -1408,6 +1876,19 @@ class Server:
             if not threads:
                 break
         self.delivery.stop()
+        if self.history is not None:
+            self.history.stop()
+
+    def _on_history(self, fault: str) -> None:
+        """The history has failed, or is well again."""
+        if fault:
+            log.error("the history is not being kept: %s", fault)
+        else:
+            log.warning("the history is being kept again")
+        for client in self.directory.everyone():
+            text = HISTORY_FAILS if fault else HISTORY_WORKS
+            message = Message("NOTICE", (client.nickname, text), self.options.server_name)
+            self.delivery.post(Event(message, (client,)))
 
     def close(self) -> None:
         """Give back what `fileno` and `stop` use: the last thing, after `run`."""
@@ -1477,12 +1958,16 @@ class Parser(argparse.ArgumentParser):
 
 def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     """The options and the log level; exits with 2 and one line where they cannot be had."""
-    defaults = Options(network=socket.gethostname(), server_name=_default_server_name())
+    defaults = Options(
+        network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
+    )
     rows: List[Tuple[str, str, Callable[[str], object], str, str]] = [
         ("host", "host", str, "ADDRESS", "where to listen (default %(default)s: everywhere)"),
         ("port", "port", _port, "PORT", "default %(default)s; 0: any that is free"),
         ("network", "network", _network, "NAME", "the name that people see (%(default)s)"),
         ("server-name", "server_name", _server_name, "HOST", "IRC's own name (%(default)s)"),
+        ("data", "data", str, "FOLDER", "where the history is kept (%(default)s); '' keeps none"),
+        ("history-days", "history_days", _limit, "DAYS", "that it is kept; 0: for ever"),
         ("lobby", "lobby", _lobby, "ROOM", "where all are placed (%(default)s); '' for nowhere"),
         ("motd", "motd", _lines_of, "FILE", "a text that everybody is shown"),
         ("password-file", "password", _first_line_of, "FILE", "its first line is asked of all"),
@@ -1556,6 +2041,17 @@ def _default_server_name() -> str:
         return _server_name(name + ".local")
     except argparse.ArgumentTypeError:
         return Options().server_name
+
+
+def _default_folder() -> str:
+    """Where programs keep what is theirs, on this system."""
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        return os.path.join(os.environ.get("LOCALAPPDATA") or home, "Hubbub")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "Hubbub")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    return os.path.join(data, "hubbub")
 
 
 def _lines_of(path: str) -> Tuple[str, ...]:

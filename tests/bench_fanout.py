@@ -74,7 +74,7 @@ def start(name: str, folder: Path, arguments: List[str]) -> "subprocess.Popen[by
     port = PORT[name]
     if name == "hubbub":
         command = [sys.executable, str(TESTS.parent / "server.py"), "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--rate-limit", "0"]
+        command += ["--port", str(port), "--data", str(folder), "--rate-limit", "0"]
         command += ["--max-per-address", "0", "--max-clients", "0", "--log-level", "ERROR"]
         command += ["--lobby", "", "--register-timeout", "0", *arguments]
     else:

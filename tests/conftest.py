@@ -41,6 +41,12 @@ def nothing_stays_behind():
     assert errors.found == []
 
 
+@pytest.fixture(autouse=True)
+def data_of_its_own(monkeypatch, tmp_path):
+    """Programs that a test starts keep their data in a folder of the test."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
 @pytest.fixture
 def open_room():
     """Opens servers with options of the test's choice; nobody is slowed but on purpose."""

@@ -1,0 +1,156 @@
+"""The other side of the client: a server that does what the test says, or nothing at all."""
+
+import contextlib
+import queue
+import select
+import socket
+import threading
+
+import pytest
+from harness import TIMEOUT, IrcTalker
+
+import client
+
+CAPS = "echo-message message-tags server-time"
+
+
+def wait_until(condition):
+    """Return as soon as `condition()` is true; fail if it never is."""
+    pause = threading.Event()
+    for _ in range(int(TIMEOUT / 0.005)):
+        if condition():
+            return
+        pause.wait(0.005)
+    pytest.fail("it never came about")
+
+
+class ScriptedServer(IrcTalker):
+    """Listens at once, takes one client at a time, and says only what it is told to."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(TIMEOUT)
+        self._socket = None
+        self.port = self._listener.getsockname()[1]
+
+    def accept(self):
+        self._hang_up()
+        self._socket, _ = self._listener.accept()
+        self._socket.settimeout(TIMEOUT)
+        self._lines, self._rest = [], b""
+        return self
+
+    def is_called(self):
+        """Whether a client wants to be let in."""
+        return bool(select.select([self._listener], [], [], 0)[0])
+
+    def patience(self, seconds):
+        """Wait no longer than this for the client to read or to speak."""
+        self._socket.settimeout(seconds)
+
+    def welcome(self, nickname="alice", caps=CAPS):
+        """Let the next client in, and into #lobby; `caps` is what it may have."""
+        self.accept()
+        self.expect("USER %s 0 * :%s" % (nickname, nickname))
+        self.send("CAP * LS :" + caps)
+        if caps:
+            self.expect("CAP REQ :" + caps)
+            self.send("CAP * ACK :" + caps)
+        self.expect("CAP END")
+        self.send(
+            ":hub 001 %s :Welcome to Hub, %s." % (nickname, nickname),
+            ":hub 005 %s NETWORK=Hub :are supported by this server" % nickname,
+            ":%s!u@host JOIN #lobby" % nickname,
+            ":hub 353 %s = #lobby :%s bob" % (nickname, nickname),
+            ":hub 366 %s #lobby :End of /NAMES list" % nickname,
+        )
+        return self
+
+    def _hang_up(self):
+        if self._socket is not None:
+            self._socket.close()
+
+    def close(self):
+        self._hang_up()
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def closed_port():
+    """A port on which nobody listens, and nobody else will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@contextlib.contextmanager
+def dead_end():
+    """A port that lets nobody in and refuses nobody: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+class Caller:
+    """A client.Connection, and what it tells."""
+
+    def __init__(self, port, nickname="alice", password="", host="127.0.0.1", space=0):
+        self.events = queue.Queue(space)
+        self.connection = client.Connection(host, port, password, nickname, self.events)
+        self._thread = self.connection._thread
+        self.connection.start()
+
+    def say(self, *messages):
+        self.connection.send(messages)
+
+    def next(self):
+        """The next event."""
+        return self.events.get(timeout=TIMEOUT)
+
+    def hear(self, text):
+        """The message that ends in `text`; what came before it is passed over."""
+        while True:
+            event = self.next()
+            assert not isinstance(event, client.Disconnected), event
+            if isinstance(event, client.Message) and event.text == text:
+                return event
+
+    def joined(self):
+        """Go on when it is in the room."""
+        self.hear("End of /NAMES list")
+        return self
+
+    def end(self):
+        """The Disconnected, which is the last event."""
+        event = self.next()
+        while not isinstance(event, client.Disconnected):
+            event = self.next()
+        self._thread.join(TIMEOUT)
+        assert self.events.empty()
+        return event
+
+    def is_over(self, wait=TIMEOUT):
+        self._thread.join(wait)
+        return not self._thread.is_alive()
+
+    def close(self):
+        """Go, and see to it that the thread has gone."""
+        self.connection.close()
+        while not self.is_over(0.01):
+            with contextlib.suppress(queue.Empty):
+                self.events.get(timeout=TIMEOUT)
+
+
+def wait_for_look_ups():
+    """Go on when no thread of any Connection looks for a host."""
+    for thread in threading.enumerate():
+        if thread.name == "look up":
+            thread.join(TIMEOUT)
+
+

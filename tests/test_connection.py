@@ -1,0 +1,397 @@
+"""The client's connection: what reaches its queue, and how it ends, whatever the peer does."""
+
+import contextlib
+import socket
+import sys
+
+import pytest
+from client_harness import (
+    Caller,
+    ScriptedServer,
+    closed_port,
+    dead_end,
+    wait_for_look_ups,
+    wait_until,
+)
+from harness import TIMEOUT
+
+import client
+from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Connected, Disconnected, Message
+
+needs_dead_end = pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems refuse where Linux lets wait"
+)
+
+
+@pytest.fixture
+def call():
+    """Opens connections; at the end none of their threads may be left."""
+    callers = []
+
+    def open_(*args, **options):
+        callers.append(Caller(*args, **options))
+        return callers[-1]
+
+    yield open_
+    for caller in callers:
+        caller.close()
+    wait_for_look_ups()
+
+
+@pytest.fixture
+def hub():
+    """A server that says what the test tells it."""
+    with contextlib.closing(ScriptedServer()) as server:
+        yield server
+
+
+# With the real server
+
+
+def test_the_welcome_is_told_before_all_else(room, call):
+    """Connected says who we are and whether we are echoed; the rest follows in order."""
+    alice = call(room.server.port)
+    assert alice.next() == Connected("alice", True)
+    assert alice.next().command == "001"
+    alice.hear("#lobby")
+
+
+def test_what_is_said_is_heard_on_both_sides(room, call):
+    """Words go out, come back as an echo with the server's time, and are answered."""
+    bob = room.irc("bob")
+    alice = call(room.server.port).joined()
+    alice.say(Message("PRIVMSG", ("#lobby", "é 李 😀")))
+    bob.expect(":alice!alice@127.0.0.1 PRIVMSG #lobby :é 李 😀")
+    assert alice.hear("é 李 😀").tags["time"]
+    bob.send("PRIVMSG alice :good to see you")
+    assert alice.hear("good to see you").nickname == "bob"
+
+
+def test_a_taken_name_is_the_user_s_turn(room, call):
+    """The end says that another name is wanted."""
+    room.irc("alice")
+    end = call(room.server.port).end()
+    assert end.fault == NAME
+    assert end.reason == "“alice” is already here. Try another name, for example alice2."
+
+
+def test_a_name_that_may_not_be_is_answered_with_the_rule(room, call):
+    """The server's words for a bad name reach the user."""
+    end = call(room.server.port, "server").end()
+    assert end == Disconnected(NAME, "server is a reserved name. Choose another.")
+
+
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [("", "This server asks for a password."), ("wrong", "Wrong password.")],
+)
+def test_a_password_is_asked_for(open_room, call, password, words):
+    """Without the right one the end says so; with it one is welcome."""
+    port = open_room(password="sesame").server.port
+    assert call(port, password=password).end() == Disconnected(PASSWORD, words)
+    assert isinstance(call(port, password="sesame").next(), Connected)
+
+
+def test_a_server_that_stops_says_so(room, call):
+    """The server's last words are the reason of the end."""
+    alice = call(room.server.port).joined()
+    room.stop()
+    assert alice.end() == Disconnected(LOST, "The server is shutting down")
+
+
+# Where there is no server
+
+
+def test_nobody_listening_is_told_with_the_address(call):
+    """The words say where one looked, and what to start there."""
+    with closed_port() as port:
+        reason = "Nothing is listening at 127.0.0.1:%d. Is server.py running there?" % port
+        assert call(port).end() == Disconnected(SERVER, reason)
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "x" * 300, "a..b"])
+def test_a_host_that_is_not_found_is_named(call, host):
+    """A misspelt name is shown, with what to do about it."""
+    end = call(12001, host=host).end()
+    reason = "No computer called “%s” was found. Check the spelling, or use its address." % host
+    assert end == Disconnected(SERVER, reason)
+
+
+def test_a_listener_that_never_speaks_is_given_up(call, hub, monkeypatch):
+    """What accepts but never answers is no chat server."""
+    monkeypatch.setattr(client, "CONNECT_TIME", 0.5)
+    end = call(hub.port).end()
+    reason = "127.0.0.1:%d answers, but not as a chat server does." % hub.port
+    assert end == Disconnected(SERVER, reason)
+
+
+@needs_dead_end
+def test_a_machine_that_never_answers_is_given_up(call, monkeypatch):
+    """Packets that vanish are waited for as long as CONNECT_TIME says."""
+    monkeypatch.setattr(client, "CONNECT_TIME", 0.5)
+    with dead_end() as port:
+        end = call(port).end()
+        reason = "Nothing answered at 127.0.0.1:%d within 0.5 seconds. Is server.py running there?"
+        assert end == Disconnected(SERVER, reason % port)
+
+
+def addresses(*ports):
+    """What a look-up gives for a host that is at several addresses."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+
+
+def test_an_address_that_refuses_is_followed_by_the_next(call, hub, monkeypatch):
+    """A host may be found under several addresses; one that works is enough."""
+    with closed_port() as port:
+        found = addresses(port, hub.port)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+        alice = call(0)
+        hub.welcome()
+        assert isinstance(alice.next(), Connected)
+
+
+@needs_dead_end
+def test_an_address_that_never_answers_is_followed_by_the_next(call, hub, monkeypatch):
+    """An address that leads nowhere (often the one of IPv6) takes no other's time away."""
+    monkeypatch.setattr(client, "CONNECT_TIME", 1.0)
+    with dead_end() as port:
+        found = addresses(port, hub.port)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+        alice = call(0)
+        wait_until(lambda: hub.is_called() or not alice.events.empty())
+        assert alice.events.empty()
+        hub.welcome()
+        assert isinstance(alice.next(), Connected)
+
+
+@needs_dead_end
+def test_waiting_costs_no_work(call, monkeypatch):
+    """What is typed meanwhile wakes the thread once, not until the connection stands."""
+    monkeypatch.setattr(client, "CONNECT_TIME", 0.5)
+    turns = []
+    select = client.selectors.DefaultSelector.select
+
+    def counted(selector, timeout=None):
+        turns.append(timeout)
+        return select(selector, timeout)
+
+    monkeypatch.setattr(client.selectors.DefaultSelector, "select", counted)
+    with dead_end() as port:
+        alice = call(port)
+        alice.say()
+        alice.end()
+    assert len(turns) < 20
+
+
+# A peer that is no friend
+
+
+@pytest.mark.parametrize(
+    ("sent", "heard"),
+    [
+        (b"caf\xe9", "caf\ufffd"),
+        (b"\xff\xfe\xfd", "\ufffd\ufffd\ufffd"),
+        (b"\xed\xa0\xbd half", "\ufffd\ufffd\ufffd half"),
+        (b"\xe9" * 300, "\ufffd" * 300),
+        (b"\x1b[2Jwiped", "[2Jwiped"),
+        (b"\x1b]0;title\x07", "]0;title"),
+        (b"bell\x07 back\x08", "bell back"),
+        (b"\x0304red\x03", "red"),
+        (b"tab\there", "tab here"),
+        ("\x9b2Jwiped".encode(), "2Jwiped"),
+        ("\u202eexe.gpj".encode(), "exe.gpj"),
+        ("\u2066a\u2069\u200b\ufeff".encode(), "a"),
+        ("a\u2028[SERVER]: b".encode(), "a [SERVER]: b"),
+        ("\ufffe\U000e0041".encode(), ""),
+        (b"\x01ACTION \x1bwaves\x01", "\x01ACTION waves\x01"),
+        ("😀 李 \u05d0".encode(), "😀 李 \u05d0"),
+    ],
+)
+def test_what_arrives_is_safe_to_show(call, hub, sent, heard):
+    """Bytes that are no text, controls, escapes and what reorders text stay outside."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send_bytes(b":bob!b@h PRIVMSG alice :" + sent + b"\r\nPONG :barrier\r\n")
+    event = alice.next()
+    assert event.command == "PRIVMSG"
+    assert event.text == heard
+
+
+def test_names_that_arrive_are_safe_to_show(call, hub):
+    """Not only the text: every part of a message that is shown is made safe."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send_bytes(":b\u202eo\x1bb!b@h NICK :r\x07o\u200bb\r\n".encode())
+    event = alice.next()
+    assert (event.nickname, event.params) == ("bob", ("rob",))
+
+
+def test_what_is_no_message_is_passed_over(call, hub):
+    """Noise between two messages costs neither of them."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    noise = [
+        b"", b"\0", b":", b"@", b"@a", b" ", b"\r", b"\xff\xff", b"{}", b"<html>", b":bob!b@h",
+        b"PRIVMSG alice :a\0b", b"PRIVMSG alice :" + b"x" * 600, b"@" + b"x" * 9000 + b" PONG x",
+    ]  # fmt: skip
+    hub.send_bytes(b"\r\n".join([*noise, b":bob!b@h PRIVMSG alice :still here", b""]))
+    assert alice.next().text == "still here"
+
+
+def test_a_line_without_end_is_not_kept(call, hub):
+    """A megabyte before the line's end is dropped; the next line arrives."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send_bytes(b"x" * 1_000_000)
+    hub.send_bytes(b"\r\n:bob!b@h PRIVMSG alice :at last\r\n")
+    assert alice.next().text == "at last"
+
+
+def test_lines_arrive_whole_in_whatever_pieces_they_come(call, hub):
+    """The network may cut anywhere, in the middle of a character too."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    for byte in ":bob!b@h PRIVMSG alice :é 😀\r\n".encode():
+        hub.send_bytes(bytes([byte]))
+    assert alice.next().text == "é 😀"
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\0\2\2\x46"])
+def test_what_speaks_something_else_ends_in_words(call, hub, answer):
+    """Another program's port is no reason to break: the end has a reason."""
+    alice = call(hub.port)
+    hub.accept().send_bytes(answer)
+    hub.expect("USER alice 0 * :alice")
+    hub.finish()
+    assert alice.end() == Disconnected(LOST, "The connection was lost.")
+
+
+@pytest.mark.parametrize("depart", ["finish", "reset"])
+def test_a_peer_that_goes_without_a_word_is_noticed(call, hub, depart):
+    """FIN and RST both end the connection, as lost."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    getattr(hub, depart)()
+    assert alice.end() == Disconnected(LOST, "The connection was lost.")
+
+
+# Pings
+
+
+def test_a_ping_is_answered_and_not_shown(call, hub):
+    """The server's question is answered with its own words, before the welcome too."""
+    alice = call(hub.port)
+    hub.accept().send("PING :early bird")
+    hub.expect("PONG :early bird")
+    hub.send(":hub 001 alice :Welcome", "PING hub")
+    hub.expect("PONG hub")
+    assert isinstance(alice.next(), Connected)
+    assert alice.next().command == "001"
+    assert alice.events.empty()
+
+
+def test_silence_is_asked_about_and_then_is_an_end(call, hub, monkeypatch):
+    """A line that is dead without saying so is found out by a PING that nobody answers."""
+    monkeypatch.setattr(client, "PING_AFTER", 0.4)
+    alice = call(hub.port)
+    hub.welcome()
+    hub.expect("PING hubbub")
+    hub.send("PONG hub :hubbub")
+    hub.expect("PING hubbub")
+    assert alice.end() == Disconnected(LOST, "The server does not answer any more.")
+
+
+# The end
+
+
+def test_closing_says_goodbye_and_ends_the_thread(call, hub):
+    """The server hears QUIT, and the last event says that it was our wish."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    alice.connection.close(TIMEOUT)
+    assert alice.is_over(0)
+    assert alice.end() == Disconnected(CLOSED, "")
+    assert [line for line in hub.rest() if line.startswith("QUIT")]
+
+
+def test_what_was_sent_before_closing_arrives(call, hub):
+    """Closing cuts nothing off that was said."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    lines = [Message("PRIVMSG", ("bob", "%d" % number)) for number in range(10000)]
+    alice.say(*lines)
+    alice.connection.close()
+    heard = [line for line in hub.rest() if line.startswith("PRIVMSG")]
+    assert heard == ["PRIVMSG bob :%d" % number for number in range(10000)]
+    assert alice.is_over()
+
+
+def test_closing_ends_what_only_tries_to_connect(call, hub):
+    """A connection that was never answered can be called off at once."""
+    alice = call(hub.port)
+    hub.accept().expect("USER alice 0 * :alice")
+    alice.connection.close()
+    assert alice.end() == Disconnected(CLOSED, "")
+
+
+def test_closing_twice_and_sending_afterwards_harm_nobody(call, hub):
+    """Whoever is late finds a closed door, not an error."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.connection.close(TIMEOUT)
+    alice.connection.close(TIMEOUT)
+    alice.say(Message("PRIVMSG", ("bob", "too late")))
+    assert alice.end() == Disconnected(CLOSED, "")
+
+
+def test_closing_does_not_wait_for_a_peer_that_never_reads(call, hub):
+    """What cannot be sent is given up soon, and the thread is not left behind."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    alice.say(*[Message("PRIVMSG", ("bob", "x" * 400))] * 50000)
+    alice.connection.close(client.QUIT_TIME)
+    is_over = alice.is_over(1)
+    hub.reset()
+    assert is_over
+
+
+def test_a_window_that_cannot_keep_up_slows_the_sender(call, hub):
+    """The queue is bounded: past it the thread waits, then the network, then the sender."""
+    alice = call(hub.port, space=10)
+    hub.welcome()
+    alice.joined()
+    line = b":bob!b@h PRIVMSG alice :flood\r\n"
+    hub.patience(0.3)
+    with pytest.raises(socket.timeout):
+        for _ in range(1000):  # 32 MB
+            hub.send_bytes(line * 1000)
+    wait_until(alice.events.full)
+    for _ in range(1000):  # and goes on when there is room
+        assert alice.next().text == "flood"
+
+
+def test_closing_does_not_wait_for_a_window_that_looks_no_more(call, hub):
+    """A thread that waits for room in the queue ends too, whatever it still holds."""
+    alice = call(hub.port, space=10)
+    hub.welcome()
+    alice.joined()
+    hub.send(*[":bob!b@h PRIVMSG alice :flood"] * 1000)
+    wait_until(alice.events.full)
+    alice.connection.close(3)
+    assert alice.is_over(0)
+
+
+def test_a_server_that_offers_nothing_is_joined_without_echo(call, hub):
+    """Old servers have no capabilities; Connected says that words do not come back."""
+    alice = call(hub.port)
+    hub.welcome(caps="")
+    assert alice.next() == Connected("alice", False)

@@ -1,0 +1,419 @@
+"""The history: what was said is on disk before anyone sees it, and no disk stops the chat."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import threading
+import time
+
+import pytest
+from harness import IrcTalker, PlainTalker, Process
+
+import server
+from protocol import parse
+
+CAPS = "batch draft/chathistory echo-message message-tags server-time"
+
+
+def texts(lines):
+    """What was said, of the lines that say something."""
+    return [parse(line.encode()).text for line in lines if " PRIVMSG " in line]
+
+
+def ids(lines):
+    return [parse(line.encode()).tags["msgid"] for line in lines if " PRIVMSG " in line]
+
+
+def stored(folder, key="#lobby"):
+    """What a history holds, read with nobody's help."""
+    database = sqlite3.connect(str(folder / "history.db"))
+    try:
+        query = "SELECT line FROM messages WHERE key = ? AND command = 'PRIVMSG' ORDER BY number"
+        return [parse(line.encode()).text for (line,) in database.execute(query, (key,))]
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def room(open_room, tmp_path):
+    return open_room(data=str(tmp_path / "history"))
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `python server.py` on one data folder, as often as the test likes."""
+    processes = []
+
+    def start_(*args):
+        stderr = tmp_path / ("stderr%d" % len(processes))
+        data = ("--data", str(tmp_path / "history"), "--rate-limit", "0")
+        processes.append(Process(stderr, *data, *args))
+        return processes[-1]
+
+    yield start_
+    for process in processes:
+        process.close()
+
+
+# Keeping
+
+
+def test_who_has_an_echo_finds_it_in_the_history(room, tmp_path):
+    """An echo means stored."""
+    alice = room.irc("alice", CAPS)
+    for number in range(20):
+        alice.send("PRIVMSG #lobby :text %d" % number)
+        alice.until("PRIVMSG #lobby :text %d" % number)
+        assert stored(tmp_path / "history")[-1] == "text %d" % number
+
+
+def test_joins_leaves_and_topics_are_kept(room, tmp_path):
+    """Each once, for the room that they happened in, in order."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+    bob.send("TOPIC #lobby :tea", "PART #lobby :bye")
+    alice.until("PART #lobby :bye")
+    bob.send("JOIN #lobby", "QUIT :gone")
+    alice.until("QUIT :Quit: gone")
+    database = sqlite3.connect(str(tmp_path / "history" / "history.db"))
+    found = [command for (command,) in database.execute("SELECT command FROM messages")]
+    database.close()
+    assert found == ["JOIN", "JOIN", "TOPIC", "PART", "JOIN", "QUIT"]
+
+
+def test_the_history_is_readable_by_its_owner_alone(room, tmp_path):
+    """The folder and the files in it."""
+    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    folder = tmp_path / "history"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in ("history.db", "history.db-wal", "history.db-shm"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+
+
+def test_what_is_too_old_is_deleted(open_room, tmp_path):
+    """--history-days 1 forgets what was said the day before yesterday."""
+    folder = tmp_path / "history"
+    room = open_room(data=str(folder))
+    room.irc("alice", CAPS).send("PRIVMSG #lobby :old")
+    room.close()
+    database = sqlite3.connect(str(folder / "history.db"))
+    database.execute("UPDATE messages SET number = number - ?", (2 * 86400 * 1000000,))
+    database.commit()
+    database.close()
+    bob = open_room(data=str(folder), history_days=1).irc("bob", CAPS)
+    bob.send("PRIVMSG #lobby :new")
+    bob.until("PRIVMSG #lobby :new")
+    assert stored(folder) == ["new"]
+
+
+# Telling
+
+
+def test_a_person_who_joins_is_told_what_was_said_last(room):
+    """Twenty lines, in order, with the room and the day, between two marks."""
+    alice = room.irc("alice", CAPS)
+    alice.send(*("PRIVMSG #lobby :text %d" % number for number in range(25)))
+    alice.heard()
+    bob = room.connect(PlainTalker)
+    bob.send("bob")
+    heard = [line.partition("]: ")[2] for line in bob.heard()]
+    start = heard.index("Earlier in #lobby:")
+    assert heard[start + 1] == time.strftime("%A, %d %B %Y")
+    assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + ["Now:"]
+
+
+def test_an_irc_client_that_cannot_ask_is_told_too(room):
+    """With their times where it takes them, else in words."""
+    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    bob, carol = room.connect(IrcTalker), room.connect(IrcTalker)
+    for talker, name, cap in ((bob, "bob", "server-time"), (carol, "carol", "echo-message")):
+        talker.send("CAP REQ :" + cap, "NICK " + name, "USER u 0 * :u", "CAP END")
+    line = bob.until("PRIVMSG #lobby :hello")[-1]
+    assert line.startswith("@time=")
+    carol.expect(":hubbub.local NOTICE carol :Earlier in #lobby:")
+    assert carol.until("[alice]: hello")[-1].startswith(":hubbub.local NOTICE carol :[")
+
+
+def test_who_can_ask_is_told_nothing_unasked(room):
+    """A client with draft/chathistory asks for what it wants."""
+    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    assert texts(room.irc("bob", CAPS).heard()) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        ("LATEST #lobby * 3", "789"),
+        ("LATEST #lobby msgid={6} 10", "789"),
+        ("LATEST #LOBBY timestamp={t6} 2", "89"),
+        ("BEFORE #lobby msgid={4} 2", "23"),
+        ("BEFORE #lobby timestamp={t4} 10", "0123"),
+        ("AFTER #lobby msgid={4} 2", "56"),
+        ("AFTER #lobby timestamp={t4} 3", "567"),
+        ("AROUND #lobby msgid={4} 5", "23456"),
+        ("AROUND #lobby timestamp={t4} 3", "345"),
+        ("BETWEEN #lobby msgid={2} msgid={6} 10", "345"),
+        ("BETWEEN #lobby msgid={2} msgid={6} 2", "34"),
+        ("BETWEEN #lobby msgid={6} msgid={2} 2", "45"),
+        ("BETWEEN #lobby timestamp={t2} msgid={6} 10", "345"),
+        ("BEFORE #lobby msgid={0} 10", ""),
+        ("AFTER #lobby msgid={9} 10", ""),
+        ("LATEST #lobby * 0", ""),
+    ],
+)
+def test_history_can_be_asked_for(room, ask, answer):
+    """CHATHISTORY's verbs, by msgid and by time, in a batch and oldest first."""
+    alice = room.irc("alice", CAPS)
+    said = []
+    for number in range(10):
+        alice.send("PRIVMSG #lobby :%d" % number)
+        said.append(parse(alice.until("PRIVMSG #lobby :%d" % number)[-1].encode()).tags)
+        while time.time() * 1000 < int(said[-1]["msgid"]) / 1000 + 1:
+            pass  # the next one is in another millisecond
+    places = {"t%d" % number: tags["time"] for number, tags in enumerate(said)}
+    alice.send("CHATHISTORY " + ask.format(*(tags["msgid"] for tags in said), **places))
+    heard = alice.heard()
+    assert " BATCH +" in heard[0] and " chathistory " in heard[0] and " BATCH -" in heard[-1]
+    assert "".join(texts(heard)) == answer
+    assert ids(heard) == [said[int(number)]["msgid"] for number in answer]
+
+
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [
+        ("FOO #lobby * 3", "INVALID_PARAMS"),
+        ("LATEST #lobby *", "INVALID_PARAMS"),
+        ("LATEST #lobby * many", "INVALID_PARAMS"),
+        ("LATEST #lobby yesterday 3", "INVALID_PARAMS"),
+        ("LATEST #lobby msgid=x 3", "INVALID_PARAMS"),
+        ("LATEST #lobby timestamp=noon 3", "INVALID_PARAMS"),
+        ("BETWEEN #lobby msgid=1 3", "INVALID_PARAMS"),
+        ("LATEST #elsewhere * 3", "INVALID_TARGET"),
+    ],
+)
+def test_what_cannot_be_answered_fails_in_words(room, ask, code):
+    """A standard reply, and the connection goes on."""
+    room.irc("carol").send("JOIN #elsewhere", "PRIVMSG #elsewhere :secret")
+    alice = room.irc("alice", CAPS)
+    alice.send("CHATHISTORY " + ask)
+    (line,) = alice.heard()
+    assert " FAIL CHATHISTORY %s " % code in line
+
+
+def test_a_private_conversation_is_read_again_by_its_two_alone(room):
+    """Both find it under the other's name, in TARGETS too; nobody else finds anything."""
+    alice, bob, eve = (room.irc(name, CAPS) for name in ("alice", "bob", "eve"))
+    alice.send("PRIVMSG bob :psst")
+    bob.until("PRIVMSG bob :psst")
+    bob.send("PRIVMSG alice :what?")
+    alice.until("PRIVMSG alice :what?")
+    always = "timestamp=2020-01-01T00:00:00.000Z timestamp=2099-01-01T00:00:00.000Z 10"
+    for talker, other in ((alice, "bob"), (bob, "alice"), (eve, "bob"), (eve, "alice")):
+        talker.heard()
+        talker.send("CHATHISTORY LATEST %s * 10" % other)
+        assert texts(talker.heard()) == ([] if talker is eve else ["psst", "what?"])
+        talker.send("CHATHISTORY TARGETS " + always)
+        found = [line for line in talker.heard() if " CHATHISTORY TARGETS %s " % other in line]
+        assert bool(found) == (talker is not eve)
+
+
+def test_the_next_owner_of_a_name_reads_nothing_private_of_the_last(room):
+    """Until there are accounts, a name's messages are those since it was taken."""
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
+    alice.send("PRIVMSG bob :psst")
+    bob.until("PRIVMSG bob :psst")
+    bob.close()
+    room.wait_until_gone(bob)
+    mallory = room.irc("mallory", CAPS)
+    mallory.send("NICK bob", "CHATHISTORY LATEST alice * 10")
+    assert texts(mallory.heard()) == []
+
+
+def test_history_is_a_word_of_the_chat_box(room):
+    """/history shows what one has just said, too."""
+    carol = room.plain("carol")
+    carol.send("one", "two", "three", "/history 2")
+    heard = [line.partition("]: ")[2] for line in carol.heard()]
+    assert heard[heard.index("Earlier in #lobby:") + 2 :] == ["two", "three", "Now:"]
+
+
+def test_without_a_history_nothing_is_announced(open_room):
+    """What is not there is not offered."""
+    alice = open_room().irc("alice")
+    alice.send("CAP LS", "CHATHISTORY LATEST #lobby * 3")
+    heard = "\n".join(alice.heard())
+    assert "chathistory" not in heard
+    assert "FAIL CHATHISTORY MESSAGE_ERROR" in heard
+
+
+# Faults of the disk
+
+
+def fails(talker):
+    return talker.until(server.HISTORY_FAILS)
+
+
+def works(talker):
+    return talker.until(server.HISTORY_WORKS)
+
+
+def until_it_works(talker):
+    """Talk until it is kept again."""
+    pause = threading.Event()
+    for number in range(200):
+        talker.send("PRIVMSG #lobby :again %d" % number)
+        if any(server.HISTORY_WORKS in line for line in talker.heard()):
+            return
+        pause.wait(0.1)
+    raise AssertionError("never kept again")
+
+
+def test_a_disk_that_does_not_answer_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
+    """Everyone is told once that nothing is kept, and once that it is again."""
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(server, "RETRY_AFTER", 0.1)
+    stuck, write = threading.Event(), server.History._write
+    stuck.set()
+
+    def slow_write(self, rows):
+        stuck.wait()
+        return write(self, rows)
+
+    monkeypatch.setattr(server.History, "_write", slow_write)
+    room = open_room(data=str(tmp_path / "history"))
+    alice, carol = room.irc("alice", CAPS), room.plain("carol")
+    stuck.clear()
+    for number in range(3):
+        alice.send("PRIVMSG #lobby :lost %d" % number)
+        carol.until("lost %d" % number)
+    told = fails(alice)
+    assert sum(server.HISTORY_FAILS in line for line in told) == 1
+    assert not any(server.HISTORY_FAILS in line for line in alice.heard())
+    bob = room.connect(PlainTalker)
+    bob.send("bob")
+    fails(bob)
+    stuck.set()
+    until_it_works(alice)
+    works(carol)
+    works(bob)
+    alice.send("PRIVMSG #lobby :the last")
+    alice.until("the last")
+    assert stored(tmp_path / "history")[-1] == "the last"
+    server.log.handlers[-1].found.clear()  # the log says why: that is right here
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting is root's")
+def test_a_full_disk_stops_nobody(start, tmp_path):
+    """What does not fit is passed on all the same; when there is room, it is kept again."""
+    folder = tmp_path / "history"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        (folder / "ballast").write_bytes(b"x" * 65536)
+        process = start("--lobby", "#lobby")
+        alice, carol = process.connect(IrcTalker), process.plain("carol")
+        alice.register("alice", caps=CAPS)
+        for number in range(2000):
+            alice.send("PRIVMSG #lobby :%d %s" % (number, "x" * 300))
+        heard = alice.until("1999 " + "x" * 300) + alice.heard()
+        assert len(texts(heard)) == 2000
+        assert sum(server.HISTORY_FAILS in line for line in heard) == 1
+        fails(carol)
+        (folder / "ballast").unlink()
+        until_it_works(alice)
+        works(carol)
+        alice.send("PRIVMSG #lobby :the last")
+        alice.until("the last")
+        found = stored(folder)
+        assert found[-1] == "the last"
+        kept = [int(text.split()[0]) for text in found if text[0].isdigit()]
+        assert kept == sorted(set(kept)) and kept[0] == 0
+        assert any("full" in line for line in process.log)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_stops_nobody(start, tmp_path):
+    """People chat, and are told that nothing is kept."""
+    (tmp_path / "history").write_text("in the way")
+    process = start()
+    alice, carol = process.irc("alice"), process.connect(PlainTalker)
+    carol.send("carol")
+    fails(carol)
+    alice.send("PRIVMSG #lobby :hello")
+    carol.until("[alice]: hello")
+    assert any("the history is not being kept" in line for line in process.log)
+
+
+@pytest.mark.parametrize("damage", [b"This is no database. " * 500, b"SQLite format 3\0" * 200])
+def test_a_damaged_history_is_moved_aside(start, tmp_path, damage):
+    """Never deleted; a new one begins, and the log says so."""
+    folder = tmp_path / "history"
+    folder.mkdir()
+    (folder / "history.db").write_bytes(damage)
+    process = start()
+    alice = process.irc("alice")
+    alice.send("PRIVMSG #lobby :hello")
+    alice.heard()
+    assert stored(folder) == ["hello"]
+    (aside,) = folder.glob("history.db.damaged-*[0-9]")
+    assert aside.read_bytes() == damage
+    assert any("damaged" in line and str(aside) in line for line in process.log)
+
+
+def test_a_folder_has_one_server(start):
+    """A second one on the same folder does not start, and says why in one line."""
+    start()
+    second = start()
+    assert second.wait() == 2
+    (line,) = second.log
+    assert "another server keeps its history in" in line
+
+
+def test_a_killed_server_has_kept_what_anybody_saw(start, tmp_path):
+    """Killed under load, again and again: every echo is in the history, once and in order."""
+    seen = []
+    for turn in range(8):
+        process = start()
+        talkers = [process.connect(IrcTalker) for _ in range(4)]
+        for index, talker in enumerate(talkers):
+            talker.register("n%d" % index, caps=CAPS)
+        for number in range(400):
+            for index, talker in enumerate(talkers):
+                talker.send("PRIVMSG #lobby :%d.%d.%d" % (turn, index, number))
+        talkers[0].until("%d.0.%d" % (turn, 20 + 40 * turn))
+        process.signal(signal.SIGKILL)
+        process.wait()
+        echoes = set()
+        for index, talker in enumerate(talkers):
+            heard = texts(talker.rest())
+            echoes.update(text for text in heard if text.startswith("%d.%d." % (turn, index)))
+        seen.append(echoes)
+    found = stored(tmp_path / "history")
+    assert len(found) == len(set(found))
+    for echoes in seen:
+        assert echoes <= set(found)
+    for turn in range(8):
+        for index in range(4):
+            start_ = "%d.%d." % (turn, index)
+            numbers = [int(text.split(".")[2]) for text in found if text.startswith(start_)]
+            assert numbers == list(range(len(numbers)))
+
+
+def test_plain_people_read_the_same_after_a_restart(start):
+    """What one server kept, the next one tells."""
+    first = start()
+    first.irc("alice").send("PRIVMSG #lobby :before")
+    carol = first.plain("carol")
+    carol.send("/list")
+    carol.until("alice, carol")
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    dave = start().connect(PlainTalker)
+    dave.send("dave")
+    dave.until("[alice]: before")

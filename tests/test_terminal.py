@@ -1,0 +1,263 @@
+"""`client.py --terminal` as a program in a pipe: what it prints, reads, and ends with."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+from client_harness import ScriptedServer, closed_port
+from harness import TIMEOUT
+
+PROGRAM = Path(__file__).resolve().parent.parent / "client.py"
+BARE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+class TerminalClient:
+    """A process of client.py whose input and output are pipes."""
+
+    def __init__(self, *args, command=(str(PROGRAM),)):
+        kept = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+        self.process = subprocess.Popen(
+            [sys.executable, *command, *args],
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**kept, **BARE},
+        )  # fmt: skip
+
+    def say(self, *lines):
+        self.process.stdin.write("".join(line + "\n" for line in lines).encode())
+        self.process.stdin.flush()
+
+    def line(self):
+        """The next line that it prints, without the time."""
+        line = self.process.stdout.readline().decode().rstrip("\r\n")
+        assert line[:1] == "[", "not a line for people: %r" % line
+        return line.partition("] ")[2]
+
+    def expect(self, *lines):
+        """Read on until all of `lines` have come, in this order."""
+        for line in lines:
+            while self.line() != line:
+                pass
+
+    def finish(self):
+        """No more input; its exit code and what it said on stderr."""
+        _, errors = self.process.communicate(timeout=TIMEOUT)
+        return self.process.returncode, errors.decode()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with closing(pipe):
+                pass
+
+
+@pytest.fixture
+def start():
+    """Starts client.py in a pipe."""
+    with ExitStack() as stack:
+
+        def start_(*args, **options):
+            return stack.enter_context(closing(TerminalClient(*args, **options)))
+
+        yield start_
+
+
+@pytest.fixture
+def join(start, room):
+    """Starts client.py, and goes on when it is in the room."""
+
+    def join_(name):
+        terminal = start(address(room), "--username", name, "--terminal")
+        terminal.expect("[SERVER]: %s joined the chat" % name)
+        return terminal
+
+    return join_
+
+
+def address(room):
+    return "127.0.0.1:%d" % room.server.port
+
+
+def test_a_conversation(room, join):
+    """Room, private, list and slips: the lines of the design, and no others."""
+    bob = room.plain("bob")
+    alice = join("alice")
+    alice.say("Hello everyone!", "@bob Hello Bob!", "/list", "@dave hi", "/foo", "/me waves")
+    assert sorted(alice.line() for _ in range(6)) == sorted([
+        "[alice]: Hello everyone!",
+        "[you -> bob]: Hello Bob!",
+        "[SERVER]: Online users (2): alice, bob",
+        "[SERVER]: No such user: dave",
+        "[SERVER]: Unknown command: /foo. Type /help for the list.",
+        "* alice waves",
+    ])  # fmt: skip
+    assert bob.heard()[1:] == [
+        "[alice]: Hello everyone!", "[alice -> you]: Hello Bob!", "* alice waves",
+    ]  # fmt: skip
+    bob.send("Hi alice!", "@alice psst", "/quit")
+    alice.expect("[bob]: Hi alice!", "[bob -> you]: psst", "[SERVER]: bob left the chat")
+
+
+def test_quit_ends_it_in_order(room, join):
+    """/quit says goodbye, and the exit code is 0."""
+    bob = room.irc("bob")
+    alice = join("alice")
+    alice.say("/quit see you")
+    bob.expect(":alice!alice@127.0.0.1 QUIT :Quit: see you")
+    assert alice.finish() == (0, "")
+
+
+def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
+    """A thousand lines in a pipe all arrive, in order, before it leaves with 0."""
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say(*["line %d" % number for number in range(1000)])
+    assert alice.finish() == (0, "")
+    lines = bob.until("QUIT Quit")
+    texts = [line.partition(" PRIVMSG #lobby :")[2] for line in lines if " PRIVMSG " in line]
+    assert texts == ["line %d" % number for number in range(1000)]
+
+
+def test_a_last_line_without_an_end_is_sent(room, start):
+    """What `printf` writes is heard as well."""
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.process.stdin.write(b"no end")
+    assert alice.finish() == (0, "")
+    bob.expect(" PRIVMSG #lobby :no end")
+
+
+def test_pipes_are_utf_8_whatever_the_locale(room, start):
+    """Under LANG=C letters of all alphabets pass in both directions; other bytes do no harm."""
+    bob = room.plain("bob")
+    alice = start(address(room), "--terminal")
+    alice.say("élodie", "é 李 😀")
+    alice.expect("[élodie]: é 李 😀")
+    bob.expect("[élodie]: é 李 😀")
+    bob.send("😀 李 é")
+    alice.expect("[bob]: 😀 李 é")
+    alice.process.stdin.write(b"caf\xe9\n")
+    assert alice.finish() == (0, "")
+    bob.expect("[élodie]: caf\ufffd")
+
+
+def test_the_first_line_is_the_name_where_none_is_given(room, start):
+    """As with nc: one says who one is, then one talks."""
+    bob = room.irc("bob")
+    alice = start(address(room), "--terminal")
+    alice.say("alice", "Hello!")
+    assert alice.finish() == (0, "")
+    bob.expect(":alice!alice@127.0.0.1 PRIVMSG #lobby :Hello!")
+
+
+def test_no_name_at_all_is_an_error_in_words(room, start):
+    """Where input ends before there is a name, one is told what was missing."""
+    code, errors = start(address(room), "--terminal").finish()
+    assert code == 1
+    assert errors.count("\n") == 1
+
+
+def test_nobody_listening_is_an_error_in_words(start):
+    """Exit code 1, and one line that says where nothing listens."""
+    with closed_port() as port:
+        alice = start("127.0.0.1:%d" % port, "--username", "alice", "--terminal")
+        words = "Nothing is listening at 127.0.0.1:%d. Is server.py running there?\n" % port
+        assert alice.finish() == (1, words)
+
+
+def test_a_taken_name_is_an_error_in_words(room, start):
+    """Exit code 1, and one line that names another."""
+    room.irc("alice")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    words = "“alice” is already here. Try another name, for example alice2.\n"
+    assert alice.finish() == (1, words)
+
+
+def test_a_server_that_stops_is_an_error_in_words(room, join):
+    """Exit code 1, and the server's reason."""
+    alice = join("alice")
+    room.stop()
+    assert alice.process.wait(TIMEOUT) == 1
+    assert alice.finish() == (1, "The server is shutting down\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--username", "not a name"], "A username is made of letters"),
+        (["--username", "1two"], "A username begins with a letter."),
+        (["--username", "server"], "server is a reserved name."),
+        (["--username", "x" * 33], "A username has 1 to 32 characters."),
+        (["office:port"], "A server is written as 192.168.1.20"),
+        (["--theme", "pink"], "invalid choice"),
+    ],
+)
+def test_a_command_line_that_cannot_be_meant_is_refused(start, args, words):
+    """Exit code 2, the rule in words, and no attempt to connect."""
+    code, errors = start("--terminal", *args).finish()
+    assert code == 2
+    assert words in errors
+    assert "Traceback" not in errors
+
+
+def test_a_reader_that_has_had_enough_is_no_fault(join, room):
+    """With `client.py ... | head` the end of the output is the end of the program."""
+    bob = room.irc("bob")
+    alice = join("alice")
+    alice.process.stdout.close()
+    bob.send("PRIVMSG #lobby :one", "PRIVMSG #lobby :two")
+    alice.process.wait(TIMEOUT)
+    assert "Traceback" not in alice.process.stderr.read().decode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process alone")
+def test_an_interrupt_says_goodbye(room, join):
+    """Ctrl+C leaves as /quit does."""
+    bob = room.irc("bob")
+    alice = join("alice")
+    alice.process.send_signal(signal.SIGINT)
+    bob.expect(" QUIT Quit")
+    assert alice.process.wait(TIMEOUT) == 0
+
+
+def test_a_hostile_server_breaks_nothing(start):
+    """What arrives is printed on lines of its own, without controls, and the chat goes on."""
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.welcome()
+        hub.send_bytes(
+            b"@time=2026-11-22T17:09:30.1e300Z :bob!b@h PRIVMSG #lobby :dated\r\n"
+            b":bob!b@h PRIVMSG #lobby :a\x1b[2Jb\xff\r\n"
+            b":bob!b@h PRIVMSG #lobby :last\r\n"
+        )
+        alice.expect("[bob]: dated", "[bob]: a[2Jb\ufffd", "[bob]: last")
+        alice.say("/quit")
+        hub.expect("QUIT")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have a display at all times")
+def test_without_a_display_one_chats_in_the_terminal(room, start):
+    """One line on stderr says so; the chat is the same."""
+    alice = start(address(room), "--username", "alice")
+    alice.expect("[SERVER]: alice joined the chat")
+    code, errors = alice.finish()
+    assert code == 0
+    assert errors.startswith("There is no window (")
+    assert errors.endswith("so you chat in the terminal.\n")
+    assert errors.count("\n") == 1
+
+
+def test_without_tkinter_one_chats_in_the_terminal(room, start):
+    """A Python without tkinter is good enough."""
+    script = (
+        "import sys; sys.modules['tkinter'] = None; sys.path.insert(0, %r)\n"
+        "import client; sys.exit(client.main())" % str(PROGRAM.parent)
+    )
+    alice = start(address(room), "--username", "alice", command=("-c", script))
+    alice.expect("[SERVER]: alice joined the chat")
+    words = "There is no tkinter here, so you chat in the terminal.\n"
+    assert alice.finish() == (0, words)

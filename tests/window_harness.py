@@ -1,0 +1,235 @@
+"""Windows on a screen that nobody sees, and the people who sit before them."""
+
+import gc
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+from client_harness import wait_for_look_ups
+from harness import TIMEOUT
+
+import client
+from client import NAME, PASSWORD, SERVER
+
+CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] ", re.MULTILINE)
+
+
+def cannot(reason):
+    """Skip what needs a screen; fail where it was said that there must be one."""
+    if os.environ.get("HUBBUB_REQUIRE_GUI") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Screen:
+    """An X server of our own; DISPLAY leads to it until `close`."""
+
+    def __init__(self):
+        for missing, what in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
+            if missing:
+                cannot("there is no %s here" % what)
+        read, write = os.pipe()
+        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24", "-dpi", "96"]
+        self._process = subprocess.Popen(
+            [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
+        )
+        os.close(write)
+        with os.fdopen(read) as number:  # a whole line: it comes in two pieces
+            self.name = ":" + number.readline().strip()
+        self._before = os.environ.get("DISPLAY")
+        os.environ["DISPLAY"] = self.name
+        first = client.tk.Tk()  # from now on Tk keeps what it has opened
+        first.update()
+        first.destroy()
+
+    def close(self):
+        if self._before is None:
+            del os.environ["DISPLAY"]
+        else:
+            os.environ["DISPLAY"] = self._before
+        self._process.terminate()
+        self._process.wait()
+
+
+class Heartbeat:
+    """Beats every 10 ms on Tk's thread, and knows its longest pause.
+
+    `freeze` is the longest work between two beats in seconds of this thread's processor
+    time, which other programs do not lengthen; `silence` is the longest pause by the clock.
+    """
+
+    def __init__(self, root):
+        self._root = root
+        self.beats = 0
+        self.freeze = self.silence = 0.0
+        self._clock, self._work = time.monotonic(), time.thread_time()
+        self._beat()
+
+    def _beat(self):
+        clock, work = time.monotonic(), time.thread_time()
+        self.silence = max(self.silence, clock - self._clock)
+        self.freeze = max(self.freeze, work - self._work)
+        self._clock, self._work = clock, work
+        self.beats += 1
+        self._root.after(10, self._beat)
+
+
+class Desk:
+    """The windows of a test, all on this thread, and what went wrong in them."""
+
+    def __init__(self):
+        self._errors = []
+        self._people = []
+        self._pause = threading.Event()
+        gc.disable()  # another thread must not collect what is Tk's
+
+    def open(self, port=client.SERVER_PORT, name="", at_once=False, theme="dark"):
+        """Somebody who has started client.py."""
+        window = client.Window(client.tk.Tk(), theme)
+        window.root.report_callback_exception = self._on_error
+        person = Person(self, window)
+        self._people.append(person)
+        window.start("127.0.0.1", port, name, at_once)
+        self.update()
+        window.root.focus_lastfor().focus_force()
+        return person
+
+    def join(self, port, name):
+        """Somebody who has started client.py, and is in the room."""
+        person = self.open(port, name, at_once=True)
+        person.sees("[SERVER]: %s joined the chat" % name)
+        return person
+
+    def pump(self, condition):
+        """Let the windows live until `condition()` is true; fail if it never is."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            self.update()
+            assert time.monotonic() < deadline, "it never came about"
+            self._pause.wait(0.002)
+
+    def update(self):
+        for person in self._people:
+            if person.window.root is not None:
+                person.window.root.update()
+        self._check()
+
+    def _on_error(self, kind, error, trace):
+        self._errors.append(error)
+
+    def _check(self):
+        if self._errors:
+            raise self._errors.pop(0)
+
+    def close(self):
+        for person in self._people:
+            person.window.close()
+        for thread in threading.enumerate():
+            if thread.name == "receive":
+                thread.join(TIMEOUT)
+        wait_for_look_ups()
+        self._people.clear()
+        gc.enable()
+        gc.collect()
+        self._check()
+
+
+class Person:
+    """Somebody at a window: what they do, and what they see."""
+
+    def __init__(self, desk, window):
+        self._desk = desk
+        self.window = window
+        self.root = window.root
+        self.connect_view, self.chat_view = window.connect_view, window.chat_view
+        self.text = window.chat_view.transcript.text
+        self.box = window.chat_view.composer.text
+
+    # What they do
+
+    def press(self, key, widget=None):
+        """Press a key in a widget, by default where the focus is."""
+        widget = widget or self.root.focus_lastfor()
+        widget.focus_force()
+        self._desk.pump(lambda: self.root.focus_get() is widget)
+        widget.event_generate("<%s>" % key)
+        self._desk.update()
+
+    def write(self, text):
+        """Write in the chat box."""
+        self.box.insert("insert", text)
+
+    def say(self, text):
+        self.write(text)
+        self.press("Return", self.box)
+
+    def paste(self, text):
+        self.root.clipboard_clear()
+        self.root.clipboard_append(text)
+        self.box.event_generate("<<Paste>>")
+        self._desk.update()
+
+    def fill(self, **texts):
+        """Write into the fields of the connect view."""
+        fields = {"name": NAME, "server": SERVER, "password": PASSWORD}
+        for field, text in texts.items():
+            entry = self.connect_view.fields[fields[field]]
+            entry.delete(0, "end")
+            entry.insert(0, text)
+
+    def connect(self, **texts):
+        self.fill(**texts)
+        self.press("Return", self.connect_view.fields[NAME])
+
+    def close(self):
+        """Close the window, as its frame does."""
+        self.root.tk.call(self.root.protocol("WM_DELETE_WINDOW"))
+
+    # What they see
+
+    @property
+    def title(self):
+        return self.root.title()
+
+    @property
+    def lines(self):
+        """The transcript, without the times."""
+        return CLOCK.sub("", self.text.get("1.0", "end-1c")).split("\n")
+
+    @property
+    def banner(self):
+        """What the banner says; "" where there is none."""
+        label = self.chat_view.banner_text
+        return label.cget("text") if label.winfo_viewable() else ""
+
+    def sees(self, line):
+        """Go on when the transcript has this line."""
+        self._desk.pump(lambda: line in self.lines)
+
+    def wait_for_title(self, title):
+        self._desk.pump(lambda: self.title == title)
+
+    def wait_for_fault(self, field):
+        """What the connect view says of a field, as soon as it marks it as wrong."""
+        entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
+        self._desk.pump(lambda: entry.instate(["invalid"]) and entry.winfo_viewable())
+        assert str(hint.cget("style")) == "Error.TLabel"
+        return hint.cget("text")
+
+    def has_focus(self, widget):
+        return self.root.focus_lastfor() is widget
+
+    def kind_of(self, line):
+        """The tag of a line's text, and its colour."""
+        row = self.lines.index(line) + 1
+        names = self.text.tag_names("%d.end-1c" % row)
+        kind = next(name for name in names if name not in ("line", "name", "time", "sel"))
+        return kind, self.text.tag_cget(kind, "foreground")
+
+    def top_line(self):
+        """The first line in view."""
+        return self.text.get("@0,20 linestart", "@0,20 lineend")
