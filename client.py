@@ -174,7 +174,7 @@ class Connection:
         self._events = events
         self._lock = threading.Lock()  # guards _outgoing
         self._outgoing = bytearray()
-        self._closing = False
+        self._closing_since = 0.0  # seconds of the monotonic clock; 0 before `close`
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
@@ -198,11 +198,21 @@ class Connection:
         self._wake()
 
     def close(self, wait: float = 0.0) -> None:
-        """Send what is left and end; `wait` seconds for that. No event follows but CLOSED."""
-        self._closing = True
-        self._wake()
+        """Say QUIT after what is left to send, and end; `wait` seconds for that.
+
+        The only event that follows is a Disconnected. Idempotent.
+        """
+        if not self._closing_since:
+            self.send([Message("QUIT")])
+            self._closing_since = time.monotonic()
+            self._wake()
         if wait and self._thread.is_alive():
             self._thread.join(wait)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether goodbyes have taken long enough."""
+        return bool(self._closing_since) and time.monotonic() > self._closing_since + QUIT_TIME
 
     def _wake(self) -> None:
         try:
@@ -229,44 +239,54 @@ class Connection:
         finally:
             if sock is not None:
                 sock.close()
-            self._put(Disconnected(CLOSED, "") if self._closing else end)
+            self._put(Disconnected(CLOSED, "") if self._closing_since else end)
             self._woken.close()
             self._waker.close()
 
     def _put(self, event: Event) -> None:
         """Hand an event over; wait for room in the queue, for as long as somebody polls it."""
-        while True:
+        while not self._closing_since or isinstance(event, Disconnected):
             try:
                 return self._events.put(event, timeout=0.1)
             except queue.Full:
-                if self._closing:
+                if self._closing_since:
                     return None
+        return None
 
     def _connect(self, selector: selectors.BaseSelector) -> socket.socket:
-        deadline = time.monotonic() + CONNECT_TIME
         silence = "Nothing answered at %s within %g seconds. Is server.py running there?"
         reason = silence % (self.address, CONNECT_TIME)
-        for family, kind, proto, _, address in self._look_up():
+        found = self._look_up()
+        for family, kind, proto, _, address in found:
             sock = socket.socket(family, kind, proto)
             try:
                 sock.setblocking(False)
                 sock.connect_ex(address)
                 selector.register(sock, selectors.EVENT_WRITE)
-                connected = False
-                while not connected and not self._closing and time.monotonic() < deadline:
-                    ready = selector.select(max(0.0, deadline - time.monotonic()))
-                    connected = any(key.fileobj is sock for key, _ in ready)
+                answered = self._await(sock, selector, CONNECT_TIME / len(found))
                 selector.unregister(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if connected and not code:
+                if answered and not code:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     return sock
-                if connected:
+                if answered:
                     reason = _connect_fault(code, self.address)
             except OSError as error:
                 reason = _connect_fault(error.errno or 0, self.address)
             sock.close()
         raise RefusedError(SERVER, reason)
+
+    def _await(
+        self, sock: socket.socket, selector: selectors.BaseSelector, seconds: float
+    ) -> bool:
+        """Whether `sock` was ready in time, and before we closed."""
+        deadline = time.monotonic() + seconds
+        while not self._closing_since and time.monotonic() < deadline:
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                if key.fileobj is sock:
+                    return True
+                self._woken.recv(4096)
+        return False
 
     def _look_up(self) -> List[Tuple[Any, ...]]:
         """The addresses of the host. Raises RefusedError where there are none in time."""
@@ -296,11 +316,12 @@ class Connection:
         self.send(handshake.opening())
         selector.register(sock, selectors.EVENT_READ)
         asked = False  # a PING is out
-        while self._outgoing or not self._closing:
+        while not self._closing_since or (self._outgoing and not self._is_late):
             writing = selectors.EVENT_WRITE if self._outgoing else 0
             selector.modify(sock, selectors.EVENT_READ | writing)
-            ready = selector.select(PING_AFTER if handshake.done else CONNECT_TIME)
-            if not ready:
+            timeout = PING_AFTER if handshake.done else CONNECT_TIME
+            ready = selector.select(QUIT_TIME if self._closing_since else timeout)
+            if not ready and not self._closing_since:
                 self._mind_silence(asked)
                 asked = True
             for key, mask in ready:
@@ -329,7 +350,7 @@ class Connection:
 
     def _handle(self, line: bytes) -> None:
         try:
-            message = protocol.parse(line.decode("utf-8", "replace").encode("utf-8"))
+            message = protocol.parse(line, "replace")
         except protocol.ProtocolError:
             return  # whatever it was, it is nothing that could be shown
         if message.command == "PING":
@@ -400,6 +421,7 @@ class Chat:
         self._members: Dict[str, str] = {}  # folded nickname to nickname, of the room
         self._names: List[str] = []  # of an answer to NAMES, until it is whole
         self._asked_names = False
+        self._is_placed = False  # in our room, on this connection
         self._unconfirmed: List[Message] = []  # said, but not yet known to be delivered
         self._seen: Dict[str, None] = {}  # the last msgids; what comes again is not shown again
         self._asked_history = False
@@ -431,32 +453,38 @@ class Chat:
         if not lines:
             return Outcome()
         typed = protocol.parse_input(lines[0])
-        if typed.verb == "help":
-            return Outcome([protocol.server_line(line, now) for line in protocol.help_lines()])
         if typed.verb == "quit":
             return Outcome(send=[Message("QUIT", typed.args)], done=True)
         messages = self._compose(typed)
-        again = "say" if typed.verb == "me" else typed.verb
         for line in lines[1:]:  # to whom the first line went
-            messages += self._compose(typed._replace(verb=again, args=(*typed.args[:-1], line)))
+            to_one = typed.verb == "msg"
+            args = (typed.args[0], line) if to_one else (line,)
+            messages += self._compose(protocol.Input("msg" if to_one else "say", args))
+        outcome = self._send(typed, messages, now)
+        if typed.verb == "help":
+            lines = list(protocol.help_lines())
+            outcome.show[:0] = [protocol.server_line(line, now) for line in lines]
+        return outcome
+
+    def _send(self, typed: protocol.Input, messages: List[Message], now: float) -> Outcome:
         texts = [message for message in messages if message.command == "PRIVMSG"]
-        if self.state != CONNECTED:
-            if not texts:
+        if not self._is_placed and self.room:
+            if not texts and messages:
                 raise protocol.InputError("You are not connected. Reconnect first.")
             self._unconfirmed += texts
-            return Outcome([self._waiting(message, now) for message in texts])
+            return Outcome([self._waiting(message, now) for message in texts], [])
         self._asked_names = self._asked_names or typed.verb == "list"
         self._asked_history = self._asked_history or typed.verb == "history"
         if not self._echoes:
             return Outcome([line for m in texts for line in self._own(m, now)], messages)
         self._unconfirmed += texts
-        return Outcome(send=messages)
+        return Outcome([], messages)
 
     def handle(self, event: Event, now: float) -> Outcome:
         """Something that the connection told."""
         if isinstance(event, Connected):
             self.state, self.nickname, self._echoes = CONNECTED, event.nickname, event.echoes
-            self._members = {}
+            self._members, self._names, self._asked_names = {}, [], False
             return Outcome()
         if isinstance(event, Disconnected):
             return self._lose(event, now)
@@ -472,6 +500,8 @@ class Chat:
                 pass  # then it is now
         send = self._follow(event)
         show = self._answer_names(event, when)
+        if not self._echoes:
+            show += [line for message in send for line in self._own(message, now)]
         line = protocol.describe(event, self.nickname, when)
         if line:
             show += [*self._announce(event.tags.get("batch", ""), now), line]
@@ -523,7 +553,7 @@ class Chat:
 
     def _lose(self, event: Disconnected, now: float) -> Outcome:
         was_connected, self.state = self.state == CONNECTED, DISCONNECTED
-        self._members = {}
+        self._members, self._is_placed = {}, False
         if not was_connected or event.fault == CLOSED:
             return Outcome()
         show = [protocol.server_line(event.reason, now)]
@@ -534,38 +564,42 @@ class Chat:
         command, params, who = message.command, message.params, message.nickname
         key = protocol.casefold(who)
         mine = key == protocol.casefold(self.nickname)
-        here = bool(params) and protocol.casefold(params[0]) == protocol.casefold(self.room)
+        here = self._is_here(params[:1])
         if command == "PRIVMSG" and mine:
             self._forget(message.params)
         elif command in _UNDELIVERED and len(params) > 1:
             self._forget(params[1:2])
-        elif command == "JOIN" and params:
+        elif command == "JOIN" and params and who:
             if mine and (here or not self.room):
-                self.room, self.topic = params[0], ""
-                return self._unconfirmed if self._echoes else self._take_unconfirmed()
+                self.room, self.topic, self._is_placed = params[0], "", True
+                return list(self._unconfirmed) if self._echoes else self._take_unconfirmed()
             if here:
                 self._members[key] = who
         elif command == "PART" and here:
             self._members.pop(key, None)
         elif command == "QUIT":
             self._members.pop(key, None)
-        elif command == "NICK" and params:
+        elif command == "NICK" and params and params[0]:
             if self._members.pop(key, None):
                 self._members[protocol.casefold(params[0])] = params[0]
             if mine:
                 self.nickname = params[0]
         elif command == "TOPIC" and here:
             self.topic = message.text
-        elif command == "332" and len(params) > 2:
+        elif command == "332" and len(params) > 2 and self._is_here(params[1:2]):
             self.topic = params[2]
         elif command == "005":
             for token in params[1:]:
                 name, _, value = token.partition("=")
                 if name == "NETWORK" and value:
                     self.server = value.replace("\\x20", " ").replace("\\x3D", "=")
-        elif command == "353" and params:
-            self._names += [name.lstrip("~&@%+") for name in message.text.split()]
+        elif command == "353" and self._is_here(params[-2:-1]):
+            names = [name.lstrip("~&@%+") for name in message.text.split()]
+            self._names += [name for name in names if name]
         return []
+
+    def _is_here(self, room: Tuple[str, ...]) -> bool:
+        return [protocol.casefold(name) for name in room] == [protocol.casefold(self.room)]
 
     def _take_unconfirmed(self) -> List[Message]:
         taken, self._unconfirmed = self._unconfirmed, []
@@ -574,12 +608,14 @@ class Chat:
     def _forget(self, params: Tuple[str, ...]) -> None:
         """What was said with these parameters has been delivered, or refused."""
         for message in self._unconfirmed:
-            if message.params[: len(params)] == params:
+            said = message.params[: len(params)]
+            same_target = protocol.casefold(said[0]) == protocol.casefold(params[0])
+            if same_target and said[1:] == params[1:]:
                 self._unconfirmed.remove(message)
                 return
 
     def _answer_names(self, message: Message, when: float) -> List[Line]:
-        if message.command != "366":
+        if message.command != "366" or not self._is_here(message.params[1:2]):
             return []
         names, self._names = self._names, []
         self._members = {protocol.casefold(name): name for name in names}
@@ -605,6 +641,7 @@ class Terminal:
         self._events: "queue.Queue[Any]" = queue.Queue(MAX_EVENTS)
         self._lines = _read_lines(sys.stdin)
         self._output = _text_stream(sys.stdout)
+        self._errors = _text_stream(sys.stderr)
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1)."""
@@ -612,6 +649,7 @@ class Terminal:
         while True:
             nickname = nickname or self._ask("Username: ")
             if not nickname:
+                print("No username was given.", file=self._errors)
                 return 1
             connection = Connection(host, port, password, nickname, self._events)
             chat = Chat(connection.address)
@@ -620,13 +658,15 @@ class Terminal:
             try:
                 end = self._chat(connection, chat)
             except KeyboardInterrupt:
-                connection.send([Message("QUIT")])
+                end = Disconnected(CLOSED, "")
+            except BrokenPipeError:  # who read along has had enough; what is left goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 end = Disconnected(CLOSED, "")
             finally:
                 connection.close(QUIT_TIME)
             if end.fault == CLOSED:
                 return 0
-            print(end.reason, file=sys.stderr)
+            print(end.reason, file=self._errors)
             if not sys.stdin.isatty() or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
@@ -776,8 +816,7 @@ class Look:
                         selectbackground=color["selection"], selectforeground=color["text"],
                         padding=(self.dp(12), pad))  # fmt: skip
         edge = [("invalid", color["error"]), ("focus", color["focus"])]
-        inner = [("invalid", color["error"]), ("focus", color["focus"])]
-        style.map("TEntry", bordercolor=edge, lightcolor=inner, darkcolor=inner,
+        style.map("TEntry", bordercolor=edge, lightcolor=edge, darkcolor=edge,
                   foreground=[("disabled", color["muted"])],
                   fieldbackground=[("disabled", color["bg"])])  # fmt: skip
         self._style_button(style, "Accent.TButton", "#ffffff", color["accent"],
@@ -806,12 +845,11 @@ class Look:
 
 def tk_text(text: str) -> str:
     """`text` as this Python's Tk can show it: 3.6 takes other characters as two halves."""
-    if sys.version_info >= (3, 7):
+    if sys.version_info >= (3, 7) or max(text, default="") <= "\uffff":
         return text
-    return "".join(
-        char if char <= "\uffff" else char.encode("utf-16-le").decode("utf-16-le", "surrogatepass")
-        for char in text
-    )
+    data = text.encode("utf-16-le", "surrogatepass")
+    units = (data[index : index + 2] for index in range(0, len(data), 2))
+    return "".join(chr(int.from_bytes(unit, "little")) for unit in units)
 
 
 class Transcript:
@@ -1232,7 +1270,7 @@ class Window:
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once where all is known."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: self.close())
+            signal.signal(number, lambda number, frame: self._close_soon())
         self.start(host, port, username, at_once)
         self.root.mainloop()
 
@@ -1255,6 +1293,11 @@ class Window:
         self._leave(QUIT_TIME)
         root, self.root = self.root, None  # type: ignore[assignment]
         root.destroy()
+
+    def _close_soon(self) -> None:
+        """Close when what is under way is done: for signals, which come at any time."""
+        if self.root is not None:
+            self.root.after(0, self.close)
 
     def _show(self, view: Union[ConnectView, ChatView]) -> None:
         """Put a view in place of the other, at its size."""
@@ -1423,7 +1466,7 @@ def parse_server(text: str) -> Tuple[str, int]:
     if not colon or (":" in host and not host.endswith("]")):
         host, port = text, str(SERVER_PORT)
     host = host.strip("[]")
-    if not host or " " in host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
     return host, int(port)
 

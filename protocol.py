@@ -122,11 +122,11 @@ class Framer:
         return whole
 
 
-def parse(line: bytes) -> Message:
-    """The message in a line (without its end).
+def parse(line: bytes, errors: str = "strict") -> Message:
+    """The message in a line (without its end). Commands come out in upper case.
 
-    Raises TooLongError, EncodingError or, for what else is no message, ProtocolError.
-    Commands come out in upper case.
+    Raises TooLongError, EncodingError or, for what else is no message, ProtocolError; with
+    `errors="replace"`, what is not UTF-8 becomes U+FFFD instead.
     """
     tags, space, body = line.partition(b" ") if line.startswith(b"@") else (b"", b"", line)
     if len(tags) + len(space) > MAX_TAGS or len(body) > MAX_MESSAGE - 2:
@@ -134,8 +134,8 @@ def parse(line: bytes) -> Message:
     if b"\0" in line or b"\r" in line or b"\n" in line:
         raise ProtocolError("Line holds a character that no line may hold")
     try:
-        head, has_text, text = body.decode("utf-8").partition(" :")
-        tag_text = tags[1:].decode("utf-8")
+        head, has_text, text = body.decode("utf-8", errors).partition(" :")
+        tag_text = tags[1:].decode("utf-8", errors)
     except UnicodeDecodeError:
         raise EncodingError("Line is not UTF-8") from None
     words = head.split(" ")
@@ -281,7 +281,7 @@ def sniff(data: bytes) -> Optional[str]:
     if not end and len(data) <= MAX_TYPED:
         return None
     try:
-        message = parse(line.rstrip(b"\r").decode("utf-8", "replace").encode("utf-8"))
+        message = parse(line.rstrip(b"\r"), "replace")
     except ProtocolError:
         return PLAIN
     return IRC if message.command in _OPENERS and message.params else PLAIN
