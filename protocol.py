@@ -150,8 +150,8 @@ def parse(line: bytes, errors: str = "strict") -> Message:
     return Message(words[0].upper(), tuple(words[1:]), source, _parse_tags(tag_text))
 
 
-def serialize(message: Message, tags: Optional[Mapping[str, str]] = None) -> bytes:
-    """The line of a message, CRLF included; with `tags`, where given, in place of its own.
+def serialize(message: Message) -> bytes:
+    """The line of a message, CRLF included.
 
     Raises ValueError for what a line cannot carry (CR, LF, NUL, a space in a middle
     parameter, more than MAX_MESSAGE bytes): whoever made the message is at fault.
@@ -159,7 +159,7 @@ def serialize(message: Message, tags: Optional[Mapping[str, str]] = None) -> byt
     line = _serialize_body(message)
     if len(line) > MAX_MESSAGE:
         raise ValueError("message of %d bytes: %.80r" % (len(line), message))
-    return serialize_tags(message.tags if tags is None else tags) + line
+    return serialize_tags(message.tags) + line
 
 
 def serialize_tags(tags: Mapping[str, str]) -> bytes:
@@ -178,10 +178,16 @@ def serialize_tags(tags: Mapping[str, str]) -> bytes:
 
 def fit(message: Message) -> Message:
     """`message`, its longest parameter cut between two characters until it fits a line."""
+    return fit_line(message)[0]
+
+
+def fit_line(message: Message) -> Tuple[Message, bytes]:
+    """`fit`, and the line that it gives, without the tags. ValueError as from `serialize`."""
     while True:
-        over = len(_serialize_body(message)) - MAX_MESSAGE
+        line = _serialize_body(message)
+        over = len(line) - MAX_MESSAGE
         if over <= 0:
-            return message
+            return message, line
         longest = max(range(len(message.params)), key=lambda i: len(message.params[i].encode()))
         params = list(message.params)
         end = "\x01" if params[longest].endswith("\x01") else ""  # what CTCP wraps stays wrapped

@@ -237,9 +237,12 @@ class Event:
     keeps it for each of `kept_for`, the keys of rooms or private conversations. The delivery
     gives each event its `number`: its place in the one order, its msgid, and its time in
     microseconds since 1970, all in one. What the history repeats has its number already.
+
+    A message too long for its line is cut; what no line can carry is a ValueError here, in
+    the thread that thought of it.
     """
 
-    __slots__ = ("_line", "audience", "kept_for", "message", "number", "sender", "tags")
+    __slots__ = ("audience", "is_text", "kept_for", "line", "message", "number", "sender", "tags")
 
     def __init__(
         self,
@@ -250,18 +253,17 @@ class Event:
         number: int = 0,
         tags: Mapping[str, str] = protocol.NO_TAGS,
     ) -> None:
+        if isinstance(message, Message):
+            message, self.line = protocol.fit_line(message)
+            self.is_text = message.command in _TEXTS  # its sender sees it only as an echo
+        else:
+            self.line, self.is_text = message, False
         self.message = message
         self.audience = audience
         self.sender = sender
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # the server's own, beside time and msgid: for those with batch
-        self._line = b""
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the sender sees it only as an echo."""
-        return isinstance(self.message, Message) and self.message.command in _TEXTS
 
     def render(self, caps: int, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -285,19 +287,13 @@ class Event:
             tags.update(message.tags)
         return protocol.serialize_tags(tags) + self.line
 
-    @property
-    def line(self) -> bytes:
-        """The line of the message without its tags."""
-        if not self._line and isinstance(self.message, Message):
-            self._line = protocol.serialize(self.message, protocol.NO_TAGS)
-        return self._line
-
-    def rows(self) -> Iterator["Row"]:
+    def rows(self) -> List["Row"]:
         """What the history keeps of it."""
-        if isinstance(self.message, Message):
-            line = (protocol.serialize_tags(self.message.tags) + self.line[:-2]).decode("utf-8")
-            for offset, key in enumerate(self.kept_for):
-                yield Row(self.number + offset, key, self.message.command, line)
+        if not isinstance(self.message, Message):
+            return []
+        tags, command = self.message.tags, self.message.command
+        line = (protocol.serialize_tags(tags) + self.line if tags else self.line)[:-2]
+        return [(self.number + i, key, command, line) for i, key in enumerate(self.kept_for)]
 
 
 class Directory:
@@ -366,7 +362,7 @@ class Directory:
         with self._lock:
             room = self._room(client, name)
             message = Message("PART", (room.name, reason), client.source)
-            self._post(Event(protocol.fit(message), room.audience, client, (room.key,)))
+            self._post(Event(message, room.audience, client, (room.key,)))
             self._leave(client, room)
 
     def remove(self, client: Client, reason: str) -> bool:
@@ -376,7 +372,7 @@ class Directory:
                 message = Message("QUIT", (reason,), client.source)
                 audience = tuple(peer for peer in self._peers(client) if peer is not client)
                 keys = tuple(room.key for room in client.rooms)
-                self._post(Event(protocol.fit(message), audience, client, keys))
+                self._post(Event(message, audience, client, keys))
             for room in list(client.rooms):
                 self._leave(client, room)
             if client.nickname:
@@ -409,7 +405,7 @@ class Directory:
                 if recipient is client:  # who writes to themselves gets it once, as anybody's
                     audience, sender = (client,), None
             params = (target, *message.params[1:])
-            relayed = protocol.fit(Message(message.command, params, client.source, message.tags))
+            relayed = Message(message.command, params, client.source, message.tags)
             self._post(Event(relayed, audience, sender, (key,)))
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
@@ -418,7 +414,7 @@ class Directory:
             room = self._room(client, name)
             room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
             message = Message("TOPIC", (room.name, topic), client.source)
-            self._post(Event(protocol.fit(message), room.audience, client, (room.key,)))
+            self._post(Event(message, room.audience, client, (room.key,)))
 
     def history_key(self, client: Client, target: str) -> Tuple[str, int]:
         """The key of what `client` may read again, and the number after which it may.
@@ -503,13 +499,9 @@ def _copy_of(room: Room) -> Room:
 # The history
 
 
-class Row(NamedTuple):
-    """A message as the history keeps it."""
-
-    number: int  # microseconds since 1970, and the msgid
-    key: str  # of the room or the private conversation
-    command: str
-    line: str  # as it was relayed, with the tags of its sender
+# A message as the history keeps it: its number (microseconds since 1970, and the msgid), the
+# key of the room or private conversation, the command, the line with the tags of its sender.
+Row = Tuple[int, str, str, bytes]
 
 
 class History:
@@ -523,7 +515,7 @@ class History:
     MIGRATIONS = (  # from each version of the schema to the next
         """
         CREATE TABLE messages (number INTEGER PRIMARY KEY, key TEXT NOT NULL,
-                               command TEXT NOT NULL, line TEXT NOT NULL);
+                               command TEXT NOT NULL, line BLOB NOT NULL);
         CREATE INDEX messages_by_key ON messages (key, number);
         CREATE TABLE conversations (owner TEXT NOT NULL, other TEXT NOT NULL,
                                     number INTEGER NOT NULL, PRIMARY KEY (owner, other));
@@ -599,8 +591,7 @@ class History:
             " AND number < ? AND command IN ('PRIVMSG', 'NOTICE') ORDER BY number %s LIMIT ?"
         )
         found = self._select(query % order, (key, after, before, limit))
-        rows = [Row(*values) for values in found]
-        return rows[::-1] if latest else rows
+        return found[::-1] if latest else found
 
     def conversations(self, nickname: str, after: int, before: int) -> List[Tuple[str, int]]:
         """With whom somebody spoke privately between the two numbers, and the last number."""
@@ -659,10 +650,10 @@ class History:
             marks = ",".join(["(?,?,?,?)"] * len(part))
             values = list(itertools.chain.from_iterable(part))
             writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
-        for row in rows:
-            owner, is_private, other = row.key.partition(" ")
+        for number, key, _, _ in rows:
+            owner, is_private, other = key.partition(" ")
             if is_private:
-                pairs = [(owner, other, row.number), (other, owner, row.number)]
+                pairs = [(owner, other, number), (other, owner, number)]
                 writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
 
     def _open(self) -> sqlite3.Connection:
@@ -775,7 +766,7 @@ class Delivery(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._last_number = 0
-        self._storing = False  # the history is at work on events of this batch
+        self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
 
     # For all threads:
 
@@ -818,9 +809,15 @@ class Delivery(threading.Thread):
 
     def run(self) -> None:
         while self._pending or not self._stopping:
-            batch = self._take()
             try:
+                batch = self._take()
+                self._record(batch)
+                self._flush()  # the last batch goes out while the disk is busy with this one
+                if self._history is not None:
+                    self._history.finish()
                 self._deliver(batch)
+                if not self._pending:
+                    self._flush()
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
@@ -846,46 +843,40 @@ class Delivery(threading.Thread):
                     self._woken.recv(4096)
         self._asleep = False
 
+    def _record(self, batch: List[Work]) -> None:
+        """Number the events, and have the history begin to write those that it keeps."""
+        now = int(time.time() * 1e6)
+        rows: List[Row] = []
+        for event in batch:
+            if isinstance(event, Event) and not event.number:
+                event.number = max(now, self._last_number + 1)
+                self._last_number = event.number + max(0, len(event.kept_for) - 1)
+                if event.kept_for and self._history is not None:
+                    rows += event.rows()
+        if rows and self._history is not None:
+            self._history.begin(rows)
+
     def _deliver(self, batch: List[Work]) -> None:
-        self._record([work for work in batch if isinstance(work, Event)])
-        touched: Dict[Client, None] = {}
+        """Put what is on disk now into the outboxes, and do what else has its turn."""
         for _, run in itertools.groupby(batch, _audience_id):
             works = list(run)
             events = [work for work in works if isinstance(work, Event)]
             if events:
-                self._put(events, touched)
+                self._put(events)
             for work in works:
                 if isinstance(work, Ending):
-                    self._end(work, touched)
+                    self._end(work)
                 elif isinstance(work, threading.Event):
-                    self._stored()
                     work.set()
+
+    def _flush(self) -> None:
+        """Send all outboxes into which something was put, as far as their sockets take it."""
+        touched, self._touched = self._touched, {}
         for client in touched:
             if not client.closed and not client.blocked:
                 self._send(client)
-        self._stored()
 
-    def _record(self, events: List[Event]) -> None:
-        """Number the events, and have the history keep those that it should."""
-        now = int(time.time() * 1e6)
-        rows: List[Row] = []
-        for event in events:
-            if not event.number:
-                event.number = max(now, self._last_number + 1)
-                self._last_number = event.number + max(0, len(event.kept_for) - 1)
-                if self._history is not None and event.kept_for:
-                    rows += event.rows()
-        if rows and self._history is not None:
-            self._history.begin(rows)
-            self._storing = True
-
-    def _stored(self) -> None:
-        """Wait until what is about to be sent is on disk."""
-        if self._storing and self._history is not None:
-            self._storing = False
-            self._history.finish()
-
-    def _put(self, events: List[Event], touched: Dict[Client, None]) -> None:
+    def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once for each kind of client."""
         lines: Dict[int, List[bytes]] = {}  # of all events, by the bits that change their bytes
         joined: Dict[int, bytes] = {}
@@ -911,13 +902,12 @@ class Delivery(threading.Thread):
             if data:
                 client.outbox.append(data)
                 client.queued += len(data)
-                touched[client] = None
+                self._touched[client] = None
                 if client.blocked and client.queued > self._max_sendq:
                     self._abort(client, "SendQ exceeded")
 
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability where it does not take all."""
-        self._stored()
         data = b"".join(client.outbox)
         try:
             sent = client.writer.send(data) if data else 0
@@ -941,7 +931,7 @@ class Delivery(threading.Thread):
             self._selector.unregister(client.reader)
         client.blocked = blocked
 
-    def _end(self, ending: Ending, touched: Dict[Client, None]) -> None:
+    def _end(self, ending: Ending) -> None:
         client = ending.client
         if ending.how == CLOSE:
             if not client.closed:
@@ -954,7 +944,7 @@ class Delivery(threading.Thread):
             self._abort(client, "")
         elif not client.closed:
             client.finishing = socket.SHUT_WR if ending.how == FINISH else socket.SHUT_RDWR
-            touched[client] = None  # sending finds the outbox empty, and shuts down
+            self._touched[client] = None  # sending finds the outbox empty, and shuts down
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
@@ -1008,7 +998,7 @@ def _addressed(message: Message, client: Client, server_name: str) -> Message:
     words = map(protocol.as_word, message.params[:-1])
     to = (client.nickname or "*",) if message.command.isdigit() else ()  # FAIL names nobody
     params = (*to, *words, message.text)
-    return protocol.fit(Message(message.command, params, server_name))
+    return Message(message.command, params, server_name)
 
 
 # One connection
@@ -1023,6 +1013,8 @@ class Bucket:
 
     def take(self, now: float) -> float:
         """Take a token; the seconds to wait until there is one, where there is none."""
+        if not self._interval:
+            return 0.0
         self._paid_until = max(self._paid_until, now) + self._interval
         return max(0.0, self._paid_until - now - BURST * self._interval)
 
@@ -1177,7 +1169,7 @@ class Session:
     # Answers
 
     def tell(self, message: Message) -> None:
-        self._delivery.post(Event(protocol.fit(message), (self.client,)))
+        self._delivery.post(Event(message, (self.client,)))
 
     def say(self, text: str) -> None:
         """The server's own words, to this client."""
@@ -1201,19 +1193,19 @@ class Session:
     def replay(self, target: str, rows: List[Row]) -> None:
         """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
         client, name = self.client, self.options.server_name
-        messages = [protocol.parse(row.line.encode("utf-8")) for row in rows]
+        said = [(number, protocol.parse(line)) for number, _, _, line in rows]
         if client.caps & SERVER_TIME:
             batch = "h%d" % next(self._batches)
             self.tell(Message("BATCH", ("+" + batch, "chathistory", target), name))
-            for row, message in zip(rows, messages):
+            for number, message in said:
                 tags = {"batch": batch}
-                self._delivery.post(Event(message, (client,), None, (), row.number, tags))
+                self._delivery.post(Event(message, (client,), None, (), number, tags))
             self.tell(Message("BATCH", ("-" + batch,), name))
             return
         self.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
         day = ""
-        for row, message in zip(rows, messages):
-            when = row.number / 1e6
+        for number, message in said:
+            when = number / 1e6
             line = protocol.describe(message, client.nickname, when)
             date = time.strftime("%A, %d %B %Y", time.localtime(when))
             if line and date != day:
@@ -1235,7 +1227,8 @@ class Session:
             client.nickname, max(after, int(client.named_at * 1e6)), before
         )
         for room in self.directory.rooms(client):
-            found += [(room.name, r.number) for r in history.read(room.key, after, before, 1, True)]
+            last = history.read(room.key, after, before, 1, latest=True)
+            found += [(room.name, number) for number, _, _, _ in last]
         found.sort(key=lambda pair: pair[1])
         batch = "h%d" % next(self._batches)
         self.tell(Message("BATCH", ("+" + batch, "draft/chathistory-targets"), name))
@@ -1478,20 +1471,19 @@ def on_text(session: Session, message: Message) -> None:
         if is_notice:
             return
         raise ReplyError("412", "No text to send")
-    tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
-    targets, text = message.params[:2]
+    targets = message.params[0]
     if targets.count(",") >= MAX_TARGETS:
         raise ReplyError("407", targets, "Too many targets: %d at most" % MAX_TARGETS)
-
-    def tell(target: str) -> None:
+    tags = message.tags
+    if tags:
+        tags = {key: value for key, value in tags.items() if key.startswith("+")}
+    for target in targets.split(","):
+        said = Message(message.command, (target, message.params[1]), "", tags)
         try:
-            said = Message(message.command, (target, text), "", tags)
             session.directory.tell(session.client, said)
-        except ReplyError:
+        except ReplyError as refusal:
             if not is_notice:
-                raise
-
-    _for_each(session, targets, tell)
+                session.reply(refusal.numeric, *refusal.params)
 
 
 def _for_each(session: Session, names: str, act: Callable[[str], None]) -> None:
@@ -1693,7 +1685,7 @@ def _found(session: Session, nicknames: Iterable[str]) -> List[Client]:
 def on_ping(session: Session, message: Message) -> None:
     """RFC 2812, 3.7.2"""
     name = session.options.server_name
-    session.tell(protocol.fit(Message("PONG", (name, message.params[0]), name)))
+    session.tell(Message("PONG", (name, message.params[0]), name))
 
 
 def on_pong(session: Session, message: Message) -> None:

@@ -31,7 +31,7 @@ def stored(folder, key="#lobby"):
     database = sqlite3.connect(str(folder / "history.db"))
     try:
         query = "SELECT line FROM messages WHERE key = ? AND command = 'PRIVMSG' ORDER BY number"
-        return [parse(line.encode()).text for (line,) in database.execute(query, (key,))]
+        return [parse(line).text for (line,) in database.execute(query, (key,))]
     finally:
         database.close()
 
