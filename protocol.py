@@ -129,25 +129,25 @@ def parse(line: bytes, errors: str = "strict") -> Message:
     `errors="replace"`, what is not UTF-8 becomes U+FFFD instead.
     """
     tags, space, body = line.partition(b" ") if line.startswith(b"@") else (b"", b"", line)
-    if len(tags) + len(space) > MAX_TAGS or len(body) > MAX_MESSAGE - 2:
+    if len(body) > MAX_MESSAGE - 2 or len(tags) + len(space) > MAX_TAGS:
         raise TooLongError("Line is too long")
     if b"\0" in line or b"\r" in line or b"\n" in line:
         raise ProtocolError("Line holds a character that no line may hold")
     try:
         head, has_text, text = body.decode("utf-8", errors).partition(" :")
-        tag_text = tags[1:].decode("utf-8", errors)
+        parsed_tags = _parse_tags(tags[1:].decode("utf-8", errors)) if tags else NO_TAGS
     except UnicodeDecodeError:
         raise EncodingError("Line is not UTF-8") from None
     words = head.split(" ")
-    while words and not words[0]:
-        del words[0]
+    if "" in words:
+        words = [word for word in words if word]
     source = words.pop(0)[1:] if words and words[0].startswith(":") else ""
-    words = [word for word in words if word]
     if not words or not _COMMAND.match(words[0]):
         raise ProtocolError("Line has no command")
+    params = words[1:]
     if has_text:
-        words.append(text)
-    return Message(words[0].upper(), tuple(words[1:]), source, _parse_tags(tag_text))
+        params.append(text)
+    return Message(words[0].upper(), tuple(params), source, parsed_tags)
 
 
 def serialize(message: Message) -> bytes:

@@ -129,15 +129,16 @@ class Ended(Exception):
 # Clients and rooms
 
 # IRCv3 capabilities, as bits of Client.caps. https://ircv3.net/irc/
-SERVER_TIME, MESSAGE_TAGS, ECHO_MESSAGE, BATCH, CHATHISTORY, PLAIN_TEXT = 1, 2, 4, 8, 16, 32
+SERVER_TIME, MESSAGE_TAGS, ECHO_MESSAGE, BATCH, LABELS, CHATHISTORY = 1, 2, 4, 8, 16, 32
+PLAIN_TEXT = 64  # none of them: it marks a person, who is also shown what they said
 CAPABILITIES = {
     "batch": BATCH,
     "draft/chathistory": CHATHISTORY,
     "echo-message": ECHO_MESSAGE,
+    "labeled-response": LABELS,
     "message-tags": MESSAGE_TAGS,
     "server-time": SERVER_TIME,
 }
-# PLAIN_TEXT is none of them: it marks a person, who is also shown what they said.
 _TEXTS = ("PRIVMSG", "NOTICE")
 # The bits that change a line's bytes.
 # The bits that change a line's bytes.
@@ -152,7 +153,7 @@ class Client:
     """
 
     __slots__ = (
-        "address", "blocked", "caps", "closed", "end", "finishing", "host", "named_at",
+        "address", "blocked", "caps", "closed", "end", "finishing", "host", "label", "named_at",
         "nickname", "outbox", "queued", "reader", "realname", "registered", "rooms",
         "signed_on", "spoke", "username", "writer",
     )  # fmt: skip
@@ -168,6 +169,7 @@ class Client:
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
         self.caps = PLAIN_TEXT  # a person, until the first line tells
+        self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
         self.username = "user"
         self.realname = ""
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -242,7 +244,9 @@ class Event:
     the thread that thought of it.
     """
 
-    __slots__ = ("audience", "is_text", "kept_for", "line", "message", "number", "sender", "tags")
+    __slots__ = (
+        "audience", "is_text", "kept_for", "label", "line", "message", "number", "sender", "tags",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -264,6 +268,11 @@ class Event:
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # the server's own, beside time and msgid: for those with batch
+        self.label = protocol.NO_TAGS  # the same, for the sender alone
+        if sender is not None and sender.label and not (self.is_text and self.is_unheard):
+            self.label = sender.label
+            if "label" in self.label:  # for the first answer; a batch is for all
+                sender.label = protocol.NO_TAGS
 
     def render(self, caps: int, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -275,6 +284,8 @@ class Event:
             line = protocol.describe(message, message.nickname if own else "", when)
             return (str(line) + "\r\n").encode("utf-8") if line else b""
         tags: Dict[str, str] = {}
+        if own:
+            tags.update(self.label)
         if caps & BATCH:
             tags.update(self.tags)
         elif message.command == "BATCH":
@@ -286,6 +297,17 @@ class Event:
                 tags["msgid"] = str(self.number)
             tags.update(message.tags)
         return protocol.serialize_tags(tags) + self.line
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether the sender, an IRC client, does not want its own words back."""
+        sender = self.sender
+        return sender is not None and not sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
+
+    def render_for_sender(self) -> bytes:
+        """Its line for the sender: an echo, if that is wanted, with the label that asked for it."""
+        caps = self.sender.caps if self.sender is not None else 0
+        return b"" if self.is_text and self.is_unheard else self.render(caps, own=True)
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -354,7 +376,7 @@ class Directory:
             event = Event(message, room.audience, client, (room.key,))
             self._post(event)
             for message in itertools.chain(topic_replies(room), names_replies(room)):
-                self._post(Event(_addressed(message, client, server_name), (client,)))
+                self._post(Event(_addressed(message, client, server_name), (client,), client))
             return event
 
     def part(self, client: Client, name: str, reason: str) -> None:
@@ -593,6 +615,14 @@ class History:
         found = self._select(query % order, (key, after, before, limit))
         return found[::-1] if latest else found
 
+    def size(self) -> int:
+        """Bytes on disk."""
+        size = 0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(OSError):
+                size += os.stat(self.path + suffix).st_size
+        return size
+
     def conversations(self, nickname: str, after: int, before: int) -> List[Tuple[str, int]]:
         """With whom somebody spoke privately between the two numbers, and the last number."""
         return self._select(
@@ -765,6 +795,7 @@ class Delivery(threading.Thread):
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self.count = 0  # events that have had their turn
         self._last_number = 0
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
 
@@ -780,6 +811,11 @@ class Delivery(threading.Thread):
             self._asleep = False
             with contextlib.suppress(OSError):  # full of wake-ups, or closed: both will do
                 self._waker.send(b"!")
+
+    @property
+    def waiting(self) -> int:
+        """Events that have not had their turn."""
+        return len(self._pending)
 
     def wait(self) -> None:
         """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
@@ -846,6 +882,7 @@ class Delivery(threading.Thread):
     def _record(self, batch: List[Work]) -> None:
         """Number the events, and have the history begin to write those that it keeps."""
         now = int(time.time() * 1e6)
+        self.count += len(batch)
         rows: List[Row] = []
         for event in batch:
             if isinstance(event, Event) and not event.number:
@@ -880,24 +917,25 @@ class Delivery(threading.Thread):
         """Put events of one audience into its outboxes, rendered once for each kind of client."""
         lines: Dict[int, List[bytes]] = {}  # of all events, by the bits that change their bytes
         joined: Dict[int, bytes] = {}
-        own: Dict[Client, List[int]] = {}  # which events' texts a client has sent itself
+        own: Dict[Client, List[int]] = {}  # which events look different to their sender
         for index, event in enumerate(events):
-            if event.sender is not None and event.is_text:
-                own.setdefault(event.sender, []).append(index)
+            sender = event.sender
+            if sender is not None and (
+                event.label or (event.is_text and not sender.caps & ECHO_MESSAGE)
+            ):
+                own.setdefault(sender, []).append(index)
         for client in events[0].audience:
             if client.closed or client.finishing is not None:
                 continue
-            caps = client.caps
-            bits = caps & _RENDERED
+            bits = client.caps & _RENDERED
             if bits not in lines:
                 lines[bits] = [event.render(bits) for event in events]
                 joined[bits] = b"".join(lines[bits])
             data = joined[bits]
-            if client in own and not caps & ECHO_MESSAGE:
+            if client in own:
                 pieces = lines[bits].copy()
                 for index in own[client]:
-                    told = caps & PLAIN_TEXT
-                    pieces[index] = events[index].render(bits, own=True) if told else b""
+                    pieces[index] = events[index].render_for_sender()
                 data = b"".join(pieces)
             if data:
                 client.outbox.append(data)
@@ -1169,7 +1207,7 @@ class Session:
     # Answers
 
     def tell(self, message: Message) -> None:
-        self._delivery.post(Event(message, (self.client,)))
+        self._delivery.post(Event(message, (self.client,), self.client))
 
     def say(self, text: str) -> None:
         """The server's own words, to this client."""
@@ -1235,7 +1273,7 @@ class Session:
         for target, number in found[:limit]:
             params = ("TARGETS", target, protocol.format_time(number / 1e6))
             message = Message("CHATHISTORY", params, name)
-            self._delivery.post(Event(message, (client,), tags={"batch": batch}))
+            self._delivery.post(Event(message, (client,), client, tags={"batch": batch}))
         self.tell(Message("BATCH", ("-" + batch,), name))
 
     # Plain text
@@ -1300,7 +1338,30 @@ class Session:
         except ValueError:
             self.reply("400", "*", "That line is not an IRC message")
         else:
+            label = message.tags.get("label", "") if self.client.caps & LABELS else ""
+            if label:
+                self._run_labeled(message, label)
+            else:
+                self._run(message)
+
+    def _run_labeled(self, message: Message, label: str) -> None:
+        """https://ircv3.net/specs/extensions/labeled-response"""
+        client, name = self.client, self.options.server_name
+        command = COMMANDS.get(message.command)
+        batch = ""
+        client.label = {"label": label}
+        if command is not None and command.several and client.caps & BATCH:
+            batch = "l%d" % next(self._batches)
+            self.tell(Message("BATCH", ("+" + batch, "labeled-response"), name))
+            client.label = {"batch": batch}
+        try:
             self._run(message)
+            if not batch and client.label:
+                self.tell(Message("ACK", (), name))
+        finally:
+            client.label = protocol.NO_TAGS
+        if batch:
+            self.tell(Message("BATCH", ("-" + batch,), name))
 
     def _run(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done."""
@@ -1703,22 +1764,23 @@ def on_quit(session: Session, message: Message) -> None:
 
 
 class Command(NamedTuple):
-    """A row of the table: what runs, the least parameters, whether before registration."""
+    """A row of the table: what runs, and what is checked before it does."""
 
     handler: Callable[[Session, Message], None]
-    least: int = 0
-    early: bool = False
+    least: int = 0  # parameters
+    early: bool = False  # allowed before registration
+    several: bool = False  # messages answer it: a label gets a batch
 
 
 COMMANDS = {
     "CAP": Command(on_cap, 1, early=True),
-    "CHATHISTORY": Command(on_chathistory, 1),
+    "CHATHISTORY": Command(on_chathistory, 1, several=True),
     "ISON": Command(on_ison, 1),
-    "JOIN": Command(on_join, 1),
-    "LIST": Command(on_list),
-    "MODE": Command(on_mode, 1),
-    "MOTD": Command(on_motd),
-    "NAMES": Command(on_names),
+    "JOIN": Command(on_join, 1, several=True),
+    "LIST": Command(on_list, several=True),
+    "MODE": Command(on_mode, 1, several=True),
+    "MOTD": Command(on_motd, several=True),
+    "NAMES": Command(on_names, several=True),
     "NICK": Command(on_nick, early=True),
     "NOTICE": Command(on_text),
     "PART": Command(on_part, 1),
@@ -1727,11 +1789,11 @@ COMMANDS = {
     "PONG": Command(on_pong, early=True),
     "PRIVMSG": Command(on_text, 1),
     "QUIT": Command(on_quit, early=True),
-    "TOPIC": Command(on_topic, 1),
+    "TOPIC": Command(on_topic, 1, several=True),
     "USER": Command(on_user, 4, early=True),
     "USERHOST": Command(on_userhost, 1),
-    "WHO": Command(on_who),
-    "WHOIS": Command(on_whois, 1),
+    "WHO": Command(on_who, several=True),
+    "WHOIS": Command(on_whois, 1, several=True),
 }
 
 
@@ -1755,6 +1817,9 @@ class Server:
         self._threads: Dict[Client, threading.Thread] = {}
         self._per_address: Dict[str, int] = collections.defaultdict(int)
         self._stopping = False
+        self._reporting = False
+        self._is_out = False  # of descriptors
+        self._spare = socket.socket()  # one descriptor to turn people away with
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -1769,6 +1834,30 @@ class Server:
         with contextlib.suppress(OSError):  # full, or closed already: `run` knows
             self._waker.send(b"!")
 
+    def report(self) -> None:
+        """Have the statistics logged. Any thread or signal handler may call it."""
+        self._reporting = True
+        with contextlib.suppress(OSError):
+            self._waker.send(b"!")
+
+    def statistics(self) -> str:
+        """What is in the log at SIGUSR1 and at the end."""
+        with self._threads_lock:
+            count = len(self._threads)
+        size = self.history.size() if self.history is not None else 0
+        figures = {
+            "connections": count,
+            "clients": len(self.directory.everyone()),
+            "rooms": len(self.directory.rooms()),
+            "events": self.delivery.count,
+            "waiting": self.delivery.waiting,
+            "threads": threading.active_count(),
+            "memory_mib": _memory() >> 20,
+            "history_mib": size >> 20,
+            "uptime_s": int(time.time() - self.started),
+        }
+        return " ".join("%s=%d" % pair for pair in figures.items())
+
     def run(self) -> None:
         """Serve until `stop`, then tell everyone, close everything and return."""
         self.delivery.start()
@@ -1780,6 +1869,11 @@ class Server:
                     for key, _ in selector.select():
                         if key.data is not None:
                             key.data()
+                        else:
+                            self._woken.recv(4096)
+                    if self._reporting:
+                        self._reporting = False
+                        log.info("statistics: %s", self.statistics())
         finally:
             self._shut_down()
 
@@ -1789,22 +1883,33 @@ class Server:
         except BlockingIOError:
             return
         except OSError as error:
-            log.error("cannot accept a connection: %s", error.strerror)
-            time.sleep(0.1)  # the cause is the system's and lasts; do not spin on it
+            self._turn_away(error)
             return
+        self._is_out = False
         host = address[0]
         refusal = self._refusal(host)
         if refusal:
             log.info("%s:%d refused: %s", host, address[1], refusal)
-            sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.send(_refusal_line(refusal))
-            sock.close()
+            _refuse(sock, refusal)
             return
         try:
             self._start(sock, host, address[1])
         except OSError:
             sock.close()  # gone before we looked
+
+    def _turn_away(self, error: OSError) -> None:
+        """Out of descriptors: take one more newcomer with the spare one, and say so."""
+        if not self._is_out:
+            log.error("newcomers are turned away: %s", error.strerror)
+        self._is_out = True
+        self._spare.close()
+        with contextlib.suppress(OSError):
+            sock, _ = self._listener.accept()
+            _refuse(sock, OUT_OF_MEANS)
+        try:
+            self._spare = socket.socket()
+        except OSError:
+            time.sleep(0.1)  # somebody was faster; do not spin
 
     def _refusal(self, host: str) -> str:
         options = self.options
@@ -1868,6 +1973,7 @@ class Server:
             if not threads:
                 break
         self.delivery.stop()
+        log.info("statistics: %s", self.statistics())
         if self.history is not None:
             self.history.stop()
 
@@ -1884,6 +1990,7 @@ class Server:
 
     def close(self) -> None:
         """Give back what `fileno` and `stop` use: the last thing, after `run`."""
+        self._spare.close()
         self._woken.close()
         self._waker.close()
 
@@ -1891,6 +1998,22 @@ class Server:
 def _refusal_line(text: str) -> bytes:
     """What both dialects understand."""
     return ("ERROR :%s\r\n" % text).encode("utf-8")
+
+
+def _refuse(sock: socket.socket, text: str) -> None:
+    """Say why, as far as that needs no waiting, and close."""
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):
+        sock.send(_refusal_line(text))
+    sock.close()
+
+
+def _memory() -> int:
+    """Bytes of memory in use at most, as far as the system tells."""
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -2096,6 +2219,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda number, frame: server.report())
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))

@@ -627,7 +627,7 @@ def test_capabilities_are_listed_asked_for_and_given_back(room):
     alice.send("CAP LS 302", "CAP REQ :server-time echo-message", "CAP LIST")
     alice.send("CAP REQ :-server-time", "CAP LIST")
     assert [untagged(line) for line in alice.heard()] == [
-        ":hubbub.local CAP alice LS :batch echo-message message-tags server-time",
+        ":hubbub.local CAP alice LS :batch echo-message labeled-response message-tags server-time",
         ":hubbub.local CAP alice ACK :server-time echo-message",
         ":hubbub.local CAP alice LIST :echo-message server-time",
         ":hubbub.local CAP alice ACK :-server-time",

@@ -1,0 +1,201 @@
+"""The engine under stress: means that run out, crowds, those who stop reading, labels."""
+
+import contextlib
+import re
+import resource
+import signal
+import socket
+import threading
+
+import pytest
+from harness import IrcTalker, Process
+
+from protocol import parse
+
+CAPS = "batch echo-message labeled-response message-tags"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `python server.py`."""
+    processes = []
+
+    def start_(*args):
+        processes.append(Process(tmp_path / ("stderr%d" % len(processes)), *args))
+        return processes[-1]
+
+    yield start_
+    for process in processes:
+        process.close()
+
+
+def answers(talker, command):
+    """What answers a labeled command, up to a barrier."""
+    talker.heard()
+    talker.send("@label=x1 " + command)
+    return [parse(line.encode()) for line in talker.heard()]
+
+
+# Labels: https://ircv3.net/specs/extensions/labeled-response
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("PRIVMSG #lobby :hi", "PRIVMSG"),
+        ("PRIVMSG bob :hi", "PRIVMSG"),
+        ("NOTICE #lobby :hi", "NOTICE"),
+        ("PRIVMSG nobody :hi", "401"),
+        ("PING here", "PONG"),
+        ("PONG here", "ACK"),
+        ("NICK alicia", "NICK"),
+        ("NICK bob", "433"),
+        ("PART #lobby", "PART"),
+        ("FOO", "421"),
+        ("WHOIS", "461"),
+        ("ISON bob", "303"),
+    ],
+)
+def test_one_answer_has_the_label_itself(room, command, answer):
+    """Its echo, its refusal, or an ACK where there is nothing to say."""
+    room.irc("bob")
+    alice = room.irc("alice", CAPS)
+    found = answers(alice, command)
+    labeled = [message for message in found if message.tags.get("label") == "x1"]
+    if "BATCH" in [message.command for message in labeled]:
+        assert [m.command for m in found if m.tags.get("batch")] == [answer]
+    else:
+        assert [message.command for message in labeled] == [answer]
+
+
+@pytest.mark.parametrize(
+    "command", ["JOIN #new", "NAMES #lobby", "WHO #lobby", "WHOIS bob", "LIST"]
+)
+def test_several_answers_are_one_batch(room, command):
+    """The label stands at the batch's beginning, and all that answers is in it."""
+    room.irc("bob")
+    alice = room.irc("alice", CAPS)
+    first, *inside, last = answers(alice, command)
+    assert first.command == last.command == "BATCH"
+    assert first.params[1] == "labeled-response" and first.tags["label"] == "x1"
+    reference = first.params[0][1:]
+    assert last.params == ("-" + reference,)
+    assert len(inside) > 1
+    assert all(message.tags["batch"] == reference for message in inside)
+
+
+def test_a_text_without_an_echo_is_acknowledged(room):
+    """Who does not hear themselves hears ACK."""
+    alice = room.irc("alice", "batch labeled-response message-tags")
+    (answer,) = answers(alice, "PRIVMSG #lobby :hi")
+    assert (answer.command, dict(answer.tags)) == ("ACK", {"label": "x1"})
+
+
+def test_nobody_else_sees_a_label(room):
+    """It is between a client and the server, and without the capability it is nothing."""
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", "message-tags batch")
+    alice.send("@label=x1 PRIVMSG #lobby :hi", "@label=x2 JOIN #new", "@label=x3 PART #lobby")
+    bob.expect("PART #lobby :")
+    bob.send("@label=x4 PING here")
+    heard = bob.heard()
+    assert not any("label" in line for line in heard)
+
+
+# Means that run out
+
+
+def test_out_of_descriptors_newcomers_are_turned_away(start):
+    """They are told why, who is in chats on, the log says it once; later there is room again."""
+    process = start("--data", "", "--max-per-address", "0")
+    resource.prlimit(process._process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    alice = process.irc("alice")
+    crowd = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(60)]
+    try:
+        for late in crowd[-5:]:
+            late.settimeout(10)
+            assert b"cannot take more people now" in late.recv(1000)
+        alice.send("PRIVMSG #lobby :still here")
+        alice.heard()
+    finally:
+        for member in crowd:
+            member.close()
+    assert sum("turned away" in line for line in process.log) == 1
+    pause = threading.Event()
+    for _ in range(100):  # until the others' places are free
+        with contextlib.suppress(AssertionError, OSError):
+            process.irc("bob")
+            break
+        pause.wait(0.05)
+    alice.until("JOIN #lobby")
+    assert not any("Traceback" in line for line in process.log)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+def test_statistics_are_in_the_log_on_demand_and_at_the_end(start):
+    """One line with the figures."""
+    process = start("--data", "")
+    process.irc("alice")
+    process.signal(signal.SIGUSR1)
+    pause = threading.Event()
+    for _ in range(200):
+        if any("statistics" in line for line in process.log):
+            break
+        pause.wait(0.05)
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    first, last = (line for line in process.log if "statistics" in line)
+    assert re.search(r"connections=1 clients=1 rooms=1 events=\d+ waiting=\d+ threads=\d+", first)
+    assert "connections=0" in last
+
+
+# Crowds
+
+
+def test_who_stops_reading_stops_nobody(open_room):
+    """Ten of them in a room of sixteen; the others get everything, in order."""
+    room = open_room(rate_limit=0, max_sendq=65536)
+    stuck = [room.irc("stuck%d" % number, receive_buffer=4096) for number in range(10)]
+    readers = [room.irc("reader%d" % number) for number in range(5)]
+    alice = room.irc("alice", "echo-message")
+    text = "x" * 400
+    for number in range(9000):
+        alice.send("PRIVMSG #lobby :%d %s" % (number, text))
+        if number % 50 == 49:
+            alice.heard()
+    for reader in readers:
+        heard = [line.split()[3] for line in reader.heard() if " PRIVMSG " in line]
+        assert heard == [":%d" % number for number in range(9000)]
+    room.wait_until_gone(*stuck)
+    assert "stuck0" not in room.names()
+
+
+def test_a_flood_of_one_does_not_delay_the_others(open_room):
+    """20,000 lines at once are taken slowly; a paste of thirty passes at once."""
+    room = open_room(rate_limit=50)
+    flooder, alice, bob = room.irc("flooder"), room.irc("alice"), room.irc("bob")
+    data = b"PRIVMSG #lobby :flood\r\n" * 20000
+    pouring = threading.Thread(target=_pour, args=(flooder, data))
+    pouring.start()
+    alice.send(*("PRIVMSG bob :line %d" % number for number in range(30)))
+    bob.until("PRIVMSG bob :line 29")
+    flooder.reset()
+    pouring.join()
+
+
+def _pour(talker, data):
+    with contextlib.suppress(OSError):
+        talker.send_bytes(data)
+
+
+def test_hundreds_of_half_registrations_delay_nobody(open_room):
+    """300 connections that never finish a line are let go after --register-timeout."""
+    room = open_room(register_timeout=2, max_per_address=0)
+    alice = room.irc("alice")
+    slow = [room.connect(IrcTalker) for _ in range(300)]
+    for talker in slow:
+        talker.send_bytes(b"NICK ")
+    bob = room.irc("bob")
+    bob.send("PRIVMSG alice :hello")
+    alice.expect("PRIVMSG alice :hello")
+    room.wait_until_gone(*slow)
+    assert room.names() == {"alice", "bob"}
