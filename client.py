@@ -38,7 +38,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
-    Set,
+    Sequence,
     Tuple,
     Union,
 )
@@ -68,6 +68,7 @@ QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
 MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
 RECEIVE_SIZE = 65536  # bytes read at once
 MAX_SEEN = 2000  # msgids that are remembered
+MAX_BATCHES = 100  # pieces of the history that are being told at once
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
 
 
@@ -334,6 +335,7 @@ class Connection:
                 if mask & selectors.EVENT_READ:
                     data = sock.recv(RECEIVE_SIZE)
                     if not data:
+                        self._mind_stranger()
                         return
                     asked = False
                     for line in framer.feed(data):
@@ -341,12 +343,15 @@ class Connection:
                             self._handle(line)
 
     def _mind_silence(self, asked: bool) -> None:
-        if not self._handshake.done:
-            text = "%s answers, but not as a chat server does." % self.address
-            raise RefusedError(SERVER, text)
+        self._mind_stranger()
         if asked:
             raise RefusedError(LOST, "The server does not answer any more.")
         self.send([Message("PING", ("hubbub",))])
+
+    def _mind_stranger(self) -> None:
+        if not self._handshake.done:
+            text = "%s answers, but not as a chat server does." % self.address
+            raise RefusedError(SERVER, text)
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -400,9 +405,20 @@ _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 class Outcome(NamedTuple):
     """What follows from something typed or received."""
 
-    show: List[Line] = []
-    send: List[Message] = []
+    show: Sequence[Line] = ()
+    send: Sequence[Message] = ()
     done: bool = False  # the user has had enough
+
+
+class Batch:
+    """A piece of the history that is being told."""
+
+    __slots__ = ("is_announced", "is_asked", "room")
+
+    def __init__(self, room: str, is_asked: bool) -> None:
+        self.room = room
+        self.is_asked = is_asked  # by /history: what has been seen before is shown again
+        self.is_announced = False  # something of it has been shown
 
 
 class Chat:
@@ -423,11 +439,10 @@ class Chat:
         self._asked_names = False
         self._is_placed = False  # in our room, on this connection
         self._unconfirmed: List[Message] = []  # said, but not yet known to be delivered
+        self._resent: List[Message] = []  # those of them that waited for this connection
         self._seen: Dict[str, None] = {}  # the last msgids; what comes again is not shown again
         self._asked_history = False
-        self._earlier: Dict[str, str] = {}  # the batches of the history, and of what room each
-        self._announced: Set[str] = set()  # those of which something has been shown
-        self._repeats: Set[str] = set()  # those that answer /history: shown even if seen before
+        self._batches: Dict[str, Batch] = {}  # of the history, by their references
 
     @property
     def title(self) -> str:
@@ -462,8 +477,8 @@ class Chat:
             messages += self._compose(protocol.Input("msg" if to_one else "say", args))
         outcome = self._send(typed, messages, now)
         if typed.verb == "help":
-            lines = list(protocol.help_lines())
-            outcome.show[:0] = [protocol.server_line(line, now) for line in lines]
+            helps = [protocol.server_line(line, now) for line in protocol.help_lines()]
+            outcome = outcome._replace(show=[*helps, *outcome.show])
         return outcome
 
     def _send(self, typed: protocol.Input, messages: List[Message], now: float) -> Outcome:
@@ -485,6 +500,7 @@ class Chat:
         if isinstance(event, Connected):
             self.state, self.nickname, self._echoes = CONNECTED, event.nickname, event.echoes
             self._members, self._names, self._asked_names = {}, [], False
+            self._batches, self._asked_history = {}, False
             return Outcome()
         if isinstance(event, Disconnected):
             return self._lose(event, now)
@@ -498,6 +514,8 @@ class Chat:
                 when = protocol.parse_time(event.tags["time"])
             except ValueError:
                 pass  # then it is now
+        if event.command == "FAIL":
+            self._asked_history = False
         send = self._follow(event)
         show = self._answer_names(event, when)
         if not self._echoes:
@@ -505,33 +523,33 @@ class Chat:
         line = protocol.describe(event, self.nickname, when)
         if line:
             show += [*self._announce(event.tags.get("batch", ""), now), line]
-        return Outcome(show, send)
+        return Outcome(show + self._answer_refusal(event, when), send)
 
     def _follow_batch(self, message: Message, now: float) -> List[Line]:
         """Know where a piece of the history begins and ends, and mark it for the reader."""
         ref, kind = message.params[0][1:], message.params[1:2]
         if message.params[0].startswith("+"):
-            if kind == ("chathistory",):
-                self._earlier[ref] = message.params[-1]
-                if self._asked_history:
-                    self._asked_history = False
-                    self._repeats.add(ref)
+            if kind == ("chathistory",) and len(self._batches) < MAX_BATCHES:
+                self._batches[ref] = Batch(message.params[-1], self._asked_history)
+                self._asked_history = False
             return []
-        was_shown = ref in self._announced
-        self._earlier.pop(ref, None)
-        self._announced.discard(ref)
-        self._repeats.discard(ref)
-        return [protocol.server_line("Now:", now)] if was_shown else []
+        batch = self._batches.pop(ref, None)
+        if batch is None or not (batch.is_announced or batch.is_asked):
+            return []
+        text = "Now:" if batch.is_announced else "Nothing was said earlier."
+        return [protocol.server_line(text, now)]
 
-    def _announce(self, batch: str, now: float) -> List[Line]:
-        if batch not in self._earlier or batch in self._announced:
+    def _announce(self, ref: str, now: float) -> List[Line]:
+        batch = self._batches.get(ref)
+        if batch is None or batch.is_announced:
             return []
-        self._announced.add(batch)
-        return [protocol.server_line("Earlier in %s:" % self._earlier[batch], now)]
+        batch.is_announced = True
+        return [protocol.server_line("Earlier in %s:" % batch.room, now)]
 
     def _is_repeated(self, message: Message) -> bool:
         msgid = message.tags.get("msgid", "")
-        if not msgid or message.tags.get("batch", "") in self._repeats:
+        batch = self._batches.get(message.tags.get("batch", ""))
+        if not msgid or (batch is not None and batch.is_asked):
             return False
         known = msgid in self._seen
         self._seen[msgid] = None
@@ -567,12 +585,11 @@ class Chat:
         here = self._is_here(params[:1])
         if command == "PRIVMSG" and mine:
             self._forget(message.params)
-        elif command in _UNDELIVERED and len(params) > 1:
-            self._forget(params[1:2])
         elif command == "JOIN" and params and who:
             if mine and (here or not self.room):
                 self.room, self.topic, self._is_placed = params[0], "", True
-                return list(self._unconfirmed) if self._echoes else self._take_unconfirmed()
+                self._resent = list(self._unconfirmed)
+                return self._resent if self._echoes else self._take_unconfirmed()
             if here:
                 self._members[key] = who
         elif command == "PART" and here:
@@ -592,7 +609,7 @@ class Chat:
             for token in params[1:]:
                 name, _, value = token.partition("=")
                 if name == "NETWORK" and value:
-                    self.server = value.replace("\\x20", " ").replace("\\x3D", "=")
+                    self.server = protocol.unescape_token(value)
         elif command == "353" and self._is_here(params[-2:-1]):
             names = [name.lstrip("~&@%+") for name in message.text.split()]
             self._names += [name for name in names if name]
@@ -605,14 +622,25 @@ class Chat:
         taken, self._unconfirmed = self._unconfirmed, []
         return taken
 
-    def _forget(self, params: Tuple[str, ...]) -> None:
+    def _answer_refusal(self, message: Message, when: float) -> List[Line]:
+        """What could not be delivered is given back to its writer."""
+        if message.command not in _UNDELIVERED or len(message.params) < 2:
+            return []
+        refused = self._forget(message.params[1:2])
+        if refused is None or refused not in self._resent:
+            return []  # its writer has just typed it, and sees why
+        line = self._own(refused, when)[0]
+        return [line._replace(kind=WAITING, text=line.text + "  (not delivered)")]
+
+    def _forget(self, params: Tuple[str, ...]) -> Optional[Message]:
         """What was said with these parameters has been delivered, or refused."""
         for message in self._unconfirmed:
             said = message.params[: len(params)]
             same_target = protocol.casefold(said[0]) == protocol.casefold(params[0])
             if same_target and said[1:] == params[1:]:
                 self._unconfirmed.remove(message)
-                return
+                return message
+        return None
 
     def _answer_names(self, message: Message, when: float) -> List[Line]:
         if message.command != "366" or not self._is_here(message.params[1:2]):
@@ -877,6 +905,12 @@ class Transcript:
             self.text.tag_configure(kind, foreground=color[kind])
         self.text.tag_configure("name", font=look.font["name"])
         self.text.tag_raise("sel")
+        self._at_end = True  # before the last change: new lines and new sizes keep it so
+        self.text.bind("<Configure>", self._on_resize)
+
+    def show_end(self) -> None:
+        """Scroll to the last line."""
+        self.text.see("end")
 
     def append(self, lines: Iterable[Line]) -> None:
         """Add lines at the end, and stay there if the end was in view."""
@@ -888,7 +922,7 @@ class Transcript:
             pieces += [" " + tk_text(line.text), ("line", line.kind)]
         if not pieces:
             return
-        at_end = self.text.yview()[1] > 0.999
+        at_end = self._at_end
         self.text.configure(state="normal")
         self.text.insert("end", *pieces)
         count = int(self.text.index("end-1c").partition(".")[0])
@@ -896,7 +930,7 @@ class Transcript:
             self.text.delete("1.0", "%d.0" % (count - MAX_LINES + MAX_LINES // 10))
         self.text.configure(state="disabled")
         if at_end:
-            self.text.see("end")
+            self.show_end()
 
     def clear(self) -> None:
         """Remove all lines."""
@@ -904,8 +938,13 @@ class Transcript:
         self.text.delete("1.0", "end")
         self.text.configure(state="disabled")
 
+    def _on_resize(self, event: "tk.Event[Any]") -> None:
+        if self._at_end:
+            self.show_end()
+
     def _on_scroll(self, first: float, last: float) -> None:
         self._scrollbar.set(first, last)
+        self._at_end = float(last) > 0.999
         if float(first) <= 0 and float(last) >= 1:
             self._scrollbar.grid_remove()
         else:
@@ -1255,12 +1294,15 @@ class Window:
         self._polling = ""  # the id of the next look at the queue
         look = Look(root, theme)
         root.configure(bg=look.color["bg"])
-        root.minsize(look.dp(480), look.dp(360))
         self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
         self.chat_view = ChatView(root, look, self._on_submit, self._reconnect)
         self._sizes = {
             self.connect_view: (look.dp(460), look.dp(600)),
             self.chat_view: (look.dp(1160), look.dp(720)),
+        }
+        self._minimum = {
+            self.connect_view: (look.dp(460), look.dp(520)),  # all fields and the button
+            self.chat_view: (look.dp(480), look.dp(360)),
         }
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -1308,10 +1350,12 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        width, height = self._sizes[view]
-        width = min(width, self.root.winfo_screenwidth())
-        height = min(height, self.root.winfo_screenheight())
-        self.root.geometry("%dx%d" % (width, height))
+        width, height = self._sizes.pop(view, (0, 0))
+        if width:  # afterwards its size is the user's
+            width = min(width, self.root.winfo_screenwidth())
+            height = min(height, self.root.winfo_screenheight())
+            self.root.geometry("%dx%d" % (width, height))
+        self.root.minsize(*self._minimum[view])
         self.root.update_idletasks()
         self.root.deiconify()
         if isinstance(view, ChatView):
@@ -1424,10 +1468,12 @@ class Window:
             outcome = self.chat.submit(text, time.time())
         except protocol.InputError as error:
             self.chat_view.transcript.append([protocol.server_line(str(error), time.time())])
+            self.chat_view.transcript.show_end()
             return False
         if self._connection is not None:
             self._connection.send(outcome.send)
         self.chat_view.transcript.append(outcome.show)
+        self.chat_view.transcript.show_end()
         if outcome.done:
             self.root.after_idle(self.close)
         return True

@@ -466,10 +466,29 @@ def parse_point(text: str) -> Tuple[int, int]:
     return ms * 1000, ms * 1000 + 999
 
 
+# What stands for what no ISUPPORT value may hold; the backslash first.
+_TOKEN_ESCAPES = (("\\", "\\x5C"), (" ", "\\x20"), ("=", "\\x3D"))
+
+
+def escape_token(value: str) -> str:
+    """`value` as a token of ISUPPORT (005) holds it."""
+    for char, escaped in _TOKEN_ESCAPES:
+        value = value.replace(char, escaped)
+    return value
+
+
+def unescape_token(value: str) -> str:
+    """The inverse of `escape_token`."""
+    for char, escaped in reversed(_TOKEN_ESCAPES):
+        value = value.replace(escaped, char)
+    return value
+
+
 # What people see
 
 JOINED = "{} joined the chat"
 LEFT = "{} left the chat"
+PARTED = "{} left {}"  # a room, but not the chat
 RENAMED = "{} is now called {}"
 ONLINE = "Online users ({}): {}"
 NO_SUCH_USER = "No such user: {}"
@@ -546,8 +565,10 @@ def _describe_event(message: Message) -> str:
     command, who = message.command, message.nickname
     if command == "JOIN":
         return JOINED.format(who)
-    if command in ("PART", "QUIT"):
+    if command == "QUIT":
         return LEFT.format(who)
+    if command == "PART" and message.params:
+        return PARTED.format(who, message.params[0])
     if command == "NICK" and message.params:
         return RENAMED.format(who, message.params[0])
     if command == "TOPIC" and len(message.params) > 1:
@@ -625,7 +646,7 @@ def help_lines() -> Iterator[str]:
     """The answer to /help, made from the table."""
     named = [(("/%s %s" % (name, verb.args)).strip(), verb.help) for name, verb in VERBS.items()]
     for usage, text in [*_UNNAMED, *named]:
-        yield "%-22s%s" % (usage, text)
+        yield "%s — %s" % (usage, text)
 
 
 def parse_input(text: str) -> Input:

@@ -3,17 +3,20 @@
 
     python3 server.py
 
-Three kinds of thread share the work:
+Four kinds of thread share the work:
 
     main            accepts connections, and ends everything in order
     client H:P      one for each connection: reads, frames, parses, checks, and decides
                     who is to be told
     delivery        the only one that writes to sockets, and the only one that closes them
+    history         writes to disk what the delivery is about to send
 
 What holds at all times:
 
 - One order. Whatever happens is appended to the delivery's queue while the directory's
   lock is held, so the order in which people are told is the order in which it happened.
+- Log, then deliver. What anybody has seen is on disk, and an echo means stored. A disk that
+  is full, broken or slow stops nobody: the chat goes on, and says that nothing is kept.
 - Nobody waits for a slow reader. The delivery never blocks on a socket; what a client
   does not take waits in its outbox, and past `--max-sendq` that client is ended.
 - A name has one owner. The thread that reads a connection is the only one that removes
@@ -115,6 +118,16 @@ class Options(NamedTuple):
     max_sendq: int = 1024 * 1024  # bytes
     data: str = ""  # the folder of the history; "" keeps none
     history_days: float = 0.0  # days that it is kept; 0 is for ever
+
+
+class FolderTakenError(Exception):
+    """The user's: another server keeps its history in the folder."""
+
+    def __str__(self) -> str:
+        return (
+            "another server keeps its history in %s. Give this one a folder of its own:"
+            " --data FOLDER" % self.args[0]
+        )
 
 
 class Ended(Exception):
@@ -387,8 +400,8 @@ class Directory:
             self._post(Event(message, room.audience, client, (room.key,)))
             self._leave(client, room)
 
-    def remove(self, client: Client, reason: str) -> bool:
-        """Forget `client`: its name is free. Whether it had registered. Idempotent."""
+    def remove(self, client: Client, reason: str) -> None:
+        """Forget `client`: its name is free. Idempotent."""
         with self._lock:
             if client.registered and not self._closing:
                 message = Message("QUIT", (reason,), client.source)
@@ -399,8 +412,7 @@ class Directory:
                 self._leave(client, room)
             if client.nickname:
                 self._clients.pop(protocol.casefold(client.nickname), None)
-            was_registered, client.registered = client.registered, False
-            return was_registered
+            client.registered = False
 
     def tell(self, client: Client, message: Message) -> None:
         """Pass on what `client` says to a room or a person: `message.params[0]`.
@@ -434,9 +446,9 @@ class Directory:
         """Raises ReplyError 403 or 442."""
         with self._lock:
             room = self._room(client, name)
-            room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
-            message = Message("TOPIC", (room.name, topic), client.source)
+            message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
             self._post(Event(message, room.audience, client, (room.key,)))
+            room.topic, room.topic_by, room.topic_at = message.text, client.nickname, time.time()
 
     def history_key(self, client: Client, target: str) -> Tuple[str, int]:
         """The key of what `client` may read again, and the number after which it may.
@@ -738,7 +750,7 @@ class History:
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     """Keep other servers from a data folder: by a lock, which ends with the process.
 
-    Raises OSError where another has it; None where the folder cannot be written at all,
+    Raises FolderTakenError where another has it; None where the folder cannot be written at all,
     which is no reason not to chat.
     """
     try:
@@ -748,7 +760,7 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
         claim.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise OSError(errno.EBUSY, "another server keeps its history in %s" % folder) from None
+            raise FolderTakenError(folder) from None
         return None
     except OSError:
         return None
@@ -1314,7 +1326,9 @@ class Session:
             for line in protocol.help_lines():
                 self.say(line)
         elif typed.verb == "list":
-            self.say(protocol.online([client.nickname for client in self.directory.everyone()]))
+            room = self.directory.room(self.options.lobby)
+            found = list(room.members) if room is not None else self.directory.everyone()
+            self.say(protocol.online([client.nickname for client in found]))
         else:
             for message in protocol.compose(typed, self.options.lobby, self.client.source):
                 self._run(message)
@@ -1480,9 +1494,9 @@ def _try_to_register(session: Session) -> None:
 
 
 def _isupport(session: Session) -> List[str]:
-    network = session.options.network.replace("\\", "\\x5C").replace(" ", "\\x20")
     tokens = [
-        "NETWORK=" + network.replace("=", "\\x3D"), "CASEMAPPING=ascii", "CHANTYPES=#",
+        "NETWORK=" + protocol.escape_token(session.options.network),
+        "CASEMAPPING=ascii", "CHANTYPES=#",  # of our folding, the part that clients can do
         "CHANMODES=,,,n", "PREFIX=", "NICKLEN=%d" % protocol.MAX_NAME,
         "CHANNELLEN=%d" % protocol.MAX_NAME, "TOPICLEN=%d" % protocol.MAX_TOPIC,
         "CHANLIMIT=#:%d" % MAX_ROOMS, "MAXTARGETS=%d" % MAX_TARGETS, "UTF8ONLY",
@@ -1604,10 +1618,10 @@ def on_chathistory(session: Session, message: Message) -> None:
         found = [protocol.parse_point(text) for text in params[wanted - 1 - points : wanted - 1]]
     except ValueError:
         raise fail("INVALID_PARAMS", "Not a msgid or a timestamp") from None
+    session.server.delivery.sync()  # what this client has just said is part of it
     if verb == "TARGETS":
         session.replay_targets(min(found)[1], max(found)[0], limit)
         return
-    session.server.delivery.sync()  # what this client has just said is part of it
     key, since = session.directory.history_key(session.client, params[0])
     before, after = found[0]
     if verb == "LATEST":
@@ -1810,7 +1824,11 @@ class Server:
         self.port: int = self._listener.getsockname()[1]
         self.history: Optional[History] = None
         if options.data:
-            self.history = History(options.data, options.history_days, self._on_history)
+            try:
+                self.history = History(options.data, options.history_days, self._on_history)
+            except FolderTakenError:
+                self._listener.close()
+                raise
         self.delivery = Delivery(options.max_sendq, self.history)
         self.directory = Directory(self.delivery.post)
         self._threads_lock = threading.Lock()  # guards the two below
@@ -2205,6 +2223,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     _raise_descriptor_limit()
     try:
         server = Server(options)
+    except FolderTakenError as error:
+        print("server.py: %s" % error, file=sys.stderr)
+        return 2
     except (OSError, UnicodeError) as error:  # no host's name can be as long as some are
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", 0) == errno.EADDRINUSE:

@@ -221,7 +221,7 @@ def test_a_long_text_goes_out_whole_in_lines_that_fit(alice):
         (":alice!a@h PRIVMSG bob :psst", PRIVATE, "[you -> bob]: psst"),
         (":hub NOTICE alice :Mind the gap", FROM_SERVER, "[SERVER]: Mind the gap"),
         (":bob!b@h JOIN #lobby", FROM_SERVER, "[SERVER]: bob joined the chat"),
-        (":bob!b@h PART #lobby :bye", FROM_SERVER, "[SERVER]: bob left the chat"),
+        (":bob!b@h PART #lobby :bye", FROM_SERVER, "[SERVER]: bob left #lobby"),
         (":bob!b@h QUIT :bye", FROM_SERVER, "[SERVER]: bob left the chat"),
         (":bob!b@h NICK rob", FROM_SERVER, "[SERVER]: bob is now called rob"),
         (":hub 401 alice dave :No such nick", FROM_SERVER, "[SERVER]: No such user: dave"),

@@ -66,7 +66,7 @@ def test_a_person_who_says_nothing_is_asked_for_a_name(room, monkeypatch):
     carol.send("carol")
     carol.expect("[SERVER]: Welcome to Hubbub, carol. 2 people are here. Type /help for commands.")
     carol.send("/help")
-    carol.expect("/quit [REASON]        leave the chat")
+    carol.expect("/quit [REASON] — leave the chat")
 
 
 @pytest.mark.parametrize("name", [":)", "a b", "\u200b", "x" * 300, "é" * 300, "\x1b", "#lobby"])

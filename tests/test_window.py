@@ -662,3 +662,57 @@ def test_the_program_asks_and_can_be_used_without_a_mouse(start, room):
     program.process.send_signal(signal.SIGTERM)
     assert end_of(program.process) == (0, "")
     bob.expect(" QUIT Quit")
+
+
+# The end of the conversation stays in view
+
+
+def fill(hub, alice, desk):
+    """So many lines that they do not fit; the last is in view."""
+    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(200)))
+    alice.sees("[bob]: line 199")
+    desk.update()
+    assert alice.text.yview()[1] == 1.0
+
+
+def end_of_view(desk, alice):
+    for _ in range(20):
+        desk.update()
+    return alice.text.yview()[1]
+
+
+def test_the_end_stays_in_view_when_the_window_changes(alice, desk, hub):
+    """Larger or smaller, the last line is what one sees."""
+    fill(hub, alice, desk)
+    for size in ("700x400", "480x360", "1000x700"):
+        alice.root.geometry(size)
+        assert end_of_view(desk, alice) == 1.0
+
+
+def test_the_end_stays_in_view_when_the_chat_box_grows(alice, desk, hub):
+    """A paste of several lines hides nothing that is said."""
+    fill(hub, alice, desk)
+    alice.paste("a\nb\nc\nd\ne")
+    assert end_of_view(desk, alice) == 1.0
+    told(hub, alice, "news")
+    assert end_of_view(desk, alice) == 1.0
+
+
+def test_the_end_stays_in_view_under_the_banner(alice, desk, hub):
+    """One sees that the connection was lost."""
+    fill(hub, alice, desk)
+    hub.finish()
+    desk.pump(lambda: alice.banner)
+    assert end_of_view(desk, alice) == 1.0
+
+
+def test_who_scrolled_up_stays_there_until_they_speak(alice, desk, hub):
+    """News moves nothing; one's own words are shown."""
+    fill(hub, alice, desk)
+    alice.text.yview_moveto(0.2)
+    desk.update()
+    told(hub, alice, "news")
+    assert end_of_view(desk, alice) < 0.5
+    alice.paste("/help")
+    alice.press("Return", alice.box)
+    assert end_of_view(desk, alice) == 1.0
