@@ -67,6 +67,8 @@ PING_AFTER = 60.0  # seconds of silence after which the server is asked whether 
 QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
 MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
 RECEIVE_SIZE = 65536  # bytes read at once
+MAX_OUTGOING = 1024 * 1024  # bytes that wait for a server that goes on asking
+MAX_NAMES = 100000  # people in a room, and names in the answers about it
 MAX_SEEN = 2000  # msgids that are remembered
 MAX_BATCHES = 100  # pieces of the history that are being told at once
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
@@ -359,7 +361,9 @@ class Connection:
         except protocol.ProtocolError:
             return  # whatever it was, it is nothing that could be shown
         if message.command == "PING":
-            self.send([Message("PONG", message.params)])
+            if len(self._outgoing) > MAX_OUTGOING:
+                raise RefusedError(LOST, "The server does not read what it asks for.")
+            self.send([protocol.fit(Message("PONG", (message.text,)))])
             return
         message = _cleaned(message)
         if self._handshake.done:
@@ -586,11 +590,11 @@ class Chat:
         if command == "PRIVMSG" and mine:
             self._forget(message.params)
         elif command == "JOIN" and params and who:
-            if mine and (here or not self.room):
+            if mine and (here or not self.room) and " " not in params[0] and len(params[0]) < 100:
                 self.room, self.topic, self._is_placed = params[0], "", True
                 self._resent = list(self._unconfirmed)
                 return self._resent if self._echoes else self._take_unconfirmed()
-            if here:
+            if here and len(self._members) < MAX_NAMES:
                 self._members[key] = who
         elif command == "PART" and here:
             self._members.pop(key, None)
@@ -612,7 +616,7 @@ class Chat:
                     self.server = protocol.unescape_token(value)
         elif command == "353" and self._is_here(params[-2:-1]):
             names = [name.lstrip("~&@%+") for name in message.text.split()]
-            self._names += [name for name in names if name]
+            self._names += [name for name in names if name][: MAX_NAMES - len(self._names)]
         return []
 
     def _is_here(self, room: Tuple[str, ...]) -> bool:
@@ -648,7 +652,8 @@ class Chat:
         names, self._names = self._names, []
         self._members = {protocol.casefold(name): name for name in names}
         asked, self._asked_names = self._asked_names, False
-        return [protocol.server_line(protocol.online(names), when)] if asked else []
+        texts = protocol.online(names) if asked else []
+        return [protocol.server_line(text, when) for text in texts]
 
 
 # The terminal
@@ -710,7 +715,10 @@ class Terminal:
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         reading = done = False
         while True:
-            event = self._events.get()
+            try:
+                event = self._events.get(timeout=2 * QUIT_TIME if done else None)
+            except queue.Empty:  # a server that does not answer to QUIT either
+                return Disconnected(CLOSED, "")
             now = time.time()
             if isinstance(event, Typed):
                 if event.text is None:

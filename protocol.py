@@ -25,7 +25,7 @@ import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -305,9 +305,11 @@ def typed(line: bytes) -> str:
 
 # Names
 
-# Look like nothing at all, though Unicode counts them as letters or marks.
+# Look like nothing at all, though Unicode counts them as letters, marks or symbols: among
+# them the halves of Hangul syllables, which NFC joins where they belong together.
 _INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u1100-\u11ff\u17b4\u17b5\u180b-\u180f\u2800\u3164\ua960-\ua97f\ud7b0-\ud7ff"
+    "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _NICKNAME_EXTRA = "_-[]{}\\`^|"  # RFC 2812's "special", and the dash
 _RESERVED = frozenset(["server", "system", "you"])  # they stand in our own brackets
@@ -316,7 +318,9 @@ _SERVER_LOOKALIKES = str.maketrans(
     "\u13da\u13ac\u13d2\u13d9\ua4e2\ua4f0\ua4e3\ua4e6\ua731\u1d07\u0280\u1d20", "serv" * 3
 )
 # Not alphabets: they are written together, and beside Latin, and forge nothing.
-_NEUTRAL_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "MODIFIER")
+_NEUTRAL_SCRIPTS = (
+    "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "MODIFIER", "COMBINING",
+)  # fmt: skip
 
 
 def casefold(name: str) -> str:
@@ -348,7 +352,8 @@ def nickname_fault(name: str) -> str:
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in "_[]{}\\`^|"):
         return "A username begins with a letter."
-    if casefold(name).translate(_SERVER_LOOKALIKES) in _RESERVED:
+    bare = unicodedata.normalize("NFKD", casefold(name)).translate(_SERVER_LOOKALIKES)
+    if "".join(c for c in bare if c.isalnum()) in _RESERVED:
         return "%s is a reserved name. Choose another." % name
     return _spelling_fault(name)
 
@@ -370,14 +375,14 @@ def _is_letter(char: str) -> bool:
 
 
 def _spelling_fault(name: str) -> str:
-    if _INVISIBLE.search(name):
+    if _INVISIBLE.search(normalize(name)) or " " in casefold(name):
         return "A name has no invisible characters."
     if clean(name, MAX_NAME) != normalize(name):
         return "A name has at most %d accents on one letter." % MAX_MARKS
     scripts = {
         unicodedata.name(c, "").partition(" ")[0]
         for c in unicodedata.normalize("NFKC", name)
-        if c.isalpha()
+        if c.isalpha() or unicodedata.category(c)[0] == "M"
     }
     if len([script for script in scripts if not script.startswith(_NEUTRAL_SCRIPTS)]) > 1:
         return "A name keeps to one alphabet: letters that look alike would pass for another's."
@@ -523,9 +528,23 @@ def server_line(text: str, when: float) -> Line:
     return Line(FROM_SERVER, when, "[%s]:" % SERVER, clean(text))
 
 
-def online(names: List[str]) -> str:
-    """The answer to /list."""
-    return ONLINE.format(len(names), ", ".join(sorted(names, key=casefold)))
+def online(names: List[str]) -> List[str]:
+    """The answer to /list: as many texts as it takes, each short enough for a line."""
+    ordered = sorted(names, key=casefold)
+    first, *more = pack(ordered, ", ", 350) or [""]
+    return [ONLINE.format(len(names), first), *more]
+
+
+def pack(words: Iterable[str], separator: str, size: int) -> List[str]:
+    """The words in texts of at most `size` bytes, none of them cut."""
+    texts: List[str] = []
+    for word in words:
+        longer = texts[-1] + separator + word if texts else ""
+        if longer and len(longer.encode("utf-8")) <= size:
+            texts[-1] = longer
+        else:
+            texts.append(word)
+    return texts
 
 
 def describe(message: Message, me: str, when: float) -> Optional[Line]:

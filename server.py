@@ -84,6 +84,7 @@ RECALLED = 20  # earlier texts that one is told on joining a room
 MAX_HISTORY = 500  # earlier texts that one may ask for at once
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
+LINES_A_TOKEN = 20  # lines of an answer that count as one line said
 MAX_TARGETS = 4  # recipients that one PRIVMSG may name
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
@@ -166,7 +167,7 @@ class Client:
     """
 
     __slots__ = (
-        "address", "blocked", "caps", "closed", "end", "finishing", "host", "label", "named_at",
+        "address", "blocked", "caps", "closed", "end", "finishing", "host", "label", "named",
         "nickname", "outbox", "queued", "reader", "realname", "registered", "rooms",
         "signed_on", "spoke", "username", "writer",
     )  # fmt: skip
@@ -188,7 +189,7 @@ class Client:
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = ""
-        self.named_at = 0.0  # seconds since 1970: since when it has that name
+        self.named: Optional[Event] = None  # has the number since which it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
         # Touched by the delivery alone:
@@ -204,6 +205,11 @@ class Client:
     def source(self) -> str:
         """`nickname!user@host`, as it stands before what this client says."""
         return "%s!%s@%s" % (self.nickname, self.username, self.host)
+
+    @property
+    def named_since(self) -> int:
+        """The number of the event with which it got its name: what came before is not its own."""
+        return (self.named and self.named.number) or END
 
     @property
     def name(self) -> str:
@@ -292,6 +298,13 @@ class Event:
         message = self.message
         if isinstance(message, bytes):
             return message
+        try:
+            return self._render(message, caps, own)
+        except Exception:  # this one is lost then, but none beside it
+            log.exception("our mistake: %.200r", message)
+            return b""
+
+    def _render(self, message: Message, caps: int, own: bool) -> bytes:
         if caps & PLAIN_TEXT:
             when = self.number / 1e6
             line = protocol.describe(message, message.nickname if own else "", when)
@@ -359,7 +372,8 @@ class Directory:
             if client.nickname:
                 del self._clients[protocol.casefold(client.nickname)]
             if protocol.casefold(client.nickname) != key:
-                client.named_at = time.time()
+                client.named = Event(b"", ())
+                self._post(client.named)
             self._clients[key] = client
             client.nickname = nickname
 
@@ -388,9 +402,15 @@ class Directory:
             message = Message("JOIN", (room.name,), client.source)
             event = Event(message, room.audience, client, (room.key,))
             self._post(event)
-            for message in itertools.chain(topic_replies(room), names_replies(room)):
-                self._post(Event(_addressed(message, client, server_name), (client,), client))
+            self._post(answer(client, topic_replies(room) + names_replies(room), server_name))
             return event
+
+    def names(self, client: Client, name: str, server_name: str) -> int:
+        """Tell `client` who is in a room, in order with who comes and goes; how many lines."""
+        with self._lock:
+            replies = names_replies(self._rooms.get(protocol.casefold(name)) or Room(name))
+            self._post(answer(client, replies, server_name))
+            return len(replies)
 
     def part(self, client: Client, name: str, reason: str) -> None:
         """Take `client` out of a room. Raises ReplyError 403 or 442."""
@@ -463,7 +483,7 @@ class Directory:
             if not protocol.is_nickname(target):
                 fault = "You are not in %s, or it is not there" % target
                 raise ReplyError("FAIL", "CHATHISTORY", "INVALID_TARGET", target, fault)
-            return private_key(target, client.nickname), int(client.named_at * 1e6)
+            return private_key(target, client.nickname), client.named_since
 
     def find(self, nickname: str) -> Optional[Client]:
         """The registered client of that name."""
@@ -626,6 +646,11 @@ class History:
         )
         found = self._select(query % order, (key, after, before, limit))
         return found[::-1] if latest else found
+
+    def last_number(self) -> int:
+        """The highest number that it holds; 0 where there is none."""
+        found = self._select("SELECT MAX(number) FROM messages", ())
+        return int(found[0][0] or 0) if found else 0
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -856,6 +881,9 @@ class Delivery(threading.Thread):
     # For its own:
 
     def run(self) -> None:
+        if self._history is not None:
+            self._history.finish()  # opening it
+            self._last_number = self._history.last_number()
         while self._pending or not self._stopping:
             try:
                 batch = self._take()
@@ -914,7 +942,10 @@ class Delivery(threading.Thread):
                 self._put(events)
             for work in works:
                 if isinstance(work, Ending):
-                    self._end(work)
+                    try:
+                        self._end(work)
+                    except Exception:
+                        log.exception("%s: our mistake", work.client.name)
                 elif isinstance(work, threading.Event):
                     work.set()
 
@@ -1017,27 +1048,19 @@ def _audience_id(work: Work) -> int:
 # Replies that several commands give
 
 
-def names_replies(room: Room) -> Iterator[Message]:
+def names_replies(room: Room) -> List[Message]:
     """353 with as many names as surely fit a line, and 366."""
-    line: List[str] = []
-    size = 0  # bytes
-    for client in room.members:
-        length = len(client.nickname.encode("utf-8")) + 1
-        if size + length > NAMES_SIZE:
-            yield Message("353", ("=", room.name, " ".join(line)))
-            line, size = [], 0
-        line.append(client.nickname)
-        size += length
-    if line:
-        yield Message("353", ("=", room.name, " ".join(line)))
-    yield Message("366", (room.name, "End of /NAMES list"))
+    texts = protocol.pack((client.nickname for client in room.members), " ", NAMES_SIZE)
+    replies = [Message("353", ("=", room.name, text)) for text in texts]
+    return [*replies, Message("366", (room.name, "End of /NAMES list"))]
 
 
-def topic_replies(room: Room) -> Iterator[Message]:
+def topic_replies(room: Room) -> List[Message]:
     """332 and 333, or nothing where no topic is set."""
-    if room.topic:
-        yield Message("332", (room.name, room.topic))
-        yield Message("333", (room.name, room.topic_by, str(int(room.topic_at))))
+    if not room.topic:
+        return []
+    topic = Message("332", (room.name, room.topic))
+    return [topic, Message("333", (room.name, room.topic_by, str(int(room.topic_at))))]
 
 
 def _addressed(message: Message, client: Client, server_name: str) -> Message:
@@ -1051,6 +1074,21 @@ def _addressed(message: Message, client: Client, server_name: str) -> Message:
     return Message(message.command, params, server_name)
 
 
+def answer(client: Client, replies: Iterable[Message], server_name: str) -> Event:
+    """Many numerics as one piece of work: a long answer is no crowd in the delivery's queue."""
+    now = time.time()
+    lines: List[bytes] = []
+    for reply in replies:
+        message, line = protocol.fit_line(_addressed(reply, client, server_name))
+        if not client.caps & PLAIN_TEXT:
+            lines.append(protocol.serialize_tags(client.label) + line)
+            continue
+        told = protocol.describe(message, client.nickname, now)
+        if told:
+            lines.append((str(told) + "\r\n").encode("utf-8"))
+    return Event(b"".join(lines), (client,))
+
+
 # One connection
 
 
@@ -1060,6 +1098,10 @@ class Bucket:
     def __init__(self, rate: float) -> None:
         self._interval = 1 / rate if rate else 0.0
         self._paid_until = 0.0
+
+    def charge(self, tokens: float) -> None:
+        """Take tokens that need not be there: the next line waits for them."""
+        self._paid_until += tokens * self._interval
 
     def take(self, now: float) -> float:
         """Take a token; the seconds to wait until there is one, where there is none."""
@@ -1153,15 +1195,16 @@ class Session:
             raise Ended("Refused %s" % dialect)
         if dialect == IRC:
             framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
-            answer = self._on_irc_line
+            handle = self._on_irc_line
             self.client.caps = 0
         else:
             framer = protocol.Framer(protocol.MAX_TYPED)
-            answer = self._on_typed_line
+            handle = self._on_typed_line
         for chunk in itertools.chain([opening], chunks):
             for line in framer.feed(chunk):
-                self._throttle()
-                answer(line)
+                if line != b"":
+                    self._throttle()
+                    handle(line)
             self._delivery.wait()
 
     def _chunks(self) -> Iterator[bytes]:
@@ -1196,10 +1239,8 @@ class Session:
             elif client.registered:
                 timeout = FOREVER  # the system's keepalive watches over it
             else:
-                timeout = self._deadline - time.monotonic()
-                if timeout <= 0:
-                    told = "No username came in time. Connect again when you are ready."
-                    raise Ended("Registration timeout", told)
+                self._mind_deadline()
+                timeout = max(0.01, self._deadline - time.monotonic())
 
     def _is_pinged(self) -> bool:
         client = self.client
@@ -1207,14 +1248,25 @@ class Session:
         return bool(may_answer and self.options.ping_interval)
 
     def _throttle(self) -> None:
+        """Wait for a token, and for the delivery; notice meanwhile if the connection ends."""
+        client = self.client
         wait = self._bucket.take(time.monotonic())
-        if wait > 0:
-            self._delivery.wake()
-            while wait > 0 and not self.client.end:
-                time.sleep(min(wait, 0.5))
-                wait -= 0.5
-        if self.client.end:
-            raise Ended(self.client.end)
+        if wait > 0 or self._delivery.waiting > MAX_PENDING:
+            self._delivery.wait()
+        while wait > 0 and not client.end:
+            time.sleep(min(wait, 0.5))
+            wait -= 0.5
+            self._mind_deadline()
+            with contextlib.suppress(BlockingIOError):
+                if not client.writer.recv(1, socket.MSG_PEEK):
+                    raise Ended("Connection closed")
+        if client.end:
+            raise Ended(client.end)
+
+    def _mind_deadline(self) -> None:
+        if not self.client.registered and time.monotonic() > self._deadline:
+            told = "No username came in time. Connect again when you are ready."
+            raise Ended("Registration timeout", told)
 
     # Answers
 
@@ -1243,6 +1295,7 @@ class Session:
     def replay(self, target: str, rows: List[Row]) -> None:
         """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
         client, name = self.client, self.options.server_name
+        self.charge(len(rows))
         said = [(number, protocol.parse(line)) for number, _, _, line in rows]
         if client.caps & SERVER_TIME:
             batch = "h%d" % next(self._batches)
@@ -1273,9 +1326,7 @@ class Session:
         client, history, name = self.client, self.server.history, self.options.server_name
         if history is None:
             return
-        found = history.conversations(
-            client.nickname, max(after, int(client.named_at * 1e6)), before
-        )
+        found = history.conversations(client.nickname, max(after, client.named_since), before)
         for room in self.directory.rooms(client):
             last = history.read(room.key, after, before, 1, latest=True)
             found += [(room.name, number) for number, _, _, _ in last]
@@ -1287,6 +1338,15 @@ class Session:
             message = Message("CHATHISTORY", params, name)
             self._delivery.post(Event(message, (client,), client, tags={"batch": batch}))
         self.tell(Message("BATCH", ("-" + batch,), name))
+
+    def answer(self, replies: List[Message]) -> None:
+        """Tell a long answer, which costs more of the rate limit than a short one."""
+        self._delivery.post(answer(self.client, replies, self.options.server_name))
+        self.charge(len(replies))
+
+    def charge(self, lines: int) -> None:
+        """Have an answer of so many lines count: it takes others' time too."""
+        self._bucket.charge(lines / LINES_A_TOKEN)
 
     # Plain text
 
@@ -1328,7 +1388,8 @@ class Session:
         elif typed.verb == "list":
             room = self.directory.room(self.options.lobby)
             found = list(room.members) if room is not None else self.directory.everyone()
-            self.say(protocol.online([client.nickname for client in found]))
+            for text in protocol.online([client.nickname for client in found]):
+                self.say(text)
         else:
             for message in protocol.compose(typed, self.options.lobby, self.client.source):
                 self._run(message)
@@ -1658,19 +1719,19 @@ def on_topic(session: Session, message: Message) -> None:
 
 def on_names(session: Session, message: Message) -> None:
     """RFC 2812, 3.2.5"""
-    for name in message.params[0].split(",") if message.params else ["*"]:
-        room = session.directory.room(name)
-        for reply in names_replies(room or Room(name)):
-            session.reply(reply.command, *reply.params)
+    names = message.params[0].split(",") if message.params else ["*"]
+    for name in names[:MAX_TARGETS]:
+        lines = session.directory.names(session.client, name, session.options.server_name)
+        session.charge(lines)
 
 
 def on_list(session: Session, message: Message) -> None:
     """RFC 2812, 3.2.6"""
     wanted = [protocol.casefold(name) for name in message.text.split(",") if name[:1] == "#"]
-    for room in session.directory.rooms():
-        if not wanted or protocol.casefold(room.name) in wanted:
-            session.reply("322", room.name, str(len(room.members)), room.topic)
-    session.reply("323", "End of /LIST")
+    rooms = [room for room in session.directory.rooms() if not wanted or room.key in wanted]
+    form = [(room.name, str(len(room.members)), room.topic) for room in rooms]
+    replies = [Message("322", params) for params in form]
+    session.answer([*replies, Message("323", ("End of /LIST",))])
 
 
 def on_mode(session: Session, message: Message) -> None:
@@ -1709,13 +1770,13 @@ def on_who(session: Session, message: Message) -> None:
         found = session.directory.everyone()
     else:
         found = [client for client in [session.directory.find(mask)] if client]
-    server_name = session.options.server_name
-    for client in found:
-        session.reply(
-            "352", room.name if room else "*", client.username, client.host, server_name,
-            client.nickname, "H", "0 " + client.realname,
-        )  # fmt: skip
-    session.reply("315", mask, "End of WHO list")
+    place, server_name = room.name if room else "*", session.options.server_name
+    replies = [
+        Message("352", (place, client.username, client.host, server_name, client.nickname, "H",
+                        "0 " + client.realname))
+        for client in found
+    ]  # fmt: skip
+    session.answer([*replies, Message("315", (mask, "End of WHO list"))])
 
 
 def on_whois(session: Session, message: Message) -> None:
@@ -1728,8 +1789,8 @@ def on_whois(session: Session, message: Message) -> None:
         rooms = session.directory.rooms(client)
         name, now = client.nickname, time.time()
         session.reply("311", name, client.username, client.host, "*", client.realname)
-        if rooms:
-            session.reply("319", name, " ".join(room.name for room in rooms))
+        for text in protocol.pack((room.name for room in rooms), " ", NAMES_SIZE):
+            session.reply("319", name, text)
         session.reply("312", name, session.options.server_name, session.options.network)
         times = str(int(now - client.spoke)), str(int(client.signed_on))
         session.reply("317", name, *times, "seconds idle, signon time")

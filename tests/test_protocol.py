@@ -632,7 +632,7 @@ def line(text, source="", target="#lobby", command="PRIVMSG"):
         (line("tea", ALICE, "#lobby", "TOPIC"), FROM_SERVER, "[SERVER]: alice set the topic: tea"),
         (line("", ALICE, "#lobby", "TOPIC"), FROM_SERVER, "[SERVER]: alice cleared the topic"),
         (
-            line(protocol.online(["carol", "alice", "bob"]), "srv", "bob", "NOTICE"),
+            line(protocol.online(["carol", "alice", "bob"])[0], "srv", "bob", "NOTICE"),
             FROM_SERVER,
             "[SERVER]: Online users (3): alice, bob, carol",
         ),
