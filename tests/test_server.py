@@ -684,9 +684,9 @@ def test_an_echo_comes_to_those_who_asked_for_it(room):
     alice, bob = room.irc("alice", caps="echo-message"), room.irc("bob")
     alice.send("PRIVMSG #lobby :one", "PRIVMSG bob :two", "NOTICE #lobby :three")
     alice.send("PRIVMSG dave :nobody")
+    lines = alice.heard()
     bob.send("PRIVMSG #lobby :mine")
     assert bob.heard()[-1] == ":alice!alice@127.0.0.1 NOTICE #lobby :three"
-    lines = alice.heard()
     assert ":alice!alice@127.0.0.1 PRIVMSG #lobby :one" in lines
     assert ":alice!alice@127.0.0.1 PRIVMSG bob :two" in lines
     assert ":alice!alice@127.0.0.1 NOTICE #lobby :three" in lines
