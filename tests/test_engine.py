@@ -199,3 +199,64 @@ def test_hundreds_of_half_registrations_delay_nobody(open_room):
     alice.expect("PRIVMSG alice :hello")
     room.wait_until_gone(*slow)
     assert room.names() == {"alice", "bob"}
+
+
+def test_a_long_list_is_told_whole(open_room):
+    """/list of a crowd takes as many lines as it needs, and WHOIS of one in many rooms too."""
+    room = open_room(rate_limit=0)
+    names = ["person_with_a_long_name_%03d" % number for number in range(60)]
+    for name in names:
+        room.irc(name)
+    carol = room.plain("carol")
+    carol.send("/list")
+    told = " ".join(line.partition("]: ")[2] for line in carol.heard())
+    assert told.startswith("Online users (61): carol, ")
+    assert all(name in told for name in names)
+    alice = room.irc("alice")
+    rooms = ["#a_room_with_a_long_name_%03d" % number for number in range(40)]
+    alice.send(*("JOIN " + name for name in rooms), "WHOIS alice")
+    told = " ".join(line for line in alice.heard() if " 319 " in line).split()
+    assert set(rooms) <= {word.lstrip(":") for word in told}
+
+
+def test_members_are_true_however_names_and_leaves_cross(open_room):
+    """Whoever asks for NAMES while others come and go has no ghost in the list at the end."""
+    room = open_room(rate_limit=0)
+    watcher = room.irc("watcher")
+    stop = threading.Event()
+
+    def come_and_go(number):
+        while not stop.is_set():
+            talker = IrcTalker(room.server.port)
+            talker.register("guest%d" % number)
+            talker.send("QUIT")
+            talker.rest()
+            talker.close()
+
+    guests = [threading.Thread(target=come_and_go, args=(number,)) for number in range(8)]
+    for guest in guests:
+        guest.start()
+    members, listed = set(), set()
+    try:
+        for _ in range(200):
+            watcher.send("NAMES #lobby")
+            for message in (parse(line.encode()) for line in watcher.heard()):
+                if message.command == "353":
+                    listed |= set(message.text.split())
+                elif message.command == "366":
+                    members, listed = listed, set()
+                elif message.command == "JOIN":
+                    members.add(message.nickname)
+                elif message.command == "QUIT":
+                    members.discard(message.nickname)
+    finally:
+        stop.set()
+        for guest in guests:
+            guest.join()
+    room.wait_until_gone()
+    for message in (parse(line.encode()) for line in watcher.heard()):
+        if message.command == "JOIN":
+            members.add(message.nickname)
+        elif message.command == "QUIT":
+            members.discard(message.nickname)
+    assert members == {"watcher"}

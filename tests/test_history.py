@@ -138,7 +138,9 @@ def test_an_irc_client_that_cannot_ask_is_told_too(room):
 def test_who_can_ask_is_told_nothing_unasked(room):
     """A client with draft/chathistory asks for what it wants."""
     room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
-    assert texts(room.irc("bob", CAPS).heard()) == []
+    bob = room.connect(IrcTalker)
+    bob.send("CAP REQ :" + CAPS, "NICK bob", "USER bob 0 * :Bob", "CAP END")
+    assert texts(bob.heard()) == []
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,34 @@ def test_the_next_owner_of_a_name_reads_nothing_private_of_the_last(room):
     mallory = room.irc("mallory", CAPS)
     mallory.send("NICK bob", "CHATHISTORY LATEST alice * 10")
     assert texts(mallory.heard()) == []
+
+
+def test_the_next_owner_reads_nothing_even_of_what_is_still_being_written(
+    open_room, tmp_path, monkeypatch
+):
+    """A name's history begins with the claim, in the order of events and not by the clock."""
+    slowly, write = threading.Event(), server.History._write
+
+    def slow_write(self, rows):
+        slowly.wait(0.3)
+        return write(self, rows)
+
+    monkeypatch.setattr(server.History, "_write", slow_write)
+    room = open_room(data=str(tmp_path / "history"))
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
+    mallory = room.irc("mallory", CAPS)
+    bob.heard()
+    alice.send("PRIVMSG bob :SECRET", "QUIT")
+    heard = []
+    while not any(" NICK :alice" in line or " NICK alice" in line for line in heard):
+        mallory.send("NICK alice")
+        heard = mallory.heard()
+    always = "timestamp=2020-01-01T00:00:00.000Z timestamp=2099-01-01T00:00:00.000Z 10"
+    mallory.send("CHATHISTORY LATEST bob * 10", "CHATHISTORY TARGETS " + always)
+    told = mallory.heard()
+    assert not any("SECRET" in line or "TARGETS bob" in line for line in told)
+    assert stored(tmp_path / "history", "alice bob") == ["SECRET"]
+    slowly.set()
 
 
 def test_history_is_a_word_of_the_chat_box(room):

@@ -815,3 +815,28 @@ def test_help_is_made_from_the_table():
         usage = ("/%s %s" % (name, verb.args)).strip()
         assert any(x == "%s — %s" % (usage, verb.help) for x in lines)
     assert lines[1].startswith("@USERNAME MESSAGE ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SERVER]", "[SERVER]", "SERVER_", "SERVER\u0332", "[you]", "a\ufe70", "\ufdfa", "alice\u1161",
+     "alice\u2d7f", "alice\u1039", "alice\u115f"],
+)  # fmt: skip
+def test_a_name_that_would_pass_for_another_is_refused(name):
+    """Ours in brackets, what is invisible, and what folds into two words."""
+    assert protocol.nickname_fault(name)
+    assert not protocol.is_nickname(name)
+
+
+@pytest.mark.parametrize("name", ["#lobby\u2800", "#x\ufe70", "#lobby\u3164"])
+def test_a_room_that_would_pass_for_another_is_refused(name):
+    """The same for rooms."""
+    assert not protocol.is_room(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["zoë", "李", "한글", "ㅋㅋ", "さくら", "李Ann", "Ünal", "नीता", "مريم", "ไทย"]
+)
+def test_people_may_write_their_names_in_their_own_letters(name):
+    """Marks and letters of one alphabet, whichever it is."""
+    assert protocol.is_nickname(name), protocol.nickname_fault(name)
