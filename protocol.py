@@ -25,7 +25,7 @@ import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -407,25 +407,56 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
         return text if len(text) <= limit else text[: limit - 1] + "…"
     # Halves of one character are joined; other lone surrogates become U+FFFD.
     text = text[: 4 * limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = _COLOURS.sub("", text).translate(_SAFE_CHARS)
+    text = unicodedata.normalize("NFC", text)
+    if "m" * (MAX_MARKS + 1) in text.translate(_MARKS):
+        text = _without_excess_marks(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _without_excess_marks(text: str) -> str:
     kept: List[str] = []
-    for char in _COLOURS.sub("", text):
-        category = unicodedata.category(char)
-        if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
-            kept.append(" ")
-        elif category != "Cc" and (category != "Cf" or char in _JOINERS) and not _is_no_char(char):
-            kept.append(char)
-    text, kept, marks = unicodedata.normalize("NFC", "".join(kept)), [], 0
+    marks = 0
     for char in text:
-        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        marks = marks + 1 if _mark_flag(char) == "m" else 0
         if marks <= MAX_MARKS:
             kept.append(char)
-    if len(kept) > limit:
-        kept[limit - 1 :] = ["…"]
     return "".join(kept)
 
 
-def _is_no_char(char: str) -> bool:
-    return ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef"
+def _safe_char(char: str) -> str:
+    """What `clean` makes of a character: itself, a space, or nothing."""
+    category = unicodedata.category(char)
+    if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
+        return " "
+    if category == "Cc" or (category == "Cf" and char not in _JOINERS):
+        return ""
+    is_no_char = ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef"
+    return "" if is_no_char else char
+
+
+def _mark_flag(char: str) -> str:
+    return "m" if unicodedata.category(char) in ("Mn", "Me") else "."
+
+
+class _CharTable(Dict[int, str]):
+    """A table for str.translate that asks `function` once for each of the usual characters."""
+
+    SIZE = 10000  # characters that are remembered
+
+    def __init__(self, function: Callable[[str], str]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, code: int) -> str:
+        result = self._function(chr(code))
+        if len(self) < self.SIZE:
+            self[code] = result
+        return result
+
+
+_SAFE_CHARS = _CharTable(_safe_char)
+_MARKS = _CharTable(_mark_flag)
 
 
 def as_word(text: str) -> str:

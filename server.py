@@ -82,6 +82,7 @@ MAX_BATCH = 500  # events delivered together: bounds what a batch puts into one 
 END = 1 << 62  # past the number of every event
 RECALLED = 20  # earlier texts that one is told on joining a room
 MAX_HISTORY = 500  # earlier texts that one may ask for at once
+MAX_TRIES = 10  # usernames that a person may try before they have to connect again
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
@@ -1140,6 +1141,7 @@ class Session:
         self.negotiating = False  # between CAP LS or REQ and CAP END
         self.user_came = False
         self.password = ""  # what the client offered
+        self._tries = MAX_TRIES  # that a person has left to choose a username
         self._batches = itertools.count(1)
 
     # The thread
@@ -1371,6 +1373,9 @@ class Session:
 
     def _on_typed_name(self, text: str) -> None:
         if not self._run(Message("NICK", (text,))):
+            self._tries -= 1
+            if not self._tries:
+                raise Ended("No username", "That was none either. Connect again to try others.")
             return
         if self.options.password:
             self.say("%s asks for a password. Type it and press Enter." % self.options.network)

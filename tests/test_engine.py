@@ -260,3 +260,13 @@ def test_members_are_true_however_names_and_leaves_cross(open_room):
         elif message.command == "QUIT":
             members.discard(message.nickname)
     assert members == {"watcher"}
+
+
+def test_who_types_no_name_in_ten_tries_is_let_go(room):
+    """A stream of junk does not get to be read for ever."""
+    carol = room.plain("carol")
+    stranger = room.connect()
+    stranger.send(*("no name %d" % number for number in range(50)))
+    told = stranger.rest()
+    assert len(told) == 11 and told[-1].endswith("Connect again to try others.")
+    assert carol.heard() == []
