@@ -156,7 +156,6 @@ CAPABILITIES = {
 }
 _TEXTS = ("PRIVMSG", "NOTICE")
 # The bits that change a line's bytes.
-# The bits that change a line's bytes.
 _RENDERED = SERVER_TIME | MESSAGE_TAGS | BATCH | PLAIN_TEXT
 
 
