@@ -21,6 +21,7 @@ IRCv3 message-tags, server-time and UTF8ONLY.
 """
 
 import calendar
+import functools
 import re
 import time
 import unicodedata
@@ -128,26 +129,33 @@ def parse(line: bytes, errors: str = "strict") -> Message:
     Raises TooLongError, EncodingError or, for what else is no message, ProtocolError; with
     `errors="replace"`, what is not UTF-8 becomes U+FFFD instead.
     """
-    tags, space, body = line.partition(b" ") if line.startswith(b"@") else (b"", b"", line)
-    if len(body) > MAX_MESSAGE - 2 or len(tags) + len(space) > MAX_TAGS:
-        raise TooLongError("Line is too long")
-    if b"\0" in line or b"\r" in line or b"\n" in line:
-        raise ProtocolError("Line holds a character that no line may hold")
     try:
-        head, has_text, text = body.decode("utf-8", errors).partition(" :")
-        parsed_tags = _parse_tags(tags[1:].decode("utf-8", errors)) if tags else NO_TAGS
+        text = line.decode("utf-8", errors)
     except UnicodeDecodeError:
         raise EncodingError("Line is not UTF-8") from None
+    tags, size = NO_TAGS, len(line)
+    if text.startswith("@"):
+        data, _, text = text.partition(" ")
+        size_of_tags = line.find(b" ") + 1 or size
+        if size_of_tags > MAX_TAGS:
+            raise TooLongError("Tags are too long")
+        size -= size_of_tags
+        tags = _parse_tags(data[1:])
+    if size > MAX_MESSAGE - 2:
+        raise TooLongError("Line is too long")
+    if "\0" in text or "\r" in text or "\n" in text:
+        raise ProtocolError("Line holds a character that no line may hold")
+    head, has_text, text = text.partition(" :")
     words = head.split(" ")
     if "" in words:
         words = [word for word in words if word]
     source = words.pop(0)[1:] if words and words[0].startswith(":") else ""
-    if not words or not _COMMAND.match(words[0]):
+    command = _command(words[0]) if words else ""
+    if not command:
         raise ProtocolError("Line has no command")
-    params = words[1:]
     if has_text:
-        params.append(text)
-    return Message(words[0].upper(), tuple(params), source, parsed_tags)
+        words.append(text)
+    return Message(command, tuple(words[1:]), source, tags)
 
 
 def serialize(message: Message) -> bytes:
@@ -223,6 +231,14 @@ def split_text(text: str, source: str, command: str, target: str) -> List[str]:
 
 _COMMAND = re.compile(r"(?:[A-Za-z]+|[0-9]{3})\Z")
 _TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
+
+
+@functools.lru_cache(maxsize=1000)
+def _command(word: str) -> str:
+    """A command in upper case; "" for what is none."""
+    return word.upper() if _COMMAND.match(word) else ""
+
+
 _ESCAPES = ((";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
 _UNESCAPES = {escaped[1]: char for char, escaped in _ESCAPES}
 
@@ -247,19 +263,19 @@ def _parse_tags(text: str) -> Mapping[str, str]:
 
 
 def _serialize_body(message: Message) -> bytes:
-    command, params, source = message.command, message.params, message.source
+    command, params, source, _ = message
     words = [":" + source, command] if source else [command]
-    if params:
-        words += params[:-1]
-        text = params[-1]
-        # The colon is written wherever it may be: simple scripts look for " :".
-        plain = len(params) == 1 and text and text[0] != ":" and " " not in text
-        words.append(text if plain else ":" + text)
-    if not _COMMAND.match(command) or " " in source:
-        raise ValueError("not a message: %.80r" % (message,))
     for word in params[:-1]:
         if not word or " " in word or word[0] == ":":
             raise ValueError("%.80r can only be a last parameter" % word)
+    words += params
+    if params:
+        text = params[-1]
+        # The colon is written wherever it may be: simple scripts look for " :".
+        if len(params) > 1 or not text or text[0] == ":" or " " in text:
+            words[-1] = ":" + text
+    if not _command(command) or " " in source:
+        raise ValueError("not a message: %.80r" % (message,))
     line = " ".join(words)
     if "\r" in line or "\n" in line or "\0" in line:
         raise ValueError("a line cannot carry %.80r" % line)
@@ -323,6 +339,7 @@ _NEUTRAL_SCRIPTS = (
 )  # fmt: skip
 
 
+@functools.lru_cache(maxsize=10000)
 def casefold(name: str) -> str:
     """What tells two names apart: equal for `Alice`, `ALICE` and full-width `Ａｌｉｃｅ`."""
     folded = unicodedata.normalize("NFKC", name).casefold()
