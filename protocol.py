@@ -25,7 +25,18 @@ import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)  # fmt: skip
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -518,6 +529,59 @@ def unescape_token(value: str) -> str:
     for char, escaped in reversed(_TOKEN_ESCAPES):
         value = value.replace(escaped, char)
     return value
+
+
+# Modes of rooms ("Modern IRC", "MODE message"; RFC 2811, 4)
+
+MAX_MODES = 8  # changes in one command, flags not counted
+# What each letter takes: "list" an argument, or none to ask; "always" one to set and one to
+# unset; "set" one to set; "flag" none; "member" somebody's nickname.
+ROOM_MODES: Dict[str, str] = {
+    "b": "list", "k": "always", "l": "set", "o": "member", "v": "member",
+    **dict.fromkeys("imnst", "flag"),
+}  # fmt: skip
+
+
+class ModeChange(NamedTuple):
+    """One letter of a MODE command; `arg` is "" where it has none, even where it wants one."""
+
+    adding: bool
+    letter: str
+    arg: str
+
+
+def parse_modes(params: Sequence[str]) -> List[ModeChange]:
+    """The changes in MODE's parameters after its target: ("+ov-l", "alice", "bob").
+
+    Letters that no room has come out too. Beyond MAX_MODES, all but flags are dropped.
+    """
+    args = iter(params[1:])
+    changes: List[ModeChange] = []
+    adding, left = True, MAX_MODES
+    for letter in params[0] if params else "":
+        kind = ROOM_MODES.get(letter, "")
+        if letter in "+-":
+            adding = letter == "+"
+        elif kind == "flag":
+            changes.append(ModeChange(adding, letter, ""))
+        elif left:
+            left -= 1
+            takes = kind and (adding or kind != "set")
+            changes.append(ModeChange(adding, letter, next(args, "") if takes else ""))
+    return changes
+
+
+def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
+    """The inverse of `parse_modes`, each sign once for those it holds for; () for none."""
+    letters, sign, args = "", "", []
+    for change in changes:
+        if sign != "-+"[change.adding]:
+            sign = "-+"[change.adding]
+            letters += sign
+        letters += change.letter
+        if change.arg:
+            args.append(change.arg)
+    return (letters, *args) if letters else ()
 
 
 # What people see
