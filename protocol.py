@@ -540,6 +540,11 @@ ROOM_MODES: Dict[str, str] = {
     "b": "list", "k": "always", "l": "set", "o": "member", "v": "member",
     **dict.fromkeys("imnst", "flag"),
 }  # fmt: skip
+# The same as ISUPPORT's CHANMODES wants it: b,k,l,imnst
+CHANMODES = ",".join(
+    "".join(letter for letter in ROOM_MODES if ROOM_MODES[letter] == kind)
+    for kind in ("list", "always", "set", "flag")
+)
 
 
 class ModeChange(NamedTuple):
@@ -582,6 +587,100 @@ def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
         if change.arg:
             args.append(change.arg)
     return (letters, *args) if letters else ()
+
+
+# Masks: nickname!user@host with * and ?, of bans, silences and searches
+
+MAX_MASK = 100  # characters
+
+
+def as_mask(text: str) -> str:
+    """A whole mask from what people write of one: "bob", "*@host", "192.0.2.7"."""
+    text = clean(text).replace(" ", "_")
+    if "!" not in text and "@" not in text and ("." in text or ":" in text):
+        text = "@" + text  # no nickname has these, every address has
+    rest, _, host = text.partition("@")
+    nickname, _, user = rest.partition("!")
+    # The three at their longest, and what is between them, make MAX_MASK.
+    nickname = nickname.lstrip(":")[:32]  # a middle parameter begins with none
+    return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
+
+
+def matches(mask: str, text: str) -> bool:
+    """Whether `text` is one that `mask` stands for: * is any characters, ? any one.
+
+    All ways to match are followed at once, a bit for each beginning of the mask, so that a
+    mask of stars costs no more than another: one step for each character.
+    """
+    mask, text = re.sub(r"\*+", "*", casefold(mask)), casefold(text)
+    steps: Dict[str, int] = {}  # a character: where the mask has it
+    for i, char in enumerate(mask):
+        steps[char] = steps.get(char, 0) | 1 << i
+    stars, any_one = steps.pop("*", 0), steps.pop("?", 0)
+    reached = 1 | (1 & stars) << 1
+    for char in text:
+        reached = (reached & (steps.get(char, 0) | any_one)) << 1 | (reached & stars)
+        reached |= (reached & stars) << 1
+    return bool(reached >> len(mask))
+
+
+# Queries: WHOX (https://ircv3.net/specs/extensions/whox) and ELIST ("Modern IRC", "LIST")
+
+_WHOX_FIELDS = "tcuihsnfdlaor"  # in the order of the answer
+MAX_CONDITIONS = 20  # of one LIST
+
+
+def parse_whox(text: str) -> Tuple[str, str]:
+    """The fields, in the order of the answer, and the token of WHO's "%fields,token".
+
+    ("", "") where it asks for no fields. A token has at most three digits, else there is none.
+    """
+    asked, _, token = text.partition("%")[2].partition(",")
+    fields = "".join(field for field in _WHOX_FIELDS if field in asked)
+    return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
+
+
+def whox_params(fields: str, values: Mapping[str, str]) -> Tuple[str, ...]:
+    """The parameters of 354 after the client's name: a value for each field, the realname last."""
+    return tuple(values[field] if field == "r" else as_word(values[field]) for field in fields)
+
+
+class ListFilter(NamedTuple):
+    """What LIST asks for: any of the masks, none of the hidden, within every bound."""
+
+    masks: Tuple[str, ...]
+    hidden: Tuple[str, ...]
+    bounds: Tuple[Tuple[str, str, int], ...]  # ("", ">", users) or ("C" or "T", "<", minutes)
+
+    def accepts(self, name: str, users: int, created: float, topic_at: float, now: float) -> bool:
+        """Whether a room is one of them; the times are seconds, `topic_at` 0 without a topic."""
+        for what, sign, bound in self.bounds:
+            if what == "T" and not topic_at:
+                return False
+            value = (now - (created if what == "C" else topic_at)) / 60 if what else users
+            if not (value > bound if sign == ">" else value < bound):
+                return False
+        if any(matches(mask, name) for mask in self.hidden):
+            return False
+        return not self.masks or any(matches(mask, name) for mask in self.masks)
+
+
+_BOUND = re.compile(r"([CT]?)([<>])([0-9]{1,9})\Z", re.IGNORECASE)
+
+
+def parse_elist(text: str) -> Optional[ListFilter]:
+    """The conditions in LIST's parameter, at most MAX_CONDITIONS; None where it has none.
+
+    Names and masks (`#tea,*x*,!*x*`), users (`>4`, `<9`), minutes since a room was made
+    (`C>60`) and since its topic was set (`T<5`), between commas.
+    """
+    items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
+    bounds = [match for match in map(_BOUND.match, items) if match]
+    words = [item for item in items if not _BOUND.match(item)]
+    masks = tuple(word for word in words if word[0] != "!")
+    hidden = tuple(word[1:] for word in words if word[0] == "!")
+    limits = tuple((match[1].upper(), match[2], int(match[3])) for match in bounds)
+    return ListFilter(masks, hidden, limits) if items else None
 
 
 # What people see

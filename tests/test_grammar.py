@@ -1,11 +1,13 @@
 """The grammar of IRC's commands: modes, masks, queries, durations, SASL, and their words."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol
-from protocol import MAX_MODES, ModeChange
+from protocol import MAX_MODES, Message, ModeChange
 
 # Modes
 
@@ -92,3 +94,204 @@ def test_whatever_modes_are_written_are_read_again(found):
 def test_parse_modes_takes_anything(params):
     """No peer can make it fail, or give it more to do than the command has letters."""
     assert len(protocol.parse_modes(params)) <= len(params[0] if params else "")
+
+
+def test_what_is_announced_of_modes_is_the_table():
+    """CHANMODES lists the letters by what they take."""
+    assert protocol.CHANMODES == "b,k,l,imnst"
+
+
+# Masks
+
+
+@pytest.mark.parametrize(
+    ("text", "mask"),
+    [
+        ("bob", "bob!*@*"),
+        ("*@host", "*!*@host"),
+        ("@host", "*!*@host"),
+        ("a!b", "a!b@*"),
+        ("a!b@c", "a!b@c"),
+        ("!b", "*!b@*"),
+        ("a@c", "a!*@c"),
+        ("", "*!*@*"),
+        ("*", "*!*@*"),
+        ("!@", "*!*@*"),
+        ("192.0.2.7", "*!*@192.0.2.7"),
+        ("192.0.2.*", "*!*@192.0.2.*"),
+        ("2001:db8::1", "*!*@2001:db8::1"),
+        ("李", "李!*@*"),
+        ("a b", "a_b!*@*"),
+        ("::1", "*!*@::1"),
+        (":bob!*", "bob!*@*"),
+        ("b\x03ob\u202e", "bob!*@*"),
+        ("x" * 200, "x" * 32 + "!*@*"),
+    ],
+)
+def test_what_people_write_of_a_mask_is_made_whole(text, mask):
+    """A name, an address or a part of a mask stands for a whole one."""
+    assert protocol.as_mask(text) == mask
+
+
+@given(st.text(max_size=150) | st.text("ab!@*?. :", max_size=150))
+def test_a_mask_is_a_word_and_stays_as_it_is(text):
+    """However it was written: a middle parameter, at most MAX_MASK characters, made once."""
+    mask = protocol.as_mask(text)
+    assert protocol.as_mask(mask) == mask
+    assert len(mask) <= protocol.MAX_MASK
+    assert protocol.clean(mask) == mask
+    protocol.serialize(Message("MODE", ("#lobby", "+b", mask, "")))
+
+
+@pytest.mark.parametrize(
+    ("mask", "text", "wanted"),
+    [
+        ("bob!*@*", "bob!u@h", True),
+        ("BOB!*@*", "bob!u@h", True),
+        ("ｂｏｂ!*@*", "Bob!u@h", True),
+        ("bob!*@*", "bobby!u@h", False),
+        ("b?b", "bob", True),
+        ("b?b", "bb", False),
+        ("b?b", "boob", False),
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("?", "", False),
+        ("a*", "a", True),
+        ("*a", "ba", True),
+        ("*a", "ab", False),
+        ("*a*b*", "xaxbx", True),
+        ("*a*b*", "xbxax", False),
+        ("*ab", "aab", True),
+        ("a*a", "a", False),
+        ("*!*@192.0.2.*", "bob!u@192.0.2.77", True),
+        ("*!*@192.0.2.*", "bob!u@192.0.3.77", False),
+        (r"\*", r"\x", True),  # there are no escapes
+        ("[a-z]", "b", False),
+        ("zo\u00eb!*", "zoe\u0308!u", True),
+    ],
+)
+def test_a_mask_matches(mask, text, wanted):
+    """Case-folded, from the first character to the last."""
+    assert protocol.matches(mask, text) is wanted
+
+
+def by_definition(mask, text):
+    if not mask:
+        return not text
+    if mask[0] == "*":
+        return any(by_definition(mask[1:], text[i:]) for i in range(len(text) + 1))
+    return bool(text) and mask[0] in ("?", text[0]) and by_definition(mask[1:], text[1:])
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_matches_does_what_the_definition_says(mask, text):
+    """The fast way and the plain way agree."""
+    assert protocol.matches(mask, text) == by_definition(mask, text)
+
+
+@pytest.mark.parametrize("mask", ["*a" * 50 + "b", "*" * 100 + "b", "*?" * 50 + "b", "a*" * 50])
+def test_a_hostile_mask_costs_no_more_than_another(mask):
+    """One step for each character, however many stars: a thousand checks are no work."""
+    start = time.process_time()
+    for _ in range(100):
+        protocol.matches(mask, "a" * 200)
+    assert time.process_time() - start < 1
+
+
+# Queries
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("%cuhsnfdar", ("cuhsnfdar", "")),  # WeeChat
+        ("%chtsunfra,152", ("tcuhsnfar", "152")),  # HexChat
+        ("%tna,1", ("tna", "1")),
+        ("o%n", ("n", "")),
+        ("%nnnn", ("n", "")),
+        ("%nxyz", ("n", "")),
+        ("%tcuihsnfdlaor,999", ("tcuihsnfdlaor", "999")),
+        ("%n,1234", ("n", "")),
+        ("%n,abc", ("n", "")),
+        ("%n,\u0663", ("n", "")),
+        ("%n,", ("n", "")),
+        ("%,1", ("", "")),
+        ("%", ("", "")),
+        ("%xyz,1", ("", "")),
+        ("o", ("", "")),
+        ("", ("", "")),
+    ],
+)
+def test_whox_asks_for_fields(text, wanted):
+    """Fields come in the order of the answer; what is no WHOX asks for none."""
+    assert protocol.parse_whox(text) == wanted
+
+
+def test_whox_answers_in_order_with_the_realname_last():
+    """A value for each field; only the last may hold spaces or be empty."""
+    values = dict(zip("tcuihsnfdlaor", "1 #c u 1.2.3.4 host srv bob H@ 0 5 0 n/a".split()))
+    values["r"] = "Bob the Builder"
+    assert protocol.whox_params("tna", values) == ("1", "bob", "0")
+    assert protocol.whox_params("nr", values) == ("bob", "Bob the Builder")
+    assert protocol.whox_params("cn", {"c": "", "n": "a b"}) == ("*", "a_b")
+    assert protocol.whox_params("", values) == ()
+
+
+NOW = 1_000_000.0
+ROOMS = {  # name: users, created, topic_at
+    "#lobby": (12, NOW - 9000, NOW - 60),
+    "#tea": (4, NOW - 600, 0.0),
+    "#TeaParty": (5, NOW - 30, NOW - 30),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (">4,<10000", "#lobby #TeaParty"),  # HexChat
+        (">4", "#lobby #TeaParty"),
+        ("<5", "#tea"),
+        (">4,<12", "#TeaParty"),
+        ("#tea", "#tea"),
+        ("#TEA,#lobby", "#lobby #tea"),
+        ("*tea*", "#tea #TeaParty"),
+        ("!*tea*", "#lobby"),
+        ("*tea*,!*party", "#tea"),
+        ("*tea*,>4", "#TeaParty"),
+        ("C>60", "#lobby"),
+        ("C<11", "#tea #TeaParty"),
+        ("c<11", "#tea #TeaParty"),
+        ("T<5", "#lobby #TeaParty"),
+        ("T>0", "#lobby #TeaParty"),
+        ("T>1", ""),
+        (">1234567890", ""),  # too long for a number, and no room is called so
+        (">x", ""),
+        ("!", "#lobby #tea #TeaParty"),
+        (",,", None),
+        ("", None),
+    ],
+)
+def test_list_has_conditions(text, wanted):
+    """Any of the names and masks, none of those after !, and every bound."""
+    found = protocol.parse_elist(text)
+    if wanted is None:
+        assert found is None
+    else:
+        rooms = [name for name in ROOMS if found.accepts(name, *ROOMS[name], NOW)]
+        assert " ".join(rooms) == wanted
+
+
+def test_list_has_so_many_conditions():
+    """What is too much is dropped: no LIST costs more than MAX_CONDITIONS for a room."""
+    found = protocol.parse_elist(",".join(["#a"] * 15 + ["!#b"] * 15 + [">1"] * 15))
+    assert len(found.masks + found.hidden + found.bounds) == protocol.MAX_CONDITIONS
+
+
+@given(st.text(max_size=40) | st.text("CT<>!*,#a1", max_size=40))
+def test_queries_take_anything(text):
+    """No peer can make them fail."""
+    protocol.parse_whox(text)
+    found = protocol.parse_elist(text)
+    if found is not None:
+        found.accepts("#tea", 1, 0.0, 0.0, NOW)
