@@ -20,6 +20,7 @@ Specifications: RFC 1459 and 2812, "Modern IRC client protocol" (modern.ircdocs.
 IRCv3 message-tags, server-time and UTF8ONLY.
 """
 
+import base64
 import calendar
 import re
 import time
@@ -513,6 +514,36 @@ def parse_point(text: str) -> Tuple[int, int]:
     return ms * 1000, ms * 1000 + 999
 
 
+MAX_DURATION = 10 * 365 * 86400  # seconds
+_UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds from "90", "10m" or "1d12h"; 0, which is for ever, from "0" and "*".
+
+    ValueError for anything else, and beyond MAX_DURATION.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError("not a duration: %.40r" % text)
+    sizes = {unit[0]: size for unit, size in _UNITS}
+    parts = re.findall("([0-9]+)([a-z]?)", text)
+    seconds = sum(int(count) * sizes[unit or "s"] for count, unit in parts)
+    if seconds > MAX_DURATION:
+        raise ValueError("more than ten years: %.40r" % text)
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """A duration for people, in its two largest units: "1 day 12 hours"; 0 is "for ever"."""
+    words: List[str] = []
+    for unit, size in _UNITS:
+        count, seconds = divmod(seconds, size)
+        if count:
+            words.append("%d %s%s" % (count, unit, "s" if count > 1 else ""))
+    return " ".join(words[:2]) or "for ever"
+
+
 # What stands for what no ISUPPORT value may hold; the backslash first.
 _TOKEN_ESCAPES = (("\\", "\\x5C"), (" ", "\\x20"), ("=", "\\x3D"))
 
@@ -529,6 +560,71 @@ def unescape_token(value: str) -> str:
     for char, escaped in reversed(_TOKEN_ESCAPES):
         value = value.replace(escaped, char)
     return value
+
+
+MAX_TOKENS = 13  # beside the client's name and the text, the most that a line may have
+
+
+def isupport(tokens: List[str]) -> List[Tuple[str, ...]]:
+    """The tokens of 005 by lines, each short enough beside the longest names there are."""
+    names = Message("005", ("n" * 4 * MAX_NAME, "are supported by this server"), "s" * 64)
+    size = MAX_MESSAGE - len(_serialize_body(names)) - len(" ")
+    lines: List[Tuple[str, ...]] = []
+    for start in range(0, len(tokens), MAX_TOKENS):
+        texts = pack(tokens[start : start + MAX_TOKENS], " ", size)
+        lines += [tuple(text.split(" ")) for text in texts]
+    return lines
+
+
+# SASL (https://ircv3.net/specs/extensions/sasl-3.1; PLAIN is RFC 4616)
+
+SASL_PIECE = 400  # characters of base64 in one AUTHENTICATE; fewer are the last
+MAX_SASL = 4096  # of them in all
+MAX_PASSWORD = 300  # bytes: with its account, what one REGISTER can hold
+
+
+class Sasl:
+    """Collects what comes in pieces of AUTHENTICATE."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def feed(self, piece: str) -> Optional[bytes]:
+        """The data, once its last piece has come; then, and after an error, it begins anew.
+
+        TooLongError for a piece over SASL_PIECE (905), ProtocolError for one that is no
+        base64 or more than MAX_SASL with those before it (904).
+        """
+        text, self._text = self._text + ("" if piece == "+" else piece), ""
+        if len(piece) > SASL_PIECE:
+            raise TooLongError("more than %d characters at once" % SASL_PIECE)
+        if len(text) > MAX_SASL:
+            raise ProtocolError("more than %d characters" % MAX_SASL)
+        if len(piece) == SASL_PIECE:
+            self._text = text
+            return None
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            raise ProtocolError("not base64") from None
+
+
+def parse_plain(data: bytes) -> Tuple[str, str, str]:
+    """Whom to be (often ""), the account and its password. ProtocolError for what is not PLAIN."""
+    try:
+        authzid, authcid, password = data.decode("utf-8").split("\0")
+    except ValueError:
+        raise ProtocolError("not PLAIN") from None
+    if not authcid or not password:
+        raise ProtocolError("no name, or no password")
+    return authzid, authcid, password
+
+
+def compose_plain(name: str, password: str) -> List[str]:
+    """The pieces that log in as `name`, after the server has taken the word PLAIN."""
+    text = base64.b64encode(("\0%s\0%s" % (name, password)).encode("utf-8")).decode("ascii")
+    pieces = [text[i : i + SASL_PIECE] for i in range(0, len(text), SASL_PIECE)]
+    return pieces if len(text) % SASL_PIECE else [*pieces, "+"]
 
 
 # Modes of rooms ("Modern IRC", "MODE message"; RFC 2811, 4)
@@ -601,8 +697,8 @@ def as_mask(text: str) -> str:
         text = "@" + text  # no nickname has these, every address has
     rest, _, host = text.partition("@")
     nickname, _, user = rest.partition("!")
-    # The three at their longest, and what is between them, make MAX_MASK.
     nickname = nickname.lstrip(":")[:32]  # a middle parameter begins with none
+    # The three at their longest, and what is between them, make MAX_MASK.
     return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
 
 

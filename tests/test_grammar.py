@@ -1,5 +1,6 @@
 """The grammar of IRC's commands: modes, masks, queries, durations, SASL, and their words."""
 
+import base64
 import time
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol
-from protocol import MAX_MODES, Message, ModeChange
+from protocol import MAX_MODES, Message, ModeChange, ProtocolError
 
 # Modes
 
@@ -295,3 +296,173 @@ def test_queries_take_anything(text):
     found = protocol.parse_elist(text)
     if found is not None:
         found.accepts("#tea", 1, 0.0, 0.0, NOW)
+
+
+# Durations
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "words"),
+    [
+        ("90", 90, "1 minute 30 seconds"),
+        ("1", 1, "1 second"),
+        ("10s", 10, "10 seconds"),
+        ("10m", 600, "10 minutes"),
+        ("2h", 7200, "2 hours"),
+        ("3d", 259200, "3 days"),
+        ("1w", 604800, "1 week"),
+        ("1d12h", 129600, "1 day 12 hours"),
+        ("12h1d", 129600, "1 day 12 hours"),
+        ("36h", 129600, "1 day 12 hours"),
+        ("1h0m5s", 3605, "1 hour 5 seconds"),
+        ("1d1h1m", 90060, "1 day 1 hour"),
+        ("*", 0, "for ever"),
+        ("0", 0, "for ever"),
+        ("0d", 0, "for ever"),
+        (str(protocol.MAX_DURATION - 1), protocol.MAX_DURATION - 1, "521 weeks 2 days"),
+        (str(protocol.MAX_DURATION), protocol.MAX_DURATION, "521 weeks 3 days"),
+    ],
+)
+def test_a_duration_is_read_and_shown(text, seconds, words):
+    """Seconds, or counts of units; people are shown the two largest."""
+    assert protocol.parse_duration(text) == seconds
+    assert protocol.format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "m", "10x", "10 m", "-1", "+1", "1.5h", "1d12", "10M", "**", "5\n", "\u0663", "noise"]
+    + [str(protocol.MAX_DURATION + 1), "3651d", "1w" * 522, "9" * 30, "0" * 30],
+)
+def test_what_is_no_duration_is_refused(text):
+    """A word that begins a reason is never taken for a time; nothing lasts over ten years."""
+    with pytest.raises(ValueError):
+        protocol.parse_duration(text)
+
+
+@given(st.integers(0, protocol.MAX_DURATION))
+def test_any_number_of_seconds_is_a_duration(seconds):
+    """What is said in seconds is not changed."""
+    assert protocol.parse_duration(str(seconds)) == seconds
+    assert protocol.format_duration(seconds)
+
+
+# SASL
+
+
+def fed(pieces):
+    """What the pieces make; None but for the last."""
+    sasl = protocol.Sasl()
+    *waits, data = [sasl.feed(piece) for piece in pieces]
+    assert waits == [None] * len(waits)
+    return data
+
+
+@pytest.mark.parametrize("size", [1, 298, 299, 300, 301, 599, 600, 601, 3072])
+def test_data_comes_in_pieces_of_400(size):
+    """Fewer than 400 characters end it; where it ends on a whole piece, a + does."""
+    text = base64.b64encode(b"x" * size).decode()
+    pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
+    if len(pieces[-1]) == 400:
+        pieces.append("+")
+    assert fed(pieces) == b"x" * size
+
+
+def test_an_empty_answer_is_a_plus():
+    """A + alone is no data, which is not the same as no answer."""
+    assert fed(["+"]) == b""
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        (["A" * 401], protocol.TooLongError),
+        (["A" * 400, "A" * 404], protocol.TooLongError),
+        (["A" * 400] * 11, ProtocolError),
+        (["A" * 400] * 10 + ["A" * 100], ProtocolError),
+        (["A"], ProtocolError),
+        (["A*AA"], ProtocolError),
+        (["éAAA"], ProtocolError),
+        (["*"], ProtocolError),
+        (["A" * 400, "?"], ProtocolError),
+    ],
+)
+def test_what_is_no_answer_is_refused_and_forgotten(pieces, error):
+    """The next try begins anew, and nothing keeps more than MAX_SASL."""
+    sasl = protocol.Sasl()
+    for piece in pieces[:-1]:
+        assert sasl.feed(piece) is None
+    with pytest.raises(ProtocolError) as refusal:
+        sasl.feed(pieces[-1])
+    assert type(refusal.value) is error
+    assert sasl.feed("aGk=") == b"hi"
+
+
+@pytest.mark.parametrize(("over", "fits"), [(-4, True), (0, True), (4, False)])
+def test_sasl_has_a_limit(over, fits):
+    """To the character: base64 comes in fours."""
+    text = "A" * (protocol.MAX_SASL + over)
+    pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
+    if fits:
+        assert len(fed(pieces)) == len(text) // 4 * 3
+    else:
+        with pytest.raises(ProtocolError):
+            fed(pieces)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (b"\0alice\0secret", ("", "alice", "secret")),
+        (b"alice\0alice\0secret", ("alice", "alice", "secret")),
+        ("\0李\0pässword with spaces".encode(), ("", "李", "pässword with spaces")),
+        (b"", None),
+        (b"alice", None),
+        (b"\0alice", None),
+        (b"\0\0secret", None),
+        (b"\0alice\0", None),
+        (b"\0alice\0sec\0ret", None),
+        (b"\0alice\0\xff", None),
+    ],
+)
+def test_plain_has_three_parts(data, wanted):
+    """Whom to be, an account and a password, between NULs and in UTF-8."""
+    if wanted is None:
+        with pytest.raises(ProtocolError):
+            protocol.parse_plain(data)
+    else:
+        assert protocol.parse_plain(data) == wanted
+
+
+@given(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+    | st.integers(280, 310).map("x".__mul__),
+)
+def test_what_a_client_composes_a_server_parses(name, password):
+    """Piece by piece, each of which fits a line."""
+    pieces = protocol.compose_plain(name, password)
+    for piece in pieces:
+        protocol.serialize(Message("AUTHENTICATE", (piece,)))
+    assert protocol.parse_plain(fed(pieces)) == ("", name, password)
+
+
+# ISUPPORT
+
+TOKENS = st.lists(st.from_regex(r"[A-Z]{1,12}(=[!-9;-~]{0,60})?", fullmatch=True), max_size=50)
+
+
+@given(TOKENS)
+def test_every_line_of_tokens_fits(tokens):
+    """All are there, in order, at most 13 a line, beside the longest of names."""
+    lines = protocol.isupport(tokens)
+    assert [token for line in lines for token in line] == tokens
+    for line in lines:
+        assert 1 <= len(line) <= 13
+        params = ("👋" * protocol.MAX_NAME, *line, "are supported by this server")
+        protocol.serialize(Message("005", params, "s" * 64))
+
+
+def test_no_more_lines_than_it_takes():
+    """Short tokens fill their lines."""
+    assert [len(line) for line in protocol.isupport(["A=1"] * 27)] == [13, 13, 1]
