@@ -928,21 +928,54 @@ class Input(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A row of the chat box's grammar: the words that follow ([optional]), a line of help."""
+    """A row of the chat box's grammar: the words that follow ([optional]), a line of help.
+
+    `wire` is the message that does it: its words in upper case stand for those of `args`, HERE
+    for the room; those that were not given are left out. "" where it takes more than that.
+    """
 
     args: str
     help: str
+    wire: str = ""
 
 
 VERBS: Dict[str, Verb] = {
     "msg": Verb("USERNAME MESSAGE", "the same as @USERNAME MESSAGE"),
+    "reply": Verb("MESSAGE", "answer whoever wrote to you last"),
     "me": Verb("ACTION", "say what you are doing: /me waves"),
-    "nick": Verb("USERNAME", "change your username"),
-    "list": Verb("", "see who is online"),
-    "history": Verb("[LINES]", "see what was said earlier"),
+    "list": Verb("", "see who is online", "NAMES HERE"),
+    "whois": Verb("USERNAME", "see who somebody is", "WHOIS USERNAME"),
+    "history": Verb("[LINES]", "see what was said earlier", "CHATHISTORY LATEST HERE * LINES"),
+    "rooms": Verb("", "see which rooms there are", "LIST"),
+    "join": Verb("ROOM [KEY]", "enter a room, or make one", "JOIN ROOM KEY"),
+    "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
+    "topic": Verb("[TOPIC]", "see what the room is about, or say it", "TOPIC HERE TOPIC"),
+    "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
+    "away": Verb("[REASON]", "be away; without a reason, be back", "AWAY REASON"),
+    "ignore": Verb("[USERNAME]", "hear no more of somebody; alone, see whom", "SILENCE +USERNAME"),
+    "unignore": Verb("USERNAME", "hear somebody again", "SILENCE -USERNAME"),
+    "register": Verb("PASSWORD", "make your username yours alone", "REGISTER * * PASSWORD"),
+    "login": Verb("USERNAME PASSWORD", "come in with a username that is yours"),
     "help": Verb("", "see this list"),
-    "quit": Verb("[REASON]", "leave the chat"),
+    "quit": Verb("[REASON]", "leave the chat", "QUIT REASON"),
+    "kick": Verb("USERNAME [REASON]", "remove somebody from the room", "KICK HERE USERNAME REASON"),
+    "ban": Verb(
+        "TARGET [DURATION] [REASON]",
+        "keep a username or an address out: /ban bob 2h noise",
+        "BAN TARGET DURATION REASON",
+    ),
+    "mute": Verb(
+        "TARGET [DURATION] [REASON]",
+        "let somebody read, but not write",
+        "MUTE TARGET DURATION REASON",
+    ),
+    "unban": Verb("TARGET", "lift a ban, or a mute", "UNBAN TARGET"),
+    "bans": Verb("", "see who is banned or muted", "BANS"),
+    "announce": Verb("MESSAGE", "tell everyone, in every room", "ANNOUNCE MESSAGE"),
+    "stats": Verb("", "see how the server is doing", "STATS"),
 }
+FOR_OPERATORS = frozenset("kick ban mute unban bans announce stats".split())
+SECRETS = frozenset(["register", "login"])  # never shown, never in the input's history
 
 _UNNAMED = (  # what has no word of its own
     ("MESSAGE", "say it to everyone in the room"),
@@ -953,9 +986,11 @@ _UNNAMED = (  # what has no word of its own
 
 def help_lines() -> Iterator[str]:
     """The answer to /help, made from the table."""
-    named = [(("/%s %s" % (name, verb.args)).strip(), verb.help) for name, verb in VERBS.items()]
-    for usage, text in [*_UNNAMED, *named]:
+    for usage, text in _UNNAMED:
         yield "%s — %s" % (usage, text)
+    for name, verb in VERBS.items():
+        yield "%s — %s" % (("/%s %s" % (name, verb.args)).strip(), verb.help)
+    yield "Only operators may use: %s" % ", ".join("/" + v for v in VERBS if v in FOR_OPERATORS)
 
 
 def parse_input(text: str) -> Input:
@@ -972,32 +1007,66 @@ def parse_input(text: str) -> Input:
     return _parse_args(name.lower(), rest, "/%s " % name.lower())
 
 
-def compose(typed: Input, room: str, source: str) -> List[Message]:
+def compose(typed: Input, room: str, source: str, correspondent: str = "") -> List[Message]:
     """The messages that carry out what was typed in `room`, each short enough for its line.
 
-    `source` is what the server will put before them. /help is not a message: it gives none.
+    `source` is what the server will put before them, `correspondent` is who wrote last. /help
+    is not a message: it gives none.
     """
     verb, args = typed
-    target = args[0] if verb == "msg" else room
-    if not target and verb in ("say", "me", "list", "history"):
-        raise InputError("You are in no room. Write to one person: @USERNAME MESSAGE")
-    if verb == "msg" and not is_nickname(target):
-        raise InputError(NO_SUCH_USER.format(target))
-    if verb in ("say", "msg"):
+    row = VERBS.get(verb, Verb("MESSAGE", ""))
+    names = [name.strip("[]") for name in row.args.split()]
+    if not room and (verb in ("say", "me") or " HERE" in row.wire):
+        raise InputError(
+            "You are in no room. Enter one with /join ROOM, or write to one person: "
+            "@USERNAME MESSAGE"
+        )
+    if verb == "reply" and not correspondent:
+        raise InputError("Nobody has written to you yet.")
+    if "USERNAME" in names and args and verb != "nick" and not is_nickname(args[0]):
+        raise InputError(NO_SUCH_USER.format(args[0]))
+    if verb in SECRETS and len(args[-1].encode("utf-8")) > MAX_PASSWORD:
+        raise InputError("A password has at most %d bytes." % MAX_PASSWORD)
+    if verb in ("say", "msg", "reply"):
+        target = {"say": room, "reply": correspondent}.get(verb, args[0])
         pieces = split_text(args[-1], source, "PRIVMSG", target)
         return [Message("PRIVMSG", (target, piece)) for piece in pieces]
     if verb == "me":
         action = fit(Message("PRIVMSG", (room, ACTION + args[0] + "\x01"), source))
         return [action._replace(source="")]
-    if verb == "help":
+    if verb == "login":
+        return [Message("AUTHENTICATE", (piece,)) for piece in ("PLAIN", *compose_plain(*args))]
+    if not row.wire:
         return []
+    values = dict(zip(names, _completed(typed)), HERE=room)
+    command, *words = row.wire.split()
+    params: List[str] = []
+    for word in words:
+        name = word.lstrip("+-")
+        if name in values or name not in names:  # what is no name stands for itself
+            params.append(word[: -len(name)] + values.get(name, name))
+    return [fit(Message(command, tuple(params)))]
+
+
+def _completed(typed: Input) -> Tuple[str, ...]:
+    """The arguments as the server wants them: with what goes without saying."""
+    verb, args = typed
     if verb == "history":
         count = args[0] if args else "50"
         if not count.isdecimal():
             raise InputError("Usage: /history %s" % VERBS[verb].args)
-        return [Message("CHATHISTORY", ("LATEST", room, "*", count))]
-    command = {"nick": "NICK", "list": "NAMES", "quit": "QUIT"}[verb]
-    return [Message(command, (room,) if verb == "list" else args)]
+        return (count,)
+    if verb == "join" and args[0][0] not in "#&":
+        return ("#" + args[0], *args[1:])
+    if verb in ("ban", "mute"):
+        target, rest = args[0], args[1:]
+        target = "0" + target if target[0] == ":" else target  # ::1 where no colon may be first
+        try:
+            parse_duration(rest[0] if rest else "")
+        except ValueError:
+            rest = ("*", " ".join(rest)) if rest else ("*",)
+        return (target, *rest)
+    return args
 
 
 def _parse_args(verb: str, rest: str, prefix: str) -> Input:

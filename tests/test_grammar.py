@@ -466,3 +466,139 @@ def test_every_line_of_tokens_fits(tokens):
 def test_no_more_lines_than_it_takes():
     """Short tokens fill their lines."""
     assert [len(line) for line in protocol.isupport(["A=1"] * 27)] == [13, 13, 1]
+
+
+# The chat box
+
+ALICE = "alice!alice@192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("/reply yes", ["PRIVMSG carol :yes"]),
+        ("/list", ["NAMES #tea"]),
+        ("/whois bob", ["WHOIS bob"]),
+        ("/history", ["CHATHISTORY LATEST #tea * :50"]),
+        ("/history 7", ["CHATHISTORY LATEST #tea * :7"]),
+        ("/rooms", ["LIST"]),
+        ("/join tea", ["JOIN #tea"]),
+        ("/join #tea", ["JOIN #tea"]),
+        ("/join &tea", ["JOIN &tea"]),
+        ("/join tea :key", ["JOIN #tea ::key"]),
+        ("/leave", ["PART #tea"]),
+        ("/leave to sleep", ["PART #tea :to sleep"]),
+        ("/topic", ["TOPIC #tea"]),
+        ("/topic all about tea", ["TOPIC #tea :all about tea"]),
+        ("/nick al", ["NICK al"]),
+        ("/nick :x", ["NICK ::x"]),
+        ("/away", ["AWAY"]),
+        ("/away having lunch", ["AWAY :having lunch"]),
+        ("/ignore", ["SILENCE"]),
+        ("/ignore bob", ["SILENCE +bob"]),
+        ("/unignore bob", ["SILENCE -bob"]),
+        ("/register open sesame", ["REGISTER * * :open sesame"]),
+        ("/login alice secret", ["AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAHNlY3JldA=="]),
+        ("/kick bob", ["KICK #tea :bob"]),
+        ("/kick bob too loud", ["KICK #tea bob :too loud"]),
+        ("/ban bob", ["BAN bob :*"]),
+        ("/ban bob 2h", ["BAN bob :2h"]),
+        ("/ban bob 2h too loud", ["BAN bob 2h :too loud"]),
+        ("/ban bob too loud", ["BAN bob * :too loud"]),
+        ("/ban bob loud", ["BAN bob * :loud"]),
+        ("/ban bob 99999w", ["BAN bob * :99999w"]),
+        ("/ban *!*@192.0.2.* 1d12h", ["BAN *!*@192.0.2.* :1d12h"]),
+        ("/ban ::1 1h", ["BAN 0::1 :1h"]),
+        ("/mute bob 0 noise", ["MUTE bob 0 :noise"]),
+        ("/unban bob", ["UNBAN bob"]),
+        ("/bans", ["BANS"]),
+        ("/announce tea is ready", ["ANNOUNCE :tea is ready"]),
+        ("/stats", ["STATS"]),
+    ],
+)
+def test_what_is_typed_becomes_lines(text, lines):
+    """In #tea, where carol wrote last."""
+    messages = protocol.compose(protocol.parse_input(text), "#tea", ALICE, "carol")
+    assert [protocol.serialize(message).decode()[:-2] for message in messages] == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/reply yes", "Nobody has written to you yet."),
+        ("/reply", "Usage: /reply MESSAGE"),
+        ("/join", "Usage: /join ROOM [KEY]"),
+        ("/register", "Usage: /register PASSWORD"),
+        ("/login alice", "Usage: /login USERNAME PASSWORD"),
+        ("/ban", "Usage: /ban TARGET [DURATION] [REASON]"),
+        ("/history x", "Usage: /history [LINES]"),
+        ("/whois a!b", "No such user: a!b"),
+        ("/ignore :x", "No such user: :x"),
+        ("/unignore #x", "No such user: #x"),
+        ("/kick :x noise", "No such user: :x"),
+        ("/login :x secret", "No such user: :x"),
+        ("/register " + "é" * 151, "A password has at most 300 bytes."),
+        ("/login alice " + "x" * 301, "A password has at most 300 bytes."),
+    ],
+)
+def test_what_cannot_be_done_is_said(text, words):
+    """Nothing is sent, and the words help."""
+    with pytest.raises(protocol.InputError) as refusal:
+        protocol.compose(protocol.parse_input(text), "#tea", ALICE)
+    assert str(refusal.value) == words
+
+
+@pytest.mark.parametrize("text", ["/leave", "/topic", "/topic x", "/kick bob", "/list", "hello"])
+def test_what_is_about_a_room_wants_one(text):
+    """And says how one gets into one."""
+    with pytest.raises(protocol.InputError) as refusal:
+        protocol.compose(protocol.parse_input(text), "", ALICE)
+    assert "/join ROOM" in str(refusal.value)
+
+
+def test_a_password_is_never_cut():
+    """The longest that there may be arrives whole, however long the names beside it."""
+    password = "x" * protocol.MAX_PASSWORD
+    for text in ("/register ", "/login %s " % ("李" * protocol.MAX_NAME)):
+        source = "%s!%s@%s" % ("👋" * protocol.MAX_NAME, "u" * 10, "h" * 63)
+        messages = protocol.compose(protocol.parse_input(text + password), "#tea", source)
+        lines = [protocol.serialize(message) for message in messages]
+        if text == "/register ":
+            assert lines == [("REGISTER * * :%s\r\n" % password).encode()]
+        else:
+            data = fed([protocol.parse(line[:-2]).params[0] for line in lines[1:]])
+            assert protocol.parse_plain(data)[2] == password
+
+
+@given(
+    st.sampled_from(sorted(protocol.VERBS)),
+    st.text(max_size=30)
+    | st.integers(400, 600).map("é ".__mul__)
+    | st.text(":#&+ab1m* ", max_size=9),
+)
+def test_whatever_is_typed_can_be_sent(verb, rest):
+    """Every verb becomes lines that can carry it, or is refused with words."""
+    text = protocol.clean("/%s %s" % (verb, rest), protocol.MAX_TYPED).strip()
+    try:
+        messages = protocol.compose(protocol.parse_input(text), "#tea", ALICE, "carol")
+    except protocol.InputError as refusal:
+        assert str(refusal)
+        return
+    for message in messages:
+        protocol.serialize(message)
+
+
+def test_every_verb_can_be_composed():
+    """The words of a row's wire are those of its arguments; the sets name verbs that are there."""
+    for name, row in protocol.VERBS.items():
+        names = row.args.replace("[", "").replace("]", "").split()
+        for word in row.wire.split()[1:]:
+            assert word.lstrip("+-") in [*names, "HERE", "LATEST", "*"], name
+    assert set(protocol.VERBS) > protocol.FOR_OPERATORS | protocol.SECRETS
+
+
+def test_help_says_what_only_operators_may_do():
+    """At the end, all of it and nothing else."""
+    assert list(protocol.help_lines())[-1] == (
+        "Only operators may use: /kick, /ban, /mute, /unban, /bans, /announce, /stats"
+    )
