@@ -26,18 +26,7 @@ import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)  # fmt: skip
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -702,6 +691,12 @@ def as_mask(text: str) -> str:
     return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
 
 
+def bare_mask(mask: str) -> str:
+    """What people write of a mask: the inverse of `as_mask`."""
+    nickname, _, host = mask.partition("!*@")
+    return next((bare for bare in (nickname, host) if as_mask(bare) == mask), mask)
+
+
 def matches(mask: str, text: str) -> bool:
     """Whether `text` is one that `mask` stands for: * is any characters, ? any one.
 
@@ -781,16 +776,11 @@ def parse_elist(text: str) -> Optional[ListFilter]:
 
 # What people see
 
-JOINED = "{} joined the chat"
-LEFT = "{} left the chat"
-PARTED = "{} left {}"  # a room, but not the chat
-RENAMED = "{} is now called {}"
+LOBBY = "#lobby"  # the room that stands for the whole chat, where the server names no other
 ONLINE = "Online users ({}): {}"
 NO_SUCH_USER = "No such user: {}"
 NAME_TAKEN = "Username already taken: {}. Choose another."
 UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
-TOPIC_SET = "{} set the topic: {}"
-TOPIC_CLEARED = "{} cleared the topic"
 
 # The kinds of line, which a window colours.
 FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE = "server", "own", "others", "private"
@@ -837,14 +827,11 @@ def pack(words: Iterable[str], separator: str, size: int) -> List[str]:
     return texts
 
 
-def describe(message: Message, me: str, when: float) -> Optional[Line]:
+def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Optional[Line]:
     """What `message` looks like to the person called `me`; None for what is not shown."""
     if message.command in ("PRIVMSG", "NOTICE") and len(message.params) > 1:
         return _describe_text(message, me, when)
-    if message.command.isdigit():
-        text = _describe_numeric(message)
-    else:
-        text = _describe_event(message)
+    text = _describe_modes(message) if message.command == "MODE" else _tell(message, me, lobby)
     return server_line(text, when) if text else None
 
 
@@ -870,51 +857,139 @@ def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
     return Line(kind, when, "* %s" % who if action else "[%s]:" % who, text)
 
 
-def _describe_event(message: Message) -> str:
-    command, who = message.command, message.nickname
-    if command == "JOIN":
-        return JOINED.format(who)
-    if command == "QUIT":
-        return LEFT.format(who)
-    if command == "PART" and message.params:
-        return PARTED.format(who, message.params[0])
-    if command == "NICK" and message.params:
-        return RENAMED.format(who, message.params[0])
-    if command == "TOPIC" and len(message.params) > 1:
-        return (TOPIC_SET if message.text else TOPIC_CLEARED).format(who, message.text)
-    if command == "ERROR":
-        return message.text
-    if command in ("FAIL", "WARN", "NOTE"):
-        return message.text
-    return ""
-
-
-# What numerics say to people: "{1}" is the second parameter. "" is not shown; what is
-# in no row shows its last parameter where it is an error, all but the first where not.
-_NUMERICS: Dict[str, str] = {
+# What events and numerics say: "{0}" is who did it, or whom a numeric is for, then come the
+# parameters. Other events are not shown. Of other numerics, errors show their text, the rest
+# all but their first parameter.
+_FORMS: Dict[str, str] = {
+    "JOIN": "{0} joined {1}",
+    "JOIN lobby": "{0} joined the chat",
+    "PART": "{0} left {1}",
+    "QUIT": "{0} left the chat",
+    "NICK": "{0} is now called {1}",
+    "TOPIC": "{0} set the topic: {2}",
+    "TOPIC none": "{0} cleared the topic",
+    "KICK": "{2} was removed from {1} by {0}: {3}",
+    "INVITE": "{0} invites you to {2}. Type /join {2}",
+    "INVITE another": "{0} invited {1} to {2}",
+    "KILL": "You were removed from the chat by {0}: {2}",
+    "WALLOPS": "{0} to all operators: {1}",
+    "REGISTER": "{text}",
+    **dict.fromkeys(["ERROR", "FAIL", "WARN", "NOTE"], "{text}"),
     "001": "{1} Type /help for commands.",
-    "331": "",
+    "271": "You ignore {1}",
+    "301": "{1} is away: {2}",
+    "305": "You are back.",
+    "306": "You are away. Type /away to be back.",
+    "311": "{1} is {5} ({2}@{3})",
+    "313": "{1} is an operator",
+    "314": "{1} was {5} ({2}@{3})",
+    "317": "{1} has said nothing for {2}",
+    "319": "{1} is in {2}",
+    "322": "{1} ({2}): {3}",
+    "330": "{1} is logged in as {2}",
+    "331": "{1} has no topic. Type /topic TOPIC to set one.",
     "332": "Topic: {2}",
+    "335": "{1} is a bot",
+    "336": "You are invited to {1}. Type /join {1}",
+    "341": "You invited {1} to {2}",
+    "367": "{2} is banned from {1}",
     "372": "{1}",
+    "381": "You are an operator now.",
     "401": NO_SUCH_USER.replace("{}", "{1}"),
     "403": "No such room: {1}",
+    "405": "You are in as many rooms as you may. Type /leave in one of them first.",
+    "406": "There was nobody called {1}",
     "421": UNKNOWN_COMMAND.replace("{}", "{1}"),
     "433": NAME_TAKEN.replace("{}", "{1}"),
+    "441": "{1} is not in {2}",
+    "442": "You are not in {1}. Type /join {1}",
+    "443": "{1} is in {2} already",
+    "465": "You may not come in: {text}",
+    "471": "{1} is full. Try again later.",
+    "473": "{1} is for those who are invited. Ask somebody there to invite you.",
+    "474": "You are banned from {1}. Its operators can lift that.",
+    "475": "{1} has a key. Type /join {1} KEY",
+    "477": "{1} is for those who have an account. Type /register PASSWORD to make one.",
+    "481": "Only operators may do that. If you are one: /login USERNAME PASSWORD",
+    "482": "Only operators of {1} may do that.",
+    "705": "{2}",
+    "900": "You are logged in as {2}",
+    "901": "You are logged out.",
+    "904": "That username and that password do not belong together.",
+    "905": "That password is too long.",
+    "907": "You are logged in already.",
 }
-_SILENT = frozenset(
-    "002 003 004 005 250 251 252 253 254 255 265 266 315 318 323 329 333 352 353 366 375 376"
-    " 422 900 901 903".split()
+_SILENT = frozenset(  # for programs
+    "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 272 276 302 303 312 315 318 321"
+    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 670"
+    " 671 704 706 730 731 732 733 734 903 906 908".split()
 )
+_DIGITS = re.compile(r"[0-9]{1,9}\Z")
+# Words that people read otherwise than programs: which of them, and how.
+_REWORDED: Dict[str, Tuple[int, Callable[[str], str]]] = {
+    "271": (1, bare_mask),
+    "317": (2, lambda text: format_duration(int(text) or 1) if _DIGITS.match(text) else text),
+    "367": (2, bare_mask),
+}
 
 
-def _describe_numeric(message: Message) -> str:
-    numeric, params = message.command, message.params
-    if numeric in _SILENT:
+def _tell(message: Message, me: str, lobby: str) -> str:
+    command, params = message.command, message.params
+    if command in _SILENT:
         return ""
-    form = _NUMERICS.get(numeric)
+    form = _FORMS.get(command)
+    if command == "JOIN" and casefold("".join(params[:1])) == casefold(lobby):
+        form = _FORMS["JOIN lobby"]
+    elif command == "TOPIC" and not message.text:
+        form = _FORMS["TOPIC none"]
+    elif command == "INVITE" and me and casefold(params[0] if params else me) != casefold(me):
+        form = _FORMS["INVITE another"]
+    is_numeric = command.isdigit()
     if form is None:
-        return message.text if numeric >= "400" else " ".join(params[1:])
-    return form.format(*params, *[""] * 3)
+        shown = message.text if command >= "400" else " ".join(params[1:])
+        return shown if is_numeric else ""
+    words = [*(params if is_numeric else (message.nickname, *params)), *[""] * 6]
+    if command in _REWORDED:
+        index, reword = _REWORDED[command]
+        words[index] = reword(words[index])
+    shown = form.format(*words, text=message.text)
+    return shown[:-2] if shown.endswith(": ") else shown  # nothing follows: no reason, no topic
+
+
+_MODE_FORMS: Dict[str, str] = {
+    "+o": "made {1} an operator of {0}",
+    "-o": "made {1} an ordinary member of {0}",
+    "+v": "gave {1} a voice in {0}",
+    "-v": "took {1}'s voice in {0}",
+    "+b": "banned {1} from {0}",
+    "-b": "lifted the ban of {1} from {0}",
+    "+k": "set a key to {0}",  # which one is for those who may know it
+    "-k": "removed the key to {0}",
+    "+l": "limited {0} to {1} people",
+    "-l": "removed the limit of {0}",
+    "+i": "closed {0} to those who are not invited",
+    "-i": "opened {0} to those who are not invited",
+    "+m": "let only operators and those with a voice write in {0}",
+    "-m": "let everyone write in {0}",
+    "+n": "closed {0} to messages from outside",
+    "-n": "opened {0} to messages from outside",
+    "+s": "hid {0} from those outside",
+    "-s": "showed {0} to those outside",
+    "+t": "let only operators set the topic of {0}",
+    "-t": "let everyone in {0} set the topic",
+}
+
+
+def _describe_modes(message: Message) -> str:
+    """A room's modes in words; somebody's own modes are for programs."""
+    if not message.text or not message.params[0].startswith("#"):
+        return ""
+    room, told = message.params[0], []
+    for change in parse_modes(message.params[1:]):
+        mode = "-+"[change.adding] + change.letter
+        form = _MODE_FORMS.get(mode, "set the mode {2} of {0}")
+        told.append(form.format(room, bare_mask(change.arg), mode))
+    return "%s %s" % (message.nickname, ", ".join(told)) if told else ""
 
 
 # The chat box
@@ -984,7 +1059,7 @@ _UNNAMED = (  # what has no word of its own
 )
 
 
-def help_lines() -> Iterator[str]:
+def help_lines() -> Iterable[str]:
     """The answer to /help, made from the table."""
     for usage, text in _UNNAMED:
         yield "%s — %s" % (usage, text)
@@ -1056,7 +1131,7 @@ def _completed(typed: Input) -> Tuple[str, ...]:
         if not count.isdecimal():
             raise InputError("Usage: /history %s" % VERBS[verb].args)
         return (count,)
-    if verb == "join" and args[0][0] not in "#&":
+    if verb == "join" and args[0][0] != "#":
         return ("#" + args[0], *args[1:])
     if verb in ("ban", "mute"):
         target, rest = args[0], args[1:]

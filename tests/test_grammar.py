@@ -484,7 +484,6 @@ ALICE = "alice!alice@192.0.2.7"
         ("/rooms", ["LIST"]),
         ("/join tea", ["JOIN #tea"]),
         ("/join #tea", ["JOIN #tea"]),
-        ("/join &tea", ["JOIN &tea"]),
         ("/join tea :key", ["JOIN #tea ::key"]),
         ("/leave", ["PART #tea"]),
         ("/leave to sleep", ["PART #tea :to sleep"]),
@@ -602,3 +601,168 @@ def test_help_says_what_only_operators_may_do():
     assert list(protocol.help_lines())[-1] == (
         "Only operators may use: /kick, /ban, /mute, /unban, /bans, /announce, /stats"
     )
+
+
+# What people see
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        (":bob!b@h JOIN #lobby", "bob joined the chat"),
+        (":bob!b@h JOIN #LOBBY account :Bob", "bob joined the chat"),
+        (":bob!b@h JOIN #tea", "bob joined #tea"),
+        (":bob!b@h PART #tea :bye", "bob left #tea"),
+        (":alice!a@h TOPIC #tea :about tea", "alice set the topic: about tea"),
+        (":alice!a@h TOPIC #tea :", "alice cleared the topic"),
+        (":alice!a@h KICK #tea bob :too loud", "bob was removed from #tea by alice: too loud"),
+        (":alice!a@h KICK #tea bob", "bob was removed from #tea by alice"),
+        (":alice!a@h KICK #tea bob :", "bob was removed from #tea by alice"),
+        (":alice!a@h INVITE me #tea", "alice invites you to #tea. Type /join #tea"),
+        (":alice!a@h INVITE bob #tea", "alice invited bob to #tea"),
+        (":alice!a@h KILL me :spam", "You were removed from the chat by alice: spam"),
+        (":alice!a@h WALLOPS :look here", "alice to all operators: look here"),
+        (":alice!a@h MODE #tea +o bob", "alice made bob an operator of #tea"),
+        (":alice!a@h MODE #tea -o bob", "alice made bob an ordinary member of #tea"),
+        (
+            ":alice!a@h MODE #tea +v-v bob carol",
+            "alice gave bob a voice in #tea, took carol's voice in #tea",
+        ),
+        (":alice!a@h MODE #tea +b bob!*@*", "alice banned bob from #tea"),
+        (":alice!a@h MODE #tea -b *!*@192.0.2.7", "alice lifted the ban of 192.0.2.7 from #tea"),
+        (":alice!a@h MODE #tea +b *!*@*", "alice banned * from #tea"),
+        (":alice!a@h MODE #tea +k sesame", "alice set a key to #tea"),
+        (":alice!a@h MODE #tea -k sesame", "alice removed the key to #tea"),
+        (":alice!a@h MODE #tea +l 20", "alice limited #tea to 20 people"),
+        (":srv MODE #tea +m", "srv let only operators and those with a voice write in #tea"),
+        (":alice!a@h MODE #tea +z", "alice set the mode +z of #tea"),
+        (":srv 001 me :Welcome to Hubbub, me.", "Welcome to Hubbub, me. Type /help for commands."),
+        (":srv 271 me bob!*@*", "You ignore bob"),
+        (":srv 301 me bob :having lunch", "bob is away: having lunch"),
+        (":srv 305 me :You are no longer marked as being away", "You are back."),
+        (":srv 306 me :You have been marked", "You are away. Type /away to be back."),
+        (":srv 311 me bob b 192.0.2.7 * :Bob B.", "bob is Bob B. (b@192.0.2.7)"),
+        (":srv 313 me bob :is an IRC operator", "bob is an operator"),
+        (":srv 314 me bob b 192.0.2.7 * :Bob B.", "bob was Bob B. (b@192.0.2.7)"),
+        (":srv 317 me bob 300 1795367442 :seconds idle", "bob has said nothing for 5 minutes"),
+        (":srv 317 me bob 0 1795367442 :seconds idle", "bob has said nothing for 1 second"),
+        (":srv 317 me bob x 1795367442 :seconds idle", "bob has said nothing for x"),
+        (":srv 319 me bob :@#tea #lobby", "bob is in @#tea #lobby"),
+        (":srv 322 me #tea 3 :about tea", "#tea (3): about tea"),
+        (":srv 322 me #tea 3 :", "#tea (3)"),
+        (":srv 330 me bob robert :is logged in as", "bob is logged in as robert"),
+        (":srv 331 me #tea :No topic is set", "#tea has no topic. Type /topic TOPIC to set one."),
+        (":srv 332 me #tea :about tea", "Topic: about tea"),
+        (":srv 335 me bob :is a bot", "bob is a bot"),
+        (":srv 336 me #tea", "You are invited to #tea. Type /join #tea"),
+        (":srv 341 me bob #tea", "You invited bob to #tea"),
+        (":srv 351 me hubbub-1 srv :Hubbub", "hubbub-1 srv Hubbub"),
+        (":srv 367 me #tea bob!*@* alice 1795367442", "bob is banned from #tea"),
+        (":srv 381 me :You are now an IRC operator", "You are an operator now."),
+        (":srv 401 me dave :No such nick", "No such user: dave"),
+        (":srv 403 me #x :No such channel", "No such room: #x"),
+        (":srv 404 me #tea :You are muted", "You are muted"),
+        (
+            ":srv 405 me #x :Too many",
+            "You are in as many rooms as you may. Type /leave in one of them first.",
+        ),
+        (":srv 406 me dave :There was no such nickname", "There was nobody called dave"),
+        (":srv 441 me bob #tea :They aren't on that channel", "bob is not in #tea"),
+        (":srv 442 me #tea :You're not", "You are not in #tea. Type /join #tea"),
+        (":srv 443 me bob #tea :is already on channel", "bob is in #tea already"),
+        (":srv 465 me :banned for 2 hours", "You may not come in: banned for 2 hours"),
+        (":srv 471 me #tea :Cannot join", "#tea is full. Try again later."),
+        (
+            ":srv 473 me #tea :Cannot join",
+            "#tea is for those who are invited. Ask somebody there to invite you.",
+        ),
+        (":srv 474 me #tea :Cannot join", "You are banned from #tea. Its operators can lift that."),
+        (":srv 475 me #tea :Cannot join", "#tea has a key. Type /join #tea KEY"),
+        (
+            ":srv 477 me #tea :Need an account",
+            "#tea is for those who have an account. Type /register PASSWORD to make one.",
+        ),
+        (
+            ":srv 481 me :Permission denied",
+            "Only operators may do that. If you are one: /login USERNAME PASSWORD",
+        ),
+        (":srv 482 me #tea :You're not", "Only operators of #tea may do that."),
+        (":srv 499 me x :Some other refusal", "Some other refusal"),
+        (":srv 705 me * :words of help", "words of help"),
+        (":srv 900 me me!u@h alice :You are now", "You are logged in as alice"),
+        (":srv 901 me me!u@h :You are", "You are logged out."),
+        (":srv 904 me :failed", "That username and that password do not belong together."),
+        (":srv 905 me :too long", "That password is too long."),
+        (":srv 907 me :already", "You are logged in already."),
+        (":srv REGISTER SUCCESS alice :The name is yours", "The name is yours"),
+        (":srv FAIL REGISTER WEAK_PASSWORD alice :Too short", "Too short"),
+        (":srv WARN * X :Mind this", "Mind this"),
+        (":srv NOTE * X :Note that", "Note that"),
+    ],
+)
+def test_people_see(line, seen):
+    """What happens, and what a server answers, in words that say what to do."""
+    shown = protocol.describe(protocol.parse(line.encode()), "me", 0.0)
+    assert (shown.kind, shown.head, shown.text) == (protocol.FROM_SERVER, "[SERVER]:", seen)
+
+
+FOR_PROGRAMS = """
+:alice!a@h TAGMSG #tea
+:alice!a@h MODE alice +i
+:alice!a@h MODE #tea
+:bob!b@h ACCOUNT bob
+:bob!b@h CHGHOST u h
+:bob!b@h SETNAME :B
+:bob!b@h AWAY :lunch
+:srv BATCH +1 chathistory #tea
+:srv CAP * LS :sasl
+:srv RESUME TOKEN x
+:srv ACK
+AUTHENTICATE AGFsaWNlAHNlY3JldA==
+AUTHENTICATE +
+PASS secret
+OPER alice secret
+MODE
+:srv 221 me +i
+:srv 324 me #tea +ntk sesame
+:srv 353 me = #tea :a b
+"""
+NUMERICS = "005 272 315 318 321 323 329 333 352 354 366 368 730 731 732 733 734 903 906 908"
+
+
+@pytest.mark.parametrize(
+    "line",
+    FOR_PROGRAMS.strip().splitlines() + [":srv %s me x :y" % word for word in NUMERICS.split()],
+)
+def test_people_do_not_see(line):
+    """Neither secrets, nor what programs tell each other."""
+    assert protocol.describe(protocol.parse(line.encode()), "me", 0.0) is None
+
+
+def test_the_lobby_has_the_name_that_it_has():
+    """Where the server's lobby is called otherwise, joining that is joining the chat."""
+    for lobby, seen in (("#office", "bob joined the chat"), ("", "bob joined #office")):
+        message = Message("JOIN", ("#office",), "bob!b@h")
+        assert protocol.describe(message, "me", 0.0, lobby).text == seen
+
+
+SHOWN = sorted(
+    {key.partition(" ")[0] for key in protocol._FORMS} | {"MODE", "999", "300", "TAGMSG"}
+)
+
+
+@given(
+    st.sampled_from(SHOWN),
+    st.lists(
+        st.text(max_size=9) | st.sampled_from(["{0}", "{", "#tea", "+bok-l", "me"]), max_size=6
+    ),
+)
+def test_whatever_comes_can_be_described(command, params):
+    """With any parameters, and with none: it never fails."""
+    protocol.describe(Message(command, tuple(params), "a!b@c"), "me", 0.0)
+
+
+@given(st.text("ab!@*?.", max_size=12).map(protocol.as_mask))
+def test_a_bare_mask_is_the_same_mask(mask):
+    """What people are shown of it, they may write."""
+    assert protocol.as_mask(protocol.bare_mask(mask)) == mask
