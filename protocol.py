@@ -1,4 +1,4 @@
-"""The language of Hubbub: IRC lines, names, the chat box, and what people see.
+"""The language of Hubbub: IRC lines and their grammar, names, the chat box, what people see.
 
 Bytes and text go in, values come out. Nothing here does I/O, keeps a thread, a
 lock or a log, or asks what time it is; every function may be called from any
@@ -6,7 +6,7 @@ thread. Three programs share it: the server, the window and the terminal.
 
     bytes --Framer--> lines --parse--> Message --describe--> Line --str--> text
                                 Message --serialize--> bytes
-    what somebody typed --parse_input--> Input
+    what somebody typed --parse_input--> Input --compose--> Messages
 
 What it promises:
 
@@ -17,7 +17,7 @@ What it promises:
 - Every buffer and every name has a limit, and the limit has a name below.
 
 Specifications: RFC 1459 and 2812, "Modern IRC client protocol" (modern.ircdocs.horse),
-IRCv3 message-tags, server-time and UTF8ONLY.
+IRCv3 message-tags, server-time, UTF8ONLY, SASL and WHOX.
 """
 
 import base64
@@ -467,7 +467,6 @@ def as_word(text: str) -> str:
 
 # Time
 
-
 _SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")
 
 
@@ -533,7 +532,9 @@ def format_duration(seconds: int) -> str:
     return " ".join(words[:2]) or "for ever"
 
 
-# What stands for what no ISUPPORT value may hold; the backslash first.
+# ISUPPORT ("Modern IRC", "RPL_ISUPPORT")
+
+# What stands for what no value may hold; the backslash first.
 _TOKEN_ESCAPES = (("\\", "\\x5C"), (" ", "\\x20"), ("=", "\\x3D"))
 
 
@@ -551,7 +552,7 @@ def unescape_token(value: str) -> str:
     return value
 
 
-MAX_TOKENS = 13  # beside the client's name and the text, the most that a line may have
+MAX_TOKENS = 13  # of a line: beside the client's name and the text, the most there may be
 
 
 def isupport(tokens: List[str]) -> List[Tuple[str, ...]]:
@@ -686,7 +687,7 @@ def as_mask(text: str) -> str:
         text = "@" + text  # no nickname has these, every address has
     rest, _, host = text.partition("@")
     nickname, _, user = rest.partition("!")
-    nickname = nickname.lstrip(":")[:32]  # a middle parameter begins with none
+    nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter begins with none
     # The three at their longest, and what is between them, make MAX_MASK.
     return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
 
@@ -1133,14 +1134,13 @@ def _completed(typed: Input) -> Tuple[str, ...]:
         return (count,)
     if verb == "join" and args[0][0] != "#":
         return ("#" + args[0], *args[1:])
+    if verb in ("ban", "mute", "unban") and args[0][0] == ":":
+        args = ("0" + args[0], *args[1:])  # ::1, where no colon may be first
     if verb in ("ban", "mute"):
-        target, rest = args[0], args[1:]
-        target = "0" + target if target[0] == ":" else target  # ::1 where no colon may be first
         try:
-            parse_duration(rest[0] if rest else "")
-        except ValueError:
-            rest = ("*", " ".join(rest)) if rest else ("*",)
-        return (target, *rest)
+            parse_duration("".join(args[1:2]))
+        except ValueError:  # then it begins the reason
+            return (args[0], "*", " ".join(args[1:])) if args[1:] else (args[0], "*")
     return args
 
 

@@ -510,6 +510,7 @@ ALICE = "alice!alice@192.0.2.7"
         ("/ban ::1 1h", ["BAN 0::1 :1h"]),
         ("/mute bob 0 noise", ["MUTE bob 0 :noise"]),
         ("/unban bob", ["UNBAN bob"]),
+        ("/unban ::1", ["UNBAN 0::1"]),
         ("/bans", ["BANS"]),
         ("/announce tea is ready", ["ANNOUNCE :tea is ready"]),
         ("/stats", ["STATS"]),
