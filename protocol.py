@@ -1,4 +1,4 @@
-"""The language of Hubbub: IRC lines, names, the chat box, and what people see.
+"""The language of Hubbub: IRC lines and their grammar, names, the chat box, what people see.
 
 Bytes and text go in, values come out. Nothing here does I/O, keeps a thread, a
 lock or a log, or asks what time it is; every function may be called from any
@@ -6,7 +6,7 @@ thread. Three programs share it: the server, the window and the terminal.
 
     bytes --Framer--> lines --parse--> Message --describe--> Line --str--> text
                                 Message --serialize--> bytes
-    what somebody typed --parse_input--> Input
+    what somebody typed --parse_input--> Input --compose--> Messages
 
 What it promises:
 
@@ -17,16 +17,17 @@ What it promises:
 - Every buffer and every name has a limit, and the limit has a name below.
 
 Specifications: RFC 1459 and 2812, "Modern IRC client protocol" (modern.ircdocs.horse),
-IRCv3 message-tags, server-time and UTF8ONLY.
+IRCv3 message-tags, server-time, UTF8ONLY, SASL and WHOX.
 """
 
+import base64
 import calendar
 import functools
 import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -483,7 +484,6 @@ def as_word(text: str) -> str:
 
 # Time
 
-
 _SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")
 
 
@@ -519,7 +519,39 @@ def parse_point(text: str) -> Tuple[int, int]:
     return ms * 1000, ms * 1000 + 999
 
 
-# What stands for what no ISUPPORT value may hold; the backslash first.
+MAX_DURATION = 10 * 365 * 86400  # seconds
+_UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds from "90", "10m" or "1d12h"; 0, which is for ever, from "0" and "*".
+
+    ValueError for anything else, and beyond MAX_DURATION.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError("not a duration: %.40r" % text)
+    sizes = {unit[0]: size for unit, size in _UNITS}
+    parts = re.findall("([0-9]+)([a-z]?)", text)
+    seconds = sum(int(count) * sizes[unit or "s"] for count, unit in parts)
+    if seconds > MAX_DURATION:
+        raise ValueError("more than ten years: %.40r" % text)
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """A duration for people, in its two largest units: "1 day 12 hours"; 0 is "for ever"."""
+    words: List[str] = []
+    for unit, size in _UNITS:
+        count, seconds = divmod(seconds, size)
+        if count:
+            words.append("%d %s%s" % (count, unit, "s" if count > 1 else ""))
+    return " ".join(words[:2]) or "for ever"
+
+
+# ISUPPORT ("Modern IRC", "RPL_ISUPPORT")
+
+# What stands for what no value may hold; the backslash first.
 _TOKEN_ESCAPES = (("\\", "\\x5C"), (" ", "\\x20"), ("=", "\\x3D"))
 
 
@@ -537,18 +569,236 @@ def unescape_token(value: str) -> str:
     return value
 
 
+MAX_TOKENS = 13  # of a line: beside the client's name and the text, the most there may be
+
+
+def isupport(tokens: List[str]) -> List[Tuple[str, ...]]:
+    """The tokens of 005 by lines, each short enough beside the longest names there are."""
+    names = Message("005", ("n" * 4 * MAX_NAME, "are supported by this server"), "s" * 64)
+    size = MAX_MESSAGE - len(_serialize_body(names)) - len(" ")
+    lines: List[Tuple[str, ...]] = []
+    for start in range(0, len(tokens), MAX_TOKENS):
+        texts = pack(tokens[start : start + MAX_TOKENS], " ", size)
+        lines += [tuple(text.split(" ")) for text in texts]
+    return lines
+
+
+# SASL (https://ircv3.net/specs/extensions/sasl-3.1; PLAIN is RFC 4616)
+
+SASL_PIECE = 400  # characters of base64 in one AUTHENTICATE; fewer are the last
+MAX_SASL = 4096  # of them in all
+MAX_PASSWORD = 300  # bytes: with its account, what one REGISTER can hold
+
+
+class Sasl:
+    """Collects what comes in pieces of AUTHENTICATE."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def feed(self, piece: str) -> Optional[bytes]:
+        """The data, once its last piece has come; then, and after an error, it begins anew.
+
+        TooLongError for a piece over SASL_PIECE (905), ProtocolError for one that is no
+        base64 or more than MAX_SASL with those before it (904).
+        """
+        text, self._text = self._text + ("" if piece == "+" else piece), ""
+        if len(piece) > SASL_PIECE:
+            raise TooLongError("more than %d characters at once" % SASL_PIECE)
+        if len(text) > MAX_SASL:
+            raise ProtocolError("more than %d characters" % MAX_SASL)
+        if len(piece) == SASL_PIECE:
+            self._text = text
+            return None
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            raise ProtocolError("not base64") from None
+
+
+def parse_plain(data: bytes) -> Tuple[str, str, str]:
+    """Whom to be (often ""), the account and its password. ProtocolError for what is not PLAIN."""
+    try:
+        authzid, authcid, password = data.decode("utf-8").split("\0")
+    except ValueError:
+        raise ProtocolError("not PLAIN") from None
+    if not authcid or not password:
+        raise ProtocolError("no name, or no password")
+    return authzid, authcid, password
+
+
+def compose_plain(name: str, password: str) -> List[str]:
+    """The pieces that log in as `name`, after the server has taken the word PLAIN."""
+    text = base64.b64encode(("\0%s\0%s" % (name, password)).encode("utf-8")).decode("ascii")
+    pieces = [text[i : i + SASL_PIECE] for i in range(0, len(text), SASL_PIECE)]
+    return pieces if len(text) % SASL_PIECE else [*pieces, "+"]
+
+
+# Modes of rooms ("Modern IRC", "MODE message"; RFC 2811, 4)
+
+MAX_MODES = 8  # changes in one command, flags not counted
+# What each letter takes: "list" an argument, or none to ask; "always" one to set and one to
+# unset; "set" one to set; "flag" none; "member" somebody's nickname.
+ROOM_MODES: Dict[str, str] = {
+    "b": "list", "k": "always", "l": "set", "o": "member", "v": "member",
+    **dict.fromkeys("imnst", "flag"),
+}  # fmt: skip
+# The same as ISUPPORT's CHANMODES wants it: b,k,l,imnst
+CHANMODES = ",".join(
+    "".join(letter for letter in ROOM_MODES if ROOM_MODES[letter] == kind)
+    for kind in ("list", "always", "set", "flag")
+)
+
+
+class ModeChange(NamedTuple):
+    """One letter of a MODE command; `arg` is "" where it has none, even where it wants one."""
+
+    adding: bool
+    letter: str
+    arg: str
+
+
+def parse_modes(params: Sequence[str]) -> List[ModeChange]:
+    """The changes in MODE's parameters after its target: ("+ov-l", "alice", "bob").
+
+    Letters that no room has come out too. Beyond MAX_MODES, all but flags are dropped.
+    """
+    args = iter(params[1:])
+    changes: List[ModeChange] = []
+    adding, left = True, MAX_MODES
+    for letter in params[0] if params else "":
+        kind = ROOM_MODES.get(letter, "")
+        if letter in "+-":
+            adding = letter == "+"
+        elif kind == "flag":
+            changes.append(ModeChange(adding, letter, ""))
+        elif left:
+            left -= 1
+            takes = kind and (adding or kind != "set")
+            changes.append(ModeChange(adding, letter, next(args, "") if takes else ""))
+    return changes
+
+
+def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
+    """The inverse of `parse_modes`, each sign once for those it holds for; () for none."""
+    letters, sign, args = "", "", []
+    for change in changes:
+        if sign != "-+"[change.adding]:
+            sign = "-+"[change.adding]
+            letters += sign
+        letters += change.letter
+        if change.arg:
+            args.append(change.arg)
+    return (letters, *args) if letters else ()
+
+
+# Masks: nickname!user@host with * and ?, of bans, silences and searches
+
+MAX_MASK = 100  # characters
+
+
+def as_mask(text: str) -> str:
+    """A whole mask from what people write of one: "bob", "*@host", "192.0.2.7"."""
+    text = clean(text).replace(" ", "_")
+    if "!" not in text and "@" not in text and ("." in text or ":" in text):
+        text = "@" + text  # no nickname has these, every address has
+    rest, _, host = text.partition("@")
+    nickname, _, user = rest.partition("!")
+    nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter begins with none
+    # The three at their longest, and what is between them, make MAX_MASK.
+    return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
+
+
+def bare_mask(mask: str) -> str:
+    """What people write of a mask: the inverse of `as_mask`."""
+    nickname, _, host = mask.partition("!*@")
+    return next((bare for bare in (nickname, host) if as_mask(bare) == mask), mask)
+
+
+def matches(mask: str, text: str) -> bool:
+    """Whether `text` is one that `mask` stands for: * is any characters, ? any one.
+
+    All ways to match are followed at once, a bit for each beginning of the mask, so that a
+    mask of stars costs no more than another: one step for each character.
+    """
+    mask, text = re.sub(r"\*+", "*", casefold(mask)), casefold(text)
+    steps: Dict[str, int] = {}  # a character: where the mask has it
+    for i, char in enumerate(mask):
+        steps[char] = steps.get(char, 0) | 1 << i
+    stars, any_one = steps.pop("*", 0), steps.pop("?", 0)
+    reached = 1 | (1 & stars) << 1
+    for char in text:
+        reached = (reached & (steps.get(char, 0) | any_one)) << 1 | (reached & stars)
+        reached |= (reached & stars) << 1
+    return bool(reached >> len(mask))
+
+
+# Queries: WHOX (https://ircv3.net/specs/extensions/whox) and ELIST ("Modern IRC", "LIST")
+
+_WHOX_FIELDS = "tcuihsnfdlaor"  # in the order of the answer
+MAX_CONDITIONS = 20  # of one LIST
+
+
+def parse_whox(text: str) -> Tuple[str, str]:
+    """The fields, in the order of the answer, and the token of WHO's "%fields,token".
+
+    ("", "") where it asks for no fields. A token has at most three digits, else there is none.
+    """
+    asked, _, token = text.partition("%")[2].partition(",")
+    fields = "".join(field for field in _WHOX_FIELDS if field in asked)
+    return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
+
+
+def whox_params(fields: str, values: Mapping[str, str]) -> Tuple[str, ...]:
+    """The parameters of 354 after the client's name: a value for each field, the realname last."""
+    return tuple(values[field] if field == "r" else as_word(values[field]) for field in fields)
+
+
+class ListFilter(NamedTuple):
+    """What LIST asks for: any of the masks, none of the hidden, within every bound."""
+
+    masks: Tuple[str, ...]
+    hidden: Tuple[str, ...]
+    bounds: Tuple[Tuple[str, str, int], ...]  # ("", ">", users) or ("C" or "T", "<", minutes)
+
+    def accepts(self, name: str, users: int, created: float, topic_at: float, now: float) -> bool:
+        """Whether a room is one of them; the times are seconds, `topic_at` 0 without a topic."""
+        for what, sign, bound in self.bounds:
+            if what == "T" and not topic_at:
+                return False
+            value = (now - (created if what == "C" else topic_at)) / 60 if what else users
+            if not (value > bound if sign == ">" else value < bound):
+                return False
+        if any(matches(mask, name) for mask in self.hidden):
+            return False
+        return not self.masks or any(matches(mask, name) for mask in self.masks)
+
+
+_BOUND = re.compile(r"([CT]?)([<>])([0-9]{1,9})\Z", re.IGNORECASE)
+
+
+def parse_elist(text: str) -> Optional[ListFilter]:
+    """The conditions in LIST's parameter, at most MAX_CONDITIONS; None where it has none.
+
+    Names and masks (`#tea,*x*,!*x*`), users (`>4`, `<9`), minutes since a room was made
+    (`C>60`) and since its topic was set (`T<5`), between commas.
+    """
+    items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
+    bounds = [match for match in map(_BOUND.match, items) if match]
+    words = [item for item in items if not _BOUND.match(item)]
+    masks = tuple(word for word in words if word[0] != "!")
+    hidden = tuple(word[1:] for word in words if word[0] == "!")
+    limits = tuple((match[1].upper(), match[2], int(match[3])) for match in bounds)
+    return ListFilter(masks, hidden, limits) if items else None
+
+
 # What people see
 
-JOINED = "{} joined the chat"
-LEFT = "{} left the chat"
-PARTED = "{} left {}"  # a room, but not the chat
-RENAMED = "{} is now called {}"
+LOBBY = "#lobby"  # the room that stands for the whole chat, where the server names no other
 ONLINE = "Online users ({}): {}"
 NO_SUCH_USER = "No such user: {}"
 NAME_TAKEN = "Username already taken: {}. Choose another."
 UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
-TOPIC_SET = "{} set the topic: {}"
-TOPIC_CLEARED = "{} cleared the topic"
 
 # The kinds of line, which a window colours.
 FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE = "server", "own", "others", "private"
@@ -595,14 +845,11 @@ def pack(words: Iterable[str], separator: str, size: int) -> List[str]:
     return texts
 
 
-def describe(message: Message, me: str, when: float) -> Optional[Line]:
+def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Optional[Line]:
     """What `message` looks like to the person called `me`; None for what is not shown."""
     if message.command in ("PRIVMSG", "NOTICE") and len(message.params) > 1:
         return _describe_text(message, me, when)
-    if message.command.isdigit():
-        text = _describe_numeric(message)
-    else:
-        text = _describe_event(message)
+    text = _describe_modes(message) if message.command == "MODE" else _tell(message, me, lobby)
     return server_line(text, when) if text else None
 
 
@@ -628,51 +875,139 @@ def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
     return Line(kind, when, "* %s" % who if action else "[%s]:" % who, text)
 
 
-def _describe_event(message: Message) -> str:
-    command, who = message.command, message.nickname
-    if command == "JOIN":
-        return JOINED.format(who)
-    if command == "QUIT":
-        return LEFT.format(who)
-    if command == "PART" and message.params:
-        return PARTED.format(who, message.params[0])
-    if command == "NICK" and message.params:
-        return RENAMED.format(who, message.params[0])
-    if command == "TOPIC" and len(message.params) > 1:
-        return (TOPIC_SET if message.text else TOPIC_CLEARED).format(who, message.text)
-    if command == "ERROR":
-        return message.text
-    if command in ("FAIL", "WARN", "NOTE"):
-        return message.text
-    return ""
-
-
-# What numerics say to people: "{1}" is the second parameter. "" is not shown; what is
-# in no row shows its last parameter where it is an error, all but the first where not.
-_NUMERICS: Dict[str, str] = {
+# What events and numerics say: "{0}" is who did it, or whom a numeric is for, then come the
+# parameters. Other events are not shown. Of other numerics, errors show their text, the rest
+# all but their first parameter.
+_FORMS: Dict[str, str] = {
+    "JOIN": "{0} joined {1}",
+    "JOIN lobby": "{0} joined the chat",
+    "PART": "{0} left {1}",
+    "QUIT": "{0} left the chat",
+    "NICK": "{0} is now called {1}",
+    "TOPIC": "{0} set the topic: {2}",
+    "TOPIC none": "{0} cleared the topic",
+    "KICK": "{2} was removed from {1} by {0}: {3}",
+    "INVITE": "{0} invites you to {2}. Type /join {2}",
+    "INVITE another": "{0} invited {1} to {2}",
+    "KILL": "You were removed from the chat by {0}: {2}",
+    "WALLOPS": "{0} to all operators: {1}",
+    "REGISTER": "{text}",
+    **dict.fromkeys(["ERROR", "FAIL", "WARN", "NOTE"], "{text}"),
     "001": "{1} Type /help for commands.",
-    "331": "",
+    "271": "You ignore {1}",
+    "301": "{1} is away: {2}",
+    "305": "You are back.",
+    "306": "You are away. Type /away to be back.",
+    "311": "{1} is {5} ({2}@{3})",
+    "313": "{1} is an operator",
+    "314": "{1} was {5} ({2}@{3})",
+    "317": "{1} has said nothing for {2}",
+    "319": "{1} is in {2}",
+    "322": "{1} ({2}): {3}",
+    "330": "{1} is logged in as {2}",
+    "331": "{1} has no topic. Type /topic TOPIC to set one.",
     "332": "Topic: {2}",
+    "335": "{1} is a bot",
+    "336": "You are invited to {1}. Type /join {1}",
+    "341": "You invited {1} to {2}",
+    "367": "{2} is banned from {1}",
     "372": "{1}",
+    "381": "You are an operator now.",
     "401": NO_SUCH_USER.replace("{}", "{1}"),
     "403": "No such room: {1}",
+    "405": "You are in as many rooms as you may. Type /leave in one of them first.",
+    "406": "There was nobody called {1}",
     "421": UNKNOWN_COMMAND.replace("{}", "{1}"),
     "433": NAME_TAKEN.replace("{}", "{1}"),
+    "441": "{1} is not in {2}",
+    "442": "You are not in {1}. Type /join {1}",
+    "443": "{1} is in {2} already",
+    "465": "You may not come in: {text}",
+    "471": "{1} is full. Try again later.",
+    "473": "{1} is for those who are invited. Ask somebody there to invite you.",
+    "474": "You are banned from {1}. Its operators can lift that.",
+    "475": "{1} has a key. Type /join {1} KEY",
+    "477": "{1} is for those who have an account. Type /register PASSWORD to make one.",
+    "481": "Only operators may do that. If you are one: /login USERNAME PASSWORD",
+    "482": "Only operators of {1} may do that.",
+    "705": "{2}",
+    "900": "You are logged in as {2}",
+    "901": "You are logged out.",
+    "904": "That username and that password do not belong together.",
+    "905": "That password is too long.",
+    "907": "You are logged in already.",
 }
-_SILENT = frozenset(
-    "002 003 004 005 250 251 252 253 254 255 265 266 315 318 323 329 333 352 353 366 375 376"
-    " 422 900 901 903".split()
+_SILENT = frozenset(  # for programs
+    "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 272 276 302 303 312 315 318 321"
+    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 670"
+    " 671 704 706 730 731 732 733 734 903 906 908".split()
 )
+_DIGITS = re.compile(r"[0-9]{1,9}\Z")
+# Words that people read otherwise than programs: which of them, and how.
+_REWORDED: Dict[str, Tuple[int, Callable[[str], str]]] = {
+    "271": (1, bare_mask),
+    "317": (2, lambda text: format_duration(int(text) or 1) if _DIGITS.match(text) else text),
+    "367": (2, bare_mask),
+}
 
 
-def _describe_numeric(message: Message) -> str:
-    numeric, params = message.command, message.params
-    if numeric in _SILENT:
+def _tell(message: Message, me: str, lobby: str) -> str:
+    command, params = message.command, message.params
+    if command in _SILENT:
         return ""
-    form = _NUMERICS.get(numeric)
+    form = _FORMS.get(command)
+    if command == "JOIN" and casefold("".join(params[:1])) == casefold(lobby):
+        form = _FORMS["JOIN lobby"]
+    elif command == "TOPIC" and not message.text:
+        form = _FORMS["TOPIC none"]
+    elif command == "INVITE" and me and casefold(params[0] if params else me) != casefold(me):
+        form = _FORMS["INVITE another"]
+    is_numeric = command.isdigit()
     if form is None:
-        return message.text if numeric >= "400" else " ".join(params[1:])
-    return form.format(*params, *[""] * 3)
+        shown = message.text if command >= "400" else " ".join(params[1:])
+        return shown if is_numeric else ""
+    words = [*(params if is_numeric else (message.nickname, *params)), *[""] * 6]
+    if command in _REWORDED:
+        index, reword = _REWORDED[command]
+        words[index] = reword(words[index])
+    shown = form.format(*words, text=message.text)
+    return shown[:-2] if shown.endswith(": ") else shown  # nothing follows: no reason, no topic
+
+
+_MODE_FORMS: Dict[str, str] = {
+    "+o": "made {1} an operator of {0}",
+    "-o": "made {1} an ordinary member of {0}",
+    "+v": "gave {1} a voice in {0}",
+    "-v": "took {1}'s voice in {0}",
+    "+b": "banned {1} from {0}",
+    "-b": "lifted the ban of {1} from {0}",
+    "+k": "set a key to {0}",  # which one is for those who may know it
+    "-k": "removed the key to {0}",
+    "+l": "limited {0} to {1} people",
+    "-l": "removed the limit of {0}",
+    "+i": "closed {0} to those who are not invited",
+    "-i": "opened {0} to those who are not invited",
+    "+m": "let only operators and those with a voice write in {0}",
+    "-m": "let everyone write in {0}",
+    "+n": "closed {0} to messages from outside",
+    "-n": "opened {0} to messages from outside",
+    "+s": "hid {0} from those outside",
+    "-s": "showed {0} to those outside",
+    "+t": "let only operators set the topic of {0}",
+    "-t": "let everyone in {0} set the topic",
+}
+
+
+def _describe_modes(message: Message) -> str:
+    """A room's modes in words; somebody's own modes are for programs."""
+    if not message.text or not message.params[0].startswith("#"):
+        return ""
+    room, told = message.params[0], []
+    for change in parse_modes(message.params[1:]):
+        mode = "-+"[change.adding] + change.letter
+        form = _MODE_FORMS.get(mode, "set the mode {2} of {0}")
+        told.append(form.format(room, bare_mask(change.arg), mode))
+    return "%s %s" % (message.nickname, ", ".join(told)) if told else ""
 
 
 # The chat box
@@ -686,21 +1021,54 @@ class Input(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A row of the chat box's grammar: the words that follow ([optional]), a line of help."""
+    """A row of the chat box's grammar: the words that follow ([optional]), a line of help.
+
+    `wire` is the message that does it: its words in upper case stand for those of `args`, HERE
+    for the room; those that were not given are left out. "" where it takes more than that.
+    """
 
     args: str
     help: str
+    wire: str = ""
 
 
 VERBS: Dict[str, Verb] = {
     "msg": Verb("USERNAME MESSAGE", "the same as @USERNAME MESSAGE"),
+    "reply": Verb("MESSAGE", "answer whoever wrote to you last"),
     "me": Verb("ACTION", "say what you are doing: /me waves"),
-    "nick": Verb("USERNAME", "change your username"),
-    "list": Verb("", "see who is online"),
-    "history": Verb("[LINES]", "see what was said earlier"),
+    "list": Verb("", "see who is online", "NAMES HERE"),
+    "whois": Verb("USERNAME", "see who somebody is", "WHOIS USERNAME"),
+    "history": Verb("[LINES]", "see what was said earlier", "CHATHISTORY LATEST HERE * LINES"),
+    "rooms": Verb("", "see which rooms there are", "LIST"),
+    "join": Verb("ROOM [KEY]", "enter a room, or make one", "JOIN ROOM KEY"),
+    "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
+    "topic": Verb("[TOPIC]", "see what the room is about, or say it", "TOPIC HERE TOPIC"),
+    "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
+    "away": Verb("[REASON]", "be away; without a reason, be back", "AWAY REASON"),
+    "ignore": Verb("[USERNAME]", "hear no more of somebody; alone, see whom", "SILENCE +USERNAME"),
+    "unignore": Verb("USERNAME", "hear somebody again", "SILENCE -USERNAME"),
+    "register": Verb("PASSWORD", "make your username yours alone", "REGISTER * * PASSWORD"),
+    "login": Verb("USERNAME PASSWORD", "come in with a username that is yours"),
     "help": Verb("", "see this list"),
-    "quit": Verb("[REASON]", "leave the chat"),
+    "quit": Verb("[REASON]", "leave the chat", "QUIT REASON"),
+    "kick": Verb("USERNAME [REASON]", "remove somebody from the room", "KICK HERE USERNAME REASON"),
+    "ban": Verb(
+        "TARGET [DURATION] [REASON]",
+        "keep a username or an address out: /ban bob 2h noise",
+        "BAN TARGET DURATION REASON",
+    ),
+    "mute": Verb(
+        "TARGET [DURATION] [REASON]",
+        "let somebody read, but not write",
+        "MUTE TARGET DURATION REASON",
+    ),
+    "unban": Verb("TARGET", "lift a ban, or a mute", "UNBAN TARGET"),
+    "bans": Verb("", "see who is banned or muted", "BANS"),
+    "announce": Verb("MESSAGE", "tell everyone, in every room", "ANNOUNCE MESSAGE"),
+    "stats": Verb("", "see how the server is doing", "STATS"),
 }
+FOR_OPERATORS = frozenset("kick ban mute unban bans announce stats".split())
+SECRETS = frozenset(["register", "login"])  # never shown, never in the input's history
 
 _UNNAMED = (  # what has no word of its own
     ("MESSAGE", "say it to everyone in the room"),
@@ -709,11 +1077,13 @@ _UNNAMED = (  # what has no word of its own
 )
 
 
-def help_lines() -> Iterator[str]:
+def help_lines() -> Iterable[str]:
     """The answer to /help, made from the table."""
-    named = [(("/%s %s" % (name, verb.args)).strip(), verb.help) for name, verb in VERBS.items()]
-    for usage, text in [*_UNNAMED, *named]:
+    for usage, text in _UNNAMED:
         yield "%s — %s" % (usage, text)
+    for name, verb in VERBS.items():
+        yield "%s — %s" % (("/%s %s" % (name, verb.args)).strip(), verb.help)
+    yield "Only operators may use: %s" % ", ".join("/" + v for v in VERBS if v in FOR_OPERATORS)
 
 
 def parse_input(text: str) -> Input:
@@ -730,32 +1100,65 @@ def parse_input(text: str) -> Input:
     return _parse_args(name.lower(), rest, "/%s " % name.lower())
 
 
-def compose(typed: Input, room: str, source: str) -> List[Message]:
+def compose(typed: Input, room: str, source: str, correspondent: str = "") -> List[Message]:
     """The messages that carry out what was typed in `room`, each short enough for its line.
 
-    `source` is what the server will put before them. /help is not a message: it gives none.
+    `source` is what the server will put before them, `correspondent` is who wrote last. /help
+    is not a message: it gives none.
     """
     verb, args = typed
-    target = args[0] if verb == "msg" else room
-    if not target and verb in ("say", "me", "list", "history"):
-        raise InputError("You are in no room. Write to one person: @USERNAME MESSAGE")
-    if verb == "msg" and not is_nickname(target):
-        raise InputError(NO_SUCH_USER.format(target))
-    if verb in ("say", "msg"):
+    row = VERBS.get(verb, Verb("MESSAGE", ""))
+    names = [name.strip("[]") for name in row.args.split()]
+    if not room and (verb in ("say", "me") or " HERE" in row.wire):
+        raise InputError(
+            "You are in no room. Enter one with /join ROOM, or write to one person: "
+            "@USERNAME MESSAGE"
+        )
+    if verb == "reply" and not correspondent:
+        raise InputError("Nobody has written to you yet.")
+    if "USERNAME" in names and args and verb != "nick" and not is_nickname(args[0]):
+        raise InputError(NO_SUCH_USER.format(args[0]))
+    if verb in SECRETS and len(args[-1].encode("utf-8")) > MAX_PASSWORD:
+        raise InputError("A password has at most %d bytes." % MAX_PASSWORD)
+    if verb in ("say", "msg", "reply"):
+        target = {"say": room, "reply": correspondent}.get(verb, args[0])
         pieces = split_text(args[-1], source, "PRIVMSG", target)
         return [Message("PRIVMSG", (target, piece)) for piece in pieces]
     if verb == "me":
         action = fit(Message("PRIVMSG", (room, ACTION + args[0] + "\x01"), source))
         return [action._replace(source="")]
-    if verb == "help":
+    if verb == "login":
+        return [Message("AUTHENTICATE", (piece,)) for piece in ("PLAIN", *compose_plain(*args))]
+    if not row.wire:
         return []
+    values = dict(zip(names, _completed(typed)), HERE=room)
+    command, *words = row.wire.split()
+    params: List[str] = []
+    for word in words:
+        name = word.lstrip("+-")
+        if name in values or name not in names:  # what is no name stands for itself
+            params.append(word[: -len(name)] + values.get(name, name))
+    return [fit(Message(command, tuple(params)))]
+
+
+def _completed(typed: Input) -> Tuple[str, ...]:
+    """The arguments as the server wants them: with what goes without saying."""
+    verb, args = typed
     if verb == "history":
         count = args[0] if args else "50"
         if not count.isdecimal():
             raise InputError("Usage: /history %s" % VERBS[verb].args)
-        return [Message("CHATHISTORY", ("LATEST", room, "*", count))]
-    command = {"nick": "NICK", "list": "NAMES", "quit": "QUIT"}[verb]
-    return [Message(command, (room,) if verb == "list" else args)]
+        return (count,)
+    if verb == "join" and args[0][0] != "#":
+        return ("#" + args[0], *args[1:])
+    if verb in ("ban", "mute", "unban") and args[0][0] == ":":
+        args = ("0" + args[0], *args[1:])  # ::1, where no colon may be first
+    if verb in ("ban", "mute"):
+        try:
+            parse_duration("".join(args[1:2]))
+        except ValueError:  # then it begins the reason
+            return (args[0], "*", " ".join(args[1:])) if args[1:] else (args[0], "*")
+    return args
 
 
 def _parse_args(verb: str, rest: str, prefix: str) -> Input:

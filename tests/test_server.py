@@ -262,7 +262,7 @@ def test_without_a_lobby_nobody_is_placed_in_a_room(open_room):
     room = open_room(lobby="")
     alice, carol = room.irc("alice"), room.connect(PlainTalker)
     carol.send("carol", "hello?", "@alice hi")
-    carol.expect("You are in no room. Write to one person: @USERNAME MESSAGE")
+    carol.expect("or write to one person: @USERNAME MESSAGE")
     alice.expect("PRIVMSG alice :hi")
     alice.send("JOIN #den")
     alice.expect(" 366 alice #den :End of /NAMES list")
