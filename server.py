@@ -33,6 +33,7 @@ import collections
 import contextlib
 import errno
 import functools
+import getpass
 import hashlib
 import hmac
 import ipaddress
@@ -2679,8 +2680,19 @@ class Parser(argparse.ArgumentParser):
             self.error("%s in the line %s" % (error, arg_line))
 
 
-def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
-    """The options and the log level; exits with 2 and one line where they cannot be had."""
+class Chore(NamedTuple):
+    """What the command line asks for in place of serving."""
+
+    verb: str  # "add", "remove" or "list"
+    name: str = ""
+    is_operator: bool = False
+
+
+def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Chore]]:
+    """The options, the log level and what else is to be done, if anything.
+
+    Exits with 2 and one line where they cannot be had.
+    """
     defaults = Options(
         network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
     )
@@ -2703,7 +2715,8 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     ]
     parser = Parser(
         description="Hubbub's server: chat rooms for a local network.",
-        epilog="0 turns a limit off. @FILE reads options from a file.",
+        epilog="0 turns a limit off. @FILE reads options from a file. What has to do with accounts"
+        " is done in the folder of --data, also while a server runs on it, and starts none.",
         fromfile_prefix_chars="@",
     )
     for flag, name, kind, metavar, text in rows:
@@ -2714,9 +2727,35 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     parser.add_argument("--log-level", choices=levels, default="INFO", help="default %(default)s")
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
+    chores = parser.add_mutually_exclusive_group()
+    text = "make an account, or give it a new password, which is asked for"
+    chores.add_argument("--add-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help="forget it")
+    chores.add_argument("--list-accounts", action="store_true", help="those that there are")
+    text = "with --add-account: with the rights of an operator; else without them"
+    parser.add_argument("--oper", action="store_true", help=text)
     values = vars(parser.parse_args(argv))
     log_level = values.pop("log_level")
-    return Options(**values), log_level
+    added, removed = values.pop("add_account"), values.pop("remove_account")
+    listed, is_operator = values.pop("list_accounts"), values.pop("oper")
+    chore = None
+    if added:
+        chore = Chore("add", added, is_operator)
+    elif is_operator:
+        parser.error("--oper goes with --add-account")
+    elif removed or listed:
+        chore = Chore("remove", removed) if removed else Chore("list")
+    if chore is not None and not values["data"]:
+        parser.error("accounts are kept in a folder: --data FOLDER")
+    return Options(**values), log_level, chore
+
+
+def _nickname(name: str) -> str:
+    name = protocol.normalize(name)
+    fault = protocol.nickname_fault(name)
+    if fault:
+        raise argparse.ArgumentTypeError(fault)
+    return name
 
 
 def _network(name: str) -> str:
@@ -2804,10 +2843,76 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def do(chore: Chore, folder: str) -> int:
+    """See to an account; 0 where that was done, else 2 and one line that tells why.
+
+    A server may run on the folder meanwhile, and notices.
+    """
+    try:
+        password = _ask_for_password(chore.name) if chore.verb == "add" else ""
+        if chore.verb != "add" and not os.path.exists(folder):
+            raise RecordsError("There is no folder %s." % folder)
+        database = Database(folder, DISK_TIMEOUT, claim=False)
+        try:
+            told = _do(chore, Records(database), password)
+        finally:
+            database.close()
+    except RecordsError as error:
+        print("server.py: %s" % error, file=sys.stderr)
+        return 2
+    except (EOFError, KeyboardInterrupt):
+        print("\nserver.py: nothing was changed.", file=sys.stderr)
+        return 2
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in told:
+        print(line.encode(encoding, "replace").decode(encoding))
+    return 0
+
+
+def _do(chore: Chore, records: Records, password: str) -> List[str]:
+    """Do it; what people are told. Raises RecordsError."""
+    name = chore.name
+    if chore.verb == "list":
+        return [
+            account.name + (" (operator)" if account.is_operator else "")
+            for account in records.accounts()
+        ]
+    if chore.verb == "remove":
+        if not records.remove_account(name):
+            raise RecordsError("%s has no account." % name)
+        return ["%s has no account any more. Anybody may have the name." % name]
+    rights = "with" if chore.is_operator else "without"
+    rights += " the rights of an operator."
+    if records.set_password(name, password, chore.is_operator):
+        return ["%s had an account: it has the new password now, %s" % (name, rights)]
+    records.add_account(name, password, chore.is_operator)
+    return ["%s has an account now, %s" % (name, rights)]
+
+
+def _ask_for_password(name: str) -> str:
+    """From the terminal, twice and unseen, or a line of standard input. Raises PasswordError."""
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password for %s: " % name)
+        fault = password_fault(password)
+        if not fault and getpass.getpass("The same again: ") != password:
+            fault = "Those were two different passwords. Nothing was changed."
+    else:
+        try:
+            password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise PasswordError("That password is not UTF-8.") from None
+        fault = password_fault(password) if password else "No password came on standard input."
+    if fault:
+        raise PasswordError(fault)
+    return password
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM; 0 after an orderly end, 2 where it could not start."""
-    options, log_level = parse_options(argv)
+    options, log_level, chore = parse_options(argv)
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(message)s")
+    if chore is not None:
+        return do(chore, options.data)
     with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
         threading.stack_size(STACK_SIZE)
     _raise_descriptor_limit()
