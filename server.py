@@ -665,7 +665,20 @@ class Database:
 
     def read(self, query: str, values: Tuple[object, ...] = ()) -> List[Any]:
         """All rows that it finds. Raises sqlite3.Error or OSError."""
-        return self._run(self._reader, lambda reader: reader.execute(query, values).fetchall())
+
+        def find(reader: sqlite3.Connection) -> List[Any]:
+            return reader.execute(query, values).fetchall()
+
+        try:
+            return self._run(self._reader, find)
+        except sqlite3.OperationalError:
+            # On a read-only disk SQLite cannot make the files that readers share. A file with
+            # no log beside it is at rest, and can be read without.
+            is_at_rest = self.path and not os.path.exists(self.path + "-wal")
+            if not is_at_rest or os.access(self.path, os.W_OK):
+                raise
+            with contextlib.closing(_open_to_read(self.path, "&immutable=1")) as reader:
+                return find(reader)
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -788,8 +801,8 @@ class Database:
         log.error("of its %s, %d are taken over; %s", table, len(rows), fault)
 
 
-def _open_to_read(path: str) -> sqlite3.Connection:
-    uri = "file:%s?mode=ro" % urllib.parse.quote(path)
+def _open_to_read(path: str, more: str = "") -> sqlite3.Connection:
+    uri = "file:%s?mode=ro%s" % (urllib.parse.quote(path), more)
     return sqlite3.connect(uri, timeout=PATIENCE, uri=True, check_same_thread=False)
 
 
@@ -1132,6 +1145,7 @@ class Records:
         self.has_accounts = self.keeps and hasattr(hashlib, "scrypt")
         with contextlib.suppress(RecordsError):  # the history tells of it
             self._write(lambda writer: None)  # makes what is not there yet
+        with contextlib.suppress(RecordsError):
             rows = self._read("SELECT * FROM accounts")
             self._known = {row[0]: _secret(row) for row in rows}
 
@@ -1157,6 +1171,7 @@ class Records:
         query = "INSERT OR IGNORE INTO accounts VALUES (?,?,?,?,?,?,?,?,?)"
         if not self._write(lambda writer: writer.execute(query, values).rowcount):
             raise AccountExistsError(name)
+        self._find(key)
         return account
 
     def set_password(self, name: str, password: str, is_operator: Optional[bool] = None) -> bool:
@@ -1174,7 +1189,9 @@ class Records:
             writer.execute("DELETE FROM waiting WHERE owner = ?", (key,))
             return writer.execute("DELETE FROM accounts WHERE key = ?", (key,)).rowcount
 
-        return self._write(remove) > 0
+        was_there = self._write(remove) > 0
+        self._find(key)
+        return was_there
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
         """The account, if that is its password: the same work whether or not there is one."""
@@ -1190,6 +1207,7 @@ class Records:
         return secret.account
 
     def _find(self, key: str) -> Optional[_Secret]:
+        """The account of a folded name, which is known from now on."""
         try:
             rows = self._read("SELECT * FROM accounts WHERE key = ?", (key,))
         except RecordsError as error:
@@ -1209,7 +1227,9 @@ class Records:
             "UPDATE accounts SET n = ?, r = ?, p = ?, salt = ?, hash = ?,"
             " is_operator = COALESCE(?, is_operator) WHERE key = ? AND hash = COALESCE(?, hash)"
         )
-        return self._write(lambda writer: writer.execute(query, values).rowcount) > 0
+        is_done = self._write(lambda writer: writer.execute(query, values).rowcount) > 0
+        self._find(key)
+        return is_done
 
     def _new_hash(self, password: str) -> Tuple[int, int, int, bytes, bytes]:
         fault = password_fault(password)
@@ -1263,7 +1283,7 @@ class Records:
     def sanctions(self) -> List[Sanction]:
         """Those that hold, oldest first. Those that have run out are deleted."""
         now = time.time()
-        found = [Sanction(*row) for row in self._read("SELECT * FROM sanctions ORDER BY at")]
+        found = [Sanction(*row) for row in self._read("SELECT * FROM sanctions ORDER BY at, kind")]
         holding = [sanction for sanction in found if not 0 < sanction.until <= now]
         if len(holding) < len(found):
             query = "DELETE FROM sanctions WHERE until > 0 AND until <= ?"
@@ -2850,9 +2870,9 @@ def do(chore: Chore, folder: str) -> int:
     """
     try:
         password = _ask_for_password(chore.name) if chore.verb == "add" else ""
-        if chore.verb != "add" and not os.path.exists(folder):
-            raise RecordsError("There is no folder %s." % folder)
         database = Database(folder, DISK_TIMEOUT, claim=False)
+        if chore.verb != "add" and not os.path.exists(database.path):
+            raise RecordsError("no accounts are kept in %s." % folder)
         try:
             told = _do(chore, Records(database), password)
         finally:
