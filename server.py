@@ -32,8 +32,13 @@ import argparse
 import collections
 import contextlib
 import errno
+import functools
+import getpass
+import hashlib
 import hmac
+import ipaddress
 import itertools
+import json
 import logging
 import os
 import queue
@@ -46,6 +51,7 @@ import sqlite3
 import sys
 import threading
 import time
+import unicodedata
 import urllib.parse
 from types import FrameType
 from typing import (
@@ -62,6 +68,7 @@ from typing import (
     Optional,
     Set,
     Tuple,
+    TypeVar,
     Union,
 )
 
@@ -74,6 +81,7 @@ except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("hubbub")
+_Result = TypeVar("_Result")
 
 RECEIVE_SIZE = 16384  # bytes read at once
 BURST = 100  # lines that may come at once before --rate-limit counts
@@ -95,6 +103,15 @@ LINGER = 2.0  # seconds that an ended client has to take what was sent and close
 SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
 PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on without
 RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
+DISK_TIMEOUT = 5.0  # seconds that anybody waits for a turn at the database
+MAX_WAITING = 500  # messages that wait for somebody who is away
+MIN_PASSWORD = 8  # characters
+MAX_PASSWORD = 300  # bytes
+SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
+HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
+ATTEMPTS_AT_ONCE = 5  # passwords that an address may try before it has to wait
+ATTEMPT_INTERVAL = 10.0  # seconds until it may try one more
+MAX_ATTEMPTERS = 10000  # addresses that are remembered for that
 ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
@@ -341,7 +358,7 @@ class Event:
             return []
         tags, command = self.message.tags, self.message.command
         line = (protocol.serialize_tags(tags) + self.line if tags else self.line)[:-2]
-        return [(self.number + i, key, command, line) for i, key in enumerate(self.kept_for)]
+        return [(self.number + i, key, command, line, "") for i, key in enumerate(self.kept_for)]
 
 
 class Directory:
@@ -550,20 +567,58 @@ def _copy_of(room: Room) -> Room:
     return copy
 
 
-# The history
+# The database: what outlives the server
 
 
-# A message as the history keeps it: its number (microseconds since 1970, and the msgid), the
-# key of the room or private conversation, the command, the line with the tags of its sender.
-Row = Tuple[int, str, str, bytes]
+class Handle:
+    """One connection to the database: opened when it is needed, and anew after a fault.
+
+    Any thread may use it; one does at a time.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()  # guards the connection
+        self._connection: Optional[sqlite3.Connection] = None
+
+    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """What `work` gives: one transaction. Raises sqlite3.Error or OSError, and nothing is done.
+
+        It may be asked again then: what it changes is to be the same the second time.
+        """
+        if not self._lock.acquire(timeout=DISK_TIMEOUT):
+            raise sqlite3.OperationalError("the disk does not answer")
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            with self._connection:
+                return work(self._connection)
+        except (OSError, sqlite3.Error):
+            self._drop()
+            raise
+        finally:
+            self._lock.release()
+
+    def close(self) -> bool:
+        """Close the connection until it is needed again; False where the disk is stuck in it."""
+        if not self._lock.acquire(timeout=PATIENCE):
+            return False
+        self._drop()
+        self._lock.release()
+        return True
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-class History:
-    """What was said, on disk (SQLite, write-ahead log): the thread `history` writes, all read.
+class Database:
+    """The file that all is kept in (SQLite, write-ahead log), or the memory where there is none.
 
-    No disk can stop the chat: `finish` waits PATIENCE for a slow one, and what a full or broken
-    one did not take is passed on all the same. `on_change` is then told why, once, and ""
-    once it is kept again; it runs in the delivery thread.
+    One handle writes and one reads, so that nobody who reads waits for a write. A file that
+    turns out to be damaged is moved aside, never deleted, by the process that has claimed the
+    folder: a server. Other processes may open the file meanwhile, and never move it.
     """
 
     MIGRATIONS = (  # from each version of the schema to the next
@@ -574,21 +629,234 @@ class History:
         CREATE TABLE conversations (owner TEXT NOT NULL, other TEXT NOT NULL,
                                     number INTEGER NOT NULL, PRIMARY KEY (owner, other));
         """,
+        """
+        CREATE TABLE waiting (owner TEXT NOT NULL, number INTEGER NOT NULL,
+                              PRIMARY KEY (owner, number));
+        CREATE TABLE accounts (key TEXT PRIMARY KEY, name TEXT NOT NULL,
+                               is_operator INTEGER NOT NULL, created REAL NOT NULL,
+                               n INTEGER NOT NULL, r INTEGER NOT NULL, p INTEGER NOT NULL,
+                               salt BLOB NOT NULL, hash BLOB NOT NULL);
+        CREATE TABLE rooms (key TEXT PRIMARY KEY, state TEXT NOT NULL);
+        CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
+                                reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
+                                PRIMARY KEY (kind, target));
+        """,
     )
+    RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
 
-    def __init__(self, folder: str, days: float, on_change: Callable[[str], None]) -> None:
-        self.path = os.path.join(folder, "history.db")
+    def __init__(self, folder: str, patience: float, claim: bool = True) -> None:
+        """`patience` is for other processes' writes, in seconds. Raises FolderTakenError."""
+        self.path = os.path.join(folder, "history.db") if folder else ""
+        self._patience = patience
+        self._claim = _claim_folder(folder) if folder and claim else None  # ours while it is open
+        self._lock = threading.Lock()  # guards the two below
+        self._age = 0  # how often the file was moved aside
+        self._is_moving = False
+        self._writer = Handle(lambda: self._connect(self._open))
+        to_read = functools.partial(_open_to_read, self.path)
+        self._reader = Handle(lambda: self._connect(to_read)) if folder else self._writer
+
+    def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """What `work` gives: one transaction. Raises sqlite3.Error or OSError, and nothing is done.
+
+        Where the file had to be moved aside, `work` runs once more, on the new one.
+        """
+        return self._run(self._writer, work)
+
+    def read(self, query: str, values: Tuple[object, ...] = ()) -> List[Any]:
+        """All rows that it finds. Raises sqlite3.Error or OSError."""
+
+        def find(reader: sqlite3.Connection) -> List[Any]:
+            return reader.execute(query, values).fetchall()
+
+        try:
+            return self._run(self._reader, find)
+        except sqlite3.OperationalError:
+            # On a read-only disk SQLite cannot make the files that readers share. A file with
+            # no log beside it is at rest, and can be read without.
+            is_at_rest = self.path and not os.path.exists(self.path + "-wal")
+            if not is_at_rest or os.access(self.path, os.W_OK):
+                raise
+            with contextlib.closing(_open_to_read(self.path, "&immutable=1")) as reader:
+                return find(reader)
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        size = 0
+        for path in (self.path, self.path + "-wal") if self.path else ():
+            with contextlib.suppress(OSError):
+                size += os.stat(path).st_size
+        return size
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it outlives the server."""
+        return bool(self.path)
+
+    def close(self) -> None:
+        """Close the file, and let others claim the folder."""
+        self._reader.close()
+        self._writer.close()
+        if self._claim is not None:
+            self._claim.close()
+
+    def _run(self, handle: Handle, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        age = self._age
+        try:
+            return handle.run(work)
+        except (OSError, sqlite3.Error) as error:
+            if not (_is_damage(error) and self._move_aside(str(error), age)):
+                raise
+        return handle.run(work)
+
+    def _connect(self, connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
+        if self._is_moving:
+            raise sqlite3.OperationalError("it is being moved aside")
+        return connect()
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            # SQLite keeps the mode. A file that is there is not opened: closing it again
+            # would end the locks that this process has on it (POSIX).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        path = self.path or ":memory:"
+        writer = sqlite3.connect(path, timeout=self._patience, check_same_thread=False)
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = NORMAL")
+            self._migrate(writer)
+            writer.execute("SELECT 1 FROM messages LIMIT 1").fetchone()
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def _migrate(self, writer: sqlite3.Connection) -> None:
+        query, latest = "PRAGMA user_version", len(self.MIGRATIONS)
+        if writer.execute(query).fetchone()[0] != latest:
+            with writer:
+                writer.execute("BEGIN IMMEDIATE")  # another process may be about to do the same
+                version = writer.execute(query).fetchone()[0]
+                if version > latest:
+                    raise sqlite3.OperationalError("it was made by a newer Hubbub")
+                for script in self.MIGRATIONS[version:]:
+                    for statement in script.split(";"):
+                        writer.execute(statement)
+                writer.execute("PRAGMA user_version = %d" % latest)
+
+    def _move_aside(self, reason: str, age: int) -> bool:
+        """Have a new file in place of the damaged one that was there at `age`; whether it is."""
+        with self._lock:
+            if self._age != age:
+                return True  # somebody was faster
+            if self._is_moving or self._claim is None:
+                return False
+            self._is_moving = True  # from here on nobody opens it
+        try:
+            # What is open would write to the old file, and delete the new one's log.
+            if not (self._reader.close() and self._writer.close()):
+                return False
+            aside = self.path + time.strftime(".damaged-%Y%m%d-%H%M%S")
+            try:
+                os.replace(self.path, aside)
+            except OSError as error:
+                log.error("the history is damaged (%s), and cannot be moved: %s", reason, error)
+                return False
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    os.replace(self.path + suffix, aside + suffix)
+            log.error("the history is damaged (%s): moved to %s, a new one begins", reason, aside)
+            self._rescue(aside)
+            with self._lock:
+                self._age += 1
+            return True
+        finally:
+            with self._lock:
+                self._is_moving = False
+
+    def _rescue(self, aside: str) -> None:
+        """Take over what can be read of RESCUED: nobody else is to have a name that was owned."""
+        try:
+            with contextlib.closing(_open_to_read(aside)) as old:
+                with contextlib.closing(self._open()) as new:
+                    for table in self.RESCUED:
+                        self._rescue_table(table, old, new)
+        except (OSError, sqlite3.Error) as error:
+            log.error("nothing of it can be taken over: %s", error)
+
+    def _rescue_table(self, table: str, old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+        rows: List[Tuple[object, ...]] = []
+        fault = "that is all"
+        try:
+            for row in old.execute("SELECT * FROM %s" % table):  # noqa: S608
+                rows.append(row)
+        except sqlite3.Error as error:
+            fault = "the rest is lost: %s" % error
+        with new:
+            for row in rows:
+                marks = ",".join("?" * len(row))
+                new.execute("INSERT OR IGNORE INTO %s VALUES (%s)" % (table, marks), row)  # noqa: S608
+        log.error("of its %s, %d are taken over; %s", table, len(rows), fault)
+
+
+def _open_to_read(path: str, more: str = "") -> sqlite3.Connection:
+    uri = "file:%s?mode=ro%s" % (urllib.parse.quote(path), more)
+    return sqlite3.connect(uri, timeout=PATIENCE, uri=True, check_same_thread=False)
+
+
+def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
+    """Keep other servers from a data folder: by a lock, which ends with the process.
+
+    Raises FolderTakenError where another has it; None where the folder cannot be written at all,
+    which is no reason not to chat.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
+        claim.execute("PRAGMA journal_mode = MEMORY")
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise FolderTakenError(folder) from None
+        return None
+    except OSError:
+        return None
+    return claim
+
+
+def _is_damage(error: Exception) -> bool:
+    words = str(error)
+    return "malformed" in words or "not a database" in words
+
+
+# The history
+
+
+# A message as the history keeps it: its number (microseconds since 1970, and the msgid), the
+# key of the room or private conversation, the command, the line with the tags of its sender,
+# and the folded name of the account that it waits for ("" for none).
+Row = Tuple[int, str, str, bytes, str]
+
+
+class History:
+    """What was said, on disk: the thread `history` writes, all read.
+
+    No disk can stop the chat: `finish` waits PATIENCE for a slow one, and what a full or broken
+    one did not take is passed on all the same. `on_change` is then told why, once, and ""
+    once it is kept again; it runs in the delivery thread.
+    """
+
+    def __init__(self, database: Database, days: float, on_change: Callable[[str], None]) -> None:
+        self._database = database
         self._days = days
         self._on_change = on_change
         self._jobs: "queue.Queue[Optional[List[Row]]]" = queue.Queue()
         self._faults: "queue.Queue[str]" = queue.Queue()  # one for each job: "" where it was kept
         self._late = 1  # jobs whose fault the delivery has not heard: it alone counts them
         self.fault = ""  # the present one, as `on_change` was told
-        self._read_lock = threading.Lock()  # guards _reader
-        self._reader: Optional[sqlite3.Connection] = None
-        self._writer: Optional[sqlite3.Connection] = None  # of the thread that writes
         self._clean_at = self._retry_at = 0.0  # in seconds of the monotonic clock
-        self._claim = _claim_folder(folder)  # as long as it is open, the folder is ours
         # Daemon: a disk that never answers must not keep the server from ending.
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
@@ -624,13 +892,8 @@ class History:
 
     def stop(self) -> None:
         """Write what is left and end the thread."""
-        with self._read_lock:
-            if self._reader is not None:
-                self._reader.close()
         self._jobs.put(None)
         self._thread.join(PATIENCE)
-        if self._claim is not None:
-            self._claim.close()
 
     # For all threads
 
@@ -641,7 +904,7 @@ class History:
         """
         order = "DESC" if latest else "ASC"
         query = (
-            "SELECT number, key, command, line FROM messages WHERE key = ? AND number > ?"
+            "SELECT number, key, command, line, '' FROM messages WHERE key = ? AND number > ?"
             " AND number < ? AND command IN ('PRIVMSG', 'NOTICE') ORDER BY number %s LIMIT ?"
         )
         found = self._select(query % order, (key, after, before, limit))
@@ -652,14 +915,6 @@ class History:
         found = self._select("SELECT MAX(number) FROM messages", ())
         return int(found[0][0] or 0) if found else 0
 
-    def size(self) -> int:
-        """Bytes on disk."""
-        size = 0
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(OSError):
-                size += os.stat(self.path + suffix).st_size
-        return size
-
     def conversations(self, nickname: str, after: int, before: int) -> List[Tuple[str, int]]:
         """With whom somebody spoke privately between the two numbers, and the last number."""
         return self._select(
@@ -667,19 +922,39 @@ class History:
             (protocol.casefold(nickname), after, before),
         )
 
+    def waiting_count(self, owner: str) -> int:
+        """How many messages wait for an account; MAX_WAITING are enough."""
+        found = self._select("SELECT COUNT(*) FROM waiting WHERE owner = ?", (owner,))
+        return int(found[0][0]) if found else 0
+
+    def take_waiting(self, owner: str) -> List[Row]:
+        """What waits for an account, oldest first, MAX_WAITING at once.
+
+        It waits on until `forget_waiting` is told that it has been delivered.
+        """
+        return self._select(
+            "SELECT number, key, command, line, owner FROM waiting JOIN messages USING (number)"
+            " WHERE owner = ? ORDER BY number LIMIT ?",
+            (owner, MAX_WAITING),
+        )
+
+    def forget_waiting(self, owner: str, upto: int) -> None:
+        """What waited for an account is delivered, up to this number.
+
+        Where the disk does not take that, it is delivered again the next time.
+        """
+        query = "DELETE FROM waiting WHERE owner = ? AND number <= ?"
+        try:
+            self._database.write(lambda writer: writer.execute(query, (owner, upto)))
+        except (OSError, sqlite3.Error) as error:
+            log.warning("cannot note what was delivered: %s", error)
+
     def _select(self, query: str, values: Tuple[object, ...]) -> List[Any]:
-        with self._read_lock:
-            try:
-                if self._reader is None:
-                    uri = "file:%s?mode=ro" % urllib.parse.quote(self.path)
-                    self._reader = sqlite3.connect(uri, uri=True, check_same_thread=False)
-                return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                log.warning("cannot read the history: %s", error)
-                if self._reader is not None:
-                    self._reader.close()
-                    self._reader = None
-                return []
+        try:
+            return self._database.read(query, values)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("cannot read the history: %s", error)
+            return []
 
     # The thread
 
@@ -689,23 +964,17 @@ class History:
             if rows is None:
                 break
             self._faults.put(self._write(rows))
-        if self._writer is not None:
-            self._writer.close()
 
     def _write(self, rows: List[Row]) -> str:
         """Write in one transaction; what kept it from being done, or ""."""
+
+        def insert_and_clean(writer: sqlite3.Connection) -> None:
+            self._insert(writer, rows)
+            self._clean(writer)
+
         try:
-            if self._writer is None:
-                self._writer = self._open()
-            with self._writer:
-                self._insert(self._writer, rows)
-                self._clean(self._writer)
+            self._database.write(insert_and_clean)
         except (OSError, sqlite3.Error) as error:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            if _is_damage(error) and self._move_aside(str(error)):
-                return self._write(rows)
             return getattr(error, "strerror", None) or str(error)
         return ""
 
@@ -715,33 +984,15 @@ class History:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             marks = ",".join(["(?,?,?,?)"] * len(part))
-            values = list(itertools.chain.from_iterable(part))
+            values = [value for row in part for value in row[:4]]
             writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
-        for number, key, _, _ in rows:
+        for number, key, _, _, waiting_for in rows:
             owner, is_private, other = key.partition(" ")
             if is_private:
                 pairs = [(owner, other, number), (other, owner, number)]
                 writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
-
-    def _open(self) -> sqlite3.Connection:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite keeps the mode
-        writer = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
-        try:
-            writer.execute("PRAGMA journal_mode = WAL")
-            writer.execute("PRAGMA synchronous = NORMAL")
-            version = writer.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(self.MIGRATIONS):
-                raise sqlite3.OperationalError("it was made by a newer Hubbub")
-            for number, script in enumerate(self.MIGRATIONS[version:], version + 1):
-                writer.executescript(
-                    "BEGIN; %s PRAGMA user_version = %d; COMMIT;" % (script, number)
-                )
-            writer.execute("SELECT 1 FROM messages LIMIT 1").fetchone()
-        except BaseException:
-            writer.close()
-            raise
-        return writer
+            if waiting_for:
+                writer.execute("REPLACE INTO waiting VALUES (?,?)", (waiting_for, number))
 
     def _clean(self, writer: sqlite3.Connection) -> None:
         """Delete some of what is too old; the rest with the next writes."""
@@ -752,49 +1003,341 @@ class History:
         query = "DELETE FROM messages WHERE number IN (%s)" % query  # noqa: S608
         if writer.execute(query, (oldest, CLEANED_AT_ONCE)).rowcount < CLEANED_AT_ONCE:
             writer.execute("DELETE FROM conversations WHERE number < ?", (oldest,))
+            writer.execute("DELETE FROM waiting WHERE number < ?", (oldest,))
             self._clean_at = time.monotonic() + CLEANING_INTERVAL
 
-    def _move_aside(self, reason: str) -> bool:
-        aside = self.path + time.strftime(".damaged-%Y%m%d-%H%M%S")
-        with self._read_lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-        try:
-            os.replace(self.path, aside)
-        except OSError as error:
-            log.error("the history is damaged (%s), and cannot be moved: %s", reason, error)
-            return False
-        log.error("the history is damaged (%s): moved to %s, a new one begins", reason, aside)
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                os.replace(self.path + suffix, aside + suffix)
-        return True
+
+# What is remembered of people and rooms
 
 
-def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
-    """Keep other servers from a data folder: by a lock, which ends with the process.
+class RecordsError(Exception):
+    """The disk's: what is asked cannot be read or kept. The text is for people."""
 
-    Raises FolderTakenError where another has it; None where the folder cannot be written at all,
-    which is no reason not to chat.
+
+class AccountExistsError(RecordsError):
+    """The user's: the name has an account."""
+
+    def __str__(self) -> str:
+        return "%s has an account already." % self.args[0]
+
+
+class PasswordError(RecordsError):
+    """The user's: nobody may have such a password. The text says why."""
+
+
+# What a fault of the disk means for people, by a word of its text.
+_ADVICE = (
+    (("full", "no space"), "the disk is full. Its host has to make room there."),
+    (("locked", "moved aside", "not answer"), "they are busy. Try again in a moment."),
+    (
+        ("readonly", "read-only", "denied", "unable to open"),
+        "its folder cannot be written. Its host has to see to the rights of it.",
+    ),
+    (
+        ("malformed", "not a database"),
+        "the file is damaged. A server that starts there moves it aside and begins a new one.",
+    ),
+)
+
+
+def _advice(error: Exception) -> str:
+    fault = getattr(error, "strerror", None) or str(error)
+    for words, text in _ADVICE:
+        if any(word in fault.lower() for word in words):
+            return "The server's records cannot be used: " + text
+    return "The server's records cannot be used: %s." % fault
+
+
+class Account(NamedTuple):
+    """A name that somebody owns."""
+
+    name: str
+    is_operator: bool
+    created: float  # seconds since 1970
+
+
+class Sanction(NamedTuple):
+    """What keeps somebody out ("ban") or silent ("mute")."""
+
+    kind: str
+    target: str  # as `sanction_target` gives it
+    until: float  # seconds since 1970; 0 is for ever
+    reason: str
+    by: str
+    at: float  # seconds since 1970
+
+
+class _Secret(NamedTuple):
+    """An account as it is stored: what its password's hash was made with, and the hash."""
+
+    account: Account
+    cost: Tuple[int, int, int]
+    salt: bytes
+    digest: bytes
+
+
+# What no password gives: it stands for the names without an account, at the same price.
+_NOBODY = _Secret(Account("", False, 0.0), SCRYPT, bytes(16), bytes(32))
+
+
+def password_fault(password: str) -> str:
+    """The rule that a password breaks, in words for whoever chose it; "" for none."""
+    if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD:
+        return "A password has at least %d characters." % MIN_PASSWORD
+    if len(_password_bytes(password)) > MAX_PASSWORD:
+        return "That password is too long: %d bytes at most." % MAX_PASSWORD
+    return ""
+
+
+def _password_bytes(password: str) -> bytes:
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+
+
+def sanction_target(text: str) -> str:
+    """What a sanction calls a name, an address or a network, however it was typed."""
+    network = _network_of(text)
+    if network is None:
+        return protocol.casefold(text)
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def sanction_matches(target: str, names: Iterable[str], address: str) -> bool:
+    """Whether a sanction meets somebody with these folded names, who comes from `address`."""
+    network = _network_of(target)
+    if network is None:
+        return protocol.casefold(target) in names
+    host = _network_of(address)
+    return host is not None and host.network_address in network
+
+
+@functools.lru_cache(maxsize=4096)
+def _network_of(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
+    """The network that an address, or an address and a size, stands for; None for a name.
+
+    IPv4 in IPv6's clothes (::ffff:192.0.2.1) is IPv4, and the zone of an address does not count.
     """
+    if not ("." in text or ":" in text):
+        return None
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
-        claim.execute("PRAGMA journal_mode = MEMORY")
-        claim.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise FolderTakenError(folder) from None
+        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
+    except ValueError:
         return None
-    except OSError:
-        return None
-    return claim
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
+    return network
 
 
-def _is_damage(error: Exception) -> bool:
-    words = str(error)
-    return "malformed" in words or "not a database" in words
+class Records:
+    """Accounts, rooms and sanctions, in the database: one short transaction an operation.
+
+    Any thread may call it, though not under the directory's lock: it waits for the disk.
+    Where that refuses, RecordsError says so, and nothing has changed. Other processes may
+    change accounts at any time. Names are compared folded, passwords composed (NFC).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: Dict[str, _Secret] = {}  # as last read, by folded name: for broken disks
+        self._hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
+        self.keeps = database.is_on_disk
+        self.has_accounts = self.keeps and hasattr(hashlib, "scrypt")
+        with contextlib.suppress(RecordsError):  # the history tells of it
+            self._write(lambda writer: None)  # makes what is not there yet
+        with contextlib.suppress(RecordsError):
+            rows = self._read("SELECT * FROM accounts")
+            self._known = {row[0]: _secret(row) for row in rows}
+
+    # Accounts
+
+    def account(self, name: str) -> Optional[Account]:
+        """Who owns a name. What cannot be read is as it was last; the log says why."""
+        secret = self._find(protocol.casefold(name))
+        return secret and secret.account
+
+    def accounts(self) -> List[Account]:
+        """All of them, by name."""
+        rows = self._read("SELECT * FROM accounts ORDER BY key")
+        return [_secret(row).account for row in rows]
+
+    def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
+        """Raises AccountExistsError, PasswordError, RecordsError."""
+        key = protocol.casefold(name)
+        if self._find(key) is not None:  # before a hash is made for nothing
+            raise AccountExistsError(name)
+        account = Account(name, is_operator, time.time())
+        values = (key, *account, *self._new_hash(password))
+        query = "INSERT OR IGNORE INTO accounts VALUES (?,?,?,?,?,?,?,?,?)"
+        if not self._write(lambda writer: writer.execute(query, values).rowcount):
+            raise AccountExistsError(name)
+        self._find(key)
+        return account
+
+    def set_password(self, name: str, password: str, is_operator: Optional[bool] = None) -> bool:
+        """Change the password, and the rights too unless None; False where no account is.
+
+        Raises PasswordError, RecordsError.
+        """
+        return self._set_password(protocol.casefold(name), password, is_operator, None)
+
+    def remove_account(self, name: str) -> bool:
+        """Forget an account and what waits for it; False where there is none."""
+        key = protocol.casefold(name)
+
+        def remove(writer: sqlite3.Connection) -> int:
+            writer.execute("DELETE FROM waiting WHERE owner = ?", (key,))
+            return writer.execute("DELETE FROM accounts WHERE key = ?", (key,)).rowcount
+
+        was_there = self._write(remove) > 0
+        self._find(key)
+        return was_there
+
+    def log_in(self, name: str, password: str) -> Optional[Account]:
+        """The account, if that is its password: the same work whether or not there is one."""
+        key = protocol.casefold(name)
+        found = self._find(key)
+        secret = found or _NOBODY
+        digest = self._digest(password, secret.salt, secret.cost)
+        if not hmac.compare_digest(digest, secret.digest) or found is None:
+            return None
+        if secret.cost != SCRYPT:  # passwords become as expensive as new ones are
+            with contextlib.suppress(RecordsError):
+                self._set_password(key, password, None, secret.digest)
+        return secret.account
+
+    def _find(self, key: str) -> Optional[_Secret]:
+        """The account of a folded name, which is known from now on."""
+        try:
+            rows = self._read("SELECT * FROM accounts WHERE key = ?", (key,))
+        except RecordsError as error:
+            log.warning("cannot read the accounts: %s", error.__cause__)
+            return self._known.get(key)
+        if not rows:
+            self._known.pop(key, None)
+            return None
+        secret = self._known[key] = _secret(rows[0])
+        return secret
+
+    def _set_password(
+        self, key: str, password: str, is_operator: Optional[bool], old: Optional[bytes]
+    ) -> bool:
+        values = (*self._new_hash(password), is_operator, key, old)
+        query = (
+            "UPDATE accounts SET n = ?, r = ?, p = ?, salt = ?, hash = ?,"
+            " is_operator = COALESCE(?, is_operator) WHERE key = ? AND hash = COALESCE(?, hash)"
+        )
+        is_done = self._write(lambda writer: writer.execute(query, values).rowcount) > 0
+        self._find(key)
+        return is_done
+
+    def _new_hash(self, password: str) -> Tuple[int, int, int, bytes, bytes]:
+        fault = password_fault(password)
+        if fault:
+            raise PasswordError(fault)
+        salt = os.urandom(16)
+        return (*SCRYPT, salt, self._digest(password, salt, SCRYPT))
+
+    def _digest(self, password: str, salt: bytes, cost: Tuple[int, int, int]) -> bytes:
+        if not hasattr(hashlib, "scrypt"):
+            raise RecordsError("This server's Python cannot do scrypt: it keeps no passwords.")
+        n, r, p = cost
+        data = _password_bytes(password)[: MAX_PASSWORD + 1]  # longer ones match nothing
+        with self._hashing:
+            return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+
+    # Rooms
+
+    def save_room(self, key: str, state: Dict[str, Any]) -> None:
+        """Remember what is said of a room, in place of what was: anything that JSON can say."""
+        values = (key, json.dumps(state, ensure_ascii=False))
+        self._write(lambda writer: writer.execute("REPLACE INTO rooms VALUES (?,?)", values))
+
+    def forget_room(self, key: str) -> None:
+        """Nothing happens where it is not remembered."""
+        self._write(lambda writer: writer.execute("DELETE FROM rooms WHERE key = ?", (key,)))
+
+    def rooms(self) -> List[Dict[str, Any]]:
+        """What is remembered of each room."""
+        found = []
+        for key, state in self._read("SELECT * FROM rooms ORDER BY key"):
+            try:
+                found.append(json.loads(state))
+            except ValueError as error:
+                log.warning("cannot read what is remembered of %s: %s", key, error)
+        return found
+
+    # Sanctions
+
+    def add_sanction(self, sanction: Sanction) -> None:
+        """In place of one of that kind which that target has."""
+        values = sanction._replace(target=sanction_target(sanction.target))
+        query = "REPLACE INTO sanctions VALUES (?,?,?,?,?,?)"
+        self._write(lambda writer: writer.execute(query, values))
+
+    def remove_sanctions(self, target: str) -> int:
+        """How many there were."""
+        query, values = "DELETE FROM sanctions WHERE target = ?", (sanction_target(target),)
+        return self._write(lambda writer: writer.execute(query, values).rowcount)
+
+    def sanctions(self) -> List[Sanction]:
+        """Those that hold, oldest first. Those that have run out are deleted."""
+        now = time.time()
+        found = [Sanction(*row) for row in self._read("SELECT * FROM sanctions ORDER BY at, kind")]
+        holding = [sanction for sanction in found if not 0 < sanction.until <= now]
+        if len(holding) < len(found):
+            query = "DELETE FROM sanctions WHERE until > 0 AND until <= ?"
+            with contextlib.suppress(RecordsError):  # they are not told of, all the same
+                self._write(lambda writer: writer.execute(query, (now,)))
+        return holding
+
+    def _write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        try:
+            return self._database.write(work)
+        except (OSError, sqlite3.Error) as error:
+            raise RecordsError(_advice(error)) from error
+
+    def _read(self, query: str, values: Tuple[object, ...] = ()) -> List[Any]:
+        try:
+            return self._database.read(query, values)
+        except (OSError, sqlite3.Error) as error:
+            raise RecordsError(_advice(error)) from error
+
+
+def _secret(row: Tuple[Any, ...]) -> _Secret:
+    _, name, is_operator, created, n, r, p, salt, digest = row
+    return _Secret(Account(name, bool(is_operator), created), (n, r, p), salt, digest)
+
+
+class Attempts:
+    """Limits how fast an address may try passwords. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the one below
+        self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
+
+    def wait(self, address: str, now: float) -> float:
+        """Take an attempt; or the seconds until there is one, where there is none."""
+        with self._lock:
+            paid_until = max(self._paid_until.get(address, now), now) + ATTEMPT_INTERVAL
+            wait = paid_until - now - ATTEMPTS_AT_ONCE * ATTEMPT_INTERVAL
+            if wait > 0:
+                return wait
+            self._paid_until[address] = paid_until
+            if len(self._paid_until) > MAX_ATTEMPTERS:
+                self._forget_half()
+            return 0.0
+
+    def give_back(self, address: str) -> None:
+        """The attempt was the right password: it does not count."""
+        with self._lock:
+            if address in self._paid_until:
+                self._paid_until[address] -= ATTEMPT_INTERVAL
+
+    def _forget_half(self) -> None:
+        """Of those who have to wait longest, nobody is forgotten."""
+        longest = sorted(self._paid_until.items(), key=lambda item: item[1], reverse=True)
+        self._paid_until = dict(longest[: MAX_ATTEMPTERS // 2])
 
 
 # The delivery
@@ -1297,7 +1840,7 @@ class Session:
         """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
         client, name = self.client, self.options.server_name
         self.charge(len(rows))
-        said = [(number, protocol.parse(line)) for number, _, _, line in rows]
+        said = [(number, protocol.parse(line)) for number, _, _, line, _ in rows]
         if client.caps & SERVER_TIME:
             batch = "h%d" % next(self._batches)
             self.tell(Message("BATCH", ("+" + batch, "chathistory", target), name))
@@ -1330,7 +1873,7 @@ class Session:
         found = history.conversations(client.nickname, max(after, client.named_since), before)
         for room in self.directory.rooms(client):
             last = history.read(room.key, after, before, 1, latest=True)
-            found += [(room.name, number) for number, _, _, _ in last]
+            found += [(room.name, number) for number, _, _, _, _ in last]
         found.sort(key=lambda pair: pair[1])
         batch = "h%d" % next(self._batches)
         self.tell(Message("BATCH", ("+" + batch, "draft/chathistory-targets"), name))
@@ -1887,13 +2430,15 @@ class Server:
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
         self.port: int = self._listener.getsockname()[1]
+        try:
+            self._database = Database(options.data, PATIENCE)
+        except FolderTakenError:
+            self._listener.close()
+            raise
+        self.records = Records(self._database)
         self.history: Optional[History] = None
         if options.data:
-            try:
-                self.history = History(options.data, options.history_days, self._on_history)
-            except FolderTakenError:
-                self._listener.close()
-                raise
+            self.history = History(self._database, options.history_days, self._on_history)
         self.delivery = Delivery(options.max_sendq, self.history)
         self.directory = Directory(self.delivery.post)
         self._threads_lock = threading.Lock()  # guards the two below
@@ -1927,7 +2472,7 @@ class Server:
         """What is in the log at SIGUSR1 and at the end."""
         with self._threads_lock:
             count = len(self._threads)
-        size = self.history.size() if self.history is not None else 0
+        size = self._database.size()
         figures = {
             "connections": count,
             "clients": len(self.directory.everyone()),
@@ -2059,6 +2604,7 @@ class Server:
         log.info("statistics: %s", self.statistics())
         if self.history is not None:
             self.history.stop()
+        self._database.close()
 
     def _on_history(self, fault: str) -> None:
         """The history has failed, or is well again."""
@@ -2154,8 +2700,19 @@ class Parser(argparse.ArgumentParser):
             self.error("%s in the line %s" % (error, arg_line))
 
 
-def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
-    """The options and the log level; exits with 2 and one line where they cannot be had."""
+class Chore(NamedTuple):
+    """What the command line asks for in place of serving."""
+
+    verb: str  # "add", "remove" or "list"
+    name: str = ""
+    is_operator: bool = False
+
+
+def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Chore]]:
+    """The options, the log level and what else is to be done, if anything.
+
+    Exits with 2 and one line where they cannot be had.
+    """
     defaults = Options(
         network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
     )
@@ -2178,7 +2735,8 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     ]
     parser = Parser(
         description="Hubbub's server: chat rooms for a local network.",
-        epilog="0 turns a limit off. @FILE reads options from a file.",
+        epilog="0 turns a limit off. @FILE reads options from a file. What has to do with accounts"
+        " is done in the folder of --data, also while a server runs on it, and starts none.",
         fromfile_prefix_chars="@",
     )
     for flag, name, kind, metavar, text in rows:
@@ -2189,9 +2747,35 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str]:
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     parser.add_argument("--log-level", choices=levels, default="INFO", help="default %(default)s")
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
+    chores = parser.add_mutually_exclusive_group()
+    text = "make an account, or give it a new password, which is asked for"
+    chores.add_argument("--add-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help="forget it")
+    chores.add_argument("--list-accounts", action="store_true", help="those that there are")
+    text = "with --add-account: with the rights of an operator; else without them"
+    parser.add_argument("--oper", action="store_true", help=text)
     values = vars(parser.parse_args(argv))
     log_level = values.pop("log_level")
-    return Options(**values), log_level
+    added, removed = values.pop("add_account"), values.pop("remove_account")
+    listed, is_operator = values.pop("list_accounts"), values.pop("oper")
+    chore = None
+    if added:
+        chore = Chore("add", added, is_operator)
+    elif is_operator:
+        parser.error("--oper goes with --add-account")
+    elif removed or listed:
+        chore = Chore("remove", removed) if removed else Chore("list")
+    if chore is not None and not values["data"]:
+        parser.error("accounts are kept in a folder: --data FOLDER")
+    return Options(**values), log_level, chore
+
+
+def _nickname(name: str) -> str:
+    name = protocol.normalize(name)
+    fault = protocol.nickname_fault(name)
+    if fault:
+        raise argparse.ArgumentTypeError(fault)
+    return name
 
 
 def _network(name: str) -> str:
@@ -2279,10 +2863,76 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def do(chore: Chore, folder: str) -> int:
+    """See to an account; 0 where that was done, else 2 and one line that tells why.
+
+    A server may run on the folder meanwhile, and notices.
+    """
+    try:
+        password = _ask_for_password(chore.name) if chore.verb == "add" else ""
+        database = Database(folder, DISK_TIMEOUT, claim=False)
+        if chore.verb != "add" and not os.path.exists(database.path):
+            raise RecordsError("no accounts are kept in %s." % folder)
+        try:
+            told = _do(chore, Records(database), password)
+        finally:
+            database.close()
+    except RecordsError as error:
+        print("server.py: %s" % error, file=sys.stderr)
+        return 2
+    except (EOFError, KeyboardInterrupt):
+        print("\nserver.py: nothing was changed.", file=sys.stderr)
+        return 2
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in told:
+        print(line.encode(encoding, "replace").decode(encoding))
+    return 0
+
+
+def _do(chore: Chore, records: Records, password: str) -> List[str]:
+    """Do it; what people are told. Raises RecordsError."""
+    name = chore.name
+    if chore.verb == "list":
+        return [
+            account.name + (" (operator)" if account.is_operator else "")
+            for account in records.accounts()
+        ]
+    if chore.verb == "remove":
+        if not records.remove_account(name):
+            raise RecordsError("%s has no account." % name)
+        return ["%s has no account any more. Anybody may have the name." % name]
+    rights = "with" if chore.is_operator else "without"
+    rights += " the rights of an operator."
+    if records.set_password(name, password, chore.is_operator):
+        return ["%s had an account: it has the new password now, %s" % (name, rights)]
+    records.add_account(name, password, chore.is_operator)
+    return ["%s has an account now, %s" % (name, rights)]
+
+
+def _ask_for_password(name: str) -> str:
+    """From the terminal, twice and unseen, or a line of standard input. Raises PasswordError."""
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password for %s: " % name)
+        fault = password_fault(password)
+        if not fault and getpass.getpass("The same again: ") != password:
+            fault = "Those were two different passwords. Nothing was changed."
+    else:
+        try:
+            password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise PasswordError("That password is not UTF-8.") from None
+        fault = password_fault(password) if password else "No password came on standard input."
+    if fault:
+        raise PasswordError(fault)
+    return password
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM; 0 after an orderly end, 2 where it could not start."""
-    options, log_level = parse_options(argv)
+    options, log_level, chore = parse_options(argv)
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(message)s")
+    if chore is not None:
+        return do(chore, options.data)
     with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
         threading.stack_size(STACK_SIZE)
     _raise_descriptor_limit()

@@ -1,14 +1,18 @@
 """The server as people run it: its command line, its log, its signals and its exit codes."""
 
+import hashlib
+import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 
 import pytest
-from harness import IrcTalker, PlainTalker, Process, Room
+from harness import PROGRAM, TIMEOUT, IrcTalker, PlainTalker, Process, Room
 
+import server
 from protocol import VERSION
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
@@ -69,6 +73,18 @@ def test_the_version_is_told(start):
         (["--max-sendq", "-1"], "-1"),
         (["--rate-limit", "fast"], "fast"),
         (["--log-level", "LOUD"], "LOUD"),
+        (["--add-account", "has space"], "A username is made of letters"),
+        (["--remove-account", "server"], "server is a reserved name"),
+        (["--add-account", "alice", "--remove-account", "bob"], "not allowed with"),
+        (["--oper"], "--oper goes with --add-account"),
+        (["--list-accounts", "--oper"], "--oper goes with --add-account"),
+        (["--data", "", "--list-accounts"], "accounts are kept in a folder: --data"),
+        (
+            ["--data", "FOLDER/missing", "--list-accounts"],
+            "no accounts are kept in FOLDER/missing.",
+        ),
+        (["--data", "FOLDER/kept", "--remove-account", "bob"], "bob has no account."),
+        (["--data", "FOLDER/binary", "--remove-account", "bob"], "are kept in FOLDER/binary."),
         (["--nonsense"], "--nonsense"),
         (["@FOLDER/missing"], "FOLDER/missing"),
         (["@FOLDER/unbalanced"], "Bob's"),
@@ -80,6 +96,8 @@ def test_a_wrong_command_line_ends_with_2_and_one_line_that_tells_why(start, tmp
     (tmp_path / "binary").write_bytes(b"caf\xe9")
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "unbalanced").write_text("--network Bob's\n")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "history.db").write_bytes(b"")
     process = start(*[arg.replace("FOLDER", str(tmp_path)) for arg in args])
     assert process.first_line == ""
     assert process.wait() == 2
@@ -164,3 +182,120 @@ def test_options_may_come_from_a_file(start, tmp_path):
     carol = process.connect(PlainTalker)
     carol.send("carol")
     carol.expect("The Office asks for a password. Type it and press Enter.")
+
+
+# Accounts
+
+needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
+
+
+def do(folder, *args, said=b""):
+    """Run `server.py --data FOLDER` to its end: its exit code, stdout and stderr."""
+    command = [sys.executable, str(PROGRAM), "--data", str(folder), *args]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(said, timeout=TIMEOUT)
+    return process.returncode, out.decode().splitlines(), err.decode().splitlines()
+
+
+def log_in(folder, name, password):
+    """Whether that is the password, as a server on the folder finds."""
+    database = server.Database(str(folder), 5.0, claim=False)
+    try:
+        return server.Records(database).log_in(name, password)
+    finally:
+        database.close()
+
+
+@needs_scrypt
+def test_accounts_are_made_changed_and_removed_while_a_server_runs(start, tmp_path):
+    """The password is a line of standard input; each time it is said what was done."""
+    folder = tmp_path / "data"
+    process = start("--data", str(folder))
+    alice = process.irc("alice")
+    made = do(folder, "--add-account", "Zo\u00eb", "--oper", said=b"correct horse\nnot this\n")
+    assert made == (0, ["Zo\u00eb has an account now, with the rights of an operator."], [])
+    assert log_in(folder, "zo\u00eb", "correct horse").is_operator
+    assert do(folder, "--add-account", "bob", said="p\u00e4ssword\r\n".encode())[0] == 0
+    assert log_in(folder, "bob", "p\u00e4ssword")
+    assert do(folder, "--list-accounts") == (0, ["bob", "Zo\u00eb (operator)"], [])
+    changed = do(folder, "--add-account", "zo\u00eb", said=b"battery staple")
+    text = (
+        "zo\u00eb had an account: it has the new password now, without the rights of an operator."
+    )
+    assert changed == (0, [text], [])
+    assert log_in(folder, "zo\u00eb", "correct horse") is None
+    assert not log_in(folder, "zo\u00eb", "battery staple").is_operator
+    text = "bob has no account any more. Anybody may have the name."
+    assert do(folder, "--remove-account", "BOB".lower()) == (0, [text], [])
+    assert do(folder, "--list-accounts")[1] == ["Zo\u00eb"]
+    alice.send("PRIVMSG #lobby :still here")
+    alice.heard()
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not any("horse" in line or "kept" in line for line in process.log)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"", "No password came on standard input."),
+        (b"\n", "No password came on standard input."),
+        (b"1234567\n", "A password has at least 8 characters."),
+        (b"x" * 301, "That password is too long: 300 bytes at most."),
+        (b"caf\xe9 au lait", "That password is not UTF-8."),
+    ],
+)
+def test_a_password_that_will_not_do_is_told_of_in_one_line(tmp_path, said, words):
+    """Nothing is made."""
+    told = do(tmp_path / "data", "--add-account", "alice", said=said)
+    assert told == (2, [], ["server.py: " + words])
+    assert not (tmp_path / "data").exists()
+
+
+@needs_scrypt
+@pytest.mark.parametrize(
+    ("typed", "code", "told"),
+    [
+        ("correct horse\ncorrect horse\n", 0, "alice has an account now, without the rights"),
+        ("correct horse\nwrong horse\n", 2, "Those were two different passwords."),
+        ("short\n", 2, "A password has at least 8 characters."),
+        ("correct horse\n\x04", 2, "nothing was changed."),
+        ("\x03", 2, "nothing was changed."),
+    ],
+)
+def test_at_a_terminal_a_password_is_asked_for_twice_and_never_shown(tmp_path, typed, code, told):
+    """Ctrl-C and Ctrl-D leave everything as it was."""
+    pty = pytest.importorskip("pty")
+    folder = tmp_path / "data"
+    command = "import os, sys, pty; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"  # a terminal of its own
+    arguments = [sys.executable, str(PROGRAM), "--data", str(folder), "--add-account", "alice"]
+    outer, inner = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", command, *arguments], stdin=inner, stdout=inner, stderr=inner
+        )
+        os.close(inner)
+        shown = read_until(outer, b"Password for alice: ")
+        first, newline, second = typed.partition("\n")
+        os.write(outer, (first + newline).encode())
+        if second:
+            shown += read_until(outer, b"The same again: ")
+            os.write(outer, second.encode())
+        shown += read_until(outer, told.encode())
+        assert process.wait(TIMEOUT) == code
+    finally:
+        os.close(outer)
+    assert b"horse" not in shown
+    assert folder.exists() == (code == 0)
+    if code == 0:
+        assert log_in(folder, "alice", "correct horse")
+
+
+def read_until(descriptor, end):
+    """What a terminal shows, up to `end`."""
+    shown = b""
+    while end not in shown:
+        shown += os.read(descriptor, 4096)
+    return shown
