@@ -16,9 +16,14 @@ It speaks IRC (see protocol.py), and nothing that only Hubbub's own server would
 """
 
 import argparse
+import base64
+import bisect
+import ctypes
+import datetime
 import difflib
 import errno
 import getpass
+import html
 import io
 import json
 import logging
@@ -28,11 +33,16 @@ import queue
 import random
 import re
 import selectors
+import shutil
 import signal
 import socket
+import struct
+import subprocess
 import sys
 import threading
 import time
+import webbrowser
+import zlib
 from collections import deque
 from typing import (
     TYPE_CHECKING,
@@ -2411,275 +2421,1290 @@ def _text_stream(stream: Any) -> Any:
     return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
 
 
-# The look: colours, sizes and fonts, in one place
+# The look: colours, type, pictures, and what ttk makes of them
+
+POLL_MS = 30  # between two looks at the queue; 10 when there was more than a batch
+BATCH = 200  # events shown at once, so that a flood leaves time for keys
+MAX_ROWS = 5  # lines that the chat box grows to
+MANY_LINES = 20  # of a paste; for more the user is asked
 
 PALETTES = {
     "dark": {
         "bg": "#14171c", "chat": "#1a1e25", "field": "#232933", "hover": "#222832",
-        "line": "#2b313c", "outline": "#6b7687", "text": "#f2f4f8", "muted": "#a3adbd",
-        "time": "#99a3b3", FROM_SERVER: "#6cb6ff", FROM_ME: "#7ee0a1", FROM_OTHERS: "#f2f4f8",
-        PRIVATE: "#d3adff", WAITING: "#a3adbd", "error": "#ff8a80", "ok": "#4fd18b",
-        FROM_SYSTEM: "#f2c14e", "warn": "#f2c14e", "accent": "#2f6be0", "accent_hover": "#3771e6",
-        "accent_pressed": "#2459c4", "focus": "#6aa5ff", "banner": "#3a2f12",
-        "banner_text": "#ffe2a0", "selection": "#284269", "thumb": "#444d5c",
+        "selected": "#2b3648", "line": "#2b313c", "outline": "#6b7687", "text": "#f2f4f8",
+        "muted": "#a3adbd", "time": "#99a3b3", FROM_SERVER: "#6cb6ff", FROM_ME: "#7ee0a1",
+        FROM_OTHERS: "#f2f4f8", PRIVATE: "#d3adff", "warn": "#f2c14e", "error": "#ff8a80",
+        "ok": "#4fd18b", "away": "#f2b93b", "offline": "#6b7687", "accent": "#2f6be0",
+        "accent_hover": "#3771e6", "accent_pressed": "#2459c4", "on_accent": "#ffffff",
+        "focus": "#6aa5ff", "link": "#8cc4ff", "badge": "#2f6be0", "mention_badge": "#d1344b",
+        "mention": "#3b3115", "banner": "#3a2f12", "banner_text": "#ffe2a0",
+        "selection": "#284269", "find": "#5a4a00", "found": "#f2c14e", "on_found": "#1b2027",
+        "thumb": "#444d5c", "thumb_active": "#5b6678",
     },
     "light": {
         "bg": "#eff2f6", "chat": "#ffffff", "field": "#ffffff", "hover": "#e4e9f0",
-        "line": "#d9dfe7", "outline": "#7b8696", "text": "#1b2027", "muted": "#525c6a",
-        "time": "#626d7c", FROM_SERVER: "#0b57b7", FROM_ME: "#166b34", FROM_OTHERS: "#1b2027",
-        PRIVATE: "#7434b5", WAITING: "#525c6a", "error": "#b3261e", "ok": "#1a7f43",
-        FROM_SYSTEM: "#8a5700", "warn": "#8a5700", "accent": "#1f5fd0", "accent_hover": "#2c6ce0",
-        "accent_pressed": "#184da9", "focus": "#1f5fd0", "banner": "#fff1c9",
-        "banner_text": "#5c4100", "selection": "#cadcfb", "thumb": "#b9c2ce",
+        "selected": "#d5e3fb", "line": "#d9dfe7", "outline": "#7b8696", "text": "#1b2027",
+        "muted": "#525c6a", "time": "#626d7c", FROM_SERVER: "#0b57b7", FROM_ME: "#166b34",
+        FROM_OTHERS: "#1b2027", PRIVATE: "#7434b5", "warn": "#8a5700", "error": "#b3261e",
+        "ok": "#1a7f43", "away": "#d08700", "offline": "#98a3b2", "accent": "#1f5fd0",
+        "accent_hover": "#2c6ce0", "accent_pressed": "#184da9", "on_accent": "#ffffff",
+        "focus": "#1f5fd0", "link": "#0b57b7", "badge": "#1f5fd0", "mention_badge": "#c4243c",
+        "mention": "#fff1c9", "banner": "#fff1c9", "banner_text": "#5c4100",
+        "selection": "#cadcfb", "find": "#ffe58a", "found": "#f2b705", "on_found": "#1b2027",
+        "thumb": "#b9c2ce", "thumb_active": "#98a3b2",
     },
 }  # fmt: skip
 AVATARS = ("#c2553b", "#a8640f", "#5d7a1f", "#1f7f5c", "#1f7a94", "#3c6fd1", "#7a57c9", "#a94799")
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
-    "ui_bold": (13, "bold"), "small": (12, "normal"), "caption": (11, "bold"),
-    "room": (16, "bold"), "title": (22, "bold"),
+    "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
+    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"),
+}  # fmt: skip
+ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # percent
+
+# Strokes on a grid of 24: l a line through points, p a filled polygon, o a ring, d a disc.
+ICONS = {
+    "search": "o 10 10 6.5 l 15 15 21 21",
+    "person": "o 12 7.5 4 l 4 21 4.6 17.8 6.6 15.6 9.5 14.7 14.5 14.7 17.4 15.6 19.4 17.8 20 21",
+    "plus": "l 12 4 12 20 l 4 12 20 12",
+    "sun": "d 12 12 4.6 l 12 1.5 12 4 l 12 20 12 22.5 l 1.5 12 4 12 l 20 12 22.5 12"
+           " l 4.6 4.6 6.3 6.3 l 17.7 17.7 19.4 19.4 l 4.6 19.4 6.3 17.7 l 17.7 6.3 19.4 4.6",
+    "moon": "m 12 12 9 16 8 7.5",
+    "send": "p 2.5 3.5 22 12 2.5 20.5 6.5 12",
+    "check": "l 4 13 9.5 18.5 20 6",
+    "lock": "l 5 11 19 11 19 21 5 21 5 11 l 8 11 8 7.5 9.2 5 12 3.8 14.8 5 16 7.5 16 11",
+    "up": "l 12 20 12 4 l 5 11 12 4 19 11",
+    "down": "l 12 4 12 20 l 5 13 12 20 19 13",
+    "close": "l 5 5 19 19 l 19 5 5 19",
+    "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }  # fmt: skip
 
-POLL_MS = 30  # between two looks at the queue; 10 when there was more than a batch
-BATCH = 200  # events shown at once, so that a flood leaves time for keys
-MAX_LINES = 5000  # lines of a transcript that are kept on the screen
-MAX_ROWS = 5  # lines that the chat box grows to
+Color = Tuple[int, ...]
+
+
+def make_png(width: int, rows: Sequence[bytes]) -> bytes:
+    """A picture of rows of RGBA pixels, as a PNG file."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", width, len(rows), 8, 6, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def _rgb(color: str) -> Color:
+    return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
+
+
+def _cover(distance: float) -> float:
+    """How much of a pixel lies inside a shape whose edge is so far from its middle."""
+    return min(1.0, max(0.0, 0.5 - distance))
+
+
+def draw_box(
+    width: int, height: int, radius: float, fill: str, outline: str = "", thickness: float = 0
+) -> bytes:
+    """A box with round corners, as PNG; "" is transparent. Its corners are one, mirrored."""
+    inner, edge = _rgb(fill or outline), _rgb(outline or fill)
+    radius = min(radius, width / 2, height / 2)
+    reach = int(max(radius, thickness)) + 2
+    columns, lines = min(reach, (width + 1) // 2), min(reach, (height + 1) // 2)
+
+    def pixel(column: int, line: int) -> bytes:
+        x, y = column + 0.5, line + 0.5
+        if x < radius and y < radius:
+            distance = math.hypot(radius - x, radius - y) - radius
+        else:
+            distance = -min(x, y)
+        whole = _cover(distance)
+        inside = _cover(distance + thickness) if thickness else whole
+        share = inside / whole if whole else 0.0
+        color = [round(b + (a - b) * share) for a, b in zip(inner, edge)]
+        alpha = whole if fill else whole - inside
+        return bytes([*color, round(alpha * 255)])
+
+    rows = []
+    for line in range(lines):
+        left = [pixel(column, line) for column in range(columns)]
+        right = left[: width - columns][::-1] if width < 2 * columns else left[::-1]
+        rows.append(b"".join(left) + left[-1] * (width - 2 * columns) + b"".join(right))
+    below = rows[: height - lines][::-1] if height < 2 * lines else rows[::-1]
+    return make_png(width, rows + [rows[-1]] * (height - 2 * lines) + below)
+
+
+def _to_line(x: float, y: float, points: Sequence[float]) -> float:
+    """The distance to a line through points."""
+    least = 1e9
+    for index in range(0, len(points) - 3, 2):
+        ax, ay, bx, by = points[index : index + 4]
+        dx, dy = bx - ax, by - ay
+        along = ((x - ax) * dx + (y - ay) * dy) / ((dx * dx + dy * dy) or 1)
+        along = min(1.0, max(0.0, along))
+        least = min(least, math.hypot(x - ax - along * dx, y - ay - along * dy))
+    return least
+
+
+def _to_shape(x: float, y: float, kind: str, at: Sequence[float], pen: float) -> float:
+    """The distance to the edge of a shape of ICONS; negative inside."""
+    if kind == "l":
+        return _to_line(x, y, at) - pen
+    if kind == "o":
+        return abs(math.hypot(x - at[0], y - at[1]) - at[2]) - pen
+    if kind == "d":
+        return math.hypot(x - at[0], y - at[1]) - at[2] - pen / 2
+    if kind == "m":  # a disc, less another
+        shade = math.hypot(x - at[3], y - at[4]) - at[5]
+        return max(math.hypot(x - at[0], y - at[1]) - at[2], -shade)
+    closed = [*at, *at[:2]]
+    inside = False
+    for index in range(0, len(closed) - 3, 2):
+        ax, ay, bx, by = closed[index : index + 4]
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            inside = not inside
+    distance = _to_line(x, y, closed)
+    return (-distance if inside else distance) - pen / 3
+
+
+def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
+    """Shapes as in ICONS, each layer with its colour, one over the other, as PNG."""
+    unit = 24 / size
+    pen = max(0.9, unit * 0.55)  # half the width of a stroke; never too thin to see
+    parsed = [([_parse_shape(*part) for part in re.findall(r"([a-z])([^a-z]*)", shapes)], _rgb(color))
+              for shapes, color in layers]  # fmt: skip
+    rows = []
+    for line in range(size):
+        y = (line + 0.5) * unit
+        near = [([part for part in parts if part[2] - 2 < y < part[3] + 2], rgb) for parts, rgb in parsed]
+        row = bytearray()
+        for column in range(size):
+            x = (column + 0.5) * unit
+            pixel: Tuple[int, ...] = (0, 0, 0, 0)
+            for parts, rgb in near:
+                distance = min([_to_shape(x, y, kind, at, pen) for kind, at, _, _ in parts] or [9.0])
+                share = _cover(distance / unit)
+                if share:
+                    pixel = _blend(pixel, rgb, share)
+            row += bytes(pixel)
+        rows.append(bytes(row))
+    return make_png(size, rows)
+
+
+def _parse_shape(kind: str, text: str) -> Tuple[str, List[float], float, float]:
+    """Its kind, its numbers, and between which heights it lies."""
+    at = [float(number) for number in text.split()]
+    if kind in "odm":
+        return kind, at, at[1] - at[2], at[1] + at[2]
+    return kind, at, min(at[1::2]), max(at[1::2])
+
+
+def _blend(below: Tuple[int, ...], rgb: Color, share: float) -> Tuple[int, ...]:
+    """A pixel (RGBA) with so much of a colour over it."""
+    kept = below[3] / 255 * (1 - share)
+    total = share + kept
+    color = [round((old * kept + new * share) / total) for old, new in zip(below, rgb)]
+    return (*color, round(total * 255))
+
+
+# A speech bubble on a tile: the tile's corners are discs of radius 5 under a cross of boxes.
+_TILE = "p 5.2 0.3 18.8 0.3 18.8 23.7 5.2 23.7 p 0.3 5.2 23.7 5.2 23.7 18.8 0.3 18.8" + "".join(
+    " d %s %s 4.5" % (x, y) for x in (5.2, 18.8) for y in (5.2, 18.8)
+)
+_BUBBLE = "p 8 6 16 6 16 16 8 16 p 5.7 8.5 18.3 8.5 18.3 13.5 5.7 13.5 p 7.6 14 12.5 15.5 7.8 19.6" + (
+    "".join(" d %s %s 2.3" % (x, y) for x in (8.3, 15.7) for y in (8.6, 13.4))
+)
+_DOTS = "d 8.4 11 .75 d 12 11 .75 d 15.6 11 .75"
+
+
+class Button(NamedTuple):
+    """How a kind of button looks, in names of the palette; "" is transparent."""
+
+    surface: str  # what it lies on
+    text: str
+    normal: str
+    hover: str
+    pressed: str
+    outline: str = ""
+    font: str = "ui_bold"
+    padding: Tuple[int, int] = (16, 9)
+    radius: int = 8
+
+
+BUTTONS = {
+    "Accent": Button("bg", "on_accent", "accent", "accent_hover", "accent_pressed"),
+    "AccentCard": Button("field", "on_accent", "accent", "accent_hover", "accent_pressed"),
+    "PlainCard": Button("field", "text", "", "hover", "selected", "outline"),
+    "Pill": Button("chat", "on_accent", "accent", "accent_hover", "accent_pressed", radius=17),
+    "Banner": Button("banner", "banner_text", "", "mention", "mention", "banner_text",
+                     padding=(12, 3)),
+    "Link": Button("bg", "link", "", "hover", "selected", font="ui", padding=(8, 4)),
+    "Icon": Button("chat", "muted", "", "hover", "selected", padding=(7, 7)),
+    "IconBg": Button("bg", "muted", "", "hover", "selected", padding=(7, 7)),
+    "IconField": Button("field", "focus", "", "hover", "selected", padding=(7, 7)),
+}  # fmt: skip
+
+# The frames that have nothing but their surface.
+SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner"}
+
+# Frames that hold a field: what they lie on, the colour of the edge. Boxes are in "field".
+FIELDS = {"Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
+          "CardField": ("field", "outline"), "Sheet": ("chat", "outline")}  # fmt: skip
+
+# Labels: what they lie on, the colour of the text, the font.
+LABELS = {
+    "Text": ("bg", "text", "ui"), "Strong": ("bg", "text", "ui_bold"),
+    "Muted": ("bg", "muted", "small"), "Error": ("bg", "error", "small"),
+    "Title": ("bg", "text", "title"), "Room": ("chat", "text", "room"),
+    "Topic": ("chat", "muted", "small"), "Empty": ("chat", "muted", "ui"),
+    "Card": ("field", "text", "ui"), "CardStrong": ("field", "text", "room"),
+    "CardMuted": ("field", "muted", "small"), "CardError": ("field", "error", "small"),
+    "Banner": ("banner", "banner_text", "ui"),
+}  # fmt: skip
 
 
 class Look:
-    """The colours, fonts and sizes of one theme, and what ttk makes of them."""
+    """The colours, fonts, sizes and pictures of a theme at a zoom, and what ttk makes of them.
 
-    def __init__(self, root: "tk.Tk", theme: str) -> None:
-        self.color = PALETTES[theme]
+    What depends on them is done by functions that `follow` calls, at once and after each
+    `change`; that is all that widgets need to know of themes.
+    """
+
+    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100) -> None:
+        self._root = root
+        self.theme, self.zoom = "", 0
+        self.color: Dict[str, str] = {}
         dpi = root.winfo_fpixels("1i")
         steps = round(dpi / 96 * 4) if 0 < dpi < 960 else 4  # some systems report nonsense
-        self._scale = min(16, max(4, steps)) / 4
-        families = set(tkfont.families(root))
+        self._scale = 1.0 if _is_aqua(root) else min(16, max(4, steps)) / 4
         default = tkfont.nametofont("TkDefaultFont").actual("family")
+        families = set(tkfont.families(root))
         family = next((name for name in FAMILIES if name in families), default)
+        if _is_aqua(root):
+            family = default
         self.font = {
-            name: tkfont.Font(root, family=family, size=-self.dp(size), weight=weight)
-            for name, (size, weight) in FONTS.items()
+            name: tkfont.Font(root, family=family, weight=weight)
+            for name, (_, weight) in FONTS.items()
         }
-        self._style(root)
+        self._images: Dict[Any, Any] = {}  # Tk draws nothing for an image that Python has let go
+        self._followers: List[Tuple[Any, Callable[[], object]]] = []
+        self._show_emoji = _can_show_emoji(root)
+        self.change(theme, zoom)
 
-    def dp(self, size: int) -> int:
+    def px(self, size: float) -> int:
         """Pixels on this screen for so many on one of 96 dpi."""
         return round(size * self._scale)
 
-    def _style(self, root: "tk.Tk") -> None:
-        color, style = self.color, ttk.Style(root)
-        style.theme_use("clam")
-        style.configure(".", background=color["bg"], foreground=color["text"])
-        style.configure(".", font=self.font["ui"])
-        for name in ("Chat.TFrame", "Chat.TLabel"):
-            style.configure(name, background=color["chat"])
-        style.configure("Line.TFrame", background=color["line"])
-        style.configure("Title.TLabel", font=self.font["title"])
-        style.configure("Room.TLabel", background=color["chat"], font=self.font["room"])
-        style.configure("Strong.TLabel", font=self.font["ui_bold"])
-        style.configure("Muted.TLabel", foreground=color["muted"], font=self.font["small"])
-        style.configure("ChatMuted.TLabel", foreground=color["muted"], font=self.font["small"],
-                        background=color["chat"])  # fmt: skip
-        style.configure("Error.TLabel", foreground=color["error"], font=self.font["small"])
-        for name in ("Banner.TFrame", "Banner.TLabel"):
-            style.configure(name, background=color["banner"], foreground=color["banner_text"])
-        pad = self.dp(9)
-        style.configure("TEntry", fieldbackground=color["field"], foreground=color["text"],
-                        insertcolor=color["text"], bordercolor=color["outline"],
-                        lightcolor=color["field"], darkcolor=color["field"],
-                        selectbackground=color["selection"], selectforeground=color["text"],
-                        padding=(self.dp(12), pad))  # fmt: skip
-        edge = [("invalid", color["error"]), ("focus", color["focus"])]
-        style.map("TEntry", bordercolor=edge, lightcolor=edge, darkcolor=edge,
-                  foreground=[("disabled", color["muted"])],
-                  fieldbackground=[("disabled", color["bg"])])  # fmt: skip
-        self._style_button(style, "Accent.TButton", "#ffffff", color["accent"],
-                           color["accent_hover"], color["accent_pressed"])  # fmt: skip
-        self._style_button(style, "Banner.TButton", color["banner_text"], color["banner"],
-                           color["banner"], color["banner"])  # fmt: skip
-        style.configure("Banner.TButton", bordercolor=color["banner_text"], relief="solid",
-                        padding=(self.dp(12), self.dp(3)))  # fmt: skip
-        thumb: Any = [("Vertical.Scrollbar.thumb", {"expand": "1", "sticky": "nswe"})]
-        trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": thumb})
-        style.layout("TScrollbar", [trough])
-        style.configure("TScrollbar", background=color["thumb"], troughcolor=color["chat"],
-                        bordercolor=color["chat"], lightcolor=color["thumb"],
-                        darkcolor=color["thumb"], gripcount=0, width=self.dp(10))  # fmt: skip
+    def dp(self, size: float) -> int:
+        """The same for what grows with the text."""
+        return round(size * self._scale * self.zoom / 100)
 
-    def _style_button(
-        self, style: "ttk.Style", name: str, text: str, normal: str, hover: str, pressed: str
-    ) -> None:
-        style.configure(name, foreground=text, background=normal, bordercolor=normal,
-                        lightcolor=normal, darkcolor=normal, font=self.font["ui_bold"],
-                        padding=self.dp(8), focuscolor=text, relief="flat")  # fmt: skip
-        states = [("pressed", pressed), ("active", hover)]
-        style.map(name, background=states, lightcolor=states, darkcolor=states,
-                  bordercolor=[("focus", self.color["focus"])])  # fmt: skip
+    def follow(self, widget: "tk.Misc", function: Callable[[], object]) -> None:
+        """Call `function` now, and whenever the look has changed while `widget` exists."""
+        function()
+        self._followers.append((widget, function))
+
+    def change(self, theme: str, zoom: int) -> None:
+        """Take another theme or zoom."""
+        self.theme, self.zoom, self.color = theme, zoom, PALETTES[theme]
+        for name, (size, _) in FONTS.items():
+            self.font[name].configure(size=-self.dp(size))
+        self._use_theme()
+        self._root.configure(bg=self.color["bg"])
+        self._followers = [pair for pair in self._followers if pair[0].winfo_exists()]
+        for _, function in self._followers:
+            function()
+
+    def text(self, text: str) -> str:
+        """`text` as this Tk can show it: Python 3.6 takes other characters as two halves."""
+        if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
+            return text
+        if not self._show_emoji:
+            text = _EMOJI.sub("□", text)
+        if sys.version_info >= (3, 7):
+            return text
+        data = text.encode("utf-16-le", "surrogatepass")
+        units = (data[index : index + 2] for index in range(0, len(data), 2))
+        return "".join(chr(int.from_bytes(unit, "little")) for unit in units)
+
+    def shorten(self, text: str, font: str, width: int) -> str:
+        """As much of `text` as fits into `width` pixels, with an ellipsis where it was cut."""
+        measure = self.font[font].measure
+        text = self.text(text[:200])
+        if measure(text) <= width:
+            return text
+        low, high = 0, len(text)  # so many characters fit; so many do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if measure(text[:middle] + "…") <= width:
+                low = middle
+            else:
+                high = middle
+        return text[:low].rstrip() + "…"
+
+    # Pictures, made once
+
+    def box(self, width: int, height: int, radius: float, fill: str, outline: str = "",
+            thickness: float = 0) -> Any:  # fmt: skip
+        """A round box, in pixels; colours by their names in the palette, or as #rrggbb."""
+        fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
+        args = (width, height, radius, fill, outline, thickness)
+        return self._image(args, lambda: draw_box(*args))
+
+    def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
+        """A drawing of ICONS, with a dot of another colour at its corner."""
+        marks = (("d 20 4 3.6", self.color[dot]),) if dot else ()
+        layers = ((ICONS[name], self.color[color]), *marks)
+        return self._image((self.dp(size), layers), lambda: draw_shapes(self.dp(size), layers))
+
+    def logo(self, size: int) -> Any:
+        """The program's own, so many pixels wide."""
+        accent = self.color["accent"]
+        layers = ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent))
+        return self._image((size, layers), lambda: draw_shapes(size, layers))
+
+    def _image(self, key: Any, draw: Callable[[], bytes]) -> Any:
+        if key not in self._images:
+            data = base64.b64encode(draw())
+            self._images[key] = tk.PhotoImage(master=self._root, data=data, format="png")
+        return self._images[key]
+
+    # ttk
+
+    def _use_theme(self) -> None:
+        style = ttk.Style(self._root)
+        name = "hubbub-%s-%d" % (self.theme, self.zoom)
+        if name not in style.theme_names():
+            style.theme_create(name, "clam")
+            style.theme_use(name)
+            self._fill_theme(style)
+        style.theme_use(name)
+
+    def _fill_theme(self, style: "ttk.Style") -> None:
+        color = self.color
+        style.configure(".", background=color["bg"], foreground=color["text"],
+                        font=self.font["ui"], borderwidth=0, focuscolor=color["bg"])  # fmt: skip
+        style.configure("TButton", width=0)
+        for surface in SURFACES:
+            style.configure(SURFACES[surface] + ".TFrame", background=color[surface])
+        for name, (surface, text, font) in LABELS.items():
+            style.configure(name + ".TLabel", background=color[surface], foreground=color[text],
+                            font=self.font[font])  # fmt: skip
+        for name, (surface, edge) in FIELDS.items():
+            self._style_field(style, name, surface, edge)
+        for name, button in BUTTONS.items():
+            self._style_button(style, name, button)
+        for surface in ("bg", "chat", "field"):
+            self._style_scrollbar(style, surface)
+
+    def _patch(self, radius: int, fill: str, outline: str = "", thickness: float = 0) -> Any:
+        """A picture that can be stretched: its middle is laid in tiles, so it is not small."""
+        size = 2 * self.px(radius) + self.px(4) + 80
+        return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
+
+    def _element(self, style: "ttk.Style", name: str, radius: int, *images: Any) -> None:
+        border = self.px(radius) + self.px(2)
+        style.element_create(name, "image", *images, border=border, padding=0, width=1, height=1,
+                             sticky="nswe")  # fmt: skip
+
+    def _style_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
+        radius = 10
+        normal = self._patch(radius, "field", edge, 1)
+        wrong = ("invalid", self._patch(radius, "field", "error", 2))
+        focus = ("focus", self._patch(radius, "field", "focus", 2))
+        self._element(style, name + ".field", radius, normal, wrong, focus)
+        style.layout(name + ".TFrame", [(name + ".field", {"sticky": "nswe"})])
+        style.configure(name + ".TFrame", background=self.color[surface])
+        area: Any = [("Entry.textarea", {"sticky": "nswe"})]
+        padding: Any = [("Entry.padding", {"sticky": "nswe", "children": area})]
+        field: Any = (name + ".field", {"sticky": "nswe", "children": padding})
+        style.layout(name + ".TEntry", [field])
+        style.configure(name + ".TEntry", background=self.color[surface],
+                        foreground=self.color["text"], insertcolor=self.color["text"],
+                        padding=(self.px(12), self.px(9)),
+                        selectbackground=self.color["selection"],
+                        selectforeground=self.color["text"])  # fmt: skip
+        style.map(name + ".TEntry", foreground=[("disabled", self.color["muted"])])
+
+    def _style_button(self, style: "ttk.Style", name: str, button: Button) -> None:
+        def patch(fill: str, edge: str = button.outline, thickness: float = 1) -> Any:
+            if not fill and not edge:
+                return self._patch(button.radius, button.surface)
+            return self._patch(button.radius, fill, edge, thickness if edge else 0)
+
+        disabled = patch("hover" if button.normal else "", button.outline)
+        self._element(style, name + ".box", button.radius, patch(button.normal),
+                      ("disabled", disabled), ("pressed", patch(button.pressed)),
+                      ("focus", patch(button.normal or button.surface, "focus", 2)),
+                      ("active", patch(button.hover)))  # fmt: skip
+        label: Any = [("Button.label", {"sticky": "nswe"})]
+        padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
+        style.layout(name + ".TButton", [(name + ".box", {"sticky": "nswe", "children": padding})])
+        style.configure(name + ".TButton", background=self.color[button.surface],
+                        foreground=self.color[button.text], font=self.font[button.font],
+                        anchor="center",
+                        padding=[self.px(part) for part in button.padding])  # fmt: skip
+        style.map(name + ".TButton", foreground=[("disabled", self.color["muted"])])
+
+    def _style_scrollbar(self, style: "ttk.Style", surface: str) -> None:
+        name = surface.title()
+        thumb = [self.box(self.px(10), self.px(16), self.px(5), color, surface, self.px(2))
+                 for color in ("thumb", "thumb_active")]  # fmt: skip
+        self._element(style, name + ".thumb", 4, thumb[0], ("pressed", thumb[1]),
+                      ("active", thumb[1]))  # fmt: skip
+        inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
+        trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
+        style.layout(name + ".Vertical.TScrollbar", [trough])
+        style.configure(name + ".Vertical.TScrollbar", troughcolor=self.color[surface],
+                        bordercolor=self.color[surface], lightcolor=self.color[surface],
+                        darkcolor=self.color[surface], background=self.color[surface],
+                        arrowsize=self.px(10), width=self.px(10))  # fmt: skip
 
 
-def tk_text(text: str) -> str:
-    """`text` as this Python's Tk can show it: 3.6 takes other characters as two halves."""
-    if sys.version_info >= (3, 7) or max(text, default="") <= "\uffff":
-        return text
-    data = text.encode("utf-16-le", "surrogatepass")
-    units = (data[index : index + 2] for index in range(0, len(data), 2))
-    return "".join(chr(int.from_bytes(unit, "little")) for unit in units)
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+
+
+def _is_aqua(root: "tk.Tk") -> bool:
+    return str(root.tk.call("tk", "windowingsystem")) == "aqua"
+
+
+def _can_show_emoji(root: "tk.Tk") -> bool:
+    """False where a colour font would end the program with an X error, as old libraries do."""
+    if str(root.tk.call("tk", "windowingsystem")) != "x11":
+        return True
+    patch = [int(part) for part in str(root.tk.call("info", "patchlevel")).split(".")[:3] if part.isdigit()]
+    if patch >= [8, 6, 11]:
+        return True
+    try:
+        return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
+    except (OSError, AttributeError):
+        return True  # a Tk without that library draws no colours
+
+
+# Widgets that know nothing of chat
+
+
+class Row(NamedTuple):
+    """A row of a RowList. One without a key cannot be chosen."""
+
+    text: str
+    key: Any = None
+    is_caption: bool = False
+    detail: str = ""  # a second line, smaller
+    sign: str = ""  # a character before the text
+    dot: str = ""  # a colour: a dot before the text, or at the avatar
+    avatar: str = ""  # whose
+    color: str = "text"
+    is_bold: bool = False
+    badge: str = ""
+    badge_color: str = "badge"
+    note: str = ""  # muted, at the right end
+    icon: str = ""  # there too
+
+
+class RowList:
+    """Rows on a canvas, of which only those in view are drawn.
+
+    `choose` is called with the key of a row that was clicked, or entered by the keyboard;
+    `menu` with the key and the place on the screen of a click with the other button.
+    """
+
+    CAPTION = 34
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, surface: str, height: int,
+        choose: Callable[[Any], object],
+        menu: Optional[Callable[[Any, int, int], object]] = None,
+    ) -> None:  # fmt: skip
+        self._look, self._surface, self._height = look, surface, height
+        self._choose, self._menu = choose, menu
+        self._inset = 8 if surface == "bg" else 4
+        self._rows: List[Row] = []
+        self._tops: List[int] = [0]  # where each row begins, and the last one ends
+        self._top = 0  # the first pixel in view
+        self._cursor: Any = None  # the key of the row that the keys are at
+        self._hover: Any = None
+        self._drawing = ""  # the id of a redraw that is due
+        self.selected: Any = None  # a key
+        self.frame = ttk.Frame(parent, style=SURFACES[surface] + ".TFrame")
+        self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=1, height=1,
+                                takefocus=1)  # fmt: skip
+        self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
+        self.scrollbar.beside(self.canvas)
+        look.follow(self.canvas, self._restyle)
+        for sequence, handler in {
+            "<Configure>": lambda event: self._redraw_soon(),
+            "<FocusIn>": lambda event: self._redraw_soon(),
+            "<FocusOut>": lambda event: self._redraw_soon(),
+            "<Motion>": self._on_motion, "<Leave>": self._on_motion,
+            "<Button-1>": self._on_click, "<Button-3>": self._on_menu_click,
+            "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
+            "<Home>": lambda event: self.move(-len(self._rows)),
+            "<End>": lambda event: self.move(len(self._rows)),
+            "<Prior>": lambda event: self.move(-8), "<Next>": lambda event: self.move(8),
+            "<Return>": self._on_return, "<KP_Enter>": self._on_return, "<space>": self._on_return,
+            "<Shift-F10>": self._on_menu_key, menu_key(self.canvas): self._on_menu_key,
+        }.items():  # fmt: skip
+            self.canvas.bind(sequence, handler)
+        bind_wheel(self.canvas, lambda steps: self._scroll_to(self._top + steps * look.dp(36)))
+
+    def show(self, rows: List[Row], selected: Any = None) -> None:
+        """Show these; cheap when nothing has changed."""
+        if (rows, selected) == (self._rows, self.selected):
+            return
+        if selected != self.selected:
+            self._cursor = selected
+        self._rows, self.selected = rows, selected
+        self._measure()
+
+    def move(self, steps: int) -> str:
+        """Move the keys' row so many rows on."""
+        keys = [row.key for row in self._rows if row.key is not None]
+        if keys:
+            at = keys.index(self._cursor) if self._cursor in keys else -1 if steps > 0 else 0
+            self._cursor = keys[max(0, min(len(keys) - 1, at + steps))]
+            self._see(self._cursor)
+            self._redraw_soon()
+        return "break"
+
+    def enter(self) -> None:
+        """Choose the keys' row."""
+        if any(row.key == self._cursor for row in self._rows) and self._cursor is not None:
+            self._choose(self._cursor)
+
+    def select(self, key: Any) -> None:
+        """Mark another row."""
+        self.selected = key
+        self._redraw_soon()
+
+    @property
+    def cursor(self) -> Any:
+        """The key of the row that the keys are at."""
+        return self._cursor
+
+    def _restyle(self) -> None:
+        self.canvas.configure(bg=self._look.color[self._surface])
+        self._measure()
+
+    def _measure(self) -> None:
+        self._tops = [0]
+        for row in self._rows:
+            size = self.CAPTION if row.is_caption else self._height
+            above = 8 if row.is_caption and len(self._tops) > 1 else 0
+            self._tops.append(self._tops[-1] + self._look.dp(size + above))
+        self._redraw_soon()
+
+    def _redraw_soon(self) -> None:
+        if not self._drawing:
+            self._drawing = self.canvas.after_idle(self._redraw)
+
+    def _scroll_to(self, top: float) -> None:
+        self._top = max(0, min(int(top), self._tops[-1] - self.canvas.winfo_height()))
+        self._redraw_soon()
+
+    def _on_scrollbar(self, *args: str) -> None:
+        if args[0] == "moveto":
+            self._scroll_to(float(args[1]) * self._tops[-1])
+        else:
+            size = self.canvas.winfo_height() if args[2] == "pages" else self._look.dp(36)
+            self._scroll_to(self._top + int(args[1]) * size)
+
+    def _see(self, key: Any) -> None:
+        index = [row.key for row in self._rows].index(key)
+        above, below = self._tops[index], self._tops[index + 1]
+        if above < self._top:
+            self._scroll_to(above if index > 1 else 0)
+        elif below > self._top + self.canvas.winfo_height():
+            self._scroll_to(below - self.canvas.winfo_height())
+
+    def _redraw(self) -> None:
+        self._drawing = ""
+        canvas = self.canvas
+        if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
+            return
+        height, whole = canvas.winfo_height(), self._tops[-1]
+        self._top = max(0, min(self._top, whole - height))
+        self.scrollbar.set(self._top / (whole or 1), (self._top + height) / (whole or 1))
+        canvas.delete("all")
+        first = max(0, bisect.bisect_right(self._tops, self._top) - 1)
+        for index in range(first, len(self._rows)):
+            if self._tops[index] > self._top + height:
+                break
+            self._draw(self._rows[index], self._tops[index + 1] - self._top)
+
+    def _draw(self, row: Row, bottom: int) -> None:
+        look, canvas, dp = self._look, self.canvas, self._look.dp
+        width, inset = canvas.winfo_width(), look.px(self._inset)
+        size = dp(self.CAPTION if row.is_caption else self._height)
+        middle = bottom - size // 2
+        is_chosen = row.key is not None and row.key == self.selected
+        has_keys = row.key is not None and row.key == self._cursor and (
+            canvas.focus_get() is canvas)  # fmt: skip
+        color = "selected" if is_chosen else "hover" if row.key == self._hover else ""
+        if row.is_caption:
+            color = ""
+        if row.key is not None and (color or has_keys):
+            edge = ("focus", look.px(2)) if has_keys else ("", 0)
+            image = look.box(width - 2 * inset, size - dp(2), look.px(8), color, *edge)
+            canvas.create_image(inset, bottom - size + dp(1), image=image, anchor="nw")
+        right = width - look.px(18 if self._surface == "bg" else 16)
+        if row.is_caption:
+            canvas.create_text(look.px(16), middle, text=look.text(row.text), anchor="w",
+                               fill=look.color["muted"], font=look.font["caption"])  # fmt: skip
+            if row.icon:
+                canvas.create_image(right + look.px(6), middle, anchor="e",
+                                    image=look.icon(row.icon, "muted", 16))  # fmt: skip
+            return
+        left = look.px(self._inset + 10)
+        if row.avatar:
+            left = self._draw_avatar(row, look.px(16), middle)
+        elif row.dot:
+            image = look.box(dp(10), dp(10), dp(5), row.dot)
+            canvas.create_image(left, middle, image=image, anchor="w")
+            left += dp(24) if row.detail else dp(22)
+        elif row.sign:
+            canvas.create_text(left + dp(1), middle, text=row.sign, anchor="w",
+                               fill=look.color[row.color], font=look.font["ui_bold"])  # fmt: skip
+            left += dp(22)
+        if row.badge:
+            right -= self._draw_badge(row, right, middle) + dp(8)
+        if row.note:
+            canvas.create_text(right, middle, text=row.note, anchor="e", font=look.font["small"],
+                               fill=look.color["muted"])  # fmt: skip
+            right -= look.font["small"].measure(row.note) + dp(8)
+        if row.icon:
+            image = look.icon(row.icon, "focus" if is_chosen else "muted", 16)
+            canvas.create_image(right, middle, image=image, anchor="e")
+            right -= dp(24)
+        up = dp(10) if row.detail else 0
+        font = "ui_bold" if row.is_bold else "ui"
+        canvas.create_text(left, middle - up, text=look.shorten(row.text, font, right - left),
+                           anchor="w", fill=look.color[row.color], font=look.font[font])  # fmt: skip
+        if row.detail:
+            detail = look.shorten(row.detail, "small", right - left)
+            canvas.create_text(left, middle + dp(11), text=detail, anchor="w",
+                               fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+
+    def _draw_avatar(self, row: Row, left: int, middle: int) -> int:
+        look, dp = self._look, self._look.dp
+        draw_avatar(self.canvas, look, row.avatar, left, middle, 28)
+        if row.dot:
+            dot = look.box(dp(12), dp(12), dp(6), row.dot, self._surface, dp(2))
+            self.canvas.create_image(left + dp(30), middle + dp(16), image=dot, anchor="se")
+        return left + dp(38)
+
+    def _draw_badge(self, row: Row, right: int, middle: int) -> int:
+        look, dp = self._look, self._look.dp
+        width = max(dp(20), look.font["caption"].measure(row.badge) + dp(12))
+        image = look.box(width, dp(20), dp(10), row.badge_color)
+        self.canvas.create_image(right, middle, image=image, anchor="e")
+        self.canvas.create_text(right - width // 2, middle, text=row.badge, fill="#ffffff",
+                                font=look.font["caption"])  # fmt: skip
+        return width
+
+    def _row_at(self, y: int) -> Optional[Row]:
+        index = bisect.bisect_right(self._tops, self._top + y) - 1
+        return self._rows[index] if 0 <= index < len(self._rows) else None
+
+    def _on_motion(self, event: "tk.Event[Any]") -> None:
+        row = None if event.type == tk.EventType.Leave else self._row_at(event.y)
+        hover = row.key if row else None
+        if hover != self._hover:
+            self._hover = hover
+            self._redraw_soon()
+
+    def _on_click(self, event: "tk.Event[Any]") -> None:
+        row = self._row_at(event.y)
+        is_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
+        if row and row.key is not None and (is_icon or not row.is_caption):
+            self._cursor = row.key
+            self._choose(row.key)
+
+    def _on_return(self, event: "tk.Event[Any]") -> str:
+        self.enter()
+        return "break"
+
+    def _on_menu_click(self, event: "tk.Event[Any]") -> None:
+        row = self._row_at(event.y)
+        if self._menu and row and row.key is not None:
+            self._menu(row.key, event.x_root, event.y_root)
+
+    def _on_menu_key(self, event: "tk.Event[Any]") -> str:
+        keys = [row.key for row in self._rows]
+        if self._menu and self._cursor is not None and self._cursor in keys:
+            y = self._tops[keys.index(self._cursor) + 1] - self._top
+            canvas = self.canvas
+            self._menu(self._cursor, canvas.winfo_rootx() + 40, canvas.winfo_rooty() + y)
+        return "break"
+
+
+def draw_avatar(canvas: "tk.Canvas", look: Look, name: str, left: int, middle: int,
+                size: int) -> None:  # fmt: skip
+    """The first letter of a name on its colour."""
+    shade = AVATARS[zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)]
+    across = look.dp(size)
+    image = look.box(across, across, across / 2, shade)
+    canvas.create_image(left, middle, image=image, anchor="w")
+    canvas.create_text(left + across // 2, middle, text=look.text(name[:1].upper()),
+                       fill="#ffffff", font=look.font["ui_bold"])  # fmt: skip
+
+
+def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
+    """Call `scroll` with so many steps down, or up if negative, on each system's wheel."""
+    divisor = 1 if sys.platform == "darwin" else 120
+
+    def turn(event: "tk.Event[Any]") -> str:
+        scroll(int(-event.delta / divisor) or (-1 if event.delta > 0 else 1))
+        return "break"
+
+    widget.bind("<MouseWheel>", turn)
+    widget.bind("<Button-4>", lambda event: scroll(-1))
+    widget.bind("<Button-5>", lambda event: scroll(1))
+
+
+class Drawing:
+    """A canvas that is drawn by a function, again at each change of size or look."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int,
+                 draw: Callable[["tk.Canvas", int], object]) -> None:  # fmt: skip
+        self._look, self._surface, self._height, self._draw = look, surface, height, draw
+        self.canvas = tk.Canvas(parent, bd=0, highlightthickness=0, width=1, takefocus=0)
+        self.canvas.bind("<Configure>", lambda event: self.redraw())
+        look.follow(self.canvas, self._restyle)
+
+    def redraw(self) -> None:
+        """Draw it again."""
+        self.canvas.delete("all")
+        self._draw(self.canvas, self.canvas.winfo_width())
+
+    def _restyle(self) -> None:
+        self.canvas.configure(bg=self._look.color[self._surface],
+                              height=self._look.dp(self._height))  # fmt: skip
+        self.redraw()
+
+
+class Scrollbar:
+    """A slim bar at the right edge of its parent; away while everything is in view."""
+
+    def __init__(self, parent: "tk.Misc", surface: str, command: Callable[..., Any]) -> None:
+        self._bar = ttk.Scrollbar(parent, command=command, takefocus=0,
+                                  style=surface.title() + ".Vertical.TScrollbar")  # fmt: skip
+
+    def beside(self, widget: "tk.Misc") -> None:
+        """Lay both out in their parent."""
+        parent = widget.master
+        parent.columnconfigure(0, weight=1)  # type: ignore[union-attr]
+        parent.rowconfigure(0, weight=1)  # type: ignore[union-attr]
+        widget.grid(row=0, column=0, sticky="nsew")  # type: ignore[attr-defined]
+        self._bar.grid(row=0, column=1, sticky="ns")
+
+    def set(self, first: float, last: float) -> None:
+        """What part is in view, from 0 to 1."""
+        self._bar.set(first, last)
+        if float(first) <= 0 and float(last) >= 1:
+            self._bar.grid_remove()
+        else:
+            self._bar.grid()
+
+
+def icon_button(parent: "tk.Misc", look: Look, icon: str, style: str,
+                command: Callable[[], object], tip: str, color: str = "muted") -> "ttk.Button":  # fmt: skip
+    """A button with a drawing, and words when the mouse rests on it."""
+    button = ttk.Button(parent, style=style + ".TButton", command=command)
+    look.follow(button, lambda: button.configure(image=look.icon(icon, color)))
+    Tip(button, look, tip)
+    return button
+
+
+class Tip:
+    """A word about a widget, beside it while the mouse rests on it."""
+
+    DELAY_MS = 600
+
+    def __init__(self, widget: "tk.Misc", look: Look, text: str) -> None:
+        self._widget, self._look, self._text = widget, look, text
+        self._label: Optional[tk.Label] = None
+        self._due = ""
+        widget.bind("<Enter>", self._on_enter)
+        for sequence in ("<Leave>", "<Button-1>", "<Destroy>"):
+            widget.bind(sequence, self._on_leave)
+
+    def _on_enter(self, event: "tk.Event[Any]") -> None:
+        self._due = self._widget.after(self.DELAY_MS, self._show)
+
+    def _show(self) -> None:
+        widget, color = self._widget, self._look.color
+        top = widget.winfo_toplevel()
+        self._label = tk.Label(top, text=self._text, bg=color["selected"], fg=color["text"],
+                               font=self._look.font["small"], padx=8, pady=3)  # fmt: skip
+        x = widget.winfo_rootx() - top.winfo_rootx() + widget.winfo_width() // 2
+        y = widget.winfo_rooty() - top.winfo_rooty()
+        half = self._label.winfo_reqwidth() // 2 + 4
+        x = max(half, min(x, top.winfo_width() - half))
+        is_low = y > top.winfo_height() // 2
+        at = y - 4 if is_low else y + widget.winfo_height() + 4
+        self._label.place(x=x, y=at, anchor="s" if is_low else "n")
+
+    def _on_leave(self, event: "tk.Event[Any]") -> None:
+        if self._due:
+            self._widget.after_cancel(self._due)
+            self._due = ""
+        if self._label is not None:
+            self._label.destroy()
+            self._label = None
+
+
+class Item(NamedTuple):
+    """A line of a Transcript. Items that are equal look alike."""
+
+    source: Any  # what it shows; None for a mark between what was said
+    face: Tuple[Any, ...]  # what it looks like, for who renders it
+
+
+Piece = Tuple[str, Tuple[str, ...]]  # text, and the tags that it is shown in
+Span = Tuple[int, int]  # from a character to another
 
 
 class Transcript:
-    """The lines of a conversation, which one can scroll and copy but not change."""
+    """Lines that one can scroll and copy but not change; however many, a screen's worth of work.
 
-    def __init__(self, parent: "tk.Misc", look: Look) -> None:
-        color, dp = look.color, look.dp
+    It is a window of some hundred lines onto a list of any length, moved when one scrolls to
+    its edge. `show` makes it say what the list says, and touches only what differs: what is
+    read stays where it is, and who was at the end stays there.
+
+    `lay_out` gives the items for a part of the list, `render` the pieces of an item.
+    """
+
+    PAGE, MAX_LINES = 200, 1000
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, lay_out: Callable[[Sequence[Any]], List[Item]],
+        render: Callable[[Item], List[Piece]], want_older: Callable[[], object],
+        scrolled: Callable[[], object],
+    ) -> None:  # fmt: skip
+        self._look, self._render, self._lay_out = look, render, lay_out
+        self._want_older, self._scrolled = want_older, scrolled
+        self._lines: Sequence[Any] = ()
+        self._count = 0  # how many there were: the list may grow under our hands
+        self._first = self._last = 0  # what part of them is here
+        self._items: List[Item] = []  # that part, laid out: a line of the text for each
+        self._at_end = True  # before the last change: new lines and new sizes keep it so
+        self._hits: Dict[Any, List[Span]] = {}  # what was looked for, by line
+        self._hit: Tuple[Any, Span] = (None, (0, 0))  # the one that one is at
+        self._is_moving = False
+        self.pad = 20  # at the left
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = tk.Text(
             self.frame, wrap="word", state="disabled", bd=0, highlightthickness=0, cursor="arrow",
-            bg=color["chat"], fg=color["text"], font=look.font["chat"], insertwidth=0,
-            padx=dp(20), pady=dp(12), spacing1=dp(3), spacing2=dp(1), spacing3=dp(3),
-            selectbackground=color["selection"], inactiveselectbackground=color["selection"],
+            insertwidth=0, padx=0, pady=look.px(8), exportselection=True, takefocus=1, width=1,
+            height=1,
         )  # fmt: skip
-        self._scrollbar = ttk.Scrollbar(self.frame, command=self.text.yview)
+        self._scrollbar = Scrollbar(self.frame, "chat", self.text.yview)
+        self._scrollbar.beside(self.text)
         self.text.configure(yscrollcommand=self._on_scroll)
-        self.frame.columnconfigure(0, weight=1)
-        self.frame.rowconfigure(0, weight=1)
-        self.text.grid(row=0, column=0, sticky="nsew")
-        self._scrollbar.grid(row=0, column=1, sticky="ns", padx=(0, dp(2)))
-        hanging = look.font["time"].measure("[00:00:00] ")
-        self.text.tag_configure("line", lmargin2=hanging)
-        self.text.tag_configure("time", foreground=color["time"], font=look.font["time"])
-        for kind in (FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, FROM_SYSTEM, WAITING):
-            self.text.tag_configure(kind, foreground=color[kind])
-        self.text.tag_configure("name", font=look.font["name"])
-        self.text.tag_raise("sel")
-        self._at_end = True  # before the last change: new lines and new sizes keep it so
+        self.empty = ttk.Label(self.frame, style="Empty.TLabel")
+        look.follow(self.text, self.restyle)
         self.text.bind("<Configure>", self._on_resize)
+        self.text.tag_bind("hand", "<Enter>", lambda event: self.text.configure(cursor="hand2"))
+        self.text.tag_bind("hand", "<Leave>", lambda event: self.text.configure(cursor="arrow"))
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last line is in view."""
+        return self._at_end and self._last == len(self._lines)
+
+    def restyle(self) -> None:
+        """Take the look's colours and sizes."""
+        look, color, text = self._look, self._look.color, self.text
+        text.configure(
+            bg=color["chat"], fg=color["text"], font=(look.font["time"].actual("family"), -4),
+            selectbackground=color["selection"], inactiveselectbackground=color["selection"],
+            selectforeground=color["text"],
+        )  # fmt: skip
+        left = look.px(self.pad)
+        text.tag_configure("line", lmargin1=left, font=look.font["chat"], rmargin=look.px(20),
+                           lmargin2=left + look.font["time"].measure("[00:00:00] "),
+                           spacing1=look.px(3), spacing2=look.px(1), spacing3=look.px(3))  # fmt: skip
+        for kind in ("day", "new"):
+            text.tag_configure(kind, justify="center", font=look.font["small"],
+                               foreground=color["muted"], spacing1=look.px(12),
+                               spacing3=look.px(10))  # fmt: skip
+        text.tag_configure("new", foreground=color["error"], font=look.font["small_bold"])
+        text.tag_configure("time", foreground=color["time"], font=look.font["time"])
+        for kind in (FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "muted", "warn", "error"):
+            text.tag_configure(kind, foreground=color[kind])
+        text.tag_configure("name", font=look.font["name"])
+        text.tag_configure("mention", background=color["mention"])
+        text.tag_configure("link", foreground=color["link"], underline=True)
+        text.tag_configure("find", background=color["find"], foreground=color["text"])
+        text.tag_configure("found", background=color["found"], foreground=color["on_found"])
+        text.tag_raise("sel")
+        if self._at_end:
+            self.text.see("end")
+
+    def open(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
+        """Show another list, from its end, or with its line `at` in view."""
+        self._first = self._last = self._count = 0
+        self._at_end = True
+        self.show(lines, at)
+
+    def show(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
+        """Show what the list says now; bring its line `at` into view, if one is given."""
+        count, known = len(lines), self._count
+        was_whole = self._last == known
+        self._lines, self._count = lines, count
+        here = next((item.source for item in self._items if item.source is not None), None)
+        is_here = self._first < count and lines[self._first] is here
+        if here is not None and not is_here and (self._first or not self._at_end):
+            self._follow(here, count - known)  # lines have come, or gone, before ours
+        if at is not None and not self._first <= at < self._last:
+            self._first = max(0, at - self.PAGE)
+            self._last = min(count, at + self.PAGE)
+        elif was_whole and (self._at_end or count - self._first < 3 * self.MAX_LINES):
+            self._last = count
+            if self._at_end and count - self._first > self.MAX_LINES + self.PAGE:
+                self._first = count - self.MAX_LINES
+            if not known:
+                self._first = max(0, count - self.PAGE)
+        self._last = min(self._last, count)
+        self._first = min(self._first, self._last)
+        self._update()
+        if at is not None:
+            self._at_end = False
+            self.text.see("%d.0" % (self._row_of(lines[at]) + 1))
+        if self._items:
+            self.empty.place_forget()
+        else:
+            self.empty.place(relx=0.5, rely=0.4, anchor="center")
 
     def show_end(self) -> None:
-        """Scroll to the last line."""
+        """Go to the last line."""
+        if self._last < len(self._lines):
+            self._last = len(self._lines)
+            self._first = max(0, self._last - self.PAGE)
+            self._update()
+        self._at_end = True
         self.text.see("end")
 
-    def append(self, lines: Iterable[Line]) -> None:
-        """Add lines at the end, and stay there if the end was in view."""
-        pieces: List[Any] = []
-        for line in lines:
-            newline = "\n" if pieces or self.text.index("end-1c") != "1.0" else ""
-            pieces += [newline, "line", line.clock + " ", ("line", "time")]
-            pieces += [tk_text(line.head), ("line", line.kind, "name")]
-            pieces += [" " + tk_text(line.text), ("line", line.kind)]
-        if not pieces:
-            return
-        at_end = self._at_end
-        self.text.configure(state="normal")
-        self.text.insert("end", *pieces)
-        count = int(self.text.index("end-1c").partition(".")[0])
-        if count > MAX_LINES:  # many at once, which costs as little as one
-            self.text.delete("1.0", "%d.0" % (count - MAX_LINES + MAX_LINES // 10))
-        self.text.configure(state="disabled")
-        if at_end:
-            self.show_end()
+    def scroll(self, pages: int) -> None:
+        """Move the view by pages."""
+        self.text.yview_scroll(pages, "pages")
 
-    def clear(self) -> None:
-        """Remove all lines."""
-        self.text.configure(state="normal")
-        self.text.delete("1.0", "end")
-        self.text.configure(state="disabled")
+    def find(self, hits: Dict[Any, List[Span]], hit: Tuple[Any, Span] = (None, (0, 0))) -> None:
+        """Mark what was found, and that `hit` is the one; {} for nothing."""
+        self._hits, self._hit = hits, hit
+        self._mark_found()
+        spot = self.text.tag_ranges("found")
+        if spot:
+            self.text.see(spot[0])
+
+    def line_at(self, index: str) -> Any:
+        """The line at a place of the text; None where there is none."""
+        row = int(self.text.index(index).partition(".")[0]) - 1
+        return self._items[row].source if row < len(self._items) else None
+
+    def _row_of(self, line: Any) -> int:
+        return next((row for row, item in enumerate(self._items) if item.source is line), 0)
+
+    def _follow(self, here: Any, grown: int) -> None:
+        """Find our part again after lines were put before it, or taken away."""
+        size = self._last - self._first
+        guess = min(self._first + max(0, grown), len(self._lines) - 1)
+        while guess >= 0 and self._lines[guess] is not here:
+            guess -= 1
+        if guess < 0:  # it is gone
+            self._last = len(self._lines)
+            self._first = max(0, self._last - self.PAGE)
+        else:
+            self._first, self._last = guess, min(len(self._lines), guess + size)
+
+    def _update(self) -> None:
+        """Make the text say the items of our part."""
+        new = self._lay_out(self._lines[self._first : self._last])
+        at_end = self._at_end
+        if new != self._items:
+            spot = None if at_end else self._spot()
+            self.text.configure(state="normal")
+            for row, remove, items in edits(self._items, new):
+                start = "%d.0" % (row + 1)
+                if remove:
+                    self.text.delete(start, "%d.0" % (row + 1 + remove))
+                if items:
+                    pieces = [piece for item in items for piece in self._render(item)]
+                    parts: List[Any] = [part for piece in pieces for part in piece]
+                    self.text.insert(start, *parts)
+            self.text.configure(state="disabled")
+            self._items = new
+            if spot:
+                self._go_back(*spot)
+            if self._hits:
+                self._mark_found()
+        if at_end:
+            self.text.see("end")
+
+    def _spot(self) -> Optional[Tuple[Any, str, int]]:
+        """What is at the top of the view, and where exactly."""
+        index = self.text.index("@0,0")
+        place = self.text.dlineinfo(index)
+        row, _, column = index.partition(".")
+        if place is None or int(row) > len(self._items):
+            return None
+        return self._items[int(row) - 1], column, place[1]
+
+    def _go_back(self, item: Item, column: str, y: int) -> None:
+        if item in self._items:
+            row = self._items.index(item)
+            index = "%d.%s" % (row + 1, column)
+            self.text.yview(index)
+            place = self.text.dlineinfo(index)
+            if place is not None and place[1] != y:
+                self.text.yview_scroll(place[1] - y, "pixels")
+
+    def _mark_found(self) -> None:
+        for tag in ("find", "found"):
+            self.text.tag_remove(tag, "1.0", "end")
+        marks: List[str] = []
+        for row, item in enumerate(self._items, 1):
+            for span in self._hits.get(item.source, ()):
+                shown = "".join(piece[0] for piece in self._render(item))
+                start = shown.find(" ") + 1  # after the time
+                ends = ["%d.%d" % (row, units(shown[:start]) + units(item.source.text[:end])) for end in span]
+                marks += ends
+                if (item.source, span) == self._hit:
+                    self.text.tag_add("found", *ends)
+        if marks:
+            self.text.tag_add("find", *marks)
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
         if self._at_end:
-            self.show_end()
+            self.text.see("end")
 
-    def _on_scroll(self, first: float, last: float) -> None:
+    def _on_scroll(self, first: Any, last: Any) -> None:
+        first, last = float(first), float(last)
         self._scrollbar.set(first, last)
-        self._at_end = float(last) > 0.999
-        if float(first) <= 0 and float(last) >= 1:
-            self._scrollbar.grid_remove()
+        self._at_end = last > 0.999
+        if self._is_moving:
+            return
+        if (first < 0.05 and self._first) or (last > 0.95 and self._last < len(self._lines)):
+            self._is_moving = True
+            self.text.after_idle(self._move, first < 0.05)
+        elif first <= 0.0 and self._items:
+            self._want_older()
+        self._scrolled()
+
+    def _move(self, up: bool) -> None:
+        """Bring in what lies beyond the edge of our part."""
+        try:
+            size, count = 3 * self.PAGE, len(self._lines)
+            self._at_end = False
+            if up:
+                self._first = max(0, self._first - self.PAGE)
+                self._last = min(self._last, self._first + max(size, self.MAX_LINES))
+            else:
+                self._last = min(count, self._last + self.PAGE)
+                self._first = max(self._first, self._last - max(size, self.MAX_LINES))
+            self._update()
+        finally:
+            self._is_moving = False
+
+
+def edits(old: Sequence[Any], new: Sequence[Any]) -> Iterator[Tuple[int, int, Sequence[Any]]]:
+    """What makes `new` of `old`: at a row, remove so many and insert these; in order.
+
+    Rows count what the edits before have done. Meant for lists that are nearly the same:
+    lines come and go at the ends, and now and then one changes, comes or goes between.
+    """
+    row = at = 0
+    if old and new and old[0] != new[0]:
+        if new[0] in old[:2000]:
+            at = old.index(new[0])
+            yield 0, at, ()
+        elif old[0] in new[:2000]:
+            row = new.index(old[0])
+            yield 0, 0, new[:row]
+    while at < len(old) and row < len(new):
+        if old[at] == new[row]:
+            at, row = at + 1, row + 1
+        elif old[at + 1 : at + 2] == new[row + 1 : row + 2] != []:
+            yield row, 1, new[row : row + 1]
+            at, row = at + 1, row + 1
+        elif row + 1 < len(new) and old[at] == new[row + 1]:
+            yield row, 0, new[row : row + 1]
+            row += 1
+        elif at + 1 < len(old) and old[at + 1] == new[row]:
+            yield row, 1, ()
+            at += 1
         else:
-            self._scrollbar.grid()
+            break
+    if at < len(old) or row < len(new):
+        yield row, len(old) - at, new[row:]
+
+
+def units(text: str) -> int:
+    """The length of a text in Tk 8.6's index units: UTF-16's."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Composer:
     """The chat box: Enter hands the text over, Shift+Enter begins a line.
 
-    A text that `submit` refuses, by returning False, stays. (A Text even for one line:
-    Tk's entry fields damage memory when emoji are edited.)
+    A text that `submit` refuses, by returning False, stays. (A Text even for one line: Tk's
+    entry fields damage memory when emoji are edited.)
     """
 
-    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool]) -> None:
-        color, dp = look.color, look.dp
-        self._submit = submit
-        self._focus, self._outline = color["focus"], color["outline"]
-        self.frame = tk.Frame(parent, bg=color["field"], highlightthickness=dp(1),
-                              highlightbackground=color["outline"])  # fmt: skip
-        self.text = tk.Text(
-            self.frame, height=1, width=1, wrap="word", bd=0, highlightthickness=0, undo=True,
-            bg=color["field"], fg=color["text"], insertbackground=color["text"],
-            font=look.font["chat"], padx=dp(12), pady=dp(9), selectbackground=color["selection"],
-        )  # fmt: skip
-        self.text.pack(fill="both", expand=True)
-        self._hint = tk.Label(self.text, bg=color["field"], fg=color["muted"], bd=0, padx=0,
-                              font=look.font["chat"], cursor="xterm")  # fmt: skip
+    def __init__(
+        self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool],
+        complete: Callable[[str, int, int], Optional[Tuple[str, int]]],
+        may_keep: Callable[[str], bool],
+    ) -> None:  # fmt: skip
+        self._look, self._submit, self._complete = look, submit, complete
+        self._may_keep = may_keep  # in the history
+        self._hint_text = ""
+        self.history: List[str] = []  # what was sent, for Up and Down
+        self._at = 0  # the place in the history; its length while writing something new
+        self._unfinished = ""  # what was being written before Up
+        self.limit = 2000  # characters
+        self.confirm_paste: Callable[[int, Callable[[], None]], bool] = lambda lines, go: False
+        px = look.px
+        self.frame = ttk.Frame(parent, style="ChatField.TFrame", padding=(px(6), px(5)))
+        self.frame.columnconfigure(0, weight=1)
+        self.text = tk.Text(self.frame, height=1, width=1, wrap="word", bd=0, undo=True,
+                            highlightthickness=0, padx=px(10), pady=px(6))  # fmt: skip
+        self.text.grid(row=0, column=0, sticky="nsew", padx=(0, px(4)))
+        self.counter = ttk.Label(self.frame, style="CardMuted.TLabel")
+        self.counter.grid(row=0, column=1, sticky="e")
+        self.counter.grid_remove()
+        self._button = icon_button(self.frame, look, "send", "IconField", self._on_send, "Send", "focus")
+        self._button.configure(takefocus=0)
+        self._button.grid(row=0, column=2, sticky="s")
+        self._hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
         self._hint.bind("<Button-1>", lambda event: self.text.focus_set())
-        bindings = {
-            "<Return>": self._on_return, "<KP_Enter>": self._on_return,
+        look.follow(self.text, self._restyle)
+        bindings: Dict[str, Callable[[Any], object]] = {
+            "<Return>": self._on_send, "<KP_Enter>": self._on_send,
             "<Shift-Return>": lambda event: None, "<<Paste>>": self._on_paste,
-            "<Control-a>": self._on_select_all, "<Tab>": self._on_tab,
-            "<FocusIn>": self._on_focus, "<FocusOut>": self._on_focus,
-            "<<Modified>>": self._on_modified,
+            "<Tab>": lambda event: self._on_tab(1), "<Shift-Tab>": lambda event: self._on_tab(-1),
+            "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
+            "<FocusIn>": lambda event: self.frame.state(["focus"]),
+            "<FocusOut>": lambda event: self.frame.state(["!focus"]),
+            "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
         }  # fmt: skip
         for sequence, handler in bindings.items():
             self.text.bind(sequence, handler)
+        self.text.bind("<%s-a>" % control(self.text), self._on_select_all)
         self._on_modified()
 
     def set_hint(self, hint: str) -> None:
         """What the empty box says."""
-        self._hint.configure(text=tk_text(hint))
+        if hint != self._hint_text:
+            self._hint_text = hint
+            self._hint.configure(text=self._look.text(hint))
+
+    def get(self) -> str:
+        """The text."""
+        return whole(self.text.get("1.0", "end-1c"))
+
+    def set(self, text: str) -> None:
+        """Have another text in the box."""
+        if text != self.get():
+            self.text.delete("1.0", "end")
+            self.text.insert("1.0", self._look.text(text))
+            self.text.edit_reset()
+            self._on_modified()
+        self._at = len(self.history)
 
     def insert(self, text: str) -> None:
-        """Type `text` for the user, at the beginning."""
-        self.text.insert("1.0", tk_text(text))
+        """Type for the user."""
+        if self.text.tag_ranges("sel"):
+            self.text.delete("sel.first", "sel.last")
+        self.text.insert("insert", self._look.text(text))
+        self.text.see("insert")
         self.text.focus_set()
 
-    def _on_return(self, event: "tk.Event[Any]") -> str:
-        if self._submit(self.text.get("1.0", "end-1c")):
-            self.text.delete("1.0", "end")
-            self.text.edit_reset()
+    def _restyle(self) -> None:
+        color, font = self._look.color, self._look.font["chat"]
+        self.text.configure(bg=color["field"], fg=color["text"], insertbackground=color["text"],
+                            font=font, selectbackground=color["selection"],
+                            selectforeground=color["text"])  # fmt: skip
+        self._hint.configure(bg=color["field"], fg=color["muted"], font=font)
+
+    def _on_send(self, event: "Optional[tk.Event[Any]]" = None) -> str:
+        text = self.get()
+        if len(text) > self.limit:
+            self.text.bell()
+        elif self._submit(text):
+            if text.strip() and text not in self.history[-1:] and self._may_keep(text):
+                self.history.append(text)
+            self.set("")
         return "break"
 
     def _on_paste(self, event: "tk.Event[Any]") -> str:
         try:
-            text = self.text.clipboard_get()[:MAX_PASTE]
+            text = whole(self.text.clipboard_get()[:MAX_PASTE])
         except tk.TclError:
             return "break"  # nothing there that is text
-        if self.text.tag_ranges("sel"):
-            self.text.delete("sel.first", "sel.last")
-        self.text.insert("insert", tk_text(text.replace("\r\n", "\n").replace("\0", "")))
-        self.text.see("insert")
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+        lines = text.count("\n") + 1
+        if not self.confirm_paste(lines, lambda: self.insert(text)):
+            self.insert(text)
         return "break"
 
     def _on_select_all(self, event: "tk.Event[Any]") -> str:
         self.text.tag_add("sel", "1.0", "end-1c")
         return "break"
 
-    def _on_tab(self, event: "tk.Event[Any]") -> str:
-        event.widget.tk_focusNext().focus_set()
+    def _on_tab(self, step: int) -> str:
+        """Complete what stands before the cursor; Tab again goes on to the next way to do it."""
+        cursor = len(whole(self.text.get("1.0", "insert")))
+        completed = self._complete(self.get(), cursor, step)
+        if completed is not None:
+            self.set(completed[0])
+            self.text.mark_set("insert", "1.0 + %d indices" % units(completed[0][: completed[1]]))
+            self.text.see("insert")
+        elif not self.get().strip():
+            other = self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev()
+            if other is not None:
+                other.focus_set()
         return "break"
 
-    def _on_focus(self, event: "tk.Event[Any]") -> None:
-        focused = event.type == tk.EventType.FocusIn
-        edge = self._focus if focused else self._outline
-        self.frame.configure(highlightbackground=edge, highlightcolor=edge)
+    def _on_arrow(self, step: int) -> Optional[str]:
+        """Go through what was sent, from the first or the last row of the box."""
+        edge = "1.0" if step < 0 else "end-1c"
+        rows = self.text.count("insert", edge, "displaylines")
+        if rows and (rows[0] if isinstance(rows, tuple) else rows):
+            return None
+        if not 0 <= self._at + step <= len(self.history):
+            return "break"
+        if self._at == len(self.history):
+            self._unfinished = self.get()
+        at = self._at + step
+        self.set(self.history[at] if at < len(self.history) else self._unfinished)
+        self._at = at
+        return "break"
 
     def _on_modified(self, event: "Optional[tk.Event[Any]]" = None) -> None:
-        if self.text.get("1.0", "2.0") in ("", "\n") and self.text.index("end-1c") == "1.0":
-            self._hint.place(x=1, y=0)
-        else:
+        length = units(self.text.get("1.0", "end-1c"))
+        if length:
             self._hint.place_forget()
+        else:
+            self._hint.place(x=1, y=0, relwidth=0.95)
+        if length >= 0.9 * self.limit:
+            is_over = len(self.get()) > self.limit
+            self.counter.configure(text="{:,} / {:,}".format(len(self.get()), self.limit),
+                                   style="CardError.TLabel" if is_over else "CardMuted.TLabel")  # fmt: skip
+            self.counter.grid()
+            self.frame.state(["invalid" if is_over else "!invalid"])
+        else:
+            self.counter.grid_remove()
+            self.frame.state(["!invalid"])
         self.text.edit_modified(False)
         self.text.after_idle(self._grow)
 
     def _grow(self) -> None:
+        if not self.text.winfo_exists():
+            return
         rows = self.text.count("1.0", "end", "displaylines") or 1
         rows = rows[0] if isinstance(rows, tuple) else rows
         height = max(1, min(MAX_ROWS, rows))
@@ -2687,145 +3712,319 @@ class Composer:
             self.text.configure(height=height)
 
 
-class PeopleList:
-    """Names with their avatars; draws only those in view. A click hands the name over."""
+def whole(text: str) -> str:
+    """What Tk gives, with the halves of characters joined: ready for the network."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def __init__(self, parent: "tk.Misc", look: Look, choose: Callable[[str], None]) -> None:
+
+def control(widget: "tk.Misc") -> str:
+    """The key that goes with letters."""
+    return "Command" if str(widget.tk.call("tk", "windowingsystem")) == "aqua" else "Control"
+
+
+def menu_key(widget: "tk.Misc") -> str:
+    """The key that opens a context menu."""
+    names = {"win32": "App", "x11": "Menu"}
+    return "<%s>" % names.get(str(widget.tk.call("tk", "windowingsystem")), "Control-F10")
+
+
+class Field:
+    """A line to write in, which takes every character (Tk's own entry fields do not survive it)."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, style: str, changed: Callable[[], object],
+                 icon: str = "") -> None:  # fmt: skip
         self._look = look
-        self._choose = choose
-        self._names: List[str] = []
-        self._me = ""
-        self._top = 0  # the first pixel in view
-        self._drawing = ""  # the id of a redraw that is due
-        self.canvas = tk.Canvas(parent, bg=look.color["bg"], bd=0, highlightthickness=0,
-                                width=look.dp(200), height=1, takefocus=0)  # fmt: skip
-        self.canvas.bind("<Configure>", lambda event: self._redraw_soon())
-        self.canvas.bind("<Button-1>", self._on_click)
-        self.canvas.bind("<MouseWheel>", lambda event: self._scroll(-event.delta / 120))
-        self.canvas.bind("<Button-4>", lambda event: self._scroll(-1))
-        self.canvas.bind("<Button-5>", lambda event: self._scroll(1))
+        px = look.px
+        self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(4)))
+        self.frame.columnconfigure(1, weight=1)
+        if icon:
+            label = ttk.Label(self.frame, style="Card.TLabel")
+            look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
+            label.grid(row=0, column=0, padx=(px(5), 0))
+        self.text = tk.Text(self.frame, height=1, width=1, wrap="none", bd=0, undo=True,
+                            highlightthickness=0, padx=px(6), pady=px(5))  # fmt: skip
+        self.text.grid(row=0, column=1, sticky="ew")
+        self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
+        self.note.grid(row=0, column=2, padx=(0, px(6)))
+        look.follow(self.text, self._restyle)
+        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+        self.text.bind("<<Modified>>", lambda event: self._on_modified(changed))
+        self.text.bind("<<Paste>>", self._on_paste)
+        self.text.bind("<%s-a>" % control(self.text), self._on_select_all)
+        for sequence, other in (("<Tab>", "tk_focusNext"), ("<Shift-Tab>", "tk_focusPrev")):
+            self.text.bind(sequence, lambda event, other=other: self._leave(other))  # type: ignore[misc]
 
-    def show(self, names: List[str], me: str) -> None:
-        """Show these; cheap when nothing changed."""
-        if (names, me) != (self._names, self._me):
-            self._names, self._me = names, me
-            self._redraw_soon()
+    def get(self) -> str:
+        """The text, without blanks at its ends."""
+        return whole(self.text.get("1.0", "end-1c")).strip()
 
-    def _scroll(self, rows: float) -> None:
-        self._top += int(rows * self._look.dp(38))
-        self._redraw_soon()
+    def set(self, text: str) -> None:
+        """Have another text, all of it selected."""
+        self.text.delete("1.0", "end")
+        self.text.insert("1.0", self._look.text(text))
+        self._on_select_all()
 
-    def _redraw_soon(self) -> None:
-        if not self._drawing:
-            self._drawing = self.canvas.after_idle(self._redraw)
+    def focus(self) -> None:
+        """Have the keys, and all of the text selected."""
+        self.text.focus_set()
+        self._on_select_all()
 
-    def _redraw(self) -> None:
-        self._drawing = ""
-        look, canvas = self._look, self.canvas
-        dp, row = look.dp, look.dp(38)
-        width, height = canvas.winfo_width(), canvas.winfo_height()
-        self._top = max(0, min(self._top, len(self._names) * row - height))
-        canvas.delete("all")
-        last = min(len(self._names), (self._top + height) // row + 1)
-        for index in range(self._top // row, last):
-            name, y = self._names[index], index * row - self._top + row // 2
-            mine = name == self._me
-            shade = AVATARS[sum(map(ord, protocol.casefold(name))) % len(AVATARS)]
-            canvas.create_oval(dp(16), y - dp(14), dp(44), y + dp(14), fill=shade, outline="")
-            canvas.create_text(dp(30), y, text=tk_text(name[0].upper()), fill="#ffffff",
-                               font=look.font["ui_bold"])  # fmt: skip
-            canvas.create_oval(dp(35), y + dp(4), dp(46), y + dp(15), fill=look.color["ok"],
-                               outline=look.color["bg"], width=dp(2))  # fmt: skip
-            room = width - dp(54) - dp(12)
-            if mine:
-                canvas.create_text(width - dp(14), y, text="you", anchor="e",
-                                   fill=look.color["muted"], font=look.font["small"])  # fmt: skip
-                room -= dp(30)
-            color = look.color[FROM_ME if mine else "text"]
-            canvas.create_text(dp(54), y, text=tk_text(self._shorten(name, room)), anchor="w",
-                               fill=color, font=look.font["ui"])  # fmt: skip
+    def _restyle(self) -> None:
+        color = self._look.color
+        self.text.configure(bg=color["field"], fg=color["text"], insertbackground=color["text"],
+                            font=self._look.font["ui"], selectbackground=color["selection"],
+                            selectforeground=color["text"])  # fmt: skip
 
-    def _shorten(self, name: str, width: int) -> str:
-        font = self._look.font["ui"]
-        if font.measure(tk_text(name)) <= width:
-            return name
-        while name and font.measure(tk_text(name) + "…") > width:
-            name = name[:-1]
-        return name + "…"
+    def _leave(self, other: str) -> str:
+        getattr(self.text, other)().focus_set()
+        return "break"
 
-    def _on_click(self, event: "tk.Event[Any]") -> None:
-        index = (self._top + event.y) // self._look.dp(38)
-        if 0 <= index < len(self._names):
-            self._choose(self._names[index])
+    def _on_modified(self, changed: Callable[[], object]) -> None:
+        if self.text.edit_modified():
+            self.text.edit_modified(False)
+            changed()
+
+    def _on_paste(self, event: "tk.Event[Any]") -> str:
+        try:
+            text = whole(self.text.clipboard_get()[:200])
+        except tk.TclError:
+            return "break"
+        if self.text.tag_ranges("sel"):
+            self.text.delete("sel.first", "sel.last")
+        self.text.insert("insert", self._look.text(" ".join(text.replace("\0", "").split())))
+        return "break"
+
+    def _on_select_all(self, event: "Optional[tk.Event[Any]]" = None) -> str:
+        self.text.tag_add("sel", "1.0", "end-1c")
+        return "break"
+
+
+class Sheet:
+    """A question inside the window: words, a field and a list where wanted, and buttons.
+
+    `offer` gives the rows for what stands in the field; `choose` takes a row's key.
+    """
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, title: str, text: str = "",
+        buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
+        offer: Optional[Callable[[str], List[Row]]] = None,
+        choose: Callable[[Any], object] = lambda key: None, has_field: bool = True,
+        closed: Callable[[], object] = lambda: None, width: int = 420,
+    ) -> None:  # fmt: skip
+        px = look.px
+        self._offer, self._closed = offer, closed
+        self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
+        frame.columnconfigure(0, weight=1)
+        self._title = ttk.Label(frame, style="CardStrong.TLabel", text=look.text(title))
+        self._title.grid(row=0, sticky="w", pady=(0, px(8)))
+        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left",
+                              wraplength=px(width) - px(40))  # fmt: skip
+        if text:
+            self.text.grid(row=1, sticky="w", pady=(0, px(12)))
+        self.field: Optional[Field] = None
+        self.list: Optional[RowList] = None
+        if offer is not None:
+            self.list = RowList(frame, look, "field", 36, lambda key: self._choose(choose, key))
+            self.list.frame.grid(row=3, sticky="nsew")
+            frame.rowconfigure(3, weight=1)
+            if has_field:
+                self.field = Field(frame, look, "CardField", self._refresh)
+                self.field.frame.grid(row=2, sticky="ew", pady=(0, px(8)))
+                for sequence, step in (("<Up>", -1), ("<Down>", 1)):
+                    self.field.text.bind(sequence, lambda event, step=step: self._move(step))  # type: ignore[misc]
+                for sequence in ("<Return>", "<KP_Enter>"):
+                    self.field.text.bind(sequence, self._on_return)
+        row = ttk.Frame(frame, style="Inner.TFrame")
+        row.grid(row=4, sticky="e", pady=(px(12), 0))
+        self.buttons = []
+        for index, (label, command) in enumerate(buttons):
+            style = "AccentCard.TButton" if index == len(buttons) - 1 else "PlainCard.TButton"
+            button = ttk.Button(row, text=label, style=style,
+                                command=lambda command=command: self._press(command))  # type: ignore[misc]
+            button.bind("<Return>", lambda event, button=button: button.invoke())  # type: ignore[misc]
+            button.pack(side="left", padx=(px(8), 0))
+            self.buttons.append(button)
+        height = {"height": px(440)} if offer is not None else {}
+        frame.place(relx=0.5, rely=0.5, anchor="center", width=px(width), **height)  # type: ignore[arg-type]
+        frame.lift()
+        self._refresh()
+        if self.field is not None:
+            self.field.text.focus_set()
+        elif self.buttons:
+            self.buttons[-1].focus_set()
+        elif self.list is not None:
+            self.list.canvas.focus_set()
+
+    def close(self) -> None:
+        """Take it away. Idempotent."""
+        if self.frame.winfo_exists():
+            self.frame.destroy()
+            self._closed()
+
+    def _refresh(self) -> None:
+        if self._offer is not None and self.list is not None:
+            rows = self._offer(self.field.get() if self.field else "")
+            keys = [row.key for row in rows if row.key is not None]
+            self.list.show(rows, keys[0] if keys and self.field else None)
+
+    def _move(self, step: int) -> str:
+        if self.list is not None:
+            self.list.move(step)
+            self.list.select(self.list.cursor)
+        return "break"
+
+    def _on_return(self, event: "tk.Event[Any]") -> str:
+        if self.list is not None:
+            self.list.enter()
+        return "break"
+
+    def _choose(self, choose: Callable[[Any], object], key: Any) -> None:
+        self.close()
+        choose(key)
+
+    def _press(self, command: Callable[[], object]) -> None:
+        self.close()
+        command()
+
+
+class SearchBar:
+    """Where one writes what is looked for; says how much was found."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, search: Callable[[str], object],
+                 go: Callable[[int], object], close: Callable[[], object]) -> None:  # fmt: skip
+        px = look.px
+        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
+        self.frame.columnconfigure(0, weight=1)
+        self.field = Field(self.frame, look, "ChatField", lambda: search(self.field.get()), "search")
+        self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
+        for column, (icon, command, tip) in enumerate((
+            ("up", lambda: go(-1), "Previous (Shift+Enter)"), ("down", lambda: go(1), "Next (Enter)"),
+            ("close", close, "Close (Esc)"),
+        ), 1):  # fmt: skip
+            icon_button(self.frame, look, icon, "Icon", command, tip).grid(row=0, column=column)
+        for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
+            self.field.text.bind(sequence, lambda event, step=step: go(step) and None or "break")  # type: ignore[misc]
+
+    def say(self, text: str, is_wrong: bool) -> None:
+        """What was found."""
+        self.field.note.configure(text=text)
+        self.field.frame.state(["invalid" if is_wrong else "!invalid"])
+
+
+# The views: they show what Chat says, and hand on what is done
 
 
 class ConnectView:
     """Asks who the user is and where the server runs, and says what went wrong."""
 
+    HINTS = {
+        NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
+        SERVER: "The address that the server's console shows",
+        PASSWORD: "The host can tell you",
+    }
+
     def __init__(
         self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None],
         cancel: Callable[[], None],
     ) -> None:  # fmt: skip
-        dp = look.dp
-        self._connect, self._cancel = connect, cancel
+        px = look.px
+        self._look, self._connect, self._cancel = look, connect, cancel
         self._connecting = False
-        self.frame = ttk.Frame(root, padding=(dp(32), dp(28), dp(32), dp(20)))
+        self._servers: List[str] = []
+        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
         self.frame.columnconfigure(0, weight=1)
-        ttk.Label(self.frame, text="Join the chat", style="Title.TLabel").grid(sticky="w")
-        ttk.Label(self.frame, text="Pick a name and a server on your network.",
-                  style="Muted.TLabel").grid(sticky="w", pady=(dp(2), dp(24)))  # fmt: skip
+        self._head = Drawing(self.frame, look, "bg", 54, self._draw_head)
+        self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
         # Tk's entry fields cannot take emoji; neither a name nor an address has any.
         accept = root.register(lambda text: all(char <= "\uffff" for char in text))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
-        self._usual = {
-            NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
-            SERVER: "The address that the server's console shows",
-            PASSWORD: "The host can tell you",
-        }
-        captions = ((NAME, "Your name"), (SERVER, "Server"), (PASSWORD, "Password"))
-        self._password_parts: List[Any] = []
-        for field, caption in captions:
-            label = ttk.Label(self.frame, text=caption, style="Strong.TLabel")
-            entry = ttk.Entry(self.frame, font=look.font["chat"], validate="key",
-                              validatecommand=(accept, "%P"))  # fmt: skip
-            hint = ttk.Label(self.frame, style="Muted.TLabel", wraplength=dp(390))
-            label.grid(sticky="w")
-            entry.grid(sticky="ew", pady=(dp(6), dp(5)))
-            hint.grid(sticky="w", pady=(0, dp(16)))
-            self.fields[field], self.hints[field] = entry, hint
-            if field == PASSWORD:
-                entry.configure(show="•")
-                self._password_parts = [label, entry, hint]
-        for part in self._password_parts:
-            part.grid_remove()
-        self.frame.rowconfigure(20, weight=1)
+        self._parts: Dict[str, List[Any]] = {}
+        for field, caption in ((NAME, "Your name"), (PASSWORD, "Password")):
+            self._add_field(field, caption, accept)
+        title = ttk.Frame(self.frame, style="Bg.TFrame")
+        ttk.Label(title, text="Servers", style="Strong.TLabel").pack(side="left")
+        title.grid(sticky="ew", pady=(0, px(6)))
+        card = ttk.Frame(self.frame, style="Card.TFrame", padding=px(6))
+        card.columnconfigure(0, weight=1)
+        card.rowconfigure(0, weight=1)
+        self.list = RowList(card, look, "field", 60, self._on_choose)
+        self.list.frame.grid(sticky="nsew")
+        self._nothing = ttk.Label(card, style="CardMuted.TLabel", justify="center", text=(
+            "No servers yet.\nAsk for the address that the server's\nconsole shows."))  # fmt: skip
+        card.grid(sticky="nsew")
+        self.frame.rowconfigure(int(card.grid_info()["row"]), weight=1)
+        under = ttk.Frame(self.frame, style="Bg.TFrame")
+        self._status = ttk.Label(under, style="Muted.TLabel", wraplength=px(250))
+        self._status.pack(side="left")
+        self.other = ttk.Button(under, text="Other server…", style="Link.TButton",
+                                command=self._on_other)  # fmt: skip
+        self.other.pack(side="right")
+        under.grid(sticky="ew", pady=(px(8), 0))
+        self._add_field(SERVER, "Address", accept)
+        for field in (PASSWORD, SERVER):
+            self._show_field(field, False)
         self.button = ttk.Button(self.frame, style="Accent.TButton", command=self.submit)
-        self.button.grid(row=21, sticky="ew", pady=(dp(16), dp(10)))
-        ttk.Label(self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel").grid(
-            row=22
-        )
+        self.button.grid(sticky="ew", pady=(px(12), px(10)))
+        ttk.Label(self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel").grid()
         for entry in self.fields.values():
             entry.bind("<Return>", lambda event: self.submit())
             entry.bind("<KP_Enter>", lambda event: self.submit())
-        self.say("", "")
+            entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
+        self.fields[SERVER].bind("<KeyRelease>", lambda event: self._refresh())
+        self.button.bind("<Return>", lambda event: self.submit())
 
-    def fill(self, name: str, server: str) -> None:
-        """Set the fields."""
-        for field, text in ((NAME, name), (SERVER, server)):
-            self.fields[field].delete(0, "end")
-            self.fields[field].insert(0, text)
+    def _add_field(self, field: str, caption: str, accept: str) -> None:
+        px = self._look.px
+        label = ttk.Label(self.frame, text=caption, style="Strong.TLabel")
+        entry = ttk.Entry(self.frame, style="Field.TEntry", font=self._look.font["chat"],
+                          validate="key", validatecommand=(accept, "%P"))  # fmt: skip
+        if field == PASSWORD:
+            entry.configure(show="•")
+        hint = ttk.Label(self.frame, style="Muted.TLabel", wraplength=px(390))
+        label.grid(sticky="w")
+        entry.grid(sticky="ew", pady=(px(6), px(5)))
+        hint.grid(sticky="w", pady=(0, px(14)))
+        self.fields[field], self.hints[field] = entry, hint
+        self._parts[field] = [label, entry, hint]
+
+    def _show_field(self, field: str, is_shown: bool) -> None:
+        for part in self._parts[field]:
+            if is_shown:
+                part.grid()
+            else:
+                part.grid_remove()
+
+    def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
+        look, size = self._look, self._look.px(52)
+        canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
+        canvas.create_text(size + look.px(14), size // 2 - look.dp(11), text="Join the chat",
+                           anchor="w", fill=look.color["text"], font=look.font["title"])  # fmt: skip
+        canvas.create_text(size + look.px(14), size // 2 + look.dp(15), anchor="w",
+                           text="Pick a name and a server on your network.",
+                           fill=look.color["muted"], font=look.font["ui"])  # fmt: skip
+
+    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
+        """Set the name, the servers to choose from, and the one that is chosen."""
+        self.fields[NAME].delete(0, "end")
+        self.fields[NAME].insert(0, name)
+        self._servers = list(servers)
+        self.fields[SERVER].delete(0, "end")
+        self.fields[SERVER].insert(0, server)
+        self._show_field(SERVER, server not in servers)
+        self._refresh()
 
     def say(self, field: str, fault: str) -> None:
         """Ready for another try: mark what is wrong with a field ("" for none)."""
         self.set_connecting("")
-        if field == PASSWORD:
-            for part in self._password_parts:
-                part.grid()
+        if field:
+            self._show_field(field, True)
         for name, entry in self.fields.items():
             wrong = name == field
             entry.state(["invalid" if wrong else "!invalid"])
-            hint = fault if wrong else self._usual[name]
+            hint = self._look.text(fault if wrong else self.HINTS[name])
             self.hints[name].configure(text=hint, style="Error.TLabel" if wrong else "Muted.TLabel")
         entry = self.fields[field or NAME]
         entry.focus_set()
@@ -2837,9 +4036,9 @@ class ConnectView:
         self._connecting = bool(server)
         for entry in self.fields.values():
             entry.state(["disabled" if server else "!disabled"])
-        text = "Connecting to %s…  (Esc to cancel)" % server if server else "Connect"
-        self.button.configure(text=text)
+        self._refresh()
         if server:
+            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
             self.button.focus_set()
 
     def submit(self) -> None:
@@ -2849,65 +4048,312 @@ class ConnectView:
         values = (self.fields[field].get().strip() for field in (NAME, SERVER, PASSWORD))
         return self._connect(*values)
 
+    def _refresh(self) -> None:
+        server = self.fields[SERVER].get().strip()
+        rows = []
+        for known in self._servers:
+            is_own = known.partition(":")[0] in ("127.0.0.1", "localhost")
+            detail = "This computer" if is_own else "You were there before"
+            icon = "check" if known == server else ""
+            rows.append(Row(known, known, detail=detail, dot="ok" if icon else "offline",
+                            is_bold=True, icon=icon))  # fmt: skip
+        self.list.show(rows, server if server in self._servers else None)
+        if rows:
+            self._nothing.place_forget()
+        else:
+            self._nothing.place(relx=0.5, rely=0.5, anchor="center")
+        if not self._connecting:
+            self.button.configure(text="Connect to %s" % server if server else "Connect")
+
+    def _on_choose(self, server: str) -> None:
+        is_sure = server == self.fields[SERVER].get() and self.list.canvas.focus_get() is self.list.canvas
+        self.fields[SERVER].delete(0, "end")
+        self.fields[SERVER].insert(0, server)
+        self._show_field(SERVER, False)
+        self._refresh()
+        if is_sure:
+            self.submit()
+
+    def _on_other(self) -> None:
+        self.fields[SERVER].delete(0, "end")
+        self._show_field(SERVER, True)
+        self._refresh()
+        self.fields[SERVER].focus_set()
+
+
+def lay_out(entries: Sequence[Entry], first_unread: int, new_count: int, today: str) -> List[Item]:
+    """The items of a conversation: what was said, the days, and where the new begins."""
+    items: List[Item] = []
+    day, quarter = "", 0.0  # no zone's midnight lies within a quarter of an hour of its clock
+    for entry in entries:
+        if entry.line.when // 900 != quarter:
+            quarter = entry.line.when // 900
+            if entry.day != day:
+                day = entry.day
+                items.append(Item(None, ("day", day_name(day, today))))
+        if entry.id == first_unread and new_count:
+            text = "%d new message%s" % (new_count, "" if new_count == 1 else "s")
+            items.append(Item(None, ("new", "─────  %s  ─────" % text)))
+        items.append(Item(entry, (entry.line, entry.state, entry.note, entry.is_mention)))
+    return items
+
+
+def day_name(day: str, today: str) -> str:
+    """A day in words."""
+    if day == today:
+        return "Today"
+    then = datetime.datetime.strptime(day, "%Y-%m-%d")
+    if (datetime.datetime.strptime(today, "%Y-%m-%d") - then).days == 1:
+        return "Yesterday"
+    name = "%s %d %s" % (then.strftime("%A"), then.day, then.strftime("%B"))
+    return name if day[:4] == today[:4] else "%s %d" % (name, then.year)
+
+
+def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
+    """The pieces of an item, in the tags of a Transcript; `text` makes it fit for Tk."""
+    if item.source is None:
+        return [(item.face[1] + "\n", (item.face[0],))]
+    line, state, note, is_mention = item.face
+    base = ("line", "mention") if is_mention else ("line",)
+    kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
+    tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
+    pieces: List[Piece] = [(line.clock + " ", (*base, "time"))]
+    pieces.append((text(line.head), (*tags, "name")))
+    said, end = " " + line.text, 0
+    for start, stop in find_links(said):
+        pieces += [(text(said[end:start]), tags), (text(said[start:stop]), (*tags, "link", "hand"))]
+        end = stop
+    rest = said[end:]
+    if is_mention and me:
+        for part in re.split("(@?%s)" % re.escape(me), rest, flags=re.IGNORECASE):
+            is_me = protocol.casefold(part.lstrip("@")) == protocol.casefold(me)
+            pieces.append((text(part), (*tags, "name") if is_me else tags))
+    else:
+        pieces.append((text(rest), tags))
+    if note:
+        pieces.append((text("  (%s)" % note), (*base, "muted")))
+    if state == FAILED:
+        pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry")), ("  ·  ", (*base, "muted")),
+                   ("Discard", (*base, "link", "hand", "drop"))]  # fmt: skip
+    return [*pieces, ("\n", base)]
+
 
 class ChatView:
-    """The transcript, the chat box, who is here, and a banner while the connection is down."""
+    """The conversations, the one in view with its chat box, and who is there.
 
-    def __init__(
-        self, root: "tk.Tk", look: Look, submit: Callable[[str], bool],
-        reconnect: Callable[[], None],
-    ) -> None:  # fmt: skip
-        dp = look.dp
+    What is done in it calls the methods of `window` whose names begin with `on_`.
+    """
+
+    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in px)
+
+    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
+        px = look.px
+        self._look, self._window = look, window
+        self._chat: Optional[Chat] = None
+        self._width = 0  # for which it is laid out
+        self._wants_people = True
         self.frame = ttk.Frame(root, style="Chat.TFrame")
-        self.frame.columnconfigure(0, weight=1)
-        self.frame.rowconfigure(3, weight=1)
-        header = ttk.Frame(self.frame, style="Chat.TFrame", padding=(dp(20), dp(10)))
-        self._room = ttk.Label(header, style="Room.TLabel")
-        self._topic = ttk.Label(header, style="ChatMuted.TLabel")
-        self._room.pack(anchor="w")
-        self._topic.pack(anchor="w")
-        header.grid(row=0, column=0, sticky="ew")
-        header.bind("<Configure>", lambda event: self._topic.configure(wraplength=event.width))
-        ttk.Frame(self.frame, style="Line.TFrame", height=1).grid(row=1, columnspan=3, sticky="ew")
-        self._banner = ttk.Frame(self.frame, style="Banner.TFrame")
-        self._banner.configure(padding=(dp(20), dp(8), dp(14), dp(8)))
-        self.banner_text = ttk.Label(self._banner, style="Banner.TLabel")
-        self.banner_button = ttk.Button(self._banner, text="Reconnect", style="Banner.TButton",
-                                        command=reconnect)  # fmt: skip
+        self.frame.columnconfigure(2, weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        self.frame.bind("<Configure>", self._on_resize)
+        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=1) for _ in range(2)]
+
+        self.side = ttk.Frame(self.frame, style="Bg.TFrame")
+        self.side.pack_propagate(False)
+        self.side_head = self._head(self.side, "bg", self._draw_server)
+        self.conversations = RowList(self.side, look, "bg", 36, window.on_choose_row,
+                                     window.on_conversation_menu)  # fmt: skip
+        foot = ttk.Frame(self.side, style="Bg.TFrame")
+        foot.pack(side="bottom", fill="x")
+        ttk.Frame(foot, style="Line.TFrame", height=1).pack(fill="x")
+        self.theme_button = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
+        look.follow(self.theme_button, lambda: self.theme_button.configure(
+            image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
+        Tip(self.theme_button, look, "Light or dark (%s+T)" % control(root).replace("Control", "Ctrl"))
+        self.theme_button.pack(side="right", padx=(0, px(12)))
+        self.me = Drawing(foot, look, "bg", 54, self._draw_me)
+        self.me.canvas.pack(side="left", fill="x", expand=True)
+        self.me.canvas.bind("<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root))
+        self.conversations.frame.pack(fill="both", expand=True, pady=px(8))
+
+        middle = ttk.Frame(self.frame, style="Chat.TFrame")
+        middle.columnconfigure(0, weight=1)
+        middle.rowconfigure(4, weight=1)
+        head = ttk.Frame(middle, style="Chat.TFrame")
+        head.columnconfigure(1, weight=1)
+        head.grid(row=0, sticky="ew")
+        self.menu_button = icon_button(head, look, "menu", "Icon", self.toggle_side, "Conversations")
+        look.follow(self.menu_button, self._show_menu_button)
+        self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
+        self.room = Drawing(head, look, "chat", 60, self._draw_room)
+        self.room.canvas.grid(row=0, column=1, sticky="ew")
+        self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
+        icon_button(head, look, "search", "Icon", window.on_search, "Search (Ctrl+F)").grid(
+            row=0, column=2)
+        icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
+            row=0, column=3, padx=(px(2), px(13)))
+        ttk.Frame(middle, style="Line.TFrame", height=1).grid(row=1, sticky="ew")
+        self._make_banner(middle).grid(row=2, sticky="ew")
+        self.search = SearchBar(middle, look, window.on_search_text, window.on_search_step,
+                                window.on_search_close)  # fmt: skip
+        self.search.frame.grid(row=3, sticky="ew")
+        self.transcript = Transcript(middle, look, window.lay_out, window.render,
+                                     window.on_top, self._show_pill)  # fmt: skip
+        self.transcript.frame.grid(row=4, sticky="nsew")
+        self.transcript.empty.configure(text="No messages here yet. Say hello.")
+        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
+                               takefocus=0, command=window.on_jump)  # fmt: skip
+        look.follow(self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14)))
+        self.composer = Composer(middle, look, window.on_submit, window.on_complete, window.may_keep)
+        self.composer.frame.grid(row=5, sticky="ew", padx=px(16), pady=(px(4), px(14)))
+        self._unseen = 0
+
+        self.aside = ttk.Frame(self.frame, style="Bg.TFrame")
+        self.aside.pack_propagate(False)
+        self.people_head = self._head(self.aside, "bg", self._draw_count)
+        self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
+        self.people.frame.pack(fill="both", expand=True, pady=px(8))
+
+        self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
+        look.follow(self.frame, self._restyle)
+        middle.grid(row=0, column=2, sticky="nsew")
+        for part in (self._banner, self.search.frame, self.menu_button):
+            part.grid_remove()
+        self._lay_out()
+
+    # What it is made of
+
+    def _head(self, parent: "tk.Misc", surface: str, draw: Callable[["tk.Canvas", int], object]) -> Drawing:
+        drawing = Drawing(parent, self._look, surface, 60, draw)
+        drawing.canvas.pack(fill="x")
+        ttk.Frame(parent, style="Line.TFrame", height=1).pack(fill="x")
+        return drawing
+
+    def _make_banner(self, parent: "tk.Misc") -> "ttk.Frame":
+        px = self._look.px
+        self._banner = ttk.Frame(parent, style="Banner.TFrame",
+                                 padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
+        self.banner_text = ttk.Label(self._banner, style="Banner.TLabel", compound="left")
+        self._look.follow(self.banner_text, lambda: self.banner_text.configure(
+            image=self._look.icon("warn", "banner_text"), padding=(0, px(5))))  # fmt: skip
+        self.banner_button = ttk.Button(self._banner, text="Try now", style="Banner.TButton",
+                                        command=self._window.on_retry)  # fmt: skip
         self.banner_button.pack(side="right")
         self.banner_text.pack(side="left", fill="x")
         self._banner.bind("<Configure>", lambda event: self.banner_text.configure(
-            wraplength=max(1, event.width - dp(180))))  # fmt: skip
-        self._banner.grid(row=2, column=0, sticky="ew")
-        self._banner.grid_remove()
-        self.transcript = Transcript(self.frame, look)
-        self.transcript.frame.grid(row=3, column=0, sticky="nsew")
-        self.composer = Composer(self.frame, look, submit)
-        self.composer.frame.grid(row=4, column=0, sticky="ew", padx=dp(16), pady=(dp(4), dp(14)))
-        edge = ttk.Frame(self.frame, style="Line.TFrame", width=1)
-        edge.grid(row=0, column=1, rowspan=5, sticky="ns")
-        side = ttk.Frame(self.frame)
-        side.grid(row=0, column=2, rowspan=5, sticky="ns")
-        self._count = ttk.Label(side, style="Strong.TLabel", padding=(dp(16), dp(20), 0, dp(12)))
-        self._count.pack(anchor="w")
-        self.people = PeopleList(side, look, self._address)
-        self.people.canvas.pack(fill="both", expand=True)
-        # Typing goes to the chat box, wherever one has clicked.
-        self.transcript.text.bind("<Key>", self._on_stray_key)
+            wraplength=max(1, event.width - px(170))))  # fmt: skip
+        return self._banner
 
-    def show(self, chat: Chat) -> None:
-        """Make all but the transcript say what `chat` knows."""
-        self._room.configure(text=tk_text(chat.current.name))
-        self._topic.configure(text=tk_text(chat.current.topic or "No topic"))
-        people = [person.nickname for person in chat.current.people]
-        self._count.configure(text="People  %d" % len(people))
-        self.people.show(people, chat.nickname)
+    def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
+        look, dp, chat = self._look, self._look.dp, self._chat
+        canvas.create_image(look.px(16), dp(30), image=look.logo(dp(30)), anchor="w")
+        left = look.px(16) + dp(40)
+        name = look.shorten(chat.server if chat else "", "ui_bold", width - left - dp(8))
+        canvas.create_text(left, dp(21), text=name, anchor="w", fill=look.color["text"],
+                           font=look.font["ui_bold"])  # fmt: skip
+        state = chat.state if chat else DISCONNECTED
+        color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(state, "away")
+        canvas.create_image(left, dp(39), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
+        canvas.create_text(left + dp(13), dp(39), text=chat.status if chat else "", anchor="w",
+                           fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+
+    def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
+        look, dp, chat = self._look, self._look.dp, self._chat
+        if chat is None:
+            return
+        draw_avatar(canvas, look, chat.nickname, look.px(14), dp(27), 32)
+        left = look.px(14) + dp(42)
+        name = look.shorten(chat.nickname, "ui_bold", width - left)
+        canvas.create_text(left, dp(19), text=name, anchor="w", fill=look.color["text"],
+                           font=look.font["ui_bold"])  # fmt: skip
+        status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
+        canvas.create_text(left, dp(36), text=status, anchor="w", fill=look.color["muted"],
+                           font=look.font["small"])  # fmt: skip
+
+    def _draw_room(self, canvas: "tk.Canvas", width: int) -> None:
+        look, dp, chat = self._look, self._look.dp, self._chat
+        if chat is None:
+            return
+        conversation = chat.current
+        left = look.px(6 if self.menu_button.winfo_manager() else 20)
+        sign = "# " if conversation.kind == ROOM else ""
+        title = look.shorten(sign + conversation.title, "room", width - left)
+        canvas.create_text(left, dp(22), text=title, anchor="w", fill=look.color["text"],
+                           font=look.font["room"])  # fmt: skip
+        topic = conversation.topic
+        if not topic and conversation.kind == ROOM:
+            topic = "No topic. Set one with /topic"
+        elif conversation.kind == PRIVATE:
+            words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
+            topic = "Private · %s" % words[chat.presence(conversation.name)]
+        canvas.create_text(left, dp(42), text=look.shorten(topic, "small", width - left), anchor="w",
+                           fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+
+    def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
+        look, dp = self._look, self._look.dp
+        canvas.create_text(look.px(16), dp(30), text="People", anchor="w", fill=look.color["text"],
+                           font=look.font["ui_bold"])  # fmt: skip
+        left = look.px(16) + look.font["ui_bold"].measure("People") + dp(8)
+        count = len(self._chat.current.people) if self._chat else 0
+        canvas.create_text(left, dp(30), text=str(count), anchor="w", fill=look.color["muted"],
+                           font=look.font["ui"])  # fmt: skip
+
+    # What it shows
+
+    def show(self, chat: Chat, with_people: bool) -> None:
+        """Make all but the transcript and the banner say what `chat` knows."""
+        self._chat = chat
+        for drawing in (self.side_head, self.me, self.room):
+            drawing.redraw()
+        self.conversations.show(self._conversation_rows(chat), chat.current)
+        if with_people:
+            self.people.show(self._people_rows(chat))
+            self.people_head.redraw()
         self.composer.set_hint(chat.hint)
+        self._show_menu_button()
 
-    def warn(self, text: str, button: bool = True) -> None:
+    def _conversation_rows(self, chat: Chat) -> List[Row]:
+        rows = []
+        for caption, kinds in (("ROOMS", (ROOM, CONSOLE)), ("PRIVATE", (PRIVATE,))):
+            rows.append(Row(caption, caption, is_caption=True, icon="plus"))
+            for conversation in chat.conversations:
+                if conversation.kind in kinds:
+                    rows.append(self._conversation_row(chat, conversation))
+        return rows
+
+    def _conversation_row(self, chat: Chat, conversation: Conversation) -> Row:
+        unread = conversation.unread
+        is_muted = conversation.level == NONE
+        is_bright = conversation is chat.current or (unread and not is_muted)
+        dots = {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
+        return Row(
+            conversation.title, conversation, is_bold=bool(unread and not is_muted),
+            sign="" if conversation.kind == PRIVATE else "#" if conversation.kind == ROOM else "·",
+            dot=dots[chat.presence(conversation.name)] if conversation.kind == PRIVATE else "",
+            color="text" if is_bright else "muted",
+            badge="" if not unread or is_muted else str(unread) if unread < 100 else "99+",
+            badge_color="mention_badge" if conversation.mentions else "badge",
+        )  # fmt: skip
+
+    def _people_rows(self, chat: Chat) -> List[Row]:
+        rows: List[Row] = []
+        people = chat.current.people
+        for caption, is_away in (("ONLINE", False), ("AWAY", True)):
+            group = [person for person in people if person.is_away == is_away]
+            if group:
+                rows.append(Row("%s — %d" % (caption, len(group)), is_caption=True))
+            for name, prefix, _ in group:
+                is_me = name == chat.nickname
+                color = FROM_ME if is_me else "muted" if is_away else "text"
+                note = "you" if is_me else "host" if prefix == "@" else ""
+                rows.append(Row(name, name, avatar=name, dot="away" if is_away else "ok",
+                                color=color, note=note))  # fmt: skip
+        return rows
+
+    def warn(self, text: str, can_retry: bool) -> None:
         """Show the banner; "" hides it."""
-        self.banner_text.configure(text=tk_text(text))
-        if button:
+        self.banner_text.configure(text="  " + self._look.text(text))
+        if can_retry:
             self.banner_button.pack(side="right")
         else:
             self.banner_button.pack_forget()
@@ -2916,46 +4362,250 @@ class ChatView:
         else:
             self._banner.grid_remove()
 
-    def _address(self, name: str) -> None:
-        if not self.composer.text.get("1.0", "end").startswith("@%s " % name):
-            self.composer.insert("@%s " % name)
+    def count_unseen(self, new: int) -> None:
+        """So many lines came below what is in view."""
+        self._unseen += new
+        self._show_pill()
 
-    def _on_stray_key(self, event: "tk.Event[Any]") -> Optional[str]:
-        if not event.char.isprintable() or not event.char or int(event.state) & 0x4C:
-            return None  # a key, or one with Control or Alt, that a text may want
-        self.composer.text.focus_set()
-        self.composer.text.insert("insert", event.char)
-        return "break"
+    def _show_pill(self) -> None:
+        if self.transcript.at_end:
+            self._unseen = 0
+            self.pill.place_forget()
+            return
+        count = self._unseen
+        words = "%d new message%s" % (count, "" if count == 1 else "s")
+        self.pill.configure(text=" " + words if count else " Jump to latest")
+        self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
+
+    # Its columns
+
+    def toggle_side(self) -> None:
+        """Show the conversations over the chat, or put them away."""
+        if self._width >= self._look.px(self.NARROWEST):
+            return
+        if self.side.winfo_manager():
+            self.side.place_forget()
+            self.composer.text.focus_set()
+        else:
+            self.side.place(x=0, y=0, relheight=1)
+            self.side.lift()
+            self.conversations.canvas.focus_set()
+
+    def toggle_people(self) -> None:
+        """Show who is here, or put them away."""
+        if self._width >= self._look.px(self.NARROW):
+            self._wants_people = not self._wants_people
+            self._lay_out()
+        elif self.aside.winfo_manager():
+            self.aside.place_forget()
+        else:
+            self.aside.place(relx=1, y=0, relheight=1, anchor="ne")
+            self.aside.lift()
+
+    def close_overlays(self) -> bool:
+        """Put away what lies over the chat; whether anything did."""
+        found = False
+        for part in (self.side, self.aside):
+            if part.winfo_manager() == "place":
+                part.place_forget()
+                found = True
+        return found
+
+    def panes(self) -> List["tk.Widget"]:
+        """What F6 goes through."""
+        panes = [self.conversations.canvas, self.transcript.text, self.composer.text,
+                 self.people.canvas]  # fmt: skip
+        return [pane for pane in panes if pane.winfo_viewable()]
+
+    def _on_resize(self, event: "tk.Event[Any]") -> None:
+        width = event.width
+        edges = [self._look.px(edge) for edge in (self.NARROW, self.NARROWEST)]
+        if [width < edge for edge in edges] != [self._width < edge for edge in edges] or not self._width:
+            self._width = width
+            self._lay_out()
+        self._width = width
+
+    def _lay_out(self) -> None:
+        width, px = self._width or self._look.px(1160), self._look.px
+        shown = [width >= px(self.NARROWEST), width >= px(self.NARROW) and self._wants_people]
+        for index, ((part, line), is_shown) in enumerate(zip(self._columns, shown)):
+            part.place_forget()
+            if is_shown:
+                part.grid(row=0, column=4 * index, sticky="ns")
+                line.grid(row=0, column=1 + 2 * index, sticky="ns")
+            else:
+                part.grid_forget()
+                line.grid_forget()
+        if shown[0]:
+            self.menu_button.grid_remove()
+        else:
+            self.menu_button.grid()
+        self.transcript.pad = 20 if shown[0] else 14
+        self.transcript.restyle()
+        side = px(16 if shown[0] else 10)
+        self.composer.frame.grid_configure(padx=side)
+        self.room.redraw()
+
+    def _restyle(self) -> None:
+        self.side.configure(width=self._look.dp(232))
+        self.aside.configure(width=self._look.dp(200))
+
+    def _show_menu_button(self) -> None:
+        chat = self._chat
+        is_unread = chat is not None and any(c.unread for c in chat.conversations)
+        self.menu_button.configure(image=self._look.icon("menu", dot="mention_badge" if is_unread else ""))
+
+
+class Notifier:
+    """Draws attention to the window by what the system has: a bell, a flash, a notification."""
+
+    PAUSE = 2.0  # seconds between two of them
+
+    def __init__(self, root: "tk.Tk") -> None:
+        self._root = root
+        self._system = str(root.tk.call("tk", "windowingsystem"))
+        self._last = -self.PAUSE
+        self._is_urgent = False
+
+    def alert(self, title: str, body: str, sound: bool) -> None:
+        """Something deserves notice now. Never waits; says no more than once in PAUSE."""
+        now = time.monotonic()
+        if now < self._last + self.PAUSE:
+            return
+        self._last = now
+        self._set_urgent(True)
+        command = self._command(title, body)
+        if command:
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL,  # noqa: S603
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+                # Daemon: it waits for another program, which may outlive ours.
+                threading.Thread(target=process.wait, name="notify", daemon=True).start()
+            except OSError as error:
+                log.info("no notification: %s", error)
+        if sound:
+            self._root.bell()
+
+    def calm(self) -> None:
+        """The user is here."""
+        if self._is_urgent:
+            self._set_urgent(False)
+
+    def _command(self, title: str, body: str) -> List[str]:
+        """The program that shows a notification; [] where there is none. Text is never an option."""
+        if self._system == "aqua":
+            script = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
+            return ["osascript", "-e", script, title, body]
+        program = shutil.which("notify-send") if self._system == "x11" else None
+        return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
+
+    def _set_urgent(self, is_urgent: bool) -> None:
+        self._is_urgent = is_urgent
+        try:
+            if self._system == "x11":
+                set_x11_urgency(self._root.winfo_id(), is_urgent, self._root.winfo_screen())
+            elif self._system == "win32" and is_urgent:
+                flash_on_windows(self._root.winfo_id())
+        except (OSError, AttributeError) as error:
+            log.info("no flash: %s", error)
+
+
+def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
+    """Set the urgency hint of the toplevel around a window, over a connection of our own."""
+    x11: Any = ctypes.CDLL("libX11.so.6")
+    handle, number = ctypes.c_void_p, ctypes.c_ulong
+
+    class Hints(ctypes.Structure):
+        _fields_ = [("flags", ctypes.c_long), ("input", ctypes.c_int), ("state", ctypes.c_int),
+                    ("icon_pixmap", number), ("icon_window", number), ("x", ctypes.c_int),
+                    ("y", ctypes.c_int), ("icon_mask", number), ("group", number)]  # fmt: skip
+
+    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
+    x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
+    x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
+    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
+    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
+        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
+    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
+    if not display:
+        return
+    try:
+        above, top, children, count = number(), number(), ctypes.POINTER(number)(), ctypes.c_uint()
+        x11.XQueryTree(display, window, ctypes.byref(above), ctypes.byref(top),
+                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
+        if children:
+            x11.XFree(children)
+        hints = x11.XGetWMHints(display, top)
+        if hints:
+            bit = 256  # XUrgencyHint
+            hints.contents.flags = hints.contents.flags & ~bit | (bit if is_urgent else 0)
+            x11.XSetWMHints(display, top, hints)
+            x11.XFree(hints)
+    finally:
+        x11.XCloseDisplay(display)
+
+
+def flash_on_windows(window: int) -> None:
+    """Flash the taskbar's button until the window comes to the front."""
+
+    class Info(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_uint), ("window", ctypes.c_void_p), ("flags", ctypes.c_uint),
+                    ("count", ctypes.c_uint), ("pause", ctypes.c_uint)]  # fmt: skip
+
+    user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
+    tray_until_front = 2 | 12
+    user32.GetParent.restype, user32.GetParent.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    info = Info(ctypes.sizeof(Info), user32.GetParent(window), tray_until_front, 0, 0)
+    user32.FlashWindowEx(ctypes.byref(info))
+
+
+# What keys do, for the window and for its help. Control is Command on a Mac.
+KEYS = (
+    ("Enter", "send"), ("Shift+Enter", "begin a new line"), ("Up, Down", "what you sent before"),
+    ("Tab", "complete a name, a /command or a #room"), ("Ctrl+F", "search; Enter and F3 go on"),
+    ("Ctrl+K", "go to a room or a person"), ("Ctrl+N", "write to one person"),
+    ("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below"),
+    ("Alt+1 … Alt+9", "the first to the ninth conversation"),
+    ("Alt+A", "the next conversation with something new"),
+    ("PgUp, PgDn", "scroll"), ("Ctrl+Home, Ctrl+End", "to the top, to the latest"),
+    ("F6", "on to the next part of the window"), ("Shift+F10", "what can be done with this"),
+    ("Ctrl+T", "light or dark"), ("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size"),
+    ("F1", "this help"), ("Esc", "close what is open, go to the latest"), ("Ctrl+Q", "quit"),
+)  # fmt: skip
 
 
 class Window:
     """The program's window. All of it runs on Tk's thread."""
 
-    def __init__(self, root: "tk.Tk", theme: str) -> None:
+    def __init__(self, root: "tk.Tk", settings: Settings) -> None:
         root.withdraw()  # until there is something to see
         root.report_callback_exception = self._on_exception
-        self.root = root
+        self.root, self.settings = root, settings
         self.chat: Optional[Chat] = None
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # of the connection; each has its own
         self._place = ("", 0, "")  # host, port and password of the last connection
+        self._server = ""  # what the user calls it
         self._polling = ""  # the id of the next look at the queue
-        look = Look(root, theme)
-        root.configure(bg=look.color["bg"])
+        self._banner_due = 0.0  # when the banner is to be asked for again; 0 for never
+        self._shown: Optional[Conversation] = None  # whose transcript is in view
+        self._sheet: Optional[Sheet] = None
+        self._hits: Sequence[Hit] = ()  # of the search
+        self._hit = 0
+        self._searching = ""  # the id of a search that is due
+        theme = settings.theme if settings.theme in PALETTES else "dark"
+        self.look = look = Look(root, theme, settings.zoom if settings.zoom in ZOOMS else 100)
+        self.notifier = Notifier(root)
         self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
-        self.chat_view = ChatView(root, look, self._on_submit, self._reconnect)
-        self._sizes = {
-            self.connect_view: (look.dp(460), look.dp(600)),
-            self.chat_view: (look.dp(1160), look.dp(720)),
-        }
-        self._minimum = {
-            self.connect_view: (look.dp(460), look.dp(520)),  # all fields and the button
-            self.chat_view: (look.dp(480), look.dp(360)),
-        }
+        self.chat_view = ChatView(root, look, self)
+        self._sizes = {self.connect_view: (460, 600), self.chat_view: (1160, 720)}
+        self._minimum = {self.connect_view: (460, 520), self.chat_view: (480, 360)}
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
-        root.bind("<Escape>", self._on_escape)
-        root.bind("<Control-q>", lambda event: self.close())
+        root.iconphoto(True, look.logo(64))
+        for sequence in ("<FocusIn>", "<FocusOut>"):
+            root.bind(sequence, lambda event: root.after_idle(self._on_focus))
+        self._bind_keys()
 
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once where all is known."""
@@ -2968,7 +4618,7 @@ class Window:
         """All that `run` does before Tk's loop."""
         host = "[%s]" % host if ":" in host else host
         server = host if port == SERVER_PORT else "%s:%d" % (host, port)
-        self.connect_view.fill(username, server)
+        self.connect_view.fill(username, self.settings.servers, server)
         self._show(self.connect_view)
         self.connect_view.say("", "")
         self._poll()
@@ -2976,9 +4626,19 @@ class Window:
             self.connect_view.submit()
 
     def close(self) -> None:
-        """Say goodbye and end. Idempotent."""
+        """Say goodbye and end, once the user has agreed to lose what waits. Idempotent."""
+        unsent = self.chat.unsent if self.chat is not None and self.view is self.chat_view else 0
+        if self.root is not None and unsent and self._sheet is None:
+            words = "1 message has" if unsent == 1 else "%d messages have" % unsent
+            self.open_sheet("Close Hubbub?", words + " not been sent yet, and would be lost.",
+                            [("Close", self._end), ("Stay", self._focus_composer)])  # fmt: skip
+        else:
+            self._end()
+
+    def _end(self) -> None:
         if self.root is None:
             return
+        self._keep_settings()
         self.root.after_cancel(self._polling)
         self._leave(QUIT_TIME)
         root, self.root = self.root, None  # type: ignore[assignment]
@@ -2987,7 +4647,13 @@ class Window:
     def _close_soon(self) -> None:
         """Close when what is under way is done: for signals, which come at any time."""
         if self.root is not None:
-            self.root.after(0, self.close)
+            self.root.after(0, self._end)
+
+    def _keep_settings(self) -> None:
+        if self.view is self.chat_view:
+            self.settings.geometry = self.root.geometry()
+        self.settings.theme, self.settings.zoom = self.look.theme, self.look.zoom
+        self.settings.save()
 
     def _show(self, view: Union[ConnectView, ChatView]) -> None:
         """Put a view in place of the other, at its size."""
@@ -2998,21 +4664,35 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        width, height = self._sizes.pop(view, (0, 0))
+        width, height = (self.look.px(size) for size in self._sizes.pop(view, (0, 0)))
         if width:  # afterwards its size is the user's
-            width = min(width, self.root.winfo_screenwidth())
-            height = min(height, self.root.winfo_screenheight())
-            self.root.geometry("%dx%d" % (width, height))
-        self.root.minsize(*self._minimum[view])
+            kept = self.settings.geometry if view is self.chat_view else ""
+            if not kept or not self._place_at(kept):
+                width = min(width, self.root.winfo_screenwidth())
+                height = min(height, self.root.winfo_screenheight())
+                self.root.geometry("%dx%d" % (width, height))
+        self.root.minsize(*(self.look.px(size) for size in self._minimum[view]))
         self.root.update_idletasks()
         self.root.deiconify()
-        if isinstance(view, ChatView):
-            view.composer.text.focus_set()
+        if view is self.chat_view:
+            self._focus_composer()
+
+    def _place_at(self, geometry: str) -> bool:
+        """Put the window where it was; whether that is on this screen."""
+        match = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", geometry)
+        if not match:
+            return False
+        width, height, x, y = map(int, match.groups())
+        is_there = x + width <= self.root.winfo_screenwidth() + 50 and x >= -50 and y >= -50
+        if is_there and y + height <= self.root.winfo_screenheight() + 50:
+            self.root.geometry(geometry)
+            return True
+        return False
 
     def _show_title(self) -> None:
-        title = self.chat.title if self.chat else "Not connected — Hubbub"
+        title = self.look.text(self.chat.title if self.chat else "Not connected — Hubbub")
         if title != self.root.title():
-            self.root.title(tk_text(title))
+            self.root.title(title)
 
     # Connecting
 
@@ -3026,9 +4706,9 @@ class Window:
         except ValueError as error:
             return self.connect_view.say(SERVER, str(error))
         if self.chat is None or self._place[:2] != place[:2]:
-            self.chat = Chat("%s:%d" % place[:2])
-            self.chat_view.transcript.clear()
-        self._place = place
+            self.chat, self._shown = Chat("%s:%d" % place[:2], self.settings.levels), None
+        self._place, self._server = place, server
+        self.settings.name = name
         self._open(name)
         return self.connect_view.set_connecting(server)
 
@@ -3036,14 +4716,11 @@ class Window:
         assert self.chat is not None  # noqa: S101
         self._leave()
         self._events = queue.Queue(MAX_EVENTS)
-        self._connection = Connection(*self._place, name, self._events)
-        self._connection.start()
+        host, port, password = self._place
+        self._connection = Connection(host, port, password, name, self._events)
         self.chat.begin(name)
+        self._connection.start()
         self._show_title()
-
-    def _reconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.retry()
 
     def _leave(self, wait: float = 0.0) -> None:
         if self._connection is not None:
@@ -3063,6 +4740,8 @@ class Window:
         try:
             if self._take() == BATCH:
                 delay = POLL_MS // 3
+            if self._banner_due and time.monotonic() >= self._banner_due:
+                self._show_banner()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self._polling = self.root.after(delay, self._poll)
@@ -3078,94 +4757,559 @@ class Window:
             except queue.Empty:
                 break
             count += 1
-            outcome = self.chat.handle(event, time.time())
-            changes += outcome.changes
+            try:
+                outcome = self.chat.handle(event, time.time())
+            except Exception:
+                log.exception("our mistake")
+                continue
             if self._connection is not None:
                 self._connection.carry_out(outcome)
-            if isinstance(event, Connected):
+            changes += outcome.changes
+            if isinstance(event, Connected) and self.view is self.connect_view:
+                self.settings.remember(self._server)
+                self.settings.save()
                 self._show(self.chat_view)
             elif isinstance(event, Disconnected):
                 end = event
         if count:
-            self._redraw(changes)
-            self._refresh()
+            self._apply(changes)
         if end is not None:
             self._on_disconnected(end)
         return count
 
-    def _redraw(self, changes: Iterable[Change]) -> None:
-        """Show what is different."""
-        assert self.chat is not None  # noqa: S101
-        here = [c for c in changes if c.conversation is self.chat.current]
-        transcript = self.chat_view.transcript
-        if any(c.kind in (CHANGED, REMOVED, EARLIER, RELOADED, SELECTED) for c in here):
-            transcript.clear()
-            entries: Sequence[Entry] = self.chat.current.entries[-MAX_LINES:]
-        else:
-            entries = [entry for c in here if c.kind == ADDED for entry in c.entries]
-        lines = []
-        for entry in entries:
-            note = "  (%s)" % entry.note if entry.note else ""
-            kind = entry.line.kind if entry.state == SENT else WAITING
-            lines.append(entry.line._replace(kind=kind, text=entry.line.text + note))
-        transcript.append(lines)
+    def _do(self, outcome: Outcome) -> None:
+        """Carry out what follows from something that was done here."""
+        if self._connection is not None:
+            self._connection.carry_out(outcome)
+        self._apply(outcome.changes)
+        if outcome.done:
+            self.root.after_idle(self._end)
 
-    def _refresh(self) -> None:
-        if self.chat is not None:
-            self.chat_view.show(self.chat)
-            banner = self.chat.banner(time.time())
-            if self.view is self.chat_view:
-                self.chat_view.warn(banner.text, banner.can_retry)
+    def _apply(self, changes: Sequence[Change]) -> None:
+        """Show what has changed; many changes cost as much as one."""
+        chat = self.chat
+        if chat is None or self.view is not self.chat_view:
+            return
+        kinds = {change.kind for change in changes}
+        current, transcript = chat.current, self.chat_view.transcript
+        new = 0
+        for change in changes:
+            if change.kind == ALERT:
+                self._alert(change)
+            elif change.kind == ADDED and change.conversation is current:
+                new += len(change.entries)
+        if current is not self._shown:
+            self._open_conversation(current)
+            kinds.add(PEOPLE)
+        elif any(change.conversation is current for change in changes):
+            transcript.show(current.entries)
+            if new and not transcript.at_end:
+                self.chat_view.count_unseen(new)
+        self.chat_view.show(chat, PEOPLE in kinds or STATUS in kinds)
+        if STATUS in kinds:
+            self._show_banner()
         self._show_title()
+
+    def _open_conversation(self, conversation: Conversation) -> None:
+        composer, before = self.chat_view.composer, self._shown
+        if before is not None:
+            before.draft = composer.get()
+        self._shown = conversation
+        self.on_search_close()
+        self.chat_view.transcript.open(conversation.entries)
+        composer.set(conversation.draft)
+        self._focus_composer()
+
+    def _show_banner(self) -> None:
+        if self.chat is not None:
+            banner = self.chat.banner(time.time())
+            self.chat_view.warn(*banner)
+            self._banner_due = time.monotonic() + 1 if banner.text else 0.0
+
+    def _alert(self, change: Change) -> None:
+        entry = change.entries[-1]
+        title = change.conversation.name if change.conversation else "Hubbub"
+        self.notifier.alert(title, entry.text, self.settings.sound)
 
     def _on_disconnected(self, end: Disconnected) -> None:
         self._leave()
-        if end.fault in (NAME, PASSWORD) or self.view is self.connect_view:
+        if end.fault != CLOSED:
             self._show(self.connect_view)
             self.connect_view.say(SERVER if end.fault == LOST else end.fault, end.reason)
-        else:
-            self.chat_view.warn(end.reason)
 
-    def _on_submit(self, text: str) -> bool:
-        """Whether the text may go from the chat box."""
-        if self.chat is None:
-            return False
+    def _on_focus(self) -> None:
+        if self.root is None or self.chat is None:
+            return
         try:
-            outcome = self.chat.submit(text, time.time())
-        except protocol.InputError as error:
-            self._redraw(self.chat.note(str(error), time.time()).changes)
-            self.chat_view.transcript.show_end()
-            return False
-        if self._connection is not None:
-            self._connection.carry_out(outcome)
-        self._redraw(outcome.changes)
-        self.chat_view.transcript.show_end()
-        if outcome.done:
-            self.root.after_idle(self.close)
-        return True
-
-    def _on_escape(self, event: "tk.Event[Any]") -> None:
-        if self.view is self.chat_view:
-            self.chat_view.composer.text.focus_set()
-        elif self._connection is not None:
-            self._cancel()
-        else:
-            self.close()
+            is_focused = self.root.focus_displayof() is not None
+        except KeyError:  # a menu, which Python does not know
+            is_focused = True
+        if is_focused:
+            self.notifier.calm()
+        self._do(self.chat.attend(is_focused, time.time()))
 
     def _on_exception(self, kind: Any, error: BaseException, trace: Any) -> None:
         log.error("our mistake", exc_info=(kind, error, trace))
 
+    # The transcript
 
-def open_window(theme: str) -> Optional[Window]:
+    def lay_out(self, entries: Sequence[Entry]) -> List[Item]:
+        """What the transcript shows for these."""
+        if self._shown is None:
+            return []
+        today = time.strftime("%Y-%m-%d")
+        return lay_out(entries, self._shown.first_unread, self._shown.new_count, today)
+
+    def render(self, item: Item) -> List[Piece]:
+        """How it shows an item."""
+        return render(item, self.chat.nickname if self.chat else "", self.look.text)
+
+    def on_top(self) -> None:
+        """Its first line is in view."""
+        if self.chat is not None and self._shown is not None and self._shown.has_older:
+            self._do(self.chat.fetch_older(self._shown))
+
+    def on_jump(self) -> None:
+        """Show the latest."""
+        self.chat_view.transcript.show_end()
+        self._focus_composer()
+
+    def _on_link(self, event: "tk.Event[Any]") -> str:
+        text = self.chat_view.transcript.text
+        index = text.index("@%d,%d" % (event.x, event.y))
+        tags, entry = text.tag_names(index), self.chat_view.transcript.line_at(index)
+        if self.chat is None or text.tag_ranges("sel"):
+            return ""
+        if "retry" in tags and entry is not None:
+            self._do(self.chat.retry(entry, time.time()))
+        elif "drop" in tags and entry is not None:
+            self._do(self.chat.drop(entry))
+        else:
+            ends = text.tag_prevrange("link", index + "+1c")
+            if ends:
+                open_link(whole(text.get(*ends)))
+        return "break"
+
+    # The chat box
+
+    def on_submit(self, text: str) -> bool:
+        """Whether the text may go from the chat box."""
+        if self.chat is None:
+            return False
+        now, is_sent = time.time(), True
+        try:
+            outcome = self.chat.submit(text, now)
+        except protocol.InputError as error:
+            outcome, is_sent = self.chat.note(str(error), now), False
+        self._do(outcome)
+        if self.root is not None:
+            self.chat_view.transcript.show_end()
+        return is_sent
+
+    def on_complete(self, text: str, cursor: int, step: int) -> Optional[Tuple[str, int]]:
+        """What Tab makes of the chat box."""
+        return self.chat.complete(text, cursor, step) if self.chat is not None else None
+
+    def may_keep(self, text: str) -> bool:
+        """Whether the text may be recalled with Up."""
+        return not is_secret(text)
+
+    def _confirm_paste(self, lines: int, go: Callable[[], None]) -> bool:
+        """Whether the user is asked before so many lines go into the chat box."""
+        if lines <= MANY_LINES:
+            return False
+        self.open_sheet("Paste %d lines?" % lines, "Each line will be a message of its own.",
+                        [("Cancel", self._focus_composer), ("Paste", go)])  # fmt: skip
+        return True
+
+    def _focus_composer(self) -> None:
+        self.chat_view.composer.text.focus_set()
+
+    # Conversations and people
+
+    def on_choose_row(self, row: Any) -> None:
+        """A conversation was chosen, or a caption's plus."""
+        if row == "ROOMS":
+            self.on_join()
+        elif row == "PRIVATE":
+            self.on_private()
+        else:
+            self.select(row)
+
+    def select(self, conversation: Optional[Conversation]) -> None:
+        """Show another conversation."""
+        self.chat_view.close_overlays()
+        if self.chat is not None and conversation is not None:
+            self._do(self.chat.select(conversation, time.time()))
+            self._focus_composer()
+
+    def open(self, name: str) -> None:
+        """Go to a room or a person."""
+        if self.chat is not None:
+            self.chat_view.close_overlays()
+            self._do(self.chat.open(name, time.time()))
+            self._focus_composer()
+
+    def on_person(self, name: str) -> None:
+        """Write to somebody."""
+        if self.chat is not None and name != self.chat.nickname:
+            self.open(name)
+
+    def on_person_menu(self, name: str, x: int, y: int) -> None:
+        """What can be done with somebody."""
+        entries: List[Any] = [
+            ("Write privately", lambda: self.on_person(name)),
+            ("Mention", lambda: self.chat_view.composer.insert("@%s " % name)),
+            ("Who is %s?" % name, lambda: self.on_submit("/whois %s" % name)),
+            None,
+            ("Ignore", lambda: self.on_submit("/ignore %s" % name)),
+        ]  # fmt: skip
+        self._pop_up(entries, x, y)
+
+    def on_conversation_menu(self, conversation: Any, x: int, y: int) -> None:
+        """What can be done with a conversation."""
+        chat = self.chat
+        if chat is None or not isinstance(conversation, Conversation):
+            return
+
+        def set_level(level: str) -> None:
+            self._do(chat.set_level(conversation, level))
+
+        words = ((ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions"), (NONE, "Never notify me"))
+        entries: List[Any] = [
+            (("✓ " if conversation.level == level else "    ") + text, lambda level=level: set_level(level))
+            for level, text in words
+        ]  # fmt: skip
+        last = "Leave %s" if conversation.kind == ROOM else "Close %s"
+        if conversation.kind != CONSOLE:
+            entries += [None, (last % conversation.name,
+                               lambda: self._do(chat.close(conversation, time.time())))]  # fmt: skip
+        self._pop_up(entries, x, y)
+
+    def on_own_menu(self, x: int, y: int) -> None:
+        """What can be done with oneself, and with the window."""
+        chat = self.chat
+        if chat is None:
+            return
+        away = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
+        sound = "Sound off" if self.settings.sound else "Sound on"
+        self._pop_up([
+            (away[0], lambda: self.on_submit(away[1])),
+            ("Another name…", lambda: self.prompt("/nick ")), None,
+            ("Light or dark", self.on_theme), ("Larger", lambda: self.on_zoom(1)),
+            ("Smaller", lambda: self.on_zoom(-1)), (sound, self._toggle_sound), None,
+            ("Help and keys", self.on_help), ("Quit", self.close),
+        ], x, y)  # fmt: skip
+
+    def on_topic(self) -> None:
+        """The head of the conversation was clicked."""
+        if self._shown is not None and self._shown.kind == ROOM:
+            self.prompt("/topic " + self._shown.topic)
+
+    def prompt(self, text: str) -> None:
+        """Have the user go on writing this."""
+        if not self.chat_view.composer.get():
+            self.chat_view.composer.set(text)
+        self._focus_composer()
+
+    def _toggle_sound(self) -> None:
+        self.settings.sound = not self.settings.sound
+        self.settings.save()
+
+    def _pop_up(self, entries: Sequence[Any], x: int, y: int) -> None:
+        """Open a context menu; None stands for a line."""
+        color = self.look.color
+        menu = tk.Menu(self.root, tearoff=False, bd=1, relief="solid", bg=color["field"],
+                       fg=color["text"], activebackground=color["accent"], activeborderwidth=0,
+                       activeforeground="#ffffff", font=self.look.font["ui"])  # fmt: skip
+        for entry in entries:
+            if entry is None:
+                menu.add_separator()
+            else:
+                menu.add_command(label=self.look.text(entry[0]), command=entry[1])
+        self.menu = menu  # or it goes before it is seen
+        menu.tk_popup(x, y)
+        menu.grab_release()
+
+    # Sheets
+
+    def open_sheet(self, title: str, text: str, buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
+                   **more: Any) -> Sheet:  # fmt: skip
+        """Ask something inside the window; one question at a time."""
+        if self._sheet is not None:
+            self._sheet.close()
+        sheet = Sheet(self.chat_view.frame, self.look, title, text, buttons,
+                      closed=self._on_sheet_closed, **more)  # fmt: skip
+        self._sheet = sheet
+        self._add_keys(sheet.frame)
+        return sheet
+
+    def _on_sheet_closed(self) -> None:
+        self._sheet = None
+        self._focus_composer()
+
+    def on_help(self) -> None:
+        """Show the keys."""
+        tail = "Python %d.%d, Tk %s" % (*sys.version_info[:2], self.root.tk.call("info", "patchlevel"))
+        keys = [(keys, text, keys) for keys, text in KEYS]
+        rows = [Row(text, index, note=key) for index, (key, text, _) in enumerate(keys)]
+        self.open_sheet("Hubbub %s" % protocol.VERSION, "Chat for a local network. %s. "
+                        "/help lists what you can type." % tail, [("Close", lambda: None)],
+                        offer=lambda text: rows, has_field=False, width=480)  # fmt: skip
+
+    def on_go(self) -> None:
+        """Go to a conversation or a person, by a part of the name."""
+        self._pick("Go to", lambda chat: [*chat.conversations, *chat.current.people])
+
+    def on_private(self) -> None:
+        """Write to one person."""
+        self._pick("Write to", lambda chat: chat.current.people, "Write to %s")
+
+    def on_join(self) -> None:
+        """Join or make a room."""
+        self._pick("Join a room", lambda chat: [c for c in chat.conversations if c.kind == ROOM], "Join #%s")
+
+    def _pick(self, title: str, known: Callable[[Chat], Sequence[Any]], other: str = "") -> None:
+        chat = self.chat
+        if chat is None or self.view is not self.chat_view:
+            return
+
+        def offer(text: str) -> List[Row]:
+            rows: Dict[str, Row] = {}
+            folded = protocol.casefold(text.lstrip("#@"))
+            for each in known(chat):
+                is_person = isinstance(each, Person)
+                name = each.nickname if is_person else each.name
+                if folded in protocol.casefold(name) and name != chat.nickname:
+                    sign = "#" if name.startswith("#") else ""
+                    rows.setdefault(name, Row(name.lstrip("#") if sign else name, name, sign=sign,
+                                              avatar="" if sign else name))  # fmt: skip
+            found = sorted(rows.values(), key=lambda row: not protocol.casefold(row.text).startswith(folded))
+            name = text.lstrip("#@").replace(" ", "-")
+            is_known = any(protocol.casefold(row.text) == protocol.casefold(name) for row in found)
+            if name and not is_known:
+                for kind in (other,) if other else ("Join #%s", "Write to %s"):
+                    key = "#" + name if "#" in kind else name
+                    found.append(Row(kind % name, key, sign="+"))
+            return found or [Row("Write a name", None, color="muted")]
+
+        self.open_sheet(title, "", offer=offer, choose=self.open)
+
+    # Search
+
+    def on_search(self) -> None:
+        """Open the search, or go back to it."""
+        search = self.chat_view.search
+        search.frame.grid()
+        search.field.focus()
+        self._search()
+
+    def on_search_text(self, words: str) -> None:
+        """Another text is looked for: soon, for more may be typed."""
+        if self._searching:
+            self.root.after_cancel(self._searching)
+        self._searching = self.root.after(100, self._search)
+
+    def _search(self) -> None:
+        if self._searching:
+            self.root.after_cancel(self._searching)
+            self._searching = ""
+        words = self.chat_view.search.field.get()
+        self._hits = self._shown.find(words) if words and self._shown is not None else ()
+        self._hit = len(self._hits) - 1
+        self._show_hit()
+
+    def on_search_step(self, step: int) -> None:
+        """Go to the next or the previous."""
+        if self._searching:
+            self._search()
+        elif self._hits:
+            self._hit = (self._hit + step) % len(self._hits)
+            self._show_hit()
+
+    def _show_hit(self) -> None:
+        search, transcript = self.chat_view.search, self.chat_view.transcript
+        if not self._hits or self._shown is None:
+            words = search.field.get()
+            search.say("No matches" if words else "", bool(words))
+            transcript.find({})
+            return
+        search.say("%d of %d" % (self._hit + 1, len(self._hits)), False)
+        hit = self._hits[self._hit]
+        spans: Dict[Any, List[Span]] = {}
+        for entry, start, end in self._hits:
+            spans.setdefault(entry, []).append((start, end))
+        if hit.entry in self._shown.entries:
+            transcript.show(self._shown.entries, self._shown.entries.index(hit.entry))
+        transcript.find(spans, (hit.entry, (hit.start, hit.end)))
+
+    def on_search_close(self) -> None:
+        """Put the search away."""
+        if self.chat_view.search.frame.winfo_manager():
+            self.chat_view.search.frame.grid_remove()
+            self.chat_view.transcript.find({})
+            self._focus_composer()
+
+    # Keys
+
+    def _bind_keys(self) -> None:
+        """Bind the keys of the window: before the widgets' own, which would take some of them."""
+        control_key = control(self.root)
+        view, chat_box = self.chat_view, self.chat_view.composer.text
+        keys: Dict[str, Callable[[], object]] = {
+            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
+            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
+            "<Control-n>": self.on_private, "<Control-t>": self.on_theme, "<F1>": self.on_help,
+            "<Control-q>": self.close, "<Escape>": self._on_escape,
+            "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
+            "<Control-KP_Add>": lambda: self.on_zoom(1), "<Control-minus>": lambda: self.on_zoom(-1),
+            "<Control-KP_Subtract>": lambda: self.on_zoom(-1), "<Control-0>": lambda: self.on_zoom(0),
+            "<Control-Prior>": lambda: self._neighbour(-1), "<Control-Next>": lambda: self._neighbour(1),
+            "<Alt-Up>": lambda: self._neighbour(-1), "<Alt-Down>": lambda: self._neighbour(1),
+            "<Alt-a>": lambda: self.select(self.chat.next_unread() if self.chat else None),
+            "<F6>": lambda: self._on_pane(1), "<Shift-F6>": lambda: self._on_pane(-1),
+            "<Control-Home>": lambda: self._on_ends(0.0), "<Control-End>": lambda: self._on_ends(1.0),
+        }  # fmt: skip
+        for number in range(1, 10):
+            keys["<Alt-Key-%d>" % number] = lambda number=number: self._nth(number)  # type: ignore[misc]
+        for sequence, action in keys.items():
+            self.root.bind_class("HubbubKeys", sequence.replace("Control", control_key),
+                                 lambda event, action=action: self._on_key(action))  # type: ignore[misc]
+        for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
+            chat_box.bind(sequence, lambda event, pages=pages: self._on_page(pages))  # type: ignore[misc]
+        view.composer.confirm_paste = self._confirm_paste
+        view.transcript.text.bind("<Key>", self._on_stray_key)
+        view.transcript.text.bind("<%s-a>" % control_key, self._on_select_all)
+        view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
+        view.transcript.text.bind("<Button-3>", self._on_text_menu)
+        self._add_keys(self.root)
+
+    def _add_keys(self, widget: "tk.Misc") -> None:
+        """Give a widget and all that is in it the window's keys."""
+        widget.bindtags(("HubbubKeys", *(tag for tag in widget.bindtags() if tag != "HubbubKeys")))
+        for child in widget.winfo_children():
+            self._add_keys(child)
+
+    def _on_key(self, action: Callable[[], object]) -> Optional[str]:
+        if self.view is self.connect_view and action not in (self.close, self._on_escape, self.on_theme):
+            return None
+        action()
+        return "break"
+
+    def on_theme(self) -> None:
+        """Light or dark, whichever it is not."""
+        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
+        self._keep_settings()
+
+    def on_zoom(self, step: int) -> None:
+        """Larger, smaller, or (0) the usual size."""
+        at = ZOOMS.index(self.look.zoom) + step if step else ZOOMS.index(100)
+        self.look.change(self.look.theme, ZOOMS[max(0, min(len(ZOOMS) - 1, at))])
+        self._keep_settings()
+
+    def _neighbour(self, step: int) -> None:
+        if self.chat is not None:
+            self.select(self.chat.neighbour(step))
+
+    def _nth(self, number: int) -> None:
+        if self.chat is not None and number <= len(self.chat.conversations):
+            self.select(self.chat.conversations[number - 1])
+
+    def _on_pane(self, step: int) -> None:
+        panes, here = self.chat_view.panes(), self.root.focus_get()
+        at = panes.index(here) if here in panes else -1
+        panes[(at + step) % len(panes)].focus_set()
+
+    def _on_ends(self, fraction: float) -> None:
+        if fraction:
+            self.chat_view.transcript.show_end()
+        else:
+            self.chat_view.transcript.text.yview_moveto(0.0)
+
+    def _on_page(self, pages: int) -> str:
+        self.chat_view.transcript.scroll(pages)
+        return "break"
+
+    def _on_select_all(self, event: "tk.Event[Any]") -> str:
+        self.chat_view.transcript.text.tag_add("sel", "1.0", "end-1c")
+        return "break"
+
+    def _on_text_menu(self, event: "tk.Event[Any]") -> None:
+        text = self.chat_view.transcript.text
+        entries: List[Any] = []
+        index = text.index("@%d,%d" % (event.x, event.y))
+        ends = text.tag_prevrange("link", index + "+1c") if "link" in text.tag_names(index) else ()
+        if ends and "retry" not in text.tag_names(index) and "drop" not in text.tag_names(index):
+            link = whole(text.get(*ends))
+            entries += [("Open %s" % link[:60], lambda: open_link(link)),
+                        ("Copy the link", lambda: self._copy(link))]  # fmt: skip
+        if text.tag_ranges("sel"):
+            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
+        entries += [("Select all", lambda: text.tag_add("sel", "1.0", "end-1c")),
+                    ("Search…", self.on_search)]  # fmt: skip
+        self._pop_up(entries, event.x_root, event.y_root)
+
+    def _copy(self, words: str) -> None:
+        self.root.clipboard_clear()
+        self.root.clipboard_append(self.look.text(words))
+
+    def _on_stray_key(self, event: "tk.Event[Any]") -> Optional[str]:
+        """Typing goes to the chat box, wherever one has clicked."""
+        if not event.char or not event.char.isprintable() or int(event.state) & 0x4C:
+            return None  # a key, or one with Control or Alt, that a text may want
+        self.chat_view.composer.insert(event.char)
+        return "break"
+
+    def _on_escape(self) -> None:
+        view = self.chat_view
+        if self.view is self.connect_view:
+            if self._connection is not None:
+                self._cancel()
+            else:
+                self.close()
+        elif self._sheet is not None:
+            self._sheet.close()
+        elif view.close_overlays():
+            self._focus_composer()
+        elif view.search.frame.winfo_manager():
+            self.on_search_close()
+        else:
+            view.transcript.show_end()
+            self._focus_composer()
+
+    def on_retry(self) -> None:
+        """Try to come back now."""
+        if self._connection is not None:
+            self._connection.retry()
+
+
+def open_link(address: str) -> None:
+    """Show a web page, and nothing but a web page."""
+    if address.startswith(("http://", "https://")):
+        # Daemon: the browser may take its time to start.
+        threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
+
+
+def open_window(settings: Settings) -> Optional[Window]:
     """The window; None, after saying why, where there is no tkinter or no display."""
     if tk is None:
         print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
         return None
     try:
-        return Window(tk.Tk(className="Hubbub"), theme)
+        if sys.platform == "win32":
+            _sharpen_windows()
+        return Window(tk.Tk(className="Hubbub"), settings)
     except tk.TclError as error:
         print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
         return None
+
+
+def _sharpen_windows() -> None:
+    """Have Windows not blow our pixels up: we draw for its resolution ourselves."""
+    try:
+        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
+    except (OSError, AttributeError):
+        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
 
 
 # The command line
@@ -3189,7 +5333,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="where the server runs")
     parser.add_argument("--username", default="", metavar="NAME", help="who you are")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
-    parser.add_argument("--theme", choices=sorted(PALETTES), default="dark")
+    parser.add_argument("--theme", choices=sorted(PALETTES), help="how it looks")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
@@ -3202,7 +5346,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     if fault:
         parser.error(fault)
     if not args.terminal:
-        window = open_window(args.theme)
+        settings = Settings(settings_path())
+        settings.load()
+        settings.theme = args.theme or settings.theme
+        window = open_window(settings)
         if window is not None:
             window.run(host, port, username, at_once=bool(args.server and username))
             return 0
