@@ -2921,7 +2921,7 @@ class RowList:
         self._look, self._surface, self._height = look, surface, height
         self._choose, self._menu = choose, menu
         self._inset = 8 if surface == "bg" else 4
-        self._rows: List[Row] = []
+        self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and the last one ends
         self._top = 0  # the first pixel in view
         self._cursor: Any = None  # the key of the row that the keys are at
@@ -2941,8 +2941,8 @@ class RowList:
             "<Motion>": self._on_motion, "<Leave>": self._on_motion,
             "<Button-1>": self._on_click, "<Button-3>": self._on_menu_click,
             "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
-            "<Home>": lambda event: self.move(-len(self._rows)),
-            "<End>": lambda event: self.move(len(self._rows)),
+            "<Home>": lambda event: self.move(-len(self.rows)),
+            "<End>": lambda event: self.move(len(self.rows)),
             "<Prior>": lambda event: self.move(-8), "<Next>": lambda event: self.move(8),
             "<Return>": self._on_return, "<KP_Enter>": self._on_return, "<space>": self._on_return,
             "<Shift-F10>": self._on_menu_key, menu_key(self.canvas): self._on_menu_key,
@@ -2952,16 +2952,16 @@ class RowList:
 
     def show(self, rows: List[Row], selected: Any = None) -> None:
         """Show these; cheap when nothing has changed."""
-        if (rows, selected) == (self._rows, self.selected):
+        if (rows, selected) == (self.rows, self.selected):
             return
         if selected != self.selected:
             self._cursor = selected
-        self._rows, self.selected = rows, selected
+        self.rows, self.selected = rows, selected
         self._measure()
 
     def move(self, steps: int) -> str:
         """Move the keys' row so many rows on."""
-        keys = [row.key for row in self._rows if row.key is not None]
+        keys = [row.key for row in self.rows if row.key is not None]
         if keys:
             at = keys.index(self._cursor) if self._cursor in keys else -1 if steps > 0 else 0
             self._cursor = keys[max(0, min(len(keys) - 1, at + steps))]
@@ -2971,7 +2971,7 @@ class RowList:
 
     def enter(self) -> None:
         """Choose the keys' row."""
-        if any(row.key == self._cursor for row in self._rows) and self._cursor is not None:
+        if any(row.key == self._cursor for row in self.rows) and self._cursor is not None:
             self._choose(self._cursor)
 
     def select(self, key: Any) -> None:
@@ -2990,7 +2990,7 @@ class RowList:
 
     def _measure(self) -> None:
         self._tops = [0]
-        for row in self._rows:
+        for row in self.rows:
             size = self.CAPTION if row.is_caption else self._height
             above = 8 if row.is_caption and len(self._tops) > 1 else 0
             self._tops.append(self._tops[-1] + self._look.dp(size + above))
@@ -3012,7 +3012,7 @@ class RowList:
             self._scroll_to(self._top + int(args[1]) * size)
 
     def _see(self, key: Any) -> None:
-        index = [row.key for row in self._rows].index(key)
+        index = [row.key for row in self.rows].index(key)
         above, below = self._tops[index], self._tops[index + 1]
         if above < self._top:
             self._scroll_to(above if index > 1 else 0)
@@ -3029,10 +3029,10 @@ class RowList:
         self.scrollbar.set(self._top / (whole or 1), (self._top + height) / (whole or 1))
         canvas.delete("all")
         first = max(0, bisect.bisect_right(self._tops, self._top) - 1)
-        for index in range(first, len(self._rows)):
+        for index in range(first, len(self.rows)):
             if self._tops[index] > self._top + height:
                 break
-            self._draw(self._rows[index], self._tops[index + 1] - self._top)
+            self._draw(self.rows[index], self._tops[index + 1] - self._top)
 
     def _draw(self, row: Row, bottom: int) -> None:
         look, canvas, dp = self._look, self.canvas, self._look.dp
@@ -3106,7 +3106,7 @@ class RowList:
 
     def _row_at(self, y: int) -> Optional[Row]:
         index = bisect.bisect_right(self._tops, self._top + y) - 1
-        return self._rows[index] if 0 <= index < len(self._rows) else None
+        return self.rows[index] if 0 <= index < len(self.rows) else None
 
     def _on_motion(self, event: "tk.Event[Any]") -> None:
         row = None if event.type == tk.EventType.Leave else self._row_at(event.y)
@@ -3132,7 +3132,7 @@ class RowList:
             self._menu(row.key, event.x_root, event.y_root)
 
     def _on_menu_key(self, event: "tk.Event[Any]") -> str:
-        keys = [row.key for row in self._rows]
+        keys = [row.key for row in self.rows]
         if self._menu and self._cursor is not None and self._cursor in keys:
             y = self._tops[keys.index(self._cursor) + 1] - self._top
             canvas = self.canvas
@@ -3491,7 +3491,7 @@ class Transcript:
             self._is_moving = True
             self.text.after_idle(self._move, first < 0.05)
         elif first <= 0.0 and self._items:
-            self._want_older()
+            self.text.after_idle(self._want_older)
         self._scrolled()
 
     def _move(self, up: bool) -> None:
@@ -3571,7 +3571,7 @@ class Composer:
         self.frame = ttk.Frame(parent, style="ChatField.TFrame", padding=(px(6), px(5)))
         self.frame.columnconfigure(0, weight=1)
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", bd=0, undo=True,
-                            highlightthickness=0, padx=px(10), pady=px(6))  # fmt: skip
+                            highlightthickness=0, padx=px(10), pady=px(7))  # fmt: skip
         self.text.grid(row=0, column=0, sticky="nsew", padx=(0, px(4)))
         self.counter = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.counter.grid(row=0, column=1, sticky="e")

@@ -87,9 +87,12 @@ class Desk:
         self._pause = threading.Event()
         gc.disable()  # another thread must not collect what is Tk's
 
-    def open(self, port=client.SERVER_PORT, name="", at_once=False, theme="dark"):
+    def open(self, port=client.SERVER_PORT, name="", at_once=False, theme=""):
         """Somebody who has started client.py."""
-        window = client.Window(client.tk.Tk(), theme)
+        settings = client.Settings(client.settings_path())
+        settings.load()
+        settings.theme = theme or settings.theme
+        window = client.Window(client.tk.Tk(), settings)
         window.root.report_callback_exception = self._on_error
         person = Person(self, window)
         self._people.append(person)
@@ -198,7 +201,18 @@ class Person:
     @property
     def lines(self):
         """The transcript, without the times."""
-        return CLOCK.sub("", self.text.get("1.0", "end-1c")).split("\n")
+        return CLOCK.sub("", self.text.get("1.0", "end-2c")).split("\n")
+
+    @property
+    def people(self):
+        """Who is in the list."""
+        return [row.text for row in self.chat_view.people.rows if row.key]
+
+    @property
+    def conversations(self):
+        """The rooms and people at the left, with their badges: "#lobby 3"."""
+        rows = [row for row in self.chat_view.conversations.rows if not row.is_caption]
+        return [("%s %s" % (row.key.name, row.badge)).strip() for row in rows]
 
     @property
     def banner(self):
@@ -227,7 +241,7 @@ class Person:
         """The tag of a line's text, and its colour."""
         row = self.lines.index(line) + 1
         names = self.text.tag_names("%d.end-1c" % row)
-        kind = next(name for name in names if name not in ("line", "name", "time", "sel"))
+        kind = next(name for name in names if name not in ("line", "name", "time", "sel", "mention"))
         return kind, self.text.tag_cget(kind, "foreground")
 
     def top_line(self):
