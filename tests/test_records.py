@@ -576,6 +576,21 @@ def test_a_process_that_comes_and_goes_takes_nothing_along(
     assert look(tmp_path / "data", "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_a_file_that_is_opened_anew_is_still_in_use(open_database, tmp_path):
+    """After a fault of one handle, another process does not take itself for the last one."""
+    records = server.Records(open_database(tmp_path / "data", 0.05))
+    with contextlib.closing(sqlite3.connect(str(tmp_path / "data" / "history.db"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert refused(records.save_room, "#tea", {}) == BUSY
+        other.rollback()
+    records.save_room("#tea", {"topic": "tea"})
+    for word in ("oolong", "assam"):
+        seen = OPEN + "print(records.rooms()[0]['topic']); records._database.close()"
+        run(seen, tmp_path / "data")
+        records.save_room("#tea", {"topic": word})
+        assert run(seen, tmp_path / "data") == [word]
+
+
 def test_what_was_done_is_done_though_the_process_is_killed(tmp_path, open_database):
     """Again and again, in the middle of it."""
     code = (
