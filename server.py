@@ -649,7 +649,7 @@ class Database:
         self.path = os.path.join(folder, "history.db") if folder else ""
         self._patience = patience
         self._claim = _claim_folder(folder) if folder and claim else None  # ours while it is open
-        self._lock = threading.Lock()  # guards the two below
+        self._moved = threading.Condition()  # guards the two below
         self._age = 0  # how often the file was moved aside
         self._is_moving = False
         self._writer = Handle(lambda: self._connect(self._open))
@@ -711,7 +711,7 @@ class Database:
 
     def _connect(self, connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
         if self._is_moving:
-            raise sqlite3.OperationalError("it is being moved aside")
+            raise sqlite3.OperationalError(_MOVING)
         return connect()
 
     def _open(self) -> sqlite3.Connection:
@@ -748,12 +748,14 @@ class Database:
 
     def _move_aside(self, reason: str, age: int) -> bool:
         """Have a new file in place of the damaged one that was there at `age`; whether it is."""
-        with self._lock:
+        with self._moved:
+            self._moved.wait_for(lambda: not self._is_moving, DISK_TIMEOUT)
             if self._age != age:
                 return True  # somebody was faster
             if self._is_moving or self._claim is None:
                 return False
             self._is_moving = True  # from here on nobody opens it
+        is_done = False
         try:
             # What is open would write to the old file, and delete the new one's log.
             if not (self._reader.close() and self._writer.close()):
@@ -768,13 +770,14 @@ class Database:
                 with contextlib.suppress(OSError):
                     os.replace(self.path + suffix, aside + suffix)
             log.error("the history is damaged (%s): moved to %s, a new one begins", reason, aside)
+            is_done = True
             self._rescue(aside)
-            with self._lock:
-                self._age += 1
-            return True
         finally:
-            with self._lock:
+            with self._moved:
+                self._age += is_done
                 self._is_moving = False
+                self._moved.notify_all()
+        return is_done
 
     def _rescue(self, aside: str) -> None:
         """Take over what can be read of RESCUED: nobody else is to have a name that was owned."""
@@ -826,9 +829,11 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     return claim
 
 
+_MOVING = "it is being moved aside"
+
+
 def _is_damage(error: Exception) -> bool:
-    words = str(error)
-    return "malformed" in words or "not a database" in words
+    return any(words in str(error) for words in ("malformed", "not a database", _MOVING))
 
 
 # The history
@@ -984,7 +989,7 @@ class History:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             marks = ",".join(["(?,?,?,?)"] * len(part))
-            values = [value for row in part for value in row[:4]]
+            values = list(itertools.chain.from_iterable([row[:4] for row in part]))
             writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
         for number, key, _, _, waiting_for in rows:
             owner, is_private, other = key.partition(" ")
