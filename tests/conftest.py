@@ -45,6 +45,7 @@ def nothing_stays_behind():
 def data_of_its_own(monkeypatch, tmp_path):
     """Programs that a test starts keep their data in a folder of the test."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture
