@@ -31,7 +31,12 @@ class ScriptedServer(IrcTalker):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(TIMEOUT)
         self._socket = None
+        self.seen = []  # all lines that clients have sent
         self.port = self._listener.getsockname()[1]
+
+    def _read(self, line):
+        self.seen.append(line)
+        return line
 
     def accept(self):
         self._hang_up()
@@ -100,9 +105,11 @@ def dead_end():
 class Caller:
     """A client.Connection, and what it tells."""
 
-    def __init__(self, port, nickname="alice", password="", host="127.0.0.1", space=0):
+    def __init__(
+        self, port, nickname="alice", password="", host="127.0.0.1", space=0, returns=True
+    ):
         self.events = queue.Queue(space)
-        self.connection = client.Connection(host, port, password, nickname, self.events)
+        self.connection = client.Connection(host, port, password, nickname, self.events, returns)
         self._thread = self.connection._thread
         self.connection.start()
 
@@ -125,6 +132,22 @@ class Caller:
         """Go on when it is in the room."""
         self.hear("End of /NAMES list")
         return self
+
+    def lost(self):
+        """The Lost that comes next, whatever came before it."""
+        event = self.next()
+        while not isinstance(event, client.Lost):
+            assert not isinstance(event, client.Disconnected), event
+            event = self.next()
+        return event
+
+    def welcomed(self):
+        """The Connected that comes next."""
+        event = self.next()
+        while not isinstance(event, client.Connected):
+            assert not isinstance(event, client.Disconnected), event
+            event = self.next()
+        return event
 
     def end(self):
         """The Disconnected, which is the last event."""

@@ -51,7 +51,9 @@ def hub():
 def test_the_welcome_is_told_before_all_else(room, call):
     """Connected says who we are and whether we are echoed; the rest follows in order."""
     alice = call(room.server.port)
-    assert alice.next() == Connected("alice", True)
+    welcome = alice.next()
+    assert (welcome.nickname, welcome.session, welcome.is_resumed) == ("alice", 1, False)
+    assert "echo-message" in welcome.caps
     assert alice.next().command == "001"
     alice.hear("#lobby")
 
@@ -96,7 +98,7 @@ def test_a_server_that_stops_says_so(room, call):
     """The server's last words are the reason of the end."""
     alice = call(room.server.port).joined()
     room.stop()
-    assert alice.end() == Disconnected(LOST, "The server is shutting down")
+    assert alice.lost().reason == "The server is shutting down"
 
 
 # Where there is no server
@@ -279,7 +281,7 @@ def test_a_peer_that_goes_without_a_word_is_noticed(call, hub, depart):
     hub.welcome()
     alice.joined()
     getattr(hub, depart)()
-    assert alice.end() == Disconnected(LOST, "The connection was lost.")
+    assert alice.lost().reason == "The connection was lost."
 
 
 # Pings
@@ -305,7 +307,7 @@ def test_silence_is_asked_about_and_then_is_an_end(call, hub, monkeypatch):
     hub.expect("PING hubbub")
     hub.send("PONG hub :hubbub")
     hub.expect("PING hubbub")
-    assert alice.end() == Disconnected(LOST, "The server does not answer any more.")
+    assert alice.lost().reason == "The server does not answer any more."
 
 
 # The end
@@ -395,4 +397,272 @@ def test_a_server_that_offers_nothing_is_joined_without_echo(call, hub):
     """Old servers have no capabilities; Connected says that words do not come back."""
     alice = call(hub.port)
     hub.welcome(caps="")
-    assert alice.next() == Connected("alice", False)
+    assert alice.next() == Connected("alice")
+
+
+# Coming back
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.01))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """The second attempt comes when the test is long over, if nothing hastens it."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 1000.0))
+
+
+def refuse(hub):
+    """Let a client in no further than the door."""
+    hub.accept().send("ERROR :Not now.")
+    hub.finish()
+
+
+def test_a_lost_connection_comes_back_by_itself(call, hub):
+    """At once, under the same name; each welcome has its number."""
+    alice = call(hub.port)
+    hub.welcome()
+    assert alice.welcomed().session == 1
+    hub.finish()
+    lost = alice.lost()
+    assert (lost.attempt, lost.seconds) == (1, 0.0)
+    hub.welcome()
+    assert alice.welcomed() == Connected("alice", frozenset(client_caps()), 2)
+
+
+def client_caps():
+    return "echo-message message-tags server-time".split()
+
+
+def test_the_pauses_grow_and_begin_again_after_a_welcome(call, hub, monkeypatch):
+    """Each attempt has its number and its pause, a little more or less; a welcome resets them."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.01, 0.02))
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    for attempt, least, most in [(1, 0, 0), (2, 0.008, 0.012), (3, 0.016, 0.024),
+                                 (4, 0.016, 0.024)]:  # fmt: skip
+        lost = alice.lost()
+        assert lost.attempt == attempt
+        assert least <= lost.seconds <= most
+        if attempt < 4:
+            refuse(hub)
+    hub.welcome()
+    assert alice.welcomed().session == 2
+    hub.finish()
+    assert alice.lost().attempt == 1
+
+
+def test_the_pauses_are_those_of_the_design():
+    """At once, then 1, 2, 4 ... 30 seconds."""
+    assert client.RETRY_TIMES == (0, 1, 2, 4, 8, 16, 30)
+
+
+def test_who_was_never_welcome_does_not_come_back(call, hub):
+    """The first attempt is the user's, who is told why it failed."""
+    alice = call(hub.port)
+    refuse(hub)
+    assert alice.end() == Disconnected(SERVER, "Not now.")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [(":hub 464 alice :Password incorrect", PASSWORD), (":hub 465 alice :You are banned", SERVER)],
+)
+def test_a_password_and_a_ban_end_it(call, hub, line, fault):
+    """What no patience mends is not tried again."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.finish()
+    alice.lost()
+    hub.accept().send(line)
+    assert alice.end().fault == fault
+
+
+def test_trying_now_ends_the_pause(call, hub, slow):
+    """The user need not wait."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    alice.lost()
+    refuse(hub)
+    assert alice.lost().seconds > 500
+    alice.connection.retry()
+    hub.welcome()
+    assert alice.welcomed().session == 2
+
+
+def test_waking_from_sleep_ends_the_pause(call, hub, slow, monkeypatch):
+    """The clock on the wall has gone on while the computer slept: time to try."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    alice.lost()
+    refuse(hub)
+    assert alice.lost().attempt == 2
+    real, hours = client.time.time, []
+    monkeypatch.setattr(client.time, "time", lambda: hours.append(1) or real() + 3600 * len(hours))
+    hub.welcome()
+    assert alice.welcomed().session == 2
+
+
+def test_a_network_that_is_back_ends_the_pause(call, hub, slow, monkeypatch):
+    """As soon as there is a way to the server again, it is tried."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    alice.lost()
+    monkeypatch.setattr(client.Connection, "_path", lambda connection: "")
+    refuse(hub)
+    assert alice.lost().attempt == 2
+    monkeypatch.setattr(client.Connection, "_path", lambda connection: "192.0.2.7")
+    hub.welcome()
+    assert alice.welcomed().session == 2
+
+
+def test_after_sleep_the_line_is_tested_at_once(call, hub, monkeypatch):
+    """A connection that may have died meanwhile is asked about, not waited for."""
+    monkeypatch.setattr(client, "WATCH_TIME", 0.05)
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    real, hours = client.time.time, []
+    monkeypatch.setattr(client.time, "time", lambda: hours.append(1) or real() + 3600 * len(hours))
+    hub.expect("PING hubbub")
+
+
+def test_closing_ends_the_pause_too(call, hub, slow):
+    """Who has had enough waits for nothing."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    alice.lost()
+    refuse(hub)
+    alice.lost()
+    alice.connection.close()
+    assert alice.end() == Disconnected(CLOSED, "")
+
+
+def test_who_wants_no_return_gets_none(call, hub):
+    """For a pipe a lost connection is the end."""
+    alice = call(hub.port, returns=False)
+    hub.welcome()
+    alice.joined()
+    hub.finish()
+    assert alice.end() == Disconnected(LOST, "The connection was lost.")
+
+
+def test_what_did_not_go_is_told(call, hub):
+    """Of what was to be sent, the connection says what the network never got."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    lines = [Message("PRIVMSG", ("bob", "%d %s" % (number, "x" * 400))) for number in range(50000)]
+    alice.say(*lines)
+    assert alice.connection.unsent > 40000
+    hub.expect("PRIVMSG bob :0 " + "x" * 400)
+    hub.reset()
+    unsent = alice.lost().unsent
+    assert 0 < len(unsent) < len(lines)
+    assert all(a is b for a, b in zip(unsent, lines[-len(unsent) :]))
+    assert alice.connection.unsent == 0
+
+
+def test_what_was_meant_for_an_earlier_session_is_not_sent_in_this_one(call, hub):
+    """Who has not yet heard of the loss cannot speak into the new connection by mistake."""
+    alice = call(hub.port)
+    hub.welcome()
+    first = alice.welcomed().session
+    hub.finish()
+    alice.lost()
+    alice.connection.send([Message("PRIVMSG", ("bob", "too early"))], first)
+    hub.welcome()
+    second = alice.welcomed().session
+    alice.connection.send([Message("PRIVMSG", ("bob", "too late"))], first)
+    alice.connection.send([Message("PRIVMSG", ("bob", "in time"))], second)
+    assert hub.until("in time")[-1:] == ["PRIVMSG bob :in time"]
+    assert not [line for line in hub.seen if "too" in line]
+
+
+def test_a_name_that_is_in_use_is_no_obstacle_on_the_way_back(call, hub):
+    """Our own ghost has it, most likely: another one will do until it has gone."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.finish()
+    alice.lost()
+    hub.accept().send("CAP * LS :")
+    hub.send(":hub 433 * alice :In use")
+    hub.expect("NICK alice_")
+    hub.send(":hub 433 * alice_ :In use")
+    hub.expect("NICK alice__")
+    hub.send(":hub 001 alice__ :Welcome")
+    assert alice.welcomed().nickname == "alice__"
+    hub.finish()
+    alice.lost()
+    hub.accept().expect("NICK alice")  # the next time it is tried again
+
+
+def test_a_new_name_is_the_one_to_come_back_with(call, hub):
+    """/nick outlives the connection."""
+    alice = call(hub.port)
+    hub.welcome()
+    hub.send(":alice!a@h NICK alicia", ":bob!b@h NICK alice")
+    alice.hear("alice")
+    hub.finish()
+    alice.lost()
+    hub.accept().expect("NICK alicia")
+
+
+def test_a_token_takes_the_old_place_back(call, hub):
+    """It is said before the name, once; and nobody but the two ends ever sees it."""
+    alice = call(hub.port)
+    hub.welcome(caps=client.RESUME)
+    hub.send("RESUME TOKEN s3cret")
+    alice.joined()
+    hub.send("PING barrier")
+    hub.expect("PONG barrier")
+    hub.finish()
+    assert "s3cret" not in repr(alice.lost())
+    hub.accept()
+    assert hub.until("CAP LS :302") == ["CAP LS :302"]
+    hub.send("CAP * LS :" + client.RESUME)
+    hub.expect("CAP REQ :" + client.RESUME)
+    hub.send("CAP * ACK :" + client.RESUME)
+    assert hub.until("CAP END") == [
+        "RESUME s3cret", "NICK alice", "USER alice 0 * :alice", "CAP END",
+    ]  # fmt: skip
+    hub.send(":hub 001 alice :Welcome", "RESUME TOKEN another")
+    assert alice.welcomed().is_resumed
+
+
+def test_a_token_that_is_refused_costs_nothing(call, hub):
+    """Registration goes on as if there had been none."""
+    alice = call(hub.port)
+    hub.welcome(caps=client.RESUME)
+    hub.send("RESUME TOKEN s3cret", "PING barrier")
+    hub.expect("PONG barrier")
+    hub.finish()
+    alice.lost()
+    hub.accept().send("CAP * LS :" + client.RESUME, "CAP * ACK :" + client.RESUME)
+    hub.expect("CAP END")
+    hub.send(":hub FAIL RESUME INVALID_TOKEN :No such place", ":hub 001 alice :Welcome")
+    assert not alice.welcomed().is_resumed
+
+
+def test_who_has_logged_in_does_so_again(call, hub):
+    """An account's name is its owner's after a restart of the server as well."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.connection.carry_out(client.Outcome(login=client.Login("alice", "sesame")))
+    hub.finish()
+    alice.lost()
+    hub.accept().send("CAP * LS :sasl", "CAP * ACK :sasl")
+    hub.expect("AUTHENTICATE PLAIN")
+    hub.send("AUTHENTICATE +")
+    hub.expect("AUTHENTICATE AGFsaWNlAHNlc2FtZQ==")
+    hub.send(":hub 903 alice :Welcome back")
+    hub.expect("CAP END")
