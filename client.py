@@ -726,6 +726,8 @@ class Conversation:
         self.is_joined = kind != ROOM
         self.members: Dict[str, Person] = {}
         self.limit = MAX_ENTRIES
+        self.is_behind = False  # there may be more than is known after `link`
+        self.link: Optional[Entry] = None
         self._known: Dict[str, Entry] = {}  # those with a msgid, by it
 
     def rename(self, name: str) -> None:
@@ -822,6 +824,11 @@ class Conversation:
         ):
             place -= 1
         return place
+
+    def fall_behind(self) -> None:
+        """From now on things may be said that one does not hear."""
+        if not self.is_behind:  # else what one has heard since stands beyond a gap
+            self.is_behind, self.link = True, self.newest()
 
     def forget(self) -> None:
         """Know nothing but what still waits: there is a gap, and history closes none."""
@@ -1413,6 +1420,7 @@ class Chat:
             self._renote(pending, _WAITS)
         for conversation in self.conversations:
             conversation.is_fetching = False
+            conversation.fall_behind()
             if conversation.kind == ROOM:
                 conversation.members, conversation.is_joined = {}, False
                 self._changed(PEOPLE, conversation)
@@ -1782,7 +1790,7 @@ class Chat:
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
-        last = place.newest()
+        last = place.link if place.is_behind else place.newest()
         if not self.has_history:
             self._resolve(place.key, False)
         elif last is None:
@@ -1815,6 +1823,9 @@ class Chat:
             name = message.params[1] if len(message.params) > 2 else "#"
             if not name.startswith(self._room_signs) and not self._is_asked(name):
                 self._catch_up(self._private(name))
+        for place in self.conversations:
+            if place.kind == PRIVATE and not self._is_asked(place.name):
+                place.is_behind = False
 
     def _take_history(self, batch: Batch) -> None:
         request, messages = batch.request, batch.messages
@@ -1827,14 +1838,14 @@ class Chat:
         kind, fresh = place.merge(told)
         if fresh:
             self._changes.append(Change(kind, place, fresh))
-        if request.purpose in (FIRST, OLDER):
+        if request.purpose in (FIRST, OLDER) or (request.purpose == MISSED and not linked):
             place.has_older = len(messages) >= request.limit > 0
         recalled = told if request.purpose == TYPED else fresh
         if (recalled and request.purpose != OLDER) or request.purpose == TYPED:
             self._changes.append(Change(RECALLED, place, recalled))
         if request.purpose == MISSED:
             self._take_missed(place, request, messages, fresh, linked)
-        elif place.key in self._held:
+        elif place.key in self._held and not self._is_asked(place.name):
             self._resolve(place.key, False)
         return self._changed(HEADER, place)
 
@@ -1851,9 +1862,11 @@ class Chat:
             return self._ask(place, MISSED, params, request.page + 1, linked)
         if len(messages) >= request.limit:  # too much to fetch it all: begin anew
             place.forget()
+            place.is_behind = False
             self._changes.append(Change(RELOADED, place))
             self._ask(place, FIRST, ("LATEST", place.name, "*"))
             return None
+        place.is_behind = False
         count = self._missed.pop(place.key)
         if count:
             words = "1 message" if count == 1 else "%d messages" % count
@@ -2053,6 +2066,7 @@ class Chat:
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.limit = MAX_ENTRIES // 10
+        new.has_older = self.has_history  # until the answer says otherwise
         if kind == ROOM and self._console in self.conversations:  # it has done its part
             self.conversations.remove(self._console)
             new.entries, self._console.entries = self._console.entries, []
@@ -2068,7 +2082,6 @@ class Chat:
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
-            found.has_older = self.has_history
             if self.is_settled:
                 self._watch([name])
         return found
