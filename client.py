@@ -2278,7 +2278,8 @@ class Terminal:
         self._lines = _read_lines(sys.stdin)
         self._output = _text_stream(sys.stdout)
         self._errors = _text_stream(sys.stderr)
-        self._room = threading.Semaphore(MAX_UNSENT)  # for what is typed; the server paces it
+        self._may_read = threading.Event()  # the server sets the pace of a long input
+        self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
 
     def run(self, host: str, port: int, nickname: str) -> int:
@@ -2330,26 +2331,24 @@ class Terminal:
             except queue.Empty:  # a server that answers no more
                 if done or not chat.unsent:
                     return Disconnected(CLOSED, "")
-                text = "The server does not answer: %d messages may not have arrived."
+                text = "The server does not answer: %d of your messages may not have arrived."
                 return Disconnected(LOST, text % chat.unsent)
-            waiting = chat.unsent
             if isinstance(event, Typed):
                 is_ending = event.text is None
                 outcome = self._submit(chat, event.text)
-                if not chat.unsent - waiting:
-                    self._room.release()
             else:
                 outcome = chat.handle(event, time.time())
                 is_pong = isinstance(event, Message) and event.command == "PONG"
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
-            for _ in range(waiting - chat.unsent):
-                self._room.release()
+            (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
+            if done and isinstance(event, Disconnected):
+                return Disconnected(CLOSED, "")
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
             done = done or outcome.done
             if isinstance(event, Disconnected):
-                return Disconnected(CLOSED, "") if done else event
+                return event
             if chat.is_settled and not reading:
                 reading = True
                 # Daemon: reading from a terminal cannot be called off.
@@ -2365,7 +2364,7 @@ class Terminal:
 
     def _read(self) -> None:
         for text in self._lines:
-            self._room.acquire()
+            self._may_read.wait()
             self._events.put(Typed(text))
         self._events.put(Typed(None))
 
