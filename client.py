@@ -89,6 +89,7 @@ MAX_ASKED = 200  # people in a room of whom one asks who is away
 MAX_WATCHED = 10  # people that one has watched at once: they fit a line
 MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
 MAX_CONVERSATIONS = 200
+MAX_HITS = 10000  # of a search
 MAX_FAILED = 1000  # messages that can be tried again
 MAX_UNSENT = 500  # lines of a pipe that wait for the server
 MAX_SERVERS = 10  # that are remembered
@@ -844,14 +845,15 @@ class Conversation:
         return next((entry for entry in self.entries if entry.msgid), None)
 
     def find(self, words: str) -> List[Hit]:
-        """All places where `words` stand, whatever their case."""
+        """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
         needle = words.casefold()
         hits: List[Hit] = []
-        if needle:
-            for entry in self.entries:
-                if needle in entry.folded:
-                    hits += _find_in(entry, needle)
-        return hits
+        for entry in reversed(self.entries if needle else ()):
+            if needle in entry.folded:
+                hits += reversed(list(_find_in(entry, needle)))
+                if len(hits) >= MAX_HITS:
+                    break
+        return hits[MAX_HITS - 1 :: -1]
 
 
 def _find_in(entry: Entry, needle: str) -> Iterator[Hit]:
@@ -1468,7 +1470,8 @@ class Chat:
             if len(batch.messages) < MAX_PIECE:
                 batch.messages.append(message)
         else:
-            self._last_heard = max(self._last_heard, self._when(message))
+            if "time" in message.tags:
+                self._last_heard = max(self._last_heard, self._when(message))
             if not self._is_refusal(message):
                 least, handler = _HANDLERS.get(message.command, (0, None))
                 if handler is None:

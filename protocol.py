@@ -498,8 +498,12 @@ def parse_time(text: str) -> float:
     match = _SERVER_TIME.match(text)
     if not match:
         raise ValueError("not a server-time: %.40r" % text)
-    seconds = calendar.timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S"))
-    return seconds + float(match.group(2) or 0)
+    return _whole_seconds(match.group(1)) + float(match.group(2) or 0)
+
+
+@functools.lru_cache(maxsize=64)  # what is said, is said in few seconds
+def _whole_seconds(text: str) -> int:
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 def parse_point(text: str) -> Tuple[int, int]:
