@@ -691,7 +691,7 @@ class Entry:
     def folded(self) -> str:
         """The text as a search sees it."""
         if not self._folded:
-            self._folded = self.text.casefold()
+            self._folded = ("%s %s" % (self.line.head, self.line.text)).casefold()
         return self._folded
 
 
