@@ -1001,26 +1001,218 @@ class Batch:
         self.messages: List[Message] = []
 
 
-class Chat:
-    """All that is known of the conversations on a server, and what each event means for them.
+class Desk:
+    """The conversations as their user sees them: which there are, what is in view, what is new.
+
+    It knows nothing of where they come from.
+    """
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.nickname = ""
+        self.has_history = False  # there may be more than is known
+        self._console = Conversation(server, CONSOLE)
+        self.conversations = [self._console]
+        self.current = self._console
+        self._address = server
+        self._levels = {} if levels is None else levels
+        self._entries = 0  # made so far
+        self._is_attended = True  # the user looks at the conversation in view
+        self._begin_outcome(0.0)
+
+    @property
+    def news(self) -> str:
+        """What is new, as a title begins with it: "(3) ", or "(3!) " if it is meant for us."""
+        counted = [c for c in self.conversations if c.level != NONE]
+        unread = sum(c.unread for c in counted)
+        mark = "!" if any(c.mentions for c in counted) else ""
+        return "(%d%s) " % (unread, mark) if unread else ""
+
+    def find(self, name: str) -> Optional[Conversation]:
+        """The conversation of this name."""
+        key = protocol.casefold(name)
+        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
+
+    def next_unread(self) -> Optional[Conversation]:
+        """Where there is something new: first what mentions us."""
+        unread = [c for c in self.conversations if c.unread and c is not self.current]
+        return max(unread, key=lambda c: bool(c.mentions)) if unread else None
+
+    def neighbour(self, step: int) -> Conversation:
+        """The conversation so many places further."""
+        index = self.conversations.index(self.current)
+        return self.conversations[(index + step) % len(self.conversations)]
+
+    def attend(self, is_attended: bool, now: float) -> Outcome:
+        """The user has begun, or ceased, to look at the window."""
+        self._begin_outcome(now)
+        self._is_attended = is_attended
+        if is_attended:
+            self._read(self.current)
+        elif not self.current.unread:
+            self._unmark(self.current)
+        return self._outcome()
+
+    def set_level(self, conversation: Conversation, level: str) -> Outcome:
+        """What one wants to be told of there."""
+        conversation.level = self._levels[self._level_key(conversation.name)] = level
+        return Outcome(changes=[Change(LIST)])
+
+    def note(self, text: str, now: float) -> Outcome:
+        """Tell the user something, where one looks."""
+        self._begin_outcome(now)
+        self._tell(text)
+        return self._outcome()
+
+    # For who knows where they come from
+
+    def _begin_outcome(self, now: float) -> None:
+        self._now = now
+        self._changes: List[Change] = []
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return Outcome(changes=self._changes, done=done)
+
+    def _changed(self, kind: str, place: Optional[Conversation] = None) -> None:
+        change = Change(kind, place)
+        if change not in self._changes[-8:]:
+            self._changes.append(change)
+
+    def _entry(self, line: Line, msgid: str = "") -> Entry:
+        self._entries += 1
+        return Entry(self._entries, line, msgid)
+
+    def _add(self, entry: Entry, place: Conversation) -> None:
+        place.add(entry)
+        self._changes.append(Change(ADDED, place, [entry]))
+
+    def _tell(
+        self, text: str, kind: str = FROM_SERVER, place: Optional[Conversation] = None
+    ) -> None:
+        line = protocol.server_line(text, self._now)
+        if kind == FROM_SYSTEM:
+            line = line._replace(kind=kind, head="[system]:")
+        self._add(self._entry(line), place or self.current)
+
+    def _inform(self, text: str, place: Optional[Conversation] = None) -> None:
+        """Say something of our own."""
+        self._tell(text, FROM_SYSTEM, place)
+
+    def _arrive(self, place: Conversation, entries: List[Entry], is_missed: bool = False) -> None:
+        """Count what others have said, and raise an alert for what deserves it."""
+        is_seen = self._is_attended and place is self.current
+        if not entries or (is_seen and not is_missed):
+            return
+        meant = [e for e in entries if e.is_mention or place.kind == PRIVATE]
+        place.first_unread = place.first_unread or entries[0].id
+        place.new_count += len(entries)
+        self._changed(MARKED, place)
+        if is_seen:
+            return
+        place.unread += len(entries)
+        place.mentions += len(meant)
+        self._changed(LIST)
+        wanted = {ALL: entries, MENTIONS: meant, NONE: []}[place.level]
+        if wanted:
+            self._changes.append(Change(ALERT, place, wanted))
+
+    def _is_meant(self, text: str) -> bool:
+        """Whether a text names us."""
+        name = self.nickname.casefold()
+        text = text.casefold()
+        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
+
+    def _is_me(self, nickname: str) -> bool:
+        return nickname == self.nickname or (
+            protocol.casefold(nickname) == protocol.casefold(self.nickname)
+        )
+
+    def _level_key(self, name: str) -> str:
+        return "%s/%s" % (self._address, protocol.casefold(name))
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        """A conversation that is not there yet; rooms stand before people."""
+        new = Conversation(name, kind)
+        new.level = self._levels.get(self._level_key(name), MENTIONS)
+        new.limit = MAX_ENTRIES // 10
+        new.has_older = self.has_history  # until the answer says otherwise
+        if kind == ROOM and self._console in self.conversations:  # it has done its part
+            self.conversations.remove(self._console)
+            new.entries, self._console.entries = self._console.entries, []
+        index = len([c for c in self.conversations if c.kind == ROOM])
+        self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
+        self._changed(LIST)
+        return new
+
+    def _show(self, place: Conversation) -> None:
+        if place is not self.current:
+            self._unmark(self.current)
+            self.current.limit, place.limit = MAX_ENTRIES // 10, MAX_ENTRIES
+            self.current = place
+            self._changed(SELECTED, place)
+        if self._is_attended:
+            self._read(place)
+
+    def _discard(self, place: Conversation) -> None:
+        index = self.conversations.index(place)
+        self.conversations.remove(place)
+        if not self.conversations:
+            self.conversations.append(self._console)
+        if place is self.current:
+            self._show(self.conversations[max(0, index - 1)])
+        self._changed(LIST)
+
+    def _read(self, place: Conversation) -> None:
+        if place.unread:
+            place.unread = place.mentions = 0
+            self._changed(LIST)
+
+    def _unmark(self, place: Conversation) -> None:
+        if place.first_unread:
+            place.first_unread = place.new_count = 0
+            self._changed(MARKED, place)
+
+
+class Completer:
+    """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
+
+    def __init__(self) -> None:
+        self._last = "", 0  # what it made
+        self._start = self._index = 0
+        self._words: List[str] = []
+
+    def complete(
+        self, text: str, cursor: int, step: int, words: Callable[[str, bool], List[str]]
+    ) -> Optional[Tuple[str, int]]:
+        """The text and the cursor afterwards; None where nothing is to complete.
+
+        `words` tells what the beginning of a word may become, and at the beginning of the text.
+        """
+        if self._words and (text, cursor) == self._last:
+            self._index = (self._index + step) % len(self._words)
+        else:
+            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
+            self._words = words(text[self._start : cursor], self._start == 0)
+            self._index = 0 if step > 0 else len(self._words) - 1
+        if not self._words:
+            return None
+        before = text[: self._start] + self._words[self._index]
+        self._last = before + text[cursor:], len(before)
+        return self._last
+
+
+class Chat(Desk):
+    """All that is known of a server, and what each of its messages means.
 
     Pure: the same events give the same state. Not for several threads at once. `now` is the
     time in seconds since 1970. What is refused to the user is a protocol.InputError.
     """
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
-        self.nickname = ""
         self.server = server  # its network's name, once that is known
         self.state = DISCONNECTED
         self.is_away = False
-        self._console = Conversation(server, CONSOLE)
-        self.conversations = [self._console]
-        self.current = self._console
-        self._levels = {} if levels is None else levels
-        self._address = server
         self._outbox = Outbox()
-        self._entries = 0  # made so far
-        self._is_attended = True  # the user looks at the conversation in view
+        self._completer = Completer()
         self._correspondent = ""  # who wrote privately last
         self._room_keys: Dict[str, str] = {}  # what opens a room
         self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
@@ -1028,11 +1220,10 @@ class Chat:
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self._last_heard = 0.0  # the server's time of the last message
-        self._completion: Tuple[str, int, List[str], int, int] = ("", 0, [], 0, 0)
         self._candidate: Optional[Login] = None  # typed, but not yet accepted
         self._login: Optional[Login] = None  # accepted just now
         self._forget_session()
-        self._begin_outcome(0.0)
+        super().__init__(server, levels)
 
     def _forget_session(self) -> None:
         """Know nothing of a connection any more."""
@@ -1056,14 +1247,11 @@ class Chat:
     @property
     def title(self) -> str:
         """For the window's title bar."""
-        unread = sum(c.unread for c in self.conversations if c.level != NONE)
-        mark = "!" if any(c.mentions for c in self.conversations if c.level != NONE) else ""
         form = {
             CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
             RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
         }[self.state]  # fmt: skip
-        title = form.format(self.nickname, self.server) + " — Hubbub"
-        return "(%d%s) %s" % (unread, mark, title) if unread else title
+        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
 
     @property
     def status(self) -> str:
@@ -1080,11 +1268,6 @@ class Chat:
     def unsent(self) -> int:
         """How many of one's own messages are not known to be delivered."""
         return len(self._outbox.waiting)
-
-    @property
-    def has_history(self) -> bool:
-        """Whether the server tells what was said earlier."""
-        return HISTORY in self._caps
 
     def banner(self, now: float) -> Banner:
         """What the window warns of; it changes with the time."""
@@ -1103,21 +1286,6 @@ class Chat:
         if found:
             return AWAY if found[0].is_away else ONLINE
         return ONLINE if self._online.get(key) else OFFLINE
-
-    def find(self, name: str) -> Optional[Conversation]:
-        """The conversation of this name."""
-        key = protocol.casefold(name)
-        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
-
-    def next_unread(self) -> Optional[Conversation]:
-        """Where there is something new: first what mentions us."""
-        unread = [c for c in self.conversations if c.unread and c is not self.current]
-        return max(unread, key=lambda c: bool(c.mentions)) if unread else None
-
-    def neighbour(self, step: int) -> Conversation:
-        """The conversation so many places further."""
-        index = self.conversations.index(self.current)
-        return self.conversations[(index + step) % len(self.conversations)]
 
     # What the user does
 
@@ -1211,21 +1379,6 @@ class Chat:
         self._discard(conversation)
         return self._outcome()
 
-    def attend(self, is_attended: bool, now: float) -> Outcome:
-        """The user has begun, or ceased, to look at the window."""
-        self._begin_outcome(now)
-        self._is_attended = is_attended
-        if is_attended:
-            self._read(self.current)
-        elif not self.current.unread:
-            self._unmark(self.current)
-        return self._outcome()
-
-    def set_level(self, conversation: Conversation, level: str) -> Outcome:
-        """What one wants to be told of there."""
-        conversation.level = self._levels[self._level_key(conversation.name)] = level
-        return Outcome(changes=[Change(LIST)])
-
     def fetch_older(self, conversation: Conversation) -> Outcome:
         """Ask for what was said before all that is known."""
         self._begin_outcome(self._now)
@@ -1261,29 +1414,9 @@ class Chat:
                 self._changes.append(Change(REMOVED, place, [entry]))
         return self._outcome()
 
-    def note(self, text: str, now: float) -> Outcome:
-        """Tell the user something, where one looks."""
-        self._begin_outcome(now)
-        self._tell(text)
-        return self._outcome()
-
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
-        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete.
-
-        From what it gave itself it goes on to the next possibility.
-        """
-        last_text, last_cursor, words, index, start = self._completion
-        if words and (text, cursor) == (last_text, last_cursor):
-            index = (index + step) % len(words)
-        else:
-            start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            words = self._candidates(text[start:cursor], start == 0)
-            index = 0 if step > 0 else len(words) - 1
-        if not words:
-            return None
-        before, after = text[:start] + words[index], text[cursor:]
-        self._completion = before + after, len(before), words, index, start
-        return before + after, len(before)
+        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete."""
+        return self._completer.complete(text, cursor, step, self._candidates)
 
     def _candidates(self, begun: str, is_first: bool) -> List[str]:
         """What a word may become."""
@@ -1388,6 +1521,7 @@ class Chat:
         self._forget_session()
         self.state, self.nickname, self._session = CONNECTED, event.nickname, event.session
         self._caps, self._is_resumed = event.caps, event.is_resumed
+        self.has_history = HISTORY in self._caps
         self._is_return = is_return
         if is_return:
             self._back_at = self._now
@@ -1521,7 +1655,7 @@ class Chat:
         if is_private:
             place = self._private(target if is_mine else who)
             self._correspondent = self._correspondent if is_mine else who
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         if place.knows(entry.msgid):
             return ()
         entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
@@ -1892,7 +2026,7 @@ class Chat:
                 self._accept(pending, line, msgid)
                 yield pending.entry
                 return
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         is_text = line.kind == FROM_OTHERS
         entry.is_mention = is_text and self._is_meant(line.text)
         yield entry
@@ -1914,7 +2048,7 @@ class Chat:
         line = protocol.describe(said, self.nickname, self._now)
         if line is None:
             return
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         entry.state, entry.note = WAITING, _WAITS
         places = [self.current]
         other = self.find(message.params[0])
@@ -1976,76 +2110,27 @@ class Chat:
     # What is seen
 
     def _begin_outcome(self, now: float) -> None:
-        self._now = now
+        super()._begin_outcome(now)
         self._send: List[Message] = []
-        self._changes: List[Change] = []
         self._login = None
 
     def _outcome(self, done: bool = False) -> Outcome:
         return Outcome(self._send, self._changes, done, self._session, self._login)
 
-    def _changed(self, kind: str, place: Optional[Conversation] = None) -> None:
-        change = Change(kind, place)
-        if change not in self._changes[-8:]:
-            self._changes.append(change)
-
-    def _entry(self, line: Line, message: Message) -> Entry:
-        self._entries += 1
-        return Entry(self._entries, line, message.tags.get("msgid", ""))
-
-    def _add(self, entry: Entry, place: Conversation) -> None:
-        place.add(entry)
-        self._changes.append(Change(ADDED, place, [entry]))
+    def _show(self, place: Conversation) -> None:
+        super()._show(place)
+        is_unknown = place.newest() is None and not place.is_fetching
+        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
+            self._catch_up(place, FIRST)
 
     def _show_line(self, message: Message, places: "Places") -> None:
         """Show what `message` looks like in each of `places`."""
         line = protocol.describe(message, self.nickname, self._when(message)) if places else None
         if line is not None:
-            entry = self._entry(line, message)
+            entry = self._entry(line, message.tags.get("msgid", ""))
             for place in places:
                 if not place.knows(entry.msgid):
                     self._add(entry, place)
-
-    def _tell(
-        self, text: str, kind: str = FROM_SERVER, place: Optional[Conversation] = None
-    ) -> None:
-        line = protocol.server_line(text, self._now)
-        if kind == FROM_SYSTEM:
-            line = line._replace(kind=kind, head="[system]:")
-        self._add(self._entry(line, Message("")), place or self.current)
-
-    def _inform(self, text: str, place: Optional[Conversation] = None) -> None:
-        """Say something of our own."""
-        self._tell(text, FROM_SYSTEM, place)
-
-    def _arrive(self, place: Conversation, entries: List[Entry], is_missed: bool = False) -> None:
-        """Count what others have said, and raise an alert for what deserves it."""
-        is_seen = self._is_attended and place is self.current
-        if not entries or (is_seen and not is_missed):
-            return
-        meant = [e for e in entries if e.is_mention or place.kind == PRIVATE]
-        place.first_unread = place.first_unread or entries[0].id
-        place.new_count += len(entries)
-        self._changed(MARKED, place)
-        if is_seen:
-            return
-        place.unread += len(entries)
-        place.mentions += len(meant)
-        self._changed(LIST)
-        wanted = {ALL: entries, MENTIONS: meant, NONE: []}[place.level]
-        if wanted:
-            self._changes.append(Change(ALERT, place, wanted))
-
-    def _is_meant(self, text: str) -> bool:
-        """Whether a text names us."""
-        name = self.nickname.casefold()
-        text = text.casefold()
-        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
-
-    def _is_me(self, nickname: str) -> bool:
-        return nickname == self.nickname or (
-            protocol.casefold(nickname) == protocol.casefold(self.nickname)
-        )
 
     def _is_own(self, entry: Entry) -> bool:
         return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
@@ -2061,23 +2146,6 @@ class Chat:
     def _room_signs(self) -> Tuple[str, ...]:
         return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
 
-    def _level_key(self, name: str) -> str:
-        return "%s/%s" % (self._address, protocol.casefold(name))
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        """A conversation that is not there yet; rooms stand before people."""
-        new = Conversation(name, kind)
-        new.level = self._levels.get(self._level_key(name), MENTIONS)
-        new.limit = MAX_ENTRIES // 10
-        new.has_older = self.has_history  # until the answer says otherwise
-        if kind == ROOM and self._console in self.conversations:  # it has done its part
-            self.conversations.remove(self._console)
-            new.entries, self._console.entries = self._console.entries, []
-        index = len([c for c in self.conversations if c.kind == ROOM])
-        self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
-        self._changed(LIST)
-        return new
-
     def _private(self, name: str) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
@@ -2088,37 +2156,6 @@ class Chat:
             if self.is_settled:
                 self._watch([name])
         return found
-
-    def _show(self, place: Conversation) -> None:
-        if place is not self.current:
-            self._unmark(self.current)
-            self.current.limit, place.limit = MAX_ENTRIES // 10, MAX_ENTRIES
-            self.current = place
-            self._changed(SELECTED, place)
-        if self._is_attended:
-            self._read(place)
-        is_unknown = place.newest() is None and not place.is_fetching
-        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
-            self._catch_up(place, FIRST)
-
-    def _discard(self, place: Conversation) -> None:
-        index = self.conversations.index(place)
-        self.conversations.remove(place)
-        if not self.conversations:
-            self.conversations.append(self._console)
-        if place is self.current:
-            self._show(self.conversations[max(0, index - 1)])
-        self._changed(LIST)
-
-    def _read(self, place: Conversation) -> None:
-        if place.unread:
-            place.unread = place.mentions = 0
-            self._changed(LIST)
-
-    def _unmark(self, place: Conversation) -> None:
-        if place.first_unread:
-            place.first_unread = place.new_count = 0
-            self._changed(MARKED, place)
 
 
 Places = Sequence[Conversation]  # where the line of a message is shown
