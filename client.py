@@ -387,7 +387,7 @@ class Connection:
     def _stay(self, selector: selectors.BaseSelector) -> Disconnected:
         """Connect, and again whenever the connection is lost, until it is over for good."""
         attempt = 0
-        while True:
+        while not self._closing_since:
             sessions = self._session
             refused = self._visit(selector)
             if self._closing_since or not self._returns or not self._session or refused.is_final:
@@ -398,6 +398,7 @@ class Connection:
             self._hurries = False
             self._put(Lost(refused.event.reason, attempt, seconds, self._drop()))
             self._pause(seconds, selector)
+        return Disconnected(CLOSED, "")
 
     def _visit(self, selector: selectors.BaseSelector) -> RefusedError:
         """Connect and talk, once; how that ended."""
@@ -725,6 +726,7 @@ class Conversation:
         self.level = MENTIONS
         self.has_older = self.is_fetching = False
         self.is_joined = kind != ROOM
+        self.is_wanted = False  # a room that one comes back to
         self.members: Dict[str, Person] = {}
         self.limit = MAX_ENTRIES
         self.is_behind = False  # there may be more than is known after `link`
@@ -980,7 +982,7 @@ class Outbox:
 class Request(NamedTuple):
     """A piece of the history that was asked for."""
 
-    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS
+    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS; "" where nobody has asked
     key: str  # of the conversation
     limit: int = 0
     page: int = 1
@@ -1261,6 +1263,8 @@ class Chat(Desk):
     @property
     def hint(self) -> str:
         """What the empty chat box says."""
+        if self.current.kind == CONSOLE:
+            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1526,7 +1530,7 @@ class Chat(Desk):
         if is_return:
             self._back_at = self._now
             self._is_certain = self._is_me(self._wanted)
-            self._held = {c.key for c in self.conversations if c.kind == ROOM}
+            self._held = {c.key for c in self.conversations if c.is_wanted}
             self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
         else:
             self._wanted = event.nickname
@@ -1568,7 +1572,7 @@ class Chat(Desk):
         if self.is_settled:
             return
         self.is_settled = True
-        rooms = [c for c in self.conversations if c.kind == ROOM and not c.is_joined]
+        rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
         for room in rooms:
             key = self._room_keys.get(room.key, "")
             self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
@@ -1681,7 +1685,7 @@ class Chat(Desk):
         room = room or self._new(name, ROOM)
         is_return = room.key in self._held
         room.rename(name)
-        room.topic, room.is_joined = "", True
+        room.topic, room.is_joined, room.is_wanted = "", True, True
         room.members = {protocol.casefold(who): Person(who)}
         self._settle()
         if self.current is self._console or room.key in self._wants_view:
@@ -1709,7 +1713,7 @@ class Chat(Desk):
             return ()
         self._lose_member(room, message.params[1])
         if self._is_me(message.params[1]):
-            room.members, room.is_joined = {}, False
+            room.members, room.is_joined, room.is_wanted = {}, False, False
             self._changed(HEADER, room)
         return [room]
 
@@ -1902,6 +1906,7 @@ class Chat(Desk):
         if room is None or key not in self._held:
             return [self.current]
         self._held.discard(key)
+        room.is_wanted = False
         for pending in [p for p in self._outbox.waiting if p.key == key]:
             self._fail(pending, _FAILED)
         return [room]
@@ -1953,7 +1958,7 @@ class Chat(Desk):
         for index, request in enumerate(self._requests):
             if request.key == key:
                 return self._requests.pop(index)
-        return Request(FIRST, key)
+        return Request("", key)  # nobody asked
 
     def _take_targets(self, messages: List[Message]) -> None:
         for message in messages:
@@ -1982,7 +1987,7 @@ class Chat(Desk):
             self._changes.append(Change(RECALLED, place, recalled))
         if request.purpose == MISSED:
             self._take_missed(place, request, messages, fresh, linked)
-        elif place.key in self._held and not self._is_asked(place.name):
+        elif request.purpose == FIRST and place.key in self._held:
             self._resolve(place.key, False)
         return self._changed(HEADER, place)
 

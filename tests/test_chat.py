@@ -891,6 +891,18 @@ def test_a_room_that_will_not_have_us_gives_our_words_back(alice):
         alice.type("hello?")
 
 
+def test_who_was_removed_from_a_room_does_not_come_back_by_force(alice):
+    """A kick outlives the connection; what is typed there is refused with what can be done."""
+    alice.hear(":alice!a@h JOIN #tea", ":bob!b@h KICK #tea alice :enough")
+    assert alice.chat.find("#tea").people == []
+    alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
+    with pytest.raises(protocol.InputError, match="You are not in #tea. /join #tea"):
+        alice.type("hello?")
+    alice.lose()
+    alice.join()
+    assert alice.sent == []
+
+
 def test_our_name_is_taken_back_from_our_ghost(alice):
     """Under another name we wait until the ghost goes."""
     alice.lose()
