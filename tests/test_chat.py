@@ -896,7 +896,7 @@ def test_who_was_removed_from_a_room_does_not_come_back_by_force(alice):
     alice.hear(":alice!a@h JOIN #tea", ":bob!b@h KICK #tea alice :enough")
     assert alice.chat.find("#tea").people == []
     alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
-    with pytest.raises(protocol.InputError, match="You are not in #tea. /join #tea"):
+    with pytest.raises(protocol.InputError, match=r"You are not in #tea\. /join #tea"):
         alice.type("hello?")
     alice.lose()
     alice.join()
