@@ -436,7 +436,7 @@ class Event:
         self.needs = needs
         if isinstance(message, Message):
             message, self.line = protocol.fit_line(message)
-            self.is_text = message.command in _TEXTS
+            self.is_text = message.command in _TEXTS and "!" in message.source
             if not needs:
                 self.needs = _ASKED_FOR.get(message.command, 0)
         else:
@@ -2788,7 +2788,7 @@ def _isupport(session: Session) -> List[str]:
         "NETWORK=" + protocol.escape_token(session.options.network),
         "CASEMAPPING=ascii", "CHANTYPES=#",  # of our folding, the part that clients can do
         "CHANMODES=" + protocol.CHANMODES, "PREFIX=(ov)@+", "MODES=%d" % protocol.MAX_MODES,
-        "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_ROOMS, "STATUSMSG=",
+        "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_ROOMS,
         "NICKLEN=%d" % protocol.MAX_NAME, "CHANNELLEN=%d" % protocol.MAX_NAME,
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
         "KEYLEN=%d" % MAX_KEY, "USERLEN=10", "NAMELEN=%d" % MAX_REALNAME,
@@ -3523,7 +3523,7 @@ def _replay_targets(
 def on_sanction(session: Session, message: Message) -> None:
     """BAN or MUTE target duration :reason: by name, account, address or network."""
     client, kind = session.client, message.command.lower()
-    target, duration, reason = (*message.params, "*", "")[:3]
+    target, duration, reason = message.params[:3] + ("", "*", "")[len(message.params) :]
     try:
         seconds = protocol.parse_duration(duration)
     except ValueError:

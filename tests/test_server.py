@@ -1051,3 +1051,11 @@ def test_a_server_that_stops_tells_everybody_and_waits_for_nobody(open_room):
     assert alice.rest() == ["ERROR :The server is shutting down"]
     assert carol.rest() == ["[SERVER]: The server is shutting down"]
     assert half.rest() == ["ERROR :The server is shutting down"]
+
+
+def test_the_servers_own_words_reach_irc_clients_too(open_room):
+    """A notice of the server is no echo: who did not ask for echoes gets it all the same."""
+    room = open_room(motd=())
+    alice = room.irc("alice")
+    alice.send("SILENCE +mallory")
+    alice.expect("NOTICE alice :You do not hear mallory any more")
