@@ -857,6 +857,19 @@ def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Opti
     return server_line(text, when) if text else None
 
 
+def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[Line]:
+    """`describe` for one who sees all rooms in one place: those beside the lobby are named."""
+    line = describe(message, me, when, lobby)
+    target = message.params[0] if message.params else ""
+    is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
+    if line is None or not is_said or casefold(target) == casefold(lobby):
+        return line
+    room = clean(target, MAX_NAME)
+    if line.head.endswith("]:"):
+        return line._replace(head="%s in %s]:" % (line.head[:-2], room))
+    return line._replace(text="%s (in %s)" % (line.text, room))
+
+
 ACTION = "\x01ACTION "  # CTCP: PRIVMSG #lobby :\x01ACTION waves\x01 is "/me waves"
 
 
