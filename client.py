@@ -181,11 +181,13 @@ class Handshake:
         self.done = False
         self.caps: FrozenSet[str] = frozenset()  # what the server has agreed to
         self.is_resumed = False
-        self._password, self._login, self._token = password, login, token
+        self.login = login  # what is, or was, taken for the account
+        self._password, self._token = password, token
         self._is_return = is_return
         self._offered: List[str] = []
         self._is_introduced = False  # who takes a place back says so before all else
         self._is_resuming = False
+        self._is_ended = False  # the negotiation of capabilities
         self._tries = 0  # of other names
 
     def opening(self) -> List[Message]:
@@ -206,16 +208,19 @@ class Handshake:
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
             return self._answer_cap(params[1], params[2:])
-        if command == "AUTHENTICATE" and self._login is not None:
-            pieces = protocol.compose_plain(*self._login)
+        if command == "AUTHENTICATE" and self.login is not None:
+            pieces = protocol.compose_plain(*self.login)
             return [Message("AUTHENTICATE", (piece,)) for piece in pieces]
         if command in _AUTHENTICATED:
-            return self._end()
+            return self._go_on(command == "903")
         if command == "001" and params:
             self.nickname = params[0]
             self.done, self.is_resumed = True, self._is_resuming
         elif command == "FAIL" and params[:1] == ("RESUME",):
             self._is_resuming = False
+            return self._end()
+        elif command == "433" and "registered" in message.text and not self._is_return:
+            return self._log_in()
         elif command == "421":  # it knows nothing of CAP
             return self._introduce()
         elif command in ("433", "436") and self._is_return and self._tries < 3:
@@ -247,19 +252,37 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps = frozenset(words)
-            if self._login is not None and "sasl" in self.caps:
+            if self.login is not None and "sasl" in self.caps:
                 return [Message("AUTHENTICATE", ("PLAIN",))]
         elif verb != "NAK":
             return []
         return self._end()
 
+    def _log_in(self) -> List[Message]:
+        """The name has an owner: perhaps the password is not the server's, but theirs."""
+        if not self._password or self.login is not None or "sasl" not in self.caps:
+            text = "“%s” is registered. If it is yours, type its password; else choose another."
+            raise RefusedError(PASSWORD, text % self.nickname)
+        self.login = Login(self.nickname, self._password)
+        return [Message("AUTHENTICATE", ("PLAIN",))]
+
+    def _go_on(self, is_logged_in: bool) -> List[Message]:
+        if not self._is_ended:
+            return self._end()
+        if not is_logged_in:
+            raise RefusedError(PASSWORD, "Wrong password.", is_final=True)
+        return [Message("NICK", (self.nickname,))]
+
     def _end(self) -> List[Message]:
-        """The last messages: who we were, who we are, and that this is all."""
-        resume: List[Message] = []
+        """The last messages: who we are, and that this is all. Who was here before says so first.
+
+        README.md tells of the token: it is answered by the welcome, or by FAIL.
+        """
         if self._token and RESUME in self.caps:
-            self._is_resuming = True
-            resume = [Message("RESUME", (self._token,))]
-        return [*resume, *self._introduce(), Message("CAP", ("END",))]
+            token, self._token, self._is_resuming = self._token, "", True
+            return [Message("RESUME", (token,))]
+        self._is_ended = True
+        return [*self._introduce(), Message("CAP", ("END",))]
 
 
 # The end of a login, good or bad: registration goes on.
@@ -619,6 +642,7 @@ class Connection:
             self._open = self._session
         if self._session == 1 or handshake.is_resumed:
             self._nickname = handshake.nickname
+        self._login = handshake.login or self._login
         told = (handshake.nickname, handshake.caps, self._session, handshake.is_resumed)
         self._put(Connected(*told))
         self._put(message)
