@@ -1509,20 +1509,21 @@ class Chat(Desk):
     def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         if args:
             self._ignored[protocol.casefold(args[0])] = args[0]
-            self._tell("You hear no more of {0}. /unignore {0} ends that.".format(args[0]))
-            return self._unsilenced(messages)
+            return self._unsilenced(messages, "You do not hear %s any more" % args[0])
         names = ", ".join(sorted(self._ignored.values(), key=protocol.casefold))
         self._tell("You ignore %s." % (names or "nobody"))
         return messages[1:]
 
     def _unignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         self._ignored.pop(protocol.casefold(args[0]), None)
-        self._tell("You hear %s again." % args[0])
-        return self._unsilenced(messages)
+        return self._unsilenced(messages, "You hear %s again" % args[0])
 
-    def _unsilenced(self, messages: List[Message]) -> List[Message]:
-        """`messages` for a server that may be unable to ignore for us: then only we do."""
-        return messages if "SILENCE" in self._tokens else messages[1:]
+    def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
+        """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
+        if "SILENCE" in self._tokens:
+            return messages
+        self._tell(text)
+        return messages[1:]
 
     def _remember(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         name = args[0] if len(args) > 1 else self.nickname

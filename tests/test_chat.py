@@ -623,9 +623,7 @@ def test_a_mention_is_one_s_name_as_a_word(alice, text, is_meant):
 
 def test_who_is_ignored_is_not_heard(alice):
     """Nowhere, until that is lifted; a server that can do it is asked to."""
-    assert alice.type("/ignore bob") == [
-        "[SERVER]: You hear no more of bob. /unignore bob ends that."
-    ]
+    assert alice.type("/ignore bob") == ["[SERVER]: You do not hear bob any more"]
     assert alice.hear(":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h PRIVMSG alice :hi") == []
     assert alice.type("/ignore") == ["[SERVER]: You ignore bob."]
     assert alice.sent == []

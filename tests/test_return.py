@@ -1,4 +1,4 @@
-"""Two people talk while their server is killed and started again: nothing lost, nothing twice."""
+"""Two people talk through the real server, which is killed and started again meanwhile."""
 
 import contextlib
 import queue
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sen
 class Person:
     """Somebody with a client, but without a window."""
 
-    def __init__(self, name, port):
+    def __init__(self, name, port, password=""):
         self._events = queue.Queue(client.MAX_EVENTS)
-        self.connection = Connection("127.0.0.1", port, "", name, self._events)
+        self.connection = Connection("127.0.0.1", port, password, name, self._events)
         self.chat = Chat("127.0.0.1:%d" % port)
         self.chat.begin(name)
         self.connection.start()
@@ -34,6 +34,13 @@ class Person:
             event = self._events.get(timeout=wait)
             assert not isinstance(event, client.Disconnected), event
             self.connection.carry_out(self.chat.handle(event, time.time()))
+
+    def sees(self, text, name=""):
+        """Whether this line stands in a conversation, or in the one in view."""
+        place = self.chat.find(name) if name else self.chat.current
+        return place is not None and any(
+            entry.text == text and entry.state == SENT for entry in place.entries
+        )
 
     def said(self, name="#lobby"):
         """What people have said there, as this person reads it."""
@@ -62,7 +69,68 @@ def until(people, condition):
     while not condition():
         for person in people:
             person.live()
-        assert time.monotonic() < deadline, "it never came about"
+        assert time.monotonic() < deadline, [p.chat.current.entries[-1].text for p in people]
+
+
+@pytest.fixture
+def people(open_room, tmp_path):
+    """Alice and bob, in the lobby of a server that has all that there is."""
+    room = open_room(data=str(tmp_path / "data"))
+    with contextlib.ExitStack() as stack:
+        people = []
+        for name in ("alice", "bob"):
+            people.append(Person(name, room.server.port))
+            stack.callback(people[-1].close)
+            until(people, lambda: people[-1].is_done)
+        yield people
+
+
+def test_every_verb_works_from_the_chat_box(people):
+    """What is typed is carried out, and its answer stands where one looks."""
+    alice, bob = people
+    until(people, lambda: alice.sees("[SERVER]: bob joined the chat"))
+    for person, text, answer in [
+        (alice, "hello", "[alice]: hello"),
+        (alice, "/me waves", "* alice waves"),
+        (alice, "@bob psst", "[you -> bob]: psst"),
+        (bob, "/me listens", "* bob listens"),
+        (bob, "/reply what?", "[you -> alice]: what?"),
+        (bob, "/list", "[SERVER]: Online users (2): alice, bob"),
+        (alice, "/topic Tea", "[SERVER]: alice set the topic: Tea"),
+        (alice, "/join tea", "[SERVER]: alice joined #tea"),
+        (alice, "in here", "[alice]: in here"),
+        (alice, "/rooms", "[SERVER]: #tea (1)"),
+        (alice, "/whois bob", "[SERVER]: bob is in #lobby"),
+        (alice, "/away lunch", "[SERVER]: You are away. Type /away to be back."),
+        (alice, "/away", "[SERVER]: You are back."),
+        (alice, "/ignore bob", "[SERVER]: You do not hear bob any more"),
+        (alice, "/unignore bob", "[SERVER]: You hear bob again"),
+        (alice, "/register opensesame", "[SERVER]: You are logged in as alice"),
+        (bob, "/nick rob", "[SERVER]: bob is now called rob"),
+        (bob, "@nobody hi", "[SERVER]: No such user: nobody"),
+        (alice, "/topic", "[SERVER]: #tea has no topic. Type /topic TOPIC to set one."),
+    ]:
+        person.say(text)
+        until(people, lambda person=person, answer=answer: person.sees(answer))
+    assert bob.sees("[alice -> you]: psst", "alice")
+    assert bob.chat.current.topic == "Tea"
+    assert alice.chat.find("rob").unread == 1
+    assert alice.chat.presence("rob") == client.ONLINE
+    assert alice.connection._login == ("alice", "opensesame")
+
+
+def test_a_private_word_to_who_is_gone_is_kept_for_them(people):
+    """Its writer is told, and its reader finds it on return, in the right conversation."""
+    alice, bob = people
+    bob.say("/register opensesame")
+    until(people, lambda: bob.sees("[SERVER]: You are logged in as bob"))
+    bob.connection.close()
+    until([alice], lambda: alice.sees("[SERVER]: bob left the chat"))
+    alice.say("@bob see you")
+    until([alice], lambda: alice.sees("[you -> bob]: see you", "bob"))
+    with contextlib.closing(Person("bob", bob.connection.port, "opensesame")) as again:
+        until([again], lambda: again.sees("[alice -> you]: see you", "alice"))
+        assert again.chat.find("alice").unread == 1
 
 
 def test_a_server_that_is_killed_five_times_costs_no_word(tmp_path, monkeypatch):
