@@ -686,21 +686,18 @@ RECALLED = "recalled"  # entries that were said earlier, for who reads line by l
 class Entry:
     """One line of a conversation. The same one may stand in two of them."""
 
-    __slots__ = ("_folded", "id", "is_mention", "line", "msgid", "note", "state")
+    __slots__ = ("folded", "id", "is_mention", "line", "msgid", "note", "state")
 
-    def __init__(self, number: int, line: Line, msgid: str = "", is_mention: bool = False) -> None:
+    def __init__(self, number: int, line: Line, msgid: str = "") -> None:
         self.id = number
-        self.line = line
-        self.msgid = msgid
-        self.is_mention = is_mention
-        self.state = SENT
-        self.note = ""  # what else there is to say of it, in parentheses
-        self._folded = ""
+        self.is_mention = False
+        self.revise(line, msgid)
 
     def revise(self, line: Line, msgid: str) -> None:
-        """It has been delivered, and looks like this."""
-        self.line, self.msgid, self.state, self.note = line, msgid, SENT, ""
-        self._folded = ""
+        """It has been said, and looks like this."""
+        self.line, self.msgid, self.state = line, msgid, SENT
+        self.note = ""  # what else there is to say of it, in parentheses
+        self.folded = self.text.casefold()  # as a search sees it
 
     @property
     def text(self) -> str:
@@ -711,13 +708,6 @@ class Entry:
     def day(self) -> str:
         """The reader's date, as 2026-11-22."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
-
-    @property
-    def folded(self) -> str:
-        """The text as a search sees it."""
-        if not self._folded:
-            self._folded = ("%s %s" % (self.line.head, self.line.text)).casefold()
-        return self._folded
 
 
 class Hit(NamedTuple):
