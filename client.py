@@ -5,14 +5,18 @@
 
 Three parts, each of which knows nothing of the next:
 
-    Connection   the socket and the `receive` thread, which connects, reads and writes;
-                 all that it tells goes into one queue: Connected, Message, Disconnected
-    Chat         what is known and what it means: no socket, no widget, no clock
-    Window       widgets only; it polls the queue and shows what Chat says
+    Connection   the socket and the `receive` thread, which connects, reads, writes, and comes
+                 back when the connection is lost; all that it tells goes into one queue:
+                 Connected, Message, Lost, Disconnected
+    Chat         what is known and what it means: no socket, no widget, no clock. Its Desk is
+                 what the user sees of it, its Outbox what has been typed and not yet delivered
+    Window       widgets only; it polls the queue and redraws what a Chat says has changed
 
 What comes from the network is made safe to show once, in the receive thread. The queue is
 bounded: when the window cannot keep up the thread waits, and so, in the end, does the sender.
-It speaks IRC (see protocol.py), and nothing that only Hubbub's own server would understand.
+What one has typed stands there at once and waits until the server has it; after a loss the
+history tells what had arrived, and nothing is sent twice.
+It speaks IRC (see protocol.py), and asks of a server only what it offers.
 """
 
 import argparse
