@@ -5,14 +5,18 @@
 
 Three parts, each of which knows nothing of the next:
 
-    Connection   the socket and the `receive` thread, which connects, reads and writes;
-                 all that it tells goes into one queue: Connected, Message, Disconnected
-    Chat         what is known and what it means: no socket, no widget, no clock
-    Window       widgets only; it polls the queue and shows what Chat says
+    Connection   the socket and the `receive` thread, which connects, reads, writes, and comes
+                 back when the connection is lost; all that it tells goes into one queue:
+                 Connected, Message, Lost, Disconnected
+    Chat         what is known and what it means: no socket, no widget, no clock. Its Desk is
+                 what the user sees of it, its Outbox what has been typed and not yet delivered
+    Window       widgets only; it polls the queue and redraws what a Chat says has changed
 
 What comes from the network is made safe to show once, in the receive thread. The queue is
 bounded: when the window cannot keep up the thread waits, and so, in the end, does the sender.
-It speaks IRC (see protocol.py), and nothing that only Hubbub's own server would understand.
+What one has typed stands there at once and waits until the server has it; after a loss the
+history tells what had arrived, and nothing is sent twice.
+It speaks IRC (see protocol.py), and asks of a server only what it offers.
 """
 
 import argparse
@@ -99,6 +103,7 @@ MAX_ASKED = 200  # people in a room of whom one asks who is away
 MAX_WATCHED = 10  # people that one has watched at once: they fit a line
 MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
 MAX_CONVERSATIONS = 200
+MAX_HITS = 10000  # of a search
 MAX_FAILED = 1000  # messages that can be tried again
 MAX_UNSENT = 500  # lines of a pipe that wait for the server
 MAX_SERVERS = 10  # that are remembered
@@ -190,11 +195,13 @@ class Handshake:
         self.done = False
         self.caps: FrozenSet[str] = frozenset()  # what the server has agreed to
         self.is_resumed = False
-        self._password, self._login, self._token = password, login, token
+        self.login = login  # what is, or was, taken for the account
+        self._password, self._token = password, token
         self._is_return = is_return
         self._offered: List[str] = []
         self._is_introduced = False  # who takes a place back says so before all else
         self._is_resuming = False
+        self._is_ended = False  # the negotiation of capabilities
         self._tries = 0  # of other names
 
     def opening(self) -> List[Message]:
@@ -215,16 +222,19 @@ class Handshake:
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
             return self._answer_cap(params[1], params[2:])
-        if command == "AUTHENTICATE" and self._login is not None:
-            pieces = protocol.compose_plain(*self._login)
+        if command == "AUTHENTICATE" and self.login is not None:
+            pieces = protocol.compose_plain(*self.login)
             return [Message("AUTHENTICATE", (piece,)) for piece in pieces]
         if command in _AUTHENTICATED:
-            return self._end()
+            return self._go_on(command == "903")
         if command == "001" and params:
             self.nickname = params[0]
             self.done, self.is_resumed = True, self._is_resuming
         elif command == "FAIL" and params[:1] == ("RESUME",):
             self._is_resuming = False
+            return self._end()
+        elif command == "433" and "registered" in message.text and not self._is_return:
+            return self._log_in()
         elif command == "421":  # it knows nothing of CAP
             return self._introduce()
         elif command in ("433", "436") and self._is_return and self._tries < 3:
@@ -256,19 +266,37 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps = frozenset(words)
-            if self._login is not None and "sasl" in self.caps:
+            if self.login is not None and "sasl" in self.caps:
                 return [Message("AUTHENTICATE", ("PLAIN",))]
         elif verb != "NAK":
             return []
         return self._end()
 
+    def _log_in(self) -> List[Message]:
+        """The name has an owner: perhaps the password is not the server's, but theirs."""
+        if not self._password or self.login is not None or "sasl" not in self.caps:
+            text = "“%s” is registered. If it is yours, type its password; else choose another."
+            raise RefusedError(PASSWORD, text % self.nickname)
+        self.login = Login(self.nickname, self._password)
+        return [Message("AUTHENTICATE", ("PLAIN",))]
+
+    def _go_on(self, is_logged_in: bool) -> List[Message]:
+        if not self._is_ended:
+            return self._end()
+        if not is_logged_in:
+            raise RefusedError(PASSWORD, "Wrong password.", is_final=True)
+        return [Message("NICK", (self.nickname,))]
+
     def _end(self) -> List[Message]:
-        """The last messages: who we were, who we are, and that this is all."""
-        resume: List[Message] = []
+        """The last messages: who we are, and that this is all. Who was here before says so first.
+
+        README.md tells of the token: it is answered by the welcome, or by FAIL.
+        """
         if self._token and RESUME in self.caps:
-            self._is_resuming = True
-            resume = [Message("RESUME", (self._token,))]
-        return [*resume, *self._introduce(), Message("CAP", ("END",))]
+            token, self._token, self._is_resuming = self._token, "", True
+            return [Message("RESUME", (token,))]
+        self._is_ended = True
+        return [*self._introduce(), Message("CAP", ("END",))]
 
 
 # The end of a login, good or bad: registration goes on.
@@ -396,7 +424,7 @@ class Connection:
     def _stay(self, selector: selectors.BaseSelector) -> Disconnected:
         """Connect, and again whenever the connection is lost, until it is over for good."""
         attempt = 0
-        while True:
+        while not self._closing_since:
             sessions = self._session
             refused = self._visit(selector)
             if self._closing_since or not self._returns or not self._session or refused.is_final:
@@ -407,6 +435,7 @@ class Connection:
             self._hurries = False
             self._put(Lost(refused.event.reason, attempt, seconds, self._drop()))
             self._pause(seconds, selector)
+        return Disconnected(CLOSED, "")
 
     def _visit(self, selector: selectors.BaseSelector) -> RefusedError:
         """Connect and talk, once; how that ended."""
@@ -627,6 +656,7 @@ class Connection:
             self._open = self._session
         if self._session == 1 or handshake.is_resumed:
             self._nickname = handshake.nickname
+        self._login = handshake.login or self._login
         told = (handshake.nickname, handshake.caps, self._session, handshake.is_resumed)
         self._put(Connected(*told))
         self._put(message)
@@ -670,21 +700,18 @@ RECALLED = "recalled"  # entries that were said earlier, for who reads line by l
 class Entry:
     """One line of a conversation. The same one may stand in two of them."""
 
-    __slots__ = ("_folded", "id", "is_mention", "line", "msgid", "note", "state")
+    __slots__ = ("folded", "id", "is_mention", "line", "msgid", "note", "state")
 
-    def __init__(self, number: int, line: Line, msgid: str = "", is_mention: bool = False) -> None:
+    def __init__(self, number: int, line: Line, msgid: str = "") -> None:
         self.id = number
-        self.line = line
-        self.msgid = msgid
-        self.is_mention = is_mention
-        self.state = SENT
-        self.note = ""  # what else there is to say of it, in parentheses
-        self._folded = ""
+        self.is_mention = False
+        self.revise(line, msgid)
 
     def revise(self, line: Line, msgid: str) -> None:
-        """It has been delivered, and looks like this."""
-        self.line, self.msgid, self.state, self.note = line, msgid, SENT, ""
-        self._folded = ""
+        """It has been said, and looks like this."""
+        self.line, self.msgid, self.state = line, msgid, SENT
+        self.note = ""  # what else there is to say of it, in parentheses
+        self.folded = self.text.casefold()  # as a search sees it
 
     @property
     def text(self) -> str:
@@ -695,13 +722,6 @@ class Entry:
     def day(self) -> str:
         """The reader's date, as 2026-11-22."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
-
-    @property
-    def folded(self) -> str:
-        """The text as a search sees it."""
-        if not self._folded:
-            self._folded = self.text.casefold()
-        return self._folded
 
 
 class Hit(NamedTuple):
@@ -734,8 +754,11 @@ class Conversation:
         self.level = MENTIONS
         self.has_older = self.is_fetching = False
         self.is_joined = kind != ROOM
+        self.is_wanted = False  # a room that one comes back to
         self.members: Dict[str, Person] = {}
         self.limit = MAX_ENTRIES
+        self.is_behind = False  # there may be more than is known after `link`
+        self.link: Optional[Entry] = None
         self._known: Dict[str, Entry] = {}  # those with a msgid, by it
 
     def rename(self, name: str) -> None:
@@ -833,6 +856,11 @@ class Conversation:
             place -= 1
         return place
 
+    def fall_behind(self) -> None:
+        """From now on things may be said that one does not hear."""
+        if not self.is_behind:  # else what one has heard since stands beyond a gap
+            self.is_behind, self.link = True, self.newest()
+
     def forget(self) -> None:
         """Know nothing but what still waits: there is a gap, and history closes none."""
         self.entries = [entry for entry in self.entries if entry.state != SENT]
@@ -847,14 +875,15 @@ class Conversation:
         return next((entry for entry in self.entries if entry.msgid), None)
 
     def find(self, words: str) -> List[Hit]:
-        """All places where `words` stand, whatever their case."""
+        """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
         needle = words.casefold()
         hits: List[Hit] = []
-        if needle:
-            for entry in self.entries:
-                if needle in entry.folded:
-                    hits += _find_in(entry, needle)
-        return hits
+        for entry in reversed(self.entries if needle else ()):
+            if needle in entry.folded:
+                hits += reversed(list(_find_in(entry, needle)))
+                if len(hits) >= MAX_HITS:
+                    break
+        return hits[MAX_HITS - 1 :: -1]
 
 
 def _find_in(entry: Entry, needle: str) -> Iterator[Hit]:
@@ -981,7 +1010,7 @@ class Outbox:
 class Request(NamedTuple):
     """A piece of the history that was asked for."""
 
-    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS
+    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS; "" where nobody has asked
     key: str  # of the conversation
     limit: int = 0
     page: int = 1
@@ -1002,26 +1031,218 @@ class Batch:
         self.messages: List[Message] = []
 
 
-class Chat:
-    """All that is known of the conversations on a server, and what each event means for them.
+class Desk:
+    """The conversations as their user sees them: which there are, what is in view, what is new.
+
+    It knows nothing of where they come from.
+    """
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.nickname = ""
+        self.has_history = False  # there may be more than is known
+        self._console = Conversation(server, CONSOLE)
+        self.conversations = [self._console]
+        self.current = self._console
+        self._address = server
+        self._levels = {} if levels is None else levels
+        self._entries = 0  # made so far
+        self._is_attended = True  # the user looks at the conversation in view
+        self._begin_outcome(0.0)
+
+    @property
+    def news(self) -> str:
+        """What is new, as a title begins with it: "(3) ", or "(3!) " if it is meant for us."""
+        counted = [c for c in self.conversations if c.level != NONE]
+        unread = sum(c.unread for c in counted)
+        mark = "!" if any(c.mentions for c in counted) else ""
+        return "(%d%s) " % (unread, mark) if unread else ""
+
+    def find(self, name: str) -> Optional[Conversation]:
+        """The conversation of this name."""
+        key = protocol.casefold(name)
+        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
+
+    def next_unread(self) -> Optional[Conversation]:
+        """Where there is something new: first what mentions us."""
+        unread = [c for c in self.conversations if c.unread and c is not self.current]
+        return max(unread, key=lambda c: bool(c.mentions)) if unread else None
+
+    def neighbour(self, step: int) -> Conversation:
+        """The conversation so many places further."""
+        index = self.conversations.index(self.current)
+        return self.conversations[(index + step) % len(self.conversations)]
+
+    def attend(self, is_attended: bool, now: float) -> Outcome:
+        """The user has begun, or ceased, to look at the window."""
+        self._begin_outcome(now)
+        self._is_attended = is_attended
+        if is_attended:
+            self._read(self.current)
+        elif not self.current.unread:
+            self._unmark(self.current)
+        return self._outcome()
+
+    def set_level(self, conversation: Conversation, level: str) -> Outcome:
+        """What one wants to be told of there."""
+        conversation.level = self._levels[self._level_key(conversation.name)] = level
+        return Outcome(changes=[Change(LIST)])
+
+    def note(self, text: str, now: float) -> Outcome:
+        """Tell the user something, where one looks."""
+        self._begin_outcome(now)
+        self._tell(text)
+        return self._outcome()
+
+    # For who knows where they come from
+
+    def _begin_outcome(self, now: float) -> None:
+        self._now = now
+        self._changes: List[Change] = []
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return Outcome(changes=self._changes, done=done)
+
+    def _changed(self, kind: str, place: Optional[Conversation] = None) -> None:
+        change = Change(kind, place)
+        if change not in self._changes[-8:]:
+            self._changes.append(change)
+
+    def _entry(self, line: Line, msgid: str = "") -> Entry:
+        self._entries += 1
+        return Entry(self._entries, line, msgid)
+
+    def _add(self, entry: Entry, place: Conversation) -> None:
+        place.add(entry)
+        self._changes.append(Change(ADDED, place, [entry]))
+
+    def _tell(
+        self, text: str, kind: str = FROM_SERVER, place: Optional[Conversation] = None
+    ) -> None:
+        line = protocol.server_line(text, self._now)
+        if kind == FROM_SYSTEM:
+            line = line._replace(kind=kind, head="[system]:")
+        self._add(self._entry(line), place or self.current)
+
+    def _inform(self, text: str, place: Optional[Conversation] = None) -> None:
+        """Say something of our own."""
+        self._tell(text, FROM_SYSTEM, place)
+
+    def _arrive(self, place: Conversation, entries: List[Entry], is_missed: bool = False) -> None:
+        """Count what others have said, and raise an alert for what deserves it."""
+        is_seen = self._is_attended and place is self.current
+        if not entries or (is_seen and not is_missed):
+            return
+        meant = [e for e in entries if e.is_mention or place.kind == PRIVATE]
+        place.first_unread = place.first_unread or entries[0].id
+        place.new_count += len(entries)
+        self._changed(MARKED, place)
+        if is_seen:
+            return
+        place.unread += len(entries)
+        place.mentions += len(meant)
+        self._changed(LIST)
+        wanted = {ALL: entries, MENTIONS: meant, NONE: []}[place.level]
+        if wanted:
+            self._changes.append(Change(ALERT, place, wanted))
+
+    def _is_meant(self, text: str) -> bool:
+        """Whether a text names us."""
+        name = self.nickname.casefold()
+        text = text.casefold()
+        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
+
+    def _is_me(self, nickname: str) -> bool:
+        return nickname == self.nickname or (
+            protocol.casefold(nickname) == protocol.casefold(self.nickname)
+        )
+
+    def _level_key(self, name: str) -> str:
+        return "%s/%s" % (self._address, protocol.casefold(name))
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        """A conversation that is not there yet; rooms stand before people."""
+        new = Conversation(name, kind)
+        new.level = self._levels.get(self._level_key(name), MENTIONS)
+        new.limit = MAX_ENTRIES // 10
+        new.has_older = self.has_history  # until the answer says otherwise
+        if kind == ROOM and self._console in self.conversations:  # it has done its part
+            self.conversations.remove(self._console)
+            new.entries, self._console.entries = self._console.entries, []
+        index = len([c for c in self.conversations if c.kind == ROOM])
+        self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
+        self._changed(LIST)
+        return new
+
+    def _show(self, place: Conversation) -> None:
+        if place is not self.current:
+            self._unmark(self.current)
+            self.current.limit, place.limit = MAX_ENTRIES // 10, MAX_ENTRIES
+            self.current = place
+            self._changed(SELECTED, place)
+        if self._is_attended:
+            self._read(place)
+
+    def _discard(self, place: Conversation) -> None:
+        index = self.conversations.index(place)
+        self.conversations.remove(place)
+        if not self.conversations:
+            self.conversations.append(self._console)
+        if place is self.current:
+            self._show(self.conversations[max(0, index - 1)])
+        self._changed(LIST)
+
+    def _read(self, place: Conversation) -> None:
+        if place.unread:
+            place.unread = place.mentions = 0
+            self._changed(LIST)
+
+    def _unmark(self, place: Conversation) -> None:
+        if place.first_unread:
+            place.first_unread = place.new_count = 0
+            self._changed(MARKED, place)
+
+
+class Completer:
+    """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
+
+    def __init__(self) -> None:
+        self._last = "", 0  # what it made
+        self._start = self._index = 0
+        self._words: List[str] = []
+
+    def complete(
+        self, text: str, cursor: int, step: int, words: Callable[[str, bool], List[str]]
+    ) -> Optional[Tuple[str, int]]:
+        """The text and the cursor afterwards; None where nothing is to complete.
+
+        `words` tells what the beginning of a word may become, and at the beginning of the text.
+        """
+        if self._words and (text, cursor) == self._last:
+            self._index = (self._index + step) % len(self._words)
+        else:
+            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
+            self._words = words(text[self._start : cursor], self._start == 0)
+            self._index = 0 if step > 0 else len(self._words) - 1
+        if not self._words:
+            return None
+        before = text[: self._start] + self._words[self._index]
+        self._last = before + text[cursor:], len(before)
+        return self._last
+
+
+class Chat(Desk):
+    """All that is known of a server, and what each of its messages means.
 
     Pure: the same events give the same state. Not for several threads at once. `now` is the
     time in seconds since 1970. What is refused to the user is a protocol.InputError.
     """
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
-        self.nickname = ""
         self.server = server  # its network's name, once that is known
         self.state = DISCONNECTED
         self.is_away = False
-        self._console = Conversation(server, CONSOLE)
-        self.conversations = [self._console]
-        self.current = self._console
-        self._levels = {} if levels is None else levels
-        self._address = server
         self._outbox = Outbox()
-        self._entries = 0  # made so far
-        self._is_attended = True  # the user looks at the conversation in view
+        self._completer = Completer()
         self._correspondent = ""  # who wrote privately last
         self._room_keys: Dict[str, str] = {}  # what opens a room
         self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
@@ -1029,11 +1250,10 @@ class Chat:
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self._last_heard = 0.0  # the server's time of the last message
-        self._completion: Tuple[str, int, List[str], int, int] = ("", 0, [], 0, 0)
         self._candidate: Optional[Login] = None  # typed, but not yet accepted
         self._login: Optional[Login] = None  # accepted just now
         self._forget_session()
-        self._begin_outcome(0.0)
+        super().__init__(server, levels)
 
     def _forget_session(self) -> None:
         """Know nothing of a connection any more."""
@@ -1057,14 +1277,11 @@ class Chat:
     @property
     def title(self) -> str:
         """For the window's title bar."""
-        unread = sum(c.unread for c in self.conversations if c.level != NONE)
-        mark = "!" if any(c.mentions for c in self.conversations if c.level != NONE) else ""
         form = {
             CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
             RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
         }[self.state]  # fmt: skip
-        title = form.format(self.nickname, self.server) + " — Hubbub"
-        return "(%d%s) %s" % (unread, mark, title) if unread else title
+        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
 
     @property
     def status(self) -> str:
@@ -1074,6 +1291,8 @@ class Chat:
     @property
     def hint(self) -> str:
         """What the empty chat box says."""
+        if self.current.kind == CONSOLE:
+            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1081,11 +1300,6 @@ class Chat:
     def unsent(self) -> int:
         """How many of one's own messages are not known to be delivered."""
         return len(self._outbox.waiting)
-
-    @property
-    def has_history(self) -> bool:
-        """Whether the server tells what was said earlier."""
-        return HISTORY in self._caps
 
     def banner(self, now: float) -> Banner:
         """What the window warns of; it changes with the time."""
@@ -1104,21 +1318,6 @@ class Chat:
         if found:
             return AWAY if found[0].is_away else ONLINE
         return ONLINE if self._online.get(key) else OFFLINE
-
-    def find(self, name: str) -> Optional[Conversation]:
-        """The conversation of this name."""
-        key = protocol.casefold(name)
-        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
-
-    def next_unread(self) -> Optional[Conversation]:
-        """Where there is something new: first what mentions us."""
-        unread = [c for c in self.conversations if c.unread and c is not self.current]
-        return max(unread, key=lambda c: bool(c.mentions)) if unread else None
-
-    def neighbour(self, step: int) -> Conversation:
-        """The conversation so many places further."""
-        index = self.conversations.index(self.current)
-        return self.conversations[(index + step) % len(self.conversations)]
 
     # What the user does
 
@@ -1212,21 +1411,6 @@ class Chat:
         self._discard(conversation)
         return self._outcome()
 
-    def attend(self, is_attended: bool, now: float) -> Outcome:
-        """The user has begun, or ceased, to look at the window."""
-        self._begin_outcome(now)
-        self._is_attended = is_attended
-        if is_attended:
-            self._read(self.current)
-        elif not self.current.unread:
-            self._unmark(self.current)
-        return self._outcome()
-
-    def set_level(self, conversation: Conversation, level: str) -> Outcome:
-        """What one wants to be told of there."""
-        conversation.level = self._levels[self._level_key(conversation.name)] = level
-        return Outcome(changes=[Change(LIST)])
-
     def fetch_older(self, conversation: Conversation) -> Outcome:
         """Ask for what was said before all that is known."""
         self._begin_outcome(self._now)
@@ -1262,29 +1446,9 @@ class Chat:
                 self._changes.append(Change(REMOVED, place, [entry]))
         return self._outcome()
 
-    def note(self, text: str, now: float) -> Outcome:
-        """Tell the user something, where one looks."""
-        self._begin_outcome(now)
-        self._tell(text)
-        return self._outcome()
-
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
-        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete.
-
-        From what it gave itself it goes on to the next possibility.
-        """
-        last_text, last_cursor, words, index, start = self._completion
-        if words and (text, cursor) == (last_text, last_cursor):
-            index = (index + step) % len(words)
-        else:
-            start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            words = self._candidates(text[start:cursor], start == 0)
-            index = 0 if step > 0 else len(words) - 1
-        if not words:
-            return None
-        before, after = text[:start] + words[index], text[cursor:]
-        self._completion = before + after, len(before), words, index, start
-        return before + after, len(before)
+        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete."""
+        return self._completer.complete(text, cursor, step, self._candidates)
 
     def _candidates(self, begun: str, is_first: bool) -> List[str]:
         """What a word may become."""
@@ -1349,20 +1513,21 @@ class Chat:
     def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         if args:
             self._ignored[protocol.casefold(args[0])] = args[0]
-            self._tell("You hear no more of {0}. /unignore {0} ends that.".format(args[0]))
-            return self._unsilenced(messages)
+            return self._unsilenced(messages, "You do not hear %s any more" % args[0])
         names = ", ".join(sorted(self._ignored.values(), key=protocol.casefold))
         self._tell("You ignore %s." % (names or "nobody"))
         return messages[1:]
 
     def _unignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         self._ignored.pop(protocol.casefold(args[0]), None)
-        self._tell("You hear %s again." % args[0])
-        return self._unsilenced(messages)
+        return self._unsilenced(messages, "You hear %s again" % args[0])
 
-    def _unsilenced(self, messages: List[Message]) -> List[Message]:
-        """`messages` for a server that may be unable to ignore for us: then only we do."""
-        return messages if "SILENCE" in self._tokens else messages[1:]
+    def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
+        """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
+        if "SILENCE" in self._tokens:
+            return messages
+        self._tell(text)
+        return messages[1:]
 
     def _remember(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         name = args[0] if len(args) > 1 else self.nickname
@@ -1389,11 +1554,12 @@ class Chat:
         self._forget_session()
         self.state, self.nickname, self._session = CONNECTED, event.nickname, event.session
         self._caps, self._is_resumed = event.caps, event.is_resumed
+        self.has_history = HISTORY in self._caps
         self._is_return = is_return
         if is_return:
             self._back_at = self._now
             self._is_certain = self._is_me(self._wanted)
-            self._held = {c.key for c in self.conversations if c.kind == ROOM}
+            self._held = {c.key for c in self.conversations if c.is_wanted}
             self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
         else:
             self._wanted = event.nickname
@@ -1423,6 +1589,7 @@ class Chat:
             self._renote(pending, _WAITS)
         for conversation in self.conversations:
             conversation.is_fetching = False
+            conversation.fall_behind()
             if conversation.kind == ROOM:
                 conversation.members, conversation.is_joined = {}, False
                 self._changed(PEOPLE, conversation)
@@ -1434,7 +1601,7 @@ class Chat:
         if self.is_settled:
             return
         self.is_settled = True
-        rooms = [c for c in self.conversations if c.kind == ROOM and not c.is_joined]
+        rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
         for room in rooms:
             key = self._room_keys.get(room.key, "")
             self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
@@ -1470,7 +1637,8 @@ class Chat:
             if len(batch.messages) < MAX_PIECE:
                 batch.messages.append(message)
         else:
-            self._last_heard = max(self._last_heard, self._when(message))
+            if "time" in message.tags:
+                self._last_heard = max(self._last_heard, self._when(message))
             if not self._is_refusal(message):
                 least, handler = _HANDLERS.get(message.command, (0, None))
                 if handler is None:
@@ -1520,7 +1688,7 @@ class Chat:
         if is_private:
             place = self._private(target if is_mine else who)
             self._correspondent = self._correspondent if is_mine else who
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         if place.knows(entry.msgid):
             return ()
         entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
@@ -1546,7 +1714,7 @@ class Chat:
         room = room or self._new(name, ROOM)
         is_return = room.key in self._held
         room.rename(name)
-        room.topic, room.is_joined = "", True
+        room.topic, room.is_joined, room.is_wanted = "", True, True
         room.members = {protocol.casefold(who): Person(who)}
         self._settle()
         if self.current is self._console or room.key in self._wants_view:
@@ -1574,7 +1742,7 @@ class Chat:
             return ()
         self._lose_member(room, message.params[1])
         if self._is_me(message.params[1]):
-            room.members, room.is_joined = {}, False
+            room.members, room.is_joined, room.is_wanted = {}, False, False
             self._changed(HEADER, room)
         return [room]
 
@@ -1767,6 +1935,7 @@ class Chat:
         if room is None or key not in self._held:
             return [self.current]
         self._held.discard(key)
+        room.is_wanted = False
         for pending in [p for p in self._outbox.waiting if p.key == key]:
             self._fail(pending, _FAILED)
         return [room]
@@ -1792,7 +1961,7 @@ class Chat:
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
-        last = place.newest()
+        last = place.link if place.is_behind else place.newest()
         if not self.has_history:
             self._resolve(place.key, False)
         elif last is None:
@@ -1818,13 +1987,16 @@ class Chat:
         for index, request in enumerate(self._requests):
             if request.key == key:
                 return self._requests.pop(index)
-        return Request(FIRST, key)
+        return Request("", key)  # nobody asked
 
     def _take_targets(self, messages: List[Message]) -> None:
         for message in messages:
             name = message.params[1] if len(message.params) > 2 else "#"
             if not name.startswith(self._room_signs) and not self._is_asked(name):
                 self._catch_up(self._private(name))
+        for place in self.conversations:
+            if place.kind == PRIVATE and not self._is_asked(place.name):
+                place.is_behind = False
 
     def _take_history(self, batch: Batch) -> None:
         request, messages = batch.request, batch.messages
@@ -1837,14 +2009,14 @@ class Chat:
         kind, fresh = place.merge(told)
         if fresh:
             self._changes.append(Change(kind, place, fresh))
-        if request.purpose in (FIRST, OLDER):
+        if request.purpose in (FIRST, OLDER) or (request.purpose == MISSED and not linked):
             place.has_older = len(messages) >= request.limit > 0
         recalled = told if request.purpose == TYPED else fresh
         if (recalled and request.purpose != OLDER) or request.purpose == TYPED:
             self._changes.append(Change(RECALLED, place, recalled))
         if request.purpose == MISSED:
             self._take_missed(place, request, messages, fresh, linked)
-        elif place.key in self._held:
+        elif request.purpose == FIRST and place.key in self._held:
             self._resolve(place.key, False)
         return self._changed(HEADER, place)
 
@@ -1861,9 +2033,11 @@ class Chat:
             return self._ask(place, MISSED, params, request.page + 1, linked)
         if len(messages) >= request.limit:  # too much to fetch it all: begin anew
             place.forget()
+            place.is_behind = False
             self._changes.append(Change(RELOADED, place))
             self._ask(place, FIRST, ("LATEST", place.name, "*"))
             return None
+        place.is_behind = False
         count = self._missed.pop(place.key)
         if count:
             words = "1 message" if count == 1 else "%d messages" % count
@@ -1886,7 +2060,7 @@ class Chat:
                 self._accept(pending, line, msgid)
                 yield pending.entry
                 return
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         is_text = line.kind == FROM_OTHERS
         entry.is_mention = is_text and self._is_meant(line.text)
         yield entry
@@ -1908,7 +2082,7 @@ class Chat:
         line = protocol.describe(said, self.nickname, self._now)
         if line is None:
             return
-        entry = self._entry(line, message)
+        entry = self._entry(line, message.tags.get("msgid", ""))
         entry.state, entry.note = WAITING, _WAITS
         places = [self.current]
         other = self.find(message.params[0])
@@ -1970,76 +2144,27 @@ class Chat:
     # What is seen
 
     def _begin_outcome(self, now: float) -> None:
-        self._now = now
+        super()._begin_outcome(now)
         self._send: List[Message] = []
-        self._changes: List[Change] = []
         self._login = None
 
     def _outcome(self, done: bool = False) -> Outcome:
         return Outcome(self._send, self._changes, done, self._session, self._login)
 
-    def _changed(self, kind: str, place: Optional[Conversation] = None) -> None:
-        change = Change(kind, place)
-        if change not in self._changes[-8:]:
-            self._changes.append(change)
-
-    def _entry(self, line: Line, message: Message) -> Entry:
-        self._entries += 1
-        return Entry(self._entries, line, message.tags.get("msgid", ""))
-
-    def _add(self, entry: Entry, place: Conversation) -> None:
-        place.add(entry)
-        self._changes.append(Change(ADDED, place, [entry]))
+    def _show(self, place: Conversation) -> None:
+        super()._show(place)
+        is_unknown = place.newest() is None and not place.is_fetching
+        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
+            self._catch_up(place, FIRST)
 
     def _show_line(self, message: Message, places: "Places") -> None:
         """Show what `message` looks like in each of `places`."""
         line = protocol.describe(message, self.nickname, self._when(message)) if places else None
         if line is not None:
-            entry = self._entry(line, message)
+            entry = self._entry(line, message.tags.get("msgid", ""))
             for place in places:
                 if not place.knows(entry.msgid):
                     self._add(entry, place)
-
-    def _tell(
-        self, text: str, kind: str = FROM_SERVER, place: Optional[Conversation] = None
-    ) -> None:
-        line = protocol.server_line(text, self._now)
-        if kind == FROM_SYSTEM:
-            line = line._replace(kind=kind, head="[system]:")
-        self._add(self._entry(line, Message("")), place or self.current)
-
-    def _inform(self, text: str, place: Optional[Conversation] = None) -> None:
-        """Say something of our own."""
-        self._tell(text, FROM_SYSTEM, place)
-
-    def _arrive(self, place: Conversation, entries: List[Entry], is_missed: bool = False) -> None:
-        """Count what others have said, and raise an alert for what deserves it."""
-        is_seen = self._is_attended and place is self.current
-        if not entries or (is_seen and not is_missed):
-            return
-        meant = [e for e in entries if e.is_mention or place.kind == PRIVATE]
-        place.first_unread = place.first_unread or entries[0].id
-        place.new_count += len(entries)
-        self._changed(MARKED, place)
-        if is_seen:
-            return
-        place.unread += len(entries)
-        place.mentions += len(meant)
-        self._changed(LIST)
-        wanted = {ALL: entries, MENTIONS: meant, NONE: []}[place.level]
-        if wanted:
-            self._changes.append(Change(ALERT, place, wanted))
-
-    def _is_meant(self, text: str) -> bool:
-        """Whether a text names us."""
-        name = self.nickname.casefold()
-        text = text.casefold()
-        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
-
-    def _is_me(self, nickname: str) -> bool:
-        return nickname == self.nickname or (
-            protocol.casefold(nickname) == protocol.casefold(self.nickname)
-        )
 
     def _is_own(self, entry: Entry) -> bool:
         return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
@@ -2055,22 +2180,6 @@ class Chat:
     def _room_signs(self) -> Tuple[str, ...]:
         return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
 
-    def _level_key(self, name: str) -> str:
-        return "%s/%s" % (self._address, protocol.casefold(name))
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        """A conversation that is not there yet; rooms stand before people."""
-        new = Conversation(name, kind)
-        new.level = self._levels.get(self._level_key(name), MENTIONS)
-        new.limit = MAX_ENTRIES // 10
-        if kind == ROOM and self._console in self.conversations:  # it has done its part
-            self.conversations.remove(self._console)
-            new.entries, self._console.entries = self._console.entries, []
-        index = len([c for c in self.conversations if c.kind == ROOM])
-        self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
-        self._changed(LIST)
-        return new
-
     def _private(self, name: str) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
@@ -2078,41 +2187,9 @@ class Chat:
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
-            found.has_older = self.has_history
             if self.is_settled:
                 self._watch([name])
         return found
-
-    def _show(self, place: Conversation) -> None:
-        if place is not self.current:
-            self._unmark(self.current)
-            self.current.limit, place.limit = MAX_ENTRIES // 10, MAX_ENTRIES
-            self.current = place
-            self._changed(SELECTED, place)
-        if self._is_attended:
-            self._read(place)
-        is_unknown = place.newest() is None and not place.is_fetching
-        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
-            self._catch_up(place, FIRST)
-
-    def _discard(self, place: Conversation) -> None:
-        index = self.conversations.index(place)
-        self.conversations.remove(place)
-        if not self.conversations:
-            self.conversations.append(self._console)
-        if place is self.current:
-            self._show(self.conversations[max(0, index - 1)])
-        self._changed(LIST)
-
-    def _read(self, place: Conversation) -> None:
-        if place.unread:
-            place.unread = place.mentions = 0
-            self._changed(LIST)
-
-    def _unmark(self, place: Conversation) -> None:
-        if place.first_unread:
-            place.first_unread = place.new_count = 0
-            self._changed(MARKED, place)
 
 
 Places = Sequence[Conversation]  # where the line of a message is shown
@@ -2275,7 +2352,8 @@ class Terminal:
         self._lines = _read_lines(sys.stdin)
         self._output = _text_stream(sys.stdout)
         self._errors = _text_stream(sys.stderr)
-        self._room = threading.Semaphore(MAX_UNSENT)  # for what is typed; the server paces it
+        self._may_read = threading.Event()  # the server sets the pace of a long input
+        self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
 
     def run(self, host: str, port: int, nickname: str) -> int:
@@ -2327,26 +2405,24 @@ class Terminal:
             except queue.Empty:  # a server that answers no more
                 if done or not chat.unsent:
                     return Disconnected(CLOSED, "")
-                text = "The server does not answer: %d messages may not have arrived."
+                text = "The server does not answer: %d of your messages may not have arrived."
                 return Disconnected(LOST, text % chat.unsent)
-            waiting = chat.unsent
             if isinstance(event, Typed):
                 is_ending = event.text is None
                 outcome = self._submit(chat, event.text)
-                if not chat.unsent - waiting:
-                    self._room.release()
             else:
                 outcome = chat.handle(event, time.time())
                 is_pong = isinstance(event, Message) and event.command == "PONG"
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
-            for _ in range(waiting - chat.unsent):
-                self._room.release()
+            (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
+            if done and isinstance(event, Disconnected):
+                return Disconnected(CLOSED, "")
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
             done = done or outcome.done
             if isinstance(event, Disconnected):
-                return Disconnected(CLOSED, "") if done else event
+                return event
             if chat.is_settled and not reading:
                 reading = True
                 # Daemon: reading from a terminal cannot be called off.
@@ -2362,7 +2438,7 @@ class Terminal:
 
     def _read(self) -> None:
         for text in self._lines:
-            self._room.acquire()
+            self._may_read.wait()
             self._events.put(Typed(text))
         self._events.put(Typed(None))
 

@@ -498,8 +498,12 @@ def parse_time(text: str) -> float:
     match = _SERVER_TIME.match(text)
     if not match:
         raise ValueError("not a server-time: %.40r" % text)
-    seconds = calendar.timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S"))
-    return seconds + float(match.group(2) or 0)
+    return _whole_seconds(match.group(1)) + float(match.group(2) or 0)
+
+
+@functools.lru_cache(maxsize=64)  # what is said, is said in few seconds
+def _whole_seconds(text: str) -> int:
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 def parse_point(text: str) -> Tuple[int, int]:
@@ -851,6 +855,19 @@ def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Opti
         return _describe_text(message, me, when)
     text = _describe_modes(message) if message.command == "MODE" else _tell(message, me, lobby)
     return server_line(text, when) if text else None
+
+
+def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[Line]:
+    """`describe` for one who sees all rooms in one place: those beside the lobby are named."""
+    line = describe(message, me, when, lobby)
+    target = message.params[0] if message.params else ""
+    is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
+    if line is None or not is_said or casefold(target) == casefold(lobby):
+        return line
+    room = clean(target, MAX_NAME)
+    if line.head.endswith("]:"):
+        return line._replace(head="%s in %s]:" % (line.head[:-2], room))
+    return line._replace(text="%s (in %s)" % (line.text, room))
 
 
 ACTION = "\x01ACTION "  # CTCP: PRIVMSG #lobby :\x01ACTION waves\x01 is "/me waves"

@@ -80,6 +80,57 @@ class ScriptedServer(IrcTalker):
         self._listener.close()
 
 
+class Cable:
+    """Leads to a server; `pull` cuts one end off, which the server does not notice."""
+
+    def __init__(self, port):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._far_port = port
+        self._pairs, self._kept = {}, []
+        self._wake, self._woken = socket.socketpair()
+        self._is_pulled = self._is_over = False
+        self._thread = threading.Thread(target=self._run, name="cable")
+        self._thread.start()
+
+    def _run(self):
+        while not self._is_over:
+            ready = select.select([self._listener, self._woken, *self._pairs], [], [])[0]
+            for sock in ready:
+                if sock is self._woken:
+                    self._woken.recv(1)
+                elif sock is self._listener:
+                    near = self._listener.accept()[0]
+                    far = socket.create_connection(("127.0.0.1", self._far_port))
+                    self._pairs.update({near: far, far: near})
+                elif sock in self._pairs:
+                    data = sock.recv(65536)
+                    if data:
+                        self._pairs[sock].sendall(data)
+                    else:
+                        other = self._pairs.pop(sock)
+                        del self._pairs[other]
+                        sock.close()
+                        other.close()
+            if self._is_pulled:
+                self._is_pulled = False
+                for near, far in list(self._pairs.items())[::2]:
+                    near.close()
+                    self._kept.append(far)
+                self._pairs = {}
+
+    def pull(self):
+        self._is_pulled = True
+        self._wake.send(b"!")
+
+    def close(self):
+        self._is_over = True
+        self._wake.send(b"!")
+        self._thread.join(TIMEOUT)
+        for sock in [*self._pairs, *self._kept, self._listener, self._wake, self._woken]:
+            sock.close()
+
+
 @contextlib.contextmanager
 def closed_port():
     """A port on which nobody listens, and nobody else will."""
@@ -175,5 +226,3 @@ def wait_for_look_ups():
     for thread in threading.enumerate():
         if thread.name == "look up":
             thread.join(TIMEOUT)
-
-

@@ -1,6 +1,7 @@
 """What the client makes of a conversation: no socket, no window, no clock."""
 
 import calendar
+import contextlib
 import unicodedata
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 import client
 import protocol
-from client import CLOSED, LOST, NAME, PASSWORD, SERVER, WAITING, Chat, Connected, Disconnected
+from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Chat, Connected, Disconnected, Lost
 from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE
 
 NOW = calendar.timegm((2026, 11, 22, 17, 10, 42))
@@ -25,28 +26,38 @@ IN_THE_ROOM = [
 class Talk:
     """A Chat with its user and its server; `sent` is what it sent since one last looked."""
 
-    def __init__(self, echoes=True):
+    def __init__(self, caps="echo-message"):
         self.chat = Chat("127.0.0.1:12001")
-        self.echoes = echoes
-        self.lines = []  # all that was shown, as Lines
+        self.caps = frozenset(caps.split())
+        self.lines = []  # all that was shown at the end of a conversation, as Lines
+        self.changes = []  # all of them since one last looked
+        self.session = 0
         self._sent = []
 
-    def connect(self):
-        self.chat.begin(self.chat.nickname or "alice")
-        return self.tell(Connected(self.chat.nickname, self.echoes))
+    def connect(self, nickname="", is_resumed=False):
+        self.session += 1
+        if self.session == 1:
+            self.chat.begin("alice")
+        name = nickname or self.chat.nickname
+        return self.tell(Connected(name, self.caps, self.session, is_resumed))
 
-    def join(self):
+    def join(self, *tokens, **options):
         """Be connected and in the room, as on the first day."""
-        self.connect()
+        self.connect(**options)
+        self.hear(*[":hub 005 alice %s :are supported" % token for token in tokens])
         self.hear(*IN_THE_ROOM)
         return self
 
-    def lose(self, fault=LOST, reason="The connection was lost."):
-        return self.tell(Disconnected(fault, reason))
+    def lose(self, reason="The connection was lost.", unsent=(), attempt=1, seconds=0.0):
+        return self.tell(Lost(reason, attempt, seconds, unsent))
 
     def type(self, text):
         """What is shown when the user presses Enter."""
         return self._note(self.chat.submit(text, NOW))
+
+    def do(self, outcome):
+        """What is shown when the user has done something else."""
+        return self._note(outcome)
 
     def hear(self, *lines):
         """What is shown when the server says these lines."""
@@ -59,18 +70,38 @@ class Talk:
         return self._note(self.chat.handle(event, NOW))
 
     def _note(self, outcome):
-        self.lines += outcome.show
-        self._sent += [protocol.serialize(message).decode()[:-2] for message in outcome.send]
-        return ["%s %s" % (line.head, line.text) for line in outcome.show]
+        self._sent += outcome.send
+        self.changes += outcome.changes
+        new = {e.id: e for c in outcome.changes if c.kind == client.ADDED for e in c.entries}
+        self.lines += [entry.line for entry in new.values()]
+        return [seen(entry) for entry in new.values()]
 
     @property
     def sent(self):
-        sent, self._sent = self._sent, []
-        return sent
+        """The lines, but for the questions whose answers say that all before them was taken."""
+        messages, self._sent = self._sent, []
+        lines = [protocol.serialize(message).decode()[:-2] for message in messages]
+        return [line for line in lines if not line.startswith("PING sent-")]
 
     @property
     def people(self):
-        return " ".join(self.chat.people)
+        return " ".join(person.nickname for person in self.chat.current.people)
+
+    def seen(self, name="#lobby"):
+        """What stands in a conversation."""
+        return [seen(entry) for entry in self.chat.find(name).entries]
+
+    def changed(self, kind):
+        """The changes of this kind since one last asked."""
+        found = [change for change in self.changes if change.kind == kind]
+        self.changes = []
+        return found
+
+
+def seen(entry):
+    """An entry as one sees it; one's own that wait stand in angle brackets."""
+    text = entry.text + (" (%s)" % entry.note if entry.note else "")
+    return {client.WAITING: "<%s>", client.FAILED: "!%s!"}.get(entry.state, "%s") % text
 
 
 @pytest.fixture
@@ -84,7 +115,7 @@ def alice():
 @pytest.fixture
 def unechoed():
     """The same on a server that does not echo."""
-    return Talk(echoes=False).join()
+    return Talk("").join()
 
 
 # What is typed
@@ -264,20 +295,73 @@ def test_a_time_that_is_none_harms_nobody(alice, stamp):
     assert "[bob]: hi" in str(alice.lines[-1])
 
 
-def test_with_echo_one_s_own_words_are_shown_when_they_come_back(alice):
-    """What is shown as said was delivered."""
-    assert alice.type("Hello") == []
-    assert alice.hear(":alice!a@h PRIVMSG #lobby :Hello") == ["[alice]: Hello"]
+def test_one_s_own_words_appear_at_once_and_settle_when_they_come_back(alice):
+    """They wait, in the same place, until the echo says that they are delivered."""
+    assert alice.type("Hello") == ["<[alice]: Hello>"]
+    assert (
+        alice.hear("@msgid=7;time=2026-11-22T17:10:50.000Z :alice!a@h PRIVMSG #lobby :Hello") == []
+    )
+    assert alice.seen()[-1] == "[alice]: Hello"
+    assert alice.chat.current.entries[-1].line.when == NOW + 8
+    (change,) = alice.changed(client.CHANGED)
+    assert change.entries == [alice.chat.current.entries[-1]]
 
 
-def test_without_echo_one_s_own_words_are_shown_at_once(unechoed):
-    """A server that does not echo says nothing, so that they are shown when sent."""
-    assert unechoed.type("Hello") == ["[alice]: Hello"]
-    assert unechoed.type("@bob psst") == ["[you -> bob]: psst"]
-    assert unechoed.type("/me waves") == ["* alice waves"]
-    assert unechoed.sent == [
-        "PRIVMSG #lobby :Hello", "PRIVMSG bob :psst", "PRIVMSG #lobby :\x01ACTION waves\x01",
+def test_what_was_said_before_one_s_own_words_stands_before_them(alice):
+    """The server decides on the order: the same for all who read it."""
+    alice.type("mine")
+    alice.hear(":bob!b@h PRIVMSG #lobby :his")
+    assert alice.seen()[-2:] == ["<[alice]: mine>", "[bob]: his"]
+    alice.hear(":alice!a@h PRIVMSG #lobby :mine")
+    assert alice.seen()[-2:] == ["[bob]: his", "[alice]: mine"]
+
+
+def test_without_echo_one_s_own_words_settle_when_the_server_has_read_on(unechoed):
+    """A question after them is answered when they have been taken, and not refused."""
+    unechoed.type("Hello")
+    unechoed.type("@dave psst")
+    lines = [protocol.serialize(message).decode()[:-2] for message in unechoed._sent]
+    assert lines == ["PRIVMSG #lobby :Hello", "PING sent-1", "PRIVMSG dave :psst", "PING sent-2"]
+    unechoed.hear(":hub PONG hub :sent-1", ":hub 401 alice dave :No such nick")
+    unechoed.hear(":hub PONG hub :sent-2")
+    assert unechoed.seen()[-3:] == [
+        "[alice]: Hello", "![you -> dave]: psst (not delivered)!", "[SERVER]: No such user: dave",
     ]  # fmt: skip
+
+
+def test_labels_tell_which_of_two_is_meant():
+    """Where the server has them, an answer names the very message that it is about."""
+    alice = Talk("echo-message labeled-response batch message-tags").join()
+    alice.type("@bob ha")
+    alice.type("@bob ha")
+    assert alice.sent == ["@label=m1 PRIVMSG bob :ha", "@label=m2 PRIVMSG bob :ha"]
+    alice.hear("@label=m2 :alice!a@h PRIVMSG bob :ha")
+    assert alice.seen()[-2:] == ["<[you -> bob]: ha>", "[you -> bob]: ha"]
+    alice.hear("@label=m1 :hub 404 alice bob :No")
+    assert alice.seen()[-3] == "![you -> bob]: ha (not delivered)!"
+
+
+def test_what_was_refused_can_be_tried_again_or_dropped(alice):
+    """The words are not lost: they go out again at the end, or away."""
+    alice.type("@dave hi")
+    alice.hear(":hub 401 alice dave :No such nick")
+    (entry,) = [e for e in alice.chat.current.entries if e.state == client.FAILED]
+    alice.do(alice.chat.retry(entry, NOW))
+    assert alice.sent == ["PRIVMSG dave :hi"] * 2
+    assert alice.seen()[-1] == "<[you -> dave]: hi>"
+    alice.hear(":hub 401 alice dave :No such nick")
+    alice.do(alice.chat.drop(entry))
+    assert not any("hi" in line for line in alice.seen())
+    alice.do(alice.chat.retry(entry, NOW))
+    assert alice.sent == []
+
+
+def test_a_slip_in_a_name_is_answered_with_a_guess(alice):
+    """Who is nearly called so was meant, most likely."""
+    alice.hear(":robert!r@h JOIN #lobby")
+    alice.type("@robrt hi")
+    shown = alice.hear(":hub 401 alice robrt :No such nick")
+    assert shown == ["[SERVER]: No such user: robrt. Did you mean robert?"]
 
 
 # Who is here
@@ -316,9 +400,9 @@ def test_the_list_of_people_follows_what_happens_in_the_room(alice, lines, peopl
 def test_nobody_is_called_nothing(alice, line):
     """A server that leaves a name out adds nobody to the list."""
     alice.hear(line)
-    assert all(alice.chat.people)
+    assert all(alice.chat.current.members)
     alice.hear(":hub 366 alice #lobby :End of /NAMES list")
-    assert all(alice.chat.people)
+    assert all(alice.chat.current.members)
 
 
 def test_one_s_own_new_name_is_one_s_name(alice):
@@ -338,80 +422,399 @@ def test_a_connection_that_ends_leaves_nobody_in_the_list(alice):
 def test_the_topic_is_the_room_s(alice):
     """The topic follows 332 and TOPIC of our room."""
     alice.hear(":hub 332 alice #lobby :Lunch at one", ":bob!b@h TOPIC #other :elsewhere")
-    assert alice.chat.topic == "Lunch at one"
+    assert alice.chat.current.topic == "Lunch at one"
     alice.hear(":hub 332 alice #other :elsewhere")
-    assert alice.chat.topic == "Lunch at one"
+    assert alice.chat.current.topic == "Lunch at one"
     assert alice.hear(":bob!b@h TOPIC #lobby :Tea") == ["[SERVER]: bob set the topic: Tea"]
-    assert alice.chat.topic == "Tea"
+    assert alice.chat.current.topic == "Tea"
 
 
-def test_the_title_says_state_name_and_server():
-    """In every state one sees whether one is connected, as whom and where."""
-    alice = Talk()
-    alice.chat.begin("alice")
-    assert alice.chat.title == "Connecting: alice @ 127.0.0.1:12001 — Hubbub"
-    alice.join()
+def test_operators_and_those_who_are_away_are_known(alice):
+    """Prefixes follow names and modes, presence follows AWAY."""
+    alice.hear(":hub 353 alice = #lobby :@+alice +bob", ":hub 366 alice #lobby :End")
+    alice.hear(":alice!a@h MODE #lobby +o-v bob alice", ":bob!b@h AWAY :lunch")
+    alice, bob = alice.chat.current.people, alice.chat
+    assert [(person.prefix, person.is_away) for person in alice] == [("@", False), ("@+", True)]
+    assert bob.presence("BOB") == client.AWAY
+    assert bob.presence("alice") == client.ONLINE
+    assert bob.presence("zoe") == client.OFFLINE
+
+
+def test_who_is_away_is_asked_once_where_that_is_told():
+    """After the names of a small room, and never of a server that would not tell of changes."""
+    alice = Talk("away-notify").join()
+    assert alice.sent == ["WHO #lobby"]
+    alice.hear(":hub 352 alice #lobby b h hub bob G@ :0 Bob", ":hub 315 alice #lobby :End")
+    assert alice.chat.presence("bob") == client.AWAY
+    alice.hear(":hub 353 alice = #lobby :alice bob", ":hub 366 alice #lobby :End")
+    assert alice.sent == []
+    assert alice.chat.presence("bob") == client.AWAY
+
+
+def test_the_title_says_state_name_and_server(alice):
+    """In every state one sees whether one is connected, as whom and where; and what is new."""
+    newcomer = Chat("Office")
+    newcomer.begin("bob")
+    assert newcomer.title == "Connecting to Office… — Hubbub"
     assert alice.chat.title == "Connected: alice @ Office — Hubbub"
+    alice.do(alice.chat.attend(False, NOW))
+    alice.hear(":bob!b@h PRIVMSG #lobby :hi")
+    assert alice.chat.title == "(1) Connected: alice @ Office — Hubbub"
+    alice.hear(":bob!b@h PRIVMSG alice :psst")
+    assert alice.chat.title == "(2!) Connected: alice @ Office — Hubbub"
     alice.lose()
-    assert alice.chat.title == "Disconnected: alice @ Office — Hubbub"
+    assert alice.chat.title == "(2!) Reconnecting… — Office — Hubbub"
+    alice.tell(Disconnected(PASSWORD, "Wrong password."))
+    assert alice.chat.title == "(2!) Disconnected — Office — Hubbub"
+
+
+# Conversations
+
+
+def names(talk):
+    return [conversation.name for conversation in talk.chat.conversations]
+
+
+def test_there_is_always_a_conversation_in_view():
+    """Before the first room it is the server's own, which gives its lines to that room."""
+    alice = Talk()
+    assert alice.chat.current.kind == client.CONSOLE
+    alice.connect()
+    alice.hear(*IN_THE_ROOM[:2])
+    assert alice.chat.current.name == "Office"
+    alice.hear(*IN_THE_ROOM[2:])
+    assert names(alice) == ["#lobby"]
+    assert alice.seen()[0] == "[SERVER]: Welcome to Office, alice. Type /help for commands."
+    alice.hear(":alice!a@h PART #lobby")
+    assert alice.chat.current.kind == client.CONSOLE
+
+
+def test_a_room_that_one_enters_comes_into_view_and_another_does_not(alice):
+    """What the user asked for is shown; what the server did is not forced upon anyone."""
+    alice.type("/join tea")
+    assert alice.sent == ["JOIN :#tea"] or alice.sent == []
+    alice.hear(":alice!a@h JOIN #tea")
+    assert alice.chat.current.name == "#tea"
+    alice.hear(":alice!a@h JOIN #forced")
+    assert alice.chat.current.name == "#tea"
+    alice.type("/join #lobby")
+    assert alice.chat.current.name == "#lobby"
+    alice.sent  # noqa: B018
+    alice.type("to the room in view")
+    assert alice.sent == ["PRIVMSG #lobby :to the room in view"]
+
+
+def test_rooms_stand_before_people(alice):
+    """In the order of their coming."""
+    alice.do(alice.chat.open("zoe", NOW))
+    alice.hear(":alice!a@h JOIN #tea", ":bob!b@h PRIVMSG alice :hi")
+    assert names(alice) == ["#lobby", "#tea", "zoe", "bob"]
+
+
+def test_leaving_takes_the_conversation_away(alice):
+    """A room is left on the server too; a private conversation only here."""
+    alice.do(alice.chat.open("bob", NOW))
+    assert alice.chat.current.name == "bob"
+    alice.type("/leave")
+    assert names(alice) == ["#lobby"]
+    assert alice.sent == []
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.close(alice.chat.find("#tea"), NOW))
+    assert names(alice) == ["#lobby"]
+    assert alice.sent == ["PART #tea"]
+
+
+def test_a_private_message_shows_in_both_places(alice):
+    """In its own conversation, and in the room where one is; and the same line is one entry."""
+    alice.hear(":bob!b@h PRIVMSG alice :psst")
+    assert alice.seen("bob") == ["[bob -> you]: psst"]
+    assert alice.seen()[-1] == "[bob -> you]: psst"
+    assert alice.chat.find("bob").entries[0] is alice.chat.current.entries[-1]
+    alice.type("@bob what?")
+    assert alice.seen("bob")[-1] == alice.seen()[-1] == "<[you -> bob]: what?>"
+    alice.hear(":alice!a@h PRIVMSG bob :what?")
+    assert alice.seen("bob")[-1] == alice.seen()[-1] == "[you -> bob]: what?"
+    assert (alice.chat.find("bob").unread, alice.chat.find("bob").mentions) == (1, 1)
+
+
+def test_a_private_conversation_begins_when_the_first_word_has_arrived(alice):
+    """A slip in a name opens nothing."""
+    alice.type("@zoe hi")
+    assert names(alice) == ["#lobby"]
+    alice.hear(":alice!a@h PRIVMSG zoe :hi")
+    assert names(alice) == ["#lobby", "zoe"]
+    assert alice.seen("zoe") == ["[you -> zoe]: hi"]
+
+
+def test_in_a_private_conversation_what_is_typed_goes_to_that_person(alice):
+    """Rooms' commands go to the room one was in."""
+    alice.do(alice.chat.open("bob", NOW))
+    alice.type("hello")
+    alice.type("/me waves")
+    alice.type("/topic Tea")
+    assert alice.sent == [
+        "PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "TOPIC #lobby :Tea",
+    ]  # fmt: skip
+
+
+def test_who_is_renamed_takes_the_conversation_along(alice):
+    """One goes on talking to the same person."""
+    alice.hear(":bob!b@h PRIVMSG alice :hi", ":bob!b@h NICK rob")
+    assert names(alice) == ["#lobby", "rob"]
+    assert alice.chat.find("rob").entries[-1].text == "[SERVER]: bob is now called rob"
+
+
+def test_what_is_new_is_counted_and_marked_until_it_is_seen(alice):
+    """The badge goes when one looks; the line above it when one leaves, or answers."""
+    alice.do(alice.chat.open("zoe", NOW))
+    room = alice.chat.find("#lobby")
+    alice.hear(":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :alice: two")
+    alice.hear(":carol!c@h JOIN #lobby")
+    assert (room.unread, room.mentions, room.new_count) == (2, 1, 2)
+    first = room.first_unread
+    assert [entry.text for entry in room.entries if entry.id == first] == ["[bob]: one"]
+    alice.do(alice.chat.select(room, NOW))
+    assert (room.unread, room.mentions, room.new_count, room.first_unread) == (0, 0, 2, first)
+    alice.type("aha")
+    assert (room.new_count, room.first_unread) == (0, 0)
+
+
+def test_who_looks_away_has_something_new_in_view_too(alice):
+    """What comes while the window is not in focus is marked there as well."""
+    room = alice.chat.current
+    alice.do(alice.chat.attend(False, NOW))
+    alice.hear(":bob!b@h PRIVMSG #lobby :one")
+    assert (room.unread, room.new_count) == (1, 1)
+    alice.do(alice.chat.attend(True, NOW))
+    assert (room.unread, room.new_count) == (0, 1)
+    alice.do(alice.chat.attend(False, NOW))
+    assert (room.new_count, room.first_unread) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("level", "texts"),
+    [(client.ALL, ["one", "alice: two"]), (client.MENTIONS, ["alice: two"]), (client.NONE, [])],
+)
+def test_alerts_are_as_one_wants_them(alice, level, texts):
+    """All, what mentions us, or nothing; and never for what one is looking at."""
+    room = alice.chat.current
+    lines = [":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :alice: two"]
+    alice.do(alice.chat.set_level(room, level))
+    alice.hear(*lines)
+    assert alice.changed(client.ALERT) == []
+    alice.do(alice.chat.attend(False, NOW))
+    alice.hear(*lines)
+    alerts = alice.changed(client.ALERT)
+    assert [entry.line.text for alert in alerts for entry in alert.entries] == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "is_meant"),
+    [
+        ("alice", True), ("hey ALICE!", True), ("@alice, look", True), ("alice's", True),
+        ("malice", False), ("alice2", False), ("al ice", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_mention_is_one_s_name_as_a_word(alice, text, is_meant):
+    """Not a part of another word, whatever its case."""
+    alice.hear(":bob!b@h PRIVMSG #lobby :" + text)
+    assert alice.chat.current.entries[-1].is_mention == is_meant
+
+
+def test_who_is_ignored_is_not_heard(alice):
+    """Nowhere, until that is lifted; a server that can do it is asked to."""
+    assert alice.type("/ignore bob") == ["[SERVER]: You do not hear bob any more"]
+    assert alice.hear(":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h PRIVMSG alice :hi") == []
+    assert alice.type("/ignore") == ["[SERVER]: You ignore bob."]
+    assert alice.sent == []
+    alice.hear(":hub 005 alice SILENCE=15 :are supported")
+    alice.type("/unignore bob")
+    alice.type("/ignore eve")
+    assert alice.sent == ["SILENCE -bob", "SILENCE +eve"]
+    assert alice.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
+    alice.lose()
+    alice.join("SILENCE=15")
+    assert alice.sent == ["SILENCE +eve"]
+
+
+@pytest.mark.parametrize(
+    "typed", ["/history", "/register s3cret", "/login bob s3cret", "/ban bob", "/bans", "/stats"]
+)
+def test_nothing_is_asked_of_a_server_that_does_not_offer_it(alice, typed):
+    """The words say that this server has it not."""
+    with pytest.raises(protocol.InputError, match="This server has no /"):
+        alice.type(typed)
+    assert alice.sent == []
+
+
+def test_a_flood_is_bounded(alice, monkeypatch):
+    """Old lines go when there are too many, and can be fetched again where there is a history."""
+    monkeypatch.setattr(client, "MAX_ENTRIES", 100)
+    alice.chat.current.limit = 100
+    alice.hear(*["@msgid=%d :bob!b@h PRIVMSG #lobby :%d" % (n, n) for n in range(1000)])
+    room = alice.chat.current
+    assert len(room.entries) <= 110
+    assert room.entries[-1].line.text == "999"
+    assert room.has_older
+    assert not room.knows("1")
+    assert room.knows("999")
+
+
+def test_strangers_cannot_fill_the_list(alice, monkeypatch):
+    """Past a number of conversations, private messages stand where one is."""
+    monkeypatch.setattr(client, "MAX_CONVERSATIONS", 3)
+    alice.hear(*[":u%d!u@h PRIVMSG alice :hi %d" % (n, n) for n in range(5)])
+    assert names(alice) == ["#lobby", "u0", "u1"]
+    assert alice.seen()[-1] == "[u4 -> you]: hi 4"
+
+
+# Completion, search, links
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("bo|", "bob: |"),
+        ("hey bo|", "hey bob |"),
+        ("@bo|", "@bob |"),
+        ("BO|", "bob: |"),
+        ("bo| how are you", "bob: | how are you"),
+        ("/wh|", "/whois |"),
+        ("#lo|", "#lobby |"),
+        ("see #lo|", "see #lobby |"),
+        ("|", None),
+        ("x |", None),
+        ("zzz|", None),
+        ("see /wh|", None),
+        ("ali|", None),
+    ],
+)
+def test_tab_completes_names_rooms_and_commands(alice, before, after):
+    """A name at the beginning addresses, elsewhere it is a word; one's own is not offered."""
+    cursor = before.index("|")
+    found = alice.chat.complete(before.replace("|", ""), cursor)
+    assert (found and found[0][: found[1]] + "|" + found[0][found[1] :]) == after
+
+
+def test_tab_goes_through_all_possibilities_and_back(alice):
+    """Who spoke last comes first; Shift+Tab goes the other way; typing begins anew."""
+    alice.hear(":bert!b@h JOIN #lobby", ":boris!b@h JOIN #lobby", ":bob!b@h PRIVMSG #lobby :hi")
+    found, seen_ = ("b", 1), []
+    for step in (1, 1, 1, 1, -1):
+        found = alice.chat.complete(*found, step)
+        seen_.append(found[0])
+    assert seen_ == ["bob: ", "bert: ", "boris: ", "bob: ", "boris: "]
+    assert alice.chat.complete("ber", 3) == ("bert: ", 6)
+    assert alice.chat.complete("b", 1, -1) == ("boris: ", 7)
+
+
+def test_a_search_finds_all_places_whatever_the_case(alice):
+    """Hits are places in what one sees, also where folding makes letters more."""
+    alice.hear(
+        ":bob!b@h PRIVMSG #lobby :The cat. the CAT", ":bob!b@h PRIVMSG #lobby :Straße 😀 the"
+    )
+    room = alice.chat.current
+    hits = room.find("the")
+    assert [hit.entry.text[hit.start : hit.end] for hit in hits[-3:]] == ["The", "the", "the"]
+    (hit,) = room.find("STRASSE")
+    assert hit.entry.text[hit.start : hit.end] == "Straße"
+    assert room.find("") == room.find("nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("see http://a.example/x.", ["http://a.example/x"]),
+        ("(https://a.example/b_(c))", ["https://a.example/b_(c)"]),
+        ("HTTPS://A.example, http://b", ["HTTPS://A.example", "http://b"]),
+        ("<http://a/?q=1&r=2#s>!", ["http://a/?q=1&r=2#s"]),
+        ("http:// https://... file:///etc xhttp://a javascript:x", []),
+        ("http://192.168.1.20:8080/notes — please", ["http://192.168.1.20:8080/notes"]),
+    ],
+)
+def test_links_are_found_without_what_follows_them(text, links):
+    """Only those of the web; the sentence's punctuation is not theirs."""
+    assert [text[start:end] for start, end in client.find_links(text)] == links
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [("/login bob s3cret", True), (" /REGISTER s3cret", True), ("/join x", False), ("login", False),
+     ("", False), ("/", False), ("//login bob", False)],
+)  # fmt: skip
+def test_what_holds_a_password_is_known(text, secret):
+    """So that no history of the input keeps it."""
+    assert client.is_secret(text) == secret
+
+
+def test_a_password_is_shown_nowhere_and_kept_until_it_proved_right():
+    """It goes to the server, and comes back with the connection when it was accepted."""
+    alice = Talk("echo-message sasl draft/account-registration").join()
+    outcome = alice.chat.submit("/register s3cret", NOW)
+    assert (outcome.changes, outcome.login) == ([], None)
+    outcome = alice.chat.handle(protocol.parse(b"REGISTER SUCCESS alice :Welcome"), NOW)
+    assert outcome.login == ("alice", "s3cret")
+    alice.chat.submit("/login bob hunter2", NOW)
+    outcome = alice.chat.handle(protocol.parse(b":hub 903 alice :Logged in"), NOW)
+    assert outcome.login == ("bob", "hunter2")
+    assert not any("s3cret" in line or "hunter2" in line for line in alice.seen())
 
 
 # When the connection is lost
 
 
-def test_what_was_not_confirmed_is_shown_as_waiting_and_sent_again_once(alice):
-    """What a lost connection may have swallowed is said again, and only that."""
+def test_the_banner_counts_down_and_says_when_it_is_over(alice):
+    """What is wrong, when it is tried again, and that it is well."""
+    assert alice.chat.banner(NOW) == ("", False)
+    alice.lose()
+    assert alice.chat.banner(NOW) == ("Connection lost. Trying again now (attempt 1).", False)
+    alice.lose(attempt=3, seconds=3.7)
+    assert alice.chat.banner(NOW) == ("Connection lost. Trying again in 4 s (attempt 3).", True)
+    assert alice.chat.hint == "Message #lobby — sent when you are back online"
+    alice.join()
+    assert alice.chat.banner(NOW + 1) == ("Connected again.", False)
+    assert alice.chat.banner(NOW + 4) == ("", False)
+    assert alice.chat.hint == "Message #lobby"
+
+
+def test_what_is_typed_while_disconnected_waits_for_the_room(alice):
+    """It is shown as waiting, and sent when we are in the room again, not before."""
+    assert alice.lose() == ["[system]: The connection was lost. Messages you send now wait here."]
+    assert alice.type("later\n@ is text here") == [
+        "<[alice]: later (waiting to send)>", "<[alice]: @ is text here (waiting to send)>",
+    ]  # fmt: skip
+    assert alice.chat.unsent == 2
+    assert alice.sent == []
+    alice.connect()
+    alice.type("too")
+    assert alice.sent == []
+    alice.hear(*IN_THE_ROOM)
+    assert alice.sent == [
+        "PRIVMSG #lobby :later", "PRIVMSG #lobby :@ is text here", "PRIVMSG #lobby :too",
+    ]  # fmt: skip
+    assert alice.seen()[-1] == "<[alice]: too>"
+
+
+def test_without_a_history_what_may_have_arrived_is_not_sent_twice(alice):
+    """It says so, and can be tried again by who knows better."""
     alice.type("first")
     alice.type("@bob second")
     alice.hear(":alice!a@h PRIVMSG #lobby :first")
-    alice.type("third")
-    assert len(alice.sent) == 3
-    assert alice.lose() == [
-        "[SERVER]: The connection was lost.",
-        "[you -> bob]: second  (waiting to send)",
-        "[alice]: third  (waiting to send)",
-    ]
-    assert [line.kind for line in alice.lines[-2:]] == [WAITING, WAITING]
-    alice.join()
-    assert alice.sent == ["PRIVMSG bob :second", "PRIVMSG #lobby :third"]
-    alice.hear(":alice!a@h PRIVMSG bob :second", ":alice!a@h PRIVMSG #lobby :third")
+    alice.sent  # noqa: B018
     alice.lose()
+    assert alice.seen()[-2] == "<[you -> bob]: second (waiting to send)>"
     alice.join()
     assert alice.sent == []
+    assert "![you -> bob]: second (may not have arrived)!" in alice.seen()
 
 
-def test_what_was_sent_again_and_not_confirmed_is_sent_once_more(alice):
-    """Words wait until a server has delivered them, over as many connections as it takes."""
-    alice.type("patience")
-    for _ in range(3):
-        assert alice.sent == ["PRIVMSG #lobby :patience"]
-        alice.lose()
-        alice.join()
-    alice.hear(":alice!a@h PRIVMSG #lobby :patience")
-    alice.lose()
+def test_what_surely_did_not_go_is_sent_again(alice):
+    """What the network never got cannot arrive twice."""
+    outcomes = [alice.chat.submit(text, NOW) for text in ("one", "two")]
+    alice.lose(unsent=tuple(outcomes[1].send))
     alice.join()
-    assert alice.sent == ["PRIVMSG #lobby :patience"]  # that of the third time
-
-
-def test_equal_words_are_confirmed_one_by_one(alice):
-    """One echo confirms one message, though another one says the same."""
-    alice.type("ha")
-    alice.type("ha")
-    alice.hear(":alice!a@h PRIVMSG #lobby :ha")
-    assert len(alice.sent) == 2
-    alice.lose()
-    alice.join()
-    assert alice.sent == ["PRIVMSG #lobby :ha"]
-
-
-def test_an_echo_in_the_recipient_s_own_spelling_confirms(alice):
-    """@BOB reaches bob; the server names him as he is called, and nothing is sent twice."""
-    alice.type("@BOB psst")
-    alice.hear(":alice!a@h PRIVMSG bob :psst")
-    assert alice.sent == ["PRIVMSG BOB :psst"]
-    alice.lose()
-    alice.join()
-    assert alice.sent == []
+    assert alice.sent == ["PRIVMSG #lobby :two"]
+    assert "![alice]: one (may not have arrived)!" in alice.seen()
 
 
 @pytest.mark.parametrize(
@@ -427,45 +830,16 @@ def test_what_was_refused_is_not_sent_again(alice, typed, refusal):
     alice.type(typed)
     alice.hear(refusal)
     assert len(alice.sent) == 1
-    assert alice.lose() == ["[SERVER]: The connection was lost."]
+    alice.lose()
     alice.join()
     assert alice.sent == []
 
 
-def test_what_is_typed_while_disconnected_waits_for_the_room(alice):
-    """It is shown as waiting, and sent when we are in the room again, not before."""
-    alice.lose()
-    assert alice.type("later\n@ is text here") == [
-        "[alice]: later  (waiting to send)", "[alice]: @ is text here  (waiting to send)",
-    ]  # fmt: skip
-    assert alice.sent == []
-    alice.connect()
-    assert alice.sent == []
-    alice.hear(*IN_THE_ROOM)
-    assert alice.sent == ["PRIVMSG #lobby :later", "PRIVMSG #lobby :@ is text here"]
-
-
-def test_what_is_typed_before_the_room_is_entered_again_is_sent_once_and_in_order(alice):
-    """Between the welcome and the room one can type; it waits its turn."""
-    alice.lose()
-    alice.type("one")
-    alice.connect()
-    alice.type("two")
-    alice.hear(*IN_THE_ROOM)
-    assert alice.sent == ["PRIVMSG #lobby :one", "PRIVMSG #lobby :two"]
-
-
-def test_without_echo_what_waited_is_sent_once_and_shown_as_said(unechoed):
-    """Waiting ends: the line is shown again as one's own when it goes out."""
-    unechoed.lose()
-    unechoed.type("later")
-    unechoed.connect()
-    shown = unechoed.hear(*IN_THE_ROOM)
-    assert unechoed.sent == ["PRIVMSG #lobby :later"]
-    unechoed.lose()
-    unechoed.join()
-    assert unechoed.sent == []
-    assert "[alice]: later" in shown
+def test_an_echo_in_the_recipient_s_own_spelling_confirms(alice):
+    """@BOB reaches bob; the server names him as he is called."""
+    alice.type("@BOB psst")
+    alice.hear(":alice!a@h PRIVMSG bob :psst")
+    assert alice.chat.unsent == 0
 
 
 @pytest.mark.parametrize("typed", ["/list", "/nick alicia"])
@@ -483,12 +857,70 @@ def test_what_needs_no_server_works_without_one(alice, typed):
     """Help can be read, and the program left, at any time."""
     alice.lose()
     outcome = alice.chat.submit(typed, NOW)
-    assert outcome.show or outcome.done
+    assert outcome.changes or outcome.done
 
 
 def test_the_end_that_the_user_chose_is_not_told_to_the_user(alice):
     """Only what nobody asked for is news."""
-    assert alice.lose(CLOSED, "") == []
+    assert alice.tell(Disconnected(CLOSED, "")) == []
+
+
+def test_rooms_are_entered_again_with_their_keys(alice):
+    """Also those that nobody is placed in; the view stays where it was."""
+    alice.type("/join tea earlgrey")
+    alice.hear(":alice!a@h JOIN #tea", ":alice!a@h JOIN #chess")
+    alice.sent  # noqa: B018
+    alice.lose()
+    alice.connect()
+    alice.hear(*IN_THE_ROOM)
+    assert alice.sent == ["JOIN #tea :earlgrey", "JOIN #chess"]
+    assert alice.hear(":alice!a@h JOIN #tea") == []
+    assert alice.chat.current.name == "#tea"
+
+
+def test_a_room_that_will_not_have_us_gives_our_words_back(alice):
+    """What waited for it says that it was not delivered."""
+    alice.lose()
+    alice.type("later")
+    alice.connect()
+    alice.hear(":hub 422 alice :No MOTD", ":hub 474 alice #lobby :You are banned")
+    assert "![alice]: later (not delivered)!" in alice.seen()
+    with pytest.raises(protocol.InputError, match="You are not in #lobby"):
+        alice.type("hello?")
+
+
+def test_who_was_removed_from_a_room_does_not_come_back_by_force(alice):
+    """A kick outlives the connection; what is typed there is refused with what can be done."""
+    alice.hear(":alice!a@h JOIN #tea", ":bob!b@h KICK #tea alice :enough")
+    assert alice.chat.find("#tea").people == []
+    alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
+    with pytest.raises(protocol.InputError, match=r"You are not in #tea\. /join #tea"):
+        alice.type("hello?")
+    alice.lose()
+    alice.join()
+    assert alice.sent == []
+
+
+def test_our_name_is_taken_back_from_our_ghost(alice):
+    """Under another name we wait until the ghost goes."""
+    alice.lose()
+    alice.join(nickname="alice_")
+    alice.hear(":alice!a@h PRIVMSG #lobby :not ours")
+    assert alice.sent == []
+    alice.hear(":alice!a@h QUIT :Ping timeout")
+    assert alice.sent == ["NICK alice"]
+    alice.hear(":alice_!a@h NICK alice")
+    assert alice.chat.nickname == "alice"
+
+
+def test_where_it_can_be_asked_for_the_ghost_is_watched(alice):
+    """MONITOR tells of those too with whom we share no room."""
+    alice.lose()
+    alice.join("MONITOR=100", nickname="alice_")
+    alice.hear(":hub 422 alice_ :No MOTD")
+    assert alice.sent == ["JOIN #lobby", "MONITOR + :alice"]
+    alice.hear(":hub 731 alice_ :alice")
+    assert alice.sent == ["NICK alice"]
 
 
 def test_where_there_is_no_room_one_can_only_write_to_a_person():
@@ -498,29 +930,356 @@ def test_where_there_is_no_room_one_can_only_write_to_a_person():
     with pytest.raises(protocol.InputError, match="@USERNAME MESSAGE"):
         alice.type("hello?")
     alice.type("@bob hello")
+    assert alice.sent == []
+    alice.hear(":hub 422 alice :No MOTD")
     assert alice.sent == ["PRIVMSG bob :hello"]
 
 
 COMMANDS = "PRIVMSG NOTICE JOIN PART QUIT NICK TOPIC KICK MODE CAP ERROR FAIL PONG 1 X".split()
-NUMERICS = "001 005 332 333 353 366 372 401 404 421 433 999".split()
-WORDS = st.sampled_from("alice|bob|#lobby||#|@|{}|{0.x}|%s|a b|\x01".split("|"))
+COMMANDS += "BATCH AWAY ACK INVITE REGISTER CHATHISTORY".split()
+NUMERICS = "001 005 305 332 333 352 353 366 372 376 401 403 404 421 433 474 730 731 903 999".split()
+WORDS = st.sampled_from(
+    "alice|bob|#lobby||#|@|{}|{0.x}|%s|a b|\x01|+x|-x|+o|chathistory".split("|")
+)
 MESSAGES = st.builds(
     protocol.Message,
     st.sampled_from(COMMANDS + NUMERICS),
     st.lists(WORDS | st.text(max_size=5), max_size=4).map(tuple),
     st.sampled_from(["", "alice!a@h", "bob!b@h", "hub", "!", "!u@h"]),
-    st.dictionaries(st.sampled_from(["time", "msgid"]), st.text(max_size=5), max_size=1),
+    st.dictionaries(
+        st.sampled_from(["time", "msgid", "label", "batch"]),
+        st.text(max_size=5) | st.sampled_from(["x", "m1"]),
+        max_size=2,
+    ),
 )
+EVENTS = [
+    Disconnected(LOST, ""), Lost("gone"), Connected("alice"),
+    Connected("alice", frozenset(["echo-message", "draft/chathistory", "batch"]), 2),
+]  # fmt: skip
+TYPED = st.sampled_from(["hi", "@bob hi", "/join #a", "/leave", "/list", "/history", "/nick bob"])
 
 
-@given(st.lists(MESSAGES | st.just(Disconnected(LOST, "")) | st.just(Connected("alice", True))))
+@given(st.lists(MESSAGES | st.sampled_from(EVENTS) | TYPED))
 def test_whatever_a_server_says_the_conversation_goes_on(events):
     """No order of messages, however short or odd, breaks the client or what it shows."""
-    alice = Talk().join()
+    alice = Talk("echo-message draft/chathistory labeled-response").join()
     for event in events:
-        alice.tell(event)
+        if isinstance(event, str):
+            with contextlib.suppress(protocol.InputError):
+                alice.type(event)
+        else:
+            alice.tell(event)
+        for conversation in alice.chat.conversations:
+            alice.do(alice.chat.fetch_older(conversation))
+    assert alice.chat.current in alice.chat.conversations
     shown = "".join(map(str, alice.lines))
     assert {unicodedata.category(char) for char in shown}.isdisjoint({"Cc", "Cs", "Zl", "Zp"})
+
+
+# The history, on a server that has one
+
+
+EARLIER = NOW - 1000
+
+
+class Hub:
+    """A server in a few lines: it echoes, keeps everything, and its wire can be cut anywhere."""
+
+    CAPS = "batch draft/chathistory echo-message labeled-response message-tags server-time"
+
+    def __init__(self):
+        self.said = []  # of the room, the message number being the index
+        self._batches = 0
+
+    def line(self, number, tags=""):
+        who, text = self.said[number]
+        when = protocol.format_time(EARLIER + number / 1000)
+        form = "@%smsgid=%d;time=%s :%s!u@h PRIVMSG #lobby :%s"
+        return form % (tags, number, when, who, text)
+
+    def say(self, who, text, tags=""):
+        self.said.append((who, text))
+        return self.line(len(self.said) - 1, tags)
+
+    def answer(self, line):
+        """What it says to alice's line."""
+        message = protocol.parse(line.encode())
+        if message.command == "PRIVMSG":
+            label = message.tags.get("label", "")
+            return [self.say("alice", message.text, "label=%s;" % label if label else "")]
+        if message.command == "CHATHISTORY" and message.params[0] != "TARGETS":
+            return self._tell(*message.params)
+        if message.command == "CHATHISTORY":
+            return [":hub BATCH +t draft/chathistory-targets", ":hub BATCH -t"]
+        return []
+
+    def _tell(self, verb, room, point, limit):
+        kind, _, value = point.partition("=")
+        if kind == "timestamp":
+            value = round((protocol.parse_time(value) - EARLIER) * 1000)
+        first, last = 0, len(self.said)
+        if verb == "AFTER":
+            first = int(value) + 1
+            last = min(last, first + int(limit))
+        elif verb == "BEFORE":
+            last = int(value)
+            first = max(0, last - int(limit))
+        else:
+            first = max(0, last - int(limit))
+        self._batches += 1
+        ref = "h%d" % self._batches
+        lines = [self.line(number, "batch=%s;" % ref) for number in range(max(0, first), last)]
+        return [":hub BATCH +%s chathistory %s" % (ref, room), *lines, ":hub BATCH -" + ref]
+
+
+class Wire:
+    """Alice on a Hub; `run` carries lines until there are none."""
+
+    def __init__(self, before=0):
+        self.hub = Hub()
+        for number in range(before):
+            self.hub.say("bob", "before %d" % number)
+        self.alice = Talk(Hub.CAPS)
+        self.up, self.down = [], []
+        self.connect()
+
+    def connect(self):
+        self.alice.connect()
+        self.down = list(IN_THE_ROOM)
+
+    def run(self):
+        while self.up or self.down or self.collect():
+            self.collect()
+            if self.down:
+                self.alice.hear(self.down.pop(0))
+            elif self.up:
+                self.down += self.hub.answer(self.up.pop(0))
+
+    def collect(self):
+        self.up += self.alice.sent
+        return bool(self.up)
+
+    def cut(self, heard=0, told=0):
+        """The connection is lost: the server hears some lines more, of its answers come some."""
+        self.collect()
+        answers = [answer for line in self.up[:heard] for answer in self.hub.answer(line)]
+        self.alice.hear(*(self.down + answers)[:told])
+        self.alice.lose()
+        self.up, self.down = [], []
+        self.alice.sent  # noqa: B018
+
+    @property
+    def room(self):
+        """What stands in the room, but for what nobody said."""
+        entries = self.alice.chat.find("#lobby").entries
+        return [entry.text for entry in entries if "[SERVER]" not in entry.text
+                and "[system]" not in entry.text]  # fmt: skip
+
+    @property
+    def said(self):
+        return ["[%s]: %s" % pair for pair in self.hub.said]
+
+
+@pytest.mark.parametrize(("heard", "told"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (3, 3)])
+def test_what_was_under_way_is_looked_up_and_sent_only_if_it_is_missing(heard, told):
+    """Whatever of it had arrived, each message is there once, and in its order."""
+    wire = Wire()
+    wire.run()
+    wire.down.append(wire.hub.say("bob", "unheard"))
+    for text in ("one", "one", "two"):
+        wire.alice.type(text)
+    wire.cut(heard, told)
+    wire.alice.type("three")
+    wire.hub.say("bob", "meanwhile")
+    wire.connect()
+    wire.run()
+    assert wire.room == wire.said
+    assert sorted(wire.said) == sorted(
+        ["[bob]: unheard", "[bob]: meanwhile"]
+        + ["[alice]: %s" % text for text in ("one", "one", "two", "three")]
+    )
+    assert wire.alice.chat.unsent == 0
+
+
+def test_what_was_missed_is_fetched_counted_and_marked():
+    """It stands below the line, and a line says how much it is."""
+    wire = Wire(5)
+    wire.run()
+    wire.cut()
+    for number in range(3):
+        wire.hub.say("carol", "missed %d" % number)
+    wire.connect()
+    wire.run()
+    room = wire.alice.chat.current
+    assert wire.room == wire.said
+    assert room.new_count == 3
+    (first,) = [entry for entry in room.entries if entry.id == room.first_unread]
+    assert first.text == "[carol]: missed 0"
+    assert wire.alice.seen()[-1] == "[system]: Connected again. You missed 3 messages."
+
+
+def test_what_is_said_while_it_is_fetched_keeps_its_place():
+    """Live messages may come before the answer that has those from before them."""
+    wire = Wire(2)
+    wire.run()
+    wire.cut()
+    wire.hub.say("bob", "missed")
+    wire.connect()
+    wire.alice.hear(*wire.down)
+    wire.alice.hear(wire.hub.say("bob", "live"))
+    wire.down = []
+    wire.run()
+    assert wire.room == wire.said
+
+
+def test_a_long_absence_is_fetched_page_by_page(monkeypatch):
+    """No gap is left between what was known and what is new."""
+    monkeypatch.setattr(client, "MISSED_PAGE", 10)
+    wire = Wire(3)
+    wire.run()
+    wire.alice.type("lost")
+    wire.cut(1)
+    for number in range(35):
+        wire.hub.say("bob", str(number))
+    wire.connect()
+    wire.run()
+    assert wire.room == wire.said
+
+
+def test_a_very_long_absence_begins_anew(monkeypatch):
+    """What is too much to fetch is left to scrolling up; there is no gap in what is shown."""
+    monkeypatch.setattr(client, "MISSED_PAGE", 10)
+    monkeypatch.setattr(client, "MAX_PAGES", 2)
+    wire = Wire(3)
+    wire.run()
+    wire.cut()
+    for number in range(300):
+        wire.hub.say("bob", str(number))
+    wire.connect()
+    wire.run()
+    assert wire.room == wire.said[-client.PAGE :]
+    assert wire.alice.chat.current.has_older
+
+
+def test_scrolling_up_fetches_what_is_older():
+    """Piece by piece, once each, until there is no more."""
+    wire = Wire(120)
+    wire.run()
+    room = wire.alice.chat.current
+    assert wire.room == wire.said[-client.PAGE :]
+    assert room.has_older
+    for expected in (100, 120):
+        wire.alice.do(wire.alice.chat.fetch_older(room))
+        wire.alice.do(wire.alice.chat.fetch_older(room))  # under way: nothing more is asked
+        assert room.is_fetching
+        wire.run()
+        assert wire.room == wire.said[-expected:]
+    (change,) = wire.alice.changed(client.EARLIER)[-1:]
+    assert len(change.entries) == 20
+    assert not room.has_older
+    wire.alice.do(wire.alice.chat.fetch_older(room))
+    assert not wire.collect()
+
+
+def test_history_that_is_typed_is_told_again():
+    """/history shows what one has seen as well, to who reads line by line."""
+    wire = Wire(3)
+    wire.run()
+    wire.alice.changes = []
+    wire.alice.type("/history 2")
+    wire.run()
+    (change,) = wire.alice.changed(client.RECALLED)
+    assert [entry.text for entry in change.entries] == ["[bob]: before 1", "[bob]: before 2"]
+    assert wire.room == wire.said
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["type", "bob", "step", "run"]),
+            st.tuples(st.integers(0, 4), st.integers(0, 6)),
+        ),
+        max_size=30,
+    )
+)
+def test_nothing_is_lost_and_nothing_is_sent_twice(steps):
+    """Cut the wire anywhere, any number of times: in the end everyone has read the same."""
+    wire = Wire()
+    typed = []
+    for step in steps:
+        if step == "type":
+            typed.append(str(len(typed) // 2))
+            wire.alice.type(typed[-1]) if wire.alice.chat.find("#lobby") else typed.pop()
+        elif step == "bob":
+            wire.down.append(wire.hub.say("bob", "b%d" % len(wire.hub.said)))
+        elif step == "step" and wire.down:
+            wire.alice.hear(wire.down.pop(0))
+        elif step == "run":
+            wire.run()
+        elif isinstance(step, tuple):
+            wire.cut(*step)
+            wire.connect()
+    wire.run()
+    wire.alice.do(wire.alice.chat.fetch_older(wire.alice.chat.current))
+    wire.run()
+    assert [text for who, text in wire.hub.said if who == "alice"] == typed
+    assert wire.room == wire.said
+    assert wire.alice.chat.unsent == 0
+
+
+def test_a_private_history_without_a_link_is_no_proof():
+    """What it does not reach back to may have arrived: it is not sent twice."""
+    alice = Talk(Hub.CAPS).join()
+    alice.type("@bob hi")
+    alice.lose()
+    alice.sent  # noqa: B018
+    alice.join()
+    asked = [line for line in alice.sent if "LATEST bob" in line]
+    assert asked == ["CHATHISTORY LATEST bob * :500"]
+    for target, ref in (("#lobby", "a"), ("bob", "b")):
+        alice.hear(":hub BATCH +%s chathistory %s" % (ref, target), ":hub BATCH -" + ref)
+    assert "![you -> bob]: hi (may not have arrived)!" in alice.seen()
+    assert alice.sent == []
+
+
+def test_who_takes_the_old_place_back_knows_what_has_not_arrived():
+    """Then the history is that of the same session, and what is missing was never there."""
+    alice = Talk(Hub.CAPS).join()
+    alice.type("@bob hi")
+    alice.lose()
+    alice.sent  # noqa: B018
+    alice.join(is_resumed=True)
+    for target, ref in (("#lobby", "a"), ("bob", "b")):
+        alice.hear(":hub BATCH +%s chathistory %s" % (ref, target), ":hub BATCH -" + ref)
+    assert [line for line in alice.sent if "PRIVMSG" in line] == ["@label=m2 PRIVMSG bob :hi"]
+
+
+def test_private_messages_that_were_missed_are_fetched():
+    """TARGETS says from whom, and each is asked for."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
+    alice.lose()
+    alice.sent  # noqa: B018
+    alice.join()
+    (asked,) = [line for line in alice.sent if "TARGETS" in line]
+    assert "timestamp=2026-11-22T17:10:43.000Z" in asked
+    alice.hear(
+        ":hub BATCH +t draft/chathistory-targets",
+        "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:11:00.000Z",
+        "@batch=t :hub CHATHISTORY TARGETS #lobby 2026-11-22T17:11:00.000Z",
+        ":hub BATCH -t",
+    )
+    assert [line for line in alice.sent if "CHATHISTORY" in line] == [
+        "CHATHISTORY LATEST carol * :500"
+    ]
+    alice.hear(
+        ":hub BATCH +c chathistory carol",
+        "@batch=c;msgid=9;time=2026-11-22T17:11:00.000Z :carol!c@h PRIVMSG alice :call me",
+        ":hub BATCH -c",
+    )
+    carol = alice.chat.find("carol")
+    assert (carol.unread, carol.mentions) == (1, 1)
+    assert alice.seen("carol")[0] == "[carol -> you]: call me"
 
 
 # What is said before the welcome
@@ -563,11 +1322,11 @@ WANTED = "CAP REQ :echo-message message-tags server-time"
     ("heard", "answers"),
     [
         (["CAP * LS :echo-message message-tags server-time"], [WANTED]),
-        (["CAP * LS :sasl=PLAIN server-time=x echo-message message-tags"], [WANTED]),
+        (["CAP * LS :x-sasl=PLAIN server-time=x echo-message message-tags"], [WANTED]),
         (["CAP * LS * :message-tags a=b", "CAP * LS :server-time echo-message"], [WANTED]),
         (["CAP * LS * :echo-message message-tags server-time"], []),
-        (["CAP * LS :server-time away-notify"], ["CAP REQ :server-time"]),
-        (["CAP * LS :away-notify"], ["CAP END"]),
+        (["CAP * LS :server-time x-notify"], ["CAP REQ :server-time"]),
+        (["CAP * LS :x-notify"], ["CAP END"]),
         (["CAP * LS :"], ["CAP END"]),
         (["CAP * ACK :echo-message server-time "], ["CAP END"]),
         (["CAP * NAK :echo-message server-time"], ["CAP END"]),
@@ -587,8 +1346,8 @@ def test_only_what_the_server_agreed_to_counts():
     refused, agreed = Caller(), Caller()
     refused.hear("CAP * LS :echo-message", "CAP * NAK :echo-message")
     agreed.hear("CAP * LS :echo-message", "CAP * ACK :echo-message")
-    assert refused.handshake.caps == []
-    assert agreed.handshake.caps == ["echo-message"]
+    assert refused.handshake.caps == frozenset()
+    assert agreed.handshake.caps == {"echo-message"}
 
 
 def test_a_server_without_capabilities_is_good_enough():

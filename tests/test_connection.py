@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from client_harness import (
+    Cable,
     Caller,
     ScriptedServer,
     closed_port,
@@ -55,7 +56,7 @@ def test_the_welcome_is_told_before_all_else(room, call):
     assert (welcome.nickname, welcome.session, welcome.is_resumed) == ("alice", 1, False)
     assert "echo-message" in welcome.caps
     assert alice.next().command == "001"
-    alice.hear("#lobby")
+    alice.joined()
 
 
 def test_what_is_said_is_heard_on_both_sides(room, call):
@@ -400,6 +401,55 @@ def test_a_server_that_offers_nothing_is_joined_without_echo(call, hub):
     assert alice.next() == Connected("alice")
 
 
+@pytest.fixture
+def owned(open_room, tmp_path):
+    """A server on which alice is somebody's name, with the password opensesame."""
+    room = open_room(data=str(tmp_path / "data"))
+    alice = room.irc("alice", "draft/account-registration")
+    alice.send("REGISTER * * opensesame")
+    assert any("REGISTER SUCCESS alice" in line for line in alice.heard())
+    alice.send("QUIT")
+    alice.rest()
+    return room
+
+
+def test_a_registered_name_asks_for_its_password(owned, call):
+    """Without it one is told whose name it is; with a wrong one, that it is wrong."""
+    words = "“alice” is registered. If it is yours, type its password; else choose another."
+    assert call(owned.server.port).end() == Disconnected(PASSWORD, words)
+    wrong = call(owned.server.port, password="wrong").end()
+    assert wrong == Disconnected(PASSWORD, "Wrong password.")
+
+
+def test_its_owner_is_let_in_and_comes_back(owned, call):
+    """The password is said once; after that the connection knows it."""
+    alice = call(owned.server.port, password="opensesame")
+    assert alice.welcomed().nickname == "alice"
+    assert alice.connection._login == ("alice", "opensesame")
+
+
+def test_a_lost_place_is_taken_back_unseen(room, call):
+    """On the real server: nobody sees a leave or a join, and the rooms are ours at once."""
+    bob = room.irc("bob")
+    bob.send("JOIN #tea")
+    with contextlib.closing(Cable(room.server.port)) as cable:
+        alice = call(cable.port).joined()
+        alice.say(Message("JOIN", ("#tea",)))
+        alice.joined()
+        bob.heard()
+        cable.pull()
+        alice.lost()
+        welcome = alice.welcomed()
+        assert (welcome.nickname, welcome.is_resumed) == ("alice", True)
+        alice.joined().joined()
+        alice.say(Message("PRIVMSG", ("#tea", "as if nothing had been")))
+        alice.hear("as if nothing had been")
+        assert [line.partition(" ")[2] for line in bob.heard()] == [
+            "PRIVMSG #tea :as if nothing had been"
+        ]
+        alice.connection.close(TIMEOUT)
+
+
 # Coming back
 
 
@@ -632,9 +682,7 @@ def test_a_token_takes_the_old_place_back(call, hub):
     hub.send("CAP * LS :" + client.RESUME)
     hub.expect("CAP REQ :" + client.RESUME)
     hub.send("CAP * ACK :" + client.RESUME)
-    assert hub.until("CAP END") == [
-        "RESUME s3cret", "NICK alice", "USER alice 0 * :alice", "CAP END",
-    ]  # fmt: skip
+    assert hub.until("RESUME s3cret") == ["RESUME s3cret"]
     hub.send(":hub 001 alice :Welcome", "RESUME TOKEN another")
     assert alice.welcomed().is_resumed
 
@@ -648,8 +696,10 @@ def test_a_token_that_is_refused_costs_nothing(call, hub):
     hub.finish()
     alice.lost()
     hub.accept().send("CAP * LS :" + client.RESUME, "CAP * ACK :" + client.RESUME)
-    hub.expect("CAP END")
-    hub.send(":hub FAIL RESUME INVALID_TOKEN :No such place", ":hub 001 alice :Welcome")
+    hub.expect("RESUME s3cret")
+    hub.send(":hub FAIL RESUME INVALID_TOKEN :No such place")
+    assert hub.until("CAP END") == ["NICK alice", "USER alice 0 * :alice", "CAP END"]
+    hub.send(":hub 001 alice :Welcome")
     assert not alice.welcomed().is_resumed
 
 

@@ -481,6 +481,7 @@ def test_what_waits_goes_with_the_message_and_with_the_account(database, open_hi
     history = open_history(database, days=1)
     history.finish()
     assert [number for number, *_ in history.take_waiting("bob")] == [now]
+    assert history.waiting_count("bob") == 1
     assert records.remove_account("bob")
     assert history.waiting_count("bob") == 0
 
@@ -574,6 +575,21 @@ def test_a_process_that_comes_and_goes_takes_nothing_along(
     database.close()
     assert look(tmp_path / "data", "SELECT COUNT(*) FROM messages") == [(number,)]
     assert look(tmp_path / "data", "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_file_that_is_opened_anew_is_still_in_use(open_database, tmp_path):
+    """After a fault of one handle, another process does not take itself for the last one."""
+    records = server.Records(open_database(tmp_path / "data", 0.05))
+    with contextlib.closing(sqlite3.connect(str(tmp_path / "data" / "history.db"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert refused(records.save_room, "#tea", {}) == BUSY
+        other.rollback()
+    records.save_room("#tea", {"topic": "tea"})
+    for word in ("oolong", "assam"):
+        seen = OPEN + "print(records.rooms()[0]['topic']); records._database.close()"
+        run(seen, tmp_path / "data")
+        records.save_room("#tea", {"topic": word})
+        assert run(seen, tmp_path / "data") == [word]
 
 
 def test_what_was_done_is_done_though_the_process_is_killed(tmp_path, open_database):
@@ -807,6 +823,37 @@ def test_a_file_that_is_no_database_any_more_is_replaced_while_the_server_runs(f
     server.log.handlers[-1].found.clear()
 
 
+def test_two_who_find_the_same_damage_move_one_file(furnished, monkeypatch):
+    """The second finds a new file in its place, and leaves it there."""
+    folder, records, _, _ = furnished
+    overwrite(folder, 0)
+    with contextlib.suppress(sqlite3.DatabaseError):
+        look(folder, "SELECT 1 FROM messages")
+    both_know, is_damage, found = threading.Barrier(2, timeout=20), server._is_damage, []
+
+    def know_together(error):
+        found.append(is_damage(error))
+        if len(found) <= 2:
+            both_know.wait()
+        return found[0]
+
+    monkeypatch.setattr(server, "_is_damage", know_together)
+    names = []
+    ask = lambda: names.append([room["topic"] for room in records.rooms()])  # noqa: E731
+    save = lambda: records.save_room("#new", {"topic": "new"})  # noqa: E731
+    threads = [threading.Thread(target=work) for work in (ask, save)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True, True]
+    assert names in ([[]], [["new"]])
+    assert records.rooms() == [{"topic": "new"}]
+    (aside,) = folder.glob("history.db.damaged-*[0-9]")
+    assert b"garbage!" in aside.read_bytes()
+    server.log.handlers[-1].found.clear()
+
+
 def test_who_has_not_the_folder_moves_nothing_aside(tmp_path, open_database):
     """A damaged file is its server's business; others say so."""
     folder = tmp_path / "data"
@@ -839,6 +886,24 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path, open_databa
     assert look(folder, "SELECT * FROM messages") == [(7, "#lobby", "PRIVMSG", b"PRIVMSG a :b")]
     assert look(folder, "SELECT * FROM conversations") == [("alice", "bob", 7)]
     assert records.log_in("alice", PASSWORD)
+
+
+def test_two_processes_bring_a_file_up_to_date(tmp_path, open_database, monkeypatch):
+    """The second finds that it has been done, just when it was about to."""
+    connect, turns = sqlite3.connect, []
+
+    class Slow(sqlite3.Connection):
+        def execute(self, query, *values):
+            if query == "BEGIN IMMEDIATE" and not turns:
+                turns.append("the other")
+                open_database(tmp_path / "data", claim=False).write(lambda writer: None)
+            return super().execute(query, *values)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Slow))
+    records = server.Records(open_database(tmp_path / "data"))
+    records.save_room("#tea", {"topic": "tea"})
+    assert turns == ["the other"]
+    assert records.rooms() == [{"topic": "tea"}]
 
 
 def test_a_file_of_a_later_version_is_left_as_it_is(tmp_path, open_database):

@@ -235,9 +235,12 @@ def test_who_registers_is_told_where_they_are(room):
     alice = room.connect(IrcTalker)
     alice.send("NICK alice", "USER alice 0 * :Alice")
     lines = alice.until("End of /NAMES list")
-    assert [line.split()[1] for line in lines] == ("001 002 003 004 005 422 JOIN 353 366".split())
+    assert [line.split()[1] for line in lines] == (
+        "001 002 003 004 005 005 251 252 253 254 255 265 266 422 JOIN 353 366".split()
+    )
     assert ":hubbub.local 353 alice = #lobby :bob alice" in lines
-    assert any("UTF8ONLY" in line and "NETWORK=Hubbub" in line for line in lines)
+    tokens = {word for line in lines if " 005 " in line for word in line.split()}
+    assert {"UTF8ONLY", "NETWORK=Hubbub", "PREFIX=(ov)@+", "BOT=B", "WHOX"} <= tokens
     assert any("running Hubbub " + VERSION in line for line in lines)
 
 
@@ -377,13 +380,12 @@ QUESTIONS = [  # what alice sends, where bob is in #lobby and #den; the answer a
     ("USER a 0 * :A", "462 alice :You may not reregister"),
     ("PASS x", "462 alice :You may not reregister"),
     ("CAP FOO", "410 alice FOO :Invalid CAP command"),
-    ("MODE alice", "221 alice :+i"),
-    ("MODE alice +i", "221 alice :+i"),
-    ("MODE alice +w", "501 alice :Unknown mode"),
+    ("MODE alice", "221 alice :+"),
+    ("MODE alice +x", "501 alice :Unknown mode x"),
     ("MODE bob", "502 alice :Cannot change the modes of others"),
     ("MODE #lobby", "324 alice #lobby :+n"),
     ("MODE #lobby +b", "368 alice #lobby :End of channel ban list"),
-    ("MODE #lobby +k key", "472 alice k :is unknown mode char to me"),
+    ("MODE #lobby +k key", "482 alice #lobby :You're not channel operator"),
     ("MODE #nowhere", "403 alice #nowhere :No such channel"),
     ("MOTD", "422 alice :There is no message of the day"),
     ("ISON bob dave :ALICE carol", "303 alice :bob alice"),
@@ -392,12 +394,12 @@ QUESTIONS = [  # what alice sends, where bob is in #lobby and #den; the answer a
     ("NAMES #nowhere", "366 alice #nowhere :End of /NAMES list"),
     ("LIST", "322 alice #den 1 :coffee"),
     ("LIST #lobby", "322 alice #lobby 2 :"),
-    ("WHO #den", "352 alice #den bob 127.0.0.1 hubbub.local bob H :0 Bob"),
-    ("WHO bob", "352 alice * bob 127.0.0.1 hubbub.local bob H :0 Bob"),
-    ("WHO", "352 alice * alice 127.0.0.1 hubbub.local alice H :0 Alice"),
+    ("WHO #den", "352 alice #den bob 127.0.0.1 hubbub.local bob H@ :0 Bob"),
+    ("WHO bob", "352 alice #lobby bob 127.0.0.1 hubbub.local bob H :0 Bob"),
+    ("WHO", "352 alice #lobby alice 127.0.0.1 hubbub.local alice H :0 Alice"),
     ("WHO dave", "315 alice dave :End of WHO list"),
     ("WHOIS bob", "311 alice bob bob 127.0.0.1 * :Bob"),
-    ("WHOIS bob", "319 alice bob :#den #lobby"),
+    ("WHOIS bob", "319 alice bob :@#den #lobby"),
     ("WHOIS bob", "312 alice bob hubbub.local :Hubbub"),
     ("WHOIS bob bob", "318 alice bob :End of /WHOIS list"),
     ("WHOIS dave", "401 alice dave :No such nick"),
@@ -559,7 +561,7 @@ def test_who_joins_hears_the_topic_and_the_names(room):
         ":alice!alice@127.0.0.1 JOIN #den",
         ":hubbub.local 332 alice #den :coffee",
         ":hubbub.local 333 alice #den bob :TIME",
-        ":hubbub.local 353 alice #den :bob alice".replace("alice #den", "alice = #den"),
+        ":hubbub.local 353 alice #den :@bob alice".replace("alice #den", "alice = #den"),
         ":hubbub.local 366 alice #den :End of /NAMES list",
     ]
     assert bob.heard() == [":alice!alice@127.0.0.1 JOIN #den"]
@@ -582,7 +584,7 @@ def test_join_0_leaves_every_room(room):
     alice.send("JOIN #den", "JOIN 0", "LIST")
     lines = alice.until("End of /LIST")
     assert [line.split()[3] for line in lines if " 322 " in line] == ["#lobby"]
-    bob.expect(":alice!alice@127.0.0.1 PART #lobby :")
+    bob.expect(":alice!alice@127.0.0.1 PART #lobby")
 
 
 def test_one_may_be_in_so_many_rooms_and_not_one_more(room):
@@ -627,11 +629,14 @@ def test_capabilities_are_listed_asked_for_and_given_back(room):
     alice.send("CAP LS 302", "CAP REQ :server-time echo-message", "CAP LIST")
     alice.send("CAP REQ :-server-time", "CAP LIST")
     assert [untagged(line) for line in alice.heard()] == [
-        ":hubbub.local CAP alice LS :batch echo-message labeled-response message-tags server-time",
+        ":hubbub.local CAP alice LS :account-notify account-tag away-notify batch cap-notify"
+        " chghost echo-message extended-join extended-monitor hubbub/resume invite-notify"
+        " labeled-response message-tags multi-prefix server-time setname standard-replies"
+        " userhost-in-names",
         ":hubbub.local CAP alice ACK :server-time echo-message",
-        ":hubbub.local CAP alice LIST :echo-message server-time",
+        ":hubbub.local CAP alice LIST :cap-notify echo-message server-time",
         ":hubbub.local CAP alice ACK :-server-time",
-        ":hubbub.local CAP alice LIST :echo-message",
+        ":hubbub.local CAP alice LIST :cap-notify echo-message",
     ]
 
 
@@ -1046,3 +1051,11 @@ def test_a_server_that_stops_tells_everybody_and_waits_for_nobody(open_room):
     assert alice.rest() == ["ERROR :The server is shutting down"]
     assert carol.rest() == ["[SERVER]: The server is shutting down"]
     assert half.rest() == ["ERROR :The server is shutting down"]
+
+
+def test_the_servers_own_words_reach_irc_clients_too(open_room):
+    """A notice of the server is no echo: who did not ask for echoes gets it all the same."""
+    room = open_room(motd=())
+    alice = room.irc("alice")
+    alice.send("SILENCE +mallory")
+    alice.expect("NOTICE alice :You do not hear mallory any more")

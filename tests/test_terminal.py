@@ -122,6 +122,49 @@ def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
     assert texts == ["line %d" % number for number in range(1000)]
 
 
+def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
+    """Exit code 1, soon, and one line that says what may be lost."""
+    script = (
+        "import sys; sys.path.insert(0, %r)\n"
+        "import client; client.END_TIME = 0.3; sys.exit(client.main())" % str(PROGRAM.parent)
+    )
+    with closing(ScriptedServer()) as hub:
+        arguments = ("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        alice = start(*arguments, command=("-c", script))
+        hub.welcome()
+        alice.say("hello?")
+        code, errors = alice.finish()
+    words = "The server does not answer: 1 of your messages may not have arrived.\n"
+    assert (code, errors) == (1, words)
+
+
+def test_lines_of_another_room_say_where_they_come_from(room, join):
+    """What is said where one is stands alone; a room that one enters becomes that place."""
+    bob = room.irc("bob")
+    bob.send("JOIN #tea")
+    alice = join("alice")
+    alice.say("/join #tea")
+    alice.expect("[SERVER]: alice joined #tea")
+    bob.send("PRIVMSG #tea :in here", "PRIVMSG #lobby :out there", "PRIVMSG alice :psst")
+    alice.expect("[bob]: in here", "#lobby [bob]: out there", "[bob -> you]: psst")
+    alice.say("to the tea", "/leave")
+    alice.expect("[alice]: to the tea", "#tea [SERVER]: alice left #tea")
+    bob.send("PRIVMSG #lobby :back again")
+    alice.expect("[bob]: back again")
+
+
+def test_what_was_said_earlier_is_told_on_joining(open_room, start, tmp_path):
+    """Between two lines that say that it is not now; /history tells it again."""
+    room = open_room(data=str(tmp_path))
+    bob = room.irc("bob")
+    bob.send("PRIVMSG #lobby :one", "PRIVMSG #lobby :two")
+    bob.heard()
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.expect("[SERVER]: Earlier in #lobby:", "[bob]: one", "[bob]: two", "[SERVER]: Now:")
+    alice.say("/history 1")
+    alice.expect("[SERVER]: Earlier in #lobby:", "[SERVER]: Now:")
+
+
 def test_a_last_line_without_an_end_is_sent(room, start):
     """What `printf` writes is heard as well."""
     bob = room.irc("bob")

@@ -1,0 +1,171 @@
+"""Two people talk through the real server, which is killed and started again meanwhile."""
+
+import contextlib
+import queue
+import signal
+import sys
+import time
+
+import pytest
+from harness import TIMEOUT, Process
+
+import client
+from client import ROOM, SENT, Chat, Connection
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+
+
+class Person:
+    """Somebody with a client, but without a window."""
+
+    def __init__(self, name, port, password=""):
+        self._events = queue.Queue(client.MAX_EVENTS)
+        self.connection = Connection("127.0.0.1", port, password, name, self._events)
+        self.chat = Chat("127.0.0.1:%d" % port)
+        self.chat.begin(name)
+        self.connection.start()
+
+    def say(self, text):
+        self.connection.carry_out(self.chat.submit(text, time.time()))
+
+    def live(self, wait=0.01):
+        """Take what has come, waiting a moment for it."""
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=wait)
+            assert not isinstance(event, client.Disconnected), event
+            self.connection.carry_out(self.chat.handle(event, time.time()))
+
+    def sees(self, text, name=""):
+        """Whether this line stands in a conversation, or in the one in view."""
+        place = self.chat.find(name) if name else self.chat.current
+        return place is not None and any(
+            entry.text == text and entry.state == SENT for entry in place.entries
+        )
+
+    def said(self, name="#lobby"):
+        """What people have said there, as this person reads it."""
+        entries = self.chat.find(name).entries
+        return [e.text for e in entries if "[SERVER]" not in e.text and "[system]" not in e.text]
+
+    @property
+    def is_done(self):
+        rooms = [c for c in self.chat.conversations if c.kind == ROOM]
+        return (
+            self.chat.state == client.CONNECTED and not self.chat.unsent
+            and bool(rooms) and all(room.is_joined and not room.is_behind for room in rooms)
+        )  # fmt: skip
+
+    def close(self):
+        self.connection.close()
+        deadline = time.monotonic() + TIMEOUT
+        while self.connection._thread.is_alive() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                self._events.get(timeout=0.01)
+
+
+def until(people, condition):
+    """Let people live until `condition()` is true; fail if it never is."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        for person in people:
+            person.live()
+        assert time.monotonic() < deadline, [p.chat.current.entries[-1].text for p in people]
+
+
+@pytest.fixture
+def people(open_room, tmp_path):
+    """Alice and bob, in the lobby of a server that has all that there is."""
+    room = open_room(data=str(tmp_path / "data"))
+    with contextlib.ExitStack() as stack:
+        people = []
+        for name in ("alice", "bob"):
+            people.append(Person(name, room.server.port))
+            stack.callback(people[-1].close)
+            until(people, lambda: people[-1].is_done)
+        yield people
+
+
+def test_every_verb_works_from_the_chat_box(people):
+    """What is typed is carried out, and its answer stands where one looks."""
+    alice, bob = people
+    until(people, lambda: alice.sees("[SERVER]: bob joined the chat"))
+    for person, text, answer in [
+        (alice, "hello", "[alice]: hello"),
+        (alice, "/me waves", "* alice waves"),
+        (alice, "@bob psst", "[you -> bob]: psst"),
+        (bob, "/me listens", "* bob listens"),
+        (bob, "/reply what?", "[you -> alice]: what?"),
+        (bob, "/list", "[SERVER]: Online users (2): alice, bob"),
+        (alice, "/topic Tea", "[SERVER]: alice set the topic: Tea"),
+        (alice, "/join tea", "[SERVER]: alice joined #tea"),
+        (alice, "in here", "[alice]: in here"),
+        (alice, "/rooms", "[SERVER]: #tea (1)"),
+        (alice, "/whois bob", "[SERVER]: bob is in #lobby"),
+        (alice, "/away lunch", "[SERVER]: You are away. Type /away to be back."),
+        (alice, "/away", "[SERVER]: You are back."),
+        (alice, "/ignore bob", "[SERVER]: You do not hear bob any more"),
+        (alice, "/unignore bob", "[SERVER]: You hear bob again"),
+        (alice, "/register opensesame", "[SERVER]: You are logged in as alice"),
+        (bob, "/nick rob", "[SERVER]: bob is now called rob"),
+        (bob, "@nobody hi", "[SERVER]: No such user: nobody"),
+        (alice, "/topic", "[SERVER]: #tea has no topic. Type /topic TOPIC to set one."),
+    ]:
+        person.say(text)
+        until(people, lambda person=person, answer=answer: person.sees(answer))
+    assert bob.sees("[alice -> you]: psst", "alice")
+    assert bob.chat.current.topic == "Tea"
+    assert alice.chat.find("rob").unread == 1
+    assert alice.chat.presence("rob") == client.ONLINE
+    assert alice.connection._login == ("alice", "opensesame")
+
+
+def test_a_private_word_to_who_is_gone_is_kept_for_them(people):
+    """Its writer is told, and its reader finds it on return, in the right conversation."""
+    alice, bob = people
+    bob.say("/register opensesame")
+    until(people, lambda: bob.sees("[SERVER]: You are logged in as bob"))
+    bob.connection.close()
+    until([alice], lambda: alice.sees("[SERVER]: bob left the chat"))
+    alice.say("@bob see you")
+    until([alice], lambda: alice.sees("[you -> bob]: see you", "bob"))
+    with contextlib.closing(Person("bob", bob.connection.port, "opensesame")) as again:
+        until([again], lambda: again.sees("[alice -> you]: see you", "alice"))
+        assert again.chat.find("alice").unread == 1
+
+
+def test_a_server_that_is_killed_five_times_costs_no_word(tmp_path, monkeypatch):
+    """Each message is there once, and in the same order for both."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.05))
+    options = ("--data", str(tmp_path / "history"), "--rate-limit", "0")
+    with contextlib.ExitStack() as stack:
+        server = Process(tmp_path / "stderr", *options)
+        stack.callback(lambda: server.close())
+        people = [Person(name, server.port) for name in ("alice", "bob")]
+        for person in people:
+            stack.callback(person.close)
+        until(people, lambda: all(person.is_done for person in people))
+        typed = {"alice": [], "bob": []}
+        for round_ in range(5):
+            until(people, lambda: all(p.chat.state == client.CONNECTED for p in people))
+            for number in range(20):
+                for person in people:
+                    text = "%d of round %d" % (number, round_)
+                    typed[person.chat.nickname].append(text)
+                    person.say(text)
+                    person.live(0)
+            server.signal(signal.SIGKILL)
+            server.wait()
+            for person in people:
+                until([person], lambda p=person: p.chat.state == client.RECONNECTING)
+                typed[person.chat.nickname].append("typed meanwhile, round %d" % round_)
+                person.say(typed[person.chat.nickname][-1])
+            server.close()
+            server = Process(tmp_path / "stderr", *options, "--port", str(server.port))
+        until(people, lambda: all(person.is_done for person in people))
+        until(people, lambda: len({len(person.said()) for person in people}) == 1)
+        alice, bob = (person.said() for person in people)
+        assert alice == bob
+        for name, texts in typed.items():
+            head = "[%s]: " % name
+            assert [line[len(head) :] for line in alice if line.startswith(head)] == texts
+        assert all(e.state == SENT for p in people for e in p.chat.find("#lobby").entries)
