@@ -103,6 +103,7 @@ MAX_ASKED = 200  # people in a room of whom one asks who is away
 MAX_WATCHED = 10  # people that one has watched at once: they fit a line
 MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
 MAX_CONVERSATIONS = 200
+MAX_STRANGERS = 20  # private ones that others may open by writing; then they stand in the room
 MAX_HITS = 10000  # of a search
 MAX_FAILED = 1000  # messages that can be tried again
 MAX_UNSENT = 500  # lines of a pipe that wait for the server
@@ -700,10 +701,11 @@ RECALLED = "recalled"  # entries that were said earlier, for who reads line by l
 class Entry:
     """One line of a conversation. The same one may stand in two of them."""
 
-    __slots__ = ("folded", "id", "is_mention", "line", "msgid", "note", "state")
+    __slots__ = ("did", "folded", "id", "is_mention", "line", "msgid", "note", "state")
 
-    def __init__(self, number: int, line: Line, msgid: str = "") -> None:
+    def __init__(self, number: int, line: Line, msgid: str = "", did: str = "") -> None:
         self.id = number
+        self.did = did  # what somebody did that crowds do: "joined", "left"
         self.is_mention = False
         self.revise(line, msgid)
 
@@ -1107,9 +1109,9 @@ class Desk:
         if change not in self._changes[-8:]:
             self._changes.append(change)
 
-    def _entry(self, line: Line, msgid: str = "") -> Entry:
+    def _entry(self, line: Line, msgid: str = "", did: str = "") -> Entry:
         self._entries += 1
-        return Entry(self._entries, line, msgid)
+        return Entry(self._entries, line, msgid, did)
 
     def _add(self, entry: Entry, place: Conversation) -> None:
         place.add(entry)
@@ -1686,7 +1688,7 @@ class Chat(Desk):
         is_private = not target.lstrip("@+").startswith(self._room_signs)
         place = self.find(target.lstrip("@+")) or self.current
         if is_private:
-            place = self._private(target if is_mine else who)
+            place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
             self._correspondent = self._correspondent if is_mine else who
         entry = self._entry(line, message.tags.get("msgid", ""))
         if place.knows(entry.msgid):
@@ -2161,7 +2163,8 @@ class Chat(Desk):
         """Show what `message` looks like in each of `places`."""
         line = protocol.describe(message, self.nickname, self._when(message)) if places else None
         if line is not None:
-            entry = self._entry(line, message.tags.get("msgid", ""))
+            did = _DEEDS.get(message.command, "")
+            entry = self._entry(line, message.tags.get("msgid", ""), did)
             for place in places:
                 if not place.knows(entry.msgid):
                     self._add(entry, place)
@@ -2180,10 +2183,10 @@ class Chat(Desk):
     def _room_signs(self) -> Tuple[str, ...]:
         return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
 
-    def _private(self, name: str) -> Conversation:
+    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
-        if found is None and len(self.conversations) >= MAX_CONVERSATIONS:
+        if found is None and sum(c.kind == PRIVATE for c in self.conversations) >= most:
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
@@ -2194,6 +2197,7 @@ class Chat(Desk):
 
 Places = Sequence[Conversation]  # where the line of a message is shown
 
+_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
 _WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
 _PREFIXES = "~&@%+"  # before the names of those who have a say in a room
 _HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
@@ -2502,6 +2506,7 @@ def _text_stream(stream: Any) -> Any:
 POLL_MS = 30  # between two looks at the queue; 10 when there was more than a batch
 BATCH = 200  # events shown at once, so that a flood leaves time for keys
 MAX_ROWS = 5  # lines that the chat box grows to
+CROWD = 5  # people who join or leave one after the other share a line
 MANY_LINES = 20  # of a paste; for more the user is asked
 
 PALETTES = {
@@ -3449,7 +3454,7 @@ class Transcript:
         self._update()
         if at is not None:
             self._at_end = False
-            self.text.see("%d.0" % (self._row_of(lines[at]) + 1))
+            self.text.see("%d.0" % (self._row_of(at) + 1))
         if self._items:
             self.empty.place_forget()
         else:
@@ -3481,8 +3486,12 @@ class Transcript:
         row = int(self.text.index(index).partition(".")[0]) - 1
         return self._items[row].source if row < len(self._items) else None
 
-    def _row_of(self, line: Any) -> int:
-        return next((row for row, item in enumerate(self._items) if item.source is line), 0)
+    def _row_of(self, at: int) -> int:
+        """The row that says a line of the list, alone or with others before it."""
+        rows = {id(item.source): row for row, item in enumerate(self._items)}
+        while at > self._first and id(self._lines[at]) not in rows:
+            at -= 1
+        return rows.get(id(self._lines[at]), 0)
 
     def _follow(self, here: Any, grown: int) -> None:
         """Find our part again after lines were put before it, or taken away."""
@@ -4160,17 +4169,27 @@ class ConnectView:
 def lay_out(entries: Sequence[Entry], first_unread: int, new_count: int, today: str) -> List[Item]:
     """The items of a conversation: what was said, the days, and where the new begins."""
     items: List[Item] = []
+    crowd: List[Entry] = []  # those who did the same, one after the other
     day, quarter = "", 0.0  # no zone's midnight lies within a quarter of an hour of its clock
     for entry in entries:
         if entry.line.when // 900 != quarter:
             quarter = entry.line.when // 900
             if entry.day != day:
-                day = entry.day
+                day, crowd = entry.day, []
                 items.append(Item(None, ("day", day_name(day, today))))
         if entry.id == first_unread and new_count:
+            crowd = []
             text = "%d new message%s" % (new_count, "" if new_count == 1 else "s")
             items.append(Item(None, ("new", "─────  %s  ─────" % text)))
-        items.append(Item(entry, (entry.line, entry.state, entry.note, entry.is_mention)))
+        if crowd and entry.did and entry.did == crowd[0].did:
+            crowd.append(entry)
+        else:
+            crowd = [entry]
+        line = entry.line
+        if len(crowd) >= CROWD:
+            del items[-1 if len(crowd) > CROWD else 1 - CROWD :]
+            line = line._replace(text="%d people %s" % (len(crowd), entry.did))
+        items.append(Item(crowd[0], (line, entry.state, entry.note, entry.is_mention)))
     return items
 
 

@@ -662,10 +662,12 @@ def test_a_flood_is_bounded(alice, monkeypatch):
 
 def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     """Past a number of conversations, private messages stand where one is."""
-    monkeypatch.setattr(client, "MAX_CONVERSATIONS", 3)
+    monkeypatch.setattr(client, "MAX_STRANGERS", 2)
     alice.hear(*[":u%d!u@h PRIVMSG alice :hi %d" % (n, n) for n in range(5)])
     assert names(alice) == ["#lobby", "u0", "u1"]
     assert alice.seen()[-1] == "[u4 -> you]: hi 4"
+    alice.do(alice.chat.open("u4", NOW))  # but whom one writes to has a place
+    assert names(alice) == ["#lobby", "u0", "u1", "u4"]
 
 
 # Completion, search, links
@@ -1414,3 +1416,27 @@ def test_what_is_no_server_is_answered_with_how_to_write_one(text):
     """The words show an example."""
     with pytest.raises(ValueError, match=r"192\.168\.1\.20"):
         client.parse_server(text)
+
+
+def rows(talk):
+    """What the window shows of the conversation in view, without the days and the old."""
+    entries = talk.chat.current.entries
+    items = client.lay_out(entries[1:], talk.chat.current.first_unread, 1, "2026-11-22")
+    return [item.face[0].text if item.source else item.face[0] for item in items]
+
+
+def test_a_crowd_that_comes_or_goes_takes_one_line():
+    talk = Talk().join()
+    talk.hear(":bob!u@h PRIVMSG #lobby :Open the doors")
+    before = len(rows(talk))
+    for number in range(client.CROWD - 1):
+        talk.hear(":p%d!u@h JOIN #lobby" % number)
+    assert rows(talk)[before:] == ["p%d joined the chat" % n for n in range(client.CROWD - 1)]
+    for number in range(client.CROWD - 1, 37):
+        talk.hear(":p%d!u@h JOIN #lobby" % number)
+    assert rows(talk)[before:] == ["37 people joined"]
+    talk.hear(":p0!u@h PRIVMSG #lobby :So many!")
+    for number in range(9):
+        talk.hear(":p%d!u@h QUIT :" % number)
+    assert rows(talk)[before:] == ["37 people joined", "So many!", "9 people left"]
+    assert len(talk.chat.current.find("joined the chat")) >= 37  # each can still be found
