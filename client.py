@@ -748,7 +748,7 @@ class Conversation:
     def __init__(self, name: str, kind: str) -> None:
         self.rename(name)
         self.kind = kind
-        self.topic = ""
+        self.topic = self.last_topic = ""  # now, and before one had to leave
         self.entries: List[Entry] = []  # in the order of the server, one's own waiting ones last
         self.unread = self.mentions = 0
         self.first_unread = self.new_count = 0  # the id of the entry below the mark; how many
@@ -1570,7 +1570,7 @@ class Chat(Desk):
     def _on_lost(self, event: Lost) -> None:
         if self.state == CONNECTED:
             self._leave_all(event.unsent)
-            self._inform("%s Messages you send now wait here." % event.reason)
+            self._inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
         self.state = RECONNECTING
         self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
         self._retry_at = self._now + event.seconds
@@ -1793,9 +1793,11 @@ class Chat(Desk):
         room = self.find(message.params[0 if is_news else 1])
         if room is None:
             return [self.current]
-        room.topic = "" if message.command == "331" else message.text
+        is_told = message.command == "332" and room.key in self._held  # one comes back
+        is_known = is_told and message.text == room.last_topic
+        room.topic = room.last_topic = "" if message.command == "331" else message.text
         self._changed(HEADER, room)
-        return [room]
+        return () if is_known else [room]
 
     def _on_mode(self, message: Message) -> "Places":
         room = self.find(message.params[0])
@@ -4214,23 +4216,27 @@ def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
     pieces: List[Piece] = [(line.clock + " ", (*base, "time"))]
     pieces.append((text(line.head), (*tags, "name")))
+    name = re.compile("(@?%s)" % re.escape(me), re.IGNORECASE) if is_mention and me else _NOTHING
+
+    def say(words: str) -> None:
+        for index, part in enumerate(name.split(words)):  # every second one is the name
+            pieces.append((text(part), (*tags, "name") if index % 2 else tags))
+
     said, end = " " + line.text, 0
     for start, stop in find_links(said):
-        pieces += [(text(said[end:start]), tags), (text(said[start:stop]), (*tags, "link", "hand"))]
+        say(said[end:start])
+        pieces.append((text(said[start:stop]), (*tags, "link", "hand")))
         end = stop
-    rest = said[end:]
-    if is_mention and me:
-        for part in re.split("(@?%s)" % re.escape(me), rest, flags=re.IGNORECASE):
-            is_me = protocol.casefold(part.lstrip("@")) == protocol.casefold(me)
-            pieces.append((text(part), (*tags, "name") if is_me else tags))
-    else:
-        pieces.append((text(rest), tags))
+    say(said[end:])
     if note:
         pieces.append((text("  (%s)" % note), (*base, "muted")))
     if state == FAILED:
         pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry")), ("  ·  ", (*base, "muted")),
                    ("Discard", (*base, "link", "hand", "drop"))]  # fmt: skip
     return [*pieces, ("\n", base)]
+
+
+_NOTHING = re.compile(r"(?!)()")
 
 
 class ChatView:

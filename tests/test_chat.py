@@ -1440,3 +1440,17 @@ def test_a_crowd_that_comes_or_goes_takes_one_line():
         talk.hear(":p%d!u@h QUIT :" % number)
     assert rows(talk)[before:] == ["37 people joined", "So many!", "9 people left"]
     assert len(talk.chat.current.find("joined the chat")) >= 37  # each can still be found
+
+
+def test_a_topic_is_not_told_again_to_who_comes_back():
+    talk = Talk("echo-message draft/chathistory batch").join()
+    told = ":hub 332 alice #lobby :Lunch at noon"
+    assert len(talk.hear(told)) == 1
+    assert len(talk.hear(told)) == 1  # /topic asks for it
+    talk.lose()
+    talk.connect()
+    talk.hear(*IN_THE_ROOM[:3])
+    assert talk.chat.current.topic == ""
+    assert talk.hear(told) == []
+    assert talk.chat.current.topic == "Lunch at noon"
+    assert len(talk.hear(":hub 332 alice #lobby :Lunch at one")) == 1
