@@ -4216,10 +4216,11 @@ def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
     pieces: List[Piece] = [(line.clock + " ", (*base, "time"))]
     pieces.append((text(line.head), (*tags, "name")))
-    name = re.compile("(@?%s)" % re.escape(me), re.IGNORECASE) if is_mention and me else _NOTHING
+    name = re.compile("(@?%s)" % re.escape(me), re.IGNORECASE) if is_mention and me else None
 
     def say(words: str) -> None:
-        for index, part in enumerate(name.split(words)):  # every second one is the name
+        parts = name.split(words) if name else [words]
+        for index, part in enumerate(parts):  # every second one is the name
             pieces.append((text(part), (*tags, "name") if index % 2 else tags))
 
     said, end = " " + line.text, 0
@@ -4234,9 +4235,6 @@ def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
         pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry")), ("  ·  ", (*base, "muted")),
                    ("Discard", (*base, "link", "hand", "drop"))]  # fmt: skip
     return [*pieces, ("\n", base)]
-
-
-_NOTHING = re.compile(r"(?!)()")
 
 
 class ChatView:
