@@ -4726,8 +4726,11 @@ class Window:
 
     def close(self) -> None:
         """Say goodbye and end, once the user has agreed to lose what waits. Idempotent."""
-        unsent = self.chat.unsent if self.chat is not None and self.view is self.chat_view else 0
-        if self.root is not None and unsent and self._sheet is None:
+        chat = self.chat
+        unsent = chat.unsent if chat is not None and self.view is self.chat_view else 0
+        # A few are on their way, and arrive while we say goodbye; a paste may take longer.
+        few = MANY_LINES if chat is not None and chat.is_settled else 0
+        if self.root is not None and unsent > few and self._sheet is None:
             words = "1 message has" if unsent == 1 else "%d messages have" % unsent
             self.open_sheet("Close Hubbub?", words + " not been sent yet, and would be lost.",
                             [("Close", self._end), ("Stay", self._focus_composer)])  # fmt: skip

@@ -183,11 +183,12 @@ def test_a_conversation_between_windows_and_other_clients(desk, room):
         window.sees("[carol]: Hello from nc")
         window.sees("[erin]: Hello from IRC")
 
-    assert alice.lines[before[0] :][:6] == [
+    assert alice.lines[before[0] :][:7] == [
         "[alice]: Hello everyone!",
         "[you -> bob]: Hello Bob!",
         "* alice waves",
         "[SERVER]: Online users (4): alice, bob, carol, erin",
+        "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
         "[SERVER]: No such user: dave",
         "[bob -> you]: Hello Alice!",
     ]
@@ -197,7 +198,7 @@ def test_a_conversation_between_windows_and_other_clients(desk, room):
         "* alice waves",
         "[you -> alice]: Hello Alice!",
     ]
-    assert len(alice.lines) == before[0] + 8
+    assert len(alice.lines) == before[0] + 9
     assert len(bob.lines) == before[1] + 6
     heard = ["[alice]: Hello everyone!", "* alice waves", "[carol]: Hello from nc"]
     assert [line for line in carol.heard() if "erin" not in line] == heard

@@ -130,7 +130,8 @@ class Desk:
 
     def close(self):
         for person in self._people:
-            person.window.close()
+            while person.window.root is not None:
+                person.window.close()  # the first time it may ask whether that is meant
         for thread in threading.enumerate():
             if thread.name == "receive":
                 thread.join(TIMEOUT)
