@@ -4083,6 +4083,8 @@ class ConnectView:
                 part.grid()
             else:
                 part.grid_remove()
+        if field == SERVER:
+            self.other.configure(takefocus=not is_shown)
 
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
         look, size = self._look, self._look.px(52)
@@ -4145,6 +4147,7 @@ class ConnectView:
             rows.append(Row(known, known, detail=detail, dot="ok" if icon else "offline",
                             is_bold=True, icon=icon))  # fmt: skip
         self.list.show(rows, server if server in self._servers else None)
+        self.list.canvas.configure(takefocus=bool(rows))
         if rows:
             self._nothing.place_forget()
         else:
