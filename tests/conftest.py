@@ -1,5 +1,6 @@
 """Fixtures: a server for a test, and the proof that the test left nothing behind."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -10,7 +11,9 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from client_harness import ScriptedServer
 from harness import Room, count_descriptors
+from window_harness import Desk, Screen
 
 # The same examples each time, however slow the machine is.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
@@ -66,3 +69,33 @@ def open_room():
 def room(open_room):
     """A server with everything at its default, but no limit to what one may say a second."""
     return open_room()
+
+
+@pytest.fixture
+def hub():
+    """A server that says what the test tells it."""
+    with contextlib.closing(ScriptedServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def screen():
+    """One virtual screen for all tests."""
+    with contextlib.closing(Screen()) as screen_:
+        yield screen_
+
+
+@pytest.fixture
+def desk(screen):
+    """Where windows are opened; at its end none of their threads and errors may be left."""
+    with contextlib.closing(Desk()) as desk_:
+        yield desk_
+
+
+@pytest.fixture
+def alice(desk, hub):
+    """Alice at her window, in #lobby on that server, all of whose welcome she has seen."""
+    alice = desk.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desk.pump(lambda: alice.people == ["alice", "bob"])
+    return alice

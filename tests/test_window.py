@@ -11,50 +11,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from client_harness import ScriptedServer, closed_port, dead_end
+from client_harness import closed_port, dead_end
 from harness import TIMEOUT
-from window_harness import Desk, Heartbeat, Screen, cannot
+from window_harness import Heartbeat, cannot, told
 
 import client
 from client import FROM_ME, FROM_OTHERS, FROM_SERVER, NAME, PASSWORD, PRIVATE, SERVER
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="session")
-def screen():
-    """One virtual screen for all tests."""
-    with contextlib.closing(Screen()) as screen_:
-        yield screen_
-
-
-@pytest.fixture
-def desk(screen):
-    """Where windows are opened; at its end none of their threads and errors may be left."""
-    with contextlib.closing(Desk()) as desk_:
-        yield desk_
-
-
-@pytest.fixture
-def hub():
-    """A server that says what the test tells it."""
-    with contextlib.closing(ScriptedServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def alice(desk, hub):
-    """Alice at her window, in #lobby on that server, all of whose welcome she has seen."""
-    alice = desk.open(hub.port, "alice", at_once=True)
-    hub.welcome()
-    desk.pump(lambda: alice.people == ["alice", "bob"])
-    return alice
-
-
-def told(hub, alice, text):
-    """Let bob say something, and wait until alice sees it."""
-    hub.send(":bob!b@h PRIVMSG #lobby :" + text)
-    alice.sees("[bob]: " + text)
 
 
 # Connecting

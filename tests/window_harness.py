@@ -163,6 +163,23 @@ class Person:
         widget.event_generate("<%s>" % key)
         self._desk.update()
 
+    def type(self, *words):
+        """Type on the keyboard of the screen: text, and keys in angle brackets."""
+        if not shutil.which("xdotool"):
+            cannot("there is no xdotool here")
+        for word in words:
+            action = ["key", word[1:-1]] if word[:1] == "<" else ["type", "--delay", "3", word]
+            with subprocess.Popen(["xdotool", *action]) as process:
+                self._desk.pump(lambda process=process: process.poll() is not None)
+            self._desk.update()
+
+    def click(self, words, button=1):
+        """Click on words of the transcript."""
+        x, y, width, height = self.text.bbox(self.text.search(words, "1.0", exact=True))
+        for event in ("<Motion>", "<Button-%d>" % button, "<ButtonRelease-%d>" % button):
+            self.text.event_generate(event, x=x + width // 2, y=y + height // 2)
+        self._desk.update()
+
     def write(self, text):
         """Write in the chat box."""
         self.box.insert("insert", text)
@@ -248,3 +265,42 @@ class Person:
     def top_line(self):
         """The first line in view."""
         return self.text.get("@0,20 linestart", "@0,20 lineend")
+
+    def tags_of(self, words):
+        """The tags in which these words of the transcript stand."""
+        start = self.text.search(words, "1.0", exact=True)
+        return self.text.tag_names(start) if start else ()
+
+    def badge_color(self, name):
+        """The colour of a conversation's badge."""
+        rows = [row for row in self.chat_view.conversations.rows if not row.is_caption]
+        return next(row.badge_color for row in rows if row.key.name == name)
+
+    @property
+    def pill(self):
+        """What the button that leads to the latest says; "" where there is none."""
+        pill = self.chat_view.pill
+        return pill.cget("text").strip() if pill.winfo_manager() else ""
+
+    @property
+    def found(self):
+        """What the search says."""
+        return self.chat_view.search.field.note.cget("text")
+
+    @property
+    def sheet(self):
+        """The question that the window asks."""
+        sheet = self.window._sheet
+        return sheet._title.cget("text") if sheet else ""
+
+    def drawn(self, drawing):
+        """The words on a canvas."""
+        canvas = drawing.canvas
+        texts = [item for item in canvas.find_all() if canvas.type(item) == "text"]
+        return [canvas.itemcget(item, "text") for item in texts]
+
+
+def told(hub, alice, text):
+    """Let bob say something in the lobby, and wait until alice sees it."""
+    hub.send(":bob!b@h PRIVMSG #lobby :" + text)
+    alice.sees("[bob]: " + text)
