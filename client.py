@@ -3013,7 +3013,7 @@ class RowList:
         self.selected: Any = None  # a key
         self.frame = ttk.Frame(parent, style=SURFACES[surface] + ".TFrame")
         self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=1, height=1,
-                                takefocus=1)  # fmt: skip
+                                takefocus=0)  # fmt: skip
         self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
         self.scrollbar.beside(self.canvas)
         look.follow(self.canvas, self._restyle)
@@ -3040,6 +3040,7 @@ class RowList:
         if selected != self.selected:
             self._cursor = selected
         self.rows, self.selected = rows, selected
+        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
         self._measure()
 
     def move(self, steps: int) -> str:
@@ -4051,11 +4052,11 @@ class ConnectView:
         self.other.pack(side="right")
         under.grid(sticky="ew", pady=(px(8), 0))
         self._add_field(SERVER, "Address", accept)
-        for field in (PASSWORD, SERVER):
-            self._show_field(field, False)
         self.button = ttk.Button(self.frame, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         ttk.Label(self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel").grid()
+        for field in (PASSWORD, SERVER):  # now that all rows are taken
+            self._show_field(field, False)
         for entry in self.fields.values():
             entry.bind("<Return>", lambda event: self.submit())
             entry.bind("<KP_Enter>", lambda event: self.submit())
