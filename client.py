@@ -823,7 +823,7 @@ class Conversation:
                 return index - 1
         return -1
 
-    def merge(self, earlier: Sequence[Entry]) -> Tuple[str, List[Entry]]:
+    def merge(self, earlier: Sequence[Entry], is_older: bool = False) -> Tuple[str, List[Entry]]:
         """Put a piece of the history where it belongs: the kind of change, and what is new.
 
         A piece is in the server's order and has no gaps; so what is not known yet stands next
@@ -840,8 +840,13 @@ class Conversation:
             place = max(0, self._index(known, place))
             runs.append((place + 1, run))
             run = []
+        if run and place is None:
+            place = self._place_of(run[0].line.when)
+            oldest = self.oldest() if is_older else None
+            if oldest is not None:  # which may have been said in the same millisecond
+                place = min(place, self._index(oldest))
         if run:
-            runs.append((self._place_of(run[0].line.when) if place is None else place, run))
+            runs.append((place or 0, run))
         fresh: List[Entry] = []
         for place, run in runs:
             self.entries[place:place] = run[::-1]
@@ -1475,7 +1480,7 @@ class Chat(Desk):
             if entry.line.kind == FROM_OTHERS:
                 name = entry.line.head.strip("[]:* ")
                 found.setdefault(protocol.casefold(name), name)
-        here = [c for c in (self.current, self._room) if c is not None]
+        here = [self.current, *self.conversations]
         people = [person.nickname for c in here for person in c.people]
         people += [c.name for c in self.conversations if c.kind == PRIVATE]
         for name in people:
@@ -2010,7 +2015,7 @@ class Chat(Desk):
         place.is_fetching = False
         linked = request.is_linked or any(place.knows(m.tags.get("msgid", "-")) for m in messages)
         told = [entry for m in messages for entry in self._earlier(m, place)]
-        kind, fresh = place.merge(told)
+        kind, fresh = place.merge(told, request.purpose == OLDER)
         if fresh:
             self._changes.append(Change(kind, place, fresh))
         if request.purpose in (FIRST, OLDER) or (request.purpose == MISSED and not linked):

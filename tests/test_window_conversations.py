@@ -170,10 +170,10 @@ def test_scrolling_up_fetches_what_was_said_before(desk, open_room, tmp_path):
     bob.heard()
     alice = desk.open(room.server.port, "alice", at_once=True)
     alice.sees("[bob]: word 169")
-    assert "[bob]: word 60" not in alice.lines
+    assert "[bob]: word 119" not in alice.lines
     alice.press("Control-Home", alice.box)
     seen = alice.top_line()
-    desk.pump(lambda: "[bob]: word 60" in alice.lines)
+    desk.pump(lambda: "[bob]: word 119" in alice.lines)
     desk.update()
     assert alice.top_line() == seen
     while "[bob]: word 0" not in alice.lines:
@@ -222,6 +222,7 @@ def test_what_is_typed_without_a_connection_goes_out_on_return(alice, desk, hub)
     assert alice.chat_view.composer._hint_text.endswith(" — sent when you are back online")
     hub.welcome()
     hub.send(":hub 376 alice :End of /MOTD command.")
+    alice.sees("[alice]: meanwhile")
     echo(hub, "meanwhile")
     desk.pump(lambda: alice.kind_of("[alice]: meanwhile")[0] == FROM_ME)
     assert alice.banner.strip() == "Connected again."
@@ -332,7 +333,7 @@ def test_answers_stand_where_one_looks(tea, desk, hub):
     tea.sees("[SERVER]: carol set the topic: Green or black?")
     desk.pump(lambda: tea.drawn(tea.chat_view.room) == ["# tea", "Green or black?"])
     tea.say("/away lunch")
-    hub.expect("AWAY :lunch")
+    hub.expect("AWAY lunch")
     hub.send(":hub 306 alice :You have been marked as being away")
     desk.pump(lambda: tea.drawn(tea.chat_view.me) == ["A", "alice", "Away"])
 
