@@ -3464,6 +3464,8 @@ class Transcript:
         if at is not None:
             self._at_end = False
             self.text.see("%d.0" % (self._row_of(at) + 1))
+        elif not self._at_end:
+            self._reach(*self.text.yview())
         if self._items:
             self.empty.place_forget()
         else:
@@ -3579,6 +3581,11 @@ class Transcript:
         first, last = float(first), float(last)
         self._scrollbar.set(first, last)
         self._at_end = last > 0.999
+        self._reach(first, last)
+        self._scrolled()
+
+    def _reach(self, first: float, last: float) -> None:
+        """Near an edge of our part: bring in what lies beyond it, or ask for more."""
         if self._is_moving:
             return
         if (first < 0.05 and self._first) or (last > 0.95 and self._last < len(self._lines)):
@@ -3586,7 +3593,6 @@ class Transcript:
             self.text.after_idle(self._move, first < 0.05)
         elif first <= 0.0 and self._items:
             self.text.after_idle(self._want_older)
-        self._scrolled()
 
     def _move(self, up: bool) -> None:
         """Bring in what lies beyond the edge of our part."""

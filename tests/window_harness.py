@@ -1,10 +1,12 @@
 """Windows on a screen that nobody sees, and the people who sit before them."""
 
+import contextlib
 import gc
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -15,6 +17,7 @@ from harness import TIMEOUT
 import client
 from client import NAME, PASSWORD, SERVER
 
+OTHER_PROGRAM = "import tkinter; root = tkinter.Tk(); root.focus_force(); root.mainloop()"
 CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] ", re.MULTILINE)
 
 
@@ -120,6 +123,18 @@ class Desk:
             if person.window.root is not None:
                 person.window.root.update()
         self._check()
+
+    @contextlib.contextmanager
+    def elsewhere(self, person):
+        """The user looks at the window of another program."""
+        person.box.focus_force()
+        self.pump(lambda: person.root.focus_displayof() is not None)
+        with subprocess.Popen([sys.executable, "-c", OTHER_PROGRAM]) as process:
+            try:
+                self.pump(lambda: person.root.focus_displayof() is None)
+                yield
+            finally:
+                process.kill()
 
     def _on_error(self, kind, error, trace):
         self._errors.append(error)
