@@ -1,0 +1,114 @@
+"""How the window bears a flood and a long conversation: `python tests/bench_window.py [SECONDS]`.
+
+Prints a line for each: the longest pauses of a heartbeat of 10 ms while 20,000 messages a second
+come, and the longest time that a key takes in a conversation of 100,000 messages.
+"""
+
+import contextlib
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from client_harness import ScriptedServer
+from window_harness import Desk, Heartbeat, Screen
+
+from client import Message
+
+RATE = 20000  # messages a second
+LINE = ":bob!b@h PRIVMSG #lobby :message %d of a flood, as long as people write\r\n"
+
+
+def memory():
+    """MB that this process has used at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def flood(desk, alice, hub, seconds):
+    """Have so much said for so long."""
+    stop, sent = threading.Event(), [0]
+
+    def send():
+        start = time.monotonic()
+        while not stop.is_set():
+            hub.send_bytes("".join(LINE % (sent[0] + n) for n in range(200)).encode())
+            sent[0] += 200
+            stop.wait(max(0.0, start + sent[0] / RATE - time.monotonic()))
+
+    before, heart = memory(), Heartbeat(alice.root)
+    start = time.monotonic()
+    sender = threading.Thread(target=send)
+    sender.start()
+    while time.monotonic() < start + seconds:
+        desk.update()
+    stop.set()
+    while sender.is_alive():
+        desk.update()
+        sender.join(0.005)
+    took = time.monotonic() - start
+    print(
+        "flood: %d messages in %.1f s (%d a second), heartbeat %d of %d, longest pause %.0f ms by"
+        " the clock, %.0f ms of work; memory %.0f -> %.0f MB"
+        % (sent[0], took, sent[0] / took, heart.beats, took * 100, heart.silence * 1000,
+           heart.freeze * 1000, before, memory())
+    )  # fmt: skip
+
+
+def times(desk, step, count):
+    """The median and the longest time that a step takes until it is drawn, in ms."""
+    found = []
+    for _ in range(count):
+        start = time.perf_counter()
+        step()
+        desk.update()
+        found.append((time.perf_counter() - start) * 1000)
+    return "%.1f/%.1f" % (sorted(found)[count // 2], max(found))
+
+
+def long_conversation(desk, alice, hub, count):
+    """What keys take in a conversation of so many messages."""
+    chat, transcript = alice.window.chat, alice.chat_view.transcript
+    start = time.perf_counter()
+    for number in range(count):
+        message = Message("PRIVMSG", ("#lobby", "message %d of a long day" % number), "bob!b@h")
+        chat.handle(message, 1.7e9 + number)
+    grew = time.perf_counter() - start
+    hub.send(":bob!b@h PRIVMSG #lobby :last", ":carol!c@h PRIVMSG alice :psst")
+    desk.pump(lambda: len(alice.conversations) == 2)
+    lobby, other = chat.conversations
+    parts = [("page up", times(desk, lambda: transcript.scroll(-1), 200))]
+    parts.append(("page down", times(desk, lambda: transcript.scroll(1), 100)))
+    parts.append(("top", times(desk, lambda: alice.window._on_ends(0.0), 10)))
+    parts.append(("end", times(desk, lambda: alice.window._on_ends(1.0), 10)))
+    alice.window.on_search()
+    for words in ("last", "message 99", "e"):
+        alice.chat_view.search.field.set(words)
+        parts.append(("search %r" % words, times(desk, alice.window._search, 5)))
+    parts.append(("next", times(desk, lambda: alice.window.on_search_step(-1), 50)))
+    alice.window.on_search_close()
+    parts.append(("go away", times(desk, lambda: alice.window.select(other), 1)))
+    both = [other, lobby]
+    parts.append(("switch", times(desk, lambda: alice.window.select(both[chat.current is other]), 20)))
+    print(
+        "%d messages (handled in %.1f s), median/longest ms: %s; memory %.0f MB"
+        % (count, grew, ", ".join("%s %s" % part for part in parts), memory())
+    )
+
+
+def main():
+    seconds = float(sys.argv[1]) if sys.argv[1:] else 15
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(Screen()))
+        for work, size in ((flood, seconds), (long_conversation, 100000)):
+            with contextlib.closing(ScriptedServer()) as hub, contextlib.closing(Desk()) as desk:
+                alice = desk.open(hub.port, "alice", at_once=True)
+                hub.welcome()
+                desk.pump(lambda alice=alice: alice.people == ["alice", "bob"])
+                work(desk, alice, hub, size)
+
+
+if __name__ == "__main__":
+    main()
