@@ -3541,18 +3541,19 @@ class Transcript:
             self.text.see("end")
 
     def _spot(self) -> Optional[Tuple[Any, str, int]]:
-        """What is at the top of the view, and where exactly."""
-        index = self.text.index("@0,0")
-        place = self.text.dlineinfo(index)
-        row, _, column = index.partition(".")
-        if place is None or int(row) > len(self._items):
-            return None
-        return self._items[int(row) - 1], column, place[1]
+        """The first line in view, and where exactly; a mark moves with what comes before it."""
+        row, _, column = self.text.index("@0,0").partition(".")
+        for index, item in enumerate(self._items[int(row) - 1 :], int(row)):
+            if item.source is not None:
+                column = column if index == int(row) else "0"
+                place = self.text.dlineinfo("%d.%s" % (index, column))
+                return (item.source, column, place[1]) if place is not None else None
+        return None
 
-    def _go_back(self, item: Item, column: str, y: int) -> None:
-        if item in self._items:
-            row = self._items.index(item)
-            index = "%d.%s" % (row + 1, column)
+    def _go_back(self, line: Any, column: str, y: int) -> None:
+        row = next((row for row, item in enumerate(self._items, 1) if item.source is line), 0)
+        if row:
+            index = "%d.%s" % (row, column)
             self.text.yview(index)
             place = self.text.dlineinfo(index)
             if place is not None and place[1] != y:
@@ -5343,8 +5344,8 @@ class Window:
     def _on_ends(self, fraction: float) -> None:
         if fraction:
             self.chat_view.transcript.show_end()
-        else:
-            self.chat_view.transcript.text.yview_moveto(0.0)
+        elif self._shown is not None and self._shown.entries:
+            self.chat_view.transcript.show(self._shown.entries, 0)
 
     def _on_page(self, pages: int) -> str:
         self.chat_view.transcript.scroll(pages)

@@ -49,6 +49,7 @@ def flood(desk, alice, hub, seconds):
         desk.update()
         sender.join(0.005)
     took = time.monotonic() - start
+    heart.stop()
     print(
         "flood: %d messages in %.1f s (%d a second), heartbeat %d of %d, longest pause %.0f ms by"
         " the clock, %.0f ms of work; memory %.0f -> %.0f MB"

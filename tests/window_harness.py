@@ -78,7 +78,10 @@ class Heartbeat:
         self.freeze = max(self.freeze, work - self._work)
         self._clock, self._work = clock, work
         self.beats += 1
-        self._root.after(10, self._beat)
+        self._next = self._root.after(10, self._beat)
+
+    def stop(self):
+        self._root.after_cancel(self._next)
 
 
 class Desk:
