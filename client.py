@@ -2283,6 +2283,7 @@ class Settings:
         self.geometry = ""
         self.levels: Dict[str, str] = {}  # of what one wants to be told, by conversation
         self.sound = True
+        self.emoji = "auto"  # "off" where they end the program (HUBBUB_EMOJI wins), or "on"
 
     def load(self) -> None:
         """Take what the file has, as far as it makes sense."""
@@ -2755,7 +2756,7 @@ class Look:
     `change`; that is all that widgets need to know of themes.
     """
 
-    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100) -> None:
+    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
         self._root = root
         self.theme, self.zoom = "", 0
         self.color: Dict[str, str] = {}
@@ -2773,7 +2774,7 @@ class Look:
         }
         self._images: Dict[Any, Any] = {}  # Tk draws nothing for an image that Python has let go
         self._followers: List[Tuple[Any, Callable[[], object]]] = []
-        self._show_emoji = _can_show_emoji(root)
+        self._show_emoji = emoji == "on" or (emoji != "off" and _can_show_emoji(root))
         self.change(theme, zoom)
 
     def px(self, size: float) -> int:
@@ -3013,7 +3014,7 @@ class RowList:
         self.selected: Any = None  # a key
         self.frame = ttk.Frame(parent, style=SURFACES[surface] + ".TFrame")
         self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=1, height=1,
-                                takefocus=1)  # fmt: skip
+                                takefocus=0)  # fmt: skip
         self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
         self.scrollbar.beside(self.canvas)
         look.follow(self.canvas, self._restyle)
@@ -3040,6 +3041,7 @@ class RowList:
         if selected != self.selected:
             self._cursor = selected
         self.rows, self.selected = rows, selected
+        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
         self._measure()
 
     def move(self, steps: int) -> str:
@@ -4051,11 +4053,11 @@ class ConnectView:
         self.other.pack(side="right")
         under.grid(sticky="ew", pady=(px(8), 0))
         self._add_field(SERVER, "Address", accept)
-        for field in (PASSWORD, SERVER):
-            self._show_field(field, False)
         self.button = ttk.Button(self.frame, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         ttk.Label(self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel").grid()
+        for field in (PASSWORD, SERVER):  # now that all rows are taken
+            self._show_field(field, False)
         for entry in self.fields.values():
             entry.bind("<Return>", lambda event: self.submit())
             entry.bind("<KP_Enter>", lambda event: self.submit())
@@ -4696,7 +4698,9 @@ class Window:
         self._hit = 0
         self._searching = ""  # the id of a search that is due
         theme = settings.theme if settings.theme in PALETTES else "dark"
-        self.look = look = Look(root, theme, settings.zoom if settings.zoom in ZOOMS else 100)
+        zoom = settings.zoom if settings.zoom in ZOOMS else 100
+        emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
+        self.look = look = Look(root, theme, zoom, emoji)
         self.notifier = Notifier(root)
         self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
         self.chat_view = ChatView(root, look, self)
