@@ -665,8 +665,8 @@ class Directory:
         client.watches = {}
         self._ignorers.discard(client)
         self._tokens.pop(client.token, None)
-        if client.nickname:
-            self._clients.pop(client.key, None)
+        if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
+            del self._clients[client.key]
         client.registered = False
 
     def log_in(self, client: Client, account: "Account") -> None:

@@ -1,0 +1,50 @@
+"""What somebody might try who wishes the others no good: each test is one attempt that fails."""
+
+import hashlib
+
+import pytest
+
+import server
+from harness import IrcTalker, PlainTalker
+
+PASSWORD = "correct horse"
+
+needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
+
+
+@pytest.fixture
+def kept(open_room, tmp_path, monkeypatch):
+    """A room that keeps things, whose passwords cost next to nothing; boss is its operator."""
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+    room = open_room(data=str(tmp_path / "data"))
+    if room.server.records.has_accounts:
+        room.server.records.add_account("alice", PASSWORD)
+        room.server.records.add_account("boss", PASSWORD, is_operator=True)
+    return room
+
+
+def become_operator(room):
+    boss = room.irc("somebody")
+    boss.send("OPER boss :" + PASSWORD)
+    assert any(" 381 " in line for line in boss.heard())
+    return boss
+
+
+def has(lines, words):
+    return any(words in line for line in lines)
+
+
+# Names
+
+
+@needs_scrypt
+def test_who_squats_on_a_name_does_not_take_it_along(kept):
+    """Its owner, who has taken it, is still found by it when the squatter's thread ends."""
+    squatter = kept.connect(IrcTalker)
+    squatter.send("CAP LS 302", "NICK alice", "USER a 0 * :a")
+    squatter.heard()
+    alice = kept.connect(PlainTalker)
+    alice.send("/login alice " + PASSWORD)
+    alice.expect("alice joined the chat")
+    kept.wait_until_gone(squatter)
+    assert kept.client("alice")
