@@ -902,7 +902,8 @@ class Directory:
                 name, away = recipient.nickname, recipient.away
                 audience = (recipient, client)
                 key = private_key(name, client.nickname)
-                recipient.correspondent = client.nickname
+                if message.command != "TAGMSG" and recipient not in client.ignored_by:
+                    recipient.correspondent = client.nickname  # whom they have read
                 if recipient is client:  # who writes to themselves gets it once, as anybody's
                     audience, sender = (client,), None
             if name != target:

@@ -48,3 +48,22 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
     alice.expect("alice joined the chat")
     kept.wait_until_gone(squatter)
     assert kept.client("alice")
+
+
+# Private words
+
+
+@pytest.mark.parametrize("prelude, words", [("", "@+typing=active TAGMSG bob"), ("mallory", "")])
+def test_a_reply_goes_to_whom_one_has_read(room, prelude, words):
+    """Neither who only seems to type, nor who is ignored, gets it in their stead."""
+    bob, carol = room.plain("bob"), room.irc("carol")
+    mallory = room.irc("mallory", "message-tags")
+    if prelude:
+        bob.send("/ignore " + prelude)
+    carol.send("PRIVMSG bob :hello")
+    bob.expect("hello")
+    mallory.send(words or "PRIVMSG bob :psst")
+    mallory.heard()
+    bob.send("/reply secret")
+    carol.expect("PRIVMSG carol :secret")
+    assert not has(mallory.heard(), "secret")
