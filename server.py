@@ -3531,7 +3531,11 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if kind == "ban" and sanction_matches(target, [client.key], client.host):
+    if _network_of(target) is None and not protocol.is_nickname(target):
+        text = "A %s is for a name, an address or a network." % kind
+        raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
+    address = client.address.rpartition(":")[0]
+    if kind == "ban" and sanction_matches(target, [client.key], address):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0

@@ -67,3 +67,20 @@ def test_a_reply_goes_to_whom_one_has_read(room, prelude, words):
     bob.send("/reply secret")
     carol.expect("PRIVMSG carol :secret")
     assert not has(mallory.heard(), "secret")
+
+
+# Operators
+
+
+@needs_scrypt
+@pytest.mark.parametrize("target", ["", "*", "a b", "\x1b[2J", "*!*@*"])
+@pytest.mark.parametrize("verb", ["BAN", "MUTE"])
+def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
+    """Not those without an account, whose account has no name either."""
+    boss, bob = become_operator(kept), kept.irc("bob")
+    boss.send("%s :%s" % (verb, target))
+    assert has(boss.heard(), "FAIL %s INVALID_TARGET" % verb)
+    bob.send("PRIVMSG boss :hello")
+    boss.expect("hello")
+    boss.send("BAN 127.0.0.1")
+    boss.expect("That would ban yourself.")
