@@ -782,11 +782,11 @@ class Directory:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
             is_remembered = protocol.casefold(client.account) in room.operators
-            if not (room.members or room.operators or room.is_lobby):
-                bits = OPERATOR  # who comes first, where nobody else can have the say
-            else:
-                bits = OPERATOR if is_remembered else 0
-            if not (bits or client.is_operator):
+            # Who comes first has the say where nobody else can; what keeps others out of a room
+            # that was left empty keeps them out too: its history is behind that door.
+            is_first = not (room.members or room.operators or room.is_lobby)
+            bits = OPERATOR if is_remembered or is_first else 0
+            if not (is_remembered or client.is_operator):
                 self._admit(client, room, password)
             room.add(client, bits)
             room.invited.discard(client)
@@ -866,7 +866,8 @@ class Directory:
                 raise ReplyError("482", room.name, "You're not channel operator")
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            room.invited.add(other)
+            if self._governs(client, room):  # others may ask, but open no door
+                room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
             self._post(Event(message, (other,), client))
             others = tuple(member for member in room.members if member is not client)

@@ -84,3 +84,37 @@ def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
     boss.expect("hello")
     boss.send("BAN 127.0.0.1")
     boss.expect("That would ban yourself.")
+
+
+# Rooms
+
+
+@pytest.mark.parametrize(
+    "mode, refusal",
+    [("+k sesame", " 475 "), ("+i", " 473 "), ("+b eve", " 474 "), ("-n+b *!*@127.*", " 474 ")],
+)
+def test_an_empty_room_is_as_closed_as_a_full_one(kept, mode, refusal):
+    """What was said in it is behind that door."""
+    dan, eve = kept.irc("dan"), kept.irc("eve")
+    dan.send("JOIN #den", "MODE #den " + mode, "PRIVMSG #den :private", "PART #den")
+    dan.heard()
+    eve.send("JOIN #den")
+    heard = eve.heard()
+    assert has(heard, refusal) and not has(heard, "private")
+
+
+@pytest.mark.parametrize("mode, refusal", [("+k sesame", " 475 "), ("+b eve", " 474 ")])
+def test_only_operators_let_people_past_a_ban_or_a_key(room, mode, refusal):
+    """A member's invitation is a kind word: the operator's opens the door."""
+    dan, bob, eve = room.irc("dan"), room.irc("bob"), room.irc("eve")
+    dan.send("JOIN #den")
+    dan.heard()
+    bob.send("JOIN #den")
+    bob.heard()
+    dan.send("MODE #den " + mode)
+    dan.heard()
+    for friend, answer in ((bob, refusal), (dan, " JOIN #den")):
+        friend.send("INVITE eve #den")
+        friend.heard()
+        eve.send("JOIN #den")
+        assert has(eve.heard(), answer)
