@@ -923,9 +923,10 @@ class Directory:
             self._post(event)
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
-        """Raises ReplyError 403, 442 or 482."""
+        """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             room = self._room(client, name)
+            self._mind_silence(client, room)
             if "t" in room.flags and not self._governs(client, room):
                 raise ReplyError("482", room.name, "You're not channel operator")
             message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
@@ -3027,13 +3028,17 @@ def _is_muted(session: Session, is_notice: bool) -> bool:
     client = session.client
     left = client.muted_until - time.time()
     if left <= 0:
-        client.muted_until = 0.0
         return False
     if not is_notice:
         how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
         text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
         session.reply("FAIL", "PRIVMSG", "MUTED", text)
     return True
+
+
+def _last_words(session: Session, text: str) -> str:
+    """What others hear of why somebody leaves: of one who is muted, nothing."""
+    return "" if _is_muted(session, True) else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3099,7 +3104,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     """Modern IRC, PART message"""
-    reason = "".join(message.params[1:2])
+    reason = _last_words(session, "".join(message.params[1:2]))
     part = session.directory.part
     _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
 
@@ -3137,6 +3142,8 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
+        if _is_muted(session, False):
+            return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)
         session.server.keep_room(name)
@@ -3718,7 +3725,8 @@ def on_pong(session: Session, message: Message) -> None:
 
 def on_quit(session: Session, message: Message) -> None:
     """Modern IRC, QUIT message"""
-    raise Ended("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
+    reason = _last_words(session, message.text)
+    raise Ended("Quit: %s" % reason if reason else "Quit", "Goodbye.")
 
 
 class Command(NamedTuple):

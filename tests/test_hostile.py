@@ -118,3 +118,28 @@ def test_only_operators_let_people_past_a_ban_or_a_key(room, mode, refusal):
         friend.heard()
         eve.send("JOIN #den")
         assert has(eve.heard(), answer)
+
+
+@needs_scrypt
+def test_who_is_muted_has_no_other_way_to_speak(kept):
+    """Neither by a topic nor by the reason for leaving."""
+    boss, dan = become_operator(kept), kept.irc("dan")
+    boss.send("JOIN #den", "MUTE dan")
+    boss.heard()
+    dan.send("TOPIC #lobby :gossip", "JOIN #den", "PART #den :gossip", "QUIT :gossip")
+    heard = boss.until(" QUIT Quit")
+    assert has(heard, " PART #den") and not has(heard, "gossip")
+    assert has(dan.rest(), "FAIL PRIVMSG MUTED")
+
+
+@pytest.mark.parametrize("mode", ["+b bob", "+m"])
+def test_who_may_not_speak_in_a_room_may_not_set_its_topic(room, mode):
+    dan, bob = room.irc("dan"), room.irc("bob")
+    dan.send("JOIN #den")
+    dan.heard()
+    bob.send("JOIN #den")
+    bob.heard()
+    dan.send("MODE #den " + mode)
+    dan.heard()
+    bob.send("TOPIC #den :gossip")
+    assert has(bob.heard(), " 404 ") and not has(dan.heard(), "gossip")
