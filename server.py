@@ -611,15 +611,19 @@ class Directory:
         Gives back who had it, for the caller to end; None where nobody has that token.
         """
         with self._lock:
-            old = self._tokens.pop(token, None)
-            if old is None or old is client or not old.registered:
+            old = self._tokens.get(token)
+            if old is None or old.end:  # who was put out comes back by no token
                 return None
+            del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "realname", "account", "owned_since", "away",
                          "modes", "named", "ignores", "watches", "signed_on", "spoke"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
+            for room in self._rooms.values():
+                if old in room.invited:
+                    room.invited = room.invited - {old} | {client}
             for room in old.rooms:
                 members = {
                     client if member is old else member: bits

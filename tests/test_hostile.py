@@ -143,3 +143,50 @@ def test_who_may_not_speak_in_a_room_may_not_set_its_topic(room, mode):
     dan.heard()
     bob.send("TOPIC #den :gossip")
     assert has(bob.heard(), " 404 ") and not has(dan.heard(), "gossip")
+
+
+# Places taken back
+
+
+def come_with_token(room, nickname):
+    """Somebody who can take their place back, and the token for that."""
+    talker = room.irc(nickname, "hubbub/resume")
+    return talker, room.client(nickname).token
+
+
+def resume(room, token):
+    """Whoever connects with that token, and what they hear."""
+    talker = room.connect(IrcTalker)
+    talker.send("CAP REQ hubbub/resume", "RESUME " + token)
+    return talker, talker.heard()
+
+
+def test_a_token_is_good_once_and_brings_all_of_the_place(room):
+    dan = room.irc("dan")
+    dan.send("JOIN #den", "MODE #den +i")
+    bob, token = come_with_token(room, "bob")
+    bob.send("MONITOR + dan", "SILENCE +eve", "MODE bob +w", "AWAY :tea")
+    bob.heard()
+    dan.send("INVITE bob #den")
+    dan.heard()
+    again, heard = resume(room, token)
+    assert has(heard, " RESUME TOKEN ") and has(heard, " JOIN #lobby")
+    assert has(bob.rest(), "Connected again")
+    again.send("MONITOR L", "SILENCE", "MODE bob", "JOIN #den")
+    heard = again.heard()
+    for words in (" 732 bob :dan", " 271 bob eve!", " 221 bob :+w", " JOIN #den"):
+        assert has(heard, words)
+    for wrong in (token, "", "0", room.client("bob").token + "0"):
+        assert has(resume(room, ":" + wrong)[1], "INVALID_TOKEN")
+    assert room.server.directory._tokens.keys() == {room.client("bob").token}
+
+
+@needs_scrypt
+def test_no_token_saves_who_was_put_out(kept):
+    """Not even in the moment before their connection has ended."""
+    boss, (bob, token) = become_operator(kept), come_with_token(kept, "bob")
+    kept.client("bob").end = "Killed"  # as KILL does, a moment before the thread hears of it
+    assert has(resume(kept, token)[1], "INVALID_TOKEN")
+    eve, token = come_with_token(kept, "eve")
+    boss.send("BAN eve")
+    assert has(eve.rest(), "You are banned") and has(resume(kept, token)[1], "INVALID_TOKEN")
