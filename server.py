@@ -117,9 +117,12 @@ MIN_PASSWORD = 8  # characters
 MAX_PASSWORD = 300  # bytes
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
-ATTEMPTS_AT_ONCE = 5  # passwords that an address may try before it has to wait
-ATTEMPT_INTERVAL = 10.0  # seconds until it may try one more
-MAX_ATTEMPTERS = 10000  # addresses that are remembered for that
+ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
+ATTEMPT_INTERVAL = 10.0  # seconds until there may be one more
+# Many people may share an address, and all come at once: those bound the work of hashing.
+GUESSES_AT_ONCE, GUESS_INTERVAL = 300, 1.0  # wrong passwords from one address, for whatever
+FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL = 60, 60.0  # accounts that one address may make
+MAX_ATTEMPTERS = 10000  # addresses that are remembered for each of that
 ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
@@ -293,6 +296,11 @@ class Client:
         if self.account and protocol.casefold(self.account) == self.key:
             return self.owned_since
         return (self.named and self.named.number) or END
+
+    @property
+    def ip(self) -> str:
+        """Where it comes from, whatever CHGHOST has others see."""
+        return self.address.rpartition(":")[0]
 
     @property
     def name(self) -> str:
@@ -1915,17 +1923,20 @@ def _secret(row: Tuple[Any, ...]) -> _Secret:
 
 
 class Attempts:
-    """Limits how fast an address may try passwords. Any thread may call it."""
+    """Limits how fast an address may try something. Any thread may call it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL
+    ) -> None:
+        self._at_once, self._interval = at_once, interval
         self._lock = threading.Lock()  # guards the one below
         self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
 
     def wait(self, address: str, now: float) -> float:
         """Take an attempt; or the seconds until there is one, where there is none."""
         with self._lock:
-            paid_until = max(self._paid_until.get(address, now), now) + ATTEMPT_INTERVAL
-            wait = paid_until - now - ATTEMPTS_AT_ONCE * ATTEMPT_INTERVAL
+            paid_until = max(self._paid_until.get(address, now), now) + self._interval
+            wait = paid_until - now - self._at_once * self._interval
             if wait > 0:
                 return wait
             self._paid_until[address] = paid_until
@@ -1937,7 +1948,7 @@ class Attempts:
         """The attempt was the right password: it does not count."""
         with self._lock:
             if address in self._paid_until:
-                self._paid_until[address] -= ATTEMPT_INTERVAL
+                self._paid_until[address] -= self._interval
 
     def _forget_half(self) -> None:
         """Of those who have to wait longest, nobody is forgotten."""
@@ -2883,16 +2894,25 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
 
 def _check_password(session: Session, name: str, password: str, numeric: str) -> Account:
     """The account of that name. Raises ReplyError for a wrong password, or one try too many."""
-    client, attempts = session.client, session.server.attempts
-    wait = attempts.wait(client.host, time.monotonic())
+    client, server = session.client, session.server
+    address, now = client.ip, time.monotonic()
+    whose = "%s %s" % (address, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.wait(whose, now)
+    if wait <= 0:
+        wait = server.guesses.wait(address, now)
+        if wait > 0:
+            server.attempts.give_back(whose)
     if wait > 0:
         session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
         raise ReplyError(numeric, "Too many attempts")
-    account = session.server.records.log_in(name, password)
+    account = server.records.log_in(name, password)
     if account is None:
-        log.warning("%s: wrong password for %s", client.name, protocol.as_word(name))
+        # Some type their password in the place of the name: that is not for the log.
+        known = server.records.account(name)
+        log.warning("%s: wrong password for %s", client.name, known.name if known else "no account")
         raise ReplyError(numeric, "SASL authentication failed")
-    attempts.give_back(client.host)
+    server.attempts.give_back(whose)
+    server.guesses.give_back(address)
     return account
 
 
@@ -2931,12 +2951,13 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    if session.server.attempts.wait(client.host, time.monotonic()) > 0:
+    fault = password_fault(password)
+    if fault:
+        raise fail("WEAK_PASSWORD", fault)
+    if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     try:
         account = records.add_account(client.nickname, password)
-    except PasswordError as error:
-        raise fail("WEAK_PASSWORD", str(error)) from None
     except AccountExistsError as error:
         raise fail("ACCOUNT_EXISTS", str(error)) from None
     log.info("%s registered the account %s", client.name, account.name)
@@ -3546,8 +3567,7 @@ def on_sanction(session: Session, message: Message) -> None:
     if _network_of(target) is None and not protocol.is_nickname(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    address = client.address.rpartition(":")[0]
-    if kind == "ban" and sanction_matches(target, [client.key], address):
+    if kind == "ban" and sanction_matches(target, [client.key], client.ip):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0
@@ -3829,12 +3849,11 @@ class Sanctions:
     def apply(self, client: Client) -> None:
         """End a client that is banned (its `end` says why), and mute one that is muted."""
         names = [client.key, protocol.casefold(client.account)]
-        address = client.address.rpartition(":")[0]  # its host may be another by CHGHOST
-        ban = self.find("ban", names, address)
+        ban = self.find("ban", names, client.ip)
         if ban is not None and not client.is_operator:
             reason = ban.reason or "no reason was given"
             client.end = client.end or "You are banned: %s." % reason.rstrip(".")
-        mute = self.find("mute", names, address)
+        mute = self.find("mute", names, client.ip)
         until = (mute.until or float("inf")) if mute is not None else 0.0
         client.muted_until = 0.0 if client.is_operator else until
 
@@ -3885,7 +3904,9 @@ class Server:
         self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
         self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
         self.sanctions = Sanctions(self.records, self.directory.everyone)
-        self.attempts = Attempts()
+        self.attempts = Attempts()  # by address and account
+        self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
+        self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)
         self._keeping_lock = threading.Lock()  # so that what is kept last is the latest
         self._restore_rooms()
         self._threads_lock = threading.Lock()  # guards the two below

@@ -3,9 +3,9 @@
 import hashlib
 
 import pytest
+from harness import IrcTalker, PlainTalker
 
 import server
-from harness import IrcTalker, PlainTalker
 
 PASSWORD = "correct horse"
 
@@ -48,6 +48,39 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
     alice.expect("alice joined the chat")
     kept.wait_until_gone(squatter)
     assert kept.client("alice")
+
+
+@needs_scrypt
+def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
+    """From the same address, as all of a classroom are; the account itself has to wait."""
+    mallory, boss = kept.irc("mallory"), kept.irc("somebody")
+    mallory.send(*["OPER alice :wrong one"] * 6)
+    assert has(mallory.heard(), "Too many attempts")
+    mallory.send("OPER alice :" + PASSWORD)
+    assert has(mallory.heard(), "Too many attempts")
+    boss.send("OPER boss :" + PASSWORD)
+    assert has(boss.heard(), " 381 ")
+
+
+@needs_scrypt
+def test_guesses_at_many_accounts_cost_the_server_only_so_much(kept, monkeypatch):
+    """What an address has left is spent at last, however many names it tries."""
+    monkeypatch.setattr(kept.server, "guesses", server.Attempts(20, 1000.0))
+    hashed = []
+    monkeypatch.setattr(kept.server.records, "_digest", lambda *args: hashed.append(args) or b"")
+    mallory = kept.irc("mallory")
+    mallory.send(*["OPER name%d :wrong one" % number for number in range(50)])
+    assert sum("Too many attempts" in line for line in mallory.heard()) == 30
+    assert len(hashed) == 20
+
+
+@needs_scrypt
+def test_who_mistakes_the_password_for_the_name_does_not_find_it_in_the_log(kept, caplog):
+    mallory = kept.irc("mallory")
+    mallory.send("OPER %s alice" % PASSWORD.replace(" ", ""), "OPER alice wrong-one")
+    mallory.heard()
+    assert "wrong password for alice" in caplog.text
+    assert PASSWORD.replace(" ", "") not in caplog.text and "wrong-one" not in caplog.text
 
 
 # Private words
@@ -184,7 +217,7 @@ def test_a_token_is_good_once_and_brings_all_of_the_place(room):
 @needs_scrypt
 def test_no_token_saves_who_was_put_out(kept):
     """Not even in the moment before their connection has ended."""
-    boss, (bob, token) = become_operator(kept), come_with_token(kept, "bob")
+    boss, (_bob, token) = become_operator(kept), come_with_token(kept, "bob")
     kept.client("bob").end = "Killed"  # as KILL does, a moment before the thread hears of it
     assert has(resume(kept, token)[1], "INVALID_TOKEN")
     eve, token = come_with_token(kept, "eve")
