@@ -2752,10 +2752,7 @@ def _try_to_register(session: Session) -> None:
     client, options = session.client, session.options
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
-    wanted, offered = options.password.encode("utf-8"), session.password.encode("utf-8")
-    if wanted and not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    _check_server_password(session)
     try:
         _refuse_if_owned(session, client.nickname)
     except ReplyError:
@@ -2773,6 +2770,21 @@ def _try_to_register(session: Session) -> None:
     if options.lobby:
         session.run_command(Message("JOIN", (options.lobby,)))
     _tell_what_waited(session)
+
+
+def _check_server_password(session: Session) -> None:
+    """Raises Ended for a wrong one, and for any where too many came from that address."""
+    wanted, offered = session.options.password.encode("utf-8"), session.password.encode("utf-8")
+    if not wanted:
+        return
+    guesses, address = session.server.guesses, session.client.ip
+    if guesses.wait(address, time.monotonic()) > 0:
+        session.reply("464", "Too many wrong passwords.")
+        raise Ended("Too many wrong passwords", "Connect again in a minute.")
+    if not hmac.compare_digest(wanted, offered):
+        session.reply("464", "Wrong password.")
+        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    guesses.give_back(address)
 
 
 def _new_token(client: Client) -> str:

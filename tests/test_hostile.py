@@ -83,6 +83,16 @@ def test_who_mistakes_the_password_for_the_name_does_not_find_it_in_the_log(kept
     assert PASSWORD.replace(" ", "") not in caplog.text and "wrong-one" not in caplog.text
 
 
+def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatch):
+    room = open_room(password="open sesame")
+    monkeypatch.setattr(room.server, "guesses", server.Attempts(2, 1000.0))
+    for word, answer in (("a", "Wrong"), ("open sesame", " 001 "), ("b", "Wrong"), ("c", "Too")):
+        talker = room.connect(IrcTalker)
+        talker.send("PASS :" + word, "NICK bob", "USER b 0 * :b", "QUIT")
+        assert has(talker.rest(), answer)
+        talker.close()
+
+
 # Private words
 
 
