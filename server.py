@@ -1244,6 +1244,11 @@ class Database:
                                 reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
                                 PRIMARY KEY (kind, target));
         """,
+        # What is said last is found at once, however often people came and went since.
+        """
+        CREATE INDEX texts_by_key ON messages (key, number)
+        WHERE command IN ('PRIVMSG', 'NOTICE');
+        """,
     )
     RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
 

@@ -233,3 +233,19 @@ def test_no_token_saves_who_was_put_out(kept):
     eve, token = come_with_token(kept, "eve")
     boss.send("BAN eve")
     assert has(eve.rest(), "You are banned") and has(resume(kept, token)[1], "INVALID_TOKEN")
+
+
+# Work for nothing
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_coming_and_going_does_not_bury_what_was_said(kept, more):
+    """What is asked of the history is found by an index, whatever came since."""
+    database, history = kept.server._database, kept.server.history
+    asked = []
+    history._select = lambda query, values: asked.append((query, values)) or []
+    history.read("#lobby", 0, 1, 20, latest=True, more=more)
+    query, values = asked[0]
+    plan = str(database.read("EXPLAIN QUERY PLAN " + query, values))
+    assert ("messages_by_key" if more else "texts_by_key") in plan
+    assert "number>? AND number<?" in plan
