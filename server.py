@@ -117,9 +117,12 @@ MIN_PASSWORD = 8  # characters
 MAX_PASSWORD = 300  # bytes
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
-ATTEMPTS_AT_ONCE = 5  # passwords that an address may try before it has to wait
-ATTEMPT_INTERVAL = 10.0  # seconds until it may try one more
-MAX_ATTEMPTERS = 10000  # addresses that are remembered for that
+ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
+ATTEMPT_INTERVAL = 10.0  # seconds until there may be one more
+# Many people may share an address, and all come at once: those bound the work of hashing.
+GUESSES_AT_ONCE, GUESS_INTERVAL = 300, 1.0  # wrong passwords from one address, for whatever
+FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL = 60, 60.0  # accounts that one address may make
+MAX_ATTEMPTERS = 10000  # addresses that are remembered for each of that
 ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
@@ -293,6 +296,11 @@ class Client:
         if self.account and protocol.casefold(self.account) == self.key:
             return self.owned_since
         return (self.named and self.named.number) or END
+
+    @property
+    def ip(self) -> str:
+        """Where it comes from, whatever CHGHOST has others see."""
+        return self.address.rpartition(":")[0]
 
     @property
     def name(self) -> str:
@@ -611,15 +619,19 @@ class Directory:
         Gives back who had it, for the caller to end; None where nobody has that token.
         """
         with self._lock:
-            old = self._tokens.pop(token, None)
-            if old is None or old is client or not old.registered:
+            old = self._tokens.get(token)
+            if old is None or old.end:  # who was put out comes back by no token
                 return None
+            del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "realname", "account", "owned_since", "away",
                          "modes", "named", "ignores", "watches", "signed_on", "spoke"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
+            for room in self._rooms.values():
+                if old in room.invited:
+                    room.invited = room.invited - {old} | {client}
             for room in old.rooms:
                 members = {
                     client if member is old else member: bits
@@ -665,8 +677,8 @@ class Directory:
         client.watches = {}
         self._ignorers.discard(client)
         self._tokens.pop(client.token, None)
-        if client.nickname:
-            self._clients.pop(client.key, None)
+        if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
+            del self._clients[client.key]
         client.registered = False
 
     def log_in(self, client: Client, account: "Account") -> None:
@@ -782,11 +794,11 @@ class Directory:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
             is_remembered = protocol.casefold(client.account) in room.operators
-            if not (room.members or room.operators or room.is_lobby):
-                bits = OPERATOR  # who comes first, where nobody else can have the say
-            else:
-                bits = OPERATOR if is_remembered else 0
-            if not (bits or client.is_operator):
+            # Who comes first has the say where nobody else can; what keeps others out of a room
+            # that was left empty keeps them out too: its history is behind that door.
+            is_first = not (room.members or room.operators or room.is_lobby)
+            bits = OPERATOR if is_remembered or is_first else 0
+            if not (is_remembered or client.is_operator):
                 self._admit(client, room, password)
             room.add(client, bits)
             room.invited.discard(client)
@@ -866,7 +878,8 @@ class Directory:
                 raise ReplyError("482", room.name, "You're not channel operator")
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            room.invited.add(other)
+            if self._governs(client, room):  # others may ask, but open no door
+                room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
             self._post(Event(message, (other,), client))
             others = tuple(member for member in room.members if member is not client)
@@ -902,7 +915,8 @@ class Directory:
                 name, away = recipient.nickname, recipient.away
                 audience = (recipient, client)
                 key = private_key(name, client.nickname)
-                recipient.correspondent = client.nickname
+                if message.command != "TAGMSG" and recipient not in client.ignored_by:
+                    recipient.correspondent = client.nickname  # whom they have read
                 if recipient is client:  # who writes to themselves gets it once, as anybody's
                     audience, sender = (client,), None
             if name != target:
@@ -921,9 +935,10 @@ class Directory:
             self._post(event)
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
-        """Raises ReplyError 403, 442 or 482."""
+        """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             room = self._room(client, name)
+            self._mind_silence(client, room)
             if "t" in room.flags and not self._governs(client, room):
                 raise ReplyError("482", room.name, "You're not channel operator")
             message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
@@ -1228,6 +1243,11 @@ class Database:
         CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
                                 reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
                                 PRIMARY KEY (kind, target));
+        """,
+        # What is said last is found at once, however often people came and went since.
+        """
+        CREATE INDEX texts_by_key ON messages (key, number)
+        WHERE command IN ('PRIVMSG', 'NOTICE');
         """,
     )
     RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
@@ -1908,17 +1928,20 @@ def _secret(row: Tuple[Any, ...]) -> _Secret:
 
 
 class Attempts:
-    """Limits how fast an address may try passwords. Any thread may call it."""
+    """Limits how fast an address may try something. Any thread may call it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL
+    ) -> None:
+        self._at_once, self._interval = at_once, interval
         self._lock = threading.Lock()  # guards the one below
         self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
 
     def wait(self, address: str, now: float) -> float:
         """Take an attempt; or the seconds until there is one, where there is none."""
         with self._lock:
-            paid_until = max(self._paid_until.get(address, now), now) + ATTEMPT_INTERVAL
-            wait = paid_until - now - ATTEMPTS_AT_ONCE * ATTEMPT_INTERVAL
+            paid_until = max(self._paid_until.get(address, now), now) + self._interval
+            wait = paid_until - now - self._at_once * self._interval
             if wait > 0:
                 return wait
             self._paid_until[address] = paid_until
@@ -1930,7 +1953,7 @@ class Attempts:
         """The attempt was the right password: it does not count."""
         with self._lock:
             if address in self._paid_until:
-                self._paid_until[address] -= ATTEMPT_INTERVAL
+                self._paid_until[address] -= self._interval
 
     def _forget_half(self) -> None:
         """Of those who have to wait longest, nobody is forgotten."""
@@ -2734,10 +2757,7 @@ def _try_to_register(session: Session) -> None:
     client, options = session.client, session.options
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
-    wanted, offered = options.password.encode("utf-8"), session.password.encode("utf-8")
-    if wanted and not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    _check_server_password(session)
     try:
         _refuse_if_owned(session, client.nickname)
     except ReplyError:
@@ -2755,6 +2775,21 @@ def _try_to_register(session: Session) -> None:
     if options.lobby:
         session.run_command(Message("JOIN", (options.lobby,)))
     _tell_what_waited(session)
+
+
+def _check_server_password(session: Session) -> None:
+    """Raises Ended for a wrong one, and for any where too many came from that address."""
+    wanted, offered = session.options.password.encode("utf-8"), session.password.encode("utf-8")
+    if not wanted:
+        return
+    guesses, address = session.server.guesses, session.client.ip
+    if guesses.wait(address, time.monotonic()) > 0:
+        session.reply("464", "Too many wrong passwords.")
+        raise Ended("Too many wrong passwords", "Connect again in a minute.")
+    if not hmac.compare_digest(wanted, offered):
+        session.reply("464", "Wrong password.")
+        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    guesses.give_back(address)
 
 
 def _new_token(client: Client) -> str:
@@ -2876,16 +2911,25 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
 
 def _check_password(session: Session, name: str, password: str, numeric: str) -> Account:
     """The account of that name. Raises ReplyError for a wrong password, or one try too many."""
-    client, attempts = session.client, session.server.attempts
-    wait = attempts.wait(client.host, time.monotonic())
+    client, server = session.client, session.server
+    address, now = client.ip, time.monotonic()
+    whose = "%s %s" % (address, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.wait(whose, now)
+    if wait <= 0:
+        wait = server.guesses.wait(address, now)
+        if wait > 0:
+            server.attempts.give_back(whose)
     if wait > 0:
         session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
         raise ReplyError(numeric, "Too many attempts")
-    account = session.server.records.log_in(name, password)
+    account = server.records.log_in(name, password)
     if account is None:
-        log.warning("%s: wrong password for %s", client.name, protocol.as_word(name))
+        # Some type their password in the place of the name: that is not for the log.
+        known = server.records.account(name)
+        log.warning("%s: wrong password for %s", client.name, known.name if known else "no account")
         raise ReplyError(numeric, "SASL authentication failed")
-    attempts.give_back(client.host)
+    server.attempts.give_back(whose)
+    server.guesses.give_back(address)
     return account
 
 
@@ -2924,12 +2968,13 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    if session.server.attempts.wait(client.host, time.monotonic()) > 0:
+    fault = password_fault(password)
+    if fault:
+        raise fail("WEAK_PASSWORD", fault)
+    if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     try:
         account = records.add_account(client.nickname, password)
-    except PasswordError as error:
-        raise fail("WEAK_PASSWORD", str(error)) from None
     except AccountExistsError as error:
         raise fail("ACCOUNT_EXISTS", str(error)) from None
     log.info("%s registered the account %s", client.name, account.name)
@@ -3025,13 +3070,17 @@ def _is_muted(session: Session, is_notice: bool) -> bool:
     client = session.client
     left = client.muted_until - time.time()
     if left <= 0:
-        client.muted_until = 0.0
         return False
     if not is_notice:
         how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
         text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
         session.reply("FAIL", "PRIVMSG", "MUTED", text)
     return True
+
+
+def _last_words(session: Session, text: str) -> str:
+    """What others hear of why somebody leaves: of one who is muted, nothing."""
+    return "" if _is_muted(session, True) else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3097,7 +3146,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     """Modern IRC, PART message"""
-    reason = "".join(message.params[1:2])
+    reason = _last_words(session, "".join(message.params[1:2]))
     part = session.directory.part
     _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
 
@@ -3135,6 +3184,8 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
+        if _is_muted(session, False):
+            return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)
         session.server.keep_room(name)
@@ -3530,7 +3581,10 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if kind == "ban" and sanction_matches(target, [client.key], client.host):
+    if _network_of(target) is None and not protocol.is_nickname(target):
+        text = "A %s is for a name, an address or a network." % kind
+        raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
+    if kind == "ban" and sanction_matches(target, [client.key], client.ip):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0
@@ -3712,7 +3766,8 @@ def on_pong(session: Session, message: Message) -> None:
 
 def on_quit(session: Session, message: Message) -> None:
     """Modern IRC, QUIT message"""
-    raise Ended("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
+    reason = _last_words(session, message.text)
+    raise Ended("Quit: %s" % reason if reason else "Quit", "Goodbye.")
 
 
 class Command(NamedTuple):
@@ -3811,12 +3866,11 @@ class Sanctions:
     def apply(self, client: Client) -> None:
         """End a client that is banned (its `end` says why), and mute one that is muted."""
         names = [client.key, protocol.casefold(client.account)]
-        address = client.address.rpartition(":")[0]  # its host may be another by CHGHOST
-        ban = self.find("ban", names, address)
+        ban = self.find("ban", names, client.ip)
         if ban is not None and not client.is_operator:
             reason = ban.reason or "no reason was given"
             client.end = client.end or "You are banned: %s." % reason.rstrip(".")
-        mute = self.find("mute", names, address)
+        mute = self.find("mute", names, client.ip)
         until = (mute.until or float("inf")) if mute is not None else 0.0
         client.muted_until = 0.0 if client.is_operator else until
 
@@ -3867,7 +3921,9 @@ class Server:
         self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
         self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
         self.sanctions = Sanctions(self.records, self.directory.everyone)
-        self.attempts = Attempts()
+        self.attempts = Attempts()  # by address and account
+        self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
+        self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)
         self._keeping_lock = threading.Lock()  # so that what is kept last is the latest
         self._restore_rooms()
         self._threads_lock = threading.Lock()  # guards the two below
