@@ -2869,22 +2869,23 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    account = _check_password(session, name, password, "904")
+    refusal = ReplyError("904", "SASL authentication failed")
+    account = _check_password(session, name, password, refusal)
     yield from _log_in(session, account)
     yield "903", "SASL authentication successful"
 
 
-def _check_password(session: Session, name: str, password: str, numeric: str) -> Account:
-    """The account of that name. Raises ReplyError for a wrong password, or one try too many."""
+def _check_password(session: Session, name: str, password: str, refusal: ReplyError) -> Account:
+    """The account of that name. Raises `refusal` for a wrong password, or one try too many."""
     client, attempts = session.client, session.server.attempts
     wait = attempts.wait(client.host, time.monotonic())
     if wait > 0:
         session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
-        raise ReplyError(numeric, "Too many attempts")
+        raise ReplyError(refusal.numeric, "Too many attempts")
     account = session.server.records.log_in(name, password)
     if account is None:
         log.warning("%s: wrong password for %s", client.name, protocol.as_word(name))
-        raise ReplyError(numeric, "SASL authentication failed")
+        raise refusal
     attempts.give_back(client.host)
     return account
 
@@ -2941,7 +2942,8 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_oper(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, OPER message: the name and password of an operator's account."""
-    account = _check_password(session, message.params[0], message.params[1], "464")
+    refusal = ReplyError("464", "Password incorrect")
+    account = _check_password(session, message.params[0], message.params[1], refusal)
     if not account.is_operator:
         raise ReplyError("491", "%s is not an operator's account" % account.name)
     yield from _log_in(session, account)
