@@ -3395,8 +3395,8 @@ def _presence(session: Session, names: List[str]) -> Iterator[Reply]:
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname"""
-    realname = protocol.clean(message.params[0], MAX_REALNAME + 1)
+    """https://ircv3.net/specs/extensions/setname; a colon forgotten costs no word."""
+    realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
