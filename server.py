@@ -2989,11 +2989,7 @@ def on_text(session: Session, message: Message) -> None:
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))
         return
-    targets = params[0].split(",")
-    most = TARGETS["PRIVMSG"]
-    if len(targets) > most:
-        raise ReplyError("407", params[0], "Too many targets: %d at most" % most)
-    for target in targets:
+    for target in _targets(params[0], "PRIVMSG"):
         _say(session, Message(message.command, (target, *params[1:2]), "", tags))
 
 
@@ -3067,9 +3063,21 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
 # Rooms
 
 
+def _targets(names: str, verb: str) -> List[str]:
+    """The names of `a,b,c`. Raises ReplyError 407 for more than TARGETS allows."""
+    targets = names.split(",")
+    most = TARGETS[verb]
+    if len(targets) > most:
+        raise ReplyError("407", protocol.cut(names, 200), "Too many targets: %d at most" % most)
+    return targets
+
+
 def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
-    """Act on each of `a,b,c`; one that is refused does not keep the others from it."""
-    for name in names.split(",")[: TARGETS[verb]]:
+    """Act on each of `a,b,c`; one that is refused does not keep the others from it.
+
+    Raises ReplyError 407 for more than TARGETS allows, before any is acted on.
+    """
+    for name in _targets(names, verb):
         try:
             act(name)
         except ReplyError as refusal:
