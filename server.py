@@ -1122,7 +1122,10 @@ class Directory:
     def _tell_peers(self, client: Client, message: Message) -> None:
         """What has changed about `client`: for its peers, and for those who watch it closely."""
         peers = self._peers(client)
-        self._post(Event(message, peers, client))
+        others = peers
+        if message.command == "AWAY":  # who said it has its own answer
+            others = tuple(peer for peer in peers if peer is not client)
+        self._post(Event(message, others, client))
         watchers = self._watchers.get(client.key, set()).difference(peers)
         if watchers:
             needs = EXTENDED_MONITOR | _ASKED_FOR[message.command]
