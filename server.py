@@ -420,8 +420,8 @@ class Event:
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "kept_for", "label", "line", "message", "needs",
-        "number", "sender", "tags", "waiting_for",
+        "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
+        "needs", "number", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
     def __init__(
@@ -445,6 +445,7 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
+        self.is_to_self = False  # a text that its sender hears as its recipient, too
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
@@ -503,11 +504,15 @@ class Event:
     def render_for(self, client: Client, lobby: str) -> bytes:
         """Its line for one to whom it looks different: its sender, or who ignores its sender.
 
-        For the sender it is an echo, if that is wanted, with the label that asked for it.
+        For the sender it is an echo, if that is wanted, with the label that asked for it;
+        an IRC client that writes to itself gets that echo, and then what it wrote.
         """
-        if client is not self.sender or (self.is_text and self.is_unheard):
+        if client is not self.sender:
             return b""
-        return self.render(client.caps, lobby, own=True)
+        delivered = self.render(client.caps, lobby) if self.is_to_self else b""
+        if (self.is_text and self.is_unheard) or (delivered and client.caps & PLAIN_TEXT):
+            return delivered
+        return self.render(client.caps, lobby, own=True) + delivered
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -885,7 +890,7 @@ class Directory:
         """
         params = message.params
         target = params[0]
-        sender: Optional[Client] = client
+        is_to_self = False
         away = ""
         with self._lock:
             if target.startswith("#"):
@@ -900,16 +905,17 @@ class Directory:
                 if recipient is None:
                     raise ReplyError("401", target, "No such nick")
                 name, away = recipient.nickname, recipient.away
-                audience = (recipient, client)
+                is_to_self = recipient is client
+                audience = (client,) if is_to_self else (recipient, client)
                 key = private_key(name, client.nickname)
                 recipient.correspondent = client.nickname
-                if recipient is client:  # who writes to themselves gets it once, as anybody's
-                    audience, sender = (client,), None
             if name != target:
                 params = (name, *params[1:])
             relayed = Message(message.command, params, client.source, message.tags)
             kept_for = () if message.command == "TAGMSG" else (key,)
-            self._post(Event(relayed, audience, sender, kept_for))
+            event = Event(relayed, audience, client, kept_for)
+            event.is_to_self = is_to_self
+            self._post(event)
         return away
 
     def leave_word(self, client: Client, message: Message, owner: str) -> None:
@@ -2109,7 +2115,8 @@ class Delivery(threading.Thread):
         for index, event in enumerate(events):
             sender = event.sender
             if sender is not None:
-                if event.label or (event.is_text and not sender.caps & ECHO_MESSAGE):
+                is_unlike = event.is_to_self or not sender.caps & ECHO_MESSAGE
+                if event.label or (event.is_text and is_unlike):
                     own.setdefault(sender, []).append(index)
                 for client in sender.ignored_by if event.is_text else ():
                     own.setdefault(client, []).append(index)
