@@ -226,10 +226,10 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host",
-        "ignored_by", "ignores", "label", "modes", "muted_until", "named", "nickname", "outbox",
-        "owned_since", "queued", "reader", "realname", "registered", "rooms", "signed_on",
-        "source", "spoke", "tags", "token", "username", "watches", "writer",
+        "finishing", "host", "ignored_by", "ignores", "label", "modes", "muted_until", "named",
+        "nickname", "opening", "outbox", "owned_since", "queued", "reader", "realname",
+        "registered", "rooms", "signed_on", "source", "spoke", "tags", "token", "username",
+        "watches", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -243,6 +243,7 @@ class Client:
         # Written by the client's own thread alone:
         self.caps = PLAIN_TEXT  # a person, until the first line tells
         self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
+        self.opening = b""  # the line that begins their batch, until the first answer is under way
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = ""
@@ -298,6 +299,17 @@ class Client:
     def name(self) -> str:
         """How the log calls it."""
         return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
+
+    def take_label(self) -> Tuple[Mapping[str, str], bytes]:
+        """The tags for an answer, and what begins their batch, where it is the first of it.
+
+        A label is for one answer, a batch for all. Called by the client's own thread.
+        """
+        label, opening = self.label, self.opening
+        self.opening = b""
+        if "label" in label:
+            self.label = protocol.NO_TAGS
+        return label, opening
 
     def introduce(self) -> None:
         """See that what goes with its messages tells who it is now."""
@@ -421,7 +433,7 @@ class Event:
 
     __slots__ = (
         "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
-        "needs", "number", "sender", "tags", "waiting_for",
+        "needs", "number", "opening", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
     def __init__(
@@ -451,14 +463,19 @@ class Event:
         self.tags = tags  # beside time and msgid
         self.extended = self.waiting_for = ""
         self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
+        self.opening = b""  # what goes before it then
         if sender is None:
             return
         if sender.tags and isinstance(message, Message) and "!" in message.source:
             self.tags = tags + sender.tags
-        if sender.label and not (self.is_text and self.is_unheard):
-            self.label = sender.label
-            if "label" in self.label:  # for the first answer; a batch is for all
-                sender.label = protocol.NO_TAGS
+        if sender.label and self._is_answer(sender):
+            self.label, self.opening = sender.take_label()
+
+    def _is_answer(self, sender: Client) -> bool:
+        """Whether the sender itself gets to read it."""
+        if self.is_text and self.is_unheard:
+            return False
+        return sender.caps & self.needs == self.needs and sender in self.audience
 
     def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -493,7 +510,8 @@ class Event:
         body = self.line
         if self.extended and caps & EXTENDED_JOIN:
             body = body[:-2] + self.extended.encode("utf-8") + b"\r\n"
-        return protocol.serialize_tags(tags) + body
+        opening = self.opening if own else b""
+        return opening + protocol.serialize_tags(tags) + body
 
     @property
     def is_unheard(self) -> bool:
@@ -509,10 +527,13 @@ class Event:
         """
         if client is not self.sender:
             return b""
-        delivered = self.render(client.caps, lobby) if self.is_to_self else b""
-        if (self.is_text and self.is_unheard) or (delivered and client.caps & PLAIN_TEXT):
-            return delivered
-        return self.render(client.caps, lobby, own=True) + delivered
+        line = b""
+        is_shown_once = self.is_to_self and client.caps & PLAIN_TEXT
+        if not (is_shown_once or (self.is_text and self.is_unheard)):
+            line += self.render(client.caps, lobby, own=True)
+        if self.is_to_self:
+            line += self.render(client.caps, lobby)
+        return line
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -2250,9 +2271,8 @@ def answer(client: Client, replies: Iterable[Message], server_name: str) -> Even
     for reply in replies:
         message, line = protocol.fit_line(_addressed(reply, client, server_name))
         if not client.caps & PLAIN_TEXT:
-            lines.append(protocol.serialize_tags(client.label) + line)
-            if "label" in client.label:
-                client.label = protocol.NO_TAGS
+            label, opening = client.take_label()
+            lines.append(opening + protocol.serialize_tags(label) + line)
             continue
         told = protocol.describe(message, client.nickname, now)
         if told:
@@ -2465,10 +2485,8 @@ class Session:
         messages = [Message(reply[0], reply[1:]) for reply in replies]
         client = self.client
         if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
-            with self.batch("labeled-response") as reference:
-                client.label = {"batch": reference}
+            with self.labeled_batch():
                 self._answer(messages)
-                client.label = protocol.NO_TAGS
         elif messages:
             self._answer(messages)
 
@@ -2487,6 +2505,22 @@ class Session:
         self.tell(Message("BATCH", ("+" + reference, kind, *params), name))
         yield reference
         self.tell(Message("BATCH", ("-" + reference,), name))
+
+    @contextlib.contextmanager
+    def labeled_batch(self) -> Iterator[None]:
+        """What answers the present command meanwhile is in one batch; none where nothing does."""
+        client, name = self.client, self.options.server_name
+        label, reference = client.label, "b%d" % next(self.batches)
+        opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
+        client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
+        client.label = {"batch": reference}
+        try:
+            yield
+        finally:
+            is_empty, client.opening = bool(client.opening), b""
+            client.label = label if is_empty else protocol.NO_TAGS
+            if not is_empty:
+                self.tell(Message("BATCH", ("-" + reference,), name))
 
     def run_command(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done."""
@@ -2547,21 +2581,29 @@ class IrcDialect:
     def _run_labeled(self, message: Message, label: str) -> None:
         """https://ircv3.net/specs/extensions/labeled-response"""
         session, client = self._session, self._client
-        command = COMMANDS.get(message.command)
-        is_several = command is not None and (command.several or "," in "".join(message.params[:1]))
         client.label = {"label": label[:64]}
         try:
-            if is_several and client.caps & BATCH:
-                with session.batch("labeled-response") as reference:
-                    client.label = {"batch": reference}
+            if client.caps & BATCH and self._has_several_answers(message):
+                with session.labeled_batch():
                     session.run_command(message)
-                    client.label = protocol.NO_TAGS
             else:
                 session.run_command(message)
-                if client.label:
-                    session.tell(Message("ACK", (), session.options.server_name))
+            if client.label:
+                session.tell(Message("ACK", (), session.options.server_name))
         finally:
             client.label = protocol.NO_TAGS
+
+    def _has_several_answers(self, message: Message) -> bool:
+        """Whether a command may be answered by more than what its handler yields."""
+        command = COMMANDS.get(message.command)
+        if command is None:
+            return False
+        if command.several or any("," in param for param in message.params[: command.least]):
+            return True
+        if command.handler is not on_text or message.params[0].startswith("#"):
+            return False
+        other = self._session.directory.find(message.params[0])
+        return other is None or bool(other.away)  # an echo, and what there is to say of it
 
 
 def _size_of(tags: Mapping[str, str]) -> int:
@@ -3751,13 +3793,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "ADMIN": Command(on_admin),
     "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
-    "AUTHENTICATE": Command(on_authenticate, 1, early=True),
+    "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
     "AWAY": Command(on_away),
     "BAN": Command(on_sanction, 1, is_for_operators=True),
     "BANS": Command(on_bans, several=True, is_for_operators=True),
     "CAP": Command(on_cap, 1, early=True, several=True),
     "CHATHISTORY": Command(on_chathistory, 1),
-    "CHGHOST": Command(on_chghost, 2, is_for_operators=True),
+    "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
     "HELP": Command(on_help),
     "INFO": Command(on_info),
     "INVITE": Command(on_invite),
@@ -3773,9 +3815,9 @@ COMMANDS = {
     "MOTD": Command(on_motd),
     "MUTE": Command(on_sanction, 1, is_for_operators=True),
     "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True),
+    "NICK": Command(on_nick, early=True, several=True),
     "NOTICE": Command(on_text),
-    "OPER": Command(on_oper, 2),
+    "OPER": Command(on_oper, 2, several=True),
     "PART": Command(on_part, 1),
     "PASS": Command(on_pass, 1, early=True),
     "PING": Command(on_ping, 1, early=True),
