@@ -3746,9 +3746,9 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
             yield "705", subject, text
     elif subject in COMMANDS:
-        text = " ".join((COMMANDS[subject].handler.__doc__ or "").split("\n\n")[0].split())
-        yield "704", subject, subject
-        yield "705", subject, text
+        usage, sentence = HELP[subject]
+        yield "704", subject, ("%s %s" % (subject, usage)).rstrip()
+        yield "705", subject, sentence
     else:
         raise ReplyError("524", subject, "No help available on this topic")
     yield "706", subject, "End of /HELP"
@@ -3840,6 +3840,57 @@ COMMANDS = {
     "WHO": Command(on_who),
     "WHOIS": Command(on_whois, 1),
     "WHOWAS": Command(on_whowas, 1),
+}
+HELP = {  # how each is used, and what for: HELP tells it to people
+    "ADMIN": ("", "Tells who looks after this server."),
+    "ANNOUNCE": (":TEXT", "Tells everyone in every room something. For operators."),
+    "AUTHENTICATE": ("PLAIN", "Logs in to an account, as programs do it (SASL)."),
+    "AWAY": ("[:REASON]", "Says that you are away, and without a reason that you are back."),
+    "BAN": ("TARGET [DURATION] [:REASON]", "Keeps a name, account or address out. For operators."),
+    "BANS": ("", "Shows who is banned or muted. For operators."),
+    "CAP": ("LS|LIST|REQ|END [:NAMES]", "Agrees on what a program and this server can do."),
+    "CHATHISTORY": ("LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …", "Reads what was said earlier."),
+    "CHGHOST": ("NAME HOST", "Has others see another host than an address. For operators."),
+    "HELP": ("[COMMAND]", "Shows the commands, or how one is used."),
+    "INFO": ("", "Tells what this server is, and since when it runs."),
+    "INVITE": ("[NAME ROOM]", "Asks somebody to a room, or shows where you are asked to."),
+    "ISON": ("NAME …", "Tells which of these people are here."),
+    "JOIN": ("ROOM[,ROOM] [KEY[,KEY]]", "Enters rooms; JOIN 0 leaves them all."),
+    "KICK": ("ROOM NAME[,NAME] [:REASON]", "Puts people out of a room that you look after."),
+    "KILL": ("NAME :REASON", "Ends somebody's connection. For operators."),
+    "LINKS": ("", "Shows the servers of this network: there is one."),
+    "LIST": ("[CONDITION[,CONDITION]]", "Shows the rooms, or those with more than so many people."),
+    "LUSERS": ("", "Tells how many people and rooms there are."),
+    "MODE": ("ROOM|NAME [CHANGES]", "Shows or changes how a room is, or how you are."),
+    "MONITOR": ("+|-|C|L|S [NAME[,NAME]]", "Tells you when these people come and go."),
+    "MOTD": ("", "Shows the message of the day."),
+    "MUTE": ("TARGET [DURATION] [:REASON]", "Has somebody read, but not speak. For operators."),
+    "NAMES": ("[ROOM[,ROOM]]", "Shows who is in a room."),
+    "NICK": ("NAME", "Gives you a name, or another one."),
+    "NOTICE": ("NAME|ROOM :TEXT", "Says something that no program answers."),
+    "OPER": ("NAME PASSWORD", "Makes you an operator, with the password of that account."),
+    "PART": ("ROOM[,ROOM] [:REASON]", "Leaves rooms."),
+    "PASS": ("PASSWORD", "Gives the password that this server may ask for, before NICK."),
+    "PING": ("TEXT", "Is answered with PONG: the connection works."),
+    "PONG": ("TEXT", "Answers a PING."),
+    "PRIVMSG": ("NAME|ROOM[,…] :TEXT", "Says something to people or in rooms."),
+    "QUIT": ("[:REASON]", "Leaves the chat."),
+    "REGISTER": ("* * :PASSWORD", "Makes your name yours alone."),
+    "RESUME": ("TOKEN", "Takes the place of a connection that was lost."),
+    "SETNAME": (":NAME", "Changes your real name."),
+    "SILENCE": ("[+NAME|-NAME]", "Ignores somebody, hears them again, or shows whom you ignore."),
+    "STATS": ("", "Shows the figures of this server. For operators."),
+    "TAGMSG": ("NAME|ROOM", "Sends tags without a text, as programs do it."),
+    "TIME": ("", "Tells this server's time."),
+    "TOPIC": ("ROOM [:TEXT]", "Shows or changes what a room is about."),
+    "UNBAN": ("TARGET", "Lifts a ban or a mute. For operators."),
+    "USER": ("NAME 0 * :REAL NAME", "Says who you are, on connecting."),
+    "USERHOST": ("NAME …", "Tells the addresses of up to five people."),
+    "VERSION": ("", "Tells which program this is, and what it can do."),
+    "WALLOPS": (":TEXT", "Tells something to those with the mode w. For operators."),
+    "WHO": ("[ROOM|NAME] [o] [%FIELDS]", "Shows who is in a room, or who is like a name."),
+    "WHOIS": ("NAME", "Tells what is known of somebody."),
+    "WHOWAS": ("NAME [COUNT]", "Tells who had a name."),
 }
 USER_MODES = "Biow"
 # Names that one command may hold, where not one alone is meant.
