@@ -229,10 +229,10 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host",
-        "ignored_by", "ignores", "label", "modes", "muted_until", "named", "nickname", "outbox",
-        "owned_since", "queued", "reader", "realname", "registered", "rooms", "signed_on",
-        "source", "spoke", "tags", "token", "username", "watches", "writer",
+        "finishing", "host", "ignored_by", "ignores", "label", "modes", "muted_until", "named",
+        "nickname", "opening", "outbox", "owned_since", "queued", "reader", "realname",
+        "registered", "rooms", "signed_on", "source", "spoke", "tags", "token", "username",
+        "watches", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -246,6 +246,7 @@ class Client:
         # Written by the client's own thread alone:
         self.caps = PLAIN_TEXT  # a person, until the first line tells
         self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
+        self.opening = b""  # the line that begins their batch, until the first answer is under way
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = ""
@@ -306,6 +307,17 @@ class Client:
     def name(self) -> str:
         """How the log calls it."""
         return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
+
+    def take_label(self) -> Tuple[Mapping[str, str], bytes]:
+        """The tags for an answer, and what begins their batch, where it is the first of it.
+
+        A label is for one answer, a batch for all. Called by the client's own thread.
+        """
+        label, opening = self.label, self.opening
+        self.opening = b""
+        if "label" in label:
+            self.label = protocol.NO_TAGS
+        return label, opening
 
     def introduce(self) -> None:
         """See that what goes with its messages tells who it is now."""
@@ -428,8 +440,8 @@ class Event:
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "kept_for", "label", "line", "message", "needs",
-        "number", "sender", "tags", "waiting_for",
+        "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
+        "needs", "number", "opening", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
     def __init__(
@@ -453,19 +465,25 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
+        self.is_to_self = False  # a text that its sender hears as its recipient, too
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
         self.extended = self.waiting_for = ""
         self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
+        self.opening = b""  # what goes before it then
         if sender is None:
             return
         if sender.tags and isinstance(message, Message) and "!" in message.source:
             self.tags = tags + sender.tags
-        if sender.label and not (self.is_text and self.is_unheard):
-            self.label = sender.label
-            if "label" in self.label:  # for the first answer; a batch is for all
-                sender.label = protocol.NO_TAGS
+        if sender.label and self._is_answer(sender):
+            self.label, self.opening = sender.take_label()
+
+    def _is_answer(self, sender: Client) -> bool:
+        """Whether the sender itself gets to read it."""
+        if self.is_text and self.is_unheard:
+            return False
+        return sender.caps & self.needs == self.needs and sender in self.audience
 
     def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -500,7 +518,8 @@ class Event:
         body = self.line
         if self.extended and caps & EXTENDED_JOIN:
             body = body[:-2] + self.extended.encode("utf-8") + b"\r\n"
-        return protocol.serialize_tags(tags) + body
+        opening = self.opening if own else b""
+        return opening + protocol.serialize_tags(tags) + body
 
     @property
     def is_unheard(self) -> bool:
@@ -511,11 +530,18 @@ class Event:
     def render_for(self, client: Client, lobby: str) -> bytes:
         """Its line for one to whom it looks different: its sender, or who ignores its sender.
 
-        For the sender it is an echo, if that is wanted, with the label that asked for it.
+        For the sender it is an echo, if that is wanted, with the label that asked for it;
+        an IRC client that writes to itself gets that echo, and then what it wrote.
         """
-        if client is not self.sender or (self.is_text and self.is_unheard):
+        if client is not self.sender:
             return b""
-        return self.render(client.caps, lobby, own=True)
+        line = b""
+        is_shown_once = self.is_to_self and client.caps & PLAIN_TEXT
+        if not (is_shown_once or (self.is_text and self.is_unheard)):
+            line += self.render(client.caps, lobby, own=True)
+        if self.is_to_self:
+            line += self.render(client.caps, lobby)
+        return line
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -898,7 +924,7 @@ class Directory:
         """
         params = message.params
         target = params[0]
-        sender: Optional[Client] = client
+        is_to_self = False
         away = ""
         with self._lock:
             if target.startswith("#"):
@@ -913,17 +939,18 @@ class Directory:
                 if recipient is None:
                     raise ReplyError("401", target, "No such nick")
                 name, away = recipient.nickname, recipient.away
-                audience = (recipient, client)
+                is_to_self = recipient is client
+                audience = (client,) if is_to_self else (recipient, client)
                 key = private_key(name, client.nickname)
                 if message.command != "TAGMSG" and recipient not in client.ignored_by:
                     recipient.correspondent = client.nickname  # whom they have read
-                if recipient is client:  # who writes to themselves gets it once, as anybody's
-                    audience, sender = (client,), None
             if name != target:
                 params = (name, *params[1:])
             relayed = Message(message.command, params, client.source, message.tags)
             kept_for = () if message.command == "TAGMSG" else (key,)
-            self._post(Event(relayed, audience, sender, kept_for))
+            event = Event(relayed, audience, client, kept_for)
+            event.is_to_self = is_to_self
+            self._post(event)
         return away
 
     def leave_word(self, client: Client, message: Message, owner: str) -> None:
@@ -1137,7 +1164,10 @@ class Directory:
     def _tell_peers(self, client: Client, message: Message) -> None:
         """What has changed about `client`: for its peers, and for those who watch it closely."""
         peers = self._peers(client)
-        self._post(Event(message, peers, client))
+        others = peers
+        if message.command == "AWAY":  # who said it has its own answer
+            others = tuple(peer for peer in peers if peer is not client)
+        self._post(Event(message, others, client))
         watchers = self._watchers.get(client.key, set()).difference(peers)
         if watchers:
             needs = EXTENDED_MONITOR | _ASKED_FOR[message.command]
@@ -1930,9 +1960,7 @@ def _secret(row: Tuple[Any, ...]) -> _Secret:
 class Attempts:
     """Limits how fast an address may try something. Any thread may call it."""
 
-    def __init__(
-        self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL
-    ) -> None:
+    def __init__(self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL) -> None:
         self._at_once, self._interval = at_once, interval
         self._lock = threading.Lock()  # guards the one below
         self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
@@ -2129,7 +2157,8 @@ class Delivery(threading.Thread):
         for index, event in enumerate(events):
             sender = event.sender
             if sender is not None:
-                if event.label or (event.is_text and not sender.caps & ECHO_MESSAGE):
+                is_unlike = event.is_to_self or not sender.caps & ECHO_MESSAGE
+                if event.label or (event.is_text and is_unlike):
                     own.setdefault(sender, []).append(index)
                 for client in sender.ignored_by if event.is_text else ():
                     own.setdefault(client, []).append(index)
@@ -2263,9 +2292,8 @@ def answer(client: Client, replies: Iterable[Message], server_name: str) -> Even
     for reply in replies:
         message, line = protocol.fit_line(_addressed(reply, client, server_name))
         if not client.caps & PLAIN_TEXT:
-            lines.append(protocol.serialize_tags(client.label) + line)
-            if "label" in client.label:
-                client.label = protocol.NO_TAGS
+            label, opening = client.take_label()
+            lines.append(opening + protocol.serialize_tags(label) + line)
             continue
         told = protocol.describe(message, client.nickname, now)
         if told:
@@ -2478,10 +2506,8 @@ class Session:
         messages = [Message(reply[0], reply[1:]) for reply in replies]
         client = self.client
         if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
-            with self.batch("labeled-response") as reference:
-                client.label = {"batch": reference}
+            with self.labeled_batch():
                 self._answer(messages)
-                client.label = protocol.NO_TAGS
         elif messages:
             self._answer(messages)
 
@@ -2500,6 +2526,22 @@ class Session:
         self.tell(Message("BATCH", ("+" + reference, kind, *params), name))
         yield reference
         self.tell(Message("BATCH", ("-" + reference,), name))
+
+    @contextlib.contextmanager
+    def labeled_batch(self) -> Iterator[None]:
+        """What answers the present command meanwhile is in one batch; none where nothing does."""
+        client, name = self.client, self.options.server_name
+        label, reference = client.label, "b%d" % next(self.batches)
+        opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
+        client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
+        client.label = {"batch": reference}
+        try:
+            yield
+        finally:
+            is_empty, client.opening = bool(client.opening), b""
+            client.label = label if is_empty else protocol.NO_TAGS
+            if not is_empty:
+                self.tell(Message("BATCH", ("-" + reference,), name))
 
     def run_command(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done."""
@@ -2560,21 +2602,29 @@ class IrcDialect:
     def _run_labeled(self, message: Message, label: str) -> None:
         """https://ircv3.net/specs/extensions/labeled-response"""
         session, client = self._session, self._client
-        command = COMMANDS.get(message.command)
-        is_several = command is not None and (command.several or "," in "".join(message.params[:1]))
         client.label = {"label": label[:64]}
         try:
-            if is_several and client.caps & BATCH:
-                with session.batch("labeled-response") as reference:
-                    client.label = {"batch": reference}
+            if client.caps & BATCH and self._has_several_answers(message):
+                with session.labeled_batch():
                     session.run_command(message)
-                    client.label = protocol.NO_TAGS
             else:
                 session.run_command(message)
-                if client.label:
-                    session.tell(Message("ACK", (), session.options.server_name))
+            if client.label:
+                session.tell(Message("ACK", (), session.options.server_name))
         finally:
             client.label = protocol.NO_TAGS
+
+    def _has_several_answers(self, message: Message) -> bool:
+        """Whether a command may be answered by more than what its handler yields."""
+        command = COMMANDS.get(message.command)
+        if command is None:
+            return False
+        if command.several or any("," in param for param in message.params[: command.least]):
+            return True
+        if command.handler is not on_text or message.params[0].startswith("#"):
+            return False
+        other = self._session.directory.find(message.params[0])
+        return other is None or bool(other.away)  # an echo, and what there is to say of it
 
 
 def _size_of(tags: Mapping[str, str]) -> int:
@@ -2904,13 +2954,14 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    account = _check_password(session, name, password, "904")
+    refusal = ReplyError("904", "SASL authentication failed")
+    account = _check_password(session, name, password, refusal)
     yield from _log_in(session, account)
     yield "903", "SASL authentication successful"
 
 
-def _check_password(session: Session, name: str, password: str, numeric: str) -> Account:
-    """The account of that name. Raises ReplyError for a wrong password, or one try too many."""
+def _check_password(session: Session, name: str, password: str, refusal: ReplyError) -> Account:
+    """The account of that name. Raises `refusal` for a wrong password, or one try too many."""
     client, server = session.client, session.server
     address, now = client.ip, time.monotonic()
     whose = "%s %s" % (address, protocol.casefold(name[: protocol.MAX_NAME]))
@@ -2921,13 +2972,13 @@ def _check_password(session: Session, name: str, password: str, numeric: str) ->
             server.attempts.give_back(whose)
     if wait > 0:
         session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
-        raise ReplyError(numeric, "Too many attempts")
+        raise ReplyError(refusal.numeric, "Too many attempts")
     account = server.records.log_in(name, password)
     if account is None:
         # Some type their password in the place of the name: that is not for the log.
         known = server.records.account(name)
         log.warning("%s: wrong password for %s", client.name, known.name if known else "no account")
-        raise ReplyError(numeric, "SASL authentication failed")
+        raise refusal
     server.attempts.give_back(whose)
     server.guesses.give_back(address)
     return account
@@ -2986,7 +3037,8 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_oper(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, OPER message: the name and password of an operator's account."""
-    account = _check_password(session, message.params[0], message.params[1], "464")
+    refusal = ReplyError("464", "Password incorrect")
+    account = _check_password(session, message.params[0], message.params[1], refusal)
     if not account.is_operator:
         raise ReplyError("491", "%s is not an operator's account" % account.name)
     yield from _log_in(session, account)
@@ -3032,11 +3084,7 @@ def on_text(session: Session, message: Message) -> None:
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))
         return
-    targets = params[0].split(",")
-    most = TARGETS["PRIVMSG"]
-    if len(targets) > most:
-        raise ReplyError("407", params[0], "Too many targets: %d at most" % most)
-    for target in targets:
+    for target in _targets(params[0], "PRIVMSG"):
         _say(session, Message(message.command, (target, *params[1:2]), "", tags))
 
 
@@ -3114,9 +3162,21 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
 # Rooms
 
 
+def _targets(names: str, verb: str) -> List[str]:
+    """The names of `a,b,c`. Raises ReplyError 407 for more than TARGETS allows."""
+    targets = names.split(",")
+    most = TARGETS[verb]
+    if len(targets) > most:
+        raise ReplyError("407", protocol.cut(names, 200), "Too many targets: %d at most" % most)
+    return targets
+
+
 def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
-    """Act on each of `a,b,c`; one that is refused does not keep the others from it."""
-    for name in names.split(",")[: TARGETS[verb]]:
+    """Act on each of `a,b,c`; one that is refused does not keep the others from it.
+
+    Raises ReplyError 407 for more than TARGETS allows, before any is acted on.
+    """
+    for name in _targets(names, verb):
         try:
             act(name)
         except ReplyError as refusal:
@@ -3444,8 +3504,8 @@ def _presence(session: Session, names: List[str]) -> Iterator[Reply]:
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname"""
-    realname = protocol.clean(message.params[0], MAX_REALNAME + 1)
+    """https://ircv3.net/specs/extensions/setname; a colon forgotten costs no word."""
+    realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
@@ -3738,9 +3798,9 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
             yield "705", subject, text
     elif subject in COMMANDS:
-        text = " ".join((COMMANDS[subject].handler.__doc__ or "").split("\n\n")[0].split())
-        yield "704", subject, subject
-        yield "705", subject, text
+        usage, sentence = HELP[subject]
+        yield "704", subject, ("%s %s" % (subject, usage)).rstrip()
+        yield "705", subject, sentence
     else:
         raise ReplyError("524", subject, "No help available on this topic")
     yield "706", subject, "End of /HELP"
@@ -3786,13 +3846,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "ADMIN": Command(on_admin),
     "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
-    "AUTHENTICATE": Command(on_authenticate, 1, early=True),
+    "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
     "AWAY": Command(on_away),
     "BAN": Command(on_sanction, 1, is_for_operators=True),
     "BANS": Command(on_bans, several=True, is_for_operators=True),
     "CAP": Command(on_cap, 1, early=True, several=True),
     "CHATHISTORY": Command(on_chathistory, 1),
-    "CHGHOST": Command(on_chghost, 2, is_for_operators=True),
+    "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
     "HELP": Command(on_help),
     "INFO": Command(on_info),
     "INVITE": Command(on_invite),
@@ -3808,9 +3868,9 @@ COMMANDS = {
     "MOTD": Command(on_motd),
     "MUTE": Command(on_sanction, 1, is_for_operators=True),
     "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True),
+    "NICK": Command(on_nick, early=True, several=True),
     "NOTICE": Command(on_text),
-    "OPER": Command(on_oper, 2),
+    "OPER": Command(on_oper, 2, several=True),
     "PART": Command(on_part, 1),
     "PASS": Command(on_pass, 1, early=True),
     "PING": Command(on_ping, 1, early=True),
@@ -3833,6 +3893,57 @@ COMMANDS = {
     "WHO": Command(on_who),
     "WHOIS": Command(on_whois, 1),
     "WHOWAS": Command(on_whowas, 1),
+}
+HELP = {  # how each is used, and what for: HELP tells it to people
+    "ADMIN": ("", "Tells who looks after this server."),
+    "ANNOUNCE": (":TEXT", "Tells everyone in every room something. For operators."),
+    "AUTHENTICATE": ("PLAIN", "Logs in to an account, as programs do it (SASL)."),
+    "AWAY": ("[:REASON]", "Says that you are away, and without a reason that you are back."),
+    "BAN": ("TARGET [DURATION] [:REASON]", "Keeps a name, account or address out. For operators."),
+    "BANS": ("", "Shows who is banned or muted. For operators."),
+    "CAP": ("LS|LIST|REQ|END [:NAMES]", "Agrees on what a program and this server can do."),
+    "CHATHISTORY": ("LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …", "Reads what was said earlier."),
+    "CHGHOST": ("NAME HOST", "Has others see another host than an address. For operators."),
+    "HELP": ("[COMMAND]", "Shows the commands, or how one is used."),
+    "INFO": ("", "Tells what this server is, and since when it runs."),
+    "INVITE": ("[NAME ROOM]", "Asks somebody to a room, or shows where you are asked to."),
+    "ISON": ("NAME …", "Tells which of these people are here."),
+    "JOIN": ("ROOM[,ROOM] [KEY[,KEY]]", "Enters rooms; JOIN 0 leaves them all."),
+    "KICK": ("ROOM NAME[,NAME] [:REASON]", "Puts people out of a room that you look after."),
+    "KILL": ("NAME :REASON", "Ends somebody's connection. For operators."),
+    "LINKS": ("", "Shows the servers of this network: there is one."),
+    "LIST": ("[CONDITION[,CONDITION]]", "Shows the rooms, or those with more than so many people."),
+    "LUSERS": ("", "Tells how many people and rooms there are."),
+    "MODE": ("ROOM|NAME [CHANGES]", "Shows or changes how a room is, or how you are."),
+    "MONITOR": ("+|-|C|L|S [NAME[,NAME]]", "Tells you when these people come and go."),
+    "MOTD": ("", "Shows the message of the day."),
+    "MUTE": ("TARGET [DURATION] [:REASON]", "Has somebody read, but not speak. For operators."),
+    "NAMES": ("[ROOM[,ROOM]]", "Shows who is in a room."),
+    "NICK": ("NAME", "Gives you a name, or another one."),
+    "NOTICE": ("NAME|ROOM :TEXT", "Says something that no program answers."),
+    "OPER": ("NAME PASSWORD", "Makes you an operator, with the password of that account."),
+    "PART": ("ROOM[,ROOM] [:REASON]", "Leaves rooms."),
+    "PASS": ("PASSWORD", "Gives the password that this server may ask for, before NICK."),
+    "PING": ("TEXT", "Is answered with PONG: the connection works."),
+    "PONG": ("TEXT", "Answers a PING."),
+    "PRIVMSG": ("NAME|ROOM[,…] :TEXT", "Says something to people or in rooms."),
+    "QUIT": ("[:REASON]", "Leaves the chat."),
+    "REGISTER": ("* * :PASSWORD", "Makes your name yours alone."),
+    "RESUME": ("TOKEN", "Takes the place of a connection that was lost."),
+    "SETNAME": (":NAME", "Changes your real name."),
+    "SILENCE": ("[+NAME|-NAME]", "Ignores somebody, hears them again, or shows whom you ignore."),
+    "STATS": ("", "Shows the figures of this server. For operators."),
+    "TAGMSG": ("NAME|ROOM", "Sends tags without a text, as programs do it."),
+    "TIME": ("", "Tells this server's time."),
+    "TOPIC": ("ROOM [:TEXT]", "Shows or changes what a room is about."),
+    "UNBAN": ("TARGET", "Lifts a ban or a mute. For operators."),
+    "USER": ("NAME 0 * :REAL NAME", "Says who you are, on connecting."),
+    "USERHOST": ("NAME …", "Tells the addresses of up to five people."),
+    "VERSION": ("", "Tells which program this is, and what it can do."),
+    "WALLOPS": (":TEXT", "Tells something to those with the mode w. For operators."),
+    "WHO": ("[ROOM|NAME] [o] [%FIELDS]", "Shows who is in a room, or who is like a name."),
+    "WHOIS": ("NAME", "Tells what is known of somebody."),
+    "WHOWAS": ("NAME [COUNT]", "Tells who had a name."),
 }
 USER_MODES = "Biow"
 # Names that one command may hold, where not one alone is meant.
