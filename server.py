@@ -229,8 +229,8 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host",
-        "ignored_by", "ignores", "label", "modes", "muted_until", "named", "nickname", "outbox",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "modes", "muted_until",
+        "named", "nickname", "outbox",
         "owned_since", "queued", "reader", "realname", "registered", "rooms", "signed_on",
         "source", "spoke", "tags", "token", "username", "watches", "writer",
     )  # fmt: skip
@@ -262,6 +262,7 @@ class Client:
         self.registered = False
         self.rooms: Set[Room] = set()
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
+        self.ignored = protocol.Masks(())  # the same, to match with
         self.ignored_by: FrozenSet[Client] = frozenset()
         self.watches: Dict[str, str] = {}  # folded nicknames to those it was asked for
         self.correspondent = ""  # who wrote to it last
@@ -318,8 +319,8 @@ class Room:
     """A room, its members and its modes. Guarded by the directory's lock."""
 
     __slots__ = (
-        "_audience", "bans", "created", "flags", "invited", "is_guarded", "is_lobby", "key",
-        "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
+        "_audience", "banned", "bans", "created", "flags", "invited", "is_guarded", "is_lobby",
+        "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
     )  # fmt: skip
 
     def __init__(self, name: str, is_lobby: bool = False) -> None:
@@ -333,6 +334,7 @@ class Room:
         self.password = ""  # mode k
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
+        self.banned = protocol.Masks(())  # the same, to match with
         self.operators: Set[str] = set()  # folded accounts that are operators whenever they join
         self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
@@ -360,7 +362,7 @@ class Room:
         return bool(self.topic) or not is_plain
 
     def is_banned(self, client: Client) -> bool:
-        return any(protocol.matches(mask, client.source) for mask in self.bans)
+        return self.banned.match(client.source)
 
     def modes(self, in_full: bool) -> Tuple[str, ...]:
         """The parameters of 324; the key is for members."""
@@ -372,7 +374,8 @@ class Room:
         return protocol.format_modes(changes) or ("+",)
 
     def guard(self) -> None:
-        """See that `is_guarded` follows from the modes."""
+        """See that what depends on the modes follows from them."""
+        self.banned = protocol.Masks(self.bans)
         self.is_guarded = bool(self.bans) or "m" in self.flags
 
     KEPT = ("name", "topic", "topic_by", "topic_at", "created", "password", "limit", "bans")
@@ -626,7 +629,8 @@ class Directory:
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "realname", "account", "owned_since", "away",
-                         "modes", "named", "ignores", "watches", "signed_on", "spoke"):  # fmt: skip
+                         "modes", "named", "ignored", "ignores", "watches", "signed_on",
+                         "spoke"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
             for room in self._rooms.values():
@@ -675,7 +679,10 @@ class Directory:
         for key in client.watches:
             self._unwatch(client, key)
         client.watches = {}
-        self._ignorers.discard(client)
+        if client in self._ignorers:
+            self._ignorers.discard(client)
+            for other in self._clients.values():
+                other.ignored_by = other.ignored_by - {client}
         self._tokens.pop(client.token, None)
         if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
             del self._clients[client.key]
@@ -761,10 +768,12 @@ class Directory:
                 client.ignores.pop(mask, None)
                 if not client.ignores:
                     self._ignorers.discard(client)
+            client.ignored = protocol.Masks(client.ignores)
             for other in self._clients.values():
-                is_ignored = other is not client and _ignores(client, other)
-                without = other.ignored_by - {client}
-                other.ignored_by = without | {client} if is_ignored else without
+                # What is added changes nothing for those who are ignored, nor the reverse.
+                may_change = other is not client and (client in other.ignored_by) != adding
+                if may_change and client.ignored.match(other.source) == adding:
+                    other.ignored_by = other.ignored_by ^ {client}
 
     # Rooms
 
@@ -1121,9 +1130,12 @@ class Directory:
             raise ReplyError("404", room.name, fault)
 
     def _introduce(self, client: Client) -> None:
+        source = client.source
         client.introduce()
-        ignorers = (other for other in self._ignorers if other is not client)
-        client.ignored_by = frozenset(other for other in ignorers if _ignores(other, client))
+        if client.source != source:
+            others = (other for other in self._ignorers if other is not client)
+            ignorers = (other for other in others if other.ignored.match(client.source))
+            client.ignored_by = frozenset(ignorers)
 
     def _peers(self, client: Client) -> Tuple[Client, ...]:
         """Everyone who shares a room with `client`, and itself, once each."""
@@ -1164,10 +1176,6 @@ class Directory:
         client.rooms.discard(room)
         if not (room.members or room.is_kept):
             del self._rooms[room.key]
-
-
-def _ignores(client: Client, other: Client) -> bool:
-    return any(protocol.matches(mask, other.source) for mask in client.ignores)
 
 
 # The database: what outlives the server
@@ -3107,6 +3115,7 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")
     session.directory.ignore(client, mask, adding)
+    session.charge(session.directory.counts()[0])
     text = "You do not hear %s any more" if adding else "You hear %s again"
     session.note("SILENCE", "DONE", text % protocol.bare_mask(mask))
 

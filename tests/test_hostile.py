@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from harness import IrcTalker, PlainTalker
 
+import protocol
 import server
 
 PASSWORD = "correct horse"
@@ -249,3 +250,36 @@ def test_coming_and_going_does_not_bury_what_was_said(kept, more):
     plan = str(database.read("EXPLAIN QUERY PLAN " + query, values))
     assert ("messages_by_key" if more else "texts_by_key") in plan
     assert "number>? AND number<?" in plan
+
+
+def test_who_is_gone_is_remembered_by_nobody_they_ignored(room):
+    bob = room.irc("bob")
+    for _ in range(3):
+        mallory = room.irc("mallory")
+        mallory.send("SILENCE +*!*@*", "QUIT")
+        mallory.rest()
+    bob.heard()
+    assert not room.client("bob").ignored_by
+
+
+@pytest.mark.parametrize("masks", [["+bob", "+*!*@*", "-*!*@*", "-bob"], ["+x*", "+b?b", "-b?b"]])
+def test_masks_are_added_and_removed_one_by_one(room, masks):
+    """At each step those are ignored for whom one of the masks that are left stands."""
+    bob, eve = room.irc("bob"), room.irc("eve")
+    held = set()
+    for mask in masks:
+        eve.send("SILENCE " + mask)
+        eve.heard()
+        (held.add if mask[0] == "+" else held.discard)(mask[1:])
+        bob.send("PRIVMSG eve :hello")
+        bob.heard()
+        is_ignored = bool(held & {"bob", "b?b", "*!*@*"})
+        assert has(eve.heard(), "hello") != is_ignored
+
+
+def test_a_hundred_masks_of_stars_are_matched_together():
+    """In steps of the text alone: the work does not grow with what has to be tried."""
+    masks = protocol.Masks("*%d*a*b*c*d*e!*@*" % number for number in range(100))
+    text = "abcde" * 12 + "!user@host"
+    assert not masks.match("x" + text) and masks.match("42" + text)
+    assert not protocol.Masks(()).match("") and protocol.Masks(["*"]).match("")
