@@ -97,13 +97,14 @@ def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatc
 # Private words
 
 
-@pytest.mark.parametrize("prelude, words", [("", "@+typing=active TAGMSG bob"), ("mallory", "")])
-def test_a_reply_goes_to_whom_one_has_read(room, prelude, words):
+@pytest.mark.parametrize("ignored, words", [("", "@+typing=active TAGMSG bob"), ("mallory", "")])
+def test_a_reply_goes_to_whom_one_has_read(room, ignored, words):
     """Neither who only seems to type, nor who is ignored, gets it in their stead."""
     bob, carol = room.plain("bob"), room.irc("carol")
     mallory = room.irc("mallory", "message-tags")
-    if prelude:
-        bob.send("/ignore " + prelude)
+    if ignored:
+        bob.send("/ignore " + ignored)
+        bob.heard()
     carol.send("PRIVMSG bob :hello")
     bob.expect("hello")
     mallory.send(words or "PRIVMSG bob :psst")
