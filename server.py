@@ -96,6 +96,7 @@ MAX_TRIES = 10  # usernames that a person may try before they have to connect ag
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
+LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
 MAX_KEY = 32  # characters of a room's key
@@ -398,6 +399,18 @@ class Room:
         copy.restore(self.state())
         copy.members = dict(self.members)
         return copy
+
+
+class Listed(NamedTuple):
+    """What lists tell of a room."""
+
+    name: str
+    key: str
+    size: int  # members
+    bits: int  # of the member whose rooms were asked for
+    created: float  # seconds since 1970, as is `topic_at`
+    topic: str
+    topic_at: float
 
 
 class Was(NamedTuple):
@@ -1051,12 +1064,22 @@ class Directory:
             room = self._seen(client, name)
             return room and room.copy()
 
-    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Room]:
-        """Copies of all rooms that `client` may know of, or of those of them that `of` is in."""
+    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Listed]:
+        """All rooms that `client` may know of, or those of them that `of` is in."""
+        listed = []
         with self._lock:
-            found = list(self._rooms.values() if of is None else of.rooms)
-            seen = [room.copy() for room in found if self._is_seen(client, room)]
-            return sorted(seen, key=lambda room: room.key)
+            for room in self._rooms.values() if of is None else of.rooms:
+                if self._is_seen(client, room):
+                    size, bits = len(room.members), 0 if of is None else room.members[of]
+                    facts = (room.created, room.topic, room.topic_at)
+                    listed.append(Listed(room.name, room.key, size, bits, *facts))
+        return sorted(listed, key=lambda room: room.key)
+
+    def shared(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
+        """The name of a room that both are in, and the bits that `other` has there."""
+        with self._lock:
+            room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
+            return None if room is None else (room.name, room.members[other])
 
     def counts(self) -> Tuple[int, int, int, int]:
         """Clients that have registered, their operators, connections that have not, and rooms."""
@@ -1938,9 +1961,7 @@ def _secret(row: Tuple[Any, ...]) -> _Secret:
 class Attempts:
     """Limits how fast an address may try something. Any thread may call it."""
 
-    def __init__(
-        self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL
-    ) -> None:
+    def __init__(self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL) -> None:
         self._at_once, self._interval = at_once, interval
         self._lock = threading.Lock()  # guards the one below
         self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
@@ -3115,7 +3136,7 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")
     session.directory.ignore(client, mask, adding)
-    session.charge(session.directory.counts()[0])
+    session.charge(session.directory.counts()[0] // LOOKS_A_LINE)
     text = "You do not hear %s any more" if adding else "You hear %s again"
     session.note("SILENCE", "DONE", text % protocol.bare_mask(mask))
 
@@ -3125,7 +3146,9 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
 
 def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
     """Act on each of `a,b,c`; one that is refused does not keep the others from it."""
-    for name in names.split(",")[: TARGETS[verb]]:
+    each = names.split(",")[: TARGETS[verb]]
+    session.charge(LINES_A_TOKEN * (len(each) - 1))  # as if each had come on its own
+    for name in each:
         try:
             act(name)
         except ReplyError as refusal:
@@ -3144,6 +3167,7 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, fault)
         event = directory.join(client, name, keys.get(given, ""))
         if event is not None:
+            session.charge(len(event.audience) // LOOKS_A_LINE)  # who is there is told
             recall(session, event, name)
 
     if message.params[0] == "0":
@@ -3227,12 +3251,14 @@ def on_list(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, LIST message, with the conditions of ELIST"""
     wanted = protocol.parse_elist("".join(message.params[:1]))
     now = time.time()
+    rooms = session.directory.rooms(session.client)
+    session.charge(len(rooms) // LOOKS_A_LINE)
     yield "321", "Channel", "Users  Name"
-    for room in session.directory.rooms(session.client):
+    for room in rooms:
         topic_at = room.topic_at if room.topic else 0.0
-        facts = (room.name, len(room.members), room.created, topic_at, now)
+        facts = (room.name, room.size, room.created, topic_at, now)
         if wanted is None or wanted.accepts(*facts):
-            yield "322", room.name, str(len(room.members)), room.topic
+            yield "322", room.name, str(room.size), room.topic
     yield "323", "End of /LIST"
 
 
@@ -3306,17 +3332,23 @@ def on_who(session: Session, message: Message) -> Iterator[Reply]:
     elif mask.startswith("#"):
         found = []
     else:
-        peers = directory.peers(client)
+        peers, everyone = directory.peers(client), directory.everyone()
+        masks = protocol.Masks([mask])
         found = [
             other
-            for other in directory.everyone()
-            if (mask in ("*", "0") or _is_meant(mask, other))
+            for other in everyone
+            if (mask in ("*", "0") or _is_meant(masks, other))
             and ("i" not in other.modes or other in peers or _is_exact(mask, other))
         ]
+        session.charge(len(everyone) // LOOKS_A_LINE)
     if options and options[0].startswith("o"):
         found = [other for other in found if other.is_operator]
     for other in found:
-        values = _who_values(session, room, other, token)
+        if room is not None:
+            place: Optional[Tuple[str, int]] = (room.name, room.members[other])
+        else:
+            place = directory.shared(client, other)
+        values = _who_values(session, place, other, token)
         if fields:
             yield ("354", *protocol.whox_params(fields, values))
         else:
@@ -3329,24 +3361,21 @@ def _is_exact(mask: str, other: Client) -> bool:
     return protocol.casefold(mask) == other.key
 
 
-def _is_meant(mask: str, other: Client) -> bool:
+def _is_meant(masks: protocol.Masks, other: Client) -> bool:
     texts = (other.nickname, other.username, other.host, other.realname, other.account)
-    return any(protocol.matches(mask, text) for text in texts)
+    return any(map(masks.match, texts))
 
 
 def _who_values(
-    session: Session, room: Optional[Room], other: Client, token: str
+    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
 ) -> Dict[str, str]:
-    if room is None:
-        shared = session.directory.rooms(session.client, of=other)
-        room = next((each for each in shared if session.client in each.members), None)
+    name, bits = place or ("*", 0)
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
     flags += "B" if "B" in other.modes else ""
-    flags += _prefix(session.client, room.members.get(other, 0)) if room is not None else ""
-    bits = room.members.get(other, 0) if room is not None else 0
+    flags += _prefix(session.client, bits)
     return {
-        "t": token or "0", "c": room.name if room is not None else "*", "u": other.username,
+        "t": token or "0", "c": name, "u": other.username,
         "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
         "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
         "a": other.account or "0", "o": "1" if bits & OPERATOR else "n/a", "r": other.realname,
@@ -3363,7 +3392,7 @@ def on_whois(session: Session, message: Message) -> Iterator[Reply]:
         rooms = session.directory.rooms(session.client, of=client)
         name, now = client.nickname, time.time()
         yield "311", name, client.username, client.host, "*", client.realname
-        words = (_prefix(session.client, room.members[client]) + room.name for room in rooms)
+        words = (_prefix(session.client, room.bits) + room.name for room in rooms)
         for text in protocol.pack(words, " ", NAMES_SIZE):
             yield "319", name, text
         yield "312", name, session.options.server_name, session.options.network

@@ -284,3 +284,27 @@ def test_a_hundred_masks_of_stars_are_matched_together():
     text = "abcde" * 12 + "!user@host"
     assert not masks.match("x" + text) and masks.match("42" + text)
     assert not protocol.Masks(()).match("") and protocol.Masks(["*"]).match("")
+
+
+@pytest.mark.parametrize(
+    "line", ["WHO zzz", "LIST zzz", "SILENCE +zzz", "JOIN #a", "JOIN #a,#b,#c,#d"]
+)
+def test_a_question_that_finds_nothing_counts_by_the_work_it_makes(room, monkeypatch, line):
+    """Looking at thousands costs others' time; and each of many names in a line is a line."""
+    monkeypatch.setattr(server, "LOOKS_A_LINE", 0.01)
+    charged = []
+    monkeypatch.setattr(server.Session, "charge", lambda session, lines: charged.append(lines))
+    bob = room.irc("bob")
+    before = sum(charged)
+    bob.send(line)
+    bob.heard()
+    assert sum(charged) > before + 20
+
+
+@pytest.mark.parametrize("question", ["WHO *", "WHO bob", "WHOIS bob", "LIST", "WHO 0 %tcnf,7"])
+def test_asking_copies_no_rooms(room, monkeypatch, question):
+    """However many are in them."""
+    bob = room.irc("bob")
+    monkeypatch.setattr(server.Room, "copy", None)
+    bob.send(question)
+    assert has(bob.heard(), "#lobby")
