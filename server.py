@@ -903,7 +903,8 @@ class Directory:
             if self._governs(client, room):  # others may ask, but open no door
                 room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
-            self._post(Event(message, (other,), client))
+            if other not in client.ignored_by:
+                self._post(Event(message, (other,), client))
             others = tuple(member for member in room.members if member is not client)
             self._post(Event(message, others, client, needs=INVITE_NOTIFY))
             return other
@@ -2581,6 +2582,8 @@ class IrcDialect:
         except ValueError:
             session.reply("400", "*", "That line is not an IRC message")
         else:
+            if message.tags:  # they are kept and passed on too: so many lines' worth of them
+                session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
             if message.tags and self._client.caps & LABELS and message.tags.get("label"):
                 self._run_labeled(message, message.tags["label"])
             else:
@@ -2750,7 +2753,11 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.sanctions.find("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.directory.claim(client, nickname)
+    holder = session.directory.claim(client, nickname, _owns(client, nickname))
+    if holder is not None:
+        session.server.end(holder, "%s has come back, and taken the name" % nickname)
+    if client.registered:
+        _tell_what_waited(session)
     _try_to_register(session)
 
 

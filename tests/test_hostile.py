@@ -52,6 +52,28 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
 
 
 @needs_scrypt
+def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
+    """With NICK too, once logged in; and then what waited for it."""
+    alice, ghost = kept.irc("guest"), kept.connect(IrcTalker)
+    alice.send(
+        "OPER alice :" + PASSWORD, "AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U="
+    )
+    alice.send("NICK guest")
+    assert has(alice.heard(), " NICK guest")
+    bob = kept.irc("bob")
+    bob.send("PRIVMSG alice :hello")
+    assert has(bob.heard(), "it will be delivered")
+    ghost.send("CAP LS 302", "NICK alice", "USER a 0 * :a")
+    ghost.heard()
+    alice.send("NICK alice")
+    assert has(alice.heard(), "hello")
+    assert has(ghost.rest(), "taken the name")
+    kept.wait_until_gone(ghost)
+    bob.send("PRIVMSG alice :again")
+    alice.expect("again")
+
+
+@needs_scrypt
 def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
     """From the same address, as all of a classroom are; the account itself has to wait."""
     mallory, boss = kept.irc("mallory"), kept.irc("somebody")
@@ -132,6 +154,15 @@ def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
 
 
 # Rooms
+
+
+def test_who_is_ignored_invites_nobody(room):
+    bob, eve = room.irc("bob"), room.irc("eve")
+    bob.send("SILENCE +eve")
+    bob.heard()
+    eve.send("JOIN #den", "INVITE bob #den")
+    assert has(eve.heard(), " 341 ")
+    assert not has(bob.heard(), "INVITE")
 
 
 @pytest.mark.parametrize(
@@ -308,3 +339,12 @@ def test_asking_copies_no_rooms(room, monkeypatch, question):
     monkeypatch.setattr(server.Room, "copy", None)
     bob.send(question)
     assert has(bob.heard(), "#lobby")
+
+
+def test_a_kilobyte_of_tags_is_no_short_line(room, monkeypatch):
+    charged = []
+    bob = room.irc("bob", "message-tags")
+    monkeypatch.setattr(server.Session, "charge", lambda session, lines: charged.append(lines))
+    bob.send("@+a=b TAGMSG #lobby", "@+a=%s TAGMSG #lobby" % ("x" * 2048))
+    bob.heard()
+    assert charged == [0, 4 * server.LINES_A_TOKEN]
