@@ -96,6 +96,7 @@ MAX_TRIES = 10  # usernames that a person may try before they have to connect ag
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
+LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
 MAX_KEY = 32  # characters of a room's key
@@ -229,8 +230,8 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host", "ignored_by", "ignores", "label", "modes", "muted_until", "named",
-        "nickname", "opening", "outbox", "owned_since", "queued", "reader", "realname",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "modes", "muted_until",
+        "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader", "realname",
         "registered", "rooms", "signed_on", "source", "spoke", "tags", "token", "username",
         "watches", "writer",
     )  # fmt: skip
@@ -263,6 +264,7 @@ class Client:
         self.registered = False
         self.rooms: Set[Room] = set()
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
+        self.ignored = protocol.Masks(())  # the same, to match with
         self.ignored_by: FrozenSet[Client] = frozenset()
         self.watches: Dict[str, str] = {}  # folded nicknames to those it was asked for
         self.correspondent = ""  # who wrote to it last
@@ -330,8 +332,8 @@ class Room:
     """A room, its members and its modes. Guarded by the directory's lock."""
 
     __slots__ = (
-        "_audience", "bans", "created", "flags", "invited", "is_guarded", "is_lobby", "key",
-        "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
+        "_audience", "banned", "bans", "created", "flags", "invited", "is_guarded", "is_lobby",
+        "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
     )  # fmt: skip
 
     def __init__(self, name: str, is_lobby: bool = False) -> None:
@@ -345,6 +347,7 @@ class Room:
         self.password = ""  # mode k
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
+        self.banned = protocol.Masks(())  # the same, to match with
         self.operators: Set[str] = set()  # folded accounts that are operators whenever they join
         self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
@@ -372,7 +375,7 @@ class Room:
         return bool(self.topic) or not is_plain
 
     def is_banned(self, client: Client) -> bool:
-        return any(protocol.matches(mask, client.source) for mask in self.bans)
+        return self.banned.match(client.source)
 
     def modes(self, in_full: bool) -> Tuple[str, ...]:
         """The parameters of 324; the key is for members."""
@@ -384,7 +387,8 @@ class Room:
         return protocol.format_modes(changes) or ("+",)
 
     def guard(self) -> None:
-        """See that `is_guarded` follows from the modes."""
+        """See that what depends on the modes follows from them."""
+        self.banned = protocol.Masks(self.bans)
         self.is_guarded = bool(self.bans) or "m" in self.flags
 
     KEPT = ("name", "topic", "topic_by", "topic_at", "created", "password", "limit", "bans")
@@ -407,6 +411,18 @@ class Room:
         copy.restore(self.state())
         copy.members = dict(self.members)
         return copy
+
+
+class Listed(NamedTuple):
+    """What lists tell of a room."""
+
+    name: str
+    key: str
+    size: int  # members
+    bits: int  # of the member whose rooms were asked for
+    created: float  # seconds since 1970, as is `topic_at`
+    topic: str
+    topic_at: float
 
 
 class Was(NamedTuple):
@@ -652,7 +668,8 @@ class Directory:
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "realname", "account", "owned_since", "away",
-                         "modes", "named", "ignores", "watches", "signed_on", "spoke"):  # fmt: skip
+                         "modes", "named", "ignored", "ignores", "watches", "signed_on",
+                         "spoke"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
             for room in self._rooms.values():
@@ -701,7 +718,10 @@ class Directory:
         for key in client.watches:
             self._unwatch(client, key)
         client.watches = {}
-        self._ignorers.discard(client)
+        if client in self._ignorers:
+            self._ignorers.discard(client)
+            for other in self._clients.values():
+                other.ignored_by = other.ignored_by - {client}
         self._tokens.pop(client.token, None)
         if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
             del self._clients[client.key]
@@ -787,10 +807,12 @@ class Directory:
                 client.ignores.pop(mask, None)
                 if not client.ignores:
                     self._ignorers.discard(client)
+            client.ignored = protocol.Masks(client.ignores)
             for other in self._clients.values():
-                is_ignored = other is not client and _ignores(client, other)
-                without = other.ignored_by - {client}
-                other.ignored_by = without | {client} if is_ignored else without
+                # What is added changes nothing for those who are ignored, nor the reverse.
+                may_change = other is not client and (client in other.ignored_by) != adding
+                if may_change and client.ignored.match(other.source) == adding:
+                    other.ignored_by = other.ignored_by ^ {client}
 
     # Rooms
 
@@ -907,7 +929,8 @@ class Directory:
             if self._governs(client, room):  # others may ask, but open no door
                 room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
-            self._post(Event(message, (other,), client))
+            if other not in client.ignored_by:
+                self._post(Event(message, (other,), client))
             others = tuple(member for member in room.members if member is not client)
             self._post(Event(message, others, client, needs=INVITE_NOTIFY))
             return other
@@ -1069,12 +1092,22 @@ class Directory:
             room = self._seen(client, name)
             return room and room.copy()
 
-    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Room]:
-        """Copies of all rooms that `client` may know of, or of those of them that `of` is in."""
+    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Listed]:
+        """All rooms that `client` may know of, or those of them that `of` is in."""
+        listed = []
         with self._lock:
-            found = list(self._rooms.values() if of is None else of.rooms)
-            seen = [room.copy() for room in found if self._is_seen(client, room)]
-            return sorted(seen, key=lambda room: room.key)
+            for room in self._rooms.values() if of is None else of.rooms:
+                if self._is_seen(client, room):
+                    size, bits = len(room.members), 0 if of is None else room.members[of]
+                    facts = (room.created, room.topic, room.topic_at)
+                    listed.append(Listed(room.name, room.key, size, bits, *facts))
+        return sorted(listed, key=lambda room: room.key)
+
+    def shared(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
+        """The name of a room that both are in, and the bits that `other` has there."""
+        with self._lock:
+            room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
+            return None if room is None else (room.name, room.members[other])
 
     def counts(self) -> Tuple[int, int, int, int]:
         """Clients that have registered, their operators, connections that have not, and rooms."""
@@ -1148,9 +1181,12 @@ class Directory:
             raise ReplyError("404", room.name, fault)
 
     def _introduce(self, client: Client) -> None:
+        source = client.source
         client.introduce()
-        ignorers = (other for other in self._ignorers if other is not client)
-        client.ignored_by = frozenset(other for other in ignorers if _ignores(other, client))
+        if client.source != source:
+            others = (other for other in self._ignorers if other is not client)
+            ignorers = (other for other in others if other.ignored.match(client.source))
+            client.ignored_by = frozenset(ignorers)
 
     def _peers(self, client: Client) -> Tuple[Client, ...]:
         """Everyone who shares a room with `client`, and itself, once each."""
@@ -1194,10 +1230,6 @@ class Directory:
         client.rooms.discard(room)
         if not (room.members or room.is_kept):
             del self._rooms[room.key]
-
-
-def _ignores(client: Client, other: Client) -> bool:
-    return any(protocol.matches(mask, other.source) for mask in client.ignores)
 
 
 # The database: what outlives the server
@@ -2594,6 +2626,8 @@ class IrcDialect:
         except ValueError:
             session.reply("400", "*", "That line is not an IRC message")
         else:
+            if message.tags:  # they are kept and passed on too: so many lines' worth of them
+                session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
             if message.tags and self._client.caps & LABELS and message.tags.get("label"):
                 self._run_labeled(message, message.tags["label"])
             else:
@@ -2771,7 +2805,11 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.sanctions.find("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.directory.claim(client, nickname)
+    holder = session.directory.claim(client, nickname, _owns(client, nickname))
+    if holder is not None:
+        session.server.end(holder, "%s has come back, and taken the name" % nickname)
+    if client.registered:
+        _tell_what_waited(session)
     _try_to_register(session)
 
 
@@ -3155,6 +3193,7 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")
     session.directory.ignore(client, mask, adding)
+    session.charge(session.directory.counts()[0] // LOOKS_A_LINE)
     text = "You do not hear %s any more" if adding else "You hear %s again"
     session.note("SILENCE", "DONE", text % protocol.bare_mask(mask))
 
@@ -3176,7 +3215,9 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None
 
     Raises ReplyError 407 for more than TARGETS allows, before any is acted on.
     """
-    for name in _targets(names, verb):
+    each = _targets(names, verb)
+    session.charge(LINES_A_TOKEN * (len(each) - 1))  # as if each had come on its own
+    for name in each:
         try:
             act(name)
         except ReplyError as refusal:
@@ -3195,6 +3236,7 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, fault)
         event = directory.join(client, name, keys.get(given, ""))
         if event is not None:
+            session.charge(len(event.audience) // LOOKS_A_LINE)  # who is there is told
             recall(session, event, name)
 
     if message.params[0] == "0":
@@ -3278,12 +3320,14 @@ def on_list(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, LIST message, with the conditions of ELIST"""
     wanted = protocol.parse_elist("".join(message.params[:1]))
     now = time.time()
+    rooms = session.directory.rooms(session.client)
+    session.charge(len(rooms) // LOOKS_A_LINE)
     yield "321", "Channel", "Users  Name"
-    for room in session.directory.rooms(session.client):
+    for room in rooms:
         topic_at = room.topic_at if room.topic else 0.0
-        facts = (room.name, len(room.members), room.created, topic_at, now)
+        facts = (room.name, room.size, room.created, topic_at, now)
         if wanted is None or wanted.accepts(*facts):
-            yield "322", room.name, str(len(room.members)), room.topic
+            yield "322", room.name, str(room.size), room.topic
     yield "323", "End of /LIST"
 
 
@@ -3357,17 +3401,23 @@ def on_who(session: Session, message: Message) -> Iterator[Reply]:
     elif mask.startswith("#"):
         found = []
     else:
-        peers = directory.peers(client)
+        peers, everyone = directory.peers(client), directory.everyone()
+        masks = protocol.Masks([mask])
         found = [
             other
-            for other in directory.everyone()
-            if (mask in ("*", "0") or _is_meant(mask, other))
+            for other in everyone
+            if (mask in ("*", "0") or _is_meant(masks, other))
             and ("i" not in other.modes or other in peers or _is_exact(mask, other))
         ]
+        session.charge(len(everyone) // LOOKS_A_LINE)
     if options and options[0].startswith("o"):
         found = [other for other in found if other.is_operator]
     for other in found:
-        values = _who_values(session, room, other, token)
+        if room is not None:
+            place: Optional[Tuple[str, int]] = (room.name, room.members[other])
+        else:
+            place = directory.shared(client, other)
+        values = _who_values(session, place, other, token)
         if fields:
             yield ("354", *protocol.whox_params(fields, values))
         else:
@@ -3380,24 +3430,21 @@ def _is_exact(mask: str, other: Client) -> bool:
     return protocol.casefold(mask) == other.key
 
 
-def _is_meant(mask: str, other: Client) -> bool:
+def _is_meant(masks: protocol.Masks, other: Client) -> bool:
     texts = (other.nickname, other.username, other.host, other.realname, other.account)
-    return any(protocol.matches(mask, text) for text in texts)
+    return any(map(masks.match, texts))
 
 
 def _who_values(
-    session: Session, room: Optional[Room], other: Client, token: str
+    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
 ) -> Dict[str, str]:
-    if room is None:
-        shared = session.directory.rooms(session.client, of=other)
-        room = next((each for each in shared if session.client in each.members), None)
+    name, bits = place or ("*", 0)
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
     flags += "B" if "B" in other.modes else ""
-    flags += _prefix(session.client, room.members.get(other, 0)) if room is not None else ""
-    bits = room.members.get(other, 0) if room is not None else 0
+    flags += _prefix(session.client, bits)
     return {
-        "t": token or "0", "c": room.name if room is not None else "*", "u": other.username,
+        "t": token or "0", "c": name, "u": other.username,
         "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
         "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
         "a": other.account or "0", "o": "1" if bits & OPERATOR else "n/a", "r": other.realname,
@@ -3414,7 +3461,7 @@ def on_whois(session: Session, message: Message) -> Iterator[Reply]:
         rooms = session.directory.rooms(session.client, of=client)
         name, now = client.nickname, time.time()
         yield "311", name, client.username, client.host, "*", client.realname
-        words = (_prefix(session.client, room.members[client]) + room.name for room in rooms)
+        words = (_prefix(session.client, room.bits) + room.name for room in rooms)
         for text in protocol.pack(words, " ", NAMES_SIZE):
             yield "319", name, text
         yield "312", name, session.options.server_name, session.options.network

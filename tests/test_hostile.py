@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from harness import IrcTalker, PlainTalker
 
+import protocol
 import server
 
 PASSWORD = "correct horse"
@@ -48,6 +49,28 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
     alice.expect("alice joined the chat")
     kept.wait_until_gone(squatter)
     assert kept.client("alice")
+
+
+@needs_scrypt
+def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
+    """With NICK too, once logged in; and then what waited for it."""
+    alice, ghost = kept.irc("guest"), kept.connect(IrcTalker)
+    alice.send(
+        "OPER alice :" + PASSWORD, "AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U="
+    )
+    alice.send("NICK guest")
+    assert has(alice.heard(), " NICK guest")
+    bob = kept.irc("bob")
+    bob.send("PRIVMSG alice :hello")
+    assert has(bob.heard(), "it will be delivered")
+    ghost.send("CAP LS 302", "NICK alice", "USER a 0 * :a")
+    ghost.heard()
+    alice.send("NICK alice")
+    assert has(alice.heard(), "hello")
+    assert has(ghost.rest(), "taken the name")
+    kept.wait_until_gone(ghost)
+    bob.send("PRIVMSG alice :again")
+    alice.expect("again")
 
 
 @needs_scrypt
@@ -96,13 +119,14 @@ def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatc
 # Private words
 
 
-@pytest.mark.parametrize("prelude, words", [("", "@+typing=active TAGMSG bob"), ("mallory", "")])
-def test_a_reply_goes_to_whom_one_has_read(room, prelude, words):
+@pytest.mark.parametrize("ignored, words", [("", "@+typing=active TAGMSG bob"), ("mallory", "")])
+def test_a_reply_goes_to_whom_one_has_read(room, ignored, words):
     """Neither who only seems to type, nor who is ignored, gets it in their stead."""
     bob, carol = room.plain("bob"), room.irc("carol")
     mallory = room.irc("mallory", "message-tags")
-    if prelude:
-        bob.send("/ignore " + prelude)
+    if ignored:
+        bob.send("/ignore " + ignored)
+        bob.heard()
     carol.send("PRIVMSG bob :hello")
     bob.expect("hello")
     mallory.send(words or "PRIVMSG bob :psst")
@@ -130,6 +154,15 @@ def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
 
 
 # Rooms
+
+
+def test_who_is_ignored_invites_nobody(room):
+    bob, eve = room.irc("bob"), room.irc("eve")
+    bob.send("SILENCE +eve")
+    bob.heard()
+    eve.send("JOIN #den", "INVITE bob #den")
+    assert has(eve.heard(), " 341 ")
+    assert not has(bob.heard(), "INVITE")
 
 
 @pytest.mark.parametrize(
@@ -249,3 +282,69 @@ def test_coming_and_going_does_not_bury_what_was_said(kept, more):
     plan = str(database.read("EXPLAIN QUERY PLAN " + query, values))
     assert ("messages_by_key" if more else "texts_by_key") in plan
     assert "number>? AND number<?" in plan
+
+
+def test_who_is_gone_is_remembered_by_nobody_they_ignored(room):
+    bob = room.irc("bob")
+    for _ in range(3):
+        mallory = room.irc("mallory")
+        mallory.send("SILENCE +*!*@*", "QUIT")
+        mallory.rest()
+    bob.heard()
+    assert not room.client("bob").ignored_by
+
+
+@pytest.mark.parametrize("masks", [["+bob", "+*!*@*", "-*!*@*", "-bob"], ["+x*", "+b?b", "-b?b"]])
+def test_masks_are_added_and_removed_one_by_one(room, masks):
+    """At each step those are ignored for whom one of the masks that are left stands."""
+    bob, eve = room.irc("bob"), room.irc("eve")
+    held = set()
+    for mask in masks:
+        eve.send("SILENCE " + mask)
+        eve.heard()
+        (held.add if mask[0] == "+" else held.discard)(mask[1:])
+        bob.send("PRIVMSG eve :hello")
+        bob.heard()
+        is_ignored = bool(held & {"bob", "b?b", "*!*@*"})
+        assert has(eve.heard(), "hello") != is_ignored
+
+
+def test_a_hundred_masks_of_stars_are_matched_together():
+    """In steps of the text alone: the work does not grow with what has to be tried."""
+    masks = protocol.Masks("*%d*a*b*c*d*e!*@*" % number for number in range(100))
+    text = "abcde" * 12 + "!user@host"
+    assert not masks.match("x" + text) and masks.match("42" + text)
+    assert not protocol.Masks(()).match("") and protocol.Masks(["*"]).match("")
+
+
+@pytest.mark.parametrize(
+    "line", ["WHO zzz", "LIST zzz", "SILENCE +zzz", "JOIN #a", "JOIN #a,#b,#c,#d"]
+)
+def test_a_question_that_finds_nothing_counts_by_the_work_it_makes(room, monkeypatch, line):
+    """Looking at thousands costs others' time; and each of many names in a line is a line."""
+    monkeypatch.setattr(server, "LOOKS_A_LINE", 0.01)
+    charged = []
+    monkeypatch.setattr(server.Session, "charge", lambda session, lines: charged.append(lines))
+    bob = room.irc("bob")
+    before = sum(charged)
+    bob.send(line)
+    bob.heard()
+    assert sum(charged) > before + 20
+
+
+@pytest.mark.parametrize("question", ["WHO *", "WHO bob", "WHOIS bob", "LIST", "WHO 0 %tcnf,7"])
+def test_asking_copies_no_rooms(room, monkeypatch, question):
+    """However many are in them."""
+    bob = room.irc("bob")
+    monkeypatch.setattr(server.Room, "copy", None)
+    bob.send(question)
+    assert has(bob.heard(), "#lobby")
+
+
+def test_a_kilobyte_of_tags_is_no_short_line(room, monkeypatch):
+    charged = []
+    bob = room.irc("bob", "message-tags")
+    monkeypatch.setattr(server.Session, "charge", lambda session, lines: charged.append(lines))
+    bob.send("@+a=b TAGMSG #lobby", "@+a=%s TAGMSG #lobby" % ("x" * 2048))
+    bob.heard()
+    assert charged == [0, 4 * server.LINES_A_TOKEN]
