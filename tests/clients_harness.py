@@ -169,6 +169,25 @@ class Program:
         """Say it to one person."""
         self.command("/msg %s %s" % (nickname, text))
 
+    def come_back(self):
+        """Be away no longer."""
+        self.command("/away")
+
+    def list_rooms(self):
+        self.command("/list")
+
+    def ping(self, nickname):
+        """Ask another's program for an answer."""
+        self.command("/ping " + nickname)
+
+    def leave_room(self, room, reason):
+        self.command("/part %s %s" % (room, reason))
+
+    def enter(self, room):
+        """Join a room, and see it."""
+        self.command("/join " + room)
+        self.sees("own join", who=self.name, room=room)
+
 
 class WeeChat(Program):
     """WeeChat in a terminal, driven through its pipe."""
@@ -185,6 +204,21 @@ class WeeChat(Program):
         "own nick": r"^\t--\tYou are now known as {text}$",
         "topic": r"^\t--\t{who} has changed topic for {room} .*to \"{text}\"$",
         "kick": r"^\t<--\t{who} has kicked {whom} \({text}\)$",
+        "own join": r"^\t-->\t{who} \(.*\) has joined {room}$",
+        "op": r"^\t--\tMode {room} \[\+o {whom}\] by {who}$",
+        "banned": r"^\t--\t{room}: .*ban",
+        "not invited": r"^\t--\t{room}: .*invit",
+        "invitation": r"^\t--\tYou have been invited to {room} by {who}",
+        "whois": r"^\t--\t\[{who}\] \({who}@127\.0\.0\.1\): {who}$",
+        "whois rooms": r"^\t--\t\[{who}\] .*{room}",
+        "whois away": r"^\t--\t\[{who}\] is away: {text}$",
+        "whois account": r"^\t--\t\[{who}\] is logged in as {account}$",
+        "away": r"^\t--\t\[{who}\] is away: {text}$",
+        "own away": r"^\t--\t\[{who}\] You have been marked as being away$",
+        "own back": r"^\t--\t\[{who}\] You are no longer marked as being away$",
+        "list": r"^\t--\t{room}\({count}\): {text}$",
+        "notice": r"^\t--\t{who}( \(.*\))?: {text}$",
+        "pong": r"^\t--\tCTCP reply from {who}: PING ",
     }
     CONFIGURATION = {
         "logger.conf": """
@@ -240,6 +274,9 @@ class WeeChat(Program):
     def say(self, room, text):
         self.command(text, room)
 
+    def ping(self, nickname):
+        self.command("/ctcp %s ping" % nickname)
+
     @property
     def is_open(self):
         return self._terminals.is_open(self.name)
@@ -268,6 +305,21 @@ class Irssi(Program):
         "own nick": r"-!- You're now known as {text}$",
         "topic": r"-!- {who} changed the topic of {room} to: {text}$",
         "kick": r"-!- {whom} was kicked from {room} by {who} \[{text}\]$",
+        "own join": r"-!- {who} \[.*\] has joined {room}$",
+        "op": r"-!- mode/{room} \[\+o {whom}\] by {who}$",
+        "banned": r"-!- Cannot join to channel {room} \(You are banned\)$",
+        "not invited": r"-!- Cannot join to channel {room} \(You must be invited\)$",
+        "invitation": r"-!- {who} \[.*\] invites you to {room}$",
+        "whois": r"-!- {who} \[{who}@127\.0\.0\.1\]$",
+        "whois rooms": r"-!-  channels : .*{room}",
+        "whois away": r"-!-  away     : {text}$",
+        "whois account": r"-!-  account  : {account}$",
+        "away": r"-!- {who} is away: {text}$",
+        "own away": r"-!- You have been marked as being away$",
+        "own back": r"-!- You are no longer marked as being away$",
+        "list": r"-!- {room} {count} {text}$",
+        "notice": r" -{who}\(.*\)- {text}$",
+        "pong": r"CTCP PING reply from {who}: ",
     }
     CONFIGURATION = """
         servers = ({{ address = "127.0.0.1"; port = "{port}"; chatnet = "hub";
@@ -307,6 +359,9 @@ class Irssi(Program):
     def say(self, room, text):
         self.command(text, room)
 
+    def list_rooms(self):
+        self.command("/list -yes")
+
     @property
     def is_open(self):
         return self._terminals.is_open(self.name)
@@ -335,6 +390,21 @@ class HexChat(Program):
         "own nick": r"^\*\tYou are now known as {text}$",
         "topic": r"^\*\t{who} has changed the topic to: {text}$",
         "kick": r"^\*\t{who} has kicked {whom} from {room} \({text}\)$",
+        "own join": r"^\*\tNow talking on {room}$",
+        "op": r"^\*\t{who} gives channel operator status to {whom}$",
+        "banned": r"^\*\tCannot join {room} \(You are banned\)\.$",
+        "not invited": r"^\*\tCannot join {room} \(Channel is invite only\)\.$",
+        "invitation": r"^\*\tYou have been invited to {room} by {who}",
+        "whois": r"^\*\t\[{who}\] \({who}@127\.0\.0\.1\): {who}$",
+        "whois rooms": r"^\*\t\[{who}\] .*{room}",
+        "whois away": r"^\*\t\[{who}\] is away \({text}\)$",
+        "whois account": r"^\*\t\[{who}\] is logged in as {account}$",
+        "away": r"^\*\t\[{who}\] is away \({text}\)$",
+        "own away": r"^\*\tYou have been marked as being away$",
+        "own back": r"^\*\tYou are no longer marked as being away$",
+        "list": r"^{room} +{count} +{text}$",
+        "notice": r"^-{who}-\t{text}$",
+        "pong": r"^\*\tPing reply from {who}: ",
     }
     CONFIGURATION = """
         irc_logging = 1
@@ -411,7 +481,8 @@ class HexChat(Program):
         bus = subprocess.Popen(
             [*command, "--print-address"], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
         )
-        assert bus.stdout.readline()  # as soon as it listens
+        with bus.stdout as address:
+            assert address.readline()  # as soon as it listens
         return bus
 
     def _write(self, path, text):
@@ -441,6 +512,12 @@ class HexChat(Program):
             stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=TIMEOUT, check=True,
         )  # fmt: skip
 
+    def come_back(self):
+        self.command("/back")
+
+    def list_rooms(self):
+        self.command("/quote LIST")  # its own /list opens a window
+
     @property
     def is_open(self):
         return self._process.poll() is None
@@ -454,7 +531,6 @@ class HexChat(Program):
         for process in (self._process, self._bus):
             process.terminate()
             process.wait()
-        self._bus.stdout.close()
 
 
 class Netcat(Program):
