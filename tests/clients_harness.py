@@ -214,8 +214,8 @@ class WeeChat(Program):
         "whois away": r"^\t--\t\[{who}\] is away: {text}$",
         "whois account": r"^\t--\t\[{who}\] is logged in as {account}$",
         "away": r"^\t--\t\[{who}\] is away: {text}$",
-        "own away": r"^\t--\t\[{who}\] You have been marked as being away$",
-        "own back": r"^\t--\t\[{who}\] You are no longer marked as being away$",
+        "own away": r"^\t--\tYou have been marked as being away$",
+        "own back": r"^\t--\tYou are no longer marked as being away$",
         "list": r"^\t--\t{room}\({count}\): {text}$",
         "notice": r"^\t--\t{who}( \(.*\))?: {text}$",
         "pong": r"^\t--\tCTCP reply from {who}: PING ",
@@ -236,6 +236,7 @@ class WeeChat(Program):
             [look]
             server_buffer = independent
             smart_filter = off
+            display_pv_away_once = off
             [server_default]
             anti_flood_prio_high = 0
             anti_flood_prio_low = 0
@@ -309,7 +310,7 @@ class Irssi(Program):
         "op": r"-!- mode/{room} \[\+o {whom}\] by {who}$",
         "banned": r"-!- Cannot join to channel {room} \(You are banned\)$",
         "not invited": r"-!- Cannot join to channel {room} \(You must be invited\)$",
-        "invitation": r"-!- {who} \[.*\] invites you to {room}$",
+        "invitation": r"-!- {who}( \[.*\])? invites you to {room}$",
         "whois": r"-!- {who} \[{who}@127\.0\.0\.1\]$",
         "whois rooms": r"-!-  channels : .*{room}",
         "whois away": r"-!-  away     : {text}$",
@@ -393,7 +394,7 @@ class HexChat(Program):
         "own join": r"^\*\tNow talking on {room}$",
         "op": r"^\*\t{who} gives channel operator status to {whom}$",
         "banned": r"^\*\tCannot join {room} \(You are banned\)\.$",
-        "not invited": r"^\*\tCannot join {room} \(Channel is invite only\)\.$",
+        "not invited": r"^\*\tCannot join {room} \(Channel is invite only\)$",
         "invitation": r"^\*\tYou have been invited to {room} by {who}",
         "whois": r"^\*\t\[{who}\] \({who}@127\.0\.0\.1\): {who}$",
         "whois rooms": r"^\*\t\[{who}\] .*{room}",
