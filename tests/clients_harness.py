@@ -534,8 +534,8 @@ class HexChat(Program):
             process.wait()
 
 
-class Netcat(Program):
-    """A person with nc, who knows nothing but the address."""
+class Piped(Program):
+    """Somebody at a program that reads lines from a pipe and prints what people see."""
 
     SHOWS = {
         "message": r"\] \[{who}\]: {text}$",
@@ -543,20 +543,18 @@ class Netcat(Program):
         "private": r"\] \[{who} -> you\]: {text}$",
         "own private": r"\] \[you -> {who}\]: {text}$",
         "join": r"\] \[SERVER\]: {who} joined the chat$",
+        "room join": r"\] \[SERVER\]: {who} joined {room}$",
         "quit": r"\] \[SERVER\]: {who} left the chat$",
         "nick": r"\] \[SERVER\]: {who} is now called {text}$",
-        "own nick": r"\] \[SERVER\]: {who} is now called {text}$",
     }
 
-    def __init__(self, folder, name, port):
-        program = find_program("nc")
+    def __init__(self, folder, name, *command):
         super().__init__(name, folder, name + ".log")
+        kept = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
         with (folder / (name + ".log")).open("wb") as file:
             self._process = subprocess.Popen(
-                [program, "127.0.0.1", str(port)], stdin=PIPE, stdout=file, stderr=DEVNULL
+                command, stdin=PIPE, stdout=file, stderr=file, env={**kept, "LC_ALL": "C.UTF-8"}
             )
-        self.command(name)
-        self.expect("[SERVER]: %s joined the chat" % name)
 
     def command(self, line, room=""):
         """Type a line."""
@@ -567,13 +565,77 @@ class Netcat(Program):
         self.command(text)
 
     def wait(self):
-        """Return when it has ended by itself."""
-        self._process.wait(TIMEOUT)
+        """Its exit code, when it has ended by itself."""
+        return self._process.wait(TIMEOUT)
 
     def close(self):
         self._process.kill()
         self._process.wait()
         self._process.stdin.close()
+
+
+class Netcat(Piped):
+    """A person with nc, who knows nothing but the address."""
+
+    def __init__(self, folder, name, port):
+        super().__init__(folder, name, find_program("nc"), "127.0.0.1", str(port))
+        self.command(name)
+        self.expect("[SERVER]: %s joined the chat" % name)
+
+
+class AtTerminal(Piped):
+    """Somebody at client.py without a window."""
+
+    def __init__(self, folder, name, port):
+        address = "127.0.0.1:%d" % port
+        program = [sys.executable, str(ROOT / "client.py"), address]
+        super().__init__(folder, name, *program, "--username", name, "--terminal")
+        self.expect("[SERVER]: Welcome to")
+
+
+class AtWindow:
+    """Somebody at client.py's window, who sees what people at other programs see."""
+
+    SHOWS = {
+        "message": "[{who}]: {text}",
+        "action": "* {who} {text}",
+        "private": "[{who} -> you]: {text}",
+        "own private": "[you -> {who}]: {text}",
+        "join": "[SERVER]: {who} joined the chat",
+        "room join": "[SERVER]: {who} joined {room}",
+        "quit": "[SERVER]: {who} left the chat",
+        "nick": "[SERVER]: {who} is now called {text}",
+    }
+
+    def __init__(self, desk, person, name):
+        self.name = name
+        self._desk, self._person = desk, person
+
+    def command(self, line, room=""):
+        """Type a line, over any that was refused and still stands in the chat box."""
+        self._person.box.delete("1.0", "end")
+        self._person.say(line)
+
+    def say(self, room, text):
+        self.command(text)
+
+    def act(self, room, text):
+        self.command("/me " + text)
+
+    def write(self, nickname, text):
+        self.command("@%s %s" % (nickname, text))
+
+    def has(self, text):
+        """Whether there is a line with this text."""
+        return any(text in line for line in self._person.lines)
+
+    def expect(self, text):
+        """See, sooner or later, a line with this text."""
+        self._desk.pump(lambda: self.has(text))
+
+    def sees(self, what, **words):
+        """See, sooner or later, what is in the table `SHOWS`."""
+        self._person.sees(self.SHOWS[what].format(**words))
 
 
 class NgIrcd:
@@ -591,6 +653,7 @@ class NgIrcd:
         [Limits]
         MaxConnectionsIP = 0
         MaxNickLength = 32
+        MaxPenaltyTime = 0
         [Options]
         DNS = no
         Ident = no

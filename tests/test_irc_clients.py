@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from clients_harness import HexChat, Irssi, Netcat, Terminals, WeeChat, add_account
+from clients_harness import AtWindow, HexChat, Irssi, Netcat, Terminals, WeeChat, add_account
 from harness import Process
 from window_harness import Desk, Screen
 
@@ -112,40 +112,7 @@ def desk(screen):
 @pytest.fixture
 def alice(desk, server):
     """At a window."""
-    return AtWindow(desk.join(server.port, "alice"))
-
-
-class AtWindow:
-    """A person at a window, who sees what people at other programs see."""
-
-    SHOWS = {
-        "message": "[{who}]: {text}",
-        "action": "* {who} {text}",
-        "private": "[{who} -> you]: {text}",
-        "own private": "[you -> {who}]: {text}",
-        "join": "[SERVER]: {who} joined the chat",
-        "quit": "[SERVER]: {who} left the chat",
-        "nick": "[SERVER]: {who} is now called {text}",
-    }
-    name = "alice"
-
-    def __init__(self, person):
-        self._person = person
-
-    def say(self, room, text):
-        self._person.say(text)
-
-    def act(self, room, text):
-        self._person.say("/me " + text)
-
-    def write(self, nickname, text):
-        self._person.say("@%s %s" % (nickname, text))
-
-    def command(self, line):
-        self._person.say(line)
-
-    def sees(self, what, **words):
-        self._person.sees(self.SHOWS[what].format(**words))
+    return AtWindow(desk, desk.join(server.port, "alice"), "alice")
 
 
 # In the lobby, where everybody is
