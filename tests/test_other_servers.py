@@ -5,7 +5,6 @@ import contextlib
 import pytest
 from clients_harness import AtTerminal, AtWindow, NgIrcd, Terminals, WeeChat
 from harness import IrcTalker
-from window_harness import Desk, Screen
 
 ROOM = "#tea"
 
@@ -21,19 +20,6 @@ def other(folder):
     """A server that is none of ours."""
     with contextlib.closing(NgIrcd(folder / "ngircd")) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def screen():
-    with contextlib.closing(Screen()) as screen_:
-        yield screen_
-
-
-@pytest.fixture
-def desk(screen):
-    """Where windows are opened."""
-    with contextlib.closing(Desk()) as desk_:
-        yield desk_
 
 
 @pytest.fixture
@@ -72,7 +58,7 @@ def tom(request, other, folder, desk):
 def test_a_conversation_on_another_server(tom, irene):
     """Room, private, /me, topic, whois, away, list, a new name, leaving: all without extras."""
     tom.command("/join " + ROOM)
-    tom.sees("room join", who="tom", room=ROOM)
+    tom.sees("join", who="tom", room=ROOM)
     irene.expect("JOIN :" + ROOM)
     irene.send("PRIVMSG #tea :Hello Tom!", "PRIVMSG #tea :\x01ACTION waves\x01")
     tom.sees("message", who="irene", text="Hello Tom!")
@@ -116,7 +102,7 @@ def test_a_conversation_on_another_server(tom, irene):
 def test_what_another_server_lacks_is_quietly_absent(tom):
     """Nobody is told of errors that nobody made; what cannot be had says so in plain words."""
     tom.command("/join #tea")
-    tom.sees("room join", who="tom", room=ROOM)
+    tom.sees("join", who="tom", room=ROOM)
     tom.command("/history")
     tom.expect("This server has no /history.")
     tom.command("/register secret")
@@ -129,9 +115,9 @@ def test_weechat_and_client_py_talk_on_another_server(tom, weechat):
     """Room and private, both ways."""
     kind = type(tom).__name__
     tom.command("/join " + ROOM)
-    tom.sees("room join", who="tom", room=ROOM)
+    tom.sees("join", who="tom", room=ROOM)
     weechat.enter(ROOM)
-    tom.sees("room join", who="wendy", room=ROOM)
+    tom.sees("join", who="wendy", room=ROOM)
     weechat.say(ROOM, "from WeeChat to " + kind)
     tom.sees("message", who="wendy", text="from WeeChat to " + kind)
     tom.say(ROOM, "to WeeChat from " + kind)
