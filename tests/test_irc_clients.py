@@ -107,6 +107,13 @@ def alice(desk, server):
     return AtWindow(desk, desk.join(server.port, "alice"), "alice")
 
 
+@pytest.fixture
+def stranger(server):
+    """Somebody who is in the lobby alone."""
+    with contextlib.closing(server.irc("stranger")) as stranger_:
+        yield stranger_
+
+
 # In the lobby, where everybody is
 
 
@@ -221,18 +228,15 @@ def test_coming_and_going_is_seen_by_those_in_the_room(everybody):
             other.sees("part", who=one.name, room="#come", text="tea for " + one.name)
 
 
-def test_a_room_is_for_those_in_it(meet, server):
+def test_a_room_is_for_those_in_it(meet, stranger):
     """What is said in a room reaches its members alone."""
     people = meet("#aside")
-    stranger = server.irc("stranger")
-    stranger.heard()
     for one in people:
         one.say("#aside", "only here, says " + one.name)
     for one in people:
         for other in people:
             one.sees("message", who=other.name, text="only here, says " + other.name)
     assert not any("only here" in line for line in stranger.heard())
-    stranger.close()
 
 
 def test_a_topic_is_seen_by_all(meet):
