@@ -90,9 +90,9 @@ def install_programs() -> None:
         if services and shutil.which("systemctl"):
             run([*root, "systemctl", "--quiet", "mask", *services])
         install = [*root, *APT, "install", "-y", "--no-install-recommends"]
-        if run([*root, *APT, "update"]) or run([*install, *missing]):
+        if run([*root, *APT, "update"]) or run([*install, *missing], is_quiet=True):
             for package in missing:  # one that there is not must not keep out the others
-                run([*install, package])
+                run([*install, package], is_quiet=True)
         missing = missing_packages()
     if missing:
         print("Not installed, so that tests are skipped: " + " ".join(missing), flush=True)
@@ -154,11 +154,12 @@ def run_each(commands: List[List[str]]) -> int:
     return 0
 
 
-def run(command: List[str]) -> int:
+def run(command: List[str], is_quiet: bool = False) -> int:
     """Print a command, run it at the repository's top, give its exit code."""
     shown = [word.replace(str(ROOT), ".", 1) for word in command]
     print("$ " + " ".join(map(shlex.quote, shown)), flush=True)
-    return subprocess.call(command, cwd=str(ROOT))
+    stdout = subprocess.DEVNULL if is_quiet else None
+    return subprocess.call(command, cwd=str(ROOT), stdout=stdout)
 
 
 if __name__ == "__main__":
