@@ -230,10 +230,10 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "modes", "muted_until",
-        "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader", "realname",
-        "registered", "rooms", "signed_on", "source", "spoke", "tags", "token", "username",
-        "watches", "writer",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "left", "modes",
+        "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader",
+        "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags", "token",
+        "username", "watches", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -263,6 +263,7 @@ class Client:
         self.named: Optional[Event] = None  # has the number since which it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
+        self.left: Dict[str, Event] = {}  # rooms that it was in, and has read up to there
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
         self.ignored = protocol.Masks(())  # the same, to match with
         self.ignored_by: FrozenSet[Client] = frozenset()
@@ -863,6 +864,12 @@ class Directory:
             self._post(self._welcome(client, room))
             return event
 
+    def left(self, client: Client, name: str) -> int:
+        """The number up to which it has read a room that it was in; 0 where it was not."""
+        with self._lock:
+            event = client.left.get(protocol.casefold(name))
+            return event.number if event is not None else 0
+
     def rejoin(self, client: Client) -> None:
         """Tell one who has taken a place back of its rooms, as if it had joined them."""
         with self._lock:
@@ -903,7 +910,7 @@ class Directory:
             params = (room.name, reason) if reason else (room.name,)
             message = Message("PART", params, client.source)
             self._post(Event(message, room.audience, client, (room.key,)))
-            self._leave(client, room)
+            self._put_out(client, room)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
         """Put somebody out of a room. Raises ReplyError 401, 403, 441, 442 or 482."""
@@ -913,7 +920,7 @@ class Directory:
             params = (room.name, other.nickname, reason or client.nickname)
             message = Message("KICK", params, client.source)
             self._post(Event(message, room.audience, client, (room.key,)))
-            self._leave(other, room)
+            self._put_out(other, room)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Ask somebody to a room. Raises ReplyError 401, 403, 442, 443 or 482."""
@@ -1224,6 +1231,14 @@ class Directory:
     def _remember(self, client: Client) -> None:
         names = (client.nickname, client.username, client.host, client.realname)
         self._past.append(Was(*names, time.time()))
+
+    def _put_out(self, client: Client, room: Room) -> None:
+        client.left.pop(room.key, None)
+        while len(client.left) >= MAX_ROOMS:
+            del client.left[next(iter(client.left))]
+        mark = client.left[room.key] = Event(b"", ())
+        self._post(mark)
+        self._leave(client, room)
 
     def _leave(self, client: Client, room: Room) -> None:
         room.discard(client)
@@ -3563,12 +3578,16 @@ def on_setname(session: Session, message: Message) -> None:
 
 
 def recall(session: Session, joined: Event, name: str) -> None:
-    """Tell a client that cannot ask what was said last in a room, before it joined."""
+    """Tell a client that cannot ask what was said last in a room, before it joined.
+
+    Who was there before has it on the screen up to when it left: it is told of the rest.
+    """
     history = session.server.history
     if history is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = history.read(key, 0, joined.number or END, RECALLED, latest=True)
+        left = session.directory.left(session.client, name)
+        rows = history.read(key, left, joined.number or END, RECALLED, latest=True)
         if rows:
             replay(session, name, rows)
 

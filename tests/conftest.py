@@ -1,5 +1,6 @@
 """Fixtures: a server for a test, and the proof that the test left nothing behind."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -11,6 +12,7 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from harness import Room, count_descriptors
+from window_harness import Desk, Screen
 
 # The same examples each time, however slow the machine is.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
@@ -66,3 +68,17 @@ def open_room():
 def room(open_room):
     """A server with everything at its default, but no limit to what one may say a second."""
     return open_room()
+
+
+@pytest.fixture(scope="session")
+def screen():
+    """One virtual screen for all tests: what Tk has opened once must not close."""
+    with contextlib.closing(Screen()) as screen_:
+        yield screen_
+
+
+@pytest.fixture
+def desk(screen):
+    """Where windows are opened; at its end none of their threads and errors may be left."""
+    with contextlib.closing(Desk()) as desk_:
+        yield desk_
