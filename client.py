@@ -26,6 +26,7 @@ import ctypes
 import datetime
 import difflib
 import errno
+import functools
 import getpass
 import html
 import io
@@ -2662,18 +2663,25 @@ def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
     """Shapes as in ICONS, each layer with its colour, one over the other, as PNG."""
     unit = 24 / size
     pen = max(0.9, unit * 0.55)  # half the width of a stroke; never too thin to see
-    parsed = [([_parse_shape(*part) for part in re.findall(r"([a-z])([^a-z]*)", shapes)], _rgb(color))
-              for shapes, color in layers]  # fmt: skip
+    parsed = []
+    for shapes, color in layers:
+        parts = [_parse_shape(*part) for part in re.findall(r"([a-z])([^a-z]*)", shapes)]
+        parsed.append((parts, _rgb(color)))
     rows = []
     for line in range(size):
         y = (line + 0.5) * unit
-        near = [([part for part in parts if part[2] - 2 < y < part[3] + 2], rgb) for parts, rgb in parsed]
+        near = [
+            ([part for part in parts if part[2] - 2 < y < part[3] + 2], rgb)
+            for parts, rgb in parsed
+        ]
         row = bytearray()
         for column in range(size):
             x = (column + 0.5) * unit
             pixel: Tuple[int, ...] = (0, 0, 0, 0)
             for parts, rgb in near:
-                distance = min([_to_shape(x, y, kind, at, pen) for kind, at, _, _ in parts] or [9.0])
+                distance = min(
+                    [_to_shape(x, y, kind, at, pen) for kind, at, _, _ in parts] or [9.0]
+                )
                 share = _cover(distance / unit)
                 if share:
                     pixel = _blend(pixel, rgb, share)
@@ -2702,8 +2710,9 @@ def _blend(below: Tuple[int, ...], rgb: Color, share: float) -> Tuple[int, ...]:
 _TILE = "p 5.2 0.3 18.8 0.3 18.8 23.7 5.2 23.7 p 0.3 5.2 23.7 5.2 23.7 18.8 0.3 18.8" + "".join(
     " d %s %s 4.5" % (x, y) for x in (5.2, 18.8) for y in (5.2, 18.8)
 )
-_BUBBLE = "p 8 6 16 6 16 16 8 16 p 5.7 8.5 18.3 8.5 18.3 13.5 5.7 13.5 p 7.6 14 12.5 15.5 7.8 19.6" + (
-    "".join(" d %s %s 2.3" % (x, y) for x in (8.3, 15.7) for y in (8.6, 13.4))
+_BUBBLE = (
+    "p 8 6 16 6 16 16 8 16 p 5.7 8.5 18.3 8.5 18.3 13.5 5.7 13.5 p 7.6 14 12.5 15.5 7.8 19.6"
+    + ("".join(" d %s %s 2.3" % (x, y) for x in (8.3, 15.7) for y in (8.6, 13.4)))
 )
 _DOTS = "d 8.4 11 .75 d 12 11 .75 d 15.6 11 .75"
 
@@ -2963,7 +2972,11 @@ def _can_show_emoji(root: "tk.Tk") -> bool:
     """False where a colour font would end the program with an X error, as old libraries do."""
     if str(root.tk.call("tk", "windowingsystem")) != "x11":
         return True
-    patch = [int(part) for part in str(root.tk.call("info", "patchlevel")).split(".")[:3] if part.isdigit()]
+    patch = [
+        int(part)
+        for part in str(root.tk.call("info", "patchlevel")).split(".")[:3]
+        if part.isdigit()
+    ]
     if patch >= [8, 6, 11]:
         return True
     try:
@@ -3170,8 +3183,14 @@ class RowList:
             right -= dp(24)
         up = dp(10) if row.detail else 0
         font = "ui_bold" if row.is_bold else "ui"
-        canvas.create_text(left, middle - up, text=look.shorten(row.text, font, right - left),
-                           anchor="w", fill=look.color[row.color], font=look.font[font])  # fmt: skip
+        canvas.create_text(
+            left,
+            middle - up,
+            text=look.shorten(row.text, font, right - left),
+            anchor="w",
+            fill=look.color[row.color],
+            font=look.font[font],
+        )
         if row.detail:
             detail = look.shorten(row.detail, "small", right - left)
             canvas.create_text(left, middle + dp(11), text=detail, anchor="w",
@@ -3299,8 +3318,15 @@ class Scrollbar:
             self._bar.grid()
 
 
-def icon_button(parent: "tk.Misc", look: Look, icon: str, style: str,
-                command: Callable[[], object], tip: str, color: str = "muted") -> "ttk.Button":  # fmt: skip
+def icon_button(
+    parent: "tk.Misc",
+    look: Look,
+    icon: str,
+    style: str,
+    command: Callable[[], object],
+    tip: str,
+    color: str = "muted",
+) -> "ttk.Button":
     """A button with a drawing, and words when the mouse rests on it."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     look.follow(button, lambda: button.configure(image=look.icon(icon, color)))
@@ -3414,9 +3440,16 @@ class Transcript:
             selectforeground=color["text"],
         )  # fmt: skip
         left = look.px(self.pad)
-        text.tag_configure("line", lmargin1=left, font=look.font["chat"], rmargin=look.px(20),
-                           lmargin2=left + look.font["time"].measure("[00:00:00] "),
-                           spacing1=look.px(3), spacing2=look.px(1), spacing3=look.px(3))  # fmt: skip
+        text.tag_configure(
+            "line",
+            lmargin1=left,
+            font=look.font["chat"],
+            rmargin=look.px(20),
+            lmargin2=left + look.font["time"].measure("[00:00:00] "),
+            spacing1=look.px(3),
+            spacing2=look.px(1),
+            spacing3=look.px(3),
+        )
         for kind in ("day", "new"):
             text.tag_configure(kind, justify="center", font=look.font["small"],
                                foreground=color["muted"], spacing1=look.px(12),
@@ -3567,7 +3600,10 @@ class Transcript:
             for span in self._hits.get(item.source, ()):
                 shown = "".join(piece[0] for piece in self._render(item))
                 start = shown.find(" ") + 1  # after the time
-                ends = ["%d.%d" % (row, units(shown[:start]) + units(item.source.text[:end])) for end in span]
+                ends = [
+                    "%d.%d" % (row, units(shown[:start]) + units(item.source.text[:end]))
+                    for end in span
+                ]
                 marks += ends
                 if (item.source, span) == self._hit:
                     self.text.tag_add("found", *ends)
@@ -3677,7 +3713,9 @@ class Composer:
         self.counter = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.counter.grid(row=0, column=1, sticky="e")
         self.counter.grid_remove()
-        self._button = icon_button(self.frame, look, "send", "IconField", self._on_send, "Send", "focus")
+        self._button = icon_button(
+            self.frame, look, "send", "IconField", self._on_send, "Send", "focus"
+        )
         self._button.configure(takefocus=0)
         self._button.grid(row=0, column=2, sticky="s")
         self._hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
@@ -3793,8 +3831,10 @@ class Composer:
             self._hint.place(x=1, y=0, relwidth=0.95)
         if length >= 0.9 * self.limit:
             is_over = len(self.get()) > self.limit
-            self.counter.configure(text="{:,} / {:,}".format(len(self.get()), self.limit),
-                                   style="CardError.TLabel" if is_over else "CardMuted.TLabel")  # fmt: skip
+            self.counter.configure(
+                text="{:,} / {:,}".format(len(self.get()), self.limit),
+                style="CardError.TLabel" if is_over else "CardMuted.TLabel",
+            )
             self.counter.grid()
             self.frame.state(["invalid" if is_over else "!invalid"])
         else:
@@ -3854,7 +3894,7 @@ class Field:
         self.text.bind("<<Paste>>", self._on_paste)
         self.text.bind("<%s-a>" % control(self.text), self._on_select_all)
         for sequence, other in (("<Tab>", "tk_focusNext"), ("<Shift-Tab>", "tk_focusPrev")):
-            self.text.bind(sequence, lambda event, other=other: self._leave(other))  # type: ignore[misc]
+            self.text.bind(sequence, functools.partial(self._leave, other))
 
     def get(self) -> str:
         """The text, without blanks at its ends."""
@@ -3877,7 +3917,7 @@ class Field:
                             font=self._look.font["ui"], selectbackground=color["selection"],
                             selectforeground=color["text"])  # fmt: skip
 
-    def _leave(self, other: str) -> str:
+    def _leave(self, other: str, event: "tk.Event[Any]") -> str:
         getattr(self.text, other)().focus_set()
         return "break"
 
@@ -3934,7 +3974,7 @@ class Sheet:
                 self.field = Field(frame, look, "CardField", self._refresh)
                 self.field.frame.grid(row=2, sticky="ew", pady=(0, px(8)))
                 for sequence, step in (("<Up>", -1), ("<Down>", 1)):
-                    self.field.text.bind(sequence, lambda event, step=step: self._move(step))  # type: ignore[misc]
+                    self.field.text.bind(sequence, functools.partial(self._move, step))
                 for sequence in ("<Return>", "<KP_Enter>"):
                     self.field.text.bind(sequence, self._on_return)
         row = ttk.Frame(frame, style="Inner.TFrame")
@@ -3942,9 +3982,9 @@ class Sheet:
         self.buttons = []
         for index, (label, command) in enumerate(buttons):
             style = "AccentCard.TButton" if index == len(buttons) - 1 else "PlainCard.TButton"
-            button = ttk.Button(row, text=label, style=style,
-                                command=lambda command=command: self._press(command))  # type: ignore[misc]
-            button.bind("<Return>", lambda event, button=button: button.invoke())  # type: ignore[misc]
+            press = functools.partial(self._press, command)
+            button = ttk.Button(row, text=label, style=style, command=press)
+            button.bind("<Return>", press)
             button.pack(side="left", padx=(px(8), 0))
             self.buttons.append(button)
         height = {"height": px(440)} if offer is not None else {}
@@ -3970,7 +4010,7 @@ class Sheet:
             keys = [row.key for row in rows if row.key is not None]
             self.list.show(rows, keys[0] if keys and self.field else None)
 
-    def _move(self, step: int) -> str:
+    def _move(self, step: int, event: "tk.Event[Any]") -> str:
         if self.list is not None:
             self.list.move(step)
             self.list.select(self.list.cursor)
@@ -3985,7 +4025,9 @@ class Sheet:
         self.close()
         choose(key)
 
-    def _press(self, command: Callable[[], object]) -> None:
+    def _press(
+        self, command: Callable[[], object], event: "Optional[tk.Event[Any]]" = None
+    ) -> None:
         self.close()
         command()
 
@@ -3998,15 +4040,22 @@ class SearchBar:
         px = look.px
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
-        self.field = Field(self.frame, look, "ChatField", lambda: search(self.field.get()), "search")
+        self.field = Field(
+            self.frame, look, "ChatField", lambda: search(self.field.get()), "search"
+        )
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
         for column, (icon, command, tip) in enumerate((
-            ("up", lambda: go(-1), "Previous (Shift+Enter)"), ("down", lambda: go(1), "Next (Enter)"),
+            ("up", lambda: go(-1), "Previous (Shift+Enter)"),
+            ("down", lambda: go(1), "Next (Enter)"),
             ("close", close, "Close (Esc)"),
         ), 1):  # fmt: skip
             icon_button(self.frame, look, icon, "Icon", command, tip).grid(row=0, column=column)
         for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
-            self.field.text.bind(sequence, lambda event, step=step: go(step) and None or "break")  # type: ignore[misc]
+            self.field.text.bind(sequence, functools.partial(self._go, go, step))
+
+    def _go(self, go: Callable[[int], object], step: int, event: "tk.Event[Any]") -> str:
+        go(step)
+        return "break"
 
     def say(self, text: str, is_wrong: bool) -> None:
         """What was found."""
@@ -4067,7 +4116,9 @@ class ConnectView:
         self._add_field(SERVER, "Address", accept)
         self.button = ttk.Button(self.frame, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        ttk.Label(self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel").grid()
+        ttk.Label(
+            self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel"
+        ).grid()
         for field in (PASSWORD, SERVER):  # now that all rows are taken
             self._show_field(field, False)
         for entry in self.fields.values():
@@ -4103,8 +4154,14 @@ class ConnectView:
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
         look, size = self._look, self._look.px(52)
         canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
-        canvas.create_text(size + look.px(14), size // 2 - look.dp(11), text="Join the chat",
-                           anchor="w", fill=look.color["text"], font=look.font["title"])  # fmt: skip
+        canvas.create_text(
+            size + look.px(14),
+            size // 2 - look.dp(11),
+            text="Join the chat",
+            anchor="w",
+            fill=look.color["text"],
+            font=look.font["title"],
+        )
         canvas.create_text(size + look.px(14), size // 2 + look.dp(15), anchor="w",
                            text="Pick a name and a server on your network.",
                            fill=look.color["muted"], font=look.font["ui"])  # fmt: skip
@@ -4170,7 +4227,9 @@ class ConnectView:
             self.button.configure(text="Connect to %s" % server if server else "Connect")
 
     def _on_choose(self, server: str) -> None:
-        is_sure = server == self.fields[SERVER].get() and self.list.canvas.focus_get() is self.list.canvas
+        is_sure = (
+            server == self.fields[SERVER].get() and self.list.canvas.focus_get() is self.list.canvas
+        )
         self.fields[SERVER].delete(0, "end")
         self.fields[SERVER].insert(0, server)
         self._show_field(SERVER, False)
@@ -4249,8 +4308,9 @@ def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
     if note:
         pieces.append((text("  (%s)" % note), (*base, "muted")))
     if state == FAILED:
-        pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry")), ("  ·  ", (*base, "muted")),
-                   ("Discard", (*base, "link", "hand", "drop"))]  # fmt: skip
+        hand = (*base, "link", "hand")
+        pieces += [("   ", base), ("Try again", (*hand, "retry"))]
+        pieces += [("  ·  ", (*base, "muted")), ("Discard", (*hand, "drop"))]
     return [*pieces, ("\n", base)]
 
 
@@ -4285,11 +4345,17 @@ class ChatView:
         self.theme_button = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
         look.follow(self.theme_button, lambda: self.theme_button.configure(
             image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
-        Tip(self.theme_button, look, "Light or dark (%s+T)" % control(root).replace("Control", "Ctrl"))
+        Tip(
+            self.theme_button,
+            look,
+            "Light or dark (%s+T)" % control(root).replace("Control", "Ctrl"),
+        )
         self.theme_button.pack(side="right", padx=(0, px(12)))
         self.me = Drawing(foot, look, "bg", 54, self._draw_me)
         self.me.canvas.pack(side="left", fill="x", expand=True)
-        self.me.canvas.bind("<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root))
+        self.me.canvas.bind(
+            "<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root)
+        )
         self.conversations.frame.pack(fill="both", expand=True, pady=px(8))
 
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
@@ -4298,16 +4364,20 @@ class ChatView:
         head = ttk.Frame(middle, style="Chat.TFrame")
         head.columnconfigure(1, weight=1)
         head.grid(row=0, sticky="ew")
-        self.menu_button = icon_button(head, look, "menu", "Icon", self.toggle_side, "Conversations")
+        self.menu_button = icon_button(
+            head, look, "menu", "Icon", self.toggle_side, "Conversations"
+        )
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", 60, self._draw_room)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
         icon_button(head, look, "search", "Icon", window.on_search, "Search (Ctrl+F)").grid(
-            row=0, column=2)
+            row=0, column=2
+        )
         icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
-            row=0, column=3, padx=(px(2), px(13)))
+            row=0, column=3, padx=(px(2), px(13))
+        )
         ttk.Frame(middle, style="Line.TFrame", height=1).grid(row=1, sticky="ew")
         self._make_banner(middle).grid(row=2, sticky="ew")
         self.search = SearchBar(middle, look, window.on_search_text, window.on_search_step,
@@ -4319,8 +4389,12 @@ class ChatView:
         self.transcript.empty.configure(text="No messages here yet. Say hello.")
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
                                takefocus=0, command=window.on_jump)  # fmt: skip
-        look.follow(self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14)))
-        self.composer = Composer(middle, look, window.on_submit, window.on_complete, window.may_keep)
+        look.follow(
+            self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14))
+        )
+        self.composer = Composer(
+            middle, look, window.on_submit, window.on_complete, window.may_keep
+        )
         self.composer.frame.grid(row=5, sticky="ew", padx=px(16), pady=(px(4), px(14)))
         self._unseen = 0
 
@@ -4339,7 +4413,9 @@ class ChatView:
 
     # What it is made of
 
-    def _head(self, parent: "tk.Misc", surface: str, draw: Callable[["tk.Canvas", int], object]) -> Drawing:
+    def _head(
+        self, parent: "tk.Misc", surface: str, draw: Callable[["tk.Canvas", int], object]
+    ) -> Drawing:
         drawing = Drawing(parent, self._look, surface, 60, draw)
         drawing.canvas.pack(fill="x")
         ttk.Frame(parent, style="Line.TFrame", height=1).pack(fill="x")
@@ -4402,8 +4478,9 @@ class ChatView:
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
-        canvas.create_text(left, dp(42), text=look.shorten(topic, "small", width - left), anchor="w",
-                           fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+        topic = look.shorten(topic, "small", width - left)
+        canvas.create_text(left, dp(42), text=topic, anchor="w", fill=look.color["muted"],
+                           font=look.font["small"])  # fmt: skip
 
     def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp = self._look, self._look.dp
@@ -4536,7 +4613,9 @@ class ChatView:
     def _on_resize(self, event: "tk.Event[Any]") -> None:
         width = event.width
         edges = [self._look.px(edge) for edge in (self.NARROW, self.NARROWEST)]
-        if [width < edge for edge in edges] != [self._width < edge for edge in edges] or not self._width:
+        if [width < edge for edge in edges] != [
+            self._width < edge for edge in edges
+        ] or not self._width:
             self._width = width
             self._lay_out()
         self._width = width
@@ -4569,7 +4648,9 @@ class ChatView:
     def _show_menu_button(self) -> None:
         chat = self._chat
         is_unread = chat is not None and any(c.unread for c in chat.conversations)
-        self.menu_button.configure(image=self._look.icon("menu", dot="mention_badge" if is_unread else ""))
+        self.menu_button.configure(
+            image=self._look.icon("menu", dot="mention_badge" if is_unread else "")
+        )
 
 
 class Notifier:
@@ -4593,8 +4674,8 @@ class Notifier:
         command = self._command(title, body)
         if command:
             try:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL,  # noqa: S603
-                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+                null = subprocess.DEVNULL
+                process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
                 # Daemon: it waits for another program, which may outlive ours.
                 threading.Thread(target=process.wait, name="notify", daemon=True).start()
             except OSError as error:
@@ -4608,9 +4689,10 @@ class Notifier:
             self._set_urgent(False)
 
     def _command(self, title: str, body: str) -> List[str]:
-        """The program that shows a notification; [] where there is none. Text is never an option."""
+        """The program that shows a notification, [] where there is none. No text is an option."""
         if self._system == "aqua":
-            script = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
+            script = "display notification (item 2 of argv) with title (item 1 of argv)"
+            script = "on run argv\n%s\nend run" % script
             return ["osascript", "-e", script, title, body]
         program = shutil.which("notify-send") if self._system == "x11" else None
         return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
@@ -5096,15 +5178,21 @@ class Window:
         def set_level(level: str) -> None:
             self._do(chat.set_level(conversation, level))
 
-        words = ((ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions"), (NONE, "Never notify me"))
-        entries: List[Any] = [
-            (("✓ " if conversation.level == level else "    ") + text, lambda level=level: set_level(level))
-            for level, text in words
-        ]  # fmt: skip
+        words = (
+            (ALL, "Notify me of everything"),
+            (MENTIONS, "Notify me of mentions"),
+            (NONE, "Never notify me"),
+        )
+        entries: List[Any] = []
+        for level, text in words:
+            mark = "✓ " if conversation.level == level else "    "
+            entries.append((mark + text, functools.partial(set_level, level)))
         last = "Leave %s" if conversation.kind == ROOM else "Close %s"
         if conversation.kind != CONSOLE:
-            entries += [None, (last % conversation.name,
-                               lambda: self._do(chat.close(conversation, time.time())))]  # fmt: skip
+            entries += [
+                None,
+                (last % conversation.name, lambda: self._do(chat.close(conversation, time.time()))),
+            ]
         self._pop_up(entries, x, y)
 
     def on_own_menu(self, x: int, y: int) -> None:
@@ -5154,8 +5242,10 @@ class Window:
 
     # Sheets
 
-    def open_sheet(self, title: str, text: str, buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
-                   **more: Any) -> Sheet:  # fmt: skip
+    def open_sheet(
+        self, title: str, text: str, buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
+        **more: Any,
+    ) -> Sheet:  # fmt: skip
         """Ask something inside the window; one question at a time."""
         if self._sheet is not None:
             self._sheet.close()
@@ -5171,7 +5261,10 @@ class Window:
 
     def on_help(self) -> None:
         """Show the keys."""
-        tail = "Python %d.%d, Tk %s" % (*sys.version_info[:2], self.root.tk.call("info", "patchlevel"))
+        tail = "Python %d.%d, Tk %s" % (
+            *sys.version_info[:2],
+            self.root.tk.call("info", "patchlevel"),
+        )
         keys = [(keys, text, keys) for keys, text in KEYS]
         rows = [Row(text, index, note=key) for index, (key, text, _) in enumerate(keys)]
         self.open_sheet("Hubbub %s" % protocol.VERSION, "Chat for a local network. %s. "
@@ -5188,7 +5281,11 @@ class Window:
 
     def on_join(self) -> None:
         """Join or make a room."""
-        self._pick("Join a room", lambda chat: [c for c in chat.conversations if c.kind == ROOM], "Join #%s")
+        self._pick(
+            "Join a room",
+            lambda chat: [c for c in chat.conversations if c.kind == ROOM],
+            "Join #%s",
+        )
 
     def _pick(self, title: str, known: Callable[[Chat], Sequence[Any]], other: str = "") -> None:
         chat = self.chat
@@ -5205,7 +5302,9 @@ class Window:
                     sign = "#" if name.startswith("#") else ""
                     rows.setdefault(name, Row(name.lstrip("#") if sign else name, name, sign=sign,
                                               avatar="" if sign else name))  # fmt: skip
-            found = sorted(rows.values(), key=lambda row: not protocol.casefold(row.text).startswith(folded))
+            found = sorted(
+                rows.values(), key=lambda row: not protocol.casefold(row.text).startswith(folded)
+            )
             name = text.lstrip("#@").replace(" ", "-")
             is_known = any(protocol.casefold(row.text) == protocol.casefold(name) for row in found)
             if name and not is_known:
@@ -5283,21 +5382,28 @@ class Window:
             "<Control-n>": self.on_private, "<Control-t>": self.on_theme, "<F1>": self.on_help,
             "<Control-q>": self.close, "<Escape>": self._on_escape,
             "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
-            "<Control-KP_Add>": lambda: self.on_zoom(1), "<Control-minus>": lambda: self.on_zoom(-1),
-            "<Control-KP_Subtract>": lambda: self.on_zoom(-1), "<Control-0>": lambda: self.on_zoom(0),
-            "<Control-Prior>": lambda: self._neighbour(-1), "<Control-Next>": lambda: self._neighbour(1),
+            "<Control-KP_Add>": lambda: self.on_zoom(1),
+            "<Control-minus>": lambda: self.on_zoom(-1),
+            "<Control-KP_Subtract>": lambda: self.on_zoom(-1),
+            "<Control-0>": lambda: self.on_zoom(0),
+            "<Control-Prior>": lambda: self._neighbour(-1),
+            "<Control-Next>": lambda: self._neighbour(1),
             "<Alt-Up>": lambda: self._neighbour(-1), "<Alt-Down>": lambda: self._neighbour(1),
             "<Alt-a>": lambda: self.select(self.chat.next_unread() if self.chat else None),
             "<F6>": lambda: self._on_pane(1), "<Shift-F6>": lambda: self._on_pane(-1),
-            "<Control-Home>": lambda: self._on_ends(0.0), "<Control-End>": lambda: self._on_ends(1.0),
+            "<Control-Home>": lambda: self._on_ends(0.0),
+            "<Control-End>": lambda: self._on_ends(1.0),
         }  # fmt: skip
         for number in range(1, 10):
-            keys["<Alt-Key-%d>" % number] = lambda number=number: self._nth(number)  # type: ignore[misc]
+            keys["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
         for sequence, action in keys.items():
-            self.root.bind_class("HubbubKeys", sequence.replace("Control", control_key),
-                                 lambda event, action=action: self._on_key(action))  # type: ignore[misc]
+            self.root.bind_class(
+                "HubbubKeys",
+                sequence.replace("Control", control_key),
+                functools.partial(self._on_key, action),
+            )
         for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
-            chat_box.bind(sequence, lambda event, pages=pages: self._on_page(pages))  # type: ignore[misc]
+            chat_box.bind(sequence, functools.partial(self._on_page, pages))
         view.composer.confirm_paste = self._confirm_paste
         view.transcript.text.bind("<Key>", self._on_stray_key)
         view.transcript.text.bind("<%s-a>" % control_key, self._on_select_all)
@@ -5311,8 +5417,12 @@ class Window:
         for child in widget.winfo_children():
             self._add_keys(child)
 
-    def _on_key(self, action: Callable[[], object]) -> Optional[str]:
-        if self.view is self.connect_view and action not in (self.close, self._on_escape, self.on_theme):
+    def _on_key(self, action: Callable[[], object], event: "tk.Event[Any]") -> Optional[str]:
+        if self.view is self.connect_view and action not in (
+            self.close,
+            self._on_escape,
+            self.on_theme,
+        ):
             return None
         action()
         return "break"
@@ -5347,7 +5457,7 @@ class Window:
         elif self._shown is not None and self._shown.entries:
             self.chat_view.transcript.show(self._shown.entries, 0)
 
-    def _on_page(self, pages: int) -> str:
+    def _on_page(self, pages: int, event: "tk.Event[Any]") -> str:
         self.chat_view.transcript.scroll(pages)
         return "break"
 
@@ -5408,7 +5518,9 @@ def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
     if address.startswith(("http://", "https://")):
         # Daemon: the browser may take its time to start.
-        threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
+        threading.Thread(
+            target=webbrowser.open, args=(address,), name="browser", daemon=True
+        ).start()
 
 
 def open_window(settings: Settings) -> Optional[Window]:

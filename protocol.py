@@ -719,22 +719,43 @@ def bare_mask(mask: str) -> str:
     return next((bare for bare in (nickname, host) if as_mask(bare) == mask), mask)
 
 
-def matches(mask: str, text: str) -> bool:
-    """Whether `text` is one that `mask` stands for: * is any characters, ? any one.
+class Masks:
+    """Any of several masks, in which * stands for any characters and ? for any one.
 
-    All ways to match are followed at once, a bit for each beginning of the mask, so that a
-    mask of stars costs no more than another: one step for each character.
+    All ways to match all of them are followed at once, a bit for each beginning of each mask,
+    so that many masks, and masks of stars, cost little more than one: a step a character.
     """
-    mask, text = re.sub(r"\*+", "*", casefold(mask)), casefold(text)
-    steps: Dict[str, int] = {}  # a character: where the mask has it
-    for i, char in enumerate(mask):
-        steps[char] = steps.get(char, 0) | 1 << i
-    stars, any_one = steps.pop("*", 0), steps.pop("?", 0)
-    reached = 1 | (1 & stars) << 1
-    for char in text:
-        reached = (reached & (steps.get(char, 0) | any_one)) << 1 | (reached & stars)
-        reached |= (reached & stars) << 1
-    return bool(reached >> len(mask))
+
+    __slots__ = ("_any_one", "_begin", "_ends", "_stars", "_steps")
+
+    def __init__(self, masks: Iterable[str]) -> None:
+        steps: Dict[str, int] = {}  # a character: where the masks have it
+        bit, begin, self._ends = 1, 0, 0
+        for mask in masks:
+            begin |= bit
+            for char in re.sub(r"\*+", "*", casefold(mask)):
+                steps[char] = steps.get(char, 0) | bit
+                bit <<= 1
+            self._ends |= bit
+            bit <<= 1
+        self._stars, self._any_one = steps.pop("*", 0), steps.pop("?", 0)
+        self._steps = steps
+        self._begin = begin | (begin & self._stars) << 1
+
+    def match(self, text: str) -> bool:
+        """Whether one of them stands for `text`."""
+        steps, stars, any_one, reached = self._steps, self._stars, self._any_one, self._begin
+        for char in casefold(text):
+            reached = (reached & (steps.get(char, 0) | any_one)) << 1 | (reached & stars)
+            if not reached:
+                return False
+            reached |= (reached & stars) << 1
+        return bool(reached & self._ends)
+
+
+def matches(mask: str, text: str) -> bool:
+    """Whether `text` is one that `mask` stands for."""
+    return Masks([mask]).match(text)
 
 
 # Queries: WHOX (https://ircv3.net/specs/extensions/whox) and ELIST ("Modern IRC", "LIST")

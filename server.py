@@ -96,6 +96,7 @@ MAX_TRIES = 10  # usernames that a person may try before they have to connect ag
 MAX_ROOMS = 50  # rooms that one client may be in
 NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
+LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
 MAX_KEY = 32  # characters of a room's key
@@ -117,9 +118,12 @@ MIN_PASSWORD = 8  # characters
 MAX_PASSWORD = 300  # bytes
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
-ATTEMPTS_AT_ONCE = 5  # passwords that an address may try before it has to wait
-ATTEMPT_INTERVAL = 10.0  # seconds until it may try one more
-MAX_ATTEMPTERS = 10000  # addresses that are remembered for that
+ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
+ATTEMPT_INTERVAL = 10.0  # seconds until there may be one more
+# Many people may share an address, and all come at once: those bound the work of hashing.
+GUESSES_AT_ONCE, GUESS_INTERVAL = 300, 1.0  # wrong passwords from one address, for whatever
+FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL = 60, 60.0  # accounts that one address may make
+MAX_ATTEMPTERS = 10000  # addresses that are remembered for each of that
 ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
@@ -226,10 +230,10 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host",
-        "ignored_by", "ignores", "label", "modes", "muted_until", "named", "nickname", "outbox",
-        "owned_since", "queued", "reader", "realname", "registered", "rooms", "signed_on",
-        "source", "spoke", "tags", "token", "username", "watches", "writer",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "left", "modes",
+        "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader",
+        "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags", "token",
+        "username", "watches", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -243,6 +247,7 @@ class Client:
         # Written by the client's own thread alone:
         self.caps = PLAIN_TEXT  # a person, until the first line tells
         self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
+        self.opening = b""  # the line that begins their batch, until the first answer is under way
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = ""
@@ -258,7 +263,9 @@ class Client:
         self.named: Optional[Event] = None  # has the number since which it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
+        self.left: Dict[str, Event] = {}  # rooms that it was in, and has read up to there
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
+        self.ignored = protocol.Masks(())  # the same, to match with
         self.ignored_by: FrozenSet[Client] = frozenset()
         self.watches: Dict[str, str] = {}  # folded nicknames to those it was asked for
         self.correspondent = ""  # who wrote to it last
@@ -295,9 +302,25 @@ class Client:
         return (self.named and self.named.number) or END
 
     @property
+    def ip(self) -> str:
+        """Where it comes from, whatever CHGHOST has others see."""
+        return self.address.rpartition(":")[0]
+
+    @property
     def name(self) -> str:
         """How the log calls it."""
         return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
+
+    def take_label(self) -> Tuple[Mapping[str, str], bytes]:
+        """The tags for an answer, and what begins their batch, where it is the first of it.
+
+        A label is for one answer, a batch for all. Called by the client's own thread.
+        """
+        label, opening = self.label, self.opening
+        self.opening = b""
+        if "label" in label:
+            self.label = protocol.NO_TAGS
+        return label, opening
 
     def introduce(self) -> None:
         """See that what goes with its messages tells who it is now."""
@@ -310,8 +333,8 @@ class Room:
     """A room, its members and its modes. Guarded by the directory's lock."""
 
     __slots__ = (
-        "_audience", "bans", "created", "flags", "invited", "is_guarded", "is_lobby", "key",
-        "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
+        "_audience", "banned", "bans", "created", "flags", "invited", "is_guarded", "is_lobby",
+        "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
     )  # fmt: skip
 
     def __init__(self, name: str, is_lobby: bool = False) -> None:
@@ -325,6 +348,7 @@ class Room:
         self.password = ""  # mode k
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
+        self.banned = protocol.Masks(())  # the same, to match with
         self.operators: Set[str] = set()  # folded accounts that are operators whenever they join
         self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
@@ -352,7 +376,7 @@ class Room:
         return bool(self.topic) or not is_plain
 
     def is_banned(self, client: Client) -> bool:
-        return any(protocol.matches(mask, client.source) for mask in self.bans)
+        return self.banned.match(client.source)
 
     def modes(self, in_full: bool) -> Tuple[str, ...]:
         """The parameters of 324; the key is for members."""
@@ -364,7 +388,8 @@ class Room:
         return protocol.format_modes(changes) or ("+",)
 
     def guard(self) -> None:
-        """See that `is_guarded` follows from the modes."""
+        """See that what depends on the modes follows from them."""
+        self.banned = protocol.Masks(self.bans)
         self.is_guarded = bool(self.bans) or "m" in self.flags
 
     KEPT = ("name", "topic", "topic_by", "topic_at", "created", "password", "limit", "bans")
@@ -387,6 +412,18 @@ class Room:
         copy.restore(self.state())
         copy.members = dict(self.members)
         return copy
+
+
+class Listed(NamedTuple):
+    """What lists tell of a room."""
+
+    name: str
+    key: str
+    size: int  # members
+    bits: int  # of the member whose rooms were asked for
+    created: float  # seconds since 1970, as is `topic_at`
+    topic: str
+    topic_at: float
 
 
 class Was(NamedTuple):
@@ -420,8 +457,8 @@ class Event:
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "kept_for", "label", "line", "message", "needs",
-        "number", "sender", "tags", "waiting_for",
+        "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
+        "needs", "number", "opening", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
     def __init__(
@@ -445,19 +482,25 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
+        self.is_to_self = False  # a text that its sender hears as its recipient, too
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
         self.extended = self.waiting_for = ""
         self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
+        self.opening = b""  # what goes before it then
         if sender is None:
             return
         if sender.tags and isinstance(message, Message) and "!" in message.source:
             self.tags = tags + sender.tags
-        if sender.label and not (self.is_text and self.is_unheard):
-            self.label = sender.label
-            if "label" in self.label:  # for the first answer; a batch is for all
-                sender.label = protocol.NO_TAGS
+        if sender.label and self._is_answer(sender):
+            self.label, self.opening = sender.take_label()
+
+    def _is_answer(self, sender: Client) -> bool:
+        """Whether the sender itself gets to read it."""
+        if self.is_text and self.is_unheard:
+            return False
+        return sender.caps & self.needs == self.needs and sender in self.audience
 
     def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -492,7 +535,8 @@ class Event:
         body = self.line
         if self.extended and caps & EXTENDED_JOIN:
             body = body[:-2] + self.extended.encode("utf-8") + b"\r\n"
-        return protocol.serialize_tags(tags) + body
+        opening = self.opening if own else b""
+        return opening + protocol.serialize_tags(tags) + body
 
     @property
     def is_unheard(self) -> bool:
@@ -503,11 +547,18 @@ class Event:
     def render_for(self, client: Client, lobby: str) -> bytes:
         """Its line for one to whom it looks different: its sender, or who ignores its sender.
 
-        For the sender it is an echo, if that is wanted, with the label that asked for it.
+        For the sender it is an echo, if that is wanted, with the label that asked for it;
+        an IRC client that writes to itself gets that echo, and then what it wrote.
         """
-        if client is not self.sender or (self.is_text and self.is_unheard):
+        if client is not self.sender:
             return b""
-        return self.render(client.caps, lobby, own=True)
+        line = b""
+        is_shown_once = self.is_to_self and client.caps & PLAIN_TEXT
+        if not (is_shown_once or (self.is_text and self.is_unheard)):
+            line += self.render(client.caps, lobby, own=True)
+        if self.is_to_self:
+            line += self.render(client.caps, lobby)
+        return line
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -611,15 +662,20 @@ class Directory:
         Gives back who had it, for the caller to end; None where nobody has that token.
         """
         with self._lock:
-            old = self._tokens.pop(token, None)
-            if old is None or old is client or not old.registered:
+            old = self._tokens.get(token)
+            if old is None or old.end:  # who was put out comes back by no token
                 return None
+            del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "realname", "account", "owned_since", "away",
-                         "modes", "named", "ignores", "watches", "signed_on", "spoke"):  # fmt: skip
+                         "modes", "named", "ignored", "ignores", "watches", "signed_on",
+                         "spoke"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
+            for room in self._rooms.values():
+                if old in room.invited:
+                    room.invited = room.invited - {old} | {client}
             for room in old.rooms:
                 members = {
                     client if member is old else member: bits
@@ -663,10 +719,13 @@ class Directory:
         for key in client.watches:
             self._unwatch(client, key)
         client.watches = {}
-        self._ignorers.discard(client)
+        if client in self._ignorers:
+            self._ignorers.discard(client)
+            for other in self._clients.values():
+                other.ignored_by = other.ignored_by - {client}
         self._tokens.pop(client.token, None)
-        if client.nickname:
-            self._clients.pop(client.key, None)
+        if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
+            del self._clients[client.key]
         client.registered = False
 
     def log_in(self, client: Client, account: "Account") -> None:
@@ -749,10 +808,12 @@ class Directory:
                 client.ignores.pop(mask, None)
                 if not client.ignores:
                     self._ignorers.discard(client)
+            client.ignored = protocol.Masks(client.ignores)
             for other in self._clients.values():
-                is_ignored = other is not client and _ignores(client, other)
-                without = other.ignored_by - {client}
-                other.ignored_by = without | {client} if is_ignored else without
+                # What is added changes nothing for those who are ignored, nor the reverse.
+                may_change = other is not client and (client in other.ignored_by) != adding
+                if may_change and client.ignored.match(other.source) == adding:
+                    other.ignored_by = other.ignored_by ^ {client}
 
     # Rooms
 
@@ -782,11 +843,11 @@ class Directory:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
             is_remembered = protocol.casefold(client.account) in room.operators
-            if not (room.members or room.operators or room.is_lobby):
-                bits = OPERATOR  # who comes first, where nobody else can have the say
-            else:
-                bits = OPERATOR if is_remembered else 0
-            if not (bits or client.is_operator):
+            # Who comes first has the say where nobody else can; what keeps others out of a room
+            # that was left empty keeps them out too: its history is behind that door.
+            is_first = not (room.members or room.operators or room.is_lobby)
+            bits = OPERATOR if is_remembered or is_first else 0
+            if not (is_remembered or client.is_operator):
                 self._admit(client, room, password)
             room.add(client, bits)
             room.invited.discard(client)
@@ -802,6 +863,12 @@ class Directory:
                 self._post(Event(away, tuple(m for m in room.members if m is not client)))
             self._post(self._welcome(client, room))
             return event
+
+    def left(self, client: Client, name: str) -> int:
+        """The number up to which it has read a room that it was in; 0 where it was not."""
+        with self._lock:
+            event = client.left.get(protocol.casefold(name))
+            return event.number if event is not None else 0
 
     def rejoin(self, client: Client) -> None:
         """Tell one who has taken a place back of its rooms, as if it had joined them."""
@@ -843,7 +910,7 @@ class Directory:
             params = (room.name, reason) if reason else (room.name,)
             message = Message("PART", params, client.source)
             self._post(Event(message, room.audience, client, (room.key,)))
-            self._leave(client, room)
+            self._put_out(client, room)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
         """Put somebody out of a room. Raises ReplyError 401, 403, 441, 442 or 482."""
@@ -853,7 +920,7 @@ class Directory:
             params = (room.name, other.nickname, reason or client.nickname)
             message = Message("KICK", params, client.source)
             self._post(Event(message, room.audience, client, (room.key,)))
-            self._leave(other, room)
+            self._put_out(other, room)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Ask somebody to a room. Raises ReplyError 401, 403, 442, 443 or 482."""
@@ -866,9 +933,11 @@ class Directory:
                 raise ReplyError("482", room.name, "You're not channel operator")
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            room.invited.add(other)
+            if self._governs(client, room):  # others may ask, but open no door
+                room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
-            self._post(Event(message, (other,), client))
+            if other not in client.ignored_by:
+                self._post(Event(message, (other,), client))
             others = tuple(member for member in room.members if member is not client)
             self._post(Event(message, others, client, needs=INVITE_NOTIFY))
             return other
@@ -885,7 +954,7 @@ class Directory:
         """
         params = message.params
         target = params[0]
-        sender: Optional[Client] = client
+        is_to_self = False
         away = ""
         with self._lock:
             if target.startswith("#"):
@@ -900,16 +969,18 @@ class Directory:
                 if recipient is None:
                     raise ReplyError("401", target, "No such nick")
                 name, away = recipient.nickname, recipient.away
-                audience = (recipient, client)
+                is_to_self = recipient is client
+                audience = (client,) if is_to_self else (recipient, client)
                 key = private_key(name, client.nickname)
-                recipient.correspondent = client.nickname
-                if recipient is client:  # who writes to themselves gets it once, as anybody's
-                    audience, sender = (client,), None
+                if message.command != "TAGMSG" and recipient not in client.ignored_by:
+                    recipient.correspondent = client.nickname  # whom they have read
             if name != target:
                 params = (name, *params[1:])
             relayed = Message(message.command, params, client.source, message.tags)
             kept_for = () if message.command == "TAGMSG" else (key,)
-            self._post(Event(relayed, audience, sender, kept_for))
+            event = Event(relayed, audience, client, kept_for)
+            event.is_to_self = is_to_self
+            self._post(event)
         return away
 
     def leave_word(self, client: Client, message: Message, owner: str) -> None:
@@ -921,9 +992,10 @@ class Directory:
             self._post(event)
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
-        """Raises ReplyError 403, 442 or 482."""
+        """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             room = self._room(client, name)
+            self._mind_silence(client, room)
             if "t" in room.flags and not self._governs(client, room):
                 raise ReplyError("482", room.name, "You're not channel operator")
             message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
@@ -1027,12 +1099,22 @@ class Directory:
             room = self._seen(client, name)
             return room and room.copy()
 
-    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Room]:
-        """Copies of all rooms that `client` may know of, or of those of them that `of` is in."""
+    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Listed]:
+        """All rooms that `client` may know of, or those of them that `of` is in."""
+        listed = []
         with self._lock:
-            found = list(self._rooms.values() if of is None else of.rooms)
-            seen = [room.copy() for room in found if self._is_seen(client, room)]
-            return sorted(seen, key=lambda room: room.key)
+            for room in self._rooms.values() if of is None else of.rooms:
+                if self._is_seen(client, room):
+                    size, bits = len(room.members), 0 if of is None else room.members[of]
+                    facts = (room.created, room.topic, room.topic_at)
+                    listed.append(Listed(room.name, room.key, size, bits, *facts))
+        return sorted(listed, key=lambda room: room.key)
+
+    def shared(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
+        """The name of a room that both are in, and the bits that `other` has there."""
+        with self._lock:
+            room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
+            return None if room is None else (room.name, room.members[other])
 
     def counts(self) -> Tuple[int, int, int, int]:
         """Clients that have registered, their operators, connections that have not, and rooms."""
@@ -1106,9 +1188,12 @@ class Directory:
             raise ReplyError("404", room.name, fault)
 
     def _introduce(self, client: Client) -> None:
+        source = client.source
         client.introduce()
-        ignorers = (other for other in self._ignorers if other is not client)
-        client.ignored_by = frozenset(other for other in ignorers if _ignores(other, client))
+        if client.source != source:
+            others = (other for other in self._ignorers if other is not client)
+            ignorers = (other for other in others if other.ignored.match(client.source))
+            client.ignored_by = frozenset(ignorers)
 
     def _peers(self, client: Client) -> Tuple[Client, ...]:
         """Everyone who shares a room with `client`, and itself, once each."""
@@ -1122,7 +1207,10 @@ class Directory:
     def _tell_peers(self, client: Client, message: Message) -> None:
         """What has changed about `client`: for its peers, and for those who watch it closely."""
         peers = self._peers(client)
-        self._post(Event(message, peers, client))
+        others = peers
+        if message.command == "AWAY":  # who said it has its own answer
+            others = tuple(peer for peer in peers if peer is not client)
+        self._post(Event(message, others, client))
         watchers = self._watchers.get(client.key, set()).difference(peers)
         if watchers:
             needs = EXTENDED_MONITOR | _ASKED_FOR[message.command]
@@ -1144,15 +1232,19 @@ class Directory:
         names = (client.nickname, client.username, client.host, client.realname)
         self._past.append(Was(*names, time.time()))
 
+    def _put_out(self, client: Client, room: Room) -> None:
+        client.left.pop(room.key, None)
+        while len(client.left) >= MAX_ROOMS:
+            del client.left[next(iter(client.left))]
+        mark = client.left[room.key] = Event(b"", ())
+        self._post(mark)
+        self._leave(client, room)
+
     def _leave(self, client: Client, room: Room) -> None:
         room.discard(client)
         client.rooms.discard(room)
         if not (room.members or room.is_kept):
             del self._rooms[room.key]
-
-
-def _ignores(client: Client, other: Client) -> bool:
-    return any(protocol.matches(mask, other.source) for mask in client.ignores)
 
 
 # The database: what outlives the server
@@ -1228,6 +1320,11 @@ class Database:
         CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
                                 reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
                                 PRIMARY KEY (kind, target));
+        """,
+        # What is said last is found at once, however often people came and went since.
+        """
+        CREATE INDEX texts_by_key ON messages (key, number)
+        WHERE command IN ('PRIVMSG', 'NOTICE');
         """,
     )
     RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
@@ -1908,17 +2005,18 @@ def _secret(row: Tuple[Any, ...]) -> _Secret:
 
 
 class Attempts:
-    """Limits how fast an address may try passwords. Any thread may call it."""
+    """Limits how fast an address may try something. Any thread may call it."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL) -> None:
+        self._at_once, self._interval = at_once, interval
         self._lock = threading.Lock()  # guards the one below
         self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
 
     def wait(self, address: str, now: float) -> float:
         """Take an attempt; or the seconds until there is one, where there is none."""
         with self._lock:
-            paid_until = max(self._paid_until.get(address, now), now) + ATTEMPT_INTERVAL
-            wait = paid_until - now - ATTEMPTS_AT_ONCE * ATTEMPT_INTERVAL
+            paid_until = max(self._paid_until.get(address, now), now) + self._interval
+            wait = paid_until - now - self._at_once * self._interval
             if wait > 0:
                 return wait
             self._paid_until[address] = paid_until
@@ -1930,7 +2028,7 @@ class Attempts:
         """The attempt was the right password: it does not count."""
         with self._lock:
             if address in self._paid_until:
-                self._paid_until[address] -= ATTEMPT_INTERVAL
+                self._paid_until[address] -= self._interval
 
     def _forget_half(self) -> None:
         """Of those who have to wait longest, nobody is forgotten."""
@@ -2106,7 +2204,8 @@ class Delivery(threading.Thread):
         for index, event in enumerate(events):
             sender = event.sender
             if sender is not None:
-                if event.label or (event.is_text and not sender.caps & ECHO_MESSAGE):
+                is_unlike = event.is_to_self or not sender.caps & ECHO_MESSAGE
+                if event.label or (event.is_text and is_unlike):
                     own.setdefault(sender, []).append(index)
                 for client in sender.ignored_by if event.is_text else ():
                     own.setdefault(client, []).append(index)
@@ -2240,9 +2339,8 @@ def answer(client: Client, replies: Iterable[Message], server_name: str) -> Even
     for reply in replies:
         message, line = protocol.fit_line(_addressed(reply, client, server_name))
         if not client.caps & PLAIN_TEXT:
-            lines.append(protocol.serialize_tags(client.label) + line)
-            if "label" in client.label:
-                client.label = protocol.NO_TAGS
+            label, opening = client.take_label()
+            lines.append(opening + protocol.serialize_tags(label) + line)
             continue
         told = protocol.describe(message, client.nickname, now)
         if told:
@@ -2455,10 +2553,8 @@ class Session:
         messages = [Message(reply[0], reply[1:]) for reply in replies]
         client = self.client
         if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
-            with self.batch("labeled-response") as reference:
-                client.label = {"batch": reference}
+            with self.labeled_batch():
                 self._answer(messages)
-                client.label = protocol.NO_TAGS
         elif messages:
             self._answer(messages)
 
@@ -2477,6 +2573,22 @@ class Session:
         self.tell(Message("BATCH", ("+" + reference, kind, *params), name))
         yield reference
         self.tell(Message("BATCH", ("-" + reference,), name))
+
+    @contextlib.contextmanager
+    def labeled_batch(self) -> Iterator[None]:
+        """What answers the present command meanwhile is in one batch; none where nothing does."""
+        client, name = self.client, self.options.server_name
+        label, reference = client.label, "b%d" % next(self.batches)
+        opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
+        client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
+        client.label = {"batch": reference}
+        try:
+            yield
+        finally:
+            is_empty, client.opening = bool(client.opening), b""
+            client.label = label if is_empty else protocol.NO_TAGS
+            if not is_empty:
+                self.tell(Message("BATCH", ("-" + reference,), name))
 
     def run_command(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done."""
@@ -2529,6 +2641,8 @@ class IrcDialect:
         except ValueError:
             session.reply("400", "*", "That line is not an IRC message")
         else:
+            if message.tags:  # they are kept and passed on too: so many lines' worth of them
+                session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
             if message.tags and self._client.caps & LABELS and message.tags.get("label"):
                 self._run_labeled(message, message.tags["label"])
             else:
@@ -2537,21 +2651,29 @@ class IrcDialect:
     def _run_labeled(self, message: Message, label: str) -> None:
         """https://ircv3.net/specs/extensions/labeled-response"""
         session, client = self._session, self._client
-        command = COMMANDS.get(message.command)
-        is_several = command is not None and (command.several or "," in "".join(message.params[:1]))
         client.label = {"label": label[:64]}
         try:
-            if is_several and client.caps & BATCH:
-                with session.batch("labeled-response") as reference:
-                    client.label = {"batch": reference}
+            if client.caps & BATCH and self._has_several_answers(message):
+                with session.labeled_batch():
                     session.run_command(message)
-                    client.label = protocol.NO_TAGS
             else:
                 session.run_command(message)
-                if client.label:
-                    session.tell(Message("ACK", (), session.options.server_name))
+            if client.label:
+                session.tell(Message("ACK", (), session.options.server_name))
         finally:
             client.label = protocol.NO_TAGS
+
+    def _has_several_answers(self, message: Message) -> bool:
+        """Whether a command may be answered by more than what its handler yields."""
+        command = COMMANDS.get(message.command)
+        if command is None:
+            return False
+        if command.several or any("," in param for param in message.params[: command.least]):
+            return True
+        if command.handler is not on_text or message.params[0].startswith("#"):
+            return False
+        other = self._session.directory.find(message.params[0])
+        return other is None or bool(other.away)  # an echo, and what there is to say of it
 
 
 def _size_of(tags: Mapping[str, str]) -> int:
@@ -2698,7 +2820,11 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.sanctions.find("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.directory.claim(client, nickname)
+    holder = session.directory.claim(client, nickname, _owns(client, nickname))
+    if holder is not None:
+        session.server.end(holder, "%s has come back, and taken the name" % nickname)
+    if client.registered:
+        _tell_what_waited(session)
     _try_to_register(session)
 
 
@@ -2734,10 +2860,7 @@ def _try_to_register(session: Session) -> None:
     client, options = session.client, session.options
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
-    wanted, offered = options.password.encode("utf-8"), session.password.encode("utf-8")
-    if wanted and not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    _check_server_password(session)
     try:
         _refuse_if_owned(session, client.nickname)
     except ReplyError:
@@ -2755,6 +2878,21 @@ def _try_to_register(session: Session) -> None:
     if options.lobby:
         session.run_command(Message("JOIN", (options.lobby,)))
     _tell_what_waited(session)
+
+
+def _check_server_password(session: Session) -> None:
+    """Raises Ended for a wrong one, and for any where too many came from that address."""
+    wanted, offered = session.options.password.encode("utf-8"), session.password.encode("utf-8")
+    if not wanted:
+        return
+    guesses, address = session.server.guesses, session.client.ip
+    if guesses.wait(address, time.monotonic()) > 0:
+        session.reply("464", "Too many wrong passwords.")
+        raise Ended("Too many wrong passwords", "Connect again in a minute.")
+    if not hmac.compare_digest(wanted, offered):
+        session.reply("464", "Wrong password.")
+        raise Ended("Wrong password", "Ask the host for it, and connect again.")
+    guesses.give_back(address)
 
 
 def _new_token(client: Client) -> str:
@@ -2869,23 +3007,33 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    account = _check_password(session, name, password, "904")
+    refusal = ReplyError("904", "SASL authentication failed")
+    account = _check_password(session, name, password, refusal)
     yield from _log_in(session, account)
     yield "903", "SASL authentication successful"
 
 
-def _check_password(session: Session, name: str, password: str, numeric: str) -> Account:
-    """The account of that name. Raises ReplyError for a wrong password, or one try too many."""
-    client, attempts = session.client, session.server.attempts
-    wait = attempts.wait(client.host, time.monotonic())
+def _check_password(session: Session, name: str, password: str, refusal: ReplyError) -> Account:
+    """The account of that name. Raises `refusal` for a wrong password, or one try too many."""
+    client, server = session.client, session.server
+    address, now = client.ip, time.monotonic()
+    whose = "%s %s" % (address, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.wait(whose, now)
+    if wait <= 0:
+        wait = server.guesses.wait(address, now)
+        if wait > 0:
+            server.attempts.give_back(whose)
     if wait > 0:
         session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
-        raise ReplyError(numeric, "Too many attempts")
-    account = session.server.records.log_in(name, password)
+        raise ReplyError(refusal.numeric, "Too many attempts")
+    account = server.records.log_in(name, password)
     if account is None:
-        log.warning("%s: wrong password for %s", client.name, protocol.as_word(name))
-        raise ReplyError(numeric, "SASL authentication failed")
-    attempts.give_back(client.host)
+        # Some type their password in the place of the name: that is not for the log.
+        known = server.records.account(name)
+        log.warning("%s: wrong password for %s", client.name, known.name if known else "no account")
+        raise refusal
+    server.attempts.give_back(whose)
+    server.guesses.give_back(address)
     return account
 
 
@@ -2924,12 +3072,13 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    if session.server.attempts.wait(client.host, time.monotonic()) > 0:
+    fault = password_fault(password)
+    if fault:
+        raise fail("WEAK_PASSWORD", fault)
+    if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     try:
         account = records.add_account(client.nickname, password)
-    except PasswordError as error:
-        raise fail("WEAK_PASSWORD", str(error)) from None
     except AccountExistsError as error:
         raise fail("ACCOUNT_EXISTS", str(error)) from None
     log.info("%s registered the account %s", client.name, account.name)
@@ -2941,7 +3090,8 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_oper(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, OPER message: the name and password of an operator's account."""
-    account = _check_password(session, message.params[0], message.params[1], "464")
+    refusal = ReplyError("464", "Password incorrect")
+    account = _check_password(session, message.params[0], message.params[1], refusal)
     if not account.is_operator:
         raise ReplyError("491", "%s is not an operator's account" % account.name)
     yield from _log_in(session, account)
@@ -2987,11 +3137,7 @@ def on_text(session: Session, message: Message) -> None:
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))
         return
-    targets = params[0].split(",")
-    most = TARGETS["PRIVMSG"]
-    if len(targets) > most:
-        raise ReplyError("407", params[0], "Too many targets: %d at most" % most)
-    for target in targets:
+    for target in _targets(params[0], "PRIVMSG"):
         _say(session, Message(message.command, (target, *params[1:2]), "", tags))
 
 
@@ -3025,13 +3171,17 @@ def _is_muted(session: Session, is_notice: bool) -> bool:
     client = session.client
     left = client.muted_until - time.time()
     if left <= 0:
-        client.muted_until = 0.0
         return False
     if not is_notice:
         how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
         text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
         session.reply("FAIL", "PRIVMSG", "MUTED", text)
     return True
+
+
+def _last_words(session: Session, text: str) -> str:
+    """What others hear of why somebody leaves: of one who is muted, nothing."""
+    return "" if _is_muted(session, True) else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3058,6 +3208,7 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")
     session.directory.ignore(client, mask, adding)
+    session.charge(session.directory.counts()[0] // LOOKS_A_LINE)
     text = "You do not hear %s any more" if adding else "You hear %s again"
     session.note("SILENCE", "DONE", text % protocol.bare_mask(mask))
 
@@ -3065,9 +3216,23 @@ def on_silence(session: Session, message: Message) -> Iterator[Reply]:
 # Rooms
 
 
+def _targets(names: str, verb: str) -> List[str]:
+    """The names of `a,b,c`. Raises ReplyError 407 for more than TARGETS allows."""
+    targets = names.split(",")
+    most = TARGETS[verb]
+    if len(targets) > most:
+        raise ReplyError("407", protocol.cut(names, 200), "Too many targets: %d at most" % most)
+    return targets
+
+
 def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
-    """Act on each of `a,b,c`; one that is refused does not keep the others from it."""
-    for name in names.split(",")[: TARGETS[verb]]:
+    """Act on each of `a,b,c`; one that is refused does not keep the others from it.
+
+    Raises ReplyError 407 for more than TARGETS allows, before any is acted on.
+    """
+    each = _targets(names, verb)
+    session.charge(LINES_A_TOKEN * (len(each) - 1))  # as if each had come on its own
+    for name in each:
         try:
             act(name)
         except ReplyError as refusal:
@@ -3086,6 +3251,7 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, fault)
         event = directory.join(client, name, keys.get(given, ""))
         if event is not None:
+            session.charge(len(event.audience) // LOOKS_A_LINE)  # who is there is told
             recall(session, event, name)
 
     if message.params[0] == "0":
@@ -3097,7 +3263,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     """Modern IRC, PART message"""
-    reason = "".join(message.params[1:2])
+    reason = _last_words(session, "".join(message.params[1:2]))
     part = session.directory.part
     _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
 
@@ -3135,6 +3301,8 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
+        if _is_muted(session, False):
+            return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)
         session.server.keep_room(name)
@@ -3167,12 +3335,14 @@ def on_list(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, LIST message, with the conditions of ELIST"""
     wanted = protocol.parse_elist("".join(message.params[:1]))
     now = time.time()
+    rooms = session.directory.rooms(session.client)
+    session.charge(len(rooms) // LOOKS_A_LINE)
     yield "321", "Channel", "Users  Name"
-    for room in session.directory.rooms(session.client):
+    for room in rooms:
         topic_at = room.topic_at if room.topic else 0.0
-        facts = (room.name, len(room.members), room.created, topic_at, now)
+        facts = (room.name, room.size, room.created, topic_at, now)
         if wanted is None or wanted.accepts(*facts):
-            yield "322", room.name, str(len(room.members)), room.topic
+            yield "322", room.name, str(room.size), room.topic
     yield "323", "End of /LIST"
 
 
@@ -3246,17 +3416,23 @@ def on_who(session: Session, message: Message) -> Iterator[Reply]:
     elif mask.startswith("#"):
         found = []
     else:
-        peers = directory.peers(client)
+        peers, everyone = directory.peers(client), directory.everyone()
+        masks = protocol.Masks([mask])
         found = [
             other
-            for other in directory.everyone()
-            if (mask in ("*", "0") or _is_meant(mask, other))
+            for other in everyone
+            if (mask in ("*", "0") or _is_meant(masks, other))
             and ("i" not in other.modes or other in peers or _is_exact(mask, other))
         ]
+        session.charge(len(everyone) // LOOKS_A_LINE)
     if options and options[0].startswith("o"):
         found = [other for other in found if other.is_operator]
     for other in found:
-        values = _who_values(session, room, other, token)
+        if room is not None:
+            place: Optional[Tuple[str, int]] = (room.name, room.members[other])
+        else:
+            place = directory.shared(client, other)
+        values = _who_values(session, place, other, token)
         if fields:
             yield ("354", *protocol.whox_params(fields, values))
         else:
@@ -3269,24 +3445,21 @@ def _is_exact(mask: str, other: Client) -> bool:
     return protocol.casefold(mask) == other.key
 
 
-def _is_meant(mask: str, other: Client) -> bool:
+def _is_meant(masks: protocol.Masks, other: Client) -> bool:
     texts = (other.nickname, other.username, other.host, other.realname, other.account)
-    return any(protocol.matches(mask, text) for text in texts)
+    return any(map(masks.match, texts))
 
 
 def _who_values(
-    session: Session, room: Optional[Room], other: Client, token: str
+    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
 ) -> Dict[str, str]:
-    if room is None:
-        shared = session.directory.rooms(session.client, of=other)
-        room = next((each for each in shared if session.client in each.members), None)
+    name, bits = place or ("*", 0)
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
     flags += "B" if "B" in other.modes else ""
-    flags += _prefix(session.client, room.members.get(other, 0)) if room is not None else ""
-    bits = room.members.get(other, 0) if room is not None else 0
+    flags += _prefix(session.client, bits)
     return {
-        "t": token or "0", "c": room.name if room is not None else "*", "u": other.username,
+        "t": token or "0", "c": name, "u": other.username,
         "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
         "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
         "a": other.account or "0", "o": "1" if bits & OPERATOR else "n/a", "r": other.realname,
@@ -3303,7 +3476,7 @@ def on_whois(session: Session, message: Message) -> Iterator[Reply]:
         rooms = session.directory.rooms(session.client, of=client)
         name, now = client.nickname, time.time()
         yield "311", name, client.username, client.host, "*", client.realname
-        words = (_prefix(session.client, room.members[client]) + room.name for room in rooms)
+        words = (_prefix(session.client, room.bits) + room.name for room in rooms)
         for text in protocol.pack(words, " ", NAMES_SIZE):
             yield "319", name, text
         yield "312", name, session.options.server_name, session.options.network
@@ -3393,8 +3566,8 @@ def _presence(session: Session, names: List[str]) -> Iterator[Reply]:
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname"""
-    realname = protocol.clean(message.params[0], MAX_REALNAME + 1)
+    """https://ircv3.net/specs/extensions/setname; a colon forgotten costs no word."""
+    realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
@@ -3405,12 +3578,16 @@ def on_setname(session: Session, message: Message) -> None:
 
 
 def recall(session: Session, joined: Event, name: str) -> None:
-    """Tell a client that cannot ask what was said last in a room, before it joined."""
+    """Tell a client that cannot ask what was said last in a room, before it joined.
+
+    Who was there before has it on the screen up to when it left: it is told of the rest.
+    """
     history = session.server.history
     if history is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = history.read(key, 0, joined.number or END, RECALLED, latest=True)
+        left = session.directory.left(session.client, name)
+        rows = history.read(key, left, joined.number or END, RECALLED, latest=True)
         if rows:
             replay(session, name, rows)
 
@@ -3530,7 +3707,10 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if kind == "ban" and sanction_matches(target, [client.key], client.host):
+    if _network_of(target) is None and not protocol.is_nickname(target):
+        text = "A %s is for a name, an address or a network." % kind
+        raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
+    if kind == "ban" and sanction_matches(target, [client.key], client.ip):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0
@@ -3684,9 +3864,9 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
             yield "705", subject, text
     elif subject in COMMANDS:
-        text = " ".join((COMMANDS[subject].handler.__doc__ or "").split("\n\n")[0].split())
-        yield "704", subject, subject
-        yield "705", subject, text
+        usage, sentence = HELP[subject]
+        yield "704", subject, ("%s %s" % (subject, usage)).rstrip()
+        yield "705", subject, sentence
     else:
         raise ReplyError("524", subject, "No help available on this topic")
     yield "706", subject, "End of /HELP"
@@ -3712,7 +3892,8 @@ def on_pong(session: Session, message: Message) -> None:
 
 def on_quit(session: Session, message: Message) -> None:
     """Modern IRC, QUIT message"""
-    raise Ended("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
+    reason = _last_words(session, message.text)
+    raise Ended("Quit: %s" % reason if reason else "Quit", "Goodbye.")
 
 
 class Command(NamedTuple):
@@ -3731,13 +3912,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "ADMIN": Command(on_admin),
     "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
-    "AUTHENTICATE": Command(on_authenticate, 1, early=True),
+    "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
     "AWAY": Command(on_away),
     "BAN": Command(on_sanction, 1, is_for_operators=True),
     "BANS": Command(on_bans, several=True, is_for_operators=True),
     "CAP": Command(on_cap, 1, early=True, several=True),
     "CHATHISTORY": Command(on_chathistory, 1),
-    "CHGHOST": Command(on_chghost, 2, is_for_operators=True),
+    "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
     "HELP": Command(on_help),
     "INFO": Command(on_info),
     "INVITE": Command(on_invite),
@@ -3753,9 +3934,9 @@ COMMANDS = {
     "MOTD": Command(on_motd),
     "MUTE": Command(on_sanction, 1, is_for_operators=True),
     "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True),
+    "NICK": Command(on_nick, early=True, several=True),
     "NOTICE": Command(on_text),
-    "OPER": Command(on_oper, 2),
+    "OPER": Command(on_oper, 2, several=True),
     "PART": Command(on_part, 1),
     "PASS": Command(on_pass, 1, early=True),
     "PING": Command(on_ping, 1, early=True),
@@ -3778,6 +3959,57 @@ COMMANDS = {
     "WHO": Command(on_who),
     "WHOIS": Command(on_whois, 1),
     "WHOWAS": Command(on_whowas, 1),
+}
+HELP = {  # how each is used, and what for: HELP tells it to people
+    "ADMIN": ("", "Tells who looks after this server."),
+    "ANNOUNCE": (":TEXT", "Tells everyone in every room something. For operators."),
+    "AUTHENTICATE": ("PLAIN", "Logs in to an account, as programs do it (SASL)."),
+    "AWAY": ("[:REASON]", "Says that you are away, and without a reason that you are back."),
+    "BAN": ("TARGET [DURATION] [:REASON]", "Keeps a name, account or address out. For operators."),
+    "BANS": ("", "Shows who is banned or muted. For operators."),
+    "CAP": ("LS|LIST|REQ|END [:NAMES]", "Agrees on what a program and this server can do."),
+    "CHATHISTORY": ("LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …", "Reads what was said earlier."),
+    "CHGHOST": ("NAME HOST", "Has others see another host than an address. For operators."),
+    "HELP": ("[COMMAND]", "Shows the commands, or how one is used."),
+    "INFO": ("", "Tells what this server is, and since when it runs."),
+    "INVITE": ("[NAME ROOM]", "Asks somebody to a room, or shows where you are asked to."),
+    "ISON": ("NAME …", "Tells which of these people are here."),
+    "JOIN": ("ROOM[,ROOM] [KEY[,KEY]]", "Enters rooms; JOIN 0 leaves them all."),
+    "KICK": ("ROOM NAME[,NAME] [:REASON]", "Puts people out of a room that you look after."),
+    "KILL": ("NAME :REASON", "Ends somebody's connection. For operators."),
+    "LINKS": ("", "Shows the servers of this network: there is one."),
+    "LIST": ("[CONDITION[,CONDITION]]", "Shows the rooms, or those with more than so many people."),
+    "LUSERS": ("", "Tells how many people and rooms there are."),
+    "MODE": ("ROOM|NAME [CHANGES]", "Shows or changes how a room is, or how you are."),
+    "MONITOR": ("+|-|C|L|S [NAME[,NAME]]", "Tells you when these people come and go."),
+    "MOTD": ("", "Shows the message of the day."),
+    "MUTE": ("TARGET [DURATION] [:REASON]", "Has somebody read, but not speak. For operators."),
+    "NAMES": ("[ROOM[,ROOM]]", "Shows who is in a room."),
+    "NICK": ("NAME", "Gives you a name, or another one."),
+    "NOTICE": ("NAME|ROOM :TEXT", "Says something that no program answers."),
+    "OPER": ("NAME PASSWORD", "Makes you an operator, with the password of that account."),
+    "PART": ("ROOM[,ROOM] [:REASON]", "Leaves rooms."),
+    "PASS": ("PASSWORD", "Gives the password that this server may ask for, before NICK."),
+    "PING": ("TEXT", "Is answered with PONG: the connection works."),
+    "PONG": ("TEXT", "Answers a PING."),
+    "PRIVMSG": ("NAME|ROOM[,…] :TEXT", "Says something to people or in rooms."),
+    "QUIT": ("[:REASON]", "Leaves the chat."),
+    "REGISTER": ("* * :PASSWORD", "Makes your name yours alone."),
+    "RESUME": ("TOKEN", "Takes the place of a connection that was lost."),
+    "SETNAME": (":NAME", "Changes your real name."),
+    "SILENCE": ("[+NAME|-NAME]", "Ignores somebody, hears them again, or shows whom you ignore."),
+    "STATS": ("", "Shows the figures of this server. For operators."),
+    "TAGMSG": ("NAME|ROOM", "Sends tags without a text, as programs do it."),
+    "TIME": ("", "Tells this server's time."),
+    "TOPIC": ("ROOM [:TEXT]", "Shows or changes what a room is about."),
+    "UNBAN": ("TARGET", "Lifts a ban or a mute. For operators."),
+    "USER": ("NAME 0 * :REAL NAME", "Says who you are, on connecting."),
+    "USERHOST": ("NAME …", "Tells the addresses of up to five people."),
+    "VERSION": ("", "Tells which program this is, and what it can do."),
+    "WALLOPS": (":TEXT", "Tells something to those with the mode w. For operators."),
+    "WHO": ("[ROOM|NAME] [o] [%FIELDS]", "Shows who is in a room, or who is like a name."),
+    "WHOIS": ("NAME", "Tells what is known of somebody."),
+    "WHOWAS": ("NAME [COUNT]", "Tells who had a name."),
 }
 USER_MODES = "Biow"
 # Names that one command may hold, where not one alone is meant.
@@ -3811,12 +4043,11 @@ class Sanctions:
     def apply(self, client: Client) -> None:
         """End a client that is banned (its `end` says why), and mute one that is muted."""
         names = [client.key, protocol.casefold(client.account)]
-        address = client.address.rpartition(":")[0]  # its host may be another by CHGHOST
-        ban = self.find("ban", names, address)
+        ban = self.find("ban", names, client.ip)
         if ban is not None and not client.is_operator:
             reason = ban.reason or "no reason was given"
             client.end = client.end or "You are banned: %s." % reason.rstrip(".")
-        mute = self.find("mute", names, address)
+        mute = self.find("mute", names, client.ip)
         until = (mute.until or float("inf")) if mute is not None else 0.0
         client.muted_until = 0.0 if client.is_operator else until
 
@@ -3867,7 +4098,9 @@ class Server:
         self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
         self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
         self.sanctions = Sanctions(self.records, self.directory.everyone)
-        self.attempts = Attempts()
+        self.attempts = Attempts()  # by address and account
+        self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
+        self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)
         self._keeping_lock = threading.Lock()  # so that what is kept last is the latest
         self._restore_rooms()
         self._threads_lock = threading.Lock()  # guards the two below

@@ -80,7 +80,7 @@ def hub():
 
 @pytest.fixture(scope="session")
 def screen():
-    """One virtual screen for all tests."""
+    """One virtual screen for all tests: what Tk has opened once must not close."""
     with contextlib.closing(Screen()) as screen_:
         yield screen_
 

@@ -121,6 +121,17 @@ class IrcTalker(Talker):
         self.send("PING " + word)
         return self.until(" :" + word)[:-1]
 
+    def heard_or_rest(self):
+        """The same, or all that came before the server closed the connection."""
+        word = "barrier-%d" % next(_numbers)
+        lines = []
+        with contextlib.suppress(ConnectionError, EOFError):
+            self.send("PING " + word)
+            while not (lines and lines[-1].endswith(" :" + word)):
+                lines.append(self.line())
+            lines.pop()
+        return lines
+
     def register(self, nickname, caps="", password=""):
         if password:
             self.send("PASS " + password)

@@ -6,16 +6,22 @@
 
 Makes .venv at the repository's top with the Python that runs this file, installs
 tests/requirements.txt into it, and makes it anew when either has changed or the last
-attempt was cut short. Stops at the first failure, with its exit code. Every command
-runs at the repository's top, whatever the current directory: paths start from there.
+attempt was cut short. Before everything it also installs the Debian packages of the
+programs that the tests drive, where that takes no question: as root, or with sudo in CI.
+The tests of what is missing then are skipped. Stops at the first failure, with its exit
+code. Every command runs at the repository's top, whatever the current directory: paths
+start from there.
 """
 
+import glob
 import importlib.util
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -23,6 +29,24 @@ PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/pytho
 REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 STAMP = VENV / "made-from.txt"  # written last: where it stands, .venv is whole
 OLDEST = (3, 10)  # that the tools run on; Hubbub itself also runs on older ones
+
+PACKAGES = {  # of Debian and Ubuntu, by the program, or file, that the tests need
+    "Xvfb": "xvfb",
+    "xdotool": "xdotool",
+    "weechat": "weechat-curses",
+    "/usr/lib/*/weechat/plugins/fifo.so": "weechat-plugins",
+    "irssi": "irssi",
+    "hexchat": "hexchat",
+    "dbus-daemon": "dbus-daemon",
+    "tmux": "tmux",
+    "nc": "netcat-openbsd",
+    "ngircd": "ngircd",
+}
+SERVICES = ["ngircd"]  # that Debian would start at once, and open to the network
+APT = [
+    "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0",
+    "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20",
+]  # fmt: skip
 
 CHECKS = [
     ["-m", "ruff", "check", "."],
@@ -38,6 +62,8 @@ def main(arguments: List[str]) -> int:
         return 2
     tests = ["-m", "pytest", *arguments]
     try:
+        if not arguments:
+            install_programs()
         return make_venv() or run_each([tests] if arguments else [*CHECKS, tests])
     except KeyboardInterrupt:
         return 130
@@ -53,6 +79,45 @@ def python_fault() -> str:
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         return "this Python has no venv. On Debian and Ubuntu: apt install python3-venv"
     return ""
+
+
+def install_programs() -> None:
+    """Install what the tests drive and this machine lacks, and say what it lacks then."""
+    missing = missing_packages()
+    root = how_to_be_root() if missing and shutil.which("apt-get") else None
+    if root is not None:
+        services = [name + ".service" for name in SERVICES if name in missing]
+        if services and shutil.which("systemctl"):
+            run([*root, "systemctl", "--quiet", "mask", *services])
+        install = [*root, *APT, "install", "-y", "--no-install-recommends"]
+        if run([*root, *APT, "update"]) or run([*install, *missing], is_quiet=True):
+            for package in missing:  # one that there is not must not keep out the others
+                run([*install, package], is_quiet=True)
+        missing = missing_packages()
+    if missing:
+        print("Not installed, so that tests are skipped: " + " ".join(missing), flush=True)
+
+
+def missing_packages() -> List[str]:
+    """The packages of what is not there."""
+    return [package for program, package in PACKAGES.items() if not find_program(program)]
+
+
+def find_program(name: str) -> Optional[str]:
+    """Where a program or a file is, be it one that only root has in the PATH."""
+    if "/" in name:
+        return next(glob.iglob(name), None)
+    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
+
+
+def how_to_be_root() -> Optional[List[str]]:
+    """What to put before a command of root's; None where that takes a question."""
+    if os.geteuid() == 0:
+        return []
+    if not (os.environ.get("CI") and shutil.which("sudo")):
+        return None
+    sudo = ["sudo", "-n"]
+    return sudo if subprocess.call([*sudo, "true"], stderr=subprocess.DEVNULL) == 0 else None
 
 
 def make_venv() -> int:
@@ -89,11 +154,12 @@ def run_each(commands: List[List[str]]) -> int:
     return 0
 
 
-def run(command: List[str]) -> int:
+def run(command: List[str], is_quiet: bool = False) -> int:
     """Print a command, run it at the repository's top, give its exit code."""
     shown = [word.replace(str(ROOT), ".", 1) for word in command]
     print("$ " + " ".join(map(shlex.quote, shown)), flush=True)
-    return subprocess.call(command, cwd=str(ROOT))
+    stdout = subprocess.DEVNULL if is_quiet else None
+    return subprocess.call(command, cwd=str(ROOT), stdout=stdout)
 
 
 if __name__ == "__main__":

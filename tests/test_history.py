@@ -135,6 +135,39 @@ def test_an_irc_client_that_cannot_ask_is_told_too(room):
     assert carol.until("[alice]: hello")[-1].startswith(":hubbub.local NOTICE carol :[")
 
 
+@pytest.mark.parametrize("way", ["leaves", "is put out"])
+def test_who_comes_back_to_a_room_is_told_what_was_said_meanwhile(room, way):
+    """What one has on the screen already, up to when one left, is not repeated."""
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", "server-time")
+    for talker in (alice, bob):
+        talker.send("JOIN #tea")
+        talker.heard()
+    alice.send("PRIVMSG #tea :before")
+    alice.heard()
+    for said in ((), ("meanwhile",)):
+        if way == "leaves":
+            bob.send("PART #tea")
+        else:
+            alice.send("KICK #tea bob")
+            alice.heard()
+        bob.heard()
+        alice.send(*("PRIVMSG #tea :" + text for text in said), "PING all-said")
+        alice.expect(":all-said")
+        bob.send("JOIN #tea")
+        heard = [line.partition("PRIVMSG #tea :")[2] for line in bob.heard() if "PRIVMSG" in line]
+        assert tuple(heard) == said
+
+
+def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monkeypatch):
+    """Who wanders through rooms for ever takes no more memory for it."""
+    monkeypatch.setattr(server, "MAX_ROOMS", 3)
+    bob = room.irc("bob")
+    for number in range(5):
+        bob.send("JOIN #room%d" % number, "PART #room%d" % number)
+    bob.heard()
+    assert list(room.client("bob").left) == ["#room2", "#room3", "#room4"]
+
+
 def test_who_can_ask_is_told_nothing_unasked(room):
     """A client with draft/chathistory asks for what it wants."""
     room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")

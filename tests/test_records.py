@@ -882,7 +882,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path, open_databa
     database = open_database(folder)
     records = server.Records(database)
     records.add_account("alice", PASSWORD)
-    assert look(folder, "PRAGMA user_version") == [(2,)]
+    assert look(folder, "PRAGMA user_version") == [(len(server.Database.MIGRATIONS),)]
     assert look(folder, "SELECT * FROM messages") == [(7, "#lobby", "PRIVMSG", b"PRIVMSG a :b")]
     assert look(folder, "SELECT * FROM conversations") == [("alice", "bob", 7)]
     assert records.log_in("alice", PASSWORD)

@@ -117,6 +117,34 @@ def test_the_window_lives_while_it_connects(desk, hub):
     assert alice.connect_view.fields[NAME].instate(["!disabled", "!invalid"])
 
 
+def test_the_connect_view_is_walked_through_by_keys(desk, room):
+    """Tab goes through what can be used, in order, and back; Enter and arrows use it."""
+    port = room.server.port
+    settings = client.Settings(client.settings_path())
+    settings.servers = ["127.0.0.1:%d" % port, "office.example"]
+    settings.save()
+    alice = desk.open(port)
+    view = alice.connect_view
+    walk = [view.fields[NAME], view.list.canvas, view.other, view.button, view.fields[NAME]]
+    for widget, after in zip(walk, walk[1:]):
+        assert alice.has_focus(widget)
+        alice.press("Tab")
+        assert alice.has_focus(after)
+    for widget in walk[-2::-1]:
+        alice.press("Shift-Tab")
+        assert alice.has_focus(widget)
+    alice.press("Tab")
+    alice.press("Down")
+    alice.press("Return")
+    assert view.fields[SERVER].get() == "office.example"
+    alice.press("Up")
+    alice.press("Return")
+    assert view.fields[SERVER].get() == "127.0.0.1:%d" % port
+    alice.fill(name="alice")
+    alice.press("Return", view.list.canvas)
+    alice.sees("[SERVER]: alice joined the chat")
+
+
 # Talking
 
 

@@ -60,6 +60,7 @@ def test_a_steady_flood_leaves_time_for_everything_else(alice, desk, hub):
         while sender.is_alive():  # it may wait for the window to read
             desk.update()
             sender.join(0.01)
+    heart.stop()
     assert heart.freeze < 0.1
     assert alice.window._events.qsize() <= client.MAX_EVENTS
     assert len(alice.window.chat.current.entries) <= 1.1 * client.MAX_ENTRIES

@@ -277,7 +277,8 @@ class Person:
         """The tag of a line's text, and its colour."""
         row = self.lines.index(line) + 1
         names = self.text.tag_names("%d.end-1c" % row)
-        kind = next(name for name in names if name not in ("line", "name", "time", "sel", "mention"))
+        others = ("line", "name", "time", "sel", "mention")
+        kind = next(name for name in names if name not in others)
         return kind, self.text.tag_cget(kind, "foreground")
 
     def top_line(self):

@@ -1,0 +1,733 @@
+"""Every command and what it is answered with, every capability and what it changes: as tables.
+
+A row says who sends what, and how the lines are that come then, * being anything. A command,
+a capability, a numeric or a code of server.py that no row names fails the test at the end of
+its table.
+"""
+
+import base64
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+from harness import IrcTalker, PlainTalker
+
+import protocol
+import server
+
+PASSWORD = "correct horse"
+ME = ":alice!alice@127.0.0.1 "
+BOB = ":bob!bob@127.0.0.1 "
+ROOT = ":root!root@127.0.0.1 "
+HUB = ":hubbub.local "
+
+
+def plain(name, password=PASSWORD, authzid=""):
+    """What AUTHENTICATE carries for SASL's PLAIN."""
+    return base64.b64encode("\0".join((authzid, name, password)).encode()).decode()
+
+
+def untagged(line):
+    return line.partition(" ")[2] if line.startswith("@") else line
+
+
+def is_like(mask, line):
+    """Whether a line is as the mask says: its tags, the server and the last colon aside."""
+    line = untagged(line)
+    if not mask.startswith(":") and line.startswith(HUB):
+        line = line[len(HUB) :]
+    return protocol.matches(mask.replace(" :", " "), line.replace(" :", " "))
+
+
+def expect_in_order(masks, lines):
+    """Fail unless lines like the masks are among `lines`, in this order."""
+    rest = iter(lines)
+    for mask in masks:
+        assert any(is_like(mask, line) for line in rest), (mask, lines)
+
+
+def tags_of(line):
+    pairs = (tag.partition("=") for tag in line[1:].partition(" ")[0].split(";"))
+    return {key: value for key, _, value in pairs} if line.startswith("@") else {}
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch):
+    """Passwords that cost next to nothing."""
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+
+
+@pytest.fixture
+def kept(open_room, tmp_path):
+    """Opens a server with the accounts of root, an operator, and of olga, who is not here."""
+
+    def open_(**options):
+        room = open_room(data=str(tmp_path / "kept"), **options)
+        with contextlib.suppress(server.AccountExistsError):
+            room.server.records.add_account("root", PASSWORD, is_operator=True)
+            room.server.records.add_account("olga", PASSWORD)
+        return room
+
+    return open_
+
+
+def operator(room, caps="", nickname="root"):
+    """root, who has logged in."""
+    root = room.connect(IrcTalker)
+    root.send("CAP REQ :sasl " + caps, "NICK " + nickname, "USER root 0 * :Root")
+    root.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root"), "CAP END")
+    assert any(" 001 root " in line for line in root.heard())
+    return root
+
+
+# Commands
+
+# What the people of a row have done before it: carol is away, and bob has made the rooms.
+SCENE = (
+    ("carol", "AWAY :lunch"),
+    ("bob", "JOIN #topic,#key,#full,#invited,#banned,#secret,#asked,#quiet,#soon"),
+    ("bob", "TOPIC #topic :tea"),
+    ("bob", "MODE #topic +t"),
+    ("bob", "MODE #key +k sesame"),
+    ("bob", "MODE #full +l 1"),
+    ("bob", "MODE #invited +i"),
+    ("bob", "MODE #banned +b alice"),
+    ("bob", "MODE #secret +s"),
+    ("bob", "MODE #asked +i"),
+    ("bob", "INVITE alice #asked"),
+    ("bob", "MODE #quiet +m"),
+    ("alice", "JOIN #own,#soon"),
+    ("bob", "MODE #soon +b alice"),
+    ("bob", "JOIN #own"),
+)
+
+# Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
+# on a server without a folder; "guest", who has not registered where a password is asked for. A
+# line like "bob> JOIN #x" is another's. The last of a row is what the first one hears then: a
+# line, or several in this order.
+ROWS = {
+    "any line": [
+        ("alice", "TEA", "421 alice TEA :Unknown command"),
+        ("alice", ":x", "400 alice * :That line is not an IRC message"),
+        ("alice", "PING :" + "x" * 9000, "417 alice :Input line was too long"),
+        ("new", "WHOIS bob", "451 * :You have not registered"),
+    ],
+    "ADMIN": [
+        (
+            "alice",
+            "ADMIN",
+            ("256 alice hubbub.local :Admin*", "257 alice :*", "258 alice :*", "259 alice :*"),
+        )
+    ],
+    "ANNOUNCE": [
+        ("alice", "ANNOUNCE :tea", "481 alice :Permission denied: you're not an operator"),
+        ("root", "ANNOUNCE", "461 root ANNOUNCE :Not enough parameters"),
+        ("root", "ANNOUNCE :tea", "NOTICE root :Announcement by root: tea"),
+    ],
+    "AUTHENTICATE": [
+        ("bare", "AUTHENTICATE PLAIN", "904 alice :SASL authentication failed"),
+        ("new", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "900 * *!user@* olga :*"),
+        ("alice", *["AUTHENTICATE PLAIN", "AUTHENTICATE YWJj"] * 5, "904 alice :SASL *"),
+        ("alice", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), ME + "NICK olga"),
+        ("root", "AUTHENTICATE", "461 root AUTHENTICATE :Not enough parameters"),
+        ("root", "AUTHENTICATE EXTERNAL", "908 root PLAIN :are available SASL mechanisms"),
+        ("root", "AUTHENTICATE EXTERNAL", "904 root :SASL authentication failed"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE +"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE *", "906 root :SASL authentication aborted"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + "A" * 401, "905 root :*too long"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE ???", "904 root :SASL *failed"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE YWJj", "904 root :SASL *failed"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root", "x"), "904 root :SASL *"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("no", "x"), "904 root :SASL *"),
+        (
+            "root",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("root", PASSWORD, "alice"),
+            "904 root :SASL authentication failed",
+        ),
+        (
+            "root",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("root"),
+            "900 root root!root@127.0.0.1 root :You are now logged in as root",
+        ),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root"), "903 root :SASL *success*"),
+    ],
+    "AWAY": [
+        ("alice", "AWAY :tea", "306 alice :You have been marked as being away"),
+        ("alice", "AWAY :tea", "AWAY", "305 alice :You are no longer marked as being away"),
+        ("alice", "AWAY :tea", "PRIVMSG alice :x", "301 alice alice :tea"),
+        ("alice", "PRIVMSG carol :hi", "301 alice carol :lunch"),
+        ("alice", "INVITE carol #own", "301 alice carol :lunch"),
+    ],
+    "BAN": [
+        ("alice", "BAN bob", "481 alice :Permission denied: you're not an operator"),
+        ("root", "BAN", "461 root BAN :Not enough parameters"),
+        ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
+        ("root", "BAN root", "FAIL BAN INVALID_TARGET :That would ban yourself."),
+        ("root", "BAN 127.0.0.0/8", "FAIL BAN INVALID_TARGET :That would ban yourself."),
+        ("root", "BAN bob 1h :spam", "NOTICE root :bob is banned (for 1 hour)."),
+        ("root", "CAP REQ standard-replies", "BAN eve", "NOTE BAN DONE eve :eve is banned *"),
+    ],
+    "BANS": [
+        ("alice", "BANS", "481 alice :Permission denied: you're not an operator"),
+        ("root", "BANS", "NOTICE root :Nobody is banned or muted."),
+        ("root", "MUTE bob * :noise", "BANS", "NOTICE root :bob is muted, by root: noise"),
+        ("root", "BAN eve 1h", "BANS", "NOTICE root :eve is banned for 1 hour, by root"),
+    ],
+    "CAP": [
+        ("alice", "CAP", "461 alice CAP :Not enough parameters"),
+        ("new", "CAP LS", "CAP * LS :*"),
+        ("new", "CAP LIST", "CAP * LIST :"),
+        ("new", "CAP REQ :setname", "CAP * ACK :setname"),
+        ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
+        ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
+        ("alice", "CAP END", "PING x", "PONG hubbub.local :x"),
+    ],
+    "CHATHISTORY": [
+        ("alice", "CHATHISTORY", "461 alice CHATHISTORY :Not enough parameters"),
+        ("bare", "CHATHISTORY LATEST #lobby * 5", "FAIL CHATHISTORY MESSAGE_ERROR LATEST :*"),
+        ("root", "CHATHISTORY FOO #lobby * 5", "FAIL CHATHISTORY INVALID_PARAMS FOO :*"),
+        ("root", "CHATHISTORY LATEST #lobby * x", "FAIL CHATHISTORY INVALID_PARAMS LATEST :*"),
+        ("root", "CHATHISTORY BEFORE #lobby x=1 5", "FAIL CHATHISTORY INVALID_PARAMS BEFORE :*"),
+        ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET #no :*"),
+        ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
+        ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
+    ],
+    "CHGHOST": [
+        ("alice", "CHGHOST bob here", "481 alice :Permission denied: you're not an operator"),
+        ("root", "CHGHOST bob", "461 root CHGHOST :Not enough parameters"),
+        ("root", "CHGHOST dave here", "401 root dave :No such nick"),
+        ("root", "CHGHOST root -", "FAIL CHGHOST INVALID_HOST :- is not a host's name"),
+        ("root", "CHGHOST root here", "NOTICE root :root has the host here"),
+        ("root", "CAP REQ standard-replies", "CHGHOST bob x", "NOTE CHGHOST DONE bob has the host x"),
+    ],
+    "HELP": [
+        ("alice", "HELP", "704 alice * :The commands of this server:"),
+        (
+            "alice",
+            "HELP kick",
+            (
+                "704 alice KICK :KICK ROOM NAME[,NAME] [:REASON]",
+                "705 alice KICK :Puts people out of a room that you look after.",
+                "706 alice KICK :End of /HELP",
+            ),
+        ),
+        ("alice", "HELP tea", "524 alice TEA :No help available on this topic"),
+    ],
+    "INFO": [("alice", "INFO", ("371 alice :Hubbub *", "374 alice :End of INFO list"))],
+    "INVITE": [
+        ("alice", "INVITE", "336 alice :#asked"),
+        ("alice", "INVITE", "337 alice :End of /INVITE list"),
+        ("alice", "INVITE bob", "461 alice INVITE :Not enough parameters"),
+        ("alice", "INVITE bob #own", "341 alice bob :#own"),
+        ("alice", "INVITE dave #own", "401 alice dave :No such nick"),
+        ("alice", "INVITE bob #nowhere", "403 alice #nowhere :No such channel"),
+        ("alice", "INVITE bob #secret", "403 alice #secret :No such channel"),
+        ("alice", "INVITE carol #asked", "442 alice #asked :You're not on that channel"),
+        ("alice", "INVITE bob #lobby", "443 alice bob #lobby :is already on channel"),
+        (
+            "alice",
+            "JOIN #asked",
+            "INVITE carol #asked",
+            "482 alice #asked :You're not channel operator",
+        ),
+    ],
+    "ISON": [
+        ("alice", "ISON", "461 alice ISON :Not enough parameters"),
+        ("alice", "ISON dave :BOB alice", "303 alice :bob alice"),
+        ("alice", "ISON dave", "303 alice :"),
+    ],
+    "JOIN": [
+        ("alice", "JOIN", "461 alice JOIN :Not enough parameters"),
+        ("alice", "JOIN tea", "403 alice tea :A room's name is # and 1 to 31 more characters."),
+        ("alice", "JOIN #new", ("353 alice = #new :@alice", "366 alice #new :*")),
+        ("alice", "JOIN #topic", "332 alice #topic :tea"),
+        ("alice", "JOIN #topic", "333 alice #topic bob :*"),
+        ("alice", "JOIN #full", "471 alice #full :Cannot join channel (+l)"),
+        ("alice", "JOIN #invited", "473 alice #invited :Cannot join channel (+i)"),
+        ("alice", "JOIN #banned", "474 alice #banned :Cannot join channel (+b)"),
+        ("alice", "JOIN #key", "475 alice #key :Cannot join channel (+k)"),
+        ("alice", "JOIN #key wrong", "475 alice #key :Cannot join channel (+k)"),
+        ("alice", "JOIN #topic,#key x,sesame", ME + "JOIN #key"),
+        ("alice", "JOIN #key sesame", ME + "JOIN #key"),
+        ("alice", "JOIN #asked", ME + "JOIN #asked"),
+        ("alice", "JOIN #1,#2,#3", "405 alice #3 :You have joined too many channels"),
+        ("alice", "JOIN " + ",#" * 50, "407 alice *:Too many targets: 50 at most"),
+        ("alice", "JOIN :", "PING x", "PONG hubbub.local :x"),
+        ("alice", "JOIN #key,#new", ME + "JOIN #new"),
+        ("alice", "JOIN 0", ME + "PART #lobby"),
+        ("root", "JOIN #key", ROOT + "JOIN #key"),
+        ("root", "JOIN #banned,#full,#invited", ROOT + "JOIN #invited"),
+    ],
+    "KICK": [
+        ("alice", "KICK #own", "461 alice KICK :Not enough parameters"),
+        ("alice", "KICK #own bob", ME + "KICK #own bob alice"),
+        ("alice", "KICK #own bob :bye now", ME + "KICK #own bob :bye now"),
+        ("alice", "KICK #own dave", "401 alice dave :No such nick"),
+        ("alice", "KICK #nowhere bob", "403 alice #nowhere :No such channel"),
+        ("alice", "KICK #own carol", "441 alice carol #own :They aren't on that channel"),
+        ("alice", "KICK #key bob", "442 alice #key :You're not on that channel"),
+        ("alice", "KICK #lobby bob", "482 alice #lobby :You're not channel operator"),
+        ("alice", "KICK", "461 alice KICK :Not enough parameters"),
+        ("alice", "KICK #own a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
+        ("alice", "KICK #own,#lobby bob,carol", "482 alice #lobby :You're not channel operator"),
+        ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
+        ("root", "KICK #lobby bob", ROOT + "KICK #lobby bob root"),
+    ],
+    "KILL": [
+        ("alice", "KILL bob :x", "481 alice :Permission denied: you're not an operator"),
+        ("root", "KILL", "461 root KILL :Not enough parameters"),
+        ("root", "KILL dave :x", "401 root dave :No such nick"),
+        ("root", "KILL bob :x y", BOB + "QUIT :Killed by root: x y"),
+        ("root", "KILL root :x", (ROOT + "KILL root :x", "ERROR Killed by root: x")),
+    ],
+    "LINKS": [("alice", "LINKS", ("364 alice hubbub.local hubbub.local :0 Hubbub", "365 *"))],
+    "LIST": [
+        (
+            "alice",
+            "LIST",
+            ("321 alice Channel :Users  Name", "322 alice #topic 1 :tea", "323 alice :End of /LIST"),
+        ),
+        ("alice", "LIST >3", ("321 *", "322 alice #lobby 4 :", "323 *")),
+        ("alice", "LIST <2,#to*", ("321 *", "322 alice #topic 1 :tea", "323 *")),
+        ("alice", "LIST !#[a-su-z]*,T<9", ("321 *", "322 alice #topic *", "323 *")),
+    ],
+    "LUSERS": [
+        (
+            "alice",
+            "LUSERS",
+            (
+                "251 alice :There are 4 users and 0 invisible on 1 servers",
+                "252 alice 1 :operator(s) online",
+                "253 alice 0 :unknown connection(s)",
+                "254 alice 11 :channels formed",
+                "255 alice :I have 4 clients and 0 servers",
+                "265 alice 4 4 :Current local users 4, max 4",
+                "266 alice 4 4 :Current global users 4, max 4",
+            ),
+        )
+    ],
+    "MODE": [
+        ("alice", "MODE", "461 alice MODE :Not enough parameters"),
+        ("alice", "MODE #nowhere", "403 alice #nowhere :No such channel"),
+        ("alice", "MODE #own", "324 alice #own :+n"),
+        ("alice", "MODE #own", "329 alice #own :*"),
+        ("alice", "MODE #key", "324 alice #key +kn *"),
+        ("alice", "MODE #full", "324 alice #full +nl 1"),
+        ("alice", "MODE #banned b", "367 alice #banned alice!*@* bob :*"),
+        ("alice", "MODE #banned b", "368 alice #banned :End of channel ban list"),
+        ("alice", "MODE #own +x", "472 alice x :is unknown mode char to me"),
+        ("alice", "MODE #own +k", "696 alice #own k * :This mode wants a parameter"),
+        ("alice", "MODE #own +o", "696 alice #own o * :This mode wants a parameter"),
+        ("alice", "MODE #own +k a,b", "696 alice #own k * :A key has no spaces, no commas"),
+        ("alice", "MODE #own +l x", "696 alice #own l x :A limit is a number above 0"),
+        ("alice", "MODE #own +l 0", "696 alice #own l 0 :A limit is a number above 0"),
+        ("alice", "MODE #own +o dave", "401 alice dave :No such nick"),
+        ("alice", "MODE #own +v carol", "441 alice carol #own :They aren't on that channel"),
+        ("alice", "MODE #key +t", "442 alice #key :You're not on that channel"),
+        ("alice", "MODE #lobby +t", "482 alice #lobby :You're not channel operator"),
+        ("alice", "MODE #own +bbb a b c", "478 alice #own b :Channel list is full"),
+        ("alice", "MODE #own +mx-n+vl bob 9", ME + "MODE #own +m-n+vl bob 9"),
+        ("alice", "MODE #own +mx-n+vl bob 9", "472 alice x :is unknown mode char to me"),
+        ("alice", "MODE #own +k tea", "MODE #own", "324 alice #own +kn tea"),
+        ("alice", "MODE #own +k tea", "MODE #own -k x", ME + "MODE #own -k *"),
+        ("alice", "MODE #own +l 5", "MODE #own -l", ME + "MODE #own -l"),
+        ("alice", "MODE #own +b eve", "MODE #own -b EVE", ME + "MODE #own -b eve!*@*"),
+        ("alice", "MODE alice", "221 alice :+"),
+        ("alice", "MODE alice +iwB", ME + "MODE alice +Biw"),
+        ("alice", "MODE alice +o", "MODE alice", "221 alice :+"),
+        ("alice", "MODE alice +x", "501 alice :Unknown mode x"),
+        ("alice", "MODE bob", "502 alice :Cannot change the modes of others"),
+        ("alice", "MODE dave", "401 alice dave :No such nick"),
+        ("root", "MODE #lobby +t", ROOT + "MODE #lobby +t"),
+        ("root", "MODE root -o", ROOT + "MODE root -o"),
+    ],
+    "MONITOR": [
+        ("alice", "MONITOR", "461 alice MONITOR :Not enough parameters"),
+        ("alice", "MONITOR + bob,dave", "730 alice bob!bob@127.0.0.1"),
+        ("alice", "MONITOR + bob,dave", "731 alice dave"),
+        ("alice", "MONITOR + bob,dave", "MONITOR L", "732 alice bob,dave"),
+        ("alice", "MONITOR + bob,dave", "MONITOR - BOB", "MONITOR L", "732 alice dave"),
+        ("alice", "MONITOR L", "733 alice :End of MONITOR list"),
+        ("alice", "MONITOR + a,b,c,d", "734 alice 2 c,d :Monitor list is full."),
+        ("alice", "MONITOR + dave", "MONITOR S", "731 alice dave"),
+        ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
+    ],
+    "MOTD": [
+        ("bare", "MOTD", "422 alice :There is no message of the day"),
+        ("alice", "MOTD", ("375 alice :*", "372 alice :Be kind.", "376 alice :End of /MOTD *")),
+    ],
+    "MUTE": [
+        ("alice", "MUTE bob", "481 alice :Permission denied: you're not an operator"),
+        ("root", "MUTE", "461 root MUTE :Not enough parameters"),
+        ("root", "MUTE bob soon", "FAIL MUTE INVALID_DURATION :A duration is *"),
+        ("root", "MUTE bob", "NOTICE root :bob is muted (for ever)."),
+        ("root", "MUTE alice 1h", "alice> PRIVMSG #lobby :x", "PING x", "PONG hubbub.local :x"),
+    ],
+    "NAMES": [
+        ("alice", "NAMES #own", "353 alice = #own :@alice bob"),
+        ("alice", "NAMES #own,#topic", "353 alice = #topic @bob"),
+        ("alice", "NAMES #1,#2,#3,#4,#5", "407 alice #1,#2,#3,#4,#5 :Too many targets: 4 at most"),
+        ("alice", "NAMES #secret", "366 alice #secret :End of /NAMES list"),
+    ],
+    "NICK": [
+        ("new", "NICK :", "431 * :No nickname given"),
+        ("new", "NICK olga", "433 * olga :Nickname is registered"),
+        ("new", "CAP LS", "NICK olga", "USER o 0 * :O", "CAP END", "433 * olga :* registered"),
+        ("new", "NICK 1a", "432 * 1a :A username begins with a letter."),
+        ("new", "NICK bob", "433 * bob :Nickname is already in use"),
+        ("alice", "NICK BOB", "433 alice BOB :Nickname is already in use"),
+        ("alice", "NICK Alice", ME + "NICK Alice"),
+        ("alice", "NICK olga", "433 alice olga :Nickname is registered"),
+        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned: spam"),
+    ],
+    "NOTICE": [
+        ("alice", "NOTICE", "PING x", "PONG hubbub.local :x"),
+        ("alice", "NOTICE alice :x", ME + "NOTICE alice x"),
+        ("alice", "NOTICE dave :x", "PING x", "PONG hubbub.local :x"),
+    ],
+    "OPER": [
+        ("alice", "OPER root", "461 alice OPER :Not enough parameters"),
+        ("alice", "OPER root x", "464 alice :Password incorrect"),
+        ("alice", "OPER dave x", "464 alice :Password incorrect"),
+        ("alice", *["OPER root x"] * 6, "464 alice :Too many attempts"),
+        ("alice", "OPER olga :" + PASSWORD, "491 alice :olga is not an operator's account"),
+        ("alice", "OPER root :" + PASSWORD, "900 root root!alice@127.0.0.1 root :You are now *"),
+        ("alice", "OPER root :" + PASSWORD, "381 root :You are now an operator"),
+    ],
+    "PART": [
+        ("alice", "PART", "461 alice PART :Not enough parameters"),
+        ("alice", "PART #nowhere", "403 alice #nowhere :No such channel"),
+        ("alice", "PART #key", "442 alice #key :You're not on that channel"),
+        ("alice", "PART #key,#own :bye now", ME + "PART #own :bye now"),
+    ],
+    "PASS": [
+        ("new", "PASS", "461 * PASS :Not enough parameters"),
+        ("alice", "PASS x", "462 alice :You may not reregister"),
+    ],
+    "PING": [
+        ("new", "PING", "461 * PING :Not enough parameters"),
+        ("new", "PING :a b", "PONG hubbub.local :a b"),
+    ],
+    "PONG": [("new", "PONG", "PING x", "PONG hubbub.local :x")],
+    "PRIVMSG": [
+        ("alice", "PRIVMSG", "461 alice PRIVMSG :Not enough parameters"),
+        ("alice", "PRIVMSG bob", "412 alice :No text to send"),
+        ("alice", "PRIVMSG dave :hi", "401 alice dave :No such nick"),
+        ("alice", "PRIVMSG #nowhere :hi", "403 alice #nowhere :No such channel"),
+        ("alice", "PRIVMSG #key :hi", "404 alice #key :Cannot send to a channel *"),
+        ("alice", "JOIN #quiet", "PRIVMSG #quiet :hi", "404 alice #quiet :Only those with a *"),
+        ("alice", "PRIVMSG #soon :hi", "404 alice #soon :You are banned *"),
+        ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
+        ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
+        ("alice", "PRIVMSG olga :hi", "NOTICE alice :olga is offline; it will be delivered"),
+        ("alice", "PRIVMSG olga :hi", "PRIVMSG olga :hi", "401 alice olga :No such nick"),
+        (
+            "alice",
+            "CAP REQ standard-replies",
+            "PRIVMSG olga :hi",
+            "NOTE PRIVMSG OFFLINE olga :olga is offline; it will be delivered",
+        ),
+        ("alice", "root> MUTE alice", "PRIVMSG bob :hi", "FAIL PRIVMSG MUTED :An operator has *"),
+    ],
+    "QUIT": [
+        ("new", "QUIT", "ERROR Goodbye."),
+        ("alice", "QUIT :bye now", "ERROR Goodbye."),
+        ("alice", "bob> QUIT :bye now", "PING x", BOB + "QUIT :Quit: bye now"),
+        ("alice", "bob> QUIT", "PING x", BOB + "QUIT Quit"),
+    ],
+    "REGISTER": [
+        ("alice", "REGISTER * *", "461 alice REGISTER :Not enough parameters"),
+        ("bare", "REGISTER * * longenough", "FAIL REGISTER TEMPORARILY_UNAVAILABLE alice :*"),
+        ("new", "REGISTER * * longenough", "FAIL REGISTER COMPLETE_CONNECTION_REQUIRED * :*"),
+        ("root", "REGISTER * * longenough", "FAIL REGISTER ALREADY_AUTHENTICATED root :*"),
+        ("alice", "REGISTER dave * longenough", "FAIL REGISTER ACCOUNT_NAME_MUST_BE_NICK dave :*"),
+        ("alice", "REGISTER * * short", "FAIL REGISTER WEAK_PASSWORD alice :*"),
+        ("alice", "REGISTER * * :long enough", ("REGISTER SUCCESS alice :*", "900 *")),
+        (
+            "alice",
+            "CAP LS",
+            "bob> REGISTER * * longenough",
+            "bob> NICK rob",
+            "NICK bob",
+            "433 alice bob :Nickname is registered",
+        ),
+    ],
+    "RESUME": [
+        ("alice", "RESUME", "461 alice RESUME :Not enough parameters"),
+        ("new", "RESUME abc", "FAIL RESUME INVALID_TOKEN :That place is not kept any more"),
+        ("alice", "RESUME abc", "462 alice :You may not reregister"),
+    ],
+    "SETNAME": [
+        ("alice", "SETNAME", "461 alice SETNAME :Not enough parameters"),
+        ("alice", "SETNAME :", "FAIL SETNAME INVALID_REALNAME :A real name has 1 to *"),
+        ("alice", "SETNAME :" + "x" * 101, "FAIL SETNAME INVALID_REALNAME :A real name has *"),
+        ("alice", "SETNAME Al B", "WHOIS alice", "311 alice alice alice 127.0.0.1 * :Al B"),
+        ("alice", "SETNAME :Al B", "WHOIS alice", "311 alice alice alice 127.0.0.1 * :Al B"),
+    ],
+    "SILENCE": [
+        ("alice", "SILENCE", "272 alice :End of silence list"),
+        ("alice", "SILENCE +bob", "NOTICE alice :You do not hear bob any more"),
+        ("alice", "SILENCE +bob", "SILENCE", "271 alice bob!*@* :is silenced"),
+        ("alice", "SILENCE +bob", "SILENCE -bob", "NOTICE alice :You hear bob again"),
+        ("alice", "CAP REQ standard-replies", "SILENCE bob", "NOTE SILENCE DONE :You do not *"),
+        ("alice", "SILENCE a", "SILENCE b", "SILENCE c", "511 alice c!*@* :Your silence *"),
+    ],
+    "STATS": [
+        ("alice", "STATS u", "481 alice :Permission denied: you're not an operator"),
+        ("root", "STATS u", "249 root u :clients: 4"),
+        ("root", "STATS u", "219 root u :End of /STATS report"),
+    ],
+    "TAGMSG": [
+        ("alice", "TAGMSG", "461 alice TAGMSG :Not enough parameters"),
+        ("alice", "@+t=1 TAGMSG dave", "401 alice dave :No such nick"),
+        ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
+        ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
+    ],
+    "TIME": [("alice", "TIME", "391 alice hubbub.local :*")],
+    "TOPIC": [
+        ("alice", "TOPIC", "461 alice TOPIC :Not enough parameters"),
+        ("alice", "TOPIC #own", "331 alice #own :No topic is set"),
+        ("alice", "TOPIC #topic", "332 alice #topic tea"),
+        ("alice", "TOPIC #topic", "333 alice #topic bob :*"),
+        ("alice", "TOPIC #own :green tea", ME + "TOPIC #own :green tea"),
+        ("alice", "TOPIC #secret", "403 alice #secret :No such channel"),
+        ("alice", "TOPIC #key :x", "442 alice #key :You're not on that channel"),
+        ("alice", "JOIN #topic", "TOPIC #topic :x", "482 alice #topic :You're not channel *"),
+    ],
+    "UNBAN": [
+        ("alice", "UNBAN bob", "481 alice :Permission denied: you're not an operator"),
+        ("root", "UNBAN", "461 root UNBAN :Not enough parameters"),
+        ("root", "UNBAN bob", "FAIL UNBAN INVALID_TARGET bob :bob is neither banned nor muted. *"),
+        ("root", "CAP REQ standard-replies", "MUTE eve", "UNBAN eve", "NOTE UNBAN DONE eve :*"),
+        ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may come in and speak again."),
+    ],
+    "USER": [
+        ("new", "USER a 0 *", "461 * USER :Not enough parameters"),
+        (
+            "new",
+            "USER a 0 * :A",
+            "NICK new",
+            (
+                "001 new :Welcome to Hubbub, new. 5 people are here.",
+                "002 new :Your host is hubbub.local, running Hubbub *",
+                "003 new :This server was started *",
+                "004 new hubbub.local hubbub-* Biow biklmnostv bklov",
+                "005 new NETWORK=Hubbub *",
+                "251 new *",
+                "422 new *",
+                ":new!a@127.0.0.1 JOIN #lobby",
+                "353 new = #lobby :*",
+                "366 new #lobby :*",
+            ),
+        ),
+        ("guest", "PASS tea", "NICK new", "USER a 0 * :A", "001 new :*"),
+        ("guest", "NICK new", "USER a 0 * :A", ("464 new :Wrong password.", "ERROR *")),
+        (
+            "new",
+            "root> BAN olga",
+            "CAP REQ sasl",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("olga"),
+            "NICK dave",
+            "USER a 0 * :A",
+            "CAP END",
+            ("465 dave :You are banned: no reason was given.", "ERROR :You are banned: *"),
+        ),
+        ("alice", "USER a 0 * :A", "462 alice :You may not reregister"),
+    ],
+    "USERHOST": [
+        ("alice", "USERHOST", "461 alice USERHOST :Not enough parameters"),
+        ("alice", "USERHOST bob carol dave", "302 alice :bob=+bob@127.0.0.1 carol=-carol@*"),
+        ("root", "USERHOST root", "302 root root*=+root@127.0.0.1"),
+    ],
+    "VERSION": [("alice", "VERSION", ("351 alice hubbub-* hubbub.local Hubbub", "005 *"))],
+    "WALLOPS": [
+        ("alice", "WALLOPS :x", "481 alice :Permission denied: you're not an operator"),
+        ("root", "WALLOPS", "461 root WALLOPS :Not enough parameters"),
+        ("root", "MODE root +w", "WALLOPS :x", ROOT + "WALLOPS x"),
+    ],
+    "WHO": [
+        ("alice", "WHO #own", "352 alice #own bob 127.0.0.1 hubbub.local bob H :0 Bob"),
+        ("alice", "WHO carol", "352 alice #lobby carol 127.0.0.1 hubbub.local carol G :0 Carol"),
+        ("alice", "WHO #secret", "315 alice #secret :End of WHO list"),
+        ("alice", "WHO bob %tcuihsnfdlaor,42", "354 alice 42 #lobby bob 127.0.0.1 127.0.0.1 *"),
+        ("alice", "WHO #own %cuhsnf", "354 alice #own alice 127.0.0.1 hubbub.local alice H@"),
+        ("alice", "WHO #own %na", "354 alice bob 0"),
+        ("alice", "WHO #own %no", "354 alice alice 1"),
+        ("root", "WHO * o", "352 root #lobby root 127.0.0.1 hubbub.local root H* :0 Root"),
+        ("root", "WHO root %na", "354 root root root"),
+    ],
+    "WHOIS": [
+        ("alice", "WHOIS", "461 alice WHOIS :Not enough parameters"),
+        ("alice", "WHOIS dave", "401 alice dave :No such nick"),
+        ("alice", "WHOIS carol", "301 alice carol :lunch"),
+        ("alice", "WHOIS bob", "317 alice bob * :seconds idle, signon time"),
+        ("alice", "WHOIS hubbub.local bob", "311 alice bob *"),
+        ("alice", "MODE alice +B", "WHOIS alice", "335 alice alice :is a bot"),
+        (
+            "alice",
+            "WHOIS bob",
+            (
+                "311 alice bob bob 127.0.0.1 * :Bob",
+                "319 alice bob :*@#topic",
+                "312 alice bob hubbub.local :Hubbub",
+                "317 *",
+                "318 alice bob :End of /WHOIS list",
+            ),
+        ),
+        ("root", "WHOIS root", "313 root root :is an operator"),
+        ("root", "WHOIS root", "330 root root root :is logged in as"),
+    ],
+    "WHOWAS": [
+        ("alice", "WHOWAS", "461 alice WHOWAS :Not enough parameters"),
+        ("alice", "WHOWAS dave", "406 alice dave :There was no such nickname"),
+        ("alice", "WHOWAS dave", "369 alice dave :End of WHOWAS"),
+        ("alice", "NICK al", "WHOWAS alice", "314 al alice alice 127.0.0.1 * :Alice"),
+        ("alice", "NICK al", "WHOWAS alice", "312 al alice hubbub.local :*"),
+    ],
+}
+
+
+class World:
+    """The people of a row."""
+
+    def __init__(self, room):
+        self.room = room
+        self.people = {name: room.irc(name) for name in ("bob", "alice", "carol")}
+        self.people["root"] = operator(room)
+        for name, line in SCENE:
+            self.say(name, line)
+
+    def say(self, name, *lines):
+        """What somebody hears who says this."""
+        self.people[name].send(*lines)
+        return self.people[name].heard()
+
+
+def opening(talker):
+    """The same, known to speak IRC, and registered as nobody."""
+    talker.send("CAP LIST")
+    talker.heard()
+    return talker
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits that a row can reach."""
+    monkeypatch.setattr(server, "MAX_BANS", 2)
+    monkeypatch.setattr(server, "MAX_WATCHES", 2)
+    monkeypatch.setattr(server, "MAX_WAITING", 1)
+
+
+@pytest.fixture
+def answers(kept, open_room, small, monkeypatch):
+    """Gives what the first of a row hears."""
+
+    def answers_(who, *lines):
+        people = {}
+        if who == "bare":
+            people[who] = open_room().irc("alice")
+        elif who == "guest":
+            people[who] = opening(open_room(password="tea").connect(IrcTalker))
+        else:
+            world = World(kept(motd=("Be kind.",) if "MOTD" in lines[-1:] else ()))
+            people = world.people
+            if who == "new":
+                people[who] = opening(world.room.connect(IrcTalker))
+        for talker in people.values():
+            talker.heard()
+        monkeypatch.setattr(server, "MAX_ROOMS", 5)
+        heard = []
+        for line in lines:
+            name, _, words = line.rpartition("> ")
+            talker = people[name or who]
+            talker.send(words)
+            if name:
+                talker.heard()
+            else:
+                heard += talker.heard_or_rest()
+        return heard
+
+    return answers_
+
+
+CASES = [row for rows in ROWS.values() for row in rows]
+
+
+@pytest.mark.parametrize("row", CASES, ids=[" | ".join(row[:-1])[:60] for row in CASES])
+def test_a_command_is_answered_as_its_row_says(row, answers):
+    """Each command, done or refused, has the answer that IRC clients know."""
+    *said, masks = row
+    expect_in_order((masks,) if isinstance(masks, str) else masks, answers(*said))
+
+
+SOURCE = Path(server.__file__).read_text(encoding="utf-8")
+NAMED = {
+    code
+    for row in CASES
+    for mask in ((row[-1],) if isinstance(row[-1], str) else row[-1])
+    for code in re.findall(r"^(\d{3}|(?:FAIL|NOTE) \S+ \S+)(?= )", mask)
+}
+
+
+def test_each_command_has_its_rows():
+    """A command without a row is one of which nobody has seen that it works."""
+    assert sorted(ROWS) == sorted([*server.COMMANDS, "any line"])
+
+
+def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
+    """What the table of commands refuses before the handler has its row with each command."""
+    for name, command in server.COMMANDS.items():
+        masks = [row[-1] for row in ROWS[name] if isinstance(row[-1], str)]
+        if command.least:
+            assert any(mask.startswith("461 ") for mask in masks), name
+        if command.is_for_operators:
+            assert any(mask.startswith("481 ") for mask in masks), name
+
+
+def test_each_numeric_has_its_row():
+    """Each numeric that the source of the server has, as a string of three digits."""
+    assert set(re.findall(r'"(\d{3})"', SOURCE)) - NAMED == set()
+
+
+def test_each_code_of_a_standard_reply_has_its_row():
+    """Each code of a FAIL or NOTE in the source, after the verb where that stands there, too."""
+    codes = re.findall(r'\bfail\("([A-Z_]+)"', SOURCE)
+    found = re.findall(r'(?:"FAIL", |\bnote\()("?)([\w.*]+)"?, "([A-Z_]+)"', SOURCE)
+    named = {tuple(code.split()[1:]) for code in NAMED if " " in code}
+    assert set(codes) - {code for _, code in named} == set()
+    for quote, verb, code in found:
+        assert any(code == known and (not quote or verb == of) for of, known in named), code
+
+
+def test_help_tells_how_each_command_is_used(room):
+    """The usage, and one sentence without a programmer's words."""
+    alice = room.irc("alice")
+    assert sorted(server.HELP) == sorted(server.COMMANDS)
+    for name in server.COMMANDS:
+        alice.send("HELP " + name)
+        first, sentence, _ = alice.heard()
+        assert (first + " ").startswith(":hubbub.local 704 alice %s :%s " % (name, name))
+        assert sentence.endswith("."), sentence
+        assert "IRC" not in sentence and "http" not in sentence
+
+
+def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
+    """Who is no operator learns nothing by what is missing."""
+    alice = room.irc("alice")
+    for name, command in server.COMMANDS.items():
+        if command.is_for_operators:
+            alice.send("%s a b c" % name)
+            assert " 481 alice " in alice.heard()[0]
+
+
+def test_before_registration_a_command_is_refused_that_is_not_for_newcomers(room):
+    """451, whatever its parameters."""
+    new = opening(room.connect(IrcTalker))
+    for name, command in server.COMMANDS.items():
+        if not command.early:
+            new.send(name)
+            assert new.heard() == [HUB + "451 * :You have not registered"]

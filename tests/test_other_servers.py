@@ -1,0 +1,130 @@
+"""client.py on another IRC server: ngIRCd, which lacks most of what Hubbub's server has."""
+
+import contextlib
+
+import pytest
+from clients_harness import AtTerminal, AtWindow, NgIrcd, Terminals, WeeChat
+from harness import IrcTalker
+
+ROOM = "#tea"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all of it is kept."""
+    return tmp_path_factory.mktemp("other")
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    """A server that is none of ours."""
+    with contextlib.closing(NgIrcd(folder / "ngircd")) as server:
+        yield server
+
+
+@pytest.fixture
+def irene(other):
+    """An ordinary IRC client, in the room before all others."""
+    with contextlib.closing(IrcTalker(other.port)) as irene_:
+        irene_.register("irene").send("JOIN " + ROOM)
+        irene_.expect("366 irene %s :End of NAMES list" % ROOM)
+        yield irene_
+
+
+@pytest.fixture(scope="module")
+def weechat(other, folder):
+    """Wendy at WeeChat, connected there."""
+    with contextlib.ExitStack() as stack:
+        terminals = stack.enter_context(contextlib.closing(Terminals(folder)))
+        wendy = WeeChat(terminals, folder / "wendy", "wendy", other.port)
+        stack.callback(wendy.close)
+        wendy.expect("Welcome to")
+        yield wendy
+
+
+@pytest.fixture(params=["terminal", "window"])
+def tom(request, other, folder, desk):
+    """At client.py, connected to that server and in no room."""
+    if request.param == "window":
+        person = desk.open(other.port, "tom", at_once=True)
+        tom_ = AtWindow(desk, person, "tom")
+        tom_.expect("Welcome to")
+        yield tom_
+    else:
+        with contextlib.closing(AtTerminal(folder, "tom", other.port)) as tom_:
+            yield tom_
+
+
+def test_a_conversation_on_another_server(tom, irene):
+    """Room, private, /me, topic, whois, away, list, a new name, leaving: all without extras."""
+    tom.command("/join " + ROOM)
+    tom.sees("join", who="tom", room=ROOM)
+    irene.expect("JOIN :" + ROOM)
+    irene.send("PRIVMSG #tea :Hello Tom!", "PRIVMSG #tea :\x01ACTION waves\x01")
+    tom.sees("message", who="irene", text="Hello Tom!")
+    tom.sees("action", who="irene", text="waves")
+    tom.say(ROOM, "Hello Irene!")
+    tom.sees("message", who="tom", text="Hello Irene!")
+    irene.expect("PRIVMSG #tea :Hello Irene!")
+    tom.act(ROOM, "bows")
+    tom.sees("action", who="tom", text="bows")
+    irene.expect("PRIVMSG #tea :\x01ACTION bows\x01")
+    tom.write("irene", "psst")
+    tom.sees("own private", who="irene", text="psst")
+    irene.expect("PRIVMSG irene :psst")
+    irene.send("PRIVMSG tom :psst yourself")
+    tom.sees("private", who="irene", text="psst yourself")
+    irene.send("TOPIC #tea :Tea for two")
+    tom.expect("irene set the topic: Tea for two")
+    tom.command("/whois irene")
+    tom.expect("irene is Irene (~irene@127.0.0.1)")
+    tom.command("/rooms")
+    tom.expect("#tea (2): Tea for two")
+    tom.command("/list")
+    tom.expect("Online users (2): irene, tom")
+    tom.command("/away lunch")
+    tom.expect("You are away.")
+    irene.send("PRIVMSG tom :Are you there?")
+    irene.expect("301 irene tom :lunch")
+    tom.command("/away")
+    tom.expect("You are back.")
+    tom.command("/nick tommy")
+    tom.sees("nick", who="tom", text="tommy")
+    irene.expect("NICK :tommy")
+    irene.send("NICK irina")
+    tom.sees("nick", who="irene", text="irina")
+    tom.command("/leave")
+    irene.expect("PART #tea :")
+    tom.command("/quit See you")
+    irene.send("PING end")
+
+
+def test_what_another_server_lacks_is_quietly_absent(tom):
+    """Nobody is told of errors that nobody made; what cannot be had says so in plain words."""
+    tom.command("/join #tea")
+    tom.sees("join", who="tom", room=ROOM)
+    tom.command("/history")
+    tom.expect("This server has no /history.")
+    tom.command("/register secret")
+    tom.expect("This server has no /register.")
+    for word in ("Unknown command", "CAP", "WHO", "MONITOR", "CHATHISTORY"):
+        assert not tom.has(word)
+
+
+def test_weechat_and_client_py_talk_on_another_server(tom, weechat):
+    """Room and private, both ways."""
+    kind = type(tom).__name__
+    tom.command("/join " + ROOM)
+    tom.sees("join", who="tom", room=ROOM)
+    weechat.enter(ROOM)
+    tom.sees("join", who="wendy", room=ROOM)
+    weechat.say(ROOM, "from WeeChat to " + kind)
+    tom.sees("message", who="wendy", text="from WeeChat to " + kind)
+    tom.say(ROOM, "to WeeChat from " + kind)
+    weechat.sees("message", who="tom", text="to WeeChat from " + kind)
+    tom.write("wendy", "psst from " + kind)
+    weechat.sees("private", who="tom", text="psst from " + kind)
+    weechat.write("tom", "psst to " + kind)
+    tom.sees("private", who="wendy", text="psst to " + kind)
+    weechat.leave_room(ROOM, "done")
+    tom.expect("wendy left " + ROOM)
