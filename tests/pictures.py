@@ -82,7 +82,7 @@ class Studio:
         for module in (client, server):
             self._change(vars(module), "time", self.clock)
         self.desk = self._stack.enter_context(contextlib.closing(Desk()))
-        self.people = {}
+        self.people, self.alice = {}, None
 
     def _change(self, names, name, value):
         """Have a name mean something else until the end."""
@@ -119,28 +119,26 @@ class Studio:
         for when, who, words in talk:
             self.clock.set(when)
             name, _, verb = who.partition("/")
-            if name not in self.people and name != "alice":
-                self.people[name] = self.lobby.irc(name)
-            if name != "alice":
-                if words:
-                    self.people[name].send("%s :%s" % (verb or "PRIVMSG #lobby", words))
-                self.people[name].heard()
-            elif words:
+            if name == "alice" and not words:
+                self.open(self.lobby.server.port, "alice", at_once=True)
+                words = "alice joined"
+            elif name == "alice":
                 self.alice.say(words)
                 self.desk.pump(lambda: not self.alice.window.chat.unsent)
             else:
-                self.open(self.lobby.server.port, "alice", at_once=True)
-                self.alice.sees("[SERVER]: alice joined the chat")
-        self.settle()
+                if name not in self.people:
+                    self.people[name] = self.lobby.irc(name)
+                if words:
+                    self.people[name].send("%s :%s" % (verb or "PRIVMSG #lobby", words))
+                    self.people[name].heard()
+            if self.alice and name != "alice":
+                self.hears(words or "%s joined" % name)
 
-    def settle(self):
-        """Go on when alice has seen what was said up to now."""
-        if "bob" in self.people:
-            mark = "settled-%s" % id(object())
-            self.people["bob"].send("PRIVMSG #settled :" + mark)
-            self.people["bob"].heard()
-        for _ in range(3):
-            self.desk.update()
+    def hears(self, words):
+        """Go on when this stands in some conversation of alice's window."""
+        chat = self.alice.window.chat
+        self.desk.pump(lambda: any(words in entry.text for place in chat.conversations
+                                   for entry in place.entries[-9:]))  # fmt: skip
 
     def take(self, person, path, size):
         """One picture of a window of this size (of 96 dpi)."""
@@ -155,3 +153,136 @@ class Studio:
 
     def close(self):
         self._stack.close()
+
+
+# The states: each leaves alice's window as it is to be seen
+
+
+def connect(studio, port=0, servers=(), **texts):
+    """She has filled in the fields, and pressed Enter where there is a port."""
+    studio.keep(servers=list(servers))
+    alice = studio.open(port or client.SERVER_PORT)
+    alice.connect_view.fill("", servers, servers[0] if servers else "")
+    if texts:
+        alice.fill(**texts)
+    if port:
+        alice.window.connect_view.fill(texts.get("name", "alice"), servers, "127.0.0.1:%d" % port)
+        alice.press("Return", alice.connect_view.fields[client.NAME])
+    return alice
+
+
+def connect_empty(studio):
+    connect(studio)
+
+
+def connect_servers(studio):
+    connect(studio, servers=SERVERS, name="alice")
+
+
+def connect_name_bad(studio):
+    connect(studio, servers=SERVERS).connect(name="not a name")
+
+
+def connect_name_taken(studio):
+    studio.room().irc("alice")
+    connect(studio, studio.lobby.server.port, SERVERS).wait_for_fault(client.NAME)
+
+
+def connect_refused(studio):
+    port = studio.enter(closed_port())
+    connect(studio, port, SERVERS).wait_for_fault(client.SERVER)
+
+
+def connect_full(studio):
+    studio.room(max_clients=1).irc("bob")
+    connect(studio, studio.lobby.server.port, SERVERS).wait_for_fault(client.SERVER)
+
+
+def connect_banned(studio):
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    alice = connect(studio, hub.port, SERVERS)
+    hub.accept().send(":hub 465 alice :You are banned from this server: noise in the library")
+    alice.wait_for_fault(client.SERVER)
+
+
+def connect_password_wrong(studio):
+    alice = connect(studio, studio.room(password="sesame").server.port, SERVERS)
+    alice.wait_for_fault(client.PASSWORD)
+    alice.connect(password="wrong")
+    wrong = lambda: alice.connect_view.hints[client.PASSWORD].cget("text") == "Wrong password."  # noqa: E731
+    studio.desk.pump(wrong)
+
+
+def connecting(studio):
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    connect(studio, hub.port, SERVERS)
+
+
+def lobby(studio):
+    """An office that has talked since yesterday; alice has looked away for a while."""
+    studio.room()
+    studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
+    alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
+    studio.people["erik"].send("AWAY :at lunch")
+    for room, unread in (("#design", 3), ("#random", 120), ("#support-and-releases-2026", 0)):
+        alice.say("/join " + room)
+        studio.desk.pump(lambda room=room: chat.current.name == room)
+        bob.send("JOIN " + room)
+        studio.hears("bob joined")
+        alice.window.open("#support-and-releases-2026" if unread else "#lobby")
+        bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
+    for name in ("dana", "erik", "bob"):
+        alice.window.open(name)
+    alice.window.open("#design")
+    studio.play(*NEWS)
+    bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
+    studio.hears("They wait.")
+    alice.window.open("#lobby")
+    return alice
+
+
+def conversation(studio):
+    lobby(studio)
+
+
+def private(studio):
+    lobby(studio).window.open("bob")
+
+
+STATES = (
+    (connect_empty, SMALL), (connect_servers, ((460, 600), (800, 640), (1160, 720))),
+    (connect_name_bad, SMALL), (connect_name_taken, SMALL), (connect_refused, SMALL),
+    (connect_full, SMALL), (connect_banned, SMALL), (connect_password_wrong, SMALL),
+    (connecting, SMALL),
+    (conversation, SIZES), (private, SIZES),
+)  # fmt: skip
+
+
+def main(argv=None):
+    """Take them all, or those whose names have a word in them; the number of pictures."""
+    parser = argparse.ArgumentParser(description="Take pictures of every state of the window.")
+    parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
+    parser.add_argument("--only", default="", metavar="WORD", help="states with this in their name")
+    parser.add_argument("--dpi", type=int, default=96, help="of the screen")
+    args = parser.parse_args(argv)
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="hubbub-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with contextlib.closing(Screen()):
+        for state, sizes in STATES:
+            if args.only not in state.__name__:
+                continue
+            with contextlib.closing(Studio()) as studio:
+                state(studio)
+                for theme in ("dark", "light"):
+                    studio.alice.window.look.change(theme, 100)
+                    for size in sizes:
+                        name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
+                        studio.take(studio.alice, folder / name, size)
+                        count += 1
+    print("%d pictures are in %s" % (count, folder))
+    return count
+
+
+if __name__ == "__main__":
+    main()
