@@ -102,8 +102,8 @@ class Studio:
 
     def room(self, **options):
         options = {"network": "Office", "data": str(self.folder / "data"), **options}
-        self.lobby = self._stack.enter_context(contextlib.closing(Room(**options)))
-        return self.lobby
+        self.hub = self._stack.enter_context(contextlib.closing(Room(**options)))
+        return self.hub
 
     def enter(self, thing):
         return self._stack.enter_context(thing)
@@ -120,14 +120,15 @@ class Studio:
             self.clock.set(when)
             name, _, verb = who.partition("/")
             if name == "alice" and not words:
-                self.open(self.lobby.server.port, "alice", at_once=True)
-                words = "alice joined"
+                self.open(self.hub.server.port, "alice", at_once=True)
+                self.hears("alice joined")
+                self.desk.pump(lambda: not self.alice.window.chat.current.is_fetching)
             elif name == "alice":
                 self.alice.say(words)
                 self.desk.pump(lambda: not self.alice.window.chat.unsent)
             else:
                 if name not in self.people:
-                    self.people[name] = self.lobby.irc(name)
+                    self.people[name] = self.hub.irc(name)
                 if words:
                     self.people[name].send("%s :%s" % (verb or "PRIVMSG #lobby", words))
                     self.people[name].heard()
@@ -148,7 +149,7 @@ class Studio:
         for _ in range(5):
             self.desk.update()
             person.root.winfo_pointerxy()  # an answer: all that was asked for is drawn
-        command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -colors 250 -strip %s"
+        command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
         subprocess.run((command % (width, height, path)).split(), check=True)
 
     def close(self):
@@ -185,7 +186,7 @@ def connect_name_bad(studio):
 
 def connect_name_taken(studio):
     studio.room().irc("alice")
-    connect(studio, studio.lobby.server.port, SERVERS).wait_for_fault(client.NAME)
+    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.NAME)
 
 
 def connect_refused(studio):
@@ -195,7 +196,7 @@ def connect_refused(studio):
 
 def connect_full(studio):
     studio.room(max_clients=1).irc("bob")
-    connect(studio, studio.lobby.server.port, SERVERS).wait_for_fault(client.SERVER)
+    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.SERVER)
 
 
 def connect_banned(studio):
@@ -218,22 +219,22 @@ def connecting(studio):
     connect(studio, hub.port, SERVERS)
 
 
-def lobby(studio):
+def conversation(studio):
     """An office that has talked since yesterday; alice has looked away for a while."""
     studio.room()
     studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
     alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
     studio.people["erik"].send("AWAY :at lunch")
-    for room, unread in (("#design", 3), ("#random", 120), ("#support-and-releases-2026", 0)):
-        alice.say("/join " + room)
+    for room in ("#design", "#random", "#support-and-releases-2026"):
+        alice.window.open(room)
         studio.desk.pump(lambda room=room: chat.current.name == room)
         bob.send("JOIN " + room)
         studio.hears("bob joined")
-        alice.window.open("#support-and-releases-2026" if unread else "#lobby")
-        bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
-    for name in ("dana", "erik", "bob"):
+    for name in ("bob", "dana", "erik"):
         alice.window.open(name)
-    alice.window.open("#design")
+    for room, unread in (("#design", 3), ("#random", 120)):
+        bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
+        studio.hears("news %d" % (unread - 1))
     studio.play(*NEWS)
     bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
     studio.hears("They wait.")
@@ -241,12 +242,161 @@ def lobby(studio):
     return alice
 
 
-def conversation(studio):
-    lobby(studio)
+def typing(studio):
+    conversation(studio).write("@dana the table looks right to me")
+
+
+def typing_much(studio):
+    conversation(studio).paste("Shopping:\n- bread\n- butter\n- jam\n- tea\n- milk")
+
+
+def too_long(studio):
+    conversation(studio).write("words and " * 201)
+
+
+def completion(studio):
+    alice = conversation(studio)
+    alice.write("@gr")
+    alice.press("Tab", alice.box)
 
 
 def private(studio):
-    lobby(studio).window.open("bob")
+    conversation(studio).window.open("bob")
+
+
+def empty(studio):
+    conversation(studio).window.open("carol")
+
+
+def topic_none(studio):
+    conversation(studio).window.open("#random")
+
+
+def failed(studio):
+    alice = conversation(studio)
+    alice.say("@dave Are you there?")
+    studio.hears("dave Are")
+    alice.say("/foo")
+    studio.hears("Unknown command")
+
+
+def lost(studio):
+    """The server ends; the second attempt to come back fails, the third waits."""
+    studio.retry(0.0, 0.0, 30.0)
+    alice = conversation(studio)
+    studio.port = studio.hub.server.port
+    studio.hub.close()
+    studio.desk.pump(lambda: "(attempt 3)" in alice.banner)
+    alice.say("I will bring the cake")
+    return alice
+
+
+def back(studio):
+    """It runs again, on the same port."""
+    alice = lost(studio)
+    studio.room(port=studio.port)
+    alice.chat_view.banner_button.invoke()
+    studio.desk.pump(lambda: alice.banner.strip() == "Connected again.")
+    studio.desk.pump(lambda: not alice.window.chat.unsent)
+
+
+def search(studio, words="the"):
+    alice = conversation(studio)
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set(words)
+    studio.desk.pump(lambda: alice.chat_view.search.field.note.cget("text"))
+    alice.press("F3")
+
+
+def search_none(studio):
+    search(studio, "zeppelin")
+
+
+def pill(studio):
+    alice = conversation(studio)
+    studio.people["bob"].send(*["PRIVMSG #lobby :line %d" % number for number in range(60)])
+    studio.hears("line 59")
+    alice.text.yview_moveto(0.4)
+    studio.people["bob"].send(*["PRIVMSG #lobby :more %d" % number for number in range(3)])
+    studio.hears("more 2")
+
+
+def keys_in_the_sidebar(studio):
+    alice = conversation(studio)
+    for key in ("F6", "Down", "Down"):
+        alice.press(key)
+
+
+def sheet_help(studio):
+    alice = conversation(studio)
+    alice.press("F1", alice.box)
+
+
+def sheet_go(studio):
+    alice = conversation(studio)
+    alice.press("Control-k", alice.box)
+    alice.window._sheet.field.set("d")
+
+
+def sheet_paste(studio):
+    conversation(studio).paste("line\n" * 34)
+
+
+def sheet_close(studio):
+    lost(studio).close()
+
+
+def menu(studio):
+    conversation(studio).window.on_person_menu("bob", 240, 200)
+
+
+def sidebar(studio):
+    alice = conversation(studio)
+    studio.take(alice, os.devnull, (520, 720))
+    alice.chat_view.menu_button.invoke()
+
+
+def people(studio):
+    alice = conversation(studio)
+    studio.take(alice, os.devnull, (520, 720))
+    alice.chat_view.toggle_people()
+
+
+def crowd(studio):
+    """A hundred people, many rooms, a long topic and long lines."""
+    alice = conversation(studio)
+    for number in range(100):
+        studio.hub.irc("guest%d" % number)
+    for number in range(16):
+        alice.window.open("#room-%d" % number)
+    studio.hears("Now talking" if False else "guest99 joined")
+    studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
+    studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
+    studio.hears("WWW")
+    alice.window.open("#lobby")
+
+
+def strange(studio):
+    """Names and words of every alphabet, from a server that allows all of them."""
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    alice = studio.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    names = ["🚀rocket", "דנה", "王小明", "Ωmega", "y" * 60, "ﷺ"]
+    hub.send(*[":%s!u@h JOIN #lobby" % name for name in names])
+    words = ["😀 👍🏽 ❤️ 🇩🇪", "שלום לכולם, 12:30", "你好，世界", "z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9, "a" * 400, "مرحبا"]
+    hub.send(*[":%s!u@h PRIVMSG #lobby :%s" % pair for pair in zip(names, words)])
+    hub.send(":דנה!u@h TOPIC #lobby :ארוחת צהריים 12:30 🍕", *[":%s!u@h PRIVMSG alice :psst" % n for n in names])
+    alice.sees("[ﷺ -> you]: psst")
+
+
+def zoomed(studio, steps=5):
+    alice = conversation(studio)
+    for _ in range(abs(steps)):
+        alice.window.on_zoom(1 if steps > 0 else -1)
+
+
+def zoomed_out(studio):
+    zoomed(studio, -2)
 
 
 STATES = (
@@ -254,7 +404,12 @@ STATES = (
     (connect_name_bad, SMALL), (connect_name_taken, SMALL), (connect_refused, SMALL),
     (connect_full, SMALL), (connect_banned, SMALL), (connect_password_wrong, SMALL),
     (connecting, SMALL),
-    (conversation, SIZES), (private, SIZES),
+    *[(state, SIZES) for state in (
+        conversation, typing, typing_much, too_long, completion, private, empty, topic_none, failed,
+        lost, back, search, search_none, pill, keys_in_the_sidebar, sheet_help, sheet_go,
+        sheet_paste, sheet_close, crowd, strange, zoomed, zoomed_out,
+    )],
+    (menu, SIZES[:1]), (sidebar, SIZES[2:]), (people, SIZES[2:]),
 )  # fmt: skip
 
 
@@ -275,7 +430,7 @@ def main(argv=None):
             with contextlib.closing(Studio()) as studio:
                 state(studio)
                 for theme in ("dark", "light"):
-                    studio.alice.window.look.change(theme, 100)
+                    studio.alice.window.look.change(theme, studio.alice.window.look.zoom)
                     for size in sizes:
                         name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
                         studio.take(studio.alice, folder / name, size)
