@@ -8,6 +8,7 @@ each run gives the same pictures. `--readme` makes those of the README instead.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import os
 import subprocess
@@ -413,31 +414,42 @@ STATES = (
 )  # fmt: skip
 
 
+def photograph(state, sizes, folder):
+    """Take the pictures of one state."""
+    with contextlib.closing(Studio()) as studio:
+        state(studio)
+        look = studio.alice.window.look
+        for theme in client.PALETTES:
+            look.change(theme, look.zoom)
+            for size in sizes:
+                name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
+                studio.take(studio.alice, folder / name, size)
+
+
 def main(argv=None):
-    """Take them all, or those whose names have a word in them; the number of pictures."""
+    """Take them all, or those of the states named; how many failed."""
     parser = argparse.ArgumentParser(description="Take pictures of every state of the window.")
     parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
-    parser.add_argument("--only", default="", metavar="WORD", help="states with this in their name")
+    parser.add_argument("--only", nargs="+", metavar="STATE", help="only these")
     parser.add_argument("--dpi", type=int, default=96, help="of the screen")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hubbub-"))
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with contextlib.closing(Screen()):
-        for state, sizes in STATES:
-            if args.only not in state.__name__:
-                continue
-            with contextlib.closing(Studio()) as studio:
-                state(studio)
-                for theme in ("dark", "light"):
-                    studio.alice.window.look.change(theme, studio.alice.window.look.zoom)
-                    for size in sizes:
-                        name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
-                        studio.take(studio.alice, folder / name, size)
-                        count += 1
-    print("%d pictures are in %s" % (count, folder))
-    return count
+    states = [row for row in STATES if row[0].__name__ in (args.only or row[0].__name__)]
+    if len(states) == 1:
+        with contextlib.closing(Screen(args.dpi)):
+            photograph(*states[0], folder)
+        return 0
+
+    def run(row):  # in a process of its own: Tk takes many windows one after the other badly
+        command = [sys.executable, __file__, str(folder), "--dpi", str(args.dpi), "--only"]
+        return subprocess.run([*command, row[0].__name__]).returncode
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = [row[0].__name__ for row, code in zip(states, pool.map(run, states)) if code]
+    print("The pictures are in %s%s" % (folder, "; failed: " + ", ".join(failed) if failed else ""))
+    return len(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
