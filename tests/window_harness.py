@@ -31,12 +31,13 @@ def cannot(reason):
 class Screen:
     """An X server of our own; DISPLAY leads to it until `close`."""
 
-    def __init__(self):
+    def __init__(self, dpi=96):
         for missing, what in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
             if missing:
                 cannot("there is no %s here" % what)
         read, write = os.pipe()
-        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24", "-dpi", "96"]
+        size = "%dx%dx24" % (1280 * dpi // 96, 900 * dpi // 96)
+        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size, "-dpi", str(dpi)]
         self._process = subprocess.Popen(
             [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
         )

@@ -1,0 +1,455 @@
+"""Pictures of every state of the window, in both themes and at three widths.
+
+    python tests/pictures.py [FOLDER] [--only WORD] [--dpi 192] [--readme]
+
+Each state is come to as people come to it: a real window on a screen of its own, real keys,
+a real server, and others who talk there. Only the clock is ours, and it stands still, so that
+each run gives the same pictures. `--readme` makes those of the README instead.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+
+from client_harness import ScriptedServer, closed_port
+from harness import Room
+from window_harness import Desk, Screen
+
+import client
+import server
+
+SIZES = ((1160, 720), (800, 640), (520, 720))
+SMALL = ((460, 600),)  # the connect view
+PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
+SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
+
+# What is said in #lobby: day and time, who (after a slash: what they send), and the words.
+TALK = (
+    ("21 17:58:40", "dana", "Last one out, please close the windows in the lab."),
+    ("22 09:00:02", "alice", ""),
+    ("22 09:00:41", "bob", "Morning! Did anyone see the new build?"),
+    ("22 09:01:07", "alice", "Yes, it starts twice as fast now 🚀"),
+    ("22 09:01:30", "carol", "The notes are at http://192.168.1.20:8080/notes/release-4.html — please"
+     " read the part about the upgrade before you touch the shared machine, it takes two minutes"
+     " and saves an hour."),
+    ("22 09:02:12", "frank", ""),
+    ("22 09:02:55", "dana", "Thanks! @alice could you check the last table?"),
+    ("22 09:03:20", "alice", "On it."),
+    ("22 09:03:44", "bob/PRIVMSG alice", "Coffee after the stand-up?"),
+    ("22 09:04:02", "alice", "@bob Sure, 10:15."),
+)  # fmt: skip
+NEWS = (
+    ("22 09:05:18", "erik", "Is Friday lunch still on?"),
+    ("22 09:05:33", "dana/TOPIC #lobby", "Friday lunch 12:30 in the kitchen — say who is coming"),
+    ("22 09:06:01", "frank", "I am in. 你好 · Привет · ¡hola!"),
+)
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self):
+        self.set("21 17:58:00")
+
+    def set(self, when):
+        self._now = time.mktime(time.strptime("2024 11 " + when, "%Y %m %d %H:%M:%S"))
+
+    def time(self):
+        return self._now
+
+    def strftime(self, form, *when):
+        return time.strftime(form, *(when or [time.localtime(self._now)]))
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+class Studio:
+    """Where a state is made, and its pictures are taken; nothing of it is left after `close`."""
+
+    def __init__(self):
+        self._stack = contextlib.ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._change(os.environ, "XDG_CONFIG_HOME", str(self.folder))
+        self.clock = Clock()
+        for module in (client, server):
+            self._change(vars(module), "time", self.clock)
+        self.desk = self._stack.enter_context(contextlib.closing(Desk()))
+        self.people, self.alice = {}, None
+
+    def _change(self, names, name, value):
+        """Have a name mean something else until the end."""
+        undo = names.pop if name not in names else names.__setitem__
+        self._stack.callback(undo, name, names.get(name))
+        names[name] = value
+
+    def retry(self, *seconds):
+        """How long the window waits before it tries to come back."""
+        self._change(vars(client), "RETRY_TIMES", seconds)
+
+    def keep(self, **values):
+        """Settings that are there already."""
+        settings = client.Settings(client.settings_path())
+        vars(settings).update(values)
+        settings.save()
+
+    def room(self, **options):
+        options = {"network": "Office", "data": str(self.folder / "data"), **options}
+        self.hub = self._stack.enter_context(contextlib.closing(Room(**options)))
+        return self.hub
+
+    def enter(self, thing):
+        return self._stack.enter_context(thing)
+
+    def open(self, *args, **more):
+        """A window at the left top, whose cursor does not blink."""
+        self.alice = self.desk.open(*args, **more)
+        self.alice.box.configure(insertofftime=0)
+        return self.alice
+
+    def play(self, *talk):
+        """Let people talk; alice sees all of it, once she is there."""
+        for when, who, words in talk:
+            self.clock.set(when)
+            name, _, verb = who.partition("/")
+            if name == "alice" and not words:
+                self.open(self.hub.server.port, "alice", at_once=True)
+                self.hears("alice joined")
+                self.desk.pump(lambda: not self.alice.window.chat.current.is_fetching)
+            elif name == "alice":
+                self.alice.say(words)
+                self.desk.pump(lambda: not self.alice.window.chat.unsent)
+            else:
+                if name not in self.people:
+                    self.people[name] = self.hub.irc(name)
+                if words:
+                    self.people[name].send("%s :%s" % (verb or "PRIVMSG #lobby", words))
+                    self.people[name].heard()
+            if self.alice and name != "alice":
+                self.hears(words or "%s joined" % name)
+
+    def hears(self, words):
+        """Go on when this stands in some conversation of alice's window."""
+        chat = self.alice.window.chat
+        self.desk.pump(lambda: any(words in entry.text for place in chat.conversations
+                                   for entry in place.entries[-9:]))  # fmt: skip
+
+    def take(self, person, path, size):
+        """One picture of a window of this size (of 96 dpi)."""
+        width, height = (person.window.look.px(each) for each in size)
+        person.root.geometry("%dx%d+0+0" % (width, height))
+        self.desk.pump(lambda: (person.root.winfo_width(), person.root.winfo_height()) == (width, height))
+        for _ in range(5):
+            self.desk.update()
+            person.root.winfo_pointerxy()  # an answer: all that was asked for is drawn
+        command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
+        subprocess.run((command % (width, height, path)).split(), check=True)
+
+    def close(self):
+        self._stack.close()
+
+
+# The states: each leaves alice's window as it is to be seen
+
+
+def connect(studio, port=0, servers=(), **texts):
+    """She has filled in the fields, and pressed Enter where there is a port."""
+    studio.keep(servers=list(servers))
+    alice = studio.open(port or client.SERVER_PORT)
+    alice.connect_view.fill("", servers, servers[0] if servers else "")
+    if texts:
+        alice.fill(**texts)
+    if port:
+        alice.window.connect_view.fill(texts.get("name", "alice"), servers, "127.0.0.1:%d" % port)
+        alice.press("Return", alice.connect_view.fields[client.NAME])
+    return alice
+
+
+def connect_empty(studio):
+    connect(studio)
+
+
+def connect_servers(studio):
+    connect(studio, servers=SERVERS, name="alice")
+
+
+def connect_name_bad(studio):
+    connect(studio, servers=SERVERS).connect(name="not a name")
+
+
+def connect_name_taken(studio):
+    studio.room().irc("alice")
+    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.NAME)
+
+
+def connect_refused(studio):
+    port = studio.enter(closed_port())
+    connect(studio, port, SERVERS).wait_for_fault(client.SERVER)
+
+
+def connect_full(studio):
+    studio.room(max_clients=1).irc("bob")
+    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.SERVER)
+
+
+def connect_banned(studio):
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    alice = connect(studio, hub.port, SERVERS)
+    hub.accept().send(":hub 465 alice :You are banned from this server: noise in the library")
+    alice.wait_for_fault(client.SERVER)
+
+
+def connect_password_wrong(studio):
+    alice = connect(studio, studio.room(password="sesame").server.port, SERVERS)
+    alice.wait_for_fault(client.PASSWORD)
+    alice.connect(password="wrong")
+    wrong = lambda: alice.connect_view.hints[client.PASSWORD].cget("text") == "Wrong password."  # noqa: E731
+    studio.desk.pump(wrong)
+
+
+def connecting(studio):
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    connect(studio, hub.port, SERVERS)
+
+
+def conversation(studio):
+    """An office that has talked since yesterday; alice has looked away for a while."""
+    studio.room()
+    studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
+    alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
+    studio.people["erik"].send("AWAY :at lunch")
+    for room in ("#design", "#random", "#support-and-releases-2026"):
+        alice.window.open(room)
+        studio.desk.pump(lambda room=room: chat.current.name == room)
+        bob.send("JOIN " + room)
+        studio.hears("bob joined")
+    for name in ("bob", "dana", "erik"):
+        alice.window.open(name)
+    for room, unread in (("#design", 3), ("#random", 120)):
+        bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
+        studio.hears("news %d" % (unread - 1))
+    studio.play(*NEWS)
+    bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
+    studio.hears("They wait.")
+    alice.window.open("#lobby")
+    return alice
+
+
+def typing(studio):
+    conversation(studio).write("@dana the table looks right to me")
+
+
+def typing_much(studio):
+    conversation(studio).paste("Shopping:\n- bread\n- butter\n- jam\n- tea\n- milk")
+
+
+def too_long(studio):
+    conversation(studio).write("words and " * 201)
+
+
+def completion(studio):
+    alice = conversation(studio)
+    alice.write("@gr")
+    alice.press("Tab", alice.box)
+
+
+def private(studio):
+    conversation(studio).window.open("bob")
+
+
+def empty(studio):
+    conversation(studio).window.open("carol")
+
+
+def topic_none(studio):
+    conversation(studio).window.open("#random")
+
+
+def failed(studio):
+    alice = conversation(studio)
+    alice.say("@dave Are you there?")
+    studio.hears("dave Are")
+    alice.say("/foo")
+    studio.hears("Unknown command")
+
+
+def lost(studio):
+    """The server ends; the second attempt to come back fails, the third waits."""
+    studio.retry(0.0, 0.0, 30.0)
+    alice = conversation(studio)
+    studio.port = studio.hub.server.port
+    studio.hub.close()
+    studio.desk.pump(lambda: "(attempt 3)" in alice.banner)
+    alice.say("I will bring the cake")
+    return alice
+
+
+def back(studio):
+    """It runs again, on the same port."""
+    alice = lost(studio)
+    studio.room(port=studio.port)
+    alice.chat_view.banner_button.invoke()
+    studio.desk.pump(lambda: alice.banner.strip() == "Connected again.")
+    studio.desk.pump(lambda: not alice.window.chat.unsent)
+
+
+def search(studio, words="the"):
+    alice = conversation(studio)
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set(words)
+    studio.desk.pump(lambda: alice.chat_view.search.field.note.cget("text"))
+    alice.press("F3")
+
+
+def search_none(studio):
+    search(studio, "zeppelin")
+
+
+def pill(studio):
+    alice = conversation(studio)
+    studio.people["bob"].send(*["PRIVMSG #lobby :line %d" % number for number in range(60)])
+    studio.hears("line 59")
+    alice.text.yview_moveto(0.4)
+    studio.people["bob"].send(*["PRIVMSG #lobby :more %d" % number for number in range(3)])
+    studio.hears("more 2")
+
+
+def keys_in_the_sidebar(studio):
+    alice = conversation(studio)
+    for key in ("F6", "Down", "Down"):
+        alice.press(key)
+
+
+def sheet_help(studio):
+    alice = conversation(studio)
+    alice.press("F1", alice.box)
+
+
+def sheet_go(studio):
+    alice = conversation(studio)
+    alice.press("Control-k", alice.box)
+    alice.window._sheet.field.set("d")
+
+
+def sheet_paste(studio):
+    conversation(studio).paste("line\n" * 34)
+
+
+def sheet_close(studio):
+    lost(studio).close()
+
+
+def menu(studio):
+    conversation(studio).window.on_person_menu("bob", 240, 200)
+
+
+def sidebar(studio):
+    alice = conversation(studio)
+    studio.take(alice, os.devnull, (520, 720))
+    alice.chat_view.menu_button.invoke()
+
+
+def people(studio):
+    alice = conversation(studio)
+    studio.take(alice, os.devnull, (520, 720))
+    alice.chat_view.toggle_people()
+
+
+def crowd(studio):
+    """A hundred people, many rooms, a long topic and long lines."""
+    alice = conversation(studio)
+    for number in range(100):
+        studio.hub.irc("guest%d" % number)
+    for number in range(16):
+        alice.window.open("#room-%d" % number)
+    studio.hears("Now talking" if False else "guest99 joined")
+    studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
+    studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
+    studio.hears("WWW")
+    alice.window.open("#lobby")
+
+
+def strange(studio):
+    """Names and words of every alphabet, from a server that allows all of them."""
+    hub = studio.enter(contextlib.closing(ScriptedServer()))
+    alice = studio.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    names = ["🚀rocket", "דנה", "王小明", "Ωmega", "y" * 60, "ﷺ"]
+    hub.send(*[":%s!u@h JOIN #lobby" % name for name in names])
+    words = ["😀 👍🏽 ❤️ 🇩🇪", "שלום לכולם, 12:30", "你好，世界", "z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9, "a" * 400, "مرحبا"]
+    hub.send(*[":%s!u@h PRIVMSG #lobby :%s" % pair for pair in zip(names, words)])
+    hub.send(":דנה!u@h TOPIC #lobby :ארוחת צהריים 12:30 🍕", *[":%s!u@h PRIVMSG alice :psst" % n for n in names])
+    alice.sees("[ﷺ -> you]: psst")
+
+
+def zoomed(studio, steps=5):
+    alice = conversation(studio)
+    for _ in range(abs(steps)):
+        alice.window.on_zoom(1 if steps > 0 else -1)
+
+
+def zoomed_out(studio):
+    zoomed(studio, -2)
+
+
+STATES = (
+    (connect_empty, SMALL), (connect_servers, ((460, 600), (800, 640), (1160, 720))),
+    (connect_name_bad, SMALL), (connect_name_taken, SMALL), (connect_refused, SMALL),
+    (connect_full, SMALL), (connect_banned, SMALL), (connect_password_wrong, SMALL),
+    (connecting, SMALL),
+    *[(state, SIZES) for state in (
+        conversation, typing, typing_much, too_long, completion, private, empty, topic_none, failed,
+        lost, back, search, search_none, pill, keys_in_the_sidebar, sheet_help, sheet_go,
+        sheet_paste, sheet_close, crowd, strange, zoomed, zoomed_out,
+    )],
+    (menu, SIZES[:1]), (sidebar, SIZES[2:]), (people, SIZES[2:]),
+)  # fmt: skip
+
+
+def photograph(state, sizes, folder):
+    """Take the pictures of one state."""
+    with contextlib.closing(Studio()) as studio:
+        state(studio)
+        look = studio.alice.window.look
+        for theme in client.PALETTES:
+            look.change(theme, look.zoom)
+            for size in sizes:
+                name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
+                studio.take(studio.alice, folder / name, size)
+
+
+def main(argv=None):
+    """Take them all, or those of the states named; how many failed."""
+    parser = argparse.ArgumentParser(description="Take pictures of every state of the window.")
+    parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
+    parser.add_argument("--only", nargs="+", metavar="STATE", help="only these")
+    parser.add_argument("--dpi", type=int, default=96, help="of the screen")
+    args = parser.parse_args(argv)
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="hubbub-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    states = [row for row in STATES if row[0].__name__ in (args.only or row[0].__name__)]
+    if len(states) == 1:
+        with contextlib.closing(Screen(args.dpi)):
+            photograph(*states[0], folder)
+        return 0
+
+    def run(row):  # in a process of its own: Tk takes many windows one after the other badly
+        command = [sys.executable, __file__, str(folder), "--dpi", str(args.dpi), "--only"]
+        return subprocess.run([*command, row[0].__name__]).returncode
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = [row[0].__name__ for row, code in zip(states, pool.map(run, states)) if code]
+    print("The pictures are in %s%s" % (folder, "; failed: " + ", ".join(failed) if failed else ""))
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
