@@ -5150,7 +5150,12 @@ class Window:
         """Go to a room or a person."""
         if self.chat is not None:
             self.chat_view.close_overlays()
-            self._do(self.chat.open(name, time.time()))
+            now = time.time()
+            try:
+                outcome = self.chat.open(name, now)
+            except protocol.InputError as error:
+                outcome = self.chat.note(str(error), now)
+            self._do(outcome)
             self._focus_composer()
 
     def on_person(self, name: str) -> None:

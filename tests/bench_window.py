@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from client_harness import ScriptedServer
-from window_harness import Desk, Heartbeat, Screen
+from client_harness import ScriptedServer  # noqa: E402
+from window_harness import Desk, Heartbeat, Screen  # noqa: E402
 
-from client import Message
+from client import Message  # noqa: E402
 
 RATE = 20000  # messages a second
 LINE = ":bob!b@h PRIVMSG #lobby :message %d of a flood, as long as people write\r\n"
@@ -92,7 +92,8 @@ def long_conversation(desk, alice, hub, count):
     alice.window.on_search_close()
     parts.append(("go away", times(desk, lambda: alice.window.select(other), 1)))
     both = [other, lobby]
-    parts.append(("switch", times(desk, lambda: alice.window.select(both[chat.current is other]), 20)))
+    switch = times(desk, lambda: alice.window.select(both[chat.current is other]), 20)
+    parts.append(("switch", switch))
     print(
         "%d messages (handled in %.1f s), median/longest ms: %s; memory %.0f MB"
         % (count, grew, ", ".join("%s %s" % part for part in parts), memory())

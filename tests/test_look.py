@@ -6,13 +6,15 @@ import pytest
 
 from client import AVATARS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
 
-WORDS = ("text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link")
+WORDS = (
+    "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
+)  # fmt: skip
 
 # What stands on what: surfaces, and the words that are written there.
 WRITTEN = [
     (("chat", "field", "bg"), WORDS),
-    (("mention", "selection"), ("text", "muted", "time", FROM_OTHERS)),
-    (("mention",), (FROM_SERVER, FROM_ME, PRIVATE, "link", "error", "warn")),
+    (("mention",), WORDS),
+    (("selection",), ("text",)),  # what is selected is shown in this colour, whoever said it
     (("hover", "selected"), ("text", "muted", FROM_ME)),
     (("banner",), ("banner_text",)),
     (("accent", "accent_hover", "accent_pressed", "badge", "mention_badge"), ("on_accent",)),

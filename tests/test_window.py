@@ -419,7 +419,9 @@ box = window.chat_view.composer.text
 window.start("127.0.0.1", int(sys.argv[2]), "alice", True)
 """
 
-SHOW_EMOJI = OPEN + """
+SHOW_EMOJI = (
+    OPEN
+    + """
 pump(lambda: "afterwards" in text.get("1.0", "end"))
 box.insert("end", "seen")
 box.focus_force()
@@ -428,8 +430,11 @@ box.event_generate("<Return>")
 pump(lambda: "[alice]: seen" in text.get("1.0", "end"))
 window.close()
 """
+)
 
-EDIT_EMOJI = OPEN + r"""
+EDIT_EMOJI = (
+    OPEN
+    + r"""
 import random
 pump(lambda: window.chat is not None and window.chat_view.people.rows)
 chance = random.Random(1)
@@ -447,6 +452,7 @@ box.event_generate("<Return>")
 window.root.update()
 window.close()
 """
+)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,14 @@ def test_a_session_without_a_mouse(desk, room):
     bob.expect(" QUIT Quit")
 
 
+def test_a_name_that_nobody_can_have_is_answered(alice, desk):
+    """Whatever is written into the sheet that leads to people, one reads why it is nobody's."""
+    alice.press("Control-n", alice.box)
+    alice.type("a!b", "<Return>")
+    alice.sees("[SERVER]: No such user: a!b")
+    assert alice.conversations == ["#lobby"]
+
+
 # What is new
 
 
@@ -306,7 +314,7 @@ def test_search_goes_through_the_whole_conversation(alice, desk, hub):
 
 
 def test_links_open_on_a_click_and_only_to_the_web(alice, desk, hub, monkeypatch):
-    """http and https, without the full stop behind; nothing opens by itself."""
+    """Those of http and https, without the full stop behind; nothing opens by itself."""
     opened = []
     monkeypatch.setattr(client.webbrowser, "open", opened.append)
     told(hub, alice, "see https://example.org/a?b=(1). or file:///etc/passwd 😀 http://b.example")
