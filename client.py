@@ -3654,13 +3654,17 @@ def edits(old: Sequence[Any], new: Sequence[Any]) -> Iterator[Tuple[int, int, Se
     lines come and go at the ends, and now and then one changes, comes or goes between.
     """
     row = at = 0
-    if old and new and old[0] != new[0]:
-        if new[0] in old[:2000]:
-            at = old.index(new[0])
-            yield 0, at, ()
-        elif old[0] in new[:2000]:
-            row = new.index(old[0])
-            yield 0, 0, new[:row]
+    while at < len(old) and row < len(new) and old[at] == new[row]:
+        at, row = at + 1, row + 1
+    if at < len(old) and row < len(new):  # lines have gone, or come, before all that follow
+        if new[row] in old[at:]:
+            gone = old.index(new[row], at) - at
+            yield row, gone, ()
+            at += gone
+        elif old[at] in new[row:]:
+            come = new.index(old[at], row)
+            yield row, 0, new[row:come]
+            row = come
     while at < len(old) and row < len(new):
         if old[at] == new[row]:
             at, row = at + 1, row + 1

@@ -1,10 +1,12 @@
-"""What can be said of the look without a screen: everything can be read."""
+"""What can be said of the window without a screen: everything can be read, and little is redrawn."""
 
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from client import AVATARS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
+from client import AVATARS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE, edits
 
 WORDS = (
     "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
@@ -66,3 +68,22 @@ def test_an_initial_can_be_read_on_every_avatar(shade):
 
 def test_both_themes_have_every_colour():
     assert PALETTES["dark"].keys() == PALETTES["light"].keys()
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.lists(st.integers(0, 9), max_size=12))
+def test_edits_make_one_list_of_another(old, new):
+    """Applied in order, they turn the old one into the new one."""
+    made = list(old)
+    for row, remove, items in edits(old, new):
+        made[row : row + remove] = items
+    assert made == new
+
+
+def test_edits_touch_only_what_differs():
+    """Pages that come before, under a line that stays; one that changes; one that moves."""
+    page = ["day", *range(100)]
+    for new, count in [
+        (["day", *range(-50, 0), *range(100)], 50), (["day", *range(30, 100)], 0),
+        ([*page[:40], "other", *page[41:]], 1), ([*page[:98], 98, 97], 1), ([*page, 100, 101], 2),
+    ]:  # fmt: skip
+        assert sum(len(items) for _, _, items in edits(page, new)) == count
