@@ -3042,14 +3042,14 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     client = session.client
     session.directory.log_in(client, account)
     log.info("%s logged in as %s", client.name, account.name)
-    source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
-    yield "900", source, account.name, "You are now logged in as %s" % account.name
-    if account.is_operator and client.registered:
-        yield "381", "You are now an operator"
     if client.registered or client.caps & PLAIN_TEXT or _owns(client, client.nickname):
         holder = session.directory.claim(client, account.name, is_owner=True)
         if holder is not None:
             session.server.end(holder, "%s has come back, and taken the name" % account.name)
+    source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
+    yield "900", source, account.name, "You are now logged in as %s" % account.name
+    if account.is_operator and client.registered:
+        yield "381", "You are now an operator"
     session.server.sanctions.apply(client)
     if client.registered:
         _tell_what_waited(session)

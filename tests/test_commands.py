@@ -104,8 +104,8 @@ SCENE = (
 
 # Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
 # on a server without a folder; "guest", who has not registered where a password is asked for. A
-# line like "bob> JOIN #x" is another's. The last of a row is what the first one hears then: a
-# line, or several in this order.
+# line like "bob> JOIN #x" is another's, "add-account> bob" is typed where the server runs. The
+# last of a row is what the first one hears then: a line, or several in this order.
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
@@ -159,7 +159,7 @@ ROWS = {
         ("alice", "AWAY :tea", "AWAY", "305 alice :You are no longer marked as being away"),
         ("alice", "AWAY :tea", "PRIVMSG alice :x", "301 alice alice :tea"),
         ("alice", "PRIVMSG carol :hi", "301 alice carol :lunch"),
-        ("alice", "INVITE carol #own", "301 alice carol :lunch"),
+        ("alice", "INVITE carol #own", ("341 alice carol :#own", "301 alice carol :lunch")),
     ],
     "BAN": [
         ("alice", "BAN bob", "481 alice :Permission denied: you're not an operator"),
@@ -167,7 +167,7 @@ ROWS = {
         ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN root", "FAIL BAN INVALID_TARGET :That would ban yourself."),
         ("root", "BAN 127.0.0.0/8", "FAIL BAN INVALID_TARGET :That would ban yourself."),
-        ("root", "BAN bob 1h :spam", "NOTICE root :bob is banned (for 1 hour)."),
+        ("root", "BAN bob 1h :spam", "NOTICE root :bob is banned (1 hour)."),
         ("root", "CAP REQ standard-replies", "BAN eve", "NOTE BAN DONE eve :eve is banned *"),
     ],
     "BANS": [
@@ -221,7 +221,7 @@ ROWS = {
         ("alice", "INVITE", "336 alice :#asked"),
         ("alice", "INVITE", "337 alice :End of /INVITE list"),
         ("alice", "INVITE bob", "461 alice INVITE :Not enough parameters"),
-        ("alice", "INVITE bob #own", "341 alice bob :#own"),
+        ("alice", "INVITE carol #own", "341 alice carol :#own"),
         ("alice", "INVITE dave #own", "401 alice dave :No such nick"),
         ("alice", "INVITE bob #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "INVITE bob #secret", "403 alice #secret :No such channel"),
@@ -236,7 +236,7 @@ ROWS = {
     ],
     "ISON": [
         ("alice", "ISON", "461 alice ISON :Not enough parameters"),
-        ("alice", "ISON dave :BOB alice", "303 alice :bob alice"),
+        ("alice", "ISON BOB :alice", "303 alice :bob alice"),
         ("alice", "ISON dave", "303 alice :"),
     ],
     "JOIN": [
@@ -254,7 +254,7 @@ ROWS = {
         ("alice", "JOIN #key sesame", ME + "JOIN #key"),
         ("alice", "JOIN #asked", ME + "JOIN #asked"),
         ("alice", "JOIN #1,#2,#3", "405 alice #3 :You have joined too many channels"),
-        ("alice", "JOIN " + ",#" * 50, "407 alice *:Too many targets: 50 at most"),
+        ("alice", "JOIN " + ",#" * 50, "407 alice * :Too many targets: 50 at most"),
         ("alice", "JOIN :", "PING x", "PONG hubbub.local :x"),
         ("alice", "JOIN #key,#new", ME + "JOIN #new"),
         ("alice", "JOIN 0", ME + "PART #lobby"),
@@ -280,7 +280,7 @@ ROWS = {
         ("alice", "KILL bob :x", "481 alice :Permission denied: you're not an operator"),
         ("root", "KILL", "461 root KILL :Not enough parameters"),
         ("root", "KILL dave :x", "401 root dave :No such nick"),
-        ("root", "KILL bob :x y", BOB + "QUIT :Killed by root: x y"),
+        ("bob", "root> KILL bob :x y", "PING x", (ROOT + "KILL bob :x y", "ERROR Killed by *: x y")),
         ("root", "KILL root :x", (ROOT + "KILL root :x", "ERROR Killed by root: x")),
     ],
     "LINKS": [("alice", "LINKS", ("364 alice hubbub.local hubbub.local :0 Hubbub", "365 *"))],
@@ -314,7 +314,7 @@ ROWS = {
         ("alice", "MODE #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "MODE #own", "324 alice #own :+n"),
         ("alice", "MODE #own", "329 alice #own :*"),
-        ("alice", "MODE #key", "324 alice #key +kn *"),
+        ("alice", "MODE #key", "324 alice #key +nk *"),
         ("alice", "MODE #full", "324 alice #full +nl 1"),
         ("alice", "MODE #banned b", "367 alice #banned alice!*@* bob :*"),
         ("alice", "MODE #banned b", "368 alice #banned :End of channel ban list"),
@@ -331,7 +331,7 @@ ROWS = {
         ("alice", "MODE #own +bbb a b c", "478 alice #own b :Channel list is full"),
         ("alice", "MODE #own +mx-n+vl bob 9", ME + "MODE #own +m-n+vl bob 9"),
         ("alice", "MODE #own +mx-n+vl bob 9", "472 alice x :is unknown mode char to me"),
-        ("alice", "MODE #own +k tea", "MODE #own", "324 alice #own +kn tea"),
+        ("alice", "MODE #own +k tea", "MODE #own", "324 alice #own +nk tea"),
         ("alice", "MODE #own +k tea", "MODE #own -k x", ME + "MODE #own -k *"),
         ("alice", "MODE #own +l 5", "MODE #own -l", ME + "MODE #own -l"),
         ("alice", "MODE #own +b eve", "MODE #own -b EVE", ME + "MODE #own -b eve!*@*"),
@@ -444,6 +444,7 @@ ROWS = {
         ("new", "REGISTER * * longenough", "FAIL REGISTER COMPLETE_CONNECTION_REQUIRED * :*"),
         ("root", "REGISTER * * longenough", "FAIL REGISTER ALREADY_AUTHENTICATED root :*"),
         ("alice", "REGISTER dave * longenough", "FAIL REGISTER ACCOUNT_NAME_MUST_BE_NICK dave :*"),
+        ("alice", "add-account> alice", "REGISTER * * longenough", "FAIL REGISTER ACCOUNT_EXISTS *"),
         ("alice", "REGISTER * * short", "FAIL REGISTER WEAK_PASSWORD alice :*"),
         ("alice", "REGISTER * * :long enough", ("REGISTER SUCCESS alice :*", "900 *")),
         (
@@ -534,7 +535,15 @@ ROWS = {
             "NICK dave",
             "USER a 0 * :A",
             "CAP END",
-            ("465 dave :You are banned: no reason was given.", "ERROR :You are banned: *"),
+            ("900 *", "ERROR :You are banned: no reason was given."),
+        ),
+        (
+            "new",
+            "root> CHGHOST root here",
+            "root> BAN 127.0.0.1 * :Enough",
+            "NICK dave",
+            "USER a 0 * :A",
+            ("465 dave :You are banned: Enough.", "ERROR :You are banned: Enough."),
         ),
         ("alice", "USER a 0 * :A", "462 alice :You may not reregister"),
     ],
@@ -643,12 +652,12 @@ def answers(kept, open_room, small, monkeypatch):
         heard = []
         for line in lines:
             name, _, words = line.rpartition("> ")
-            talker = people[name or who]
-            talker.send(words)
-            if name:
-                talker.heard()
-            else:
-                heard += talker.heard_or_rest()
+            if name == "add-account":
+                world.room.server.records.add_account(words, PASSWORD)
+                continue
+            people[name or who].send(words)
+            lines_heard = people[name or who].heard_or_rest()
+            heard += [] if name else lines_heard
         return heard
 
     return answers_
