@@ -2662,7 +2662,7 @@ def _to_shape(x: float, y: float, kind: str, at: Sequence[float], pen: float) ->
 def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
     """Shapes as in ICONS, each layer with its colour, one over the other, as PNG."""
     unit = 24 / size
-    pen = max(0.9, unit * 0.55)  # half the width of a stroke; never too thin to see
+    pen = max(1.15, unit * 0.55)  # half the width of a stroke; never too thin to see
     parsed = []
     for shapes, color in layers:
         parts = [_parse_shape(*part) for part in re.findall(r"([a-z])([^a-z]*)", shapes)]
@@ -2753,12 +2753,11 @@ FIELDS = {"Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": 
 
 # Labels: what they lie on, the colour of the text, the font.
 LABELS = {
-    "Text": ("bg", "text", "ui"), "Strong": ("bg", "text", "ui_bold"),
-    "Muted": ("bg", "muted", "small"), "Error": ("bg", "error", "small"),
-    "Title": ("bg", "text", "title"), "Room": ("chat", "text", "room"),
-    "Topic": ("chat", "muted", "small"), "Empty": ("chat", "muted", "ui"),
-    "Card": ("field", "text", "ui"), "CardStrong": ("field", "text", "room"),
-    "CardMuted": ("field", "muted", "small"), "CardError": ("field", "error", "small"),
+    "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
+    "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
+    "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
+    "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
+    "CardError": ("field", "error", "small"),
     "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
 
@@ -2842,6 +2841,14 @@ class Look:
                 high = middle
         return text[:low].rstrip() + "…"
 
+    def write(self, canvas: "tk.Canvas", x: int, y: int, text: str, color: str, font: str,
+              width: int = 200000, anchor: "Literal['w', 'e', 'center']" = "w") -> int:  # fmt: skip
+        """Draw a line of text, at most so wide, from the middle of its height; how wide it is."""
+        text = self.shorten(text, font, width)
+        canvas.create_text(x, y, text=text, anchor=anchor, fill=self.color.get(color, color),
+                           font=self.font[font])  # fmt: skip
+        return self.font[font].measure(text)
+
     # Pictures, made once
 
     def box(self, width: int, height: int, radius: float, fill: str, outline: str = "",
@@ -2902,8 +2909,11 @@ class Look:
         size = 2 * self.px(radius) + self.px(4) + 80
         return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
 
-    def _element(self, style: "ttk.Style", name: str, radius: int, *images: Any, width: int = 1) -> None:
-        border = [self.px(radius) + (self.px(2) if width == 1 else 0), self.px(radius) + self.px(2)]
+    def _element(
+        self, style: "ttk.Style", name: str, radius: int, *images: Any, width: int = 1
+    ) -> None:
+        side = self.px(radius) + self.px(2)
+        border = (side if width == 1 else self.px(radius), side)
         style.element_create(name, "image", *images, border=border, padding=0, width=width,
                              height=3 * width, sticky="nswe")  # fmt: skip
 
@@ -3154,47 +3164,34 @@ class RowList:
             canvas.create_image(inset, bottom - size + dp(1), image=image, anchor="nw")
         right = width - look.px(18 if self._surface == "bg" else 16)
         if row.is_caption:
-            canvas.create_text(look.px(16), middle, text=look.text(row.text), anchor="w",
-                               fill=look.color["muted"], font=look.font["caption"])  # fmt: skip
+            look.write(canvas, look.px(16), middle + dp(3), row.text, "muted", "caption")
             if row.icon:
-                canvas.create_image(right + look.px(6), middle, anchor="e",
-                                    image=look.icon(row.icon, "muted", 16))  # fmt: skip
+                canvas.create_image(right + look.px(6), middle + dp(3), anchor="e",
+                                    image=look.icon(row.icon, "muted", 14))  # fmt: skip
             return
-        left = look.px(self._inset + 10)
+        left = look.px(self._inset + 14)
         if row.avatar:
             left = self._draw_avatar(row, look.px(16), middle)
         elif row.dot:
             image = look.box(dp(10), dp(10), dp(5), row.dot)
             canvas.create_image(left, middle, image=image, anchor="w")
-            left += dp(24) if row.detail else dp(22)
+            left += dp(24 if row.detail else 18)
         elif row.sign:
-            canvas.create_text(left + dp(1), middle, text=row.sign, anchor="w",
-                               fill=look.color[row.color], font=look.font["ui_bold"])  # fmt: skip
-            left += dp(22)
+            look.write(canvas, left, middle, row.sign, row.color, "ui_bold")
+            left += dp(18)
         if row.badge:
             right -= self._draw_badge(row, right, middle) + dp(8)
         if row.note:
-            canvas.create_text(right, middle, text=row.note, anchor="e", font=look.font["small"],
-                               fill=look.color["muted"])  # fmt: skip
-            right -= look.font["small"].measure(row.note) + dp(8)
+            width = look.write(canvas, right, middle, row.note, "muted", "small", anchor="e")
+            right -= width + dp(8)
         if row.icon:
             image = look.icon(row.icon, "focus" if is_chosen else "muted", 16)
             canvas.create_image(right, middle, image=image, anchor="e")
             right -= dp(24)
-        up = dp(10) if row.detail else 0
         font = "ui_bold" if row.is_bold else "ui"
-        canvas.create_text(
-            left,
-            middle - up,
-            text=look.shorten(row.text, font, right - left),
-            anchor="w",
-            fill=look.color[row.color],
-            font=look.font[font],
-        )
-        if row.detail:
-            detail = look.shorten(row.detail, "small", right - left)
-            canvas.create_text(left, middle + dp(11), text=detail, anchor="w",
-                               fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+        up = dp(10) if row.detail else 0
+        look.write(canvas, left, middle - up, row.text, row.color, font, right - left)
+        look.write(canvas, left, middle + dp(11), row.detail, "muted", "small", right - left)
 
     def _draw_avatar(self, row: Row, left: int, middle: int) -> int:
         look, dp = self._look, self._look.dp
@@ -3209,8 +3206,8 @@ class RowList:
         width = max(dp(20), look.font["caption"].measure(row.badge) + dp(12))
         image = look.box(width, dp(20), dp(10), row.badge_color)
         self.canvas.create_image(right, middle, image=image, anchor="e")
-        self.canvas.create_text(right - width // 2, middle, text=row.badge, fill="#ffffff",
-                                font=look.font["caption"])  # fmt: skip
+        look.write(self.canvas, right - width // 2, middle, row.badge, "#ffffff", "caption",
+                   anchor="center")  # fmt: skip
         return width
 
     def _row_at(self, y: int) -> Optional[Row]:
@@ -3256,8 +3253,8 @@ def draw_avatar(canvas: "tk.Canvas", look: Look, name: str, left: int, middle: i
     across = look.dp(size)
     image = look.box(across, across, across / 2, shade)
     canvas.create_image(left, middle, image=image, anchor="w")
-    canvas.create_text(left + across // 2, middle, text=look.text(name[:1].upper()),
-                       fill="#ffffff", font=look.font["ui_bold"])  # fmt: skip
+    look.write(canvas, left + across // 2, middle, name[:1].upper(), "#ffffff", "ui_bold",
+               anchor="center")  # fmt: skip
 
 
 def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
@@ -3688,62 +3685,28 @@ def units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-class Composer:
-    """The chat box: Enter hands the text over, Shift+Enter begins a line.
+class Box:
+    """A round box to write in, with a note at its right end.
 
-    A text that `submit` refuses, by returning False, stays. (A Text even for one line: Tk's
-    entry fields damage memory when emoji are edited.)
+    A Text even for one line: Tk's own entry fields damage memory when emoji are edited.
     """
 
-    def __init__(
-        self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool],
-        complete: Callable[[str, int, int], Optional[Tuple[str, int]]],
-        may_keep: Callable[[str], bool],
-    ) -> None:  # fmt: skip
-        self._look, self._submit, self._complete = look, submit, complete
-        self._may_keep = may_keep  # in the history
-        self._hint_text = ""
-        self.history: List[str] = []  # what was sent, for Up and Down
-        self._at = 0  # the place in the history; its length while writing something new
-        self._unfinished = ""  # what was being written before Up
-        self.limit = 2000  # characters
-        self.confirm_paste: Callable[[int, Callable[[], None]], bool] = lambda lines, go: False
-        px = look.px
-        self.frame = ttk.Frame(parent, style="ChatField.TFrame", padding=(px(6), px(5)))
-        self.frame.columnconfigure(0, weight=1)
-        self.text = tk.Text(self.frame, height=1, width=1, wrap="word", bd=0, undo=True,
-                            highlightthickness=0, padx=px(10), pady=px(7))  # fmt: skip
-        self.text.grid(row=0, column=0, sticky="nsew", padx=(0, px(4)))
-        self.counter = ttk.Label(self.frame, style="CardMuted.TLabel")
-        self.counter.grid(row=0, column=1, sticky="e")
-        self.counter.grid_remove()
-        self._button = icon_button(
-            self.frame, look, "send", "IconField", self._on_send, "Send", "focus"
-        )
-        self._button.configure(takefocus=0)
-        self._button.grid(row=0, column=2, sticky="s")
-        self._hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
-        self._hint.bind("<Button-1>", lambda event: self.text.focus_set())
+    def __init__(self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int) -> None:
+        self._look, self._font, px = look, font, look.px
+        self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
+        self.frame.columnconfigure(1, weight=1)
+        self.text = tk.Text(self.frame, height=1, width=1, bd=0, undo=True, highlightthickness=0,
+                            wrap="word", pady=px(pad))  # fmt: skip
+        self.text.grid(row=0, column=1, sticky="nsew")
+        self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
+        self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
-        bindings: Dict[str, Callable[[Any], object]] = {
-            "<Return>": self._on_send, "<KP_Enter>": self._on_send,
-            "<Shift-Return>": lambda event: None, "<<Paste>>": self._on_paste,
-            "<Tab>": lambda event: self._on_tab(1), "<Shift-Tab>": lambda event: self._on_tab(-1),
-            "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
+        for sequence, handler in {
             "<FocusIn>": lambda event: self.frame.state(["focus"]),
             "<FocusOut>": lambda event: self.frame.state(["!focus"]),
-            "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
-        }  # fmt: skip
-        for sequence, handler in bindings.items():
+            "<<Paste>>": self._on_paste, "<%s-a>" % control(self.text): self.select_all,
+        }.items():  # fmt: skip
             self.text.bind(sequence, handler)
-        self.text.bind("<%s-a>" % control(self.text), self._on_select_all)
-        self._on_modified()
-
-    def set_hint(self, hint: str) -> None:
-        """What the empty box says."""
-        if hint != self._hint_text:
-            self._hint_text = hint
-            self._hint.configure(text=self._look.text(hint))
 
     def get(self) -> str:
         """The text."""
@@ -3751,12 +3714,8 @@ class Composer:
 
     def set(self, text: str) -> None:
         """Have another text in the box."""
-        if text != self.get():
-            self.text.delete("1.0", "end")
-            self.text.insert("1.0", self._look.text(text))
-            self.text.edit_reset()
-            self._on_modified()
-        self._at = len(self.history)
+        self.text.delete("1.0", "end")
+        self.text.insert("1.0", self._look.text(text))
 
     def insert(self, text: str) -> None:
         """Type for the user."""
@@ -3766,12 +3725,93 @@ class Composer:
         self.text.see("insert")
         self.text.focus_set()
 
+    def select_all(self, event: "Optional[tk.Event[Any]]" = None) -> str:
+        """Select what there is."""
+        self.text.tag_add("sel", "1.0", "end-1c")
+        return "break"
+
+    def paste(self, text: str) -> None:
+        """Take what the clipboard has."""
+        self.insert(" ".join(text[:200].split()))
+
+    def _on_paste(self, event: "tk.Event[Any]") -> str:
+        try:
+            self.paste(whole(self.text.clipboard_get()[:MAX_PASTE]).replace("\0", ""))
+        except tk.TclError:
+            pass  # nothing there that is text
+        return "break"
+
     def _restyle(self) -> None:
-        color, font = self._look.color, self._look.font["chat"]
+        color = self._look.color
         self.text.configure(bg=color["field"], fg=color["text"], insertbackground=color["text"],
-                            font=font, selectbackground=color["selection"],
-                            selectforeground=color["text"])  # fmt: skip
-        self._hint.configure(bg=color["field"], fg=color["muted"], font=font)
+                            font=self._look.font[self._font], selectbackground=color["selection"],
+                            selectforeground=color["text"],
+                            inactiveselectbackground=color["selection"])  # fmt: skip
+
+
+class Composer(Box):
+    """The chat box: Enter hands the text over, Shift+Enter begins a line.
+
+    A text that `submit` refuses, by returning False, stays.
+    """
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool],
+        complete: Callable[[str, int, int], Optional[Tuple[str, int]]],
+        may_keep: Callable[[str], bool],
+    ) -> None:  # fmt: skip
+        self._submit, self._complete = submit, complete
+        self._may_keep = may_keep  # in the history
+        self._hint_text = ""
+        self.history: List[str] = []  # what was sent, for Up and Down
+        self._at = 0  # the place in the history; its length while writing something new
+        self._unfinished = ""  # what was being written before Up
+        self.limit = 2000  # characters
+        self.confirm_paste: Callable[[int, Callable[[], None]], bool] = lambda lines, go: False
+        super().__init__(parent, look, "ChatField", "chat", 6)
+        self.text.configure(padx=look.px(10))
+        self._hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
+        look.follow(self._hint, self._restyle_hint)
+        self._button = icon_button(
+            self.frame, look, "send", "IconField", self._on_send, "Send", "focus"
+        )
+        self._button.configure(takefocus=0)
+        self._button.grid(row=0, column=3, sticky="s")
+        self._hint.bind("<Button-1>", lambda event: self.text.focus_set())
+        bindings: Dict[str, Callable[[Any], object]] = {
+            "<Return>": self._on_send, "<KP_Enter>": self._on_send,
+            "<Shift-Return>": lambda event: None,
+            "<Tab>": lambda event: self._on_tab(1), "<Shift-Tab>": lambda event: self._on_tab(-1),
+            "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
+            "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
+        }  # fmt: skip
+        for sequence, handler in bindings.items():
+            self.text.bind(sequence, handler)
+        self._on_modified()
+
+    def set_hint(self, hint: str) -> None:
+        """What the empty box says."""
+        if hint != self._hint_text:
+            self._hint_text = hint
+            self._hint.configure(text=self._look.text(hint))
+
+    def set(self, text: str) -> None:
+        """Have another text in the box."""
+        if text != self.get():
+            super().set(text)
+            self.text.edit_reset()
+            self._on_modified()
+        self._at = len(self.history)
+
+    def paste(self, text: str) -> None:
+        """Take all lines, once the user has agreed to many."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if not self.confirm_paste(text.count("\n") + 1, lambda: self.insert(text)):
+            self.insert(text)
+
+    def _restyle_hint(self) -> None:
+        color = self._look.color
+        self._hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
 
     def _on_send(self, event: "Optional[tk.Event[Any]]" = None) -> str:
         text = self.get()
@@ -3781,21 +3821,6 @@ class Composer:
             if text.strip() and text not in self.history[-1:] and self._may_keep(text):
                 self.history.append(text)
             self.set("")
-        return "break"
-
-    def _on_paste(self, event: "tk.Event[Any]") -> str:
-        try:
-            text = whole(self.text.clipboard_get()[:MAX_PASTE])
-        except tk.TclError:
-            return "break"  # nothing there that is text
-        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-        lines = text.count("\n") + 1
-        if not self.confirm_paste(lines, lambda: self.insert(text)):
-            self.insert(text)
-        return "break"
-
-    def _on_select_all(self, event: "tk.Event[Any]") -> str:
-        self.text.tag_add("sel", "1.0", "end-1c")
         return "break"
 
     def _on_tab(self, step: int) -> str:
@@ -3832,17 +3857,17 @@ class Composer:
         if length:
             self._hint.place_forget()
         else:
-            self._hint.place(x=1, y=0, relwidth=0.95)
+            self._hint.place(x=self._look.px(3), y=0, relwidth=0.95)
         if length >= 0.9 * self.limit:
             is_over = len(self.get()) > self.limit
-            self.counter.configure(
+            self.note.configure(
                 text="{:,} / {:,}".format(len(self.get()), self.limit),
                 style="CardError.TLabel" if is_over else "CardMuted.TLabel",
             )
-            self.counter.grid()
+            self.note.grid()
             self.frame.state(["invalid" if is_over else "!invalid"])
         else:
-            self.counter.grid_remove()
+            self.note.grid_remove()
             self.frame.state(["!invalid"])
         self.text.edit_modified(False)
         self.text.after_idle(self._grow)
@@ -3873,53 +3898,34 @@ def menu_key(widget: "tk.Misc") -> str:
     return "<%s>" % names.get(str(widget.tk.call("tk", "windowingsystem")), "Control-F10")
 
 
-class Field:
-    """A line to write in, which takes every character (Tk's own entry fields do not survive it)."""
+class Field(Box):
+    """A line to write in, in the place of Tk's entry field."""
 
     def __init__(self, parent: "tk.Misc", look: Look, style: str, changed: Callable[[], object],
                  icon: str = "") -> None:  # fmt: skip
-        self._look = look
-        px = look.px
-        self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(4)))
-        self.frame.columnconfigure(1, weight=1)
+        super().__init__(parent, look, style, "ui", 5)
+        self.text.configure(wrap="none", padx=look.px(6))
         if icon:
             label = ttk.Label(self.frame, style="Card.TLabel")
             look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
-            label.grid(row=0, column=0, padx=(px(5), 0))
-        self.text = tk.Text(self.frame, height=1, width=1, wrap="none", bd=0, undo=True,
-                            highlightthickness=0, padx=px(6), pady=px(5))  # fmt: skip
-        self.text.grid(row=0, column=1, sticky="ew")
-        self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
-        self.note.grid(row=0, column=2, padx=(0, px(6)))
-        look.follow(self.text, self._restyle)
-        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
-        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+            label.grid(row=0, column=0, padx=(look.px(5), 0))
         self.text.bind("<<Modified>>", lambda event: self._on_modified(changed))
-        self.text.bind("<<Paste>>", self._on_paste)
-        self.text.bind("<%s-a>" % control(self.text), self._on_select_all)
         for sequence, other in (("<Tab>", "tk_focusNext"), ("<Shift-Tab>", "tk_focusPrev")):
             self.text.bind(sequence, functools.partial(self._leave, other))
 
     def get(self) -> str:
         """The text, without blanks at its ends."""
-        return whole(self.text.get("1.0", "end-1c")).strip()
+        return super().get().strip()
 
     def set(self, text: str) -> None:
         """Have another text, all of it selected."""
-        self.text.delete("1.0", "end")
-        self.text.insert("1.0", self._look.text(text))
-        self._on_select_all()
+        super().set(text)
+        self.select_all()
 
     def focus(self) -> None:
         """Have the keys, and all of the text selected."""
         self.text.focus_set()
-        self._on_select_all()
-
-    def _restyle(self) -> None:
-        color = self._look.color
-        self.text.configure(bg=color["field"], fg=color["text"], insertbackground=color["text"],
-                            font=self._look.font["ui"], selectbackground=color["selection"],
-                            selectforeground=color["text"])  # fmt: skip
+        self.select_all()
 
     def _leave(self, other: str, event: "tk.Event[Any]") -> str:
         getattr(self.text, other)().focus_set()
@@ -3929,20 +3935,6 @@ class Field:
         if self.text.edit_modified():
             self.text.edit_modified(False)
             changed()
-
-    def _on_paste(self, event: "tk.Event[Any]") -> str:
-        try:
-            text = whole(self.text.clipboard_get()[:200])
-        except tk.TclError:
-            return "break"
-        if self.text.tag_ranges("sel"):
-            self.text.delete("sel.first", "sel.last")
-        self.text.insert("insert", self._look.text(" ".join(text.replace("\0", "").split())))
-        return "break"
-
-    def _on_select_all(self, event: "Optional[tk.Event[Any]]" = None) -> str:
-        self.text.tag_add("sel", "1.0", "end-1c")
-        return "break"
 
 
 class Sheet:
@@ -4088,8 +4080,13 @@ class ConnectView:
         self._connecting = False
         self._servers: List[str] = []
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
-        self.frame.columnconfigure(0, weight=1)
-        self._head = Drawing(self.frame, look, "bg", 54, self._draw_head)
+        self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
+        body.columnconfigure(0, weight=1)
+        body.grid(column=1, sticky="ns")  # in the middle of a wide window
+        self.frame.columnconfigure((0, 2), weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
+        self._head = Drawing(body, look, "bg", 54, self._draw_head)
         self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
         # Tk's entry fields cannot take emoji; neither a name nor an address has any.
         accept = root.register(lambda text: all(char <= "\uffff" for char in text))
@@ -4098,31 +4095,30 @@ class ConnectView:
         self._parts: Dict[str, List[Any]] = {}
         for field, caption in ((NAME, "Your name"), (PASSWORD, "Password")):
             self._add_field(field, caption, accept)
-        title = ttk.Frame(self.frame, style="Bg.TFrame")
-        ttk.Label(title, text="Servers", style="Strong.TLabel").pack(side="left")
-        title.grid(sticky="ew", pady=(0, px(6)))
-        card = ttk.Frame(self.frame, style="Card.TFrame", padding=px(6))
+        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
+        title.grid(sticky="w", pady=(px(6), px(6)))
+        card = ttk.Frame(body, style="Card.TFrame", padding=px(6))
         card.columnconfigure(0, weight=1)
         card.rowconfigure(0, weight=1)
         self.list = RowList(card, look, "field", 60, self._on_choose)
         self.list.frame.grid(sticky="nsew")
-        self._nothing = ttk.Label(card, style="CardMuted.TLabel", justify="center", text=(
-            "No servers yet.\nAsk for the address that the server's\nconsole shows."))  # fmt: skip
+        self._nothing = ttk.Frame(card, style="Inner.TFrame")
+        hint = "Ask someone to start the server,\nand for the address that its console shows."
+        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
+            label = ttk.Label(self._nothing, text=words, style=style + ".TLabel", justify="center")
+            label.pack(pady=(0, px(8)))
         card.grid(sticky="nsew")
-        self.frame.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        under = ttk.Frame(self.frame, style="Bg.TFrame")
-        self._status = ttk.Label(under, style="Muted.TLabel", wraplength=px(250))
-        self._status.pack(side="left")
+        body.rowconfigure(int(card.grid_info()["row"]), weight=1)
+        under = ttk.Frame(body, style="Bg.TFrame")
         self.other = ttk.Button(under, text="Other server…", style="Link.TButton",
                                 command=self._on_other)  # fmt: skip
         self.other.pack(side="right")
         under.grid(sticky="ew", pady=(px(8), 0))
         self._add_field(SERVER, "Address", accept)
-        self.button = ttk.Button(self.frame, style="Accent.TButton", command=self.submit)
+        self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        ttk.Label(
-            self.frame, text="Enter to connect   ·   Esc to quit", style="Muted.TLabel"
-        ).grid()
+        keys = "Enter to connect   ·   Esc to quit"
+        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
         for field in (PASSWORD, SERVER):  # now that all rows are taken
             self._show_field(field, False)
         for entry in self.fields.values():
@@ -4134,12 +4130,12 @@ class ConnectView:
 
     def _add_field(self, field: str, caption: str, accept: str) -> None:
         px = self._look.px
-        label = ttk.Label(self.frame, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self.frame, style="Field.TEntry", font=self._look.font["chat"],
+        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
+        entry = ttk.Entry(self._body, style="Field.TEntry", font=self._look.font["chat"],
                           validate="key", validatecommand=(accept, "%P"))  # fmt: skip
         if field == PASSWORD:
             entry.configure(show="•")
-        hint = ttk.Label(self.frame, style="Muted.TLabel", wraplength=px(390))
+        hint = ttk.Label(self._body, style="Muted.TLabel", wraplength=px(390))
         label.grid(sticky="w")
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint.grid(sticky="w", pady=(0, px(14)))
@@ -4158,17 +4154,10 @@ class ConnectView:
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
         look, size = self._look, self._look.px(52)
         canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
-        canvas.create_text(
-            size + look.px(14),
-            size // 2 - look.dp(11),
-            text="Join the chat",
-            anchor="w",
-            fill=look.color["text"],
-            font=look.font["title"],
-        )
-        canvas.create_text(size + look.px(14), size // 2 + look.dp(15), anchor="w",
-                           text="Pick a name and a server on your network.",
-                           fill=look.color["muted"], font=look.font["ui"])  # fmt: skip
+        left = size + look.px(14)
+        words = "Join the chat", "Pick a name and a server on your network."
+        look.write(canvas, left, size // 2 - look.dp(11), words[0], "text", "title", width - left)
+        look.write(canvas, left, size // 2 + look.dp(15), words[1], "muted", "ui", width - left)
 
     def fill(self, name: str, servers: Sequence[str], server: str) -> None:
         """Set the name, the servers to choose from, and the one that is chosen."""
@@ -4229,6 +4218,7 @@ class ConnectView:
             self._nothing.place(relx=0.5, rely=0.5, anchor="center")
         if not self._connecting:
             self.button.configure(text="Connect to %s" % server if server else "Connect")
+        self.button.state(["!disabled" if server else "disabled"])
 
     def _on_choose(self, server: str) -> None:
         is_sure = (
@@ -4324,13 +4314,14 @@ class ChatView:
     What is done in it calls the methods of `window` whose names begin with `on_`.
     """
 
-    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in px)
+    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in dp)
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
         self._chat: Optional[Chat] = None
-        self._width = 0  # for which it is laid out
+        self._width = 0  # in pixels
+        self._shown: Tuple[bool, ...] = ()  # the columns beside the chat: left, right
         self._wants_people = True
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(2, weight=1)
@@ -4360,7 +4351,7 @@ class ChatView:
         self.me.canvas.bind(
             "<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root)
         )
-        self.conversations.frame.pack(fill="both", expand=True, pady=px(8))
+        self.conversations.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
 
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
         middle.columnconfigure(0, weight=1)
@@ -4406,14 +4397,13 @@ class ChatView:
         self.aside.pack_propagate(False)
         self.people_head = self._head(self.aside, "bg", self._draw_count)
         self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
-        self.people.frame.pack(fill="both", expand=True, pady=px(8))
+        self.people.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
 
         self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
         look.follow(self.frame, self._restyle)
         middle.grid(row=0, column=2, sticky="nsew")
-        for part in (self._banner, self.search.frame, self.menu_button):
+        for part in (self._banner, self.search.frame):
             part.grid_remove()
-        self._lay_out()
 
     # What it is made of
 
@@ -4444,14 +4434,12 @@ class ChatView:
         look, dp, chat = self._look, self._look.dp, self._chat
         canvas.create_image(look.px(16), dp(30), image=look.logo(dp(30)), anchor="w")
         left = look.px(16) + dp(40)
-        name = look.shorten(chat.server if chat else "", "ui_bold", width - left - dp(8))
-        canvas.create_text(left, dp(21), text=name, anchor="w", fill=look.color["text"],
-                           font=look.font["ui_bold"])  # fmt: skip
+        look.write(canvas, left, dp(21), chat.server if chat else "", "text", "ui_bold",
+                   width - left - dp(8))  # fmt: skip
         state = chat.state if chat else DISCONNECTED
         color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(state, "away")
         canvas.create_image(left, dp(39), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
-        canvas.create_text(left + dp(13), dp(39), text=chat.status if chat else "", anchor="w",
-                           fill=look.color["muted"], font=look.font["small"])  # fmt: skip
+        look.write(canvas, left + dp(13), dp(39), chat.status if chat else "", "muted", "small")
 
     def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4459,12 +4447,9 @@ class ChatView:
             return
         draw_avatar(canvas, look, chat.nickname, look.px(14), dp(27), 32)
         left = look.px(14) + dp(42)
-        name = look.shorten(chat.nickname, "ui_bold", width - left)
-        canvas.create_text(left, dp(19), text=name, anchor="w", fill=look.color["text"],
-                           font=look.font["ui_bold"])  # fmt: skip
+        look.write(canvas, left, dp(19), chat.nickname, "text", "ui_bold", width - left)
         status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
-        canvas.create_text(left, dp(36), text=status, anchor="w", fill=look.color["muted"],
-                           font=look.font["small"])  # fmt: skip
+        look.write(canvas, left, dp(36), status, "muted", "small", width - left)
 
     def _draw_room(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4473,27 +4458,20 @@ class ChatView:
         conversation = chat.current
         left = look.px(6 if self.menu_button.winfo_manager() else 20)
         sign = "# " if conversation.kind == ROOM else ""
-        title = look.shorten(sign + conversation.title, "room", width - left)
-        canvas.create_text(left, dp(22), text=title, anchor="w", fill=look.color["text"],
-                           font=look.font["room"])  # fmt: skip
+        look.write(canvas, left, dp(21), sign + conversation.title, "text", "room", width - left)
         topic = conversation.topic
         if not topic and conversation.kind == ROOM:
             topic = "No topic. Set one with /topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
-        topic = look.shorten(topic, "small", width - left)
-        canvas.create_text(left, dp(42), text=topic, anchor="w", fill=look.color["muted"],
-                           font=look.font["small"])  # fmt: skip
+        look.write(canvas, left, dp(41), topic, "muted", "small", width - left)
 
     def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp = self._look, self._look.dp
-        canvas.create_text(look.px(16), dp(30), text="People", anchor="w", fill=look.color["text"],
-                           font=look.font["ui_bold"])  # fmt: skip
-        left = look.px(16) + look.font["ui_bold"].measure("People") + dp(8)
-        count = len(self._chat.current.people) if self._chat else 0
-        canvas.create_text(left, dp(30), text=str(count), anchor="w", fill=look.color["muted"],
-                           font=look.font["ui"])  # fmt: skip
+        look, left, middle = self._look, self._look.px(16), self._look.dp(30)
+        left += look.write(canvas, left, middle, "People", "text", "ui_bold") + look.dp(8)
+        count = len(self._people(self._chat)) if self._chat else 0
+        look.write(canvas, left, middle, str(count), "muted", "ui")
 
     # What it shows
 
@@ -4503,7 +4481,7 @@ class ChatView:
         for drawing in (self.side_head, self.me, self.room):
             drawing.redraw()
         self.conversations.show(self._conversation_rows(chat), chat.current)
-        if with_people:
+        if with_people or chat.current.kind == PRIVATE:
             self.people.show(self._people_rows(chat))
             self.people_head.redraw()
         self.composer.set_hint(chat.hint)
@@ -4532,9 +4510,18 @@ class ChatView:
             badge_color="mention_badge" if conversation.mentions else "badge",
         )  # fmt: skip
 
+    def _people(self, chat: Chat) -> Sequence[Person]:
+        """Who takes part in the conversation in view."""
+        here = chat.current
+        if here.kind != PRIVATE:
+            return here.people
+        presence = chat.presence(here.name)
+        other = [] if presence == OFFLINE else [Person(here.name, "", presence == AWAY)]
+        return [Person(chat.nickname, "", chat.is_away), *other]
+
     def _people_rows(self, chat: Chat) -> List[Row]:
         rows: List[Row] = []
-        people = chat.current.people
+        people = self._people(chat)
         for caption, is_away in (("ONLINE", False), ("AWAY", True)):
             group = [person for person in people if person.is_away == is_away]
             if group:
@@ -4578,7 +4565,7 @@ class ChatView:
 
     def toggle_side(self) -> None:
         """Show the conversations over the chat, or put them away."""
-        if self._width >= self._look.px(self.NARROWEST):
+        if self._shown[0]:
             return
         if self.side.winfo_manager():
             self.side.place_forget()
@@ -4590,7 +4577,7 @@ class ChatView:
 
     def toggle_people(self) -> None:
         """Show who is here, or put them away."""
-        if self._width >= self._look.px(self.NARROW):
+        if self._width >= self._look.dp(self.NARROW):
             self._wants_people = not self._wants_people
             self._lay_out()
         elif self.aside.winfo_manager():
@@ -4615,18 +4602,17 @@ class ChatView:
         return [pane for pane in panes if pane.winfo_viewable()]
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
-        width = event.width
-        edges = [self._look.px(edge) for edge in (self.NARROW, self.NARROWEST)]
-        if [width < edge for edge in edges] != [
-            self._width < edge for edge in edges
-        ] or not self._width:
-            self._width = width
-            self._lay_out()
-        self._width = width
+        self._width = event.width
+        self._lay_out()
 
     def _lay_out(self) -> None:
-        width, px = self._width or self._look.px(1160), self._look.px
-        shown = [width >= px(self.NARROWEST), width >= px(self.NARROW) and self._wants_people]
+        """Have the columns that there is room for."""
+        dp = self._look.dp
+        room = self._width or dp(1160)
+        shown = (room >= dp(self.NARROWEST), room >= dp(self.NARROW) and self._wants_people)
+        if shown == self._shown:
+            return
+        self._shown = shown
         for index, ((part, line), is_shown) in enumerate(zip(self._columns, shown)):
             part.place_forget()
             if is_shown:
@@ -4635,19 +4621,16 @@ class ChatView:
             else:
                 part.grid_forget()
                 line.grid_forget()
-        if shown[0]:
-            self.menu_button.grid_remove()
-        else:
-            self.menu_button.grid()
+        (self.menu_button.grid_remove if shown[0] else self.menu_button.grid)()
         self.transcript.pad = 20 if shown[0] else 14
         self.transcript.restyle()
-        side = px(16 if shown[0] else 10)
-        self.composer.frame.grid_configure(padx=side)
+        self.composer.frame.grid_configure(padx=self._look.px(16 if shown[0] else 10))
         self.room.redraw()
 
     def _restyle(self) -> None:
         self.side.configure(width=self._look.dp(232))
         self.aside.configure(width=self._look.dp(200))
+        self._lay_out()
 
     def _show_menu_button(self) -> None:
         chat = self._chat
@@ -5238,13 +5221,14 @@ class Window:
         """Open a context menu; None stands for a line."""
         color = self.look.color
         menu = tk.Menu(self.root, tearoff=False, bd=1, relief="solid", bg=color["field"],
-                       fg=color["text"], activebackground=color["accent"], activeborderwidth=0,
-                       activeforeground="#ffffff", font=self.look.font["ui"])  # fmt: skip
+                       fg=color["text"], activebackground=color["accent"],
+                       activeborderwidth=self.look.dp(3), activeforeground="#ffffff",
+                       font=self.look.font["ui"])  # fmt: skip
         for entry in entries:
             if entry is None:
                 menu.add_separator()
             else:
-                menu.add_command(label=self.look.text(entry[0]), command=entry[1])
+                menu.add_command(label=self.look.text("  %s  " % entry[0]), command=entry[1])
         self.menu = menu  # or it goes before it is seen
         menu.tk_popup(x, y)
         menu.grab_release()
