@@ -1,4 +1,4 @@
-"""What can be said of the window without a screen: everything can be read, and little is redrawn."""
+"""The window without a screen: everything can be read, and little is redrawn."""
 
 import itertools
 
