@@ -143,13 +143,15 @@ class Studio:
                                    for entry in place.entries[-9:]))  # fmt: skip
 
     def take(self, person, path, size):
-        """One picture of a window of this size (of 96 dpi)."""
+        """One picture of a window of this size (of 96 dpi); none, but the size, without a path."""
         width, height = (person.window.look.px(each) for each in size)
         person.root.geometry("%dx%d+0+0" % (width, height))
         self.desk.pump(lambda: (person.root.winfo_width(), person.root.winfo_height()) == (width, height))
         for _ in range(5):
             self.desk.update()
             person.root.winfo_pointerxy()  # an answer: all that was asked for is drawn
+        if path is None:
+            return
         command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
         subprocess.run((command % (width, height, path)).split(), check=True)
 
@@ -276,7 +278,7 @@ def topic_none(studio):
 def failed(studio):
     alice = conversation(studio)
     alice.say("@dave Are you there?")
-    studio.hears("dave Are")
+    studio.hears("Are you there?")
     alice.say("/foo")
     studio.hears("Unknown command")
 
@@ -353,13 +355,13 @@ def menu(studio):
 
 def sidebar(studio):
     alice = conversation(studio)
-    studio.take(alice, os.devnull, (520, 720))
+    studio.take(alice, None, (520, 720))
     alice.chat_view.menu_button.invoke()
 
 
 def people(studio):
     alice = conversation(studio)
-    studio.take(alice, os.devnull, (520, 720))
+    studio.take(alice, None, (520, 720))
     alice.chat_view.toggle_people()
 
 
@@ -370,7 +372,7 @@ def crowd(studio):
         studio.hub.irc("guest%d" % number)
     for number in range(16):
         alice.window.open("#room-%d" % number)
-    studio.hears("Now talking" if False else "guest99 joined")
+    studio.hears("guest99 joined")
     studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
     studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
     studio.hears("WWW")
