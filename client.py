@@ -2902,10 +2902,10 @@ class Look:
         size = 2 * self.px(radius) + self.px(4) + 80
         return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
 
-    def _element(self, style: "ttk.Style", name: str, radius: int, *images: Any) -> None:
-        border = self.px(radius) + self.px(2)
-        style.element_create(name, "image", *images, border=border, padding=0, width=1, height=1,
-                             sticky="nswe")  # fmt: skip
+    def _element(self, style: "ttk.Style", name: str, radius: int, *images: Any, width: int = 1) -> None:
+        border = [self.px(radius) + (self.px(2) if width == 1 else 0), self.px(radius) + self.px(2)]
+        style.element_create(name, "image", *images, border=border, padding=0, width=width,
+                             height=3 * width, sticky="nswe")  # fmt: skip
 
     def _style_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
         radius = 10
@@ -2951,7 +2951,7 @@ class Look:
         thumb = [self.box(self.px(10), self.px(16), self.px(5), color, surface, self.px(2))
                  for color in ("thumb", "thumb_active")]  # fmt: skip
         self._element(style, name + ".thumb", 4, thumb[0], ("pressed", thumb[1]),
-                      ("active", thumb[1]))  # fmt: skip
+                      ("active", thumb[1]), width=self.px(10))  # fmt: skip
         inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
         trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
         style.layout(name + ".Vertical.TScrollbar", [trough])
