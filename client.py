@@ -3625,8 +3625,13 @@ class Transcript:
         if (first < 0.05 and self._first) or (last > 0.95 and self._last < len(self._lines)):
             self._is_moving = True
             self.text.after_idle(self._move, first < 0.05)
-        elif first <= 0.0 and self._items:
-            self.text.after_idle(self._want_older)
+        elif first <= 0.0 and not self._first and self._items:
+            self.text.after_idle(self._ask)
+
+    def _ask(self) -> None:
+        """Ask for more, if the first line is in view even when all is drawn."""
+        if self.text.yview()[0] <= 0.0:
+            self._want_older()
 
     def _move(self, up: bool) -> None:
         """Bring in what lies beyond the edge of our part."""

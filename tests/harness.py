@@ -125,8 +125,9 @@ class IrcTalker(Talker):
         """The same, or all that came before the server closed the connection."""
         word = "barrier-%d" % next(_numbers)
         lines = []
-        with contextlib.suppress(ConnectionError, EOFError):
+        with contextlib.suppress(ConnectionError):
             self.send("PING " + word)
+        with contextlib.suppress(EOFError):
             while not (lines and lines[-1].endswith(" :" + word)):
                 lines.append(self.line())
             lines.pop()

@@ -180,10 +180,10 @@ def test_scrolling_up_fetches_what_was_said_before(desk, open_room, tmp_path):
     alice.sees("[bob]: word 169")
     assert "[bob]: word 119" not in alice.lines
     alice.press("Control-Home", alice.box)
-    seen = alice.top_line()
+    seen = alice.place_of("word 120")
     desk.pump(lambda: "[bob]: word 119" in alice.lines)
     desk.update()
-    assert alice.top_line() == seen
+    assert alice.place_of("word 120") == seen
     while "[bob]: word 0" not in alice.lines:
         before = len(alice.lines)
         alice.press("Control-Home", alice.box)

@@ -286,6 +286,10 @@ class Person:
         """The first line in view."""
         return self.text.get("@0,20 linestart", "@0,20 lineend")
 
+    def place_of(self, words):
+        """How far down in view the line with these words stands, in pixels."""
+        return self.text.dlineinfo(self.text.search(words, "1.0", exact=True))[1]
+
     def tags_of(self, words):
         """The tags in which these words of the transcript stand."""
         start = self.text.search(words, "1.0", exact=True)
