@@ -38,8 +38,8 @@ TALK = (
     ("22 09:00:41", "bob", "Morning! Did anyone see the new build?"),
     ("22 09:01:07", "alice", "Yes, it starts twice as fast now 🚀"),
     ("22 09:01:30", "carol", "The notes are at http://192.168.1.20:8080/notes/release-4.html —"
-     " please read the part about the upgrade before you touch the shared machine, it takes two minutes"
-     " and saves an hour."),
+     " please read the part about the upgrade before you touch the shared machine, it takes two"
+     " minutes and saves an hour."),
     ("22 09:02:12", "frank", ""),
     ("22 09:02:55", "dana", "Thanks! @alice could you check the last table?"),
     ("22 09:03:20", "alice", "On it."),
