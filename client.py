@@ -3041,7 +3041,8 @@ class RowList:
         self._drawing = ""  # the id of a redraw that is due
         self.selected: Any = None  # a key
         self.frame = ttk.Frame(parent, style=SURFACES[surface] + ".TFrame")
-        self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=1, height=1,
+        # Grid lays nothing out anew, where that asks for a single pixel: hence 10.
+        self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=10, height=10,
                                 takefocus=0)  # fmt: skip
         self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
         self.scrollbar.beside(self.canvas)
@@ -3404,6 +3405,7 @@ class Transcript:
         self._first = self._last = 0  # what part of them is here
         self._items: List[Item] = []  # that part, laid out: a line of the text for each
         self._at_end = True  # before the last change: new lines and new sizes keep it so
+        self._top = "1.0"  # what was at the top then
         self._hits: Dict[Any, List[Span]] = {}  # what was looked for, by line
         self._hit: Tuple[Any, Span] = (None, (0, 0))  # the one that one is at
         self._is_moving = False
@@ -3621,7 +3623,12 @@ class Transcript:
     def _on_scroll(self, first: Any, last: Any) -> None:
         first, last = float(first), float(last)
         self._scrollbar.set(first, last)
-        self._at_end = last > 0.999
+        top = self.text.index("@0,0")
+        if self._at_end and last <= 0.999 and self.text.compare(top, ">=", self._top):
+            self.text.after_idle(self.text.see, "end")  # lines have grown; nobody has scrolled
+        else:
+            self._at_end = last > 0.999
+        self._top = top
         self._reach(first, last)
         self._scrolled()
 
@@ -4094,7 +4101,7 @@ class ConnectView:
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
-        body.grid(column=1, sticky="ns")  # in the middle of a wide window
+        body.grid(column=1, sticky="nsew")  # in the middle of a wide window
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
@@ -4332,6 +4339,7 @@ class ChatView:
         px = look.px
         self._look, self._window = look, window
         self._chat: Optional[Chat] = None
+        self._people_of: Optional[Conversation] = None  # the list, which outlives a lost connection
         self._width = 0  # in pixels
         self._shown: Tuple[bool, ...] = ()  # the columns beside the chat: left, right
         self._wants_people = True
@@ -4407,8 +4415,8 @@ class ChatView:
 
         self.aside = ttk.Frame(self.frame, style="Bg.TFrame")
         self.aside.pack_propagate(False)
-        self.people_head = self._head(self.aside, "bg", self._draw_count)
         self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
+        self.people_head = self._head(self.aside, "bg", self._draw_count)
         self.people.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
 
         self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
@@ -4482,7 +4490,7 @@ class ChatView:
     def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
         look, left, middle = self._look, self._look.px(16), self._look.dp(30)
         left += look.write(canvas, left, middle, "People", "text", "ui_bold") + look.dp(8)
-        count = len(self._people(self._chat)) if self._chat else 0
+        count = len([row for row in self.people.rows if row.key is not None])
         look.write(canvas, left, middle, str(count), "muted", "ui")
 
     # What it shows
@@ -4493,7 +4501,9 @@ class ChatView:
         for drawing in (self.side_head, self.me, self.room):
             drawing.redraw()
         self.conversations.show(self._conversation_rows(chat), chat.current)
-        if with_people or chat.current.kind == PRIVATE:
+        is_lost = chat.state != CONNECTED and chat.current is self._people_of
+        if (with_people or chat.current.kind == PRIVATE) and not is_lost:
+            self._people_of = chat.current
             self.people.show(self._people_rows(chat))
             self.people_head.redraw()
         self.composer.set_hint(chat.hint)

@@ -11,6 +11,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from window_harness import Desk, Screen
 import client
 import server
 
+README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
 SMALL = ((460, 600),)  # the connect view
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
@@ -95,12 +97,6 @@ class Studio:
         """How long the window waits before it tries to come back."""
         self._change(vars(client), "RETRY_TIMES", seconds)
 
-    def keep(self, **values):
-        """Settings that are there already."""
-        settings = client.Settings(client.settings_path())
-        vars(settings).update(values)
-        settings.save()
-
     def room(self, **options):
         options = {"network": "Office", "data": str(self.folder / "data"), **options}
         self.hub = self._stack.enter_context(contextlib.closing(Room(**options)))
@@ -163,64 +159,37 @@ class Studio:
 # The states: each leaves alice's window as it is to be seen
 
 
-def connect(studio, port=0, servers=(), **texts):
-    """She has filled in the fields, and pressed Enter where there is a port."""
-    studio.keep(servers=list(servers))
-    alice = studio.open(port or client.SERVER_PORT)
+def connect(studio, servers=SERVERS, **texts):
+    """She has started the program, and written this into the fields."""
+    alice = studio.open()
     alice.connect_view.fill("", servers, servers[0] if servers else "")
-    if texts:
-        alice.fill(**texts)
-    if port:
-        alice.window.connect_view.fill(texts.get("name", "alice"), servers, "127.0.0.1:%d" % port)
-        alice.press("Return", alice.connect_view.fields[client.NAME])
+    alice.fill(**texts)
     return alice
 
 
-def connect_empty(studio):
-    connect(studio)
+def refused(studio, port, field=client.SERVER):
+    """She has connected there, and is told what is wrong with the field."""
+    alice = connect(studio, name="alice", server="127.0.0.1:%d" % port)
+    alice.press("Return", alice.connect_view.fields[client.NAME])
+    if field:
+        alice.wait_for_fault(field)
+    return alice
 
 
-def connect_servers(studio):
-    connect(studio, servers=SERVERS, name="alice")
-
-
-def connect_name_bad(studio):
-    connect(studio, servers=SERVERS).connect(name="not a name")
-
-
-def connect_name_taken(studio):
-    studio.room().irc("alice")
-    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.NAME)
-
-
-def connect_refused(studio):
-    port = studio.enter(closed_port())
-    connect(studio, port, SERVERS).wait_for_fault(client.SERVER)
-
-
-def connect_full(studio):
-    studio.room(max_clients=1).irc("bob")
-    connect(studio, studio.hub.server.port, SERVERS).wait_for_fault(client.SERVER)
-
-
-def connect_banned(studio):
+def scripted(studio, *lines):
+    """A server that waits for alice, or says this to her."""
     hub = studio.enter(contextlib.closing(ScriptedServer()))
-    alice = connect(studio, hub.port, SERVERS)
-    hub.accept().send(":hub 465 alice :You are banned from this server: noise in the library")
-    alice.wait_for_fault(client.SERVER)
+    alice = refused(studio, hub.port, "")
+    if lines:
+        hub.accept().send(*lines)
+        alice.wait_for_fault(client.SERVER)
 
 
-def connect_password_wrong(studio):
-    alice = connect(studio, studio.room(password="sesame").server.port, SERVERS)
-    alice.wait_for_fault(client.PASSWORD)
+def wrong_password(studio):
+    alice = refused(studio, studio.room(password="sesame").server.port, client.PASSWORD)
     alice.connect(password="wrong")
-    wrong = lambda: alice.connect_view.hints[client.PASSWORD].cget("text") == "Wrong password."  # noqa: E731
-    studio.desk.pump(wrong)
-
-
-def connecting(studio):
-    hub = studio.enter(contextlib.closing(ScriptedServer()))
-    connect(studio, hub.port, SERVERS)
+    hint = alice.connect_view.hints[client.PASSWORD]
+    studio.desk.pump(lambda: hint.cget("text") == "Wrong password.")
 
 
 def conversation(studio):
@@ -246,42 +215,21 @@ def conversation(studio):
     return alice
 
 
-def typing(studio):
-    conversation(studio).write("@dana the table looks right to me")
-
-
-def typing_much(studio):
-    conversation(studio).paste("Shopping:\n- bread\n- butter\n- jam\n- tea\n- milk")
-
-
-def too_long(studio):
-    conversation(studio).write("words and " * 201)
-
-
-def completion(studio):
+def pressed(studio, *keys, text=""):
+    """The same, and she has typed something, and pressed these keys."""
     alice = conversation(studio)
-    alice.write("@gr")
-    alice.press("Tab", alice.box)
-
-
-def private(studio):
-    conversation(studio).window.open("bob")
-
-
-def empty(studio):
-    conversation(studio).window.open("carol")
-
-
-def topic_none(studio):
-    conversation(studio).window.open("#random")
+    alice.write(text)
+    for key in keys:
+        alice.press(key)
+    return alice
 
 
 def failed(studio):
     alice = conversation(studio)
     alice.say("@dave Are you there?")
-    studio.hears("Are you there?")
+    alice.sees("[SERVER]: No such user: dave")
     alice.say("/foo")
-    studio.hears("Unknown command")
+    alice.sees("[SERVER]: Unknown command: /foo. Type /help for the list.")
 
 
 def lost(studio):
@@ -300,74 +248,35 @@ def back(studio):
     alice = lost(studio)
     studio.room(port=studio.port)
     alice.chat_view.banner_button.invoke()
-    studio.desk.pump(lambda: alice.banner.strip() == "Connected again.")
-    studio.desk.pump(lambda: not alice.window.chat.unsent)
+    studio.desk.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
 
 
 def search(studio, words="the"):
-    alice = conversation(studio)
-    alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set(words)
-    studio.desk.pump(lambda: alice.chat_view.search.field.note.cget("text"))
+    alice = pressed(studio, "Control-f")
+    field = alice.chat_view.search.field
+    field.set(words)
+    studio.desk.pump(lambda: field.note.cget("text"))
     alice.press("F3")
 
 
-def search_none(studio):
-    search(studio, "zeppelin")
+def scrolled_up(studio):
+    alice, bob = conversation(studio), studio.people["bob"]
+    for words, count in (("line", 60), ("more", 3)):
+        bob.send(*["PRIVMSG #lobby :%s %d" % (words, number) for number in range(count)])
+        studio.hears("%s %d" % (words, count - 1))
+        alice.text.yview_moveto(0.4)
+        studio.desk.update()
 
 
-def pill(studio):
+def narrow(studio, toggle):
+    """At the smallest width, a column over the chat."""
     alice = conversation(studio)
-    studio.people["bob"].send(*["PRIVMSG #lobby :line %d" % number for number in range(60)])
-    studio.hears("line 59")
-    alice.text.yview_moveto(0.4)
-    studio.people["bob"].send(*["PRIVMSG #lobby :more %d" % number for number in range(3)])
-    studio.hears("more 2")
-
-
-def keys_in_the_sidebar(studio):
-    alice = conversation(studio)
-    for key in ("F6", "Down", "Down"):
-        alice.press(key)
-
-
-def sheet_help(studio):
-    alice = conversation(studio)
-    alice.press("F1", alice.box)
-
-
-def sheet_go(studio):
-    alice = conversation(studio)
-    alice.press("Control-k", alice.box)
-    alice.window._sheet.field.set("d")
-
-
-def sheet_paste(studio):
-    conversation(studio).paste("line\n" * 34)
-
-
-def sheet_close(studio):
-    lost(studio).close()
-
-
-def menu(studio):
-    conversation(studio).window.on_person_menu("bob", 240, 200)
-
-
-def sidebar(studio):
-    alice = conversation(studio)
-    studio.take(alice, None, (520, 720))
-    alice.chat_view.menu_button.invoke()
-
-
-def people(studio):
-    alice = conversation(studio)
-    studio.take(alice, None, (520, 720))
-    alice.chat_view.toggle_people()
+    studio.take(alice, None, SIZES[2])
+    getattr(alice.chat_view, toggle)()
 
 
 def crowd(studio):
-    """A hundred people, many rooms, a long topic and long lines."""
+    """A hundred people, many rooms, a long topic and a long word."""
     alice = conversation(studio)
     for number in range(100):
         studio.hub.irc("guest%d" % number)
@@ -385,41 +294,60 @@ def strange(studio):
     hub = studio.enter(contextlib.closing(ScriptedServer()))
     alice = studio.open(hub.port, "alice", at_once=True)
     hub.welcome()
-    names = ["🚀rocket", "דנה", "王小明", "Ωmega", "y" * 60, "ﷺ"]
-    hub.send(*[":%s!u@h JOIN #lobby" % name for name in names])
-    words = ["😀 👍🏽 ❤️ 🇩🇪", "שלום לכולם, 12:30", "你好，世界", "مرحبا"]
-    words += ["z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9, "a" * 400]
-    hub.send(*[":%s!u@h PRIVMSG #lobby :%s" % pair for pair in zip(names, words)])
-    hub.send(":דנה!u@h TOPIC #lobby :ארוחת צהריים 12:30 🍕")
-    hub.send(*[":%s!u@h PRIVMSG alice :psst" % n for n in names])
-    alice.sees("[ﷺ -> you]: psst")
+    for name, words in (
+        ("🚀rocket", "😀 👍🏽 ❤️ 🇩🇪"), ("דנה", "שלום לכולם, 12:30"), ("王小明", "你好，世界"),
+        ("Ωmega", "z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9), ("y" * 60, "a" * 400), ("مريم", "مرحبا"),
+    ):  # fmt: skip
+        hub.send(":%s!u@h JOIN #lobby" % name, ":%s!u@h PRIVMSG #lobby :%s" % (name, words))
+        hub.send(":%s!u@h PRIVMSG alice :psst" % name)
+    hub.send(":דנה!u@h TOPIC #lobby :ארוחת צהריים 12:30 🍕", "PING end")
+    alice.sees("[SERVER]: דנה set the topic: ארוחת צהריים 12:30 🍕")
 
 
-def zoomed(studio, steps=5):
-    alice = conversation(studio)
-    for _ in range(abs(steps)):
-        alice.window.on_zoom(1 if steps > 0 else -1)
-
-
-def zoomed_out(studio):
-    zoomed(studio, -2)
-
-
+# What is photographed: the name, the sizes, and how it comes about.
 STATES = (
-    (connect_empty, SMALL), (connect_servers, ((460, 600), (800, 640), (1160, 720))),
-    (connect_name_bad, SMALL), (connect_name_taken, SMALL), (connect_refused, SMALL),
-    (connect_full, SMALL), (connect_banned, SMALL), (connect_password_wrong, SMALL),
-    (connecting, SMALL),
-    *[(state, SIZES) for state in (
-        conversation, typing, typing_much, too_long, completion, private, empty, topic_none, failed,
-        lost, back, search, search_none, pill, keys_in_the_sidebar, sheet_help, sheet_go,
-        sheet_paste, sheet_close, crowd, strange, zoomed, zoomed_out,
-    )],
-    (menu, SIZES[:1]), (sidebar, SIZES[2:]), (people, SIZES[2:]),
+    ("connect-empty", SMALL, lambda studio: connect(studio, ())),
+    ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
+    ("connect-name-bad", SMALL, lambda studio: connect(studio).connect(name="not a name")),
+    ("connect-name-taken", SMALL, lambda studio: refused(
+        studio, (studio.room(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
+    ("connect-refused", SMALL, lambda studio: refused(studio, studio.enter(closed_port()))),
+    ("connect-full", SMALL, lambda studio: refused(
+        studio, (studio.room(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
+    ("connect-banned", SMALL, lambda studio: scripted(
+        studio, ":hub 465 alice :You are banned from this server: noise in the library")),
+    ("connect-password", SMALL, wrong_password),
+    ("connecting", SMALL, scripted),
+    ("conversation", SIZES, conversation),
+    ("private", SIZES, lambda studio: conversation(studio).window.open("bob")),
+    ("empty", SIZES, lambda studio: conversation(studio).window.open("carol")),
+    ("topic-none", SIZES, lambda studio: conversation(studio).window.open("#random")),
+    ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),
+    ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- jam\n- tea")),
+    ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),
+    ("completion", SIZES, lambda studio: pressed(studio, "Tab", text="@gr")),
+    ("failed", SIZES, failed),
+    ("lost", SIZES, lost),
+    ("back", SIZES, back),
+    ("search", SIZES, search),
+    ("search-none", SIZES, lambda studio: search(studio, "zeppelin")),
+    ("scrolled-up", SIZES, scrolled_up),
+    ("keys", SIZES, lambda studio: pressed(studio, "F6", "F6", "Down", "Down")),
+    ("help", SIZES, lambda studio: pressed(studio, "F1")),
+    ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").window._sheet.field.set("d")),
+    ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
+    ("close", SIZES, lambda studio: lost(studio).close()),
+    ("menu", SIZES[:1], lambda studio: conversation(studio).window.on_person_menu("bob", 240, 200)),
+    ("sidebar", SIZES[2:], lambda studio: narrow(studio, "toggle_side")),
+    ("people", SIZES[2:], lambda studio: narrow(studio, "toggle_people")),
+    ("crowd", SIZES, crowd),
+    ("strange", SIZES, strange),
+    ("zoom-200", SIZES, lambda studio: pressed(studio, *["Control-plus"] * 5)),
+    ("zoom-80", SIZES, lambda studio: pressed(studio, *["Control-minus"] * 2)),
 )  # fmt: skip
 
 
-def photograph(state, sizes, folder):
+def photograph(name, sizes, state, folder):
     """Take the pictures of one state."""
     with contextlib.closing(Studio()) as studio:
         state(studio)
@@ -427,8 +355,7 @@ def photograph(state, sizes, folder):
         for theme in client.PALETTES:
             look.change(theme, look.zoom)
             for size in sizes:
-                name = "%s-%s-%d.png" % (state.__name__, theme, size[0])
-                studio.take(studio.alice, folder / name, size)
+                studio.take(studio.alice, folder / ("%s-%s-%d.png" % (name, theme, size[0])), size)
 
 
 def main(argv=None):
@@ -437,21 +364,28 @@ def main(argv=None):
     parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
     parser.add_argument("--only", nargs="+", metavar="STATE", help="only these")
     parser.add_argument("--dpi", type=int, default=96, help="of the screen")
+    parser.add_argument("--readme", action="store_true", help="take those of the README instead")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hubbub-"))
     folder.mkdir(parents=True, exist_ok=True)
-    states = [row for row in STATES if row[0].__name__ in (args.only or row[0].__name__)]
+    if args.readme:
+        args.only = ["typing"]
+    states = [row for row in STATES if row[0] in (args.only or [row[0]])]
     if len(states) == 1:
         with contextlib.closing(Screen(args.dpi)):
             photograph(*states[0], folder)
+    if args.readme:
+        for theme, name in (("dark", "window.png"), ("light", "window-light.png")):
+            shutil.copy(str(folder / ("typing-%s-1160.png" % theme)), str(README_FOLDER / name))
+    if len(states) == 1:
         return 0
 
     def run(row):  # in a process of its own: Tk takes many windows one after the other badly
-        command = [sys.executable, __file__, str(folder), "--dpi", str(args.dpi), "--only"]
-        return subprocess.run([*command, row[0].__name__]).returncode
+        command = [sys.executable, __file__, str(folder), "--dpi", str(args.dpi), "--only", row[0]]
+        return subprocess.run(command).returncode
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        failed = [row[0].__name__ for row, code in zip(states, pool.map(run, states)) if code]
+        failed = [row[0] for row, code in zip(states, pool.map(run, states)) if code]
     print("The pictures are in %s%s" % (folder, "; failed: " + ", ".join(failed) if failed else ""))
     return len(failed)
 
