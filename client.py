@@ -2553,7 +2553,8 @@ FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dp
 }  # fmt: skip
 ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # percent
 
-# Strokes on a grid of 24: l a line through points, p a filled polygon, o a ring, d a disc.
+# On a grid of 24: l a line through points, o a ring, d a disc, m a disc less another,
+# p a polygon, r a round box.
 ICONS = {
     "search": "o 10 10 6.5 l 15 15 21 21",
     "person": "o 12 7.5 4 l 4 21 4.6 17.8 6.6 15.6 9.5 14.7 14.5 14.7 17.4 15.6 19.4 17.8 20 21",
@@ -2626,94 +2627,88 @@ def draw_box(
     return make_png(width, rows + [rows[-1]] * (height - 2 * lines) + below)
 
 
-def _to_line(x: float, y: float, points: Sequence[float]) -> float:
-    """The distance to a line through points."""
-    least = 1e9
-    for index in range(0, len(points) - 3, 2):
-        ax, ay, bx, by = points[index : index + 4]
-        dx, dy = bx - ax, by - ay
-        along = ((x - ax) * dx + (y - ay) * dy) / ((dx * dx + dy * dy) or 1)
-        along = min(1.0, max(0.0, along))
-        least = min(least, math.hypot(x - ax - along * dx, y - ay - along * dy))
-    return least
+def _parts(shapes: str) -> Iterator[Tuple[str, List[float], float, float, float, float]]:
+    """Shapes as in ICONS one by one: kind, numbers, and the box that they lie in."""
+    for kind, text in re.findall(r"([a-z])([^a-z]*)", shapes):
+        at = [float(number) for number in text.split()]
+        if kind == "l":
+            pieces = [at[index : index + 4] for index in range(0, len(at) - 3, 2)]
+        else:
+            pieces = [at]
+        for at in pieces:
+            if kind in "odm":
+                yield (kind, at, at[0] - at[2], at[1] - at[2], at[0] + at[2], at[1] + at[2])
+            else:
+                points = at[:4] if kind == "r" else at
+                xs, ys = points[::2], points[1::2]
+                yield (kind, at, min(xs), min(ys), max(xs), max(ys))
+
+
+def _to_line(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> float:
+    """The distance to a line from a point to another."""
+    dx, dy = bx - ax, by - ay
+    along = ((x - ax) * dx + (y - ay) * dy) / ((dx * dx + dy * dy) or 1)
+    along = min(1.0, max(0.0, along))
+    return math.hypot(x - ax - along * dx, y - ay - along * dy)
 
 
 def _to_shape(x: float, y: float, kind: str, at: Sequence[float], pen: float) -> float:
     """The distance to the edge of a shape of ICONS; negative inside."""
     if kind == "l":
-        return _to_line(x, y, at) - pen
-    if kind == "o":
-        return abs(math.hypot(x - at[0], y - at[1]) - at[2]) - pen
-    if kind == "d":
-        return math.hypot(x - at[0], y - at[1]) - at[2] - pen / 2
-    if kind == "m":  # a disc, less another
-        shade = math.hypot(x - at[3], y - at[4]) - at[5]
-        return max(math.hypot(x - at[0], y - at[1]) - at[2], -shade)
-    closed = [*at, *at[:2]]
-    inside = False
-    for index in range(0, len(closed) - 3, 2):
-        ax, ay, bx, by = closed[index : index + 4]
-        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
-            inside = not inside
-    distance = _to_line(x, y, closed)
-    return (-distance if inside else distance) - pen / 3
+        return _to_line(x, y, *at) - pen
+    if kind == "r":
+        left, top, right, bottom, radius = at
+        dx = max(left - x, x - right) + radius
+        dy = max(top - y, y - bottom) + radius
+        return math.hypot(max(0.0, dx), max(0.0, dy)) + min(0.0, max(dx, dy)) - radius
+    if kind == "p":
+        sides = list(zip(at[::2], at[1::2], [*at[2::2], at[0]], [*at[3::2], at[1]]))
+        crossed = [s for s in sides if (s[1] > y) != (s[3] > y)
+                   and x < s[0] + (y - s[1]) * (s[2] - s[0]) / (s[3] - s[1])]  # fmt: skip
+        distance = min(_to_line(x, y, *side) for side in sides)
+        return (-distance if len(crossed) % 2 else distance) - pen / 3
+    distance = math.hypot(x - at[0], y - at[1]) - at[2]
+    if kind == "m":
+        return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
+    return abs(distance) - pen if kind == "o" else distance - pen / 2
 
 
 def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
     """Shapes as in ICONS, each layer with its colour, one over the other, as PNG."""
     unit = 24 / size
     pen = max(1.15, unit * 0.55)  # half the width of a stroke; never too thin to see
-    parsed = []
+    pixels: List[Color] = [(0, 0, 0, 0)] * (size * size)
     for shapes, color in layers:
-        parts = [_parse_shape(*part) for part in re.findall(r"([a-z])([^a-z]*)", shapes)]
-        parsed.append((parts, _rgb(color)))
-    rows = []
-    for line in range(size):
-        y = (line + 0.5) * unit
-        near = [
-            ([part for part in parts if part[2] - 2 < y < part[3] + 2], rgb)
-            for parts, rgb in parsed
-        ]
-        row = bytearray()
-        for column in range(size):
-            x = (column + 0.5) * unit
-            pixel: Tuple[int, ...] = (0, 0, 0, 0)
-            for parts, rgb in near:
-                distance = min(
-                    [_to_shape(x, y, kind, at, pen) for kind, at, _, _ in parts] or [9.0]
-                )
-                share = _cover(distance / unit)
-                if share:
-                    pixel = _blend(pixel, rgb, share)
-            row += bytes(pixel)
-        rows.append(bytes(row))
-    return make_png(size, rows)
+        shares: Dict[int, float] = {}  # how much of a pixel the layer covers
+        for kind, at, left, top, right, bottom in _parts(shapes):
+            span = [(max(0, int((low - pen) / unit)), min(size, int((high + pen) / unit) + 2))
+                    for low, high in ((left, right), (top, bottom))]  # fmt: skip
+            for line in range(*span[1]):
+                for column in range(*span[0]):
+                    x, y = (column + 0.5) * unit, (line + 0.5) * unit
+                    share = _cover(_to_shape(x, y, kind, at, pen) / unit)
+                    if share > shares.get(line * size + column, 0.0):
+                        shares[line * size + column] = share
+        rgb = _rgb(color)
+        for index, share in shares.items():
+            pixels[index] = _blend(pixels[index], rgb, share)
+    rows = [pixels[line * size : (line + 1) * size] for line in range(size)]
+    return make_png(size, [b"".join(map(bytes, row)) for row in rows])
 
 
-def _parse_shape(kind: str, text: str) -> Tuple[str, List[float], float, float]:
-    """Its kind, its numbers, and between which heights it lies."""
-    at = [float(number) for number in text.split()]
-    if kind in "odm":
-        return kind, at, at[1] - at[2], at[1] + at[2]
-    return kind, at, min(at[1::2]), max(at[1::2])
-
-
-def _blend(below: Tuple[int, ...], rgb: Color, share: float) -> Tuple[int, ...]:
+def _blend(below: Color, rgb: Color, share: float) -> Color:
     """A pixel (RGBA) with so much of a colour over it."""
     kept = below[3] / 255 * (1 - share)
+    if not kept:
+        return (*rgb, round(share * 255))
     total = share + kept
     color = [round((old * kept + new * share) / total) for old, new in zip(below, rgb)]
     return (*color, round(total * 255))
 
 
-# A speech bubble on a tile: the tile's corners are discs of radius 5 under a cross of boxes.
-_TILE = "p 5.2 0.3 18.8 0.3 18.8 23.7 5.2 23.7 p 0.3 5.2 23.7 5.2 23.7 18.8 0.3 18.8" + "".join(
-    " d %s %s 4.5" % (x, y) for x in (5.2, 18.8) for y in (5.2, 18.8)
-)
-_BUBBLE = (
-    "p 8 6 16 6 16 16 8 16 p 5.7 8.5 18.3 8.5 18.3 13.5 5.7 13.5 p 7.6 14 12.5 15.5 7.8 19.6"
-    + ("".join(" d %s %s 2.3" % (x, y) for x in (8.3, 15.7) for y in (8.6, 13.4)))
-)
+# The program's own: a speech bubble on a tile.
+_TILE = "r .3 .3 23.7 23.7 5.2"
+_BUBBLE = "r 5.7 6 18.3 16 2.9 p 7.6 14 12.5 15.5 7.8 19.6"
 _DOTS = "d 8.4 11 .75 d 12 11 .75 d 15.6 11 .75"
 
 
