@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from client_harness import ScriptedServer, closed_port
-from harness import Room
-from window_harness import Desk, Screen
+from client_harness import ScriptedServer, closed_port  # noqa: E402
+from harness import Room  # noqa: E402
+from window_harness import Desk, Screen  # noqa: E402
 
-import client
-import server
+import client  # noqa: E402
+import server  # noqa: E402
 
 README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
@@ -140,13 +140,13 @@ class Studio:
 
     def take(self, person, path, size):
         """One picture of a window of this size (of 96 dpi); none, but the size, without a path."""
-        width, height = (person.window.look.px(each) for each in size)
-        person.root.geometry("%dx%d+0+0" % (width, height))
         root = person.root
+        width, height = (person.window.look.px(each) for each in size)
+        root.geometry("%dx%d+0+0" % (width, height))
         self.desk.pump(lambda: (root.winfo_width(), root.winfo_height()) == (width, height))
         for _ in range(5):
             self.desk.update()
-            person.root.winfo_pointerxy()  # an answer: all that was asked for is drawn
+            root.winfo_pointerxy()  # an answer: all that was asked for is drawn
         if path is None:
             return
         command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
@@ -323,7 +323,7 @@ STATES = (
     ("empty", SIZES, lambda studio: conversation(studio).window.open("carol")),
     ("topic-none", SIZES, lambda studio: conversation(studio).window.open("#random")),
     ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),
-    ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- jam\n- tea")),
+    ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- tea\n- milk")),
     ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),
     ("completion", SIZES, lambda studio: pressed(studio, "Tab", text="@gr")),
     ("failed", SIZES, failed),

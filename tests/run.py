@@ -33,6 +33,7 @@ OLDEST = (3, 10)  # that the tools run on; Hubbub itself also runs on older ones
 PACKAGES = {  # of Debian and Ubuntu, by the program, or file, that the tests need
     "Xvfb": "xvfb",
     "xdotool": "xdotool",
+    "import": "imagemagick",
     "weechat": "weechat-curses",
     "/usr/lib/*/weechat/plugins/fifo.so": "weechat-plugins",
     "irssi": "irssi",

@@ -1,20 +1,37 @@
-"""The script that takes the pictures of the window still does."""
+"""tests/pictures.py makes the pictures of the window that one looks at."""
 
-import struct
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("pictures.py")
-SIZES = {"empty-dark-520.png": (520, 720), "empty-light-1160.png": (1160, 720)}
+import pictures
+import pytest
+from harness import TIMEOUT
+from window_harness import cannot
 
 
-def test_a_state_is_taken_in_each_theme_and_width(tmp_path, screen):
-    """Each width, both themes, and something to see."""
-    command = [sys.executable, str(SCRIPT), "--only", "empty", "--", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=50, stdout=subprocess.DEVNULL)
-    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(found) == 6
-    for name, size in SIZES.items():
-        assert struct.unpack(">II", found[name][16:24]) == size
-        assert len(found[name]) > 5000
+def size_of(picture):
+    """Its width and height."""
+    command = ["identify", "-format", "%w %h", str(picture)]
+    output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return tuple(int(number) for number in output.split())
+
+
+@pytest.mark.parametrize("state", ["connect-name-taken", "lost", "sidebar"])
+def test_a_state_is_photographed_in_both_themes_at_all_its_sizes(tmp_path, state):
+    """The script ends well, and each picture has the size of its window."""
+    if not (shutil.which("import") and shutil.which("identify") and shutil.which("Xvfb")):
+        cannot("there is no Xvfb or no ImageMagick here")
+    command = [sys.executable, str(Path(pictures.__file__)), str(tmp_path), "--only", state]
+    assert subprocess.run(command, timeout=TIMEOUT).returncode == 0
+    sizes = next(sizes for name, sizes, _ in pictures.STATES if name == state)
+    wanted = {"%s-%s-%d.png" % (state, theme, size[0]): size
+              for theme in ("dark", "light") for size in sizes}  # fmt: skip
+    assert {path.name: size_of(path) for path in tmp_path.iterdir()} == wanted
+
+
+def test_each_state_has_a_name_of_its_own():
+    """Pictures do not overwrite one another."""
+    names = [name for name, _, _ in pictures.STATES]
+    assert len(names) == len(set(names))
