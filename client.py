@@ -1664,7 +1664,7 @@ class Chat(Desk):
             pending = self._outbox.said(OUT, message.params[1:2])
         if pending is not None:
             self._fail(pending, _FAILED)
-            if command == "401":
+            if command == "401" and len(message.params) > 1:
                 self._tell(protocol.NO_SUCH_USER.format(message.params[1]) + self._hint(message))
                 return True
         return False
@@ -1770,7 +1770,7 @@ class Chat(Desk):
     def _on_nick(self, message: Message) -> "Places":
         old, new = protocol.casefold(message.nickname), message.params[0]
         places = [c for c in self.conversations if old in c.members or c.key == old]
-        if not new:
+        if not new or protocol.as_word(new) != new:
             return ()
         for place in places:
             person = place.members.pop(old, None)
@@ -2194,6 +2194,8 @@ class Chat(Desk):
     def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
+        if found is None and protocol.as_word(name) != name:
+            return self.current  # nobody can have such a name
         if found is None and sum(c.kind == PRIVATE for c in self.conversations) >= most:
             return self.current
         if found is None:

@@ -1454,3 +1454,22 @@ def test_a_topic_is_not_told_again_to_who_comes_back():
     assert talk.hear(told) == []
     assert talk.chat.current.topic == "Lunch at noon"
     assert len(talk.hear(":hub 332 alice #lobby :Lunch at one")) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "@label=m1 :hub 401 alice",
+        ":bob!b@h NICK :no name at all",
+        ":bob!b@h NICK ::",
+        "@label=m1 :alice!a@h PRIVMSG * :hi",
+    ],
+)
+def test_what_no_server_should_say_harms_nobody(alice, said):
+    """Names that are none make no conversation, and one goes on talking."""
+    alice.type("@bob hi")
+    for conversation in list(alice.chat.conversations):
+        alice.do(alice.chat.select(conversation, NOW))
+        alice.hear(said)
+        alice.type("/me waves")
+    assert not any(" " in name for name in names(alice))
