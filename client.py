@@ -3513,8 +3513,11 @@ class Transcript:
 
     def find(self, hits: Dict[Any, List[Span]], hit: Tuple[Any, Span] = (None, (0, 0))) -> None:
         """Mark what was found, and that `hit` is the one; {} for nothing."""
-        self._hits, self._hit = hits, hit
-        self._mark_found()
+        is_other, self._hits, self._hit = hits is not self._hits, hits, hit
+        if is_other:
+            self._mark_found()
+        else:
+            self._mark_hit()
         spot = self.text.tag_ranges("found")
         if spot:
             self.text.see(spot[0])
@@ -3587,22 +3590,26 @@ class Transcript:
                 self.text.yview_scroll(place[1] - y, "pixels")
 
     def _mark_found(self) -> None:
-        for tag in ("find", "found"):
-            self.text.tag_remove(tag, "1.0", "end")
+        self.text.tag_remove("find", "1.0", "end")
         marks: List[str] = []
         for row, item in enumerate(self._items, 1):
             for span in self._hits.get(item.source, ()):
-                shown = "".join(piece[0] for piece in self._render(item))
-                start = shown.find(" ") + 1  # after the time
-                ends = [
-                    "%d.%d" % (row, units(shown[:start]) + units(item.source.text[:end]))
-                    for end in span
-                ]
-                marks += ends
-                if (item.source, span) == self._hit:
-                    self.text.tag_add("found", *ends)
+                marks += self._ends(row, item, span)
         if marks:
             self.text.tag_add("find", *marks)
+        self._mark_hit()
+
+    def _mark_hit(self) -> None:
+        self.text.tag_remove("found", "1.0", "end")
+        source, span = self._hit
+        for row, item in enumerate(self._items, 1):
+            if item.source is source is not None:
+                self.text.tag_add("found", *self._ends(row, item, span))
+
+    def _ends(self, row: int, item: Item, span: Span) -> List[str]:
+        """Where a part of what an item says stands: after the time, which comes first."""
+        start = units(self._render(item)[0][0])
+        return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
         if self._at_end:
@@ -4788,6 +4795,7 @@ class Window:
         self._shown: Optional[Conversation] = None  # whose transcript is in view
         self._sheet: Optional[Sheet] = None
         self._hits: Sequence[Hit] = ()  # of the search
+        self._spans: Dict[Any, List[Span]] = {}  # the same, by entry
         self._hit = 0
         self._searching = ""  # the id of a search that is due
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -5342,6 +5350,9 @@ class Window:
         words = self.chat_view.search.field.get()
         self._hits = self._shown.find(words) if words and self._shown is not None else ()
         self._hit = len(self._hits) - 1
+        self._spans = {}
+        for entry, start, end in self._hits:
+            self._spans.setdefault(entry, []).append((start, end))
         self._show_hit()
 
     def on_search_step(self, step: int) -> None:
@@ -5361,12 +5372,9 @@ class Window:
             return
         search.say("%d of %d" % (self._hit + 1, len(self._hits)), False)
         hit = self._hits[self._hit]
-        spans: Dict[Any, List[Span]] = {}
-        for entry, start, end in self._hits:
-            spans.setdefault(entry, []).append((start, end))
         if hit.entry in self._shown.entries:
             transcript.show(self._shown.entries, self._shown.entries.index(hit.entry))
-        transcript.find(spans, (hit.entry, (hit.start, hit.end)))
+        transcript.find(self._spans, (hit.entry, (hit.start, hit.end)))
 
     def on_search_close(self) -> None:
         """Put the search away."""

@@ -2400,6 +2400,7 @@ class Session:
         self.has_user = False  # USER has come
         self.cap_version = 0
         self.password = ""  # what the client offered
+        self.taken = ""  # folded: the name that it was refused, for somebody else has it
         self.sasl: Optional[protocol.Sasl] = None  # while an AUTHENTICATE is under way
         self.batches = itertools.count(1)
 
@@ -2820,7 +2821,11 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.sanctions.find("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    holder = session.directory.claim(client, nickname, _owns(client, nickname))
+    try:
+        holder = session.directory.claim(client, nickname, _owns(client, nickname))
+    except ReplyError:
+        session.taken = protocol.casefold(nickname)
+        raise
     if holder is not None:
         session.server.end(holder, "%s has come back, and taken the name" % nickname)
     if client.registered:
@@ -3038,11 +3043,12 @@ def _check_password(session: Session, name: str, password: str, refusal: ReplyEr
 
 
 def _log_in(session: Session, account: Account) -> Iterator[Reply]:
-    """Make the client the account's; one who talks already gets its name at once."""
+    """Make the client the account's: it gets that name, if it talks already or has asked for it."""
     client = session.client
     session.directory.log_in(client, account)
     log.info("%s logged in as %s", client.name, account.name)
-    if client.registered or client.caps & PLAIN_TEXT or _owns(client, client.nickname):
+    has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
+    if client.registered or client.caps & PLAIN_TEXT or has_asked:
         holder = session.directory.claim(client, account.name, is_owner=True)
         if holder is not None:
             session.server.end(holder, "%s has come back, and taken the name" % account.name)

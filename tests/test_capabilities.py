@@ -1,0 +1,334 @@
+"""Each capability that the server offers: what one hears with it, and what without."""
+
+import base64
+import re
+
+import pytest
+from harness import IrcTalker
+
+import server
+
+PASSWORD = "correct horse"
+BOB = ":bob!bob@127.0.0.1 "
+ME = ":alice!alice@127.0.0.1 "
+HUB = ":hubbub.local "
+
+
+def plain(name):
+    """What AUTHENTICATE carries."""
+    return base64.b64encode(("\0%s\0%s" % (name, PASSWORD)).encode()).decode()
+
+
+# Capability and those that it needs beside it; what is said, by whom ("who> line"; without a name
+# it is alice, who has the capability or not); what she hears of it with it, and without.
+# Times and msgids are T and N. "…" stands for what else there is in a line.
+ROWS = (
+    (
+        "account-notify", "", ("bob> REGISTER * * longenough",),
+        (BOB + "ACCOUNT bob",), (),
+    ),
+    (
+        "account-tag", "", ("bob> REGISTER * * longenough", "bob> PRIVMSG #lobby hi"),
+        ("@account=bob " + BOB + "PRIVMSG #lobby hi",), (BOB + "PRIVMSG #lobby hi",),
+    ),
+    (
+        "away-notify", "", ("bob> AWAY tea", "bob> AWAY"),
+        (BOB + "AWAY tea", BOB + "AWAY"), (),
+    ),
+    (
+        "batch", "labeled-response", ("@label=a ISON bob", "@label=b MONITOR + bob,dave"),
+        (
+            "@label=a " + HUB + "303 alice bob", "@label=b " + HUB + "BATCH +b… labeled-response",
+            "@batch=b… " + HUB + "730 alice bob!bob@127.0.0.1",
+            "@batch=b… " + HUB + "731 alice dave", HUB + "BATCH -b…",
+        ),
+        (
+            "@label=a " + HUB + "303 alice bob",
+            "@label=b " + HUB + "730 alice bob!bob@127.0.0.1", HUB + "731 alice dave",
+        ),
+    ),
+    (
+        "cap-notify", "", ("CAP LIST",),
+        (HUB + "CAP alice LIST cap-notify",), (HUB + "CAP alice LIST",),
+    ),
+    (
+        "chghost", "", ("root> CHGHOST bob tea.lan",),
+        (BOB + "CHGHOST bob tea.lan",), (),
+    ),
+    (
+        "draft/account-registration", "", ("REGISTER * * longenough",),
+        (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
+        (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
+    ),
+    (  # who can ask is not told unasked
+        "draft/chathistory", "", ("bob> JOIN #tea", "bob> PRIVMSG #tea hi", "JOIN #tea"),
+        (ME + "JOIN #tea", HUB + "353 …", HUB + "366 …"),
+        (
+            ME + "JOIN #tea", HUB + "353 …", HUB + "366 …",
+            HUB + "NOTICE alice Earlier in #tea:", HUB + "NOTICE alice …",
+            HUB + "NOTICE alice …hi", HUB + "NOTICE alice Now:",
+        ),
+    ),
+    (
+        "draft/event-playback", "batch server-time draft/chathistory",
+        ("JOIN #tea", "bob> JOIN #tea", "CHATHISTORY LATEST #tea * 9"),
+        ("…JOIN #tea",) * 1 + ("…353 …", "…366 …", "…JOIN #tea", "…BATCH +…", "…JOIN #tea",
+                               "…JOIN #tea", "…BATCH -…"),
+        ("…JOIN #tea", "…353 …", "…366 …", "…JOIN #tea", "…BATCH +…", "…BATCH -…"),
+    ),
+    ("echo-message", "", ("PRIVMSG #lobby hi",), (ME + "PRIVMSG #lobby hi",), ()),
+    (  # to oneself: the message, and its echo
+        "echo-message", "", ("PRIVMSG alice hi",), (ME + "PRIVMSG alice hi",) * 2,
+        (ME + "PRIVMSG alice hi",),
+    ),
+    (
+        "extended-join", "", ("JOIN #tea", "bob> JOIN #tea"),
+        (ME + "JOIN #tea * Alice", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea * Bob"),
+        (ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea"),
+    ),
+    (
+        "extended-monitor", "away-notify", ("PART #lobby", "MONITOR + bob", "bob> AWAY tea"),
+        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1", BOB + "AWAY tea"),
+        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1"),
+    ),
+    (
+        "invite-notify", "", ("JOIN #tea", "bob> JOIN #tea", "bob> INVITE root #tea"),
+        (
+            ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea",
+            BOB + "INVITE root #tea",
+        ),
+        (ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea"),
+    ),
+    (
+        "labeled-response", "", ("@label=a PING x", "@label=b PONG x"),
+        ("@label=a " + HUB + "PONG hubbub.local x", "@label=b " + HUB + "ACK"),
+        (HUB + "PONG hubbub.local x",),
+    ),
+    (  # why somebody is away, and that somebody is offline, belong to the answer
+        "labeled-response", "batch echo-message",
+        ("bob> AWAY tea", "@label=a PRIVMSG bob hi", "@label=b PRIVMSG olga hi"),
+        (
+            "@label=a " + HUB + "BATCH +… labeled-response", "@batch=… " + ME + "PRIVMSG bob hi",
+            "@batch=… " + HUB + "301 alice bob tea", HUB + "BATCH -…",
+            "@label=b " + HUB + "BATCH +… labeled-response", "@batch=… " + ME + "PRIVMSG olga hi",
+            "@batch=… " + HUB + "NOTICE alice olga is offline; it will be delivered",
+            HUB + "BATCH -…",
+        ),
+        (
+            ME + "PRIVMSG bob hi", HUB + "301 alice bob tea", ME + "PRIVMSG olga hi",
+            HUB + "NOTICE alice olga is offline; it will be delivered",
+        ),
+    ),
+    (
+        "message-tags", "", ("bob> @+x=1;y=2 PRIVMSG #lobby hi", "bob> @+x=1 TAGMSG #lobby"),
+        ("@msgid=N;+x=1 " + BOB + "PRIVMSG #lobby hi", "@msgid=N;+x=1 " + BOB + "TAGMSG #lobby"),
+        (BOB + "PRIVMSG #lobby hi",),
+    ),
+    (
+        "multi-prefix", "", ("JOIN #tea", "MODE #tea +v alice", "NAMES #tea"),
+        ("…", "…", "…", "…", HUB + "353 alice = #tea @+alice", "…"),
+        ("…", "…", "…", "…", HUB + "353 alice = #tea @alice", "…"),
+    ),
+    (
+        "sasl", "", ("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga")),
+        (HUB + "AUTHENTICATE +", ":alice… NICK olga", HUB + "900 …", HUB + "903 …"),
+        (HUB + "AUTHENTICATE +", ":alice… NICK olga", HUB + "900 …", HUB + "903 …"),
+    ),
+    (
+        "server-time", "", ("bob> PRIVMSG #lobby hi",),
+        ("@time=T " + BOB + "PRIVMSG #lobby hi",), (BOB + "PRIVMSG #lobby hi",),
+    ),
+    ("setname", "", ("bob> SETNAME Bobby",), (BOB + "SETNAME Bobby",), ()),
+    (
+        "standard-replies", "", ("SILENCE +bob",),
+        (HUB + "NOTE SILENCE DONE …",), (HUB + "NOTICE alice You do not hear bob any more",),
+    ),
+    (
+        "userhost-in-names", "", ("NAMES #lobby",),
+        (HUB + "353 alice = #lobby …bob!bob@127.0.0.1…", "…"),
+        (HUB + "353 alice = #lobby …bob …", "…"),
+    ),
+)  # fmt: skip
+TOKEN = "hubbub/resume"  # has the test below
+
+
+@pytest.fixture
+def kept(open_room, tmp_path, monkeypatch):
+    """Opens a server that keeps things, where passwords cost nothing."""
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+
+    def open_():
+        room = open_room(data=str(tmp_path / "kept"))
+        if room.server.records.account("root") is None:
+            room.server.records.add_account("root", PASSWORD, is_operator=True)
+            room.server.records.add_account("olga", PASSWORD)
+        return room
+
+    return open_
+
+
+def log_in(room, name, caps="", then=()):
+    """Somebody who has proved to own an account, and what they heard."""
+    talker = room.connect(IrcTalker)
+    talker.send("CAP REQ :sasl " + caps, "NICK " + name, *then, "USER u 0 * :U")
+    talker.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain(name), "CAP END")
+    return talker, talker.heard()
+
+
+def told(talker):
+    """What has come, without what no test can know."""
+    lines = [re.sub(r"\btime=[^ ;]*", "time=T", line) for line in talker.heard()]
+    lines = [re.sub(r"\bmsgid=\d+", "msgid=N", line) for line in lines]
+    return [re.sub(r"(?<=.)(:\S+ .*?) :", r"\1 ", " " + line)[1:].rstrip() for line in lines]
+
+
+def is_like(form, line):
+    return re.fullmatch(".*".join(map(re.escape, form.split("…"))), line) is not None
+
+
+@pytest.mark.parametrize("is_on", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_a_capability_changes_what_one_hears(kept, row, is_on):
+    """With it as its specification says; without it as if it were not there."""
+    capability, more, said, with_it, without = row
+    room = kept()
+    people = {"bob": room.irc("bob"), "root": log_in(room, "root")[0]}
+    caps = ("%s %s" % (capability if is_on else "", more)).strip()
+    people["alice"] = alice = room.irc("alice", caps=caps)
+    heard = []
+    for line in said:
+        who, _, words = line.rpartition("> ")
+        people[who or "alice"].send(words)
+        if who:
+            people[who].heard()
+        heard += told(alice)
+    forms = with_it if is_on else without
+    assert len(heard) == len(forms), heard
+    for form, line in zip(forms, heard):
+        assert is_like(form, line), (form, line)
+
+
+def test_each_capability_has_its_row():
+    """What is announced has been seen at work."""
+    assert {row[0] for row in ROWS} | {TOKEN} == set(server.CAPABILITIES)
+
+
+# Registration
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("NICK alice", "USER a 0 * :A"),
+        ("USER a 0 * :A", "NICK alice"),
+        ("CAP LS 302", "NICK alice", "USER a 0 * :A", "CAP REQ batch", "CAP END"),
+        ("CAP REQ batch", "USER a 0 * :A", "CAP END", "NICK alice"),
+        ("NICK bob", "NICK alice", "CAP LS", "USER a 0 * :A", "CAP END"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_registration_is_complete_when_all_has_come_in_any_order(room, lines, at_once):
+    talker = room.connect(IrcTalker)
+    for index, line in enumerate(lines):
+        talker.send(*(lines if at_once else [line]))
+        heard = talker.heard()
+        is_last = at_once or index == len(lines) - 1
+        assert any(" 001 alice " in line for line in heard) == is_last
+        if at_once:
+            break
+
+
+def test_capabilities_are_all_given_or_none(room):
+    talker = room.irc("alice", caps="batch server-time")
+    talker.send("CAP REQ :setname -batch no-such-thing", "CAP LIST", "CAP REQ :setname -batch")
+    talker.send("CAP LIST")
+    assert told(talker) == [
+        "@time=T " + HUB + "CAP alice NAK setname -batch no-such-thing",
+        "@time=T " + HUB + "CAP alice LIST batch server-time",
+        "@time=T " + HUB + "CAP alice ACK setname -batch",
+        "@time=T " + HUB + "CAP alice LIST server-time setname",
+    ]
+
+
+def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):
+    """The star tells those who know version 302 that more follows."""
+    many = {"example.org/capability-%d" % number: "" for number in range(40)}
+    monkeypatch.setattr(room.server, "offered_capabilities", lambda: many)
+    talker = room.connect(IrcTalker)
+    talker.send("CAP LS 302")
+    *lines, last = talker.heard()
+    assert len(lines) > 1
+    assert all(line.startswith(HUB + "CAP * LS * :") for line in lines)
+    assert last.startswith(HUB + "CAP * LS :")
+    words = " ".join(line.partition(" :")[2] for line in [*lines, last]).split()
+    assert words == list(many)
+
+
+# Accounts, over the wire
+
+
+@pytest.mark.parametrize("other", [(), ("NICK olga2",)], ids=["waits", "takes another meanwhile"])
+def test_an_owner_has_the_name_at_once_whoever_holds_it(kept, other):
+    """Programs ask for the name first, are refused, and only then log in."""
+    room = kept()
+    room.server.records.remove_account("olga")
+    thief = room.plain("olga")
+    room.server.records.add_account("olga", PASSWORD)
+    heard = log_in(room, "olga", then=other)[1]
+    assert any(" 001 olga " in line for line in heard)
+    assert "taken the name" in "".join(thief.rest())
+
+
+def test_what_was_written_meanwhile_is_told_with_its_time(kept):
+    room = kept()
+    room.irc("alice").send("PRIVMSG olga :Call me")
+    room.irc("carol").heard()
+    olga, heard = log_in(room, "olga", "server-time")
+    message = next(line for line in heard if line.endswith("PRIVMSG olga :Call me"))
+    assert message.startswith("@time=20")
+    olga.send("QUIT")
+    olga.rest()
+    room.wait_for_thread(olga)
+    assert not any("Call me" in line for line in log_in(room, "olga", "server-time")[1])
+
+
+def test_bans_and_rooms_outlive_the_server(kept):
+    room = kept()
+    root, _ = log_in(room, "root")
+    root.send("JOIN #tea", "TOPIC #tea :Tea at four", "MODE #tea +kb key *!*@10.0.0.1")
+    root.send("BAN eve * :Noise")
+    root.heard()
+    room.close()
+    room = kept()
+    root, _ = log_in(room, "root")
+    root.send("JOIN #tea key", "MODE #tea b", "BANS")
+    heard = "\n".join(told(root))
+    for words in ("332 root #tea Tea at four", "367 root #tea *!*@10.0.0.1", "eve is banned"):
+        assert words in heard
+    eve = room.connect(IrcTalker)
+    eve.send("NICK eve")
+    assert " 432 * eve " in eve.heard()[0]
+    room.irc("alice").send("JOIN #tea")
+
+
+def test_a_place_is_taken_back_and_nobody_sees_it(room):
+    """With hubbub/resume, a token comes after the welcome; without, there is none."""
+    bob = room.irc("bob")
+    lines = ("CAP REQ " + TOKEN, "NICK alice", "USER a 0 * :A", "CAP END")
+    alice = room.connect(IrcTalker)
+    alice.send(*lines)
+    token = next(line for line in alice.heard() if " RESUME TOKEN " in line).split()[-1].lstrip(":")
+    bob.heard()
+    again = room.connect(IrcTalker)
+    again.send(lines[0], "RESUME " + token)
+    heard = again.heard()
+    assert any(" 001 alice " in line for line in heard)
+    assert any(line.endswith(("JOIN :#lobby", "JOIN #lobby")) for line in heard)
+    alice.rest()
+    again.send("PRIVMSG #lobby :Here again")
+    again.heard()
+    assert bob.heard() == [":alice!a@127.0.0.1 PRIVMSG #lobby :Here again"]
+    thief = room.connect(IrcTalker)
+    thief.send(lines[0], "RESUME " + token)  # it was good for one time
+    assert "INVALID_TOKEN" in thief.heard()[-1]
+    assert not any("RESUME" in line for line in room.irc("carol").heard())
