@@ -3968,12 +3968,13 @@ class Sheet:
     ) -> None:  # fmt: skip
         px = look.px
         self._offer, self._closed = offer, closed
+        width = min(look.dp(width), parent.winfo_width() - px(20))
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         self._title = ttk.Label(frame, style="CardStrong.TLabel", text=look.text(title))
         self._title.grid(row=0, sticky="w", pady=(0, px(8)))
         self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left",
-                              wraplength=px(width) - px(40))  # fmt: skip
+                              wraplength=width - px(40))  # fmt: skip
         if text:
             self.text.grid(row=1, sticky="w", pady=(0, px(12)))
         self.field: Optional[Field] = None
@@ -3999,8 +4000,9 @@ class Sheet:
             button.bind("<Return>", press)
             button.pack(side="left", padx=(px(8), 0))
             self.buttons.append(button)
-        height = {"height": px(440)} if offer is not None else {}
-        frame.place(relx=0.5, rely=0.5, anchor="center", width=px(width), **height)  # type: ignore[arg-type]
+        frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
+        if offer is not None:
+            frame.place(height=min(look.dp(480), parent.winfo_height() - px(20)))
         frame.lift()
         self._refresh()
         if self.field is not None:
