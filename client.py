@@ -839,7 +839,7 @@ class Conversation:
                 run.append(entry)
                 continue
             place = max(0, self._index(known, place))
-            runs.append((place + 1, run))
+            runs.append((self._below(place + 1, run), run))
             run = []
         if run and place is None:
             place = self._place_of(run[0].line.when)
@@ -855,6 +855,14 @@ class Conversation:
         self._known.update((entry.msgid, entry) for entry in fresh if entry.msgid)
         is_earlier = all(place == 0 for place, run in runs if run)
         return EARLIER if is_earlier else RELOADED, fresh[::-1]
+
+    def _below(self, place: int, run: List[Entry]) -> int:
+        """Where a run from `place` on goes: below what this program said before it."""
+        for entry in self.entries[place:] if run else ():
+            if entry.msgid or entry.state != SENT or entry.line.when > run[-1].line.when:
+                break
+            place += 1
+        return place
 
     def _place_of(self, when: float) -> int:
         place = len(self.entries)

@@ -1473,3 +1473,17 @@ def test_what_no_server_should_say_harms_nobody(alice, said):
         alice.hear(said)
         alice.type("/me waves")
     assert not any(" " in name for name in names(alice))
+
+
+def test_what_was_missed_stands_below_what_the_program_said_before_it():
+    """In the order of their times, as far as the server's order allows."""
+    room = client.Conversation("#lobby", client.ROOM)
+
+    def entry(when, msgid=""):
+        line = protocol.Line(FROM_OTHERS, when, "[bob]:", "at %d" % when)
+        return client.Entry(int(when), line, msgid)
+
+    for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
+        room.add(known)
+    room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
+    assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
