@@ -1,0 +1,84 @@
+"""Where things stand in the window: at every width, every zoom, and with much to show."""
+
+import pytest
+
+
+@pytest.fixture
+def alice(desk, hub):
+    """Alice at her window, in #lobby, where more was said than fits."""
+    alice = desk.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(99)))
+    alice.sees("[bob]: line 98")
+    desk.update()
+    return alice
+
+
+def resize(desk, person, width, height):
+    person.root.geometry("%dx%d" % (width, height))
+    desk.pump(lambda: (person.root.winfo_width(), person.root.winfo_height()) == (width, height))
+    desk.update()
+
+
+def test_a_scrollbar_can_be_seen_and_taken_hold_of(alice):
+    """It is as wide as designed, and its thumb is where the view is."""
+    (bar,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TScrollbar"]
+    assert bar.winfo_width() == 10
+    assert bar.identify(5, bar.winfo_height() - 8).endswith("thumb")
+    assert bar.identify(5, 8).endswith("trough")
+
+
+def test_a_list_has_all_the_width_when_its_scrollbar_goes(alice, desk, hub):
+    """More people than fit bring the scrollbar; when they have gone, no gap is left."""
+    people = alice.chat_view.people
+    hub.send(*(":guest%d!g@h JOIN #lobby" % number for number in range(40)))
+    desk.pump(lambda: people.canvas.winfo_width() < people.frame.winfo_width())
+    hub.send(*(":guest%d!g@h QUIT" % number for number in range(40)))
+    desk.pump(lambda: people.canvas.winfo_width() == people.frame.winfo_width())
+
+
+@pytest.mark.parametrize("steps", [-2, 5])
+def test_the_end_stays_in_view_at_every_zoom_and_width(alice, desk, steps):
+    """Letters that grow, and lines that wrap, push nothing out of sight."""
+    for _ in range(abs(steps)):
+        alice.window.on_zoom(1 if steps > 0 else -1)
+    for width in (1160, 520, 800):
+        resize(desk, alice, width, 700)
+        desk.pump(lambda: alice.text.yview()[1] == 1.0)
+        assert not alice.chat_view.pill.winfo_ismapped()
+
+
+def test_the_columns_give_way_to_the_chat(alice, desk):
+    """Below 900 the people go, below 680 the sidebar; at 200 % that is below 1,800 and 1,360."""
+    view = alice.chat_view
+
+    def columns():
+        desk.update()
+        return view.side.winfo_ismapped(), view.aside.winfo_ismapped()
+
+    found = []
+    for width in (1160, 800, 520):
+        resize(desk, alice, width, 700)
+        found.append(columns())
+    assert found == [(1, 1), (1, 0), (0, 0)]
+    resize(desk, alice, 1160, 700)
+    alice.window.look.change("dark", 200)
+    assert columns() == (0, 0)
+    alice.window.look.change("dark", 100)
+    assert columns() == (1, 1)
+
+
+def test_the_connect_view_stays_narrow_in_a_wide_window(desk):
+    """Its fields keep their width, in the middle."""
+    alice = desk.open()
+    resize(desk, alice, 1160, 700)
+    field = alice.connect_view.fields["name"]
+    assert field.winfo_width() == 396
+    assert field.winfo_rootx() - alice.root.winfo_rootx() == (1160 - 396) // 2
+
+
+def test_who_was_there_is_shown_while_the_connection_is_lost(alice, desk, hub):
+    """The list of people does not empty for the moment until one is back."""
+    hub.finish()
+    desk.pump(lambda: alice.title.startswith("Reconnecting"))
+    assert alice.people == ["alice", "bob"]
