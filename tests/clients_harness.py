@@ -10,6 +10,7 @@ waits, waits for what a program shows, and TIMEOUT only makes a test fail.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import socket
@@ -34,6 +35,24 @@ def find(name):
     return path
 
 
+_numbers = itertools.count(1)
+
+
+def fresh(name):
+    """A nickname that nobody had before: of who has gone, a server may not know it yet."""
+    return "%s%d" % (name, next(_numbers))
+
+
+@contextlib.contextmanager
+def closed_on_failure(program):
+    """What cannot be begun is ended."""
+    try:
+        yield
+    except BaseException:
+        program.close()
+        raise
+
+
 def environment(folder, **more):
     """What a program finds around it: a home of its own, and nothing of whoever runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
@@ -52,7 +71,8 @@ class Terminals:
             [*self._command, "-D"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
             env=environment(folder, TERM="screen"),
         )  # fmt: skip
-        wait_until(self._socket.exists)
+        with closed_on_failure(self):
+            wait_until(self._socket.exists)
 
     def _run(self, *words):
         return subprocess.run(
@@ -467,7 +487,8 @@ class HexChat(Program):
             self._command, env=self._environment, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
         )
         if os.geteuid() == 0:
-            self._dismiss_warning()
+            with closed_on_failure(self):
+                self._dismiss_warning()
 
     def _start_bus(self, folder):
         program = find("dbus-daemon")
@@ -591,8 +612,9 @@ class Netcat(Piped):
 
     def __init__(self, folder, name, port):
         super().__init__(folder, name, find("nc"), "127.0.0.1", str(port))
-        self.command(name)
-        self.expect("[SERVER]: %s joined the chat" % name)
+        with closed_on_failure(self):
+            self.command(name)
+            self.expect("[SERVER]: %s joined the chat" % name)
 
 
 class AtTerminal(Piped):
@@ -602,7 +624,8 @@ class AtTerminal(Piped):
         address = "127.0.0.1:%d" % port
         program = [sys.executable, str(ROOT / "client.py"), address]
         super().__init__(folder, name, *program, "--username", name, "--terminal")
-        self.expect("[SERVER]: Welcome to")
+        with closed_on_failure(self):
+            self.expect("[SERVER]: Welcome to")
 
 
 class AtWindow(Program):
@@ -677,7 +700,8 @@ class NgIrcd:
                     [program, "--nodaemon", "--config", str(folder / "conf")],
                     stdin=DEVNULL, stdout=file, stderr=file,
                 )  # fmt: skip
-            wait_until(lambda: self._listens or self._process.poll() is not None)
+            with closed_on_failure(self):
+                wait_until(lambda: self._listens or self._process.poll() is not None)
             if self._process.poll() is None:
                 return
         pytest.fail(self._output.read_text(errors="replace"))

@@ -3,8 +3,19 @@
 import contextlib
 
 import pytest
-from clients_harness import AtWindow, HexChat, Irssi, Netcat, Terminals, WeeChat, add_account
+from clients_harness import (
+    AtWindow,
+    HexChat,
+    Irssi,
+    Netcat,
+    Terminals,
+    WeeChat,
+    add_account,
+    fresh,
+)
 from harness import Process
+
+pytestmark = pytest.mark.timeout(180)  # the first waits for all of them to start
 
 PASSWORD = "correct horse battery"
 
@@ -97,14 +108,15 @@ def everybody(wendy, irma, harry, nora, alice):
 @pytest.fixture
 def nora(server, folder):
     """A person with nc."""
-    with contextlib.closing(Netcat(folder, "nora", server.port)) as nora_:
+    with contextlib.closing(Netcat(folder, fresh("nora"), server.port)) as nora_:
         yield nora_
 
 
 @pytest.fixture
 def alice(desk, server):
     """At a window."""
-    return AtWindow(desk, desk.join(server.port, "alice"), "alice")
+    name = fresh("alice")
+    return AtWindow(desk, desk.join(server.port, name), name)
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import contextlib
 
 import pytest
-from clients_harness import AtTerminal, AtWindow, NgIrcd, Terminals, WeeChat
+from clients_harness import AtTerminal, AtWindow, NgIrcd, Terminals, WeeChat, fresh
 from harness import IrcTalker
+
+pytestmark = pytest.mark.timeout(180)
 
 ROOM = "#tea"
 
@@ -26,8 +28,9 @@ def other(folder):
 def irene(other):
     """An ordinary IRC client, in the room before all others."""
     with contextlib.closing(IrcTalker(other.port)) as irene_:
-        irene_.register("irene").send("JOIN " + ROOM)
-        irene_.expect("366 irene %s :End of NAMES list" % ROOM)
+        irene_.nickname = fresh("irene")
+        irene_.register(irene_.nickname).send("JOIN " + ROOM)
+        irene_.expect("366 %s %s :End of NAMES list" % (irene_.nickname, ROOM))
         yield irene_
 
 
@@ -45,54 +48,55 @@ def weechat(other, folder):
 @pytest.fixture(params=["terminal", "window"])
 def tom(request, other, folder, desk):
     """At client.py, connected to that server and in no room."""
+    name = fresh("tom")
     if request.param == "window":
-        person = desk.open(other.port, "tom", at_once=True)
-        tom_ = AtWindow(desk, person, "tom")
+        tom_ = AtWindow(desk, desk.open(other.port, name, at_once=True), name)
         tom_.expect("Welcome to")
         yield tom_
     else:
-        with contextlib.closing(AtTerminal(folder, "tom", other.port)) as tom_:
+        with contextlib.closing(AtTerminal(folder, name, other.port)) as tom_:
             yield tom_
 
 
 def test_a_conversation_on_another_server(tom, irene):
     """Room, private, /me, topic, whois, away, list, a new name, leaving: all without extras."""
+    her, him = irene.nickname, tom.name
     tom.command("/join " + ROOM)
-    tom.sees("join", who="tom", room=ROOM)
+    tom.sees("join", who=him, room=ROOM)
     irene.expect("JOIN :" + ROOM)
     irene.send("PRIVMSG #tea :Hello Tom!", "PRIVMSG #tea :\x01ACTION waves\x01")
-    tom.sees("message", who="irene", text="Hello Tom!")
-    tom.sees("action", who="irene", text="waves")
+    tom.sees("message", who=her, text="Hello Tom!")
+    tom.sees("action", who=her, text="waves")
     tom.say(ROOM, "Hello Irene!")
-    tom.sees("message", who="tom", text="Hello Irene!")
+    tom.sees("message", who=him, text="Hello Irene!")
     irene.expect("PRIVMSG #tea :Hello Irene!")
     tom.act(ROOM, "bows")
-    tom.sees("action", who="tom", text="bows")
+    tom.sees("action", who=him, text="bows")
     irene.expect("PRIVMSG #tea :\x01ACTION bows\x01")
-    tom.write("irene", "psst")
-    tom.sees("own private", who="irene", text="psst")
-    irene.expect("PRIVMSG irene :psst")
-    irene.send("PRIVMSG tom :psst yourself")
-    tom.sees("private", who="irene", text="psst yourself")
+    tom.write(her, "psst")
+    tom.sees("own private", who=her, text="psst")
+    irene.expect("PRIVMSG %s :psst" % her)
+    irene.send("PRIVMSG %s :psst yourself" % him)
+    tom.sees("private", who=her, text="psst yourself")
     irene.send("TOPIC #tea :Tea for two")
-    tom.expect("irene set the topic: Tea for two")
-    tom.command("/whois irene")
-    tom.expect("irene is Irene (~irene@127.0.0.1)")
+    tom.expect(her + " set the topic: Tea for two")
+    tom.command("/whois " + her)
+    tom.expect("%s is %s (~%s@127.0.0.1)" % (her, her.title(), her))
     tom.command("/rooms")
     tom.expect("#tea (2): Tea for two")
     tom.command("/list")
-    tom.expect("Online users (2): irene, tom")
+    tom.expect("Online users (2): %s, %s" % (her, him))
     tom.command("/away lunch")
     tom.expect("You are away.")
-    irene.send("PRIVMSG tom :Are you there?")
-    irene.expect("301 irene tom :lunch")
+    irene.send("PRIVMSG %s :Are you there?" % him)
+    irene.expect("301 %s %s :lunch" % (her, him))
     tom.command("/away")
     tom.expect("You are back.")
-    tom.command("/nick tommy")
-    tom.sees("nick", who="tom", text="tommy")
-    irene.expect("NICK :tommy")
-    irene.send("NICK irina")
-    tom.sees("nick", who="irene", text="irina")
+    tom.command("/nick new-" + him)
+    tom.sees("nick", who=him, text="new-" + him)
+    irene.expect("NICK :new-" + him)
+    irene.send("NICK new-" + her)
+    tom.sees("nick", who=her, text="new-" + her)
     tom.command("/leave")
     irene.expect("PART #tea :")
     tom.command("/quit See you")
@@ -102,7 +106,7 @@ def test_a_conversation_on_another_server(tom, irene):
 def test_what_another_server_lacks_is_quietly_absent(tom):
     """Nobody is told of errors that nobody made; what cannot be had says so in plain words."""
     tom.command("/join #tea")
-    tom.sees("join", who="tom", room=ROOM)
+    tom.sees("join", who=tom.name, room=ROOM)
     tom.command("/history")
     tom.expect("This server has no /history.")
     tom.command("/register secret")
@@ -115,16 +119,16 @@ def test_weechat_and_client_py_talk_on_another_server(tom, weechat):
     """Room and private, both ways."""
     kind = type(tom).__name__
     tom.command("/join " + ROOM)
-    tom.sees("join", who="tom", room=ROOM)
+    tom.sees("join", who=tom.name, room=ROOM)
     weechat.enter(ROOM)
     tom.sees("join", who="wendy", room=ROOM)
     weechat.say(ROOM, "from WeeChat to " + kind)
     tom.sees("message", who="wendy", text="from WeeChat to " + kind)
     tom.say(ROOM, "to WeeChat from " + kind)
-    weechat.sees("message", who="tom", text="to WeeChat from " + kind)
+    weechat.sees("message", who=tom.name, text="to WeeChat from " + kind)
     tom.write("wendy", "psst from " + kind)
-    weechat.sees("private", who="tom", text="psst from " + kind)
-    weechat.write("tom", "psst to " + kind)
+    weechat.sees("private", who=tom.name, text="psst from " + kind)
+    weechat.write(tom.name, "psst to " + kind)
     tom.sees("private", who="wendy", text="psst to " + kind)
     weechat.leave_room(ROOM, "done")
     tom.expect("wendy left " + ROOM)
