@@ -102,6 +102,7 @@ MAX_BANS = 100  # masks that a room may ban
 MAX_KEY = 32  # characters of a room's key
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
+MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
 MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
 MAX_PAST = 500  # names of which one remembers who had them
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
@@ -2644,15 +2645,16 @@ class IrcDialect:
         else:
             if message.tags:  # they are kept and passed on too: so many lines' worth of them
                 session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
-            if message.tags and self._client.caps & LABELS and message.tags.get("label"):
-                self._run_labeled(message, message.tags["label"])
+            label = message.tags.get("label", "") if self._client.caps & LABELS else ""
+            if 0 < len(label.encode("utf-8")) <= MAX_LABEL:
+                self._run_labeled(message, label)
             else:
                 session.run_command(message)
 
     def _run_labeled(self, message: Message, label: str) -> None:
         """https://ircv3.net/specs/extensions/labeled-response"""
         session, client = self._session, self._client
-        client.label = {"label": label[:64]}
+        client.label = {"label": label}
         try:
             if client.caps & BATCH and self._has_several_answers(message):
                 with session.labeled_batch():
@@ -2671,9 +2673,10 @@ class IrcDialect:
             return False
         if command.several or any("," in param for param in message.params[: command.least]):
             return True
-        if command.handler is not on_text or message.params[0].startswith("#"):
+        target = "".join(message.params[:1])
+        if command.handler is not on_text or target.startswith("#"):
             return False
-        other = self._session.directory.find(message.params[0])
+        other = self._session.directory.find(target)
         return other is None or bool(other.away)  # an echo, and what there is to say of it
 
 

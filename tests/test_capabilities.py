@@ -264,6 +264,37 @@ def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):
     assert words == list(many)
 
 
+# Labels
+
+
+LABELS = "labeled-response batch echo-message message-tags"
+
+
+@pytest.mark.parametrize("command", sorted({*server.COMMANDS, "NONSENSE"} - {"QUIT"}))
+def test_a_label_is_answered_once(room, command):
+    """By one message, or by a batch that holds all of the answer; whatever the parameters."""
+    for number, params in enumerate(("", " a", " a b", " a b c", " #a", " me x", " b,#lobby x")):
+        me = room.irc("me%d" % number, LABELS)
+        me.send("@label=x " + command + params.replace(" me ", " me%d " % number))
+        first, *others = me.heard()
+        labeled = [line for line in (first, *others) if "label=" in line]
+        assert labeled == [first] and first.startswith("@label=x"), (params, first, others)
+        batch = re.search(r" BATCH \+(\S+)", first)
+        if batch:
+            assert others.pop().endswith(" BATCH -" + batch.group(1))
+            assert all("batch=" + batch.group(1) in line for line in others), (params, others)
+        else:  # what one wrote to oneself comes once more, as to anybody
+            assert [line.split()[2] for line in others] in ([], [command]), (params, others)
+
+
+@pytest.mark.parametrize("label", ["x" * 64, "\u00e9" * 32])
+def test_a_label_has_64_bytes(room, label):
+    """A longer one is none: what came back would be another's."""
+    alice = room.irc("alice", LABELS)
+    alice.send("@label=%s PONG x" % label, "@label=%sx PONG x" % label)
+    assert alice.heard() == ["@label=%s %sACK" % (label, HUB)]
+
+
 # Accounts, over the wire
 
 
