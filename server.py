@@ -601,17 +601,19 @@ class Directory:
     def claim(self, client: Client, nickname: str, is_owner: bool = False) -> Optional[Client]:
         """Give `client` the name, in place of any it has. Raises ReplyError 433 if it is taken.
 
-        Its owner gets it all the same: who had it is gone from here, is told so, and is
-        given back for the caller to end.
+        Its owner gets it all the same: who had it is gone from here, and is given back, for
+        the caller to end the connection.
         """
         key = protocol.casefold(nickname)
         with self._lock:
+            self._mind_end(client)
             holder: Optional[Client] = self._clients.get(key)
             if holder is client:
                 holder = None
             if holder is not None:
                 if not is_owner:
                     raise ReplyError("433", nickname, "Nickname is already in use")
+                holder.end = holder.end or "%s has come back, and taken the name" % nickname
                 self._remove(holder, "Its owner has come back")
             self._rename(client, nickname, key)
             return holder
@@ -647,6 +649,7 @@ class Directory:
     def register(self, client: Client, token: str) -> int:
         """`client` has a name and may speak from now on; how many are here with it."""
         with self._lock:
+            self._mind_end(client)
             self._introduce(client)
             client.registered = True
             client.token = token
@@ -660,12 +663,13 @@ class Directory:
     def resume(self, client: Client, token: str) -> Optional[Client]:
         """Give `client` the place of whoever has the token; nobody is told of it.
 
-        Gives back who had it, for the caller to end; None where nobody has that token.
+        Gives back who had it, as `claim` does; None where nobody has that token.
         """
         with self._lock:
             old = self._tokens.get(token)
             if old is None or old.end:  # who was put out comes back by no token
                 return None
+            old.end = "Connected again"
             del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
@@ -790,6 +794,7 @@ class Directory:
         """MONITOR: tell `client` when somebody of that name comes or goes."""
         key = protocol.casefold(nickname)
         with self._lock:
+            self._mind_end(client)
             client.watches[key] = nickname
             self._watchers.setdefault(key, set()).add(client)
 
@@ -802,6 +807,7 @@ class Directory:
     def ignore(self, client: Client, mask: str, adding: bool) -> None:
         """SILENCE: `client` hears no more, or again, of those whom the mask stands for."""
         with self._lock:
+            self._mind_end(client)
             if adding:
                 client.ignores[mask] = None
                 self._ignorers.add(client)
@@ -834,6 +840,7 @@ class Directory:
         """
         key = protocol.casefold(name)
         with self._lock:
+            self._mind_end(client)
             room = self._rooms.get(key)
             if room is not None and client in room.members:
                 return None
@@ -958,6 +965,7 @@ class Directory:
         is_to_self = False
         away = ""
         with self._lock:
+            self._mind_end(client)
             if target.startswith("#"):
                 room = self._rooms.get(protocol.casefold(target))
                 if room is None:
@@ -987,6 +995,7 @@ class Directory:
     def leave_word(self, client: Client, message: Message, owner: str) -> None:
         """Keep a private text for the owner of an account, who is not here."""
         with self._lock:
+            self._mind_end(client)
             relayed = Message("PRIVMSG", (owner, message.params[1]), client.source, message.tags)
             event = Event(relayed, (client,), client, (private_key(owner, client.nickname),))
             event.waiting_for = protocol.casefold(owner)
@@ -1130,6 +1139,11 @@ class Directory:
             self._closing = True
 
     # What follows is called with the lock held.
+
+    def _mind_end(self, client: Client) -> None:
+        """Raises Ended for one who was put out: another may have the name, and the place."""
+        if client.end:
+            raise Ended(client.end)
 
     def _registered(self, nickname: str) -> Optional[Client]:
         client = self._clients.get(protocol.casefold(nickname))
@@ -2830,7 +2844,7 @@ def on_nick(session: Session, message: Message) -> None:
         session.taken = protocol.casefold(nickname)
         raise
     if holder is not None:
-        session.server.end(holder, "%s has come back, and taken the name" % nickname)
+        session.server.end(holder)
     if client.registered:
         _tell_what_waited(session)
     _try_to_register(session)
@@ -2974,7 +2988,7 @@ def on_resume(session: Session, message: Message) -> None:
     old = session.directory.resume(client, message.params[0])
     if old is None:
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That place is not kept any more")
-    session.server.end(old, "Connected again")
+    session.server.end(old)
     session.is_negotiating = False
     session.directory.register(client, _new_token(client))
     session.server.sanctions.apply(client)
@@ -3054,7 +3068,7 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     if client.registered or client.caps & PLAIN_TEXT or has_asked:
         holder = session.directory.claim(client, account.name, is_owner=True)
         if holder is not None:
-            session.server.end(holder, "%s has come back, and taken the name" % account.name)
+            session.server.end(holder)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
     yield "900", source, account.name, "You are now logged in as %s" % account.name
     if account.is_operator and client.registered:
@@ -3787,7 +3801,8 @@ def on_kill(session: Session, message: Message) -> None:
     log.warning("%s: removed %s: %s", session.client.name, other.name, reason)
     kill = Message("KILL", (other.nickname, reason), session.client.source)
     session.delivery.post(Event(kill, (other,)))
-    session.server.end(other, "Killed by %s: %s" % (session.client.nickname, reason))
+    other.end = other.end or "Killed by %s: %s" % (session.client.nickname, reason)
+    session.server.end(other)
 
 
 def on_chghost(session: Session, message: Message) -> None:
@@ -4153,10 +4168,9 @@ class Server:
             del offered["draft/account-registration"], offered["sasl"]
         return offered
 
-    def end(self, client: Client, reason: str) -> None:
-        """End somebody else's connection, who is told why. Any thread may call it."""
-        client.end = client.end or reason
-        self.delivery.post(Event(Message("ERROR", (reason,)), (client,)))
+    def end(self, client: Client) -> None:
+        """End somebody else's connection, whose `end` tells them why. Any thread may call it."""
+        self.delivery.post(Event(Message("ERROR", (client.end,)), (client,)))
         self.delivery.post(Ending(client, SEVER))
         self.delivery.wake()
 
@@ -4164,7 +4178,7 @@ class Server:
         """End those who are here, and are banned now."""
         for client in self.directory.everyone():
             if client.end:
-                self.end(client, client.end)
+                self.end(client)
 
     def fileno(self) -> int:
         """A descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""

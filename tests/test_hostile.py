@@ -3,10 +3,11 @@
 import hashlib
 
 import pytest
-from harness import IrcTalker, PlainTalker
+from harness import IrcTalker, PlainTalker, folded
 
 import protocol
 import server
+from protocol import Message
 
 PASSWORD = "correct horse"
 
@@ -114,6 +115,40 @@ def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatc
         talker.send("PASS :" + word, "NICK bob", "USER b 0 * :b", "QUIT")
         assert has(talker.rest(), answer)
         talker.close()
+
+
+ACTIONS = {  # what the thread of a connection may be about to do when it is put out
+    "claim": lambda directory, client: directory.claim(client, "mallory"),
+    "register": lambda directory, client: directory.register(client, ""),
+    "join": lambda directory, client: directory.join(client, "#den"),
+    "tell": lambda directory, client: directory.tell(client, Message("PRIVMSG", ("bob", "psst"))),
+    "leave word": lambda directory, client: directory.leave_word(
+        client, Message("PRIVMSG", ("carol", "psst")), "carol"
+    ),
+    "watch": lambda directory, client: directory.watch(client, "bob"),
+    "ignore": lambda directory, client: directory.ignore(client, "bob!*@*", True),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("way", ["the owner comes", "the place is taken back"])
+def test_who_was_put_out_does_nothing_more_under_that_name(room, way, action):
+    """In the moment in which their thread has not heard of it: it has waited for its turn."""
+    bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    old, directory = room.client("alice"), room.server.directory
+    new = room.irc("owner")
+    if way == "the owner comes":
+        assert directory.claim(room.client("owner"), "alice", is_owner=True) is old
+    else:
+        assert directory.resume(room.client("owner"), token) is old
+    bob.heard()
+    with pytest.raises(server.Ended):
+        ACTIONS[action](directory, old)
+    assert bob.heard() == [] and room.client("mallory") is None
+    new.send("PRIVMSG bob :hello")
+    bob.expect(":hello")
+    assert room.names() == folded("alice", "bob")
+    room.server.end(old)
 
 
 # Private words
