@@ -992,14 +992,17 @@ class Directory:
             self._post(event)
         return away
 
-    def leave_word(self, client: Client, message: Message, owner: str) -> None:
-        """Keep a private text for the owner of an account, who is not here."""
+    def leave_word(self, client: Client, message: Message, owner: str) -> bool:
+        """Keep a private text for the owner of an account; False where they have come now."""
         with self._lock:
             self._mind_end(client)
+            if self._registered(owner) is not None:
+                return False
             relayed = Message("PRIVMSG", (owner, message.params[1]), client.source, message.tags)
             event = Event(relayed, (client,), client, (private_key(owner, client.nickname),))
             event.waiting_for = protocol.casefold(owner)
             self._post(event)
+            return True
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
         """Raises ReplyError 403, 404, 442 or 482."""
@@ -3126,6 +3129,7 @@ def _tell_what_waited(session: Session) -> None:
     if history is None or not client.account or not _owns(client, client.nickname):
         return
     owner = protocol.casefold(client.account)
+    session.delivery.sync()  # what was left a moment ago is among it
     rows = history.take_waiting(owner)
     if rows:
         session.say("While you were away:")
@@ -3184,9 +3188,11 @@ def _leave(session: Session, message: Message) -> bool:
         return False
     if history.waiting_count(protocol.casefold(account.name)) >= MAX_WAITING:
         return False
-    session.directory.leave_word(session.client, message, account.name)
-    text = "%s is offline; it will be delivered" % account.name
-    session.note("PRIVMSG", "OFFLINE", account.name, text)
+    if session.directory.leave_word(session.client, message, account.name):
+        text = "%s is offline; it will be delivered" % account.name
+        session.note("PRIVMSG", "OFFLINE", account.name, text)
+    else:
+        _say(session, message)
     return True
 
 

@@ -2,9 +2,10 @@
 
 import base64
 import re
+import threading
 
 import pytest
-from harness import IrcTalker
+from harness import TIMEOUT, IrcTalker
 
 import server
 
@@ -321,6 +322,40 @@ def test_what_was_written_meanwhile_is_told_with_its_time(kept):
     olga.rest()
     room.wait_for_thread(olga)
     assert not any("Call me" in line for line in log_in(room, "olga", "server-time")[1])
+
+
+def test_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
+    """What was about to be kept for them is not: else it would wait until they come again."""
+    room = kept()
+    alice, olgas = room.irc("alice"), []
+
+    def come(owner):
+        olgas.append(log_in(room, "olga")[0])
+        return 0
+
+    monkeypatch.setattr(room.server.history, "waiting_count", come)
+    alice.send("PRIVMSG olga :Call me")
+    assert alice.heard()[-1] == ":olga!u@127.0.0.1 JOIN #lobby"
+    assert told(olgas[0])[-1] == ME + "PRIVMSG olga Call me"
+
+
+def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
+    """Though it was not on the disk yet."""
+    room = kept()
+    alice, olga = room.irc("alice"), room.connect(IrcTalker)
+    olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
+    olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"))
+    olga.heard()
+    history, delivery, directory = room.server.history, room.server.delivery, room.server.directory
+    is_left, may_write = threading.Event(), threading.Event()
+    write, sync, leave_word = history._write, delivery.sync, directory.leave_word
+    monkeypatch.setattr(history, "_write", lambda rows: may_write.wait(TIMEOUT) and write(rows))
+    monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
+    monkeypatch.setattr(directory, "leave_word", lambda *a: (leave_word(*a), is_left.set())[0])
+    alice.send("PRIVMSG olga :Call me")
+    assert is_left.wait(TIMEOUT)
+    olga.send("CAP END")
+    assert any(line.endswith("Call me") for line in olga.heard())
 
 
 def test_bans_and_rooms_outlive_the_server(kept):
