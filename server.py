@@ -2610,23 +2610,31 @@ class Session:
                 self.tell(Message("BATCH", ("-" + reference,), name))
 
     def run_command(self, message: Message) -> bool:
-        """Look the command up, check its row's rules, call its handler; whether it was done."""
-        name = message.command
+        """Look the command up, check its row's rules, call its handler; whether it was done.
+
+        A NOTICE is never answered, not even refused.
+        """
+        name, client = message.command, self.client
         command = COMMANDS.get(name)
         try:
             if command is None:
                 raise ReplyError("421", name, "Unknown command")
-            if not self.client.registered and not command.early:
+            if not client.registered and not command.early:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
-            if command.is_for_operators and not self.client.is_operator:
+            if command.is_for_operators and not client.is_operator:
                 raise ReplyError("481", "Permission denied: you're not an operator")
+            is_heard = 0 < command.heard <= len(message.params) and message.text
+            fault = _mute_fault(client) if is_heard and client.muted_until else ""
+            if fault:
+                raise ReplyError("FAIL", name, "MUTED", fault)
             replies = command.handler(self, message)
             if replies is not None:
                 self.answer(replies)
         except ReplyError as refusal:
-            self.refuse(refusal)
+            if name != "NOTICE" or not client.registered:
+                self.refuse(refusal)
             return False
         except RecordsError as error:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
@@ -3145,22 +3153,14 @@ def _tell_what_waited(session: Session) -> None:
 
 
 def on_text(session: Session, message: Message) -> None:
-    """Modern IRC, PRIVMSG message and NOTICE message; TAGMSG, of message-tags.
-
-    A NOTICE is never answered, not even refused.
-    """
-    client, params = session.client, message.params
-    client.spoke = time.time()
-    is_notice = message.command == "NOTICE"
+    """Modern IRC, PRIVMSG message and NOTICE message; TAGMSG, of message-tags."""
+    params = message.params
+    session.client.spoke = time.time()
     if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
-        if is_notice:
-            return
         raise ReplyError("412", "No text to send")
     tags = message.tags
     if tags:
         tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    if client.muted_until and _is_muted(session, is_notice):
-        return
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))
         return
@@ -3196,21 +3196,18 @@ def _leave(session: Session, message: Message) -> bool:
     return True
 
 
-def _is_muted(session: Session, is_notice: bool) -> bool:
-    client = session.client
+def _mute_fault(client: Client) -> str:
+    """Why it may not speak now; "" where it may."""
     left = client.muted_until - time.time()
     if left <= 0:
-        return False
-    if not is_notice:
-        how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
-        text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
-        session.reply("FAIL", "PRIVMSG", "MUTED", text)
-    return True
+        return ""
+    how_long = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
+    return "An operator has muted you%s. You can read on." % how_long
 
 
 def _last_words(session: Session, text: str) -> str:
     """What others hear of why somebody leaves: of one who is muted, nothing."""
-    return "" if _is_muted(session, True) else text
+    return "" if _mute_fault(session.client) else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3330,8 +3327,6 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
-        if _is_muted(session, False):
-            return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)
         session.server.keep_room(name)
@@ -3937,13 +3932,14 @@ class Command(NamedTuple):
     early: bool = False  # allowed before registration
     several: bool = False  # more than one message may answer it, beside its replies
     is_for_operators: bool = False
+    heard: int = 0  # parameters with which it says something to others; 0: it never does
 
 
 COMMANDS = {
     "ADMIN": Command(on_admin),
     "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
     "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
-    "AWAY": Command(on_away),
+    "AWAY": Command(on_away, heard=1),
     "BAN": Command(on_sanction, 1, is_for_operators=True),
     "BANS": Command(on_bans, several=True, is_for_operators=True),
     "CAP": Command(on_cap, 1, early=True, several=True),
@@ -3951,36 +3947,36 @@ COMMANDS = {
     "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
     "HELP": Command(on_help),
     "INFO": Command(on_info),
-    "INVITE": Command(on_invite),
+    "INVITE": Command(on_invite, heard=2),
     "ISON": Command(on_ison, 1),
     "JOIN": Command(on_join, 1, several=True),
-    "KICK": Command(on_kick, 2),
+    "KICK": Command(on_kick, 2, heard=3),
     "KILL": Command(on_kill, 1, is_for_operators=True),
     "LINKS": Command(on_links),
     "LIST": Command(on_list),
     "LUSERS": Command(on_lusers),
-    "MODE": Command(on_mode, 1, several=True),
+    "MODE": Command(on_mode, 1, several=True, heard=3),
     "MONITOR": Command(on_monitor, 1),
     "MOTD": Command(on_motd),
     "MUTE": Command(on_sanction, 1, is_for_operators=True),
     "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True, several=True),
-    "NOTICE": Command(on_text),
+    "NICK": Command(on_nick, early=True, several=True, heard=1),
+    "NOTICE": Command(on_text, heard=1),
     "OPER": Command(on_oper, 2, several=True),
     "PART": Command(on_part, 1),
     "PASS": Command(on_pass, 1, early=True),
     "PING": Command(on_ping, 1, early=True),
     "PONG": Command(on_pong, early=True),
-    "PRIVMSG": Command(on_text, 1),
+    "PRIVMSG": Command(on_text, 1, heard=1),
     "QUIT": Command(on_quit, early=True),
     "REGISTER": Command(on_register, 3, early=True, several=True),
     "RESUME": Command(on_resume, 1, early=True, several=True),
-    "SETNAME": Command(on_setname, 1),
+    "SETNAME": Command(on_setname, 1, heard=1),
     "SILENCE": Command(on_silence),
     "STATS": Command(on_stats, is_for_operators=True),
-    "TAGMSG": Command(on_text, 1),
+    "TAGMSG": Command(on_text, 1, heard=1),
     "TIME": Command(on_time),
-    "TOPIC": Command(on_topic, 1),
+    "TOPIC": Command(on_topic, 1, heard=2),
     "UNBAN": Command(on_unban, 1, is_for_operators=True),
     "USER": Command(on_user, 4, early=True, several=True),
     "USERHOST": Command(on_userhost, 1),

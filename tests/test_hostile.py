@@ -233,14 +233,30 @@ def test_only_operators_let_people_past_a_ban_or_a_key(room, mode, refusal):
 
 @needs_scrypt
 def test_who_is_muted_has_no_other_way_to_speak(kept):
-    """Neither by a topic nor by the reason for leaving."""
-    boss, dan = become_operator(kept), kept.irc("dan")
-    boss.send("JOIN #den", "MUTE dan")
+    """Whatever others would read of it: each is refused; of a leave, its reason is not told."""
+    boss, (dan, token) = become_operator(kept), come_with_token(kept, "dan")
+    dan.send("CAP REQ :message-tags", "JOIN #den")
+    dan.heard()
+    boss.send("CAP REQ :message-tags setname away-notify", "JOIN #den", "MUTE dan")
     boss.heard()
-    dan.send("TOPIC #lobby :gossip", "JOIN #den", "PART #den :gossip", "QUIT :gossip")
+    dan.heard()
+    refused = (
+        "AWAY :gossip", "INVITE boss #den :gossip", "KICK #den boss :gossip",
+        "MODE #den +b gossip", "NICK gossip", "NOTICE boss gossip", "PRIVMSG boss,#den gossip",
+        "SETNAME gossip", "@+gossip TAGMSG #den", "TOPIC #den gossip",
+    )  # fmt: skip
+    for line in refused:
+        dan.send(line)
+        is_notice = line.startswith("NOTICE")
+        assert len(dan.heard()) == (not is_notice), line
+    again, heard = resume(kept, token)
+    assert has(heard, " 001 dan ")
+    for line in ("PRIVMSG boss gossip", "AWAY", "MODE #den b", "TOPIC #den"):
+        again.send(line)
+    assert sum("FAIL PRIVMSG MUTED" in line for line in again.heard()) == 1
+    again.send("PART #den :gossip", "QUIT :gossip")
     heard = boss.until(" QUIT Quit")
     assert has(heard, " PART #den") and not has(heard, "gossip")
-    assert has(dan.rest(), "FAIL PRIVMSG MUTED")
 
 
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
