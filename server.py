@@ -1091,20 +1091,21 @@ class Directory:
         room.bans[mask] = (client.nickname, int(time.time()))
         return change._replace(arg=mask)
 
-    def history_key(self, client: Client, target: str) -> Tuple[str, int]:
-        """The key of what `client` may read again, and the number after which it may.
+    def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
+        """The name and key of what `client` may read again, and the number after which it may.
 
         A room's members may read all of it; of private messages, one reads what came since
-        one has had the name. Raises ReplyError.
+        one has had the name. None for what is not there for this client.
         """
         with self._lock:
             room = self._rooms.get(protocol.casefold(target))
             if room is not None and client in room.members:
-                return room.key, 0
+                return room.name, room.key, 0
             if not protocol.is_nickname(target):
-                fault = "You are not in %s, or it is not there" % target
-                raise ReplyError("FAIL", "CHATHISTORY", "INVALID_TARGET", target, fault)
-            return private_key(target, client.nickname), client.named_since
+                return None
+            other = self._registered(target)
+            name = other.nickname if other is not None else target
+            return name, private_key(name, client.nickname), client.named_since
 
     def room(self, name: str, client: Optional[Client] = None) -> Optional[Room]:
         """A copy of the room of that name, if `client` may know of it."""
@@ -2570,8 +2571,7 @@ class Session:
     def answer(self, replies: Iterable[Reply]) -> None:
         """Tell a long answer, which costs more of the rate limit than a short one."""
         messages = [Message(reply[0], reply[1:]) for reply in replies]
-        client = self.client
-        if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
+        if len(messages) > 1:
             with self.labeled_batch():
                 self._answer(messages)
         elif messages:
@@ -2595,16 +2595,20 @@ class Session:
 
     @contextlib.contextmanager
     def labeled_batch(self) -> Iterator[None]:
-        """What answers the present command meanwhile is in one batch; none where nothing does."""
+        """What answers the present command meanwhile is in one batch, where it has a label."""
         client, name = self.client, self.options.server_name
-        label, reference = client.label, "b%d" % next(self.batches)
+        label = client.label
+        if "label" not in label or not client.caps & BATCH:
+            yield
+            return
+        reference = "b%d" % next(self.batches)
         opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
         client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
         client.label = {"batch": reference}
         try:
             yield
         finally:
-            is_empty, client.opening = bool(client.opening), b""
+            is_empty, client.opening = bool(client.opening), b""  # there is no batch then
             client.label = label if is_empty else protocol.NO_TAGS
             if not is_empty:
                 self.tell(Message("BATCH", ("-" + reference,), name))
@@ -2681,7 +2685,7 @@ class IrcDialect:
         session, client = self._session, self._client
         client.label = {"label": label}
         try:
-            if client.caps & BATCH and self._has_several_answers(message):
+            if self._has_several_answers(message):
                 with session.labeled_batch():
                     session.run_command(message)
             else:
@@ -3619,19 +3623,21 @@ def recall(session: Session, joined: Event, name: str) -> None:
 def replay(session: Session, target: str, rows: List[Row]) -> None:
     """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
     session.charge(len(rows))
-    if session.client.caps & SERVER_TIME:
+    caps = session.client.caps
+    if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
         with session.batch("chathistory", target) as reference:
             for number, _, _, line, _ in rows:
                 tags: Tags = ((BATCH, "batch", reference),)
                 message = protocol.parse(line)
                 session.delivery.post(Event(message, (session.client,), None, (), number, tags))
         return
-    session.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
-    day = ""
-    for row in rows:
-        day = _repeat(session, row, day)
-    if rows:
-        session.say("Now:")
+    with session.labeled_batch():
+        session.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
+        day = ""
+        for row in rows:
+            day = _repeat(session, row, day)
+        if rows:
+            session.say("Now:")
 
 
 def _repeat(session: Session, row: Row, day: str) -> str:
@@ -3659,8 +3665,8 @@ _POINTS = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TAR
 def on_chathistory(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/chathistory"""
 
-    def fail(code: str, text: str) -> ReplyError:
-        return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], text)
+    def fail(code: str, *context: str) -> ReplyError:
+        return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], *context)
 
     history = session.server.history
     if history is None:
@@ -3680,9 +3686,13 @@ def on_chathistory(session: Session, message: Message) -> None:
         raise fail("INVALID_PARAMS", "Not a msgid or a timestamp") from None
     session.delivery.sync()  # what this client has just said is part of it
     if verb == "TARGETS":
-        _replay_targets(session, history, min(found)[1], max(found)[0], limit)
+        _replay_targets(session, history, found, limit)
         return
-    key, since = session.directory.history_key(session.client, params[0])
+    place = session.directory.history_key(session.client, params[0])
+    if place is None:
+        fault = "You are not in %s, or it is not there" % params[0]
+        raise fail("INVALID_TARGET", params[0], fault)
+    name, key, since = place
     read = functools.partial(history.read, key, more=bool(session.client.caps & PLAYBACK))
     before, after = found[0]
     if verb == "LATEST":
@@ -3698,21 +3708,22 @@ def on_chathistory(session: Session, message: Message) -> None:
     else:
         low, high = sorted(found)
         rows = read(max(since, low[1]), high[0], limit, latest=found[0] > found[1])
-    replay(session, params[0], rows)
+    replay(session, name, rows)
 
 
 def _replay_targets(
-    session: Session, history: History, after: int, before: int, limit: int
+    session: Session, history: History, points: List[Tuple[int, int]], limit: int
 ) -> None:
-    """TARGETS: where something was said between two numbers, and when last."""
+    """TARGETS: where the last was said between two points, and when; counted from the first."""
     client, name = session.client, session.options.server_name
+    after, before = min(points)[1], max(points)[0]
     found = history.conversations(client.nickname, max(after, client.named_since), before)
     for room in session.directory.rooms(of=client):
-        last = history.read(room.key, after, before, 1, latest=True)
-        found += [(room.name, row[0]) for row in last]
-    found.sort(key=lambda pair: pair[1])
+        last = history.read(room.key, after, END, 1, latest=True)
+        found += [(room.name, row[0]) for row in last if row[0] < before]
+    found.sort(key=lambda pair: pair[1], reverse=points[0] > points[1])
     with session.batch("draft/chathistory-targets") as reference:
-        for target, number in found[:limit]:
+        for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
             params = ("TARGETS", target, protocol.format_time(number / 1e6))
             message = Message("CHATHISTORY", params, name)
             tags: Tags = ((BATCH, "batch", reference),)

@@ -192,7 +192,7 @@ ROWS = {
         ("root", "CHATHISTORY FOO #lobby * 5", "FAIL CHATHISTORY INVALID_PARAMS FOO :*"),
         ("root", "CHATHISTORY LATEST #lobby * x", "FAIL CHATHISTORY INVALID_PARAMS LATEST :*"),
         ("root", "CHATHISTORY BEFORE #lobby x=1 5", "FAIL CHATHISTORY INVALID_PARAMS BEFORE :*"),
-        ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET #no :*"),
+        ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST #no *"),
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
     ],
