@@ -296,11 +296,11 @@ class Client:
     def named_since(self) -> int:
         """The number since which the name is its own: what came before is not.
 
-        Its account's age, where it has one of that name, else the event that gave the name.
+        The event that gave the name, or the making of its account of that name, if earlier.
         """
-        if self.account and protocol.casefold(self.account) == self.key:
-            return self.owned_since
-        return (self.named and self.named.number) or END
+        named = (self.named and self.named.number) or END
+        is_owner = self.account and protocol.casefold(self.account) == self.key
+        return min(named, self.owned_since) if is_owner else named
 
     @property
     def ip(self) -> str:

@@ -358,6 +358,17 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
     assert any(line.endswith("Call me") for line in olga.heard())
 
 
+def test_who_registers_can_still_read_what_they_said_before(kept):
+    """The name has been theirs all the time."""
+    room = kept()
+    alice = room.irc("alice", "batch draft/chathistory")
+    room.irc("bob")
+    alice.send("PRIVMSG bob :hello")
+    alice.heard()
+    alice.send("REGISTER * * longenough", "CHATHISTORY LATEST bob * 9")
+    assert any("PRIVMSG bob :hello" in line for line in alice.heard())
+
+
 def test_bans_and_rooms_outlive_the_server(kept):
     room = kept()
     root, _ = log_in(room, "root")
