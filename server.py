@@ -652,15 +652,13 @@ class Directory:
             self._mind_end(client)
             self._introduce(client)
             client.registered = True
-            client.token = token
-            if token:
-                self._tokens[token] = client
+            self._give_token(client, token)
             self._tell_watchers(client, True)
             count = sum(1 for other in self._clients.values() if other.registered)
             self.most = max(self.most, count)
             return count
 
-    def resume(self, client: Client, token: str) -> Optional[Client]:
+    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
         """Give `client` the place of whoever has the token; nobody is told of it.
 
         Gives back who had it, as `claim` does; None where nobody has that token.
@@ -673,9 +671,9 @@ class Directory:
             del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
-            for name in ("nickname", "username", "realname", "account", "owned_since", "away",
-                         "modes", "named", "ignored", "ignores", "watches", "signed_on",
-                         "spoke"):  # fmt: skip
+            for name in ("nickname", "username", "host", "realname", "account", "owned_since",
+                         "away", "modes", "named", "ignored", "ignores", "watches", "signed_on",
+                         "spoke", "registered"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
             for room in self._rooms.values():
@@ -701,7 +699,13 @@ class Directory:
             old.rooms, old.watches, old.registered = set(), {}, False
             old.nickname = old.token = ""
             self._introduce(client)
+            self._give_token(client, new_token)
             return old
+
+    def _give_token(self, client: Client, token: str) -> None:
+        client.token = token
+        if token:
+            self._tokens[token] = client
 
     def remove(self, client: Client, reason: str) -> None:
         """Forget `client`: its name is free. Idempotent."""
@@ -3000,12 +3004,13 @@ def on_resume(session: Session, message: Message) -> None:
     """Hubbub's own: take back the place of a connection that was lost, by its token."""
     _refuse_if_registered(session)
     client = session.client
-    old = session.directory.resume(client, message.params[0])
+    old = session.directory.resume(client, message.params[0], _new_token(client))
     if old is None:
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That place is not kept any more")
     session.server.end(old)
     session.is_negotiating = False
-    session.directory.register(client, _new_token(client))
+    if old.host == old.ip != client.ip:  # from another address, which is not hidden
+        session.directory.become(client, host=client.ip)
     session.server.sanctions.apply(client)
     log.info("%s took back the place of %s", client.address, client.nickname)
     _welcome(session)

@@ -140,7 +140,7 @@ def test_who_was_put_out_does_nothing_more_under_that_name(room, way, action):
     if way == "the owner comes":
         assert directory.claim(room.client("owner"), "alice", is_owner=True) is old
     else:
-        assert directory.resume(room.client("owner"), token) is old
+        assert directory.resume(room.client("owner"), token, "") is old
     bob.heard()
     with pytest.raises(server.Ended):
         ACTIONS[action](directory, old)
@@ -306,6 +306,36 @@ def test_a_token_is_good_once_and_brings_all_of_the_place(room):
     for wrong in (token, "", "0", room.client("bob").token + "0"):
         assert has(resume(room, ":" + wrong)[1], "INVALID_TOKEN")
     assert room.server.directory._tokens.keys() == {room.client("bob").token}
+
+
+def test_who_takes_a_place_back_was_never_away(room):
+    """Who watches them hears nothing, and they can be written to as soon as it is theirs."""
+    bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    bob.send("MONITOR + alice")
+    bob.heard()
+    owner = room.irc("owner")
+    bob.heard()
+    old = room.server.directory.resume(room.client("owner"), token, "")
+    bob.send("PRIVMSG alice :hello")
+    assert bob.heard() == []
+    owner.expect("PRIVMSG alice :hello")
+    room.server.end(old)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.9", "hidden.example"])
+def test_a_place_is_taken_back_with_the_host_that_was_given_to_it(room, host):
+    """Another address is told of, where it is the address that others see."""
+    bob, (_alice, token) = room.irc("bob", "chghost"), come_with_token(room, "alice")
+    bob.heard()
+    old = room.client("alice")
+    room.server.directory.become(old, host=host)
+    old.address = "10.0.0.9:1"
+    bob.heard()
+    again, _ = resume(room, token)
+    is_hidden = host == "hidden.example"
+    assert bob.heard() == [] if is_hidden else has(bob.heard(), "CHGHOST alice :127.0.0.1")
+    again.send("WHOIS alice")
+    assert has(again.heard(), "311 alice alice alice " + (host if is_hidden else "127.0.0.1"))
 
 
 @needs_scrypt
