@@ -737,15 +737,16 @@ class Directory:
             del self._clients[client.key]
         client.registered = False
 
-    def log_in(self, client: Client, account: "Account") -> None:
-        """`client` has proved to own an account."""
+    def log_in(self, client: Client, account: Optional["Account"]) -> None:
+        """`client` has proved to own an account; or it owns none any more."""
         with self._lock:
-            client.account = account.name
-            client.owned_since = int(account.created * 1e6)
-            client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
+            client.account = account.name if account is not None else ""
+            client.owned_since = account.number if account is not None else 0
+            is_operator = account is not None and account.is_operator
+            client.modes = client.modes - {"o"} | ({"o"} if is_operator else set())
             self._introduce(client)
             if client.registered:
-                params = (client.account,)
+                params = (client.account or "*",)
                 self._tell_peers(client, Message("ACCOUNT", params, client.source))
 
     def become(self, client: Client, **changes: Any) -> None:
@@ -1773,6 +1774,11 @@ class Account(NamedTuple):
     is_operator: bool
     created: float  # seconds since 1970
 
+    @property
+    def number(self) -> int:
+        """When it was made, as events are numbered: tells it from others that had its name."""
+        return int(self.created * 1e6)
+
 
 class Sanction(NamedTuple):
     """What keeps somebody out ("ban") or silent ("mute")."""
@@ -2631,8 +2637,10 @@ class Session:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
-            if command.is_for_operators and not client.is_operator:
-                raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.is_for_operators:
+                _review(self)
+                if not client.is_operator:
+                    raise ReplyError("481", "Permission denied: you're not an operator")
             is_heard = 0 < command.heard <= len(message.params) and message.text
             fault = _mute_fault(client) if is_heard and client.muted_until else ""
             if fault:
@@ -2848,6 +2856,7 @@ def on_nick(session: Session, message: Message) -> None:
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
     client = session.client
+    _review(session)
     nickname = protocol.normalize(message.params[0])
     fault = protocol.nickname_fault(nickname)
     if fault:
@@ -3008,6 +3017,7 @@ def on_resume(session: Session, message: Message) -> None:
     if old is None:
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That place is not kept any more")
     session.server.end(old)
+    _review(session)
     session.is_negotiating = False
     if old.host == old.ip != client.ip:  # from another address, which is not hidden
         session.directory.become(client, host=client.ip)
@@ -3096,6 +3106,21 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     session.server.sanctions.apply(client)
     if client.registered:
         _tell_what_waited(session)
+
+
+def _review(session: Session) -> None:
+    """See that the client has no more than its account gives: other processes change accounts."""
+    client = session.client
+    if not client.account:
+        return
+    account = session.server.records.account(client.account)
+    if account is None or account.number != client.owned_since:
+        session.directory.log_in(client, None)
+        told = Message("901", (client.source, "You are now logged out"))
+        told = _addressed(told, client, session.options.server_name)
+        session.delivery.post(Event(told, (client,)))  # no answer to what was asked
+    elif client.is_operator and not account.is_operator:
+        session.directory.log_in(client, account)
 
 
 def on_register(session: Session, message: Message) -> Iterator[Reply]:

@@ -103,8 +103,9 @@ SCENE = (
 
 # Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
 # on a server without a folder; "guest", who has not registered where a password is asked for. A
-# line like "bob> JOIN #x" is another's, "add-account> bob" is typed where the server runs. The
-# last of a row is what the first one hears then: a line, or several in this order.
+# line like "bob> JOIN #x" is another's; "add-account> bob" and "remove-account> bob" are typed
+# where the server runs. The last of a row is what the first one hears then: a line, or several in
+# this order.
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
@@ -388,6 +389,12 @@ ROWS = {
         ("alice", "NAMES #secret", "366 alice #secret :End of /NAMES list"),
     ],
     "NICK": [
+        (
+            "root",
+            "remove-account> root",
+            "NICK toor",
+            "901 root root!root@127.0.0.1 :You are now logged out",
+        ),
         ("new", "NICK :", "431 * :No nickname given"),
         ("new", "NICK olga", "433 * olga :Nickname is registered"),
         ("new", "CAP LS", "NICK olga", "USER o 0 * :O", "CAP END", "433 * olga :* registered"),
@@ -673,6 +680,9 @@ def answers(kept, open_room, small, monkeypatch):
             name, _, words = line.rpartition("> ")
             if name == "add-account":
                 world.room.server.records.add_account(words, PASSWORD)
+                continue
+            if name == "remove-account":
+                world.room.server.records.remove_account(words)
                 continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()

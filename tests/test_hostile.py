@@ -75,6 +75,44 @@ def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
 
 
 @needs_scrypt
+def test_who_had_an_account_has_no_more_than_the_next_who_has_it(kept):
+    """It was removed while they were here, and its name is another's now."""
+    records = kept.server.records
+    old = become_operator(kept)
+    old.send("NICK somebody")
+    old.heard()
+    records.remove_account("boss")
+    boss = kept.irc("boss")
+    boss.send("REGISTER * * :" + PASSWORD)
+    boss.heard()
+    old.send("NICK boss")
+    heard = old.heard()
+    assert has(heard, " 901 somebody somebody!somebody@127.0.0.1 :") and has(heard, " 433 ")
+    old.send("BAN bob")
+    assert has(old.heard(), " 481 ")
+    boss.send("PING x")
+    boss.expect("PONG hubbub.local :x")
+
+
+@needs_scrypt
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_who_is_no_operator_any_more_has_no_rights_of_one(kept, is_resumed):
+    """From the next command on, and not by the token of an earlier place either."""
+    records = kept.server.records
+    boss, token = come_with_token(kept, "guest")
+    boss.send("OPER boss :" + PASSWORD)
+    boss.heard()
+    records.set_password("boss", PASSWORD, is_operator=False)
+    if is_resumed:
+        boss, _ = resume(kept, token)
+        assert not kept.client("boss").is_operator
+    boss.send("@label=x BAN bob")
+    assert has(boss.heard(), " 481 ")
+    boss.send("WHOIS boss")
+    assert has(boss.heard(), " 330 boss boss boss ") and not kept.client("boss").is_operator
+
+
+@needs_scrypt
 def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
     """From the same address, as all of a classroom are; the account itself has to wait."""
     mallory, boss = kept.irc("mallory"), kept.irc("somebody")
