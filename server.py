@@ -782,6 +782,11 @@ class Directory:
         with self._lock:
             return [client for client in self._clients.values() if client.registered]
 
+    def named(self) -> List[Client]:
+        """All who have a name, registered or not."""
+        with self._lock:
+            return list(self._clients.values())
+
     def past(self, nickname: str) -> List[Was]:
         """Who had that name, the latest first."""
         key = protocol.casefold(nickname)
@@ -4086,9 +4091,9 @@ TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG"
 class Sanctions:
     """Who is banned or muted, here and in the records. Any thread may call it."""
 
-    def __init__(self, records: Records, everyone: Callable[[], List[Client]]) -> None:
+    def __init__(self, records: Records, named: Callable[[], List[Client]]) -> None:
         self._records = records
-        self._everyone = everyone
+        self._named = named
         self._lock = threading.Lock()  # guards the one below, which is replaced as a whole
         self._held: Tuple[Sanction, ...] = ()
         with contextlib.suppress(RecordsError):  # the log says why
@@ -4138,7 +4143,7 @@ class Sanctions:
         return count
 
     def _apply_to_all(self) -> None:
-        for client in self._everyone():
+        for client in self._named():
             self.apply(client)
 
 
@@ -4164,7 +4169,7 @@ class Server:
             self.history = History(self._database, options.history_days, self._on_history)
         self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
         self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
-        self.sanctions = Sanctions(self.records, self.directory.everyone)
+        self.sanctions = Sanctions(self.records, self.directory.named)
         self.attempts = Attempts()  # by address and account
         self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
         self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)

@@ -226,6 +226,23 @@ def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
     boss.expect("That would ban yourself.")
 
 
+@pytest.mark.parametrize("target", ["eve", "127.0.0.1"])
+def test_a_ban_meets_who_is_coming_in_just_now(room, monkeypatch, target):
+    """They were looked at before it, and are here after it."""
+    directory, sanctions = room.server.directory, room.server.sanctions
+    register = directory.register
+
+    def ban_and_register(*args):
+        sanctions.add(server.Sanction("ban", target, 0.0, "noise", "boss", 1.0))
+        return register(*args)
+
+    monkeypatch.setattr(directory, "register", ban_and_register)
+    eve = room.connect(IrcTalker)
+    eve.send("NICK eve", "USER eve 0 * :Eve")
+    heard = eve.rest()
+    assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
+
+
 # Rooms
 
 
