@@ -2925,6 +2925,9 @@ def _try_to_register(session: Session) -> None:
     if client.end:
         session.reply("465", client.end)
         raise Ended(client.end, client.end)
+    if session.sasl is not None:  # it comes in without
+        session.sasl = None
+        session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC

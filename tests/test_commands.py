@@ -153,6 +153,13 @@ ROWS = {
             "900 root root!root@127.0.0.1 root :You are now logged in as root",
         ),
         ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root"), "903 root :SASL *success*"),
+        (
+            "new",
+            "NICK dave",
+            "AUTHENTICATE PLAIN",
+            "USER a 0 * :A",
+            ("906 dave :SASL authentication aborted", "001 dave *"),
+        ),
     ],
     "AWAY": [
         ("alice", "AWAY :tea", "306 alice :You have been marked as being away"),
