@@ -565,13 +565,12 @@ class Event:
         """What the history keeps of it."""
         if not isinstance(self.message, Message):
             return []
-        tags, command = self.message.tags, self.message.command
-        line = (protocol.serialize_tags(tags) + self.line if tags else self.line)[:-2]
-        waiting_for = self.waiting_for
-        return [
-            (self.number + i, key, command, line, waiting_for)
-            for i, key in enumerate(self.kept_for)
-        ]
+        command, tags, rows = self.message.command, dict(self.message.tags), []
+        for i, key in enumerate(self.kept_for):
+            line = protocol.serialize_tags(tags) + self.line[:-2]
+            rows.append((self.number + i, key, command, line, self.waiting_for))
+            tags["msgid"] = str(self.number)  # it has one, wherever it is kept
+        return rows
 
 
 class Directory:
@@ -624,7 +623,8 @@ class Directory:
         old_key = client.key
         if client.registered:
             message = Message("NICK", (nickname,), client.source)
-            self._post(Event(message, self._peers(client), client))
+            keys = tuple(room.key for room in client.rooms)
+            self._post(Event(message, self._peers(client), client, keys))
             if old_key != key:
                 self._remember(client)
                 self._tell_watchers(client, False)

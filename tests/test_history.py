@@ -260,6 +260,26 @@ def test_targets_are_counted_from_the_first_point(room, points, limit, found):
     assert targets == found
 
 
+def test_what_happened_in_many_rooms_is_one_event_in_the_history_of_each(room):
+    """A new name and a leave have the msgid there with which they were told."""
+
+    def seen(line):
+        message = parse(line.encode())
+        return message._replace(tags=message.tags["msgid"])
+
+    alice = room.irc("alice", CAPS + " draft/event-playback")
+    bob = room.irc("bob")
+    for talker in (alice, bob):
+        talker.send("JOIN #a,#b")
+        talker.heard()
+    alice.heard()
+    bob.send("NICK bobby", "QUIT")
+    told = [alice.until(end)[-1] for end in (" NICK bobby", " QUIT Quit")]
+    for name in ("#a", "#b", "#lobby"):
+        alice.send("CHATHISTORY LATEST %s * 2" % name)
+        assert [seen(line) for line in alice.heard()[1:-1]] == [seen(line) for line in told]
+
+
 def test_who_can_take_a_batch_gets_one_without_times_too(room):
     """Under the room's own name; others are told in words, and a label stands once."""
     alice = room.irc("alice", "batch draft/chathistory labeled-response")
