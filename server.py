@@ -642,6 +642,7 @@ class Directory:
     def release(self, client: Client) -> None:
         """Take the name from one who has not registered."""
         with self._lock:
+            self._mind_end(client)
             if not client.registered and client.nickname:
                 del self._clients[client.key]
                 client.nickname = ""

@@ -157,6 +157,7 @@ def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatc
 
 ACTIONS = {  # what the thread of a connection may be about to do when it is put out
     "claim": lambda directory, client: directory.claim(client, "mallory"),
+    "release": lambda directory, client: directory.release(client),
     "register": lambda directory, client: directory.register(client, ""),
     "join": lambda directory, client: directory.join(client, "#den"),
     "tell": lambda directory, client: directory.tell(client, Message("PRIVMSG", ("bob", "psst"))),
