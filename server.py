@@ -2795,7 +2795,9 @@ class PlainDialect:
         else:
             friend = client.correspondent
             for message in protocol.compose(typed, self._home, client.source, friend):
-                if session.run_command(message) and message.command == "JOIN":
+                if not session.run_command(message):
+                    break
+                if message.command == "JOIN":
                     self._home = protocol.normalize(message.params[0])
             if not client.registered and client.account and client.nickname:
                 self._come_in()
@@ -2922,10 +2924,7 @@ def _try_to_register(session: Session) -> None:
     except ReplyError:
         session.directory.release(client)
         raise
-    session.server.sanctions.apply(client)
-    if client.end:
-        session.reply("465", client.end)
-        raise Ended(client.end, client.end)
+    _apply_sanctions(session)
     if session.sasl is not None:  # it comes in without
         session.sasl = None
         session.reply("906", "SASL authentication aborted")
@@ -2937,6 +2936,15 @@ def _try_to_register(session: Session) -> None:
     if options.lobby:
         session.run_command(Message("JOIN", (options.lobby,)))
     _tell_what_waited(session)
+
+
+def _apply_sanctions(session: Session) -> None:
+    """Mute one who is muted, and raise Ended for one who may not come in."""
+    client = session.client
+    session.server.sanctions.apply(client)
+    if client.end:
+        session.reply("465", client.end)
+        raise Ended(client.end, client.end)
 
 
 def _check_server_password(session: Session) -> None:
@@ -3030,7 +3038,7 @@ def on_resume(session: Session, message: Message) -> None:
     session.is_negotiating = False
     if old.host == old.ip != client.ip:  # from another address, which is not hidden
         session.directory.become(client, host=client.ip)
-    session.server.sanctions.apply(client)
+    _apply_sanctions(session)
     log.info("%s took back the place of %s", client.address, client.nickname)
     _welcome(session)
     session.directory.rejoin(client)
@@ -3177,7 +3185,8 @@ def on_oper(session: Session, message: Message) -> Iterator[Reply]:
 def _tell_what_waited(session: Session) -> None:
     """Private messages that came for an account while its owner was away from the network."""
     client, history = session.client, session.server.history
-    if history is None or not client.account or not _owns(client, client.nickname):
+    is_owner = client.account and _owns(client, client.nickname)
+    if history is None or not is_owner or client.end:
         return
     owner = protocol.casefold(client.account)
     session.delivery.sync()  # what was left a moment ago is among it

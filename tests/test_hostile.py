@@ -10,6 +10,7 @@ import server
 from protocol import Message
 
 PASSWORD = "correct horse"
+LOG_IN = ("AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U=")  # as alice
 
 needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
 
@@ -56,10 +57,7 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
 def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
     """With NICK too, once logged in; and then what waited for it."""
     alice, ghost = kept.irc("guest"), kept.connect(IrcTalker)
-    alice.send(
-        "OPER alice :" + PASSWORD, "AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U="
-    )
-    alice.send("NICK guest")
+    alice.send("OPER alice :" + PASSWORD, *LOG_IN, "NICK guest")
     assert has(alice.heard(), " NICK guest")
     bob = kept.irc("bob")
     bob.send("PRIVMSG alice :hello")
@@ -403,6 +401,28 @@ def test_no_token_saves_who_was_put_out(kept):
     eve, token = come_with_token(kept, "eve")
     boss.send("BAN eve")
     assert has(eve.rest(), "You are banned") and has(resume(kept, token)[1], "INVALID_TOKEN")
+
+
+@needs_scrypt
+def test_who_is_banned_takes_back_no_place_and_gets_nothing_that_waited(kept):
+    """That waits on, until they may come in again."""
+    eve, token = come_with_token(kept, "eve")
+    eve.send(*LOG_IN, "NICK eve")
+    eve.heard()
+    bob = kept.irc("bob")
+    bob.send("PRIVMSG alice :hello")
+    assert has(bob.heard(), "it will be delivered")
+    ban = server.Sanction("ban", "alice", 0.0, "noise", "boss", 1.0)
+    kept.server.sanctions._held = (ban,)  # a moment ago: nobody was ended yet
+    again = kept.connect(IrcTalker)
+    again.send("CAP REQ hubbub/resume", "RESUME " + token)
+    newcomer = kept.irc("newcomer")
+    newcomer.send(*LOG_IN)
+    for talker in (again, newcomer):
+        heard = talker.rest()
+        assert has(heard, "You are banned: noise.")
+        assert not has(heard, " 001 ") and not has(heard, "hello")
+    assert kept.server.history.waiting_count("alice") == 1
 
 
 # Work for nothing
