@@ -783,11 +783,6 @@ class Directory:
         with self._lock:
             return [client for client in self._clients.values() if client.registered]
 
-    def named(self) -> List[Client]:
-        """All who have a name, registered or not."""
-        with self._lock:
-            return list(self._clients.values())
-
     def past(self, nickname: str) -> List[Was]:
         """Who had that name, the latest first."""
         key = protocol.casefold(nickname)
@@ -2647,10 +2642,10 @@ class Session:
                 _review(self)
                 if not client.is_operator:
                     raise ReplyError("481", "Permission denied: you're not an operator")
-            is_heard = 0 < command.heard <= len(message.params) and message.text
-            fault = _mute_fault(client) if is_heard and client.muted_until else ""
-            if fault:
-                raise ReplyError("FAIL", name, "MUTED", fault)
+            if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
+                fault = _mute_fault(client)
+                if fault:
+                    raise ReplyError("FAIL", name, "MUTED", fault)
             replies = command.handler(self, message)
             if replies is not None:
                 self.answer(replies)
@@ -2930,6 +2925,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
+    _apply_sanctions(session)  # and those of the last moment, which did not find it here
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
@@ -3233,14 +3229,15 @@ def _say(session: Session, message: Message) -> None:
 
 
 def _leave(session: Session, message: Message) -> bool:
-    """Keep a private text for somebody who has an account, but is not here; whether it is."""
+    """Keep a private text for somebody who is not here; False where nobody has such an account."""
     history, target = session.server.history, message.params[0]
     account = session.server.records.account(target) if history is not None else None
     if account is None or history is None or history.fault or message.command != "PRIVMSG":
         return False
     if history.waiting_count(protocol.casefold(account.name)) >= MAX_WAITING:
-        return False
-    if session.directory.leave_word(session.client, message, account.name):
+        text = "%s is offline, and no more can be kept for their return" % account.name
+        session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
+    elif session.directory.leave_word(session.client, message, account.name):
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
     else:
@@ -4104,9 +4101,9 @@ TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG"
 class Sanctions:
     """Who is banned or muted, here and in the records. Any thread may call it."""
 
-    def __init__(self, records: Records, named: Callable[[], List[Client]]) -> None:
+    def __init__(self, records: Records, everyone: Callable[[], List[Client]]) -> None:
         self._records = records
-        self._named = named
+        self._everyone = everyone
         self._lock = threading.Lock()  # guards the one below, which is replaced as a whole
         self._held: Tuple[Sanction, ...] = ()
         with contextlib.suppress(RecordsError):  # the log says why
@@ -4156,7 +4153,7 @@ class Sanctions:
         return count
 
     def _apply_to_all(self) -> None:
-        for client in self._named():
+        for client in self._everyone():
             self.apply(client)
 
 
@@ -4182,7 +4179,7 @@ class Server:
             self.history = History(self._database, options.history_days, self._on_history)
         self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
         self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
-        self.sanctions = Sanctions(self.records, self.directory.named)
+        self.sanctions = Sanctions(self.records, self.directory.everyone)
         self.attempts = Attempts()  # by address and account
         self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
         self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)

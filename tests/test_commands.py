@@ -452,7 +452,7 @@ ROWS = {
         ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
         ("alice", "PRIVMSG olga :hi", "NOTICE alice :olga is offline; it will be delivered"),
-        ("alice", "PRIVMSG olga :hi", "PRIVMSG olga :hi", "401 alice olga :No such nick"),
+        ("alice", "PRIVMSG olga :hi", "PRIVMSG olga :hi", "FAIL PRIVMSG MAILBOX_FULL olga :*"),
         (
             "alice",
             "CAP REQ standard-replies",
