@@ -3209,9 +3209,6 @@ def on_text(session: Session, message: Message) -> None:
     tags = message.tags
     if tags:
         tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    if "," not in params[0]:
-        _say(session, Message(message.command, params[:2], "", tags))
-        return
     for target in _targets(params[0], "PRIVMSG"):
         _say(session, Message(message.command, (target, *params[1:2]), "", tags))
 
