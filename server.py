@@ -3719,13 +3719,15 @@ def on_chathistory(session: Session, message: Message) -> None:
         raise fail("INVALID_PARAMS", "Unknown command")
     first = 0 if verb == "TARGETS" else 1
     end = first + _POINTS[verb]
-    if len(params) <= end or not params[end].isdecimal():
-        raise fail("INVALID_PARAMS", "Too few parameters, or a limit that is not a number")
+    if len(params) != end + 1 or not params[end].isdecimal():
+        raise fail("INVALID_PARAMS", "Too few parameters, too many, or a limit that is no number")
     limit = min(int(params[end][:9]), MAX_HISTORY)
     try:
         found = [protocol.parse_point(text) for text in params[first:end]]
     except ValueError:
-        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp") from None
+        found = []
+    if not found or ("*" in params[first:end] and verb != "LATEST"):
+        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp")
     session.delivery.sync()  # what this client has just said is part of it
     if verb == "TARGETS":
         _replay_targets(session, history, found, limit)

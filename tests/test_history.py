@@ -225,6 +225,10 @@ def test_history_can_be_asked_for(room, ask, answer):
         ("LATEST #lobby msgid=x 3", "INVALID_PARAMS"),
         ("LATEST #lobby timestamp=noon 3", "INVALID_PARAMS"),
         ("BETWEEN #lobby msgid=1 3", "INVALID_PARAMS"),
+        ("LATEST #lobby msgid=1 msgid=2 3", "INVALID_PARAMS"),
+        ("LATEST #lobby * 3 4", "INVALID_PARAMS"),
+        ("BEFORE #lobby * 3", "INVALID_PARAMS"),
+        ("BETWEEN #lobby msgid=1 * 3", "INVALID_PARAMS"),
         ("LATEST #elsewhere * 3", "INVALID_TARGET"),
     ],
 )
