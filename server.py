@@ -3194,7 +3194,9 @@ def _tell_what_waited(session: Session) -> None:
             day = _repeat(session, row, day)
         session.say("Now:")
         session.delivery.sync()
-        history.forget_waiting(owner, rows[-1][0])
+        session.delivery.sync()  # what had its turn before it has been sent
+        if not client.closed:
+            history.forget_waiting(owner, rows[-1][0])
 
 
 # Talking

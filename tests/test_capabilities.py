@@ -358,6 +358,26 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
     assert any(line.endswith("Call me") for line in olga.heard())
 
 
+def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
+    """Their connection was lost just when it was about to be told."""
+    room = kept()
+    history, is_lost = room.server.history, threading.Event()
+    take = history.take_waiting
+    alice = room.irc("alice")
+    alice.send("PRIVMSG olga :Call me")
+    alice.heard()
+    monkeypatch.setattr(history, "take_waiting", lambda *a: is_lost.wait(TIMEOUT) and take(*a))
+    olga = room.connect(IrcTalker)
+    olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
+    olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "CAP END")
+    olga.expect("JOIN #lobby")
+    olga.reset()
+    is_lost.set()
+    room.wait_for_thread(olga)
+    assert any("Call me" in line for line in log_in(room, "olga")[1])
+    assert history.waiting_count("olga") == 0
+
+
 def test_who_registers_can_still_read_what_they_said_before(kept):
     """The name has been theirs all the time."""
     room = kept()
