@@ -751,7 +751,7 @@ class Directory:
                 self._tell_peers(client, Message("ACCOUNT", params, client.source))
 
     def become(self, client: Client, **changes: Any) -> None:
-        """Change `away`, `realname`, `host` or `modes`; who wants to know is told."""
+        """Change `away`, `realname`, `host`, `modes` or `owned_since`; who wants to is told."""
         with self._lock:
             source = client.source
             for name, value in changes.items():
@@ -1906,6 +1906,14 @@ class Records:
         """
         return self._set_password(protocol.casefold(name), password, is_operator, None)
 
+    def renew(self, name: str) -> int:
+        """Have an account begin now, after what others have said under its name; its new number."""
+        now, key = time.time(), protocol.casefold(name)
+        query = "UPDATE accounts SET created = ? WHERE key = ?"
+        self._write(lambda writer: writer.execute(query, (now, key)))
+        self._find(key)
+        return int(now * 1e6)
+
     def remove_account(self, name: str) -> bool:
         """Forget an account and what waits for it; False where there is none."""
         key = protocol.casefold(name)
@@ -2870,15 +2878,26 @@ def on_nick(session: Session, message: Message) -> None:
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     try:
-        holder = session.directory.claim(client, nickname, _owns(client, nickname))
+        _claim(session, nickname, _owns(client, nickname))
     except ReplyError:
         session.taken = protocol.casefold(nickname)
         raise
-    if holder is not None:
-        session.server.end(holder)
     if client.registered:
         _tell_what_waited(session)
     _try_to_register(session)
+
+
+def _claim(session: Session, nickname: str, is_owner: bool) -> None:
+    """Give the client a name, and end who had it, where its owner has come."""
+    client, records = session.client, session.server.records
+    holder = session.directory.claim(client, nickname, is_owner)
+    if holder is None:
+        return
+    session.server.end(holder)
+    if holder.signed_on and holder.account != client.account:
+        session.delivery.sync()  # what they said privately has its number, and is not the owner's
+        with contextlib.suppress(RecordsError):
+            session.directory.become(client, owned_since=records.renew(client.account))
 
 
 def _owns(client: Client, nickname: str) -> bool:
@@ -3109,9 +3128,7 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     log.info("%s logged in as %s", client.name, account.name)
     has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
     if client.registered or client.caps & PLAIN_TEXT or has_asked:
-        holder = session.directory.claim(client, account.name, is_owner=True)
-        if holder is not None:
-            session.server.end(holder)
+        _claim(session, account.name, is_owner=True)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
     yield "900", source, account.name, "You are now logged in as %s" % account.name
     if account.is_operator and client.registered:

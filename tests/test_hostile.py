@@ -111,6 +111,42 @@ def test_who_is_no_operator_any_more_has_no_rights_of_one(kept, is_resumed):
 
 
 @needs_scrypt
+@pytest.mark.parametrize("way", ["as they come", "by NICK"])
+def test_what_a_guest_said_under_the_name_is_not_for_its_owner(kept, way):
+    """The account was made while somebody else had its name; not even later is it the owner's."""
+    guest, bob = kept.irc("carol"), kept.irc("bob")
+    kept.server.records.add_account("carol", PASSWORD)
+    guest.send("PRIVMSG bob :mine alone")
+    guest.heard()
+    login = ("AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGNvcnJlY3QgaG9yc2U=")
+    ask = "CHATHISTORY LATEST bob * 9"
+    for nickname in ("carol" if way == "as they come" else "other", "carol"):
+        carol = kept.connect(IrcTalker)
+        carol.send("CAP REQ :batch draft/chathistory", "NICK " + nickname, "USER c 0 * :C", *login)
+        carol.send("CAP END", "NICK carol")
+        carol.expect(" JOIN #lobby")
+        carol.send(ask, "PRIVMSG bob :hers", ask)
+        heard = carol.heard()
+        assert has(heard, ":hers") and not has(heard, "mine alone")
+    assert has(guest.rest(), "taken the name")
+    bob.send("CHATHISTORY LATEST carol * 9")
+    assert has(bob.heard(), "mine alone")
+
+
+@needs_scrypt
+def test_who_only_seems_to_come_takes_nothing_from_the_owner(kept):
+    """A name that is asked for and not used changes nothing of what its owner may read."""
+    number = kept.server.records.account("alice").number
+    ghost = kept.connect(IrcTalker)
+    ghost.send("CAP LS 302", "NICK alice", "USER a 0 * :A")
+    ghost.heard()
+    alice = kept.irc("guest")
+    alice.send(*LOG_IN)
+    assert has(alice.heard(), " NICK alice") and has(ghost.rest(), "taken the name")
+    assert kept.server.records.account("alice").number == number
+
+
+@needs_scrypt
 def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
     """From the same address, as all of a classroom are; the account itself has to wait."""
     mallory, boss = kept.irc("mallory"), kept.irc("somebody")
