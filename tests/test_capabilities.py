@@ -313,8 +313,9 @@ def test_an_owner_has_the_name_at_once_whoever_holds_it(kept, other):
 
 def test_what_was_written_meanwhile_is_told_with_its_time(kept):
     room = kept()
-    room.irc("alice").send("PRIVMSG olga :Call me")
-    room.irc("carol").heard()
+    alice = room.irc("alice")
+    alice.send("PRIVMSG olga :Call me")
+    alice.heard()
     olga, heard = log_in(room, "olga", "server-time")
     message = next(line for line in heard if line.endswith("PRIVMSG olga :Call me"))
     assert message.startswith("@time=20")

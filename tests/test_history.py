@@ -126,7 +126,9 @@ def test_a_person_who_joins_is_told_what_was_said_last(room):
 
 def test_an_irc_client_that_cannot_ask_is_told_too(room):
     """With their times where it takes them, else in words."""
-    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    alice = room.irc("alice", CAPS)
+    alice.send("PRIVMSG #lobby :hello")
+    alice.expect("PRIVMSG #lobby :hello")
     bob, carol = room.connect(IrcTalker), room.connect(IrcTalker)
     for talker, name, cap in ((bob, "bob", "server-time"), (carol, "carol", "echo-message")):
         talker.send("CAP REQ :" + cap, "NICK " + name, "USER u 0 * :u", "CAP END")
@@ -171,7 +173,9 @@ def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monke
 
 def test_who_can_ask_is_told_nothing_unasked(room):
     """A client with draft/chathistory asks for what it wants."""
-    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    alice = room.irc("alice", CAPS)
+    alice.send("PRIVMSG #lobby :hello")
+    alice.expect("PRIVMSG #lobby :hello")
     bob = room.connect(IrcTalker)
     bob.send("CAP REQ :" + CAPS, "NICK bob", "USER bob 0 * :Bob", "CAP END")
     assert texts(bob.heard()) == []
