@@ -3362,12 +3362,16 @@ def on_part(session: Session, message: Message) -> None:
 def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
     rooms, people = message.params[0].split(","), message.params[1].split(",")
-    reason = protocol.cut("".join(message.params[2:3]), MAX_REASON)
+    client, reason = session.client, protocol.cut("".join(message.params[2:3]), MAX_REASON)
     rooms = rooms * len(people) if len(rooms) == 1 else rooms
     pairs = dict(zip(people, rooms))
 
     def kick(nickname: str) -> None:
-        session.directory.kick(session.client, pairs.get(nickname, ""), nickname, reason)
+        room = pairs.get(nickname, "")
+        session.directory.kick(client, room, nickname, reason)
+        if client.is_operator:
+            why = protocol.clean(reason)
+            log.warning("%s: removed %s from %s: %s", client.name, nickname, room, why)
 
     _for_each(session, message.params[1], "KICK", kick)
 

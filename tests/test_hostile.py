@@ -278,6 +278,28 @@ def test_a_ban_meets_who_is_coming_in_just_now(room, monkeypatch, target):
     assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
 
 
+@needs_scrypt
+@pytest.mark.parametrize(
+    ("act", "logged"),
+    [
+        ("KICK #lobby bob :no\x1b[2Jise", "removed bob from #lobby: no[2Jise"),
+        ("BAN eve 1h :noise", "banned eve (1 hour): noise"),
+        ("MUTE eve * :noise", "muted eve (for ever): noise"),
+        ("UNBAN dan", "lifted what was against dan"),
+        ("ANNOUNCE :tea", "announced something"),
+        ("CHGHOST bob tea.lan", "(bob) has the host tea.lan"),
+        ("KILL bob :noise", "(bob): noise"),
+    ],
+)
+def test_what_an_operator_does_is_in_the_log(kept, caplog, act, logged):
+    """Who did it, to whom and why, in one line that does nothing to a terminal."""
+    boss = become_operator(kept)
+    kept.irc("bob")
+    boss.send("MUTE dan", act)
+    boss.heard()
+    assert "(boss): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
+
+
 # Rooms
 
 
