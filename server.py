@@ -350,7 +350,7 @@ class Room:
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
-        self.operators: Set[str] = set()  # folded accounts that are operators whenever they join
+        self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
         self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
@@ -376,6 +376,15 @@ class Room:
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic) or not is_plain
 
+    def remember(self, client: Client) -> None:
+        """Have the owner of its account be an operator again, whenever they join."""
+        self.operators[protocol.casefold(client.account)] = int(time.time() * 1e6)
+
+    def remembers(self, client: Client) -> bool:
+        """Whether its account was an operator: that one, not an earlier of the same name."""
+        since = self.operators.get(protocol.casefold(client.account), 0)
+        return bool(client.account) and client.owned_since <= since
+
     def is_banned(self, client: Client) -> bool:
         return self.banned.match(client.source)
 
@@ -398,14 +407,17 @@ class Room:
     def state(self) -> Dict[str, Any]:
         """What is kept of it, for JSON."""
         state = {name: getattr(self, name) for name in self.KEPT}
-        return dict(state, flags=sorted(self.flags), operators=sorted(self.operators))
+        return dict(state, flags=sorted(self.flags), operators=self.operators)
 
     def restore(self, state: Dict[str, Any]) -> None:
         """The inverse of `state`. KeyError, TypeError or ValueError for what is none."""
         for name in self.KEPT:
             setattr(self, name, type(getattr(self, name))(state[name]))
         self.bans = {mask: (str(by), int(at)) for mask, (by, at) in self.bans.items()}
-        self.flags, self.operators = set(state["flags"]), set(state["operators"])
+        self.flags, operators = set(state["flags"]), state["operators"]
+        # Earlier versions kept no more than the names.
+        is_old = isinstance(operators, list)
+        self.operators = dict.fromkeys(operators, END) if is_old else dict(operators)
         self.guard()
 
     def copy(self) -> "Room":
@@ -856,7 +868,7 @@ class Directory:
                 if len(self._rooms) >= MAX_ALL_ROOMS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
-            is_remembered = protocol.casefold(client.account) in room.operators
+            is_remembered = room.remembers(client)
             # Who comes first has the say where nobody else can; what keeps others out of a room
             # that was left empty keeps them out too: its history is behind that door.
             is_first = not (room.members or room.operators or room.is_lobby)
@@ -867,7 +879,7 @@ class Directory:
             room.invited.discard(client)
             client.rooms.add(room)
             if bits and client.account:
-                room.operators.add(protocol.casefold(client.account))
+                room.remember(client)
             message = Message("JOIN", (room.name,), client.source)
             event = Event(message, room.audience, client, (room.key,))
             event.extended = " %s :%s" % (client.account or "*", client.realname)
@@ -1066,8 +1078,10 @@ class Directory:
             member = self._member(room, arg)
             bits, bit = room.members[member], _MEMBER_BITS[letter]
             if letter == "o" and member.account:
-                key = {protocol.casefold(member.account)}
-                room.operators = room.operators | key if adding else room.operators - key
+                if adding:
+                    room.remember(member)
+                else:
+                    room.operators.pop(protocol.casefold(member.account), None)
             if bool(bits & bit) == adding:
                 return None
             room.members[member] = bits ^ bit

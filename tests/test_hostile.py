@@ -111,6 +111,29 @@ def test_who_is_no_operator_any_more_has_no_rights_of_one(kept, is_resumed):
 
 
 @needs_scrypt
+def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
+    """Nor gets past what keeps others out; whose the room is, does, again and again."""
+    dan = kept.irc("dan")
+    dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "MODE #den +i", "PRIVMSG #den :private")
+    dan.send("PART #den", "JOIN #den", "PART #den", "QUIT")
+    heard = dan.rest()
+    assert sum(" JOIN #den" in line for line in heard) == 2
+    kept.wait_for_thread(dan)
+    kept.server.records.remove_account("dan")
+    other = kept.irc("dan")
+    other.send("REGISTER * * :" + PASSWORD, "JOIN #den")
+    heard = other.heard()
+    assert has(heard, " 473 ") and not has(heard, "private")
+
+
+def test_a_room_that_an_earlier_version_kept_is_restored():
+    """It knew its operators by their names alone."""
+    room = server.Room("#den")
+    room.restore(dict(room.state(), operators=["dan"], flags=["i"]))
+    assert room.operators == {"dan": server.END}
+
+
+@needs_scrypt
 @pytest.mark.parametrize("way", ["as they come", "by NICK"])
 def test_what_a_guest_said_under_the_name_is_not_for_its_owner(kept, way):
     """The account was made while somebody else had its name; not even later is it the owner's."""
