@@ -293,8 +293,9 @@ _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PR
 def sniff(data: bytes) -> Optional[str]:
     """The dialect that a connection opens with; None while `data` does not tell yet.
 
-    A first line is needed to tell a person called Nick from the command NICK. Browsers
-    are known by their first word, before anything that a web page may choose.
+    A first line is needed to tell a person called Nick from the command NICK; nobody is
+    called Quit. Browsers are known by their first word, before anything that a web page may
+    choose.
     """
     if data[:1] == b"\x16":
         return TLS
@@ -307,7 +308,8 @@ def sniff(data: bytes) -> Optional[str]:
         message = parse(line.rstrip(b"\r"), "replace")
     except ProtocolError:
         return PLAIN
-    return IRC if message.command in _OPENERS and message.params else PLAIN
+    is_opener = message.command in _OPENERS and message.params
+    return IRC if is_opener or message.command == "QUIT" else PLAIN
 
 
 _TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)

@@ -245,7 +245,7 @@ class Client:
         self.writer.settimeout(0)
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
-        self.caps = PLAIN_TEXT  # a person, until the first line tells
+        self.caps = 0  # PLAIN_TEXT once it turns out to be a person
         self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
         self.opening = b""  # the line that begins their batch, until the first answer is under way
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -2476,6 +2476,7 @@ class Session:
                 data = client.reader.recv(RECEIVE_SIZE)
             except socket.timeout:
                 if silent:
+                    client.caps = PLAIN_TEXT
                     self.say("Welcome to %s. Type your username and press Enter." % options.network)
                 elif client.registered and asked:
                     raise Ended("Ping timeout: %g seconds" % options.ping_interval) from None
@@ -2486,7 +2487,7 @@ class Session:
                 self.delivery.wake()
             else:
                 if not data:
-                    raise Ended("Connection closed")
+                    raise Ended("Connection closed", "" if client.registered else "Goodbye.")
                 silent = asked = False
                 yield data
             if client.end:
@@ -2689,6 +2690,7 @@ class PlainDialect:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._client = session.client
+        self._client.caps = PLAIN_TEXT
         self._tries = MAX_TRIES  # that are left to choose a username
         self._home = session.options.lobby  # the room in which what is typed is said
 

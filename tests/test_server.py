@@ -945,6 +945,23 @@ def test_one_who_reads_late_gets_everything_that_waited(open_room):
     assert [line.split()[3] for line in lines] == [":%d" % (n // 800) for n in range(8000)]
 
 
+@pytest.mark.parametrize(
+    "lines", [[], ["QUIT"], ["QUIT :bye"], ["CAP LS 302"], ["NICK bob", "QUIT"]]
+)
+def test_who_only_looks_in_is_told_that_it_is_over_and_counts_for_nothing(room, lines):
+    """A probe, which says nothing or QUIT and goes, was never here."""
+    alice = room.irc("alice")
+    probe = room.connect()
+    probe.send(*lines)
+    probe.finish()
+    assert probe.rest()[-1] == "ERROR Goodbye."
+    room.wait_until_gone(probe)
+    alice.send("LUSERS", "WHOWAS bob", "WHOWAS QUIT")
+    heard = "\n".join(alice.heard())
+    assert " 253 alice 0 " in heard and " 266 alice 1 1 " in heard
+    assert heard.count(" 406 alice ") == 2 and "joined" not in heard
+
+
 @pytest.mark.parametrize("line", ["NICK slow", "CAP LS", "slow", ""])
 def test_who_does_not_register_in_time_is_sent_away(open_room, monkeypatch, line):
     """A name that was half taken is free again; a byte now and then does not help."""
