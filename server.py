@@ -2763,9 +2763,10 @@ def on_cap(session: Session, message: Message) -> None:
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        version = message.params[1] if len(message.params) > 1 else ""
-        session.cap_version = max(session.cap_version, int(version) if version.isdecimal() else 0)
-        is_new = session.cap_version >= 302
+        word = "".join(message.params[1:2])
+        version = int(word) if word.isdecimal() else 0
+        session.cap_version = max(session.cap_version, version)
+        is_new = version >= 302
         words = [cap + value if is_new else cap for cap, value in offered.items()]
         if is_new:
             client.caps |= CAPABILITIES["cap-notify"]
@@ -2775,19 +2776,29 @@ def on_cap(session: Session, message: Message) -> None:
         _cap_reply(session, "LIST", held, session.cap_version >= 302)
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        if all(word.lstrip("-") in offered for word in words):
-            for word in words:
-                bit = CAPABILITIES[word.lstrip("-")]
-                caps = client.caps
-                client.caps = caps & ~bit if word.startswith("-") else caps | bit
-            _cap_reply(session, "ACK", words, False)
-        else:
+        caps = _changed_caps(session, words)
+        if caps is None:
             _cap_reply(session, "NAK", [protocol.cut(" ".join(words), 300)], False)
+        else:
+            _cap_reply(session, "ACK", words, False)
+            session.delivery.sync()  # what is on the way is for the capabilities up to now
+            client.caps = caps
     elif verb == "END":
         session.is_negotiating = False
         _try_to_register(session)
     else:
         raise ReplyError("410", verb, "Invalid CAP command")
+
+
+def _changed_caps(session: Session, words: List[str]) -> Optional[int]:
+    """The capabilities that the client has with these changes; None where one cannot be."""
+    caps, offered = session.client.caps, session.server.offered_capabilities()
+    for word in words:
+        name = word[1:] if word.startswith("-") else word
+        if name not in offered or (word == "-cap-notify" and session.cap_version >= 302):
+            return None
+        caps = caps | CAPABILITIES[name] if word == name else caps & ~CAPABILITIES[name]
+    return caps
 
 
 def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool) -> None:
