@@ -104,7 +104,7 @@ SCENE = (
 # Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
 # on a server without a folder; "guest", who has not registered where a password is asked for. A
 # line like "bob> JOIN #x" is another's, "add-account> bob" is typed where the server runs. The
-# last of a row is what the first one hears then: a line, or several in this order.
+# last of a row is what the first one hears then: a line, or several in this order; () is nothing.
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
@@ -184,7 +184,7 @@ ROWS = {
         ("new", "CAP REQ :setname", "CAP * ACK :setname"),
         ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
         ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
-        ("alice", "CAP END", "PING x", "PONG hubbub.local :x"),
+        ("alice", "CAP END", ()),
     ],
     "CHATHISTORY": [
         ("alice", "CHATHISTORY", "461 alice CHATHISTORY :Not enough parameters"),
@@ -261,7 +261,7 @@ ROWS = {
         ("alice", "JOIN #asked", ME + "JOIN #asked"),
         ("alice", "JOIN #1,#2,#3", "405 alice #3 :You have joined too many channels"),
         ("alice", "JOIN " + ",#" * 50, "407 alice * :Too many targets: 50 at most"),
-        ("alice", "JOIN :", "PING x", "PONG hubbub.local :x"),
+        ("alice", "JOIN :", ()),
         ("alice", "JOIN #key,#new", ME + "JOIN #new"),
         ("alice", "JOIN 0", ME + "PART #lobby"),
         ("root", "JOIN #key", ROOT + "JOIN #key"),
@@ -289,7 +289,6 @@ ROWS = {
         (
             "bob",
             "root> KILL bob :x y",
-            "PING x",
             (ROOT + "KILL bob :x y", "ERROR Killed by *: x y"),
         ),
         ("root", "KILL root :x", (ROOT + "KILL root :x", "ERROR Killed by root: x")),
@@ -379,7 +378,7 @@ ROWS = {
         ("root", "MUTE", "461 root MUTE :Not enough parameters"),
         ("root", "MUTE bob soon", "FAIL MUTE INVALID_DURATION :A duration is *"),
         ("root", "MUTE bob", "NOTICE root :bob is muted (for ever)."),
-        ("root", "MUTE alice 1h", "alice> PRIVMSG #lobby :x", "PING x", "PONG hubbub.local :x"),
+        ("bob", "root> MUTE alice 1h", "alice> PRIVMSG #lobby :x", ()),
     ],
     "NAMES": [
         ("alice", "NAMES #own", "353 alice = #own :@alice bob"),
@@ -399,9 +398,9 @@ ROWS = {
         ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned: spam"),
     ],
     "NOTICE": [
-        ("alice", "NOTICE", "PING x", "PONG hubbub.local :x"),
+        ("alice", "NOTICE", ()),
         ("alice", "NOTICE alice :x", ME + "NOTICE alice x"),
-        ("alice", "NOTICE dave :x", "PING x", "PONG hubbub.local :x"),
+        ("alice", "NOTICE dave :x", ()),
     ],
     "OPER": [
         ("alice", "OPER root", "461 alice OPER :Not enough parameters"),
@@ -426,7 +425,7 @@ ROWS = {
         ("new", "PING", "461 * PING :Not enough parameters"),
         ("new", "PING :a b", "PONG hubbub.local :a b"),
     ],
-    "PONG": [("new", "PONG", "PING x", "PONG hubbub.local :x")],
+    "PONG": [("new", "PONG", ())],
     "PRIVMSG": [
         ("alice", "PRIVMSG", "461 alice PRIVMSG :Not enough parameters"),
         ("alice", "PRIVMSG bob", "412 alice :No text to send"),
@@ -450,8 +449,8 @@ ROWS = {
     "QUIT": [
         ("new", "QUIT", "ERROR Goodbye."),
         ("alice", "QUIT :bye now", "ERROR Goodbye."),
-        ("alice", "bob> QUIT :bye now", "PING x", BOB + "QUIT :Quit: bye now"),
-        ("alice", "bob> QUIT", "PING x", BOB + "QUIT Quit"),
+        ("alice", "bob> QUIT :bye now", BOB + "QUIT :Quit: bye now"),
+        ("alice", "bob> QUIT", BOB + "QUIT Quit"),
     ],
     "REGISTER": [
         ("alice", "REGISTER * *", "461 alice REGISTER :Not enough parameters"),
@@ -676,7 +675,7 @@ def answers(kept, open_room, small, monkeypatch):
                 continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()
-            heard += [] if name else lines_heard
+            heard += people[who].heard_or_rest() if name else lines_heard
         return heard
 
     return answers_
@@ -689,7 +688,9 @@ CASES = [row for rows in ROWS.values() for row in rows]
 def test_a_command_is_answered_as_its_row_says(row, answers):
     """Each command, done or refused, has the answer that IRC clients know."""
     *said, masks = row
-    expect_in_order((masks,) if isinstance(masks, str) else masks, answers(*said))
+    heard = answers(*said)
+    expect_in_order((masks,) if isinstance(masks, str) else masks, heard)
+    assert masks or not heard
 
 
 SOURCE = Path(server.__file__).read_text(encoding="utf-8")
