@@ -1059,11 +1059,12 @@ class Directory:
             if " " in arg or "," in arg or arg[0] == ":" or len(arg) > MAX_KEY:
                 raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
             room.password = arg
-        elif not arg.isdecimal() or not 0 < int(arg[:9]) <= 99999:
+            return change
+        limit = int(arg) if arg.isdecimal() and len(arg) < 10 else 0
+        if not 0 < limit <= 99999:
             raise ReplyError("696", room.name, "l", arg, "A limit is a number above 0")
-        else:
-            room.limit = int(arg)
-        return change
+        room.limit = limit
+        return change._replace(arg=str(limit))
 
     def _change_ban(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
         mask = protocol.as_mask(change.arg)

@@ -349,6 +349,8 @@ ROWS = {
         ("alice", "MODE #own +k a,b", "696 alice #own k * :A key has no spaces, no commas"),
         ("alice", "MODE #own +l x", "696 alice #own l x :A limit is a number above 0"),
         ("alice", "MODE #own +l 0", "696 alice #own l 0 :A limit is a number above 0"),
+        ("alice", "MODE #own +l 000000019999999", "696 alice #own l *"),
+        ("alice", "MODE #own +l 007", ME + "MODE #own +l 7"),
         ("alice", "MODE #own +o dave", "401 alice dave :No such nick"),
         ("alice", "MODE #own +v carol", "441 alice carol #own :They aren't on that channel"),
         ("alice", "MODE #key +t", "442 alice #key :You're not on that channel"),
