@@ -3142,17 +3142,22 @@ def on_text(session: Session, message: Message) -> None:
 
     A NOTICE is never answered, not even refused.
     """
+    try:
+        _talk(session, message)
+    except ReplyError:
+        if message.command != "NOTICE":
+            raise
+
+
+def _talk(session: Session, message: Message) -> None:
     client, params = session.client, message.params
     client.spoke = time.time()
-    is_notice = message.command == "NOTICE"
     if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
-        if is_notice:
-            return
         raise ReplyError("412", "No text to send")
     tags = message.tags
     if tags:
         tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    if client.muted_until and _is_muted(session, is_notice):
+    if client.muted_until and _is_muted(session, message.command == "NOTICE"):
         return
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))

@@ -414,6 +414,7 @@ ROWS = {
         ("alice", "NOTICE", ()),
         ("alice", "NOTICE alice :x", ME + "NOTICE alice x"),
         ("alice", "NOTICE dave :x", ()),
+        ("alice", "NOTICE a,b,c,d,e :x", ()),
     ],
     "OPER": [
         ("alice", "OPER root", "461 alice OPER :Not enough parameters"),
