@@ -3295,13 +3295,12 @@ def on_part(session: Session, message: Message) -> None:
 
 def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
-    rooms, people = message.params[0].split(","), message.params[1].split(",")
+    rooms = message.params[0].split(",")
+    places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
     reason = protocol.cut("".join(message.params[2:3]), MAX_REASON)
-    rooms = rooms * len(people) if len(rooms) == 1 else rooms
-    pairs = dict(zip(people, rooms))
 
     def kick(nickname: str) -> None:
-        session.directory.kick(session.client, pairs.get(nickname, ""), nickname, reason)
+        session.directory.kick(session.client, next(places, ""), nickname, reason)
 
     _for_each(session, message.params[1], "KICK", kick)
 

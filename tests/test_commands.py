@@ -290,6 +290,13 @@ ROWS = {
         ("alice", "KICK #own a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "KICK #own,#lobby bob,carol", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
+        (
+            "alice",
+            "JOIN #mine",
+            "carol> JOIN #own,#mine",
+            "KICK #own,#mine carol,carol",
+            (ME + "KICK #own carol alice", ME + "KICK #mine carol alice"),
+        ),
         ("root", "KICK #lobby bob", ROOT + "KICK #lobby bob root"),
     ],
     "KILL": [
