@@ -3297,7 +3297,7 @@ def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
     rooms = message.params[0].split(",")
     places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
-    reason = protocol.cut("".join(message.params[2:3]), MAX_REASON)
+    reason = "".join(message.params[2:3])[:MAX_REASON]
 
     def kick(nickname: str) -> None:
         session.directory.kick(session.client, next(places, ""), nickname, reason)

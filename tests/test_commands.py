@@ -290,6 +290,7 @@ ROWS = {
         ("alice", "KICK #own a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "KICK #own,#lobby bob,carol", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
+        ("alice", "KICK #own bob :" + "я" * 201, ME + "KICK #own bob :" + "я" * 200),
         (
             "alice",
             "JOIN #mine",
