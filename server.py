@@ -3949,7 +3949,7 @@ COMMANDS = {
     "ISON": Command(on_ison, 1),
     "JOIN": Command(on_join, 1, several=True),
     "KICK": Command(on_kick, 2),
-    "KILL": Command(on_kill, 1, is_for_operators=True),
+    "KILL": Command(on_kill, 2, is_for_operators=True),
     "LINKS": Command(on_links),
     "LIST": Command(on_list),
     "LUSERS": Command(on_lusers),

@@ -302,7 +302,7 @@ ROWS = {
     ],
     "KILL": [
         ("alice", "KILL bob :x", "481 alice :Permission denied: you're not an operator"),
-        ("root", "KILL", "461 root KILL :Not enough parameters"),
+        ("root", "KILL bob", "461 root KILL :Not enough parameters"),
         ("root", "KILL dave :x", "401 root dave :No such nick"),
         (
             "bob",
