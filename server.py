@@ -3356,8 +3356,8 @@ def on_names(session: Session, message: Message) -> None:
 
 
 def on_list(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, LIST message, with the conditions of ELIST"""
-    wanted = protocol.parse_elist("".join(message.params[:1]))
+    """Modern IRC, LIST message: names, conditions of ELIST, or both"""
+    wanted = protocol.parse_elist(",".join(message.params))
     now = time.time()
     rooms = session.directory.rooms(session.client)
     session.charge(len(rooms) // LOOKS_A_LINE)

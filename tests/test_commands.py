@@ -325,6 +325,8 @@ ROWS = {
         ),
         ("alice", "LIST >3", ("321 *", "322 alice #lobby 4 :", "323 *")),
         ("alice", "LIST <2,#to*", ("321 *", "322 alice #topic 1 :tea", "323 *")),
+        ("alice", "LIST #to*,#key C<9,<2", ("321 *", "322 alice #key 1 :", "322 alice #topic *")),
+        ("alice", "LIST #to*,#key >1", ("321 *", "323 *")),
         ("alice", "LIST !#[a-su-z]*,T<9", ("321 *", "322 alice #topic *", "323 *")),
     ],
     "LUSERS": [
