@@ -3562,8 +3562,8 @@ def on_monitor(session: Session, message: Message) -> Iterator[Reply]:
             if not protocol.is_nickname(name):
                 continue
             if len(client.watches) >= MAX_WATCHES and protocol.casefold(name) not in client.watches:
-                rest = protocol.pack(names[i:], ",", 300)[0]
-                yield "734", str(MAX_WATCHES), rest, "Monitor list is full."
+                for text in protocol.pack(names[i:], ",", 100):
+                    yield "734", str(MAX_WATCHES), text, "Monitor list is full."
                 break
             directory.watch(client, name)
             added.append(name)

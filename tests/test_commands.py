@@ -389,6 +389,11 @@ ROWS = {
         ("alice", "MONITOR + bob,dave", "MONITOR - BOB", "MONITOR L", "732 alice dave"),
         ("alice", "MONITOR L", "733 alice :End of MONITOR list"),
         ("alice", "MONITOR + a,b,c,d", "734 alice 2 c,d :Monitor list is full."),
+        (
+            "alice",
+            "MONITOR + a,b," + ",".join("cdef"[i] * 30 for i in range(4)),
+            ("734 alice 2 ccc*,ddd*,eee*e :*", "734 alice 2 fff*f :*"),
+        ),
         ("alice", "MONITOR + dave", "MONITOR S", "731 alice dave"),
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
