@@ -486,7 +486,7 @@ class Event:
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
-        self.extended = self.waiting_for = ""
+        self.extended, self.waiting_for = b"", ""
         self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
         self.opening = b""  # what goes before it then
         if sender is None:
@@ -532,9 +532,7 @@ class Event:
         for bit, key, value in self.tags:
             if caps & bit:
                 tags[key] = value
-        body = self.line
-        if self.extended and caps & EXTENDED_JOIN:
-            body = body[:-2] + self.extended.encode("utf-8") + b"\r\n"
+        body = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         opening = self.opening if own else b""
         return opening + protocol.serialize_tags(tags) + body
 
@@ -854,9 +852,7 @@ class Directory:
             client.rooms.add(room)
             if bits and client.account:
                 room.operators.add(protocol.casefold(client.account))
-            message = Message("JOIN", (room.name,), client.source)
-            event = Event(message, room.audience, client, (room.key,))
-            event.extended = " %s :%s" % (client.account or "*", client.realname)
+            event = self._joined(client, room, room.audience, (room.key,))
             self._post(event)
             if client.away:
                 away = Message("AWAY", (client.away,), client.source)
@@ -874,11 +870,21 @@ class Directory:
         """Tell one who has taken a place back of its rooms, as if it had joined them."""
         with self._lock:
             for room in sorted(client.rooms, key=lambda room: room.key):
-                message = Message("JOIN", (room.name,), client.source)
-                event = Event(message, (client,), client)
-                event.extended = " %s :%s" % (client.account or "*", client.realname)
-                self._post(event)
+                self._post(self._joined(client, room, (client,)))
                 self._post(self._welcome(client, room))
+
+    def _joined(
+        self,
+        client: Client,
+        room: Room,
+        audience: Tuple[Client, ...],
+        kept_for: Tuple[str, ...] = (),
+    ) -> Event:
+        message = Message("JOIN", (room.name,), client.source)
+        event = Event(message, audience, client, kept_for)
+        params = (room.name, client.account or "*", client.realname)
+        event.extended = protocol.fit_line(message._replace(params=params))[1]
+        return event
 
     def _welcome(self, client: Client, room: Room) -> Event:
         return answer(client, topic_replies(room) + names_replies(client, room), self._server_name)

@@ -213,6 +213,19 @@ def test_each_capability_has_its_row():
     assert {row[0] for row in ROWS} | {TOKEN} == set(server.CAPABILITIES)
 
 
+def test_an_extended_join_is_no_longer_than_a_line_may_be(room):
+    """The realname is cut, where names of four bytes a letter leave no place for all of it."""
+    long, name = room.connect(IrcTalker), "𐌰" * 31
+    alice = room.irc("alice", caps="extended-join")
+    alice.send("JOIN #" + name)
+    alice.heard()
+    long.send("NICK " + name, "USER u 0 * :" + "𐌱" * 100, "JOIN #" + name)
+    long.heard()
+    line = alice.heard()[-1]
+    assert set(line.partition(" JOIN #%s * :" % name)[2]) == {"𐌱"}
+    assert 500 < len(line.encode()) <= 510
+
+
 # Registration
 
 
