@@ -1123,12 +1123,13 @@ class Directory:
             room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
             return None if room is None else (room.name, room.members[other])
 
-    def counts(self) -> Tuple[int, int, int, int]:
-        """Clients that have registered, their operators, connections that have not, and rooms."""
+    def counts(self) -> Tuple[int, int, int, int, int]:
+        """Who has registered, the invisible and the operators of them, who has not, and rooms."""
         with self._lock:
             here = [client for client in self._clients.values() if client.registered]
-            operators = sum(1 for client in here if client.is_operator)
-            return len(here), operators, len(self._clients) - len(here), len(self._rooms)
+            invisible, operators = (sum(mode in client.modes for client in here) for mode in "io")
+            unknown = len(self._clients) - len(here)
+            return len(here), invisible, operators, unknown, len(self._rooms)
 
     def close(self) -> None:
         """From now on nobody is told who leaves: everybody does."""
@@ -3829,9 +3830,10 @@ def on_chghost(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Optional[Message] = None) -> Iterator[Reply]:
     """Modern IRC, LUSERS message"""
-    people, operators, unknown, rooms = session.directory.counts()
+    people, invisible, operators, unknown, rooms = session.directory.counts()
     most = max(session.directory.most, people)
-    yield "251", "There are %d users and 0 invisible on 1 servers" % people
+    visible = people - invisible
+    yield "251", "There are %d users and %d invisible on 1 servers" % (visible, invisible)
     yield "252", str(operators), "operator(s) online"
     yield "253", str(unknown), "unknown connection(s)"
     yield "254", str(rooms), "channels formed"

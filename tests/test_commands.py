@@ -342,7 +342,13 @@ ROWS = {
                 "265 alice 4 4 :Current local users 4, max 4",
                 "266 alice 4 4 :Current global users 4, max 4",
             ),
-        )
+        ),
+        (
+            "alice",
+            "bob> MODE bob +i",
+            "LUSERS",
+            "251 alice :There are 3 users and 1 invisible on 1 servers",
+        ),
     ],
     "MODE": [
         ("alice", "MODE", "461 alice MODE :Not enough parameters"),
