@@ -3487,8 +3487,8 @@ def _who_values(
     name, bits = place or ("*", 0)
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
-    flags += "B" if "B" in other.modes else ""
     flags += _prefix(session.client, bits)
+    flags += "B" if "B" in other.modes else ""
     return {
         "t": token or "0", "c": name, "u": other.username,
         "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,

@@ -615,6 +615,12 @@ ROWS = {
     ],
     "WHO": [
         ("alice", "WHO #own", "352 alice #own bob 127.0.0.1 hubbub.local bob H :0 Bob"),
+        (
+            "alice",
+            "MODE alice +B",
+            "WHO #own",
+            "352 alice #own alice 127.0.0.1 hubbub.local alice H@B :0 Alice",
+        ),
         ("alice", "WHO carol", "352 alice #lobby carol 127.0.0.1 hubbub.local carol G :0 Carol"),
         ("alice", "WHO #secret", "315 alice #secret :End of WHO list"),
         ("alice", "WHO bob %tcuihsnfdlaor,42", "354 alice 42 #lobby bob 127.0.0.1 127.0.0.1 *"),
