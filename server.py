@@ -3065,7 +3065,7 @@ def _check_password(session: Session, name: str, password: str, refusal: ReplyEr
 
 def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     """Make the client the account's: it gets that name, if it talks already or has asked for it."""
-    client = session.client
+    client, modes = session.client, session.client.modes
     session.directory.log_in(client, account)
     log.info("%s logged in as %s", client.name, account.name)
     has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
@@ -3073,6 +3073,8 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
         holder = session.directory.claim(client, account.name, is_owner=True)
         if holder is not None:
             session.server.end(holder, "%s has come back, and taken the name" % account.name)
+    if client.registered:
+        _tell_modes(session, modes)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
     yield "900", source, account.name, "You are now logged in as %s" % account.name
     if account.is_operator and client.registered:
@@ -3414,7 +3416,7 @@ def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]
     if not change:
         yield "221", "+" + "".join(sorted(client.modes))
         return
-    modes, adding = set(client.modes), True
+    old, modes, adding = client.modes, set(client.modes), True
     for letter in change:
         if letter in "+-":
             adding = letter == "+"
@@ -3424,12 +3426,18 @@ def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]
             modes.discard(letter)
         elif letter != "o":  # that takes a password: OPER
             modes.add(letter)
-    changes = [protocol.ModeChange(False, letter, "") for letter in sorted(client.modes - modes)]
-    changes += [protocol.ModeChange(True, letter, "") for letter in sorted(modes - client.modes)]
+    session.directory.become(client, modes=modes)
+    _tell_modes(session, old)
+
+
+def _tell_modes(session: Session, old: Set[str]) -> None:
+    """Tell the client what has become of its modes."""
+    client = session.client
+    changes = [ModeChange(False, letter, "") for letter in sorted(old - client.modes)]
+    changes += [ModeChange(True, letter, "") for letter in sorted(client.modes - old)]
     if changes:
-        source = client.source
-        session.directory.become(client, modes=modes)
-        session.tell(Message("MODE", (client.nickname, *protocol.format_modes(changes)), source))
+        params = (client.nickname, *protocol.format_modes(changes))
+        session.tell(Message("MODE", params, client.source))
 
 
 # Asking about people

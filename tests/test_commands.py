@@ -156,6 +156,12 @@ ROWS = {
             "900 root root!root@127.0.0.1 root :You are now logged in as root",
         ),
         ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root"), "903 root :SASL *success*"),
+        (
+            "root",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("olga"),
+            (ROOT + "NICK olga", ":olga!root@127.0.0.1 MODE olga -o", "900 olga *"),
+        ),
     ],
     "AWAY": [
         ("alice", "AWAY :tea", "306 alice :You have been marked as being away"),
@@ -445,6 +451,8 @@ ROWS = {
         ("alice", "OPER olga :" + PASSWORD, "491 alice :olga is not an operator's account"),
         ("alice", "OPER root :" + PASSWORD, "900 root root!alice@127.0.0.1 root :You are now *"),
         ("alice", "OPER root :" + PASSWORD, "381 root :You are now an operator"),
+        ("alice", "OPER root :" + PASSWORD, ":root!alice@127.0.0.1 MODE root +o"),
+        ("root", "OPER root :" + PASSWORD, ("900 *", "381 root :You are now an operator")),
     ],
     "PART": [
         ("alice", "PART", "461 alice PART :Not enough parameters"),
