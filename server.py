@@ -2942,6 +2942,7 @@ def _welcome(session: Session) -> None:
         replies.append(("005", *tokens, "are supported by this server"))
     session.answer([*replies, *on_lusers(session), *on_motd(session)])
     session.charge(-len(replies))
+    _tell_modes(session, set())
     if client.token:
         session.tell(Message("RESUME", ("TOKEN", client.token), options.server_name))
     if session.server.history is not None and session.server.history.fault:

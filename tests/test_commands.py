@@ -603,6 +603,16 @@ ROWS = {
         ),
         (
             "new",
+            "CAP REQ sasl",
+            "USER a 0 * :A",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("root"),
+            "NICK root",
+            "CAP END",
+            ("001 root *", "…", "422 *", ":root!a@127.0.0.1 MODE root +o"),
+        ),
+        (
+            "new",
             "NICK dave",
             "root> BAN dave * :Enough",
             "USER a 0 * :A",
