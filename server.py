@@ -3231,14 +3231,14 @@ def on_away(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     """SILENCE +MASK, -MASK, or none for the list: whom one does not want to hear."""
-    client = session.client
-    if not message.params:
+    client, word = session.client, "".join(message.params[:1])
+    name = word.lstrip("+-")
+    if not name:
         for mask in list(client.ignores):
             yield "271", mask, "is silenced"
         yield "272", "End of silence list"
         return
-    word = message.params[0]
-    mask = protocol.as_mask(word.lstrip("+-"))
+    mask = protocol.as_mask(name)
     adding = not word.startswith("-")
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")

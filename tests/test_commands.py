@@ -532,6 +532,7 @@ ROWS = {
     ],
     "SILENCE": [
         ("alice", "SILENCE", "272 alice :End of silence list"),
+        ("alice", "SILENCE +", "272 alice :End of silence list"),
         ("alice", "SILENCE +bob", "NOTICE alice :You do not hear bob any more"),
         ("alice", "SILENCE +bob", "SILENCE", "271 alice bob!*@* :is silenced"),
         ("alice", "SILENCE +bob", "SILENCE -bob", "NOTICE alice :You hear bob again"),
