@@ -2559,14 +2559,21 @@ class Session:
         self.reply(refusal.numeric, *refusal.params)
 
     def answer(self, replies: Iterable[Reply]) -> None:
-        """Tell a long answer, which costs more of the rate limit than a short one."""
-        messages = [Message(reply[0], reply[1:]) for reply in replies]
+        """Tell a long answer, which costs more of the rate limit than a short one.
+
+        What a handler gives before it refuses is told, and then the refusal.
+        """
+        messages: List[Message] = []
         client = self.client
-        if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
-            with self.labeled_batch():
+        try:
+            for reply in replies:
+                messages.append(Message(reply[0], reply[1:]))
+        finally:
+            if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
+                with self.labeled_batch():
+                    self._answer(messages)
+            elif messages:
                 self._answer(messages)
-        elif messages:
-            self._answer(messages)
 
     def _answer(self, messages: List[Message]) -> None:
         self.delivery.post(answer(self.client, messages, self.options.server_name))
@@ -3011,7 +3018,7 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
     word = message.params[0]
     if session.sasl is None:
         if word.upper() != "PLAIN" or not session.server.records.has_accounts:
-            session.reply("908", "PLAIN", "are available SASL mechanisms")
+            yield "908", "PLAIN", "are available SASL mechanisms"
             raise ReplyError("904", "SASL authentication failed")
         session.sasl = protocol.Sasl()
         if not session.client.caps & PLAIN_TEXT:

@@ -377,6 +377,7 @@ ROWS = {
         ("alice", "MODE #own +v carol", "441 alice carol #own :They aren't on that channel"),
         ("alice", "MODE #key +t", "442 alice #key :You're not on that channel"),
         ("alice", "MODE #lobby +t", "482 alice #lobby :You're not channel operator"),
+        ("alice", "MODE #lobby b+t", ("368 alice #lobby :*", "482 alice #lobby :*")),
         ("alice", "MODE #own +bbb a b c", "478 alice #own b :Channel list is full"),
         ("alice", "MODE #own +mx-n+vl bob 9", ME + "MODE #own +m-n+vl bob 9"),
         ("alice", "MODE #own +mx-n+vl bob 9", "472 alice x :is unknown mode char to me"),
