@@ -2620,6 +2620,8 @@ class Session:
                 raise ReplyError("461", name, "Not enough parameters")
             if command.is_for_operators and not self.client.is_operator:
                 raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.has_server and message.params and not self._is_here(message.params[0]):
+                raise ReplyError("402", message.params[0], "No such server")
             replies = command.handler(self, message)
             if replies is not None:
                 self.answer(replies)
@@ -2630,6 +2632,11 @@ class Session:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
             return False
         return True
+
+    def _is_here(self, mask: str) -> bool:
+        """Whether this server, or somebody on it, is called so."""
+        is_ours = protocol.matches(mask or "*", self.options.server_name)
+        return is_ours or self.directory.find(mask) is not None
 
 
 class IrcDialect:
@@ -3955,10 +3962,11 @@ class Command(NamedTuple):
     early: bool = False  # allowed before registration
     several: bool = False  # more than one message may answer it, beside its replies
     is_for_operators: bool = False
+    has_server: bool = False  # the first parameter, where there is one, says which is asked
 
 
 COMMANDS = {
-    "ADMIN": Command(on_admin),
+    "ADMIN": Command(on_admin, has_server=True),
     "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
     "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
     "AWAY": Command(on_away),
@@ -3968,7 +3976,7 @@ COMMANDS = {
     "CHATHISTORY": Command(on_chathistory, 1),
     "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
     "HELP": Command(on_help),
-    "INFO": Command(on_info),
+    "INFO": Command(on_info, has_server=True),
     "INVITE": Command(on_invite),
     "ISON": Command(on_ison, 1),
     "JOIN": Command(on_join, 1, several=True),
@@ -3979,7 +3987,7 @@ COMMANDS = {
     "LUSERS": Command(on_lusers),
     "MODE": Command(on_mode, 1, several=True),
     "MONITOR": Command(on_monitor, 1),
-    "MOTD": Command(on_motd),
+    "MOTD": Command(on_motd, has_server=True),
     "MUTE": Command(on_sanction, 1, is_for_operators=True),
     "NAMES": Command(on_names, several=True),
     "NICK": Command(on_nick, early=True, several=True),
@@ -3997,12 +4005,12 @@ COMMANDS = {
     "SILENCE": Command(on_silence),
     "STATS": Command(on_stats, is_for_operators=True),
     "TAGMSG": Command(on_text, 1),
-    "TIME": Command(on_time),
+    "TIME": Command(on_time, has_server=True),
     "TOPIC": Command(on_topic, 1),
     "UNBAN": Command(on_unban, 1, is_for_operators=True),
     "USER": Command(on_user, 4, early=True, several=True),
     "USERHOST": Command(on_userhost, 1),
-    "VERSION": Command(on_version),
+    "VERSION": Command(on_version, has_server=True),
     "WALLOPS": Command(on_wallops, 1, is_for_operators=True),
     "WHO": Command(on_who),
     "WHOIS": Command(on_whois, 1),

@@ -117,11 +117,14 @@ ROWS = {
         ("new", "WHOIS bob", "451 * :You have not registered"),
     ],
     "ADMIN": [
+        ("alice", "ADMIN other.host", "402 alice other.host :No such server"),
+        ("alice", "ADMIN hubbub.*", "256 alice hubbub.local :Admin*"),
+        ("alice", "ADMIN bob", "256 alice hubbub.local :Admin*"),
         (
             "alice",
             "ADMIN",
             ("256 alice hubbub.local :Admin*", "257 alice :*", "258 alice :*", "259 alice :*"),
-        )
+        ),
     ],
     "ANNOUNCE": [
         ("alice", "ANNOUNCE :tea", "481 alice :Permission denied: you're not an operator"),
@@ -233,11 +236,12 @@ ROWS = {
         ("alice", "HELP tea", "524 alice TEA :No help available on this topic"),
     ],
     "INFO": [
+        ("alice", "INFO other.host", "402 alice other.host :No such server"),
         (
             "alice",
             "INFO",
             ("371 alice :Hubbub *", "371 alice :Up since *", "374 alice :End of INFO list"),
-        )
+        ),
     ],
     "INVITE": [
         ("alice", "INVITE", "336 alice :#asked"),
@@ -411,6 +415,7 @@ ROWS = {
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
     "MOTD": [
+        ("alice", "MOTD other.host", "402 alice other.host :No such server"),
         ("bare", "MOTD", "422 alice :There is no message of the day"),
         ("alice", "MOTD", ("375 alice :*", "372 alice :Be kind.", "376 alice :End of /MOTD *")),
     ],
@@ -551,7 +556,10 @@ ROWS = {
         ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
     ],
-    "TIME": [("alice", "TIME", "391 alice hubbub.local :*")],
+    "TIME": [
+        ("alice", "TIME", "391 alice hubbub.local :*"),
+        ("alice", "TIME other.host", "402 alice other.host :No such server"),
+    ],
     "TOPIC": [
         ("alice", "TOPIC", "461 alice TOPIC :Not enough parameters"),
         ("alice", "TOPIC #own", "331 alice #own :No topic is set"),
@@ -627,7 +635,10 @@ ROWS = {
         ("alice", "USERHOST bob carol dave", "302 alice :bob=+bob@127.0.0.1 carol=-carol@*"),
         ("root", "USERHOST root", "302 root root*=+root@127.0.0.1"),
     ],
-    "VERSION": [("alice", "VERSION", ("351 alice hubbub-* hubbub.local Hubbub", "005 *"))],
+    "VERSION": [
+        ("alice", "VERSION", ("351 alice hubbub-* hubbub.local Hubbub", "005 *")),
+        ("alice", "VERSION other.host", "402 alice other.host :No such server"),
+    ],
     "WALLOPS": [
         ("alice", "WALLOPS :x", "481 alice :Permission denied: you're not an operator"),
         ("root", "WALLOPS", "461 root WALLOPS :Not enough parameters"),
