@@ -4,8 +4,10 @@ A row says who sends what, and how the lines are that come then, * being anythin
 a numeric or a code of server.py that no row names fails a test below the table.
 """
 
+import ast
 import base64
 import contextlib
+import itertools
 import re
 from pathlib import Path
 
@@ -198,6 +200,17 @@ ROWS = {
         ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
         ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
         ("alice", "CAP END", ()),
+        ("new", "CAP LS", "NICK olga", "USER o 0 * :O", "CAP END", "433 * olga :* registered"),
+        ("guest", "CAP LS", "NICK new", "USER a 0 * :A", "CAP END", ("464 new :*", "ERROR *")),
+        (
+            "new",
+            "CAP LS",
+            "NICK dave",
+            "USER a 0 * :A",
+            "root> BAN dave * :Enough",
+            "CAP END",
+            ("465 dave :You are banned: Enough.", "ERROR :You are banned: Enough."),
+        ),
     ],
     "CHATHISTORY": [
         ("alice", "CHATHISTORY", "461 alice CHATHISTORY :Not enough parameters"),
@@ -435,7 +448,7 @@ ROWS = {
     "NICK": [
         ("new", "NICK :", "431 * :No nickname given"),
         ("new", "NICK olga", "433 * olga :Nickname is registered"),
-        ("new", "CAP LS", "NICK olga", "USER o 0 * :O", "CAP END", "433 * olga :* registered"),
+        ("guest", "USER a 0 * :A", "NICK new", ("464 new :Wrong password.", "ERROR *")),
         ("new", "NICK 1a", "432 * 1a :A username begins with a letter."),
         ("new", "NICK bob", "433 * bob :Nickname is already in use"),
         ("alice", "NICK BOB", "433 alice BOB :Nickname is already in use"),
@@ -464,6 +477,7 @@ ROWS = {
         ("alice", "PART", "461 alice PART :Not enough parameters"),
         ("alice", "PART #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "PART #key", "442 alice #key :You're not on that channel"),
+        ("alice", "PART " + ",#" * 50, "407 alice * :Too many targets: 50 at most"),
         ("alice", "PART #key,#own :bye now", ME + "PART #own :bye now"),
     ],
     "PASS": [
@@ -555,6 +569,7 @@ ROWS = {
         ("alice", "@+t=1 TAGMSG dave", "401 alice dave :No such nick"),
         ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
+        ("alice", "@+t=1 TAGMSG a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
     ],
     "TIME": [
         ("alice", "TIME", "391 alice hubbub.local :*"),
@@ -568,6 +583,7 @@ ROWS = {
         ("alice", "TOPIC #own :green tea", ME + "TOPIC #own :green tea"),
         ("alice", "TOPIC #secret", "403 alice #secret :No such channel"),
         ("alice", "TOPIC #key :x", "442 alice #key :You're not on that channel"),
+        ("alice", "JOIN #quiet", "TOPIC #quiet :x", "404 alice #quiet :Only those with a *"),
         ("alice", "JOIN #topic", "TOPIC #topic :x", "482 alice #topic :You're not channel *"),
     ],
     "UNBAN": [
@@ -598,6 +614,7 @@ ROWS = {
                 "366 new #lobby :*",
             ),
         ),
+        ("new", "CAP LS", "NICK olga", "CAP END", "USER o 0 * :O", "433 * olga :* registered"),
         ("guest", "PASS tea", "NICK new", "USER a 0 * :A", "001 new :*"),
         ("guest", "NICK new", "USER a 0 * :A", ("464 new :Wrong password.", "ERROR *")),
         (
@@ -789,6 +806,57 @@ def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
             assert any(mask.startswith("461 ") for mask in masks), name
         if command.is_for_operators:
             assert any(mask.startswith("481 ") for mask in masks), name
+
+
+def functions():
+    """Those of the server, by class ("" for none) and name."""
+    for node in ast.parse(SOURCE).body:
+        if isinstance(node, ast.FunctionDef):
+            yield ("", node.name), node
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(inner, ast.FunctionDef):
+                yield (node.name, inner.name), inner
+
+
+FUNCTIONS = dict(functions())
+NEVER = {  # though the function that refuses with it is used
+    ("AUTHENTICATE", "433"): "an owner gets the name, whoever has it",
+    ("OPER", "433"): "the same",
+    ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
+    ("NICK", "465"): "432 comes before",
+    ("TAGMSG", "412"): "it has no text",
+    **{("NOTICE", numeric): "never answered" for numeric in ("401", "403", "404", "407", "412")},
+}
+
+
+def refusals(key, seen):
+    """The numerics with which a function refuses, or what it uses does."""
+    found = set()
+    if key not in FUNCTIONS or key in seen:
+        return found
+    seen.add(key)
+    for node in ast.walk(FUNCTIONS[key]):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ReplyError", "session.reply"):
+            found.add(ast.unparse(node.args[0]).strip("'"))
+        elif isinstance(node, ast.Name):
+            found |= refusals(("", node.id), seen)
+        elif isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value)
+            owner = "Directory" if of.endswith("directory") else key[0]
+            if of == "self" or owner == "Directory":
+                found |= refusals((owner, node.attr), seen)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(server.COMMANDS))
+def test_each_refusal_of_a_command_has_its_row(name):
+    """What its handler can refuse with, by itself or in the directory, as the source has it."""
+    handler = server.COMMANDS[name].handler.__name__
+    numerics = {code for code in refusals(("", handler), set()) if re.match("[4-9]..$", code)}
+    masks = [[row[-1]] if isinstance(row[-1], str) else row[-1] for row in ROWS[name]]
+    named = {mask[:3] for mask in itertools.chain.from_iterable(masks)}
+    never = {numeric for of, numeric in NEVER if of == name}
+    assert numerics - named == never
 
 
 def test_each_numeric_has_its_row():
