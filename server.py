@@ -1062,7 +1062,7 @@ class Directory:
         if letter == "b":
             return self._change_ban(client, room, change)
         if letter == "k":
-            if " " in arg or "," in arg or arg[0] == ":" or len(arg) > MAX_KEY:
+            if protocol.as_word(arg) != arg or "," in arg or len(arg) > MAX_KEY:
                 raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
             room.password = arg
             return change
