@@ -2912,6 +2912,7 @@ def _try_to_register(session: Session) -> None:
         raise Ended(client.end, client.end)
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
+    session.server.sanctions.apply(client)  # there may be new ones, since it was asked
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
