@@ -698,6 +698,17 @@ def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
     return (letters, *args) if letters else ()
 
 
+def split_modes(changes: List[ModeChange], source: str, target: str) -> List[Tuple[str, ...]]:
+    """`format_modes`, in as many pieces as it takes for each to fit a line beside those names."""
+    words = format_modes(changes)
+    line = _serialize_body(Message("MODE", (target, *words), source))
+    if len(line) <= MAX_MESSAGE or len(changes) == 1:
+        return [words]
+    half = len(changes) // 2
+    parts = changes[:half], changes[half:]
+    return [words for part in parts for words in split_modes(part, source, target)]
+
+
 # Masks: nickname!user@host with * and ?, of bans, silences and searches
 
 MAX_MASK = 100  # characters

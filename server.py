@@ -1024,9 +1024,8 @@ class Directory:
                 else:
                     done += [made] if made else []
             room.guard()
-            if done:
-                params = (room.name, *protocol.format_modes(done))
-                message = Message("MODE", params, client.source)
+            for words in protocol.split_modes(done, client.source, room.name) if done else ():
+                message = Message("MODE", (room.name, *words), client.source)
                 self._post(Event(message, room.audience, client, (room.key,)))
         return refused
 

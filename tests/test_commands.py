@@ -399,6 +399,11 @@ ROWS = {
         ("alice", "MODE #lobby +t", "482 alice #lobby :You're not channel operator"),
         ("alice", "MODE #lobby b+t", ("368 alice #lobby :*", "482 alice #lobby :*")),
         ("alice", "MODE #own +bbb a b c", "478 alice #own b :Channel list is full"),
+        (
+            "alice",
+            "MODE #own " + "+m-m" * 120,
+            (ME + "MODE #own " + "+m-m" * 60, ME + "MODE #own " + "+m-m" * 60),
+        ),
         ("alice", "MODE #own +mx-n+vl bob 9", ME + "MODE #own +m-n+vl bob 9"),
         ("alice", "MODE #own +mx-n+vl bob 9", "472 alice x :is unknown mode char to me"),
         ("alice", "MODE #own +k tea", "MODE #own", "324 alice #own +nk tea"),

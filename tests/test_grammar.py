@@ -91,6 +91,19 @@ def test_whatever_modes_are_written_are_read_again(found):
     assert protocol.parse_modes(protocol.format_modes(found)) == found
 
 
+@pytest.mark.parametrize(("size", "count"), [(9, 1), (60, 2), (200, 2), (300, 4)])
+def test_modes_that_are_too_long_for_a_line_take_several(size, count):
+    """None of them is cut, and their order is kept."""
+    found = changes(", ".join("+b " + "я" * 25 + "!*@%d" % i for i in range(MAX_MODES)))
+    source = "s" * size
+    pieces = protocol.split_modes(found, source, "#room")
+    assert len(pieces) == count
+    assert [change for piece in pieces for change in protocol.parse_modes(piece)] == found
+    for piece in pieces:
+        message = Message("MODE", ("#room", *piece), source)
+        assert protocol.fit(message) == message
+
+
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_parse_modes_takes_anything(params):
     """No peer can make it fail, or give it more to do than the command has letters."""
