@@ -2617,6 +2617,8 @@ class Session:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
+            if self.client.registered and not command.late:
+                raise ReplyError("462", "You may not reregister")
             if command.is_for_operators and not self.client.is_operator:
                 raise ReplyError("481", "Permission denied: you're not an operator")
             if command.has_server and message.params and not self._is_here(message.params[0]):
@@ -2833,7 +2835,6 @@ def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool
 
 def on_pass(session: Session, message: Message) -> None:
     """Modern IRC, PASS message"""
-    _refuse_if_registered(session)
     session.password = message.params[0]
 
 
@@ -2882,17 +2883,11 @@ def _refuse_if_owned(session: Session, nickname: str) -> None:
 
 def on_user(session: Session, message: Message) -> None:
     """Modern IRC, USER message"""
-    _refuse_if_registered(session)
     letters = [char for char in message.params[0] if char.isalnum() and char < "\x7f"]
     session.client.username = "".join(letters[:10]) or "user"
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
     _try_to_register(session)
-
-
-def _refuse_if_registered(session: Session) -> None:
-    if session.client.registered:
-        raise ReplyError("462", "You may not reregister")
 
 
 def _try_to_register(session: Session) -> None:
@@ -3002,7 +2997,6 @@ def _watch_line(session: Session) -> None:
 
 def on_resume(session: Session, message: Message) -> None:
     """Hubbub's own: take back the place of a connection that was lost, by its token."""
-    _refuse_if_registered(session)
     client = session.client
     old = session.directory.resume(client, message.params[0])
     if old is None:
@@ -3960,6 +3954,7 @@ class Command(NamedTuple):
     handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
     least: int = 0  # parameters
     early: bool = False  # allowed before registration
+    late: bool = True  # allowed after it
     several: bool = False  # more than one message may answer it, beside its replies
     is_for_operators: bool = False
     has_server: bool = False  # the first parameter, where there is one, says which is asked
@@ -3994,13 +3989,13 @@ COMMANDS = {
     "NOTICE": Command(on_text),
     "OPER": Command(on_oper, 2, several=True),
     "PART": Command(on_part, 1),
-    "PASS": Command(on_pass, 1, early=True),
+    "PASS": Command(on_pass, 1, early=True, late=False),
     "PING": Command(on_ping, 1, early=True),
     "PONG": Command(on_pong, early=True),
     "PRIVMSG": Command(on_text, 1),
     "QUIT": Command(on_quit, early=True),
     "REGISTER": Command(on_register, 3, early=True, several=True),
-    "RESUME": Command(on_resume, 1, early=True, several=True),
+    "RESUME": Command(on_resume, 1, early=True, late=False, several=True),
     "SETNAME": Command(on_setname, 1),
     "SILENCE": Command(on_silence),
     "STATS": Command(on_stats, is_for_operators=True),
@@ -4008,7 +4003,7 @@ COMMANDS = {
     "TIME": Command(on_time, has_server=True),
     "TOPIC": Command(on_topic, 1),
     "UNBAN": Command(on_unban, 1, is_for_operators=True),
-    "USER": Command(on_user, 4, early=True, several=True),
+    "USER": Command(on_user, 4, early=True, late=False, several=True),
     "USERHOST": Command(on_userhost, 1),
     "VERSION": Command(on_version, has_server=True),
     "WALLOPS": Command(on_wallops, 1, is_for_operators=True),

@@ -812,6 +812,8 @@ def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
         masks = [row[-1] for row in ROWS[name] if isinstance(row[-1], str)]
         if command.least:
             assert any(mask.startswith("461 ") for mask in masks), name
+        if not command.late:
+            assert any(mask.startswith("462 ") for mask in masks), name
         if command.is_for_operators:
             assert any(mask.startswith("481 ") for mask in masks), name
 
