@@ -852,9 +852,8 @@ def refusals(key, seen):
             found |= refusals(("", node.id), seen)
         elif isinstance(node, ast.Attribute):
             of = ast.unparse(node.value)
-            owner = "Directory" if of.endswith("directory") else key[0]
-            if of == "self" or owner == "Directory":
-                found |= refusals((owner, node.attr), seen)
+            owner = key[0] if of == "self" else "Directory" if of.endswith("directory") else None
+            found |= refusals((owner, node.attr), seen)
     return found
 
 
