@@ -760,6 +760,11 @@ class Directory:
         with self._lock:
             return self._registered(nickname)
 
+    def get(self, nickname: str) -> Client:
+        """The same. Raises ReplyError 401."""
+        with self._lock:
+            return self._person(nickname)
+
     def find_all(self, nicknames: Iterable[str]) -> List[Client]:
         """The registered clients of those names."""
         found = map(self.find, nicknames)
@@ -931,9 +936,7 @@ class Directory:
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Ask somebody to a room. Raises ReplyError 401, 403, 442, 443 or 482."""
         with self._lock:
-            other = self._registered(nickname)
-            if other is None:
-                raise ReplyError("401", nickname, "No such nick")
+            other = self._person(nickname)
             room = self._room(client, name)
             if "i" in room.flags and not self._governs(client, room):
                 raise ReplyError("482", room.name, "You're not channel operator")
@@ -971,9 +974,7 @@ class Directory:
                     self._mind_silence(client, room)
                 name, audience, key = room.name, room.audience, room.key
             else:
-                recipient = self._registered(target)
-                if recipient is None:
-                    raise ReplyError("401", target, "No such nick")
+                recipient = self._person(target)
                 name, away = recipient.nickname, recipient.away
                 is_to_self = recipient is client
                 audience = (client,) if is_to_self else (recipient, client)
@@ -1141,6 +1142,13 @@ class Directory:
         client = self._clients.get(protocol.casefold(nickname))
         return client if client is not None and client.registered else None
 
+    def _person(self, nickname: str) -> Client:
+        """Raises ReplyError 401."""
+        client = self._registered(nickname)
+        if client is None:
+            raise ReplyError("401", nickname, "No such nick")
+        return client
+
     def _is_seen(self, client: Optional[Client], room: Room) -> bool:
         is_open = client is None or "s" not in room.flags or client.is_operator
         return is_open or client in room.members
@@ -1172,9 +1180,7 @@ class Directory:
 
     def _member(self, room: Room, nickname: str) -> Client:
         """Raises ReplyError 401 or 441."""
-        client = self._registered(nickname)
-        if client is None:
-            raise ReplyError("401", nickname, "No such nick")
+        client = self._person(nickname)
         if client not in room.members:
             raise ReplyError("441", client.nickname, room.name, "They aren't on that channel")
         return client
@@ -3418,9 +3424,7 @@ def _room_modes(session: Session, name: str, params: List[str]) -> Iterator[Repl
 
 def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]:
     client = session.client
-    if protocol.casefold(nickname) != client.key:
-        if session.directory.find(nickname) is None:
-            raise ReplyError("401", nickname, "No such nick")
+    if session.directory.get(nickname) is not client:
         raise ReplyError("502", "Cannot change the modes of others")
     if not change:
         yield "221", "+" + "".join(sorted(client.modes))
@@ -3820,9 +3824,7 @@ def on_wallops(session: Session, message: Message) -> None:
 def on_kill(session: Session, message: Message) -> None:
     """Modern IRC, KILL message"""
     nickname, reason = message.params[0], protocol.clean(message.text, MAX_REASON)
-    other = session.directory.find(nickname)
-    if other is None:
-        raise ReplyError("401", nickname, "No such nick")
+    other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", session.client.name, other.name, reason)
     kill = Message("KILL", (other.nickname, reason), session.client.source)
     session.delivery.post(Event(kill, (other,)))
@@ -3832,9 +3834,7 @@ def on_kill(session: Session, message: Message) -> None:
 def on_chghost(session: Session, message: Message) -> None:
     """CHGHOST nickname host: have others see another host than somebody's address."""
     nickname, host = message.params[:2]
-    other = session.directory.find(nickname)
-    if other is None:
-        raise ReplyError("401", nickname, "No such nick")
+    other = session.directory.get(nickname)
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z", host):
         raise ReplyError("FAIL", "CHGHOST", "INVALID_HOST", "%s is not a host's name" % host)
     log.warning("%s: %s has the host %s", session.client.name, other.name, host)
