@@ -409,6 +409,15 @@ def _spelling_fault(name: str) -> str:
     return ""
 
 
+MAX_USERNAME = 10  # characters
+
+
+def as_username(text: str) -> str:
+    """What USER calls somebody, as it stands in a source: ASCII letters and digits."""
+    kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
+    return kept[:MAX_USERNAME] or "user"
+
+
 # Text
 
 _COLOURS = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
@@ -685,6 +694,21 @@ def parse_modes(params: Sequence[str]) -> List[ModeChange]:
     return changes
 
 
+MAX_KEY = 32  # characters of a room's key
+MAX_LIMIT = 99999  # people to which a room may be limited
+
+
+def is_key(text: str) -> bool:
+    """Whether it may open a room: one word that looks like what it is, and no list."""
+    return text == as_word(text) and "," not in text and len(text) <= MAX_KEY
+
+
+def parse_limit(text: str) -> int:
+    """The people to whom mode l limits a room, 1 to MAX_LIMIT; 0 for what is no such number."""
+    limit = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return limit if limit <= MAX_LIMIT else 0
+
+
 def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
     """The inverse of `parse_modes`, each sign once for those it holds for; () for none."""
     letters, sign, args = "", "", []
@@ -723,7 +747,7 @@ def as_mask(text: str) -> str:
     nickname, _, user = rest.partition("!")
     nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter begins with none
     # The three at their longest, and what is between them, make MAX_MASK.
-    return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
+    return "%s!%s@%s" % (nickname or "*", user[:MAX_USERNAME] or "*", host[:56] or "*")
 
 
 def bare_mask(mask: str) -> str:

@@ -99,7 +99,6 @@ LINES_A_TOKEN = 20  # lines of an answer that count as one line said
 LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
-MAX_KEY = 32  # characters of a room's key
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
 MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
@@ -1062,12 +1061,12 @@ class Directory:
         if letter == "b":
             return self._change_ban(client, room, change)
         if letter == "k":
-            if protocol.as_word(arg) != arg or "," in arg or len(arg) > MAX_KEY:
+            if not protocol.is_key(arg):
                 raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
             room.password = arg
             return change
-        limit = int(arg) if arg.isdecimal() and len(arg) < 10 else 0
-        if not 0 < limit <= 99999:
+        limit = protocol.parse_limit(arg)
+        if not limit:
             raise ReplyError("696", room.name, "l", arg, "A limit is a number above 0")
         room.limit = limit
         return change._replace(arg=str(limit))
@@ -2889,8 +2888,7 @@ def _refuse_if_owned(session: Session, nickname: str) -> None:
 
 def on_user(session: Session, message: Message) -> None:
     """Modern IRC, USER message"""
-    letters = [char for char in message.params[0] if char.isalnum() and char < "\x7f"]
-    session.client.username = "".join(letters[:10]) or "user"
+    session.client.username = protocol.as_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
     _try_to_register(session)
@@ -2972,7 +2970,8 @@ def _isupport(session: Session) -> List[str]:
         "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_ROOMS,
         "NICKLEN=%d" % protocol.MAX_NAME, "CHANNELLEN=%d" % protocol.MAX_NAME,
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
-        "KEYLEN=%d" % MAX_KEY, "USERLEN=10", "NAMELEN=%d" % MAX_REALNAME,
+        "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
+        "NAMELEN=%d" % MAX_REALNAME,
         "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(TARGETS.items())),
         "MONITOR=%d" % MAX_WATCHES, "SILENCE=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "BOT=B",
         "SAFELIST", "UTF8ONLY",
