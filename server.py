@@ -2618,15 +2618,15 @@ class Session:
         try:
             if command is None:
                 raise ReplyError("421", name, "Unknown command")
-            if not self.client.registered and not command.early:
+            if not self.client.registered and not command.rules & EARLY:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
-            if self.client.registered and not command.late:
+            if self.client.registered and command.rules & NOT_LATE:
                 raise ReplyError("462", "You may not reregister")
-            if command.is_for_operators and not self.client.is_operator:
+            if command.rules & BY_OPERATORS and not self.client.is_operator:
                 raise ReplyError("481", "Permission denied: you're not an operator")
-            if command.has_server and message.params and not self._is_here(message.params[0]):
+            if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
                 raise ReplyError("402", message.params[0], "No such server")
             replies = command.handler(self, message)
             if replies is not None:
@@ -2698,7 +2698,8 @@ class IrcDialect:
         command = COMMANDS.get(message.command)
         if command is None:
             return False
-        if command.several or any("," in param for param in message.params[: command.least]):
+        asked = message.params[: command.least]
+        if command.rules & SEVERAL or any("," in param for param in asked):
             return True
         if command.handler is not on_text or message.params[0].startswith("#"):
             return False
@@ -3912,9 +3913,9 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
             yield "705", subject, text
     elif subject in COMMANDS:
-        usage, sentence = HELP[subject]
-        yield "704", subject, ("%s %s" % (subject, usage)).rstrip()
-        yield "705", subject, sentence
+        row = COMMANDS[subject]
+        yield "704", subject, ("%s %s" % (subject, row.usage)).rstrip()
+        yield "705", subject, row.help + (" For operators." if row.rules & BY_OPERATORS else "")
     else:
         raise ReplyError("524", subject, "No help available on this topic")
     yield "706", subject, "End of /HELP"
@@ -3945,122 +3946,100 @@ def on_quit(session: Session, message: Message) -> None:
 
 
 class Command(NamedTuple):
-    """A row of the table: what runs, and what is checked before it does.
+    """A row of the table: what runs, what is checked before it does, and what HELP says of it.
 
     A handler gives its replies, and refuses by raising ReplyError.
     """
 
     handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
-    least: int = 0  # parameters
-    early: bool = False  # allowed before registration
-    late: bool = True  # allowed after it
-    several: bool = False  # more than one message may answer it, beside its replies
-    is_for_operators: bool = False
-    has_server: bool = False  # the first parameter, where there is one, says which is asked
+    least: int  # parameters
+    rules: int  # EARLY, NOT_LATE, SEVERAL, BY_OPERATORS, OF_SERVER
+    usage: str
+    help: str
 
+
+EARLY = 1  # allowed before registration
+SEVERAL = 2  # more than one message may answer it, beside its replies
+BY_OPERATORS = 4
+NOT_LATE = 8  # refused after registration
+OF_SERVER = 16  # the first parameter, where there is one, tells which server is asked
 
 COMMANDS = {
-    "ADMIN": Command(on_admin, has_server=True),
-    "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
-    "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
-    "AWAY": Command(on_away),
-    "BAN": Command(on_sanction, 1, is_for_operators=True),
-    "BANS": Command(on_bans, several=True, is_for_operators=True),
-    "CAP": Command(on_cap, 1, early=True, several=True),
-    "CHATHISTORY": Command(on_chathistory, 1),
-    "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
-    "HELP": Command(on_help),
-    "INFO": Command(on_info, has_server=True),
-    "INVITE": Command(on_invite),
-    "ISON": Command(on_ison, 1),
-    "JOIN": Command(on_join, 1, several=True),
-    "KICK": Command(on_kick, 2),
-    "KILL": Command(on_kill, 2, is_for_operators=True),
-    "LINKS": Command(on_links),
-    "LIST": Command(on_list),
-    "LUSERS": Command(on_lusers),
-    "MODE": Command(on_mode, 1, several=True),
-    "MONITOR": Command(on_monitor, 1),
-    "MOTD": Command(on_motd, has_server=True),
-    "MUTE": Command(on_sanction, 1, is_for_operators=True),
-    "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True, several=True),
-    "NOTICE": Command(on_text),
-    "OPER": Command(on_oper, 2, several=True),
-    "PART": Command(on_part, 1),
-    "PASS": Command(on_pass, 1, early=True, late=False),
-    "PING": Command(on_ping, 1, early=True),
-    "PONG": Command(on_pong, early=True),
-    "PRIVMSG": Command(on_text, 1),
-    "QUIT": Command(on_quit, early=True),
-    "REGISTER": Command(on_register, 3, early=True, several=True),
-    "RESUME": Command(on_resume, 1, early=True, late=False, several=True),
-    "SETNAME": Command(on_setname, 1),
-    "SILENCE": Command(on_silence),
-    "STATS": Command(on_stats, is_for_operators=True),
-    "TAGMSG": Command(on_text, 1),
-    "TIME": Command(on_time, has_server=True),
-    "TOPIC": Command(on_topic, 1),
-    "UNBAN": Command(on_unban, 1, is_for_operators=True),
-    "USER": Command(on_user, 4, early=True, late=False, several=True),
-    "USERHOST": Command(on_userhost, 1),
-    "VERSION": Command(on_version, has_server=True),
-    "WALLOPS": Command(on_wallops, 1, is_for_operators=True),
-    "WHO": Command(on_who),
-    "WHOIS": Command(on_whois, 1),
-    "WHOWAS": Command(on_whowas, 1),
-}
-HELP = {  # how each is used, and what for: HELP tells it to people
-    "ADMIN": ("", "Tells who looks after this server."),
-    "ANNOUNCE": (":TEXT", "Tells everyone in every room something. For operators."),
-    "AUTHENTICATE": ("PLAIN", "Logs in to an account, as programs do it (SASL)."),
-    "AWAY": ("[:REASON]", "Says that you are away, and without a reason that you are back."),
-    "BAN": ("TARGET [DURATION] [:REASON]", "Keeps a name, account or address out. For operators."),
-    "BANS": ("", "Shows who is banned or muted. For operators."),
-    "CAP": ("LS|LIST|REQ|END [:NAMES]", "Agrees on what a program and this server can do."),
-    "CHATHISTORY": ("LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …", "Reads what was said earlier."),
-    "CHGHOST": ("NAME HOST", "Has others see another host than an address. For operators."),
-    "HELP": ("[COMMAND]", "Shows the commands, or how one is used."),
-    "INFO": ("", "Tells what this server is, and since when it runs."),
-    "INVITE": ("[NAME ROOM]", "Asks somebody to a room, or shows where you are asked to."),
-    "ISON": ("NAME …", "Tells which of these people are here."),
-    "JOIN": ("ROOM[,ROOM] [KEY[,KEY]]", "Enters rooms; JOIN 0 leaves them all."),
-    "KICK": ("ROOM NAME[,NAME] [:REASON]", "Puts people out of a room that you look after."),
-    "KILL": ("NAME :REASON", "Ends somebody's connection. For operators."),
-    "LINKS": ("", "Shows the servers of this network: there is one."),
-    "LIST": ("[CONDITION[,CONDITION]]", "Shows the rooms, or those with more than so many people."),
-    "LUSERS": ("", "Tells how many people and rooms there are."),
-    "MODE": ("ROOM|NAME [CHANGES]", "Shows or changes how a room is, or how you are."),
-    "MONITOR": ("+|-|C|L|S [NAME[,NAME]]", "Tells you when these people come and go."),
-    "MOTD": ("", "Shows the message of the day."),
-    "MUTE": ("TARGET [DURATION] [:REASON]", "Has somebody read, but not speak. For operators."),
-    "NAMES": ("[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": ("NAME", "Gives you a name, or another one."),
-    "NOTICE": ("NAME|ROOM :TEXT", "Says something that no program answers."),
-    "OPER": ("NAME PASSWORD", "Makes you an operator, with the password of that account."),
-    "PART": ("ROOM[,ROOM] [:REASON]", "Leaves rooms."),
-    "PASS": ("PASSWORD", "Gives the password that this server may ask for, before NICK."),
-    "PING": ("TEXT", "Is answered with PONG: the connection works."),
-    "PONG": ("TEXT", "Answers a PING."),
-    "PRIVMSG": ("NAME|ROOM[,…] :TEXT", "Says something to people or in rooms."),
-    "QUIT": ("[:REASON]", "Leaves the chat."),
-    "REGISTER": ("* * :PASSWORD", "Makes your name yours alone."),
-    "RESUME": ("TOKEN", "Takes the place of a connection that was lost."),
-    "SETNAME": (":NAME", "Changes your real name."),
-    "SILENCE": ("[+NAME|-NAME]", "Ignores somebody, hears them again, or shows whom you ignore."),
-    "STATS": ("", "Shows the figures of this server. For operators."),
-    "TAGMSG": ("NAME|ROOM", "Sends tags without a text, as programs do it."),
-    "TIME": ("", "Tells this server's time."),
-    "TOPIC": ("ROOM [:TEXT]", "Shows or changes what a room is about."),
-    "UNBAN": ("TARGET", "Lifts a ban or a mute. For operators."),
-    "USER": ("NAME 0 * :REAL NAME", "Says who you are, on connecting."),
-    "USERHOST": ("NAME …", "Tells the addresses of up to five people."),
-    "VERSION": ("", "Tells which program this is, and what it can do."),
-    "WALLOPS": (":TEXT", "Tells something to those with the mode w. For operators."),
-    "WHO": ("[ROOM|NAME] [o] [%FIELDS]", "Shows who is in a room, or who is like a name."),
-    "WHOIS": ("NAME", "Tells what is known of somebody."),
-    "WHOWAS": ("NAME [COUNT]", "Tells who had a name."),
-}
+    "ADMIN": Command(on_admin, 0, OF_SERVER, "[SERVER]", "Tells who looks after this server."),
+    "ANNOUNCE": Command(on_announce, 1, BY_OPERATORS, ":TEXT",
+                        "Tells everyone in every room something."),
+    "AUTHENTICATE": Command(on_authenticate, 1, EARLY | SEVERAL, "PLAIN",
+                            "Logs in to an account, as programs do it (SASL)."),
+    "AWAY": Command(on_away, 0, 0, "[:REASON]",
+                    "Says that you are away, and without a reason that you are back."),
+    "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
+                   "Keeps a name, account or address out."),
+    "BANS": Command(on_bans, 0, SEVERAL | BY_OPERATORS, "", "Shows who is banned or muted."),
+    "CAP": Command(on_cap, 1, EARLY | SEVERAL, "LS|LIST|REQ|END [:NAMES]",
+                   "Agrees on what a program and this server can do."),
+    "CHATHISTORY": Command(on_chathistory, 1, 0, "LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …",
+                           "Reads what was said earlier."),
+    "CHGHOST": Command(on_chghost, 2, SEVERAL | BY_OPERATORS, "NAME HOST",
+                       "Has others see another host than an address."),
+    "HELP": Command(on_help, 0, 0, "[COMMAND]", "Shows the commands, or how one is used."),
+    "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
+                    "Tells what this server is, and since when it runs."),
+    "INVITE": Command(on_invite, 0, 0, "[NAME ROOM]",
+                      "Asks somebody to a room, or shows where you are asked to."),
+    "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
+    "JOIN": Command(on_join, 1, SEVERAL, "ROOM[,ROOM] [KEY[,KEY]]",
+                    "Enters rooms; JOIN 0 leaves them all."),
+    "KICK": Command(on_kick, 2, 0, "ROOM NAME[,NAME] [:REASON]",
+                    "Puts people out of a room that you look after."),
+    "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
+    "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
+    "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
+                    "Shows the rooms, or those with more than so many people."),
+    "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
+    "MODE": Command(on_mode, 1, SEVERAL, "ROOM|NAME [CHANGES]",
+                    "Shows or changes how a room is, or how you are."),
+    "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
+                       "Tells you when these people come and go."),
+    "MOTD": Command(on_motd, 0, OF_SERVER, "[SERVER]", "Shows the message of the day."),
+    "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
+                    "Has somebody read, but not speak."),
+    "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
+    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one."),
+    "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers."),
+    "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
+                    "Makes you an operator, with the password of that account."),
+    "PART": Command(on_part, 1, 0, "ROOM[,ROOM] [:REASON]", "Leaves rooms."),
+    "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "PASSWORD",
+                    "Gives the password that this server may ask for, before NICK."),
+    "PING": Command(on_ping, 1, EARLY, "TEXT", "Is answered with PONG: the connection works."),
+    "PONG": Command(on_pong, 0, EARLY, "TEXT", "Answers a PING."),
+    "PRIVMSG": Command(on_text, 1, 0, "NAME|ROOM[,…] :TEXT",
+                       "Says something to people or in rooms."),
+    "QUIT": Command(on_quit, 0, EARLY, "[:REASON]", "Leaves the chat."),
+    "REGISTER": Command(on_register, 3, EARLY | SEVERAL, "* * :PASSWORD",
+                        "Makes your name yours alone."),
+    "RESUME": Command(on_resume, 1, EARLY | NOT_LATE | SEVERAL, "TOKEN",
+                      "Takes the place of a connection that was lost."),
+    "SETNAME": Command(on_setname, 1, 0, ":NAME", "Changes your real name."),
+    "SILENCE": Command(on_silence, 0, 0, "[+NAME|-NAME]",
+                       "Ignores somebody, hears them again, or shows whom you ignore."),
+    "STATS": Command(on_stats, 0, BY_OPERATORS, "", "Shows the figures of this server."),
+    "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it."),
+    "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
+    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about."),
+    "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
+    "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",
+                    "Says who you are, on connecting."),
+    "USERHOST": Command(on_userhost, 1, 0, "NAME …", "Tells the addresses of up to five people."),
+    "VERSION": Command(on_version, 0, OF_SERVER, "[SERVER]",
+                       "Tells which program this is, and what it can do."),
+    "WALLOPS": Command(on_wallops, 1, BY_OPERATORS, ":TEXT",
+                       "Tells something to those with the mode w."),
+    "WHO": Command(on_who, 0, 0, "[ROOM|NAME] [o] [%FIELDS]",
+                   "Shows who is in a room, or who is like a name."),
+    "WHOIS": Command(on_whois, 1, 0, "NAME", "Tells what is known of somebody."),
+    "WHOWAS": Command(on_whowas, 1, 0, "NAME [COUNT]", "Tells who had a name."),
+}  # fmt: skip
 USER_MODES = "Biow"
 # Names that one command may hold, where not one alone is meant.
 TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}

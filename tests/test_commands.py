@@ -812,9 +812,9 @@ def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
         masks = [row[-1] for row in ROWS[name] if isinstance(row[-1], str)]
         if command.least:
             assert any(mask.startswith("461 ") for mask in masks), name
-        if not command.late:
+        if command.rules & server.NOT_LATE:
             assert any(mask.startswith("462 ") for mask in masks), name
-        if command.is_for_operators:
+        if command.rules & server.BY_OPERATORS:
             assert any(mask.startswith("481 ") for mask in masks), name
 
 
@@ -886,7 +886,6 @@ def test_each_code_of_a_standard_reply_has_its_row():
 def test_help_tells_how_each_command_is_used(room):
     """The usage, and one sentence without a programmer's words."""
     alice = room.irc("alice")
-    assert sorted(server.HELP) == sorted(server.COMMANDS)
     for name in server.COMMANDS:
         alice.send("HELP " + name)
         first, sentence, _ = alice.heard()
@@ -899,7 +898,7 @@ def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
     """Who is no operator learns nothing by what is missing."""
     alice = room.irc("alice")
     for name, command in server.COMMANDS.items():
-        if command.is_for_operators:
+        if command.rules & server.BY_OPERATORS:
             alice.send("%s a b c" % name)
             assert " 481 alice " in alice.heard()[0]
 
@@ -908,6 +907,6 @@ def test_before_registration_a_command_is_refused_that_is_not_for_newcomers(room
     """451, whatever its parameters."""
     new = opening(room.connect(IrcTalker))
     for name, command in server.COMMANDS.items():
-        if not command.early:
+        if not command.rules & server.EARLY:
             new.send(name)
             assert new.heard() == [HUB + "451 * :You have not registered"]

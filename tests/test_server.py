@@ -431,7 +431,7 @@ def test_a_command_is_for_those_who_have_registered_unless_its_row_says_so(room,
     refused = ":hubbub.local 451 alice :You have not registered" in (
         alice.rest() if command == "QUIT" else alice.heard()
     )
-    assert refused is not server.COMMANDS[command].early
+    assert refused is not bool(server.COMMANDS[command].rules & server.EARLY)
 
 
 @pytest.mark.parametrize(
