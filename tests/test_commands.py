@@ -118,6 +118,34 @@ ROWS = {
         ("alice", "PING :" + "x" * 9000, "417 alice :Input line was too long"),
         ("new", "WHOIS bob", "451 * :You have not registered"),
     ],
+    "as programs send it": [  # irssi, HexChat and WeeChat
+        ("new", "JOIN :", "451 * :You have not registered"),
+        ("new", "NICK new", "CAP LS 302", "USER a a a :A", "CAP END", "001 new *"),
+        ("new", "CAP REQ :batch sasl", "NICK new", "USER a 0 * :A", "CAP END", "001 new *"),
+        ("alice", "MODE #own b", "368 alice #own :End of channel ban list"),
+        ("alice", "PING hubbub.local", "PONG hubbub.local :hubbub.local"),
+        ("alice", "PING LAG1234567890", "PONG hubbub.local :LAG1234567890"),
+        ("alice", "whois bob bob", "311 alice bob bob 127.0.0.1 * :Bob"),
+        ("alice", "LIST >4,<10000", ("321 *", "323 *")),
+        (
+            "alice",
+            "WHO #own %cuhsnfdar",
+            (
+                "354 alice #own alice 127.0.0.1 hubbub.local alice H@ 0 0 :Alice",
+                "354 alice #own bob 127.0.0.1 hubbub.local bob H 0 0 :Bob",
+                "315 alice #own :End of WHO list",
+            ),
+        ),
+        (
+            "alice",
+            "WHO #own %chtsunfra,152",
+            (
+                "354 alice 152 #own alice 127.0.0.1 hubbub.local alice H@ 0 :Alice",
+                "354 alice 152 #own bob 127.0.0.1 hubbub.local bob H 0 :Bob",
+                "315 alice #own :End of WHO list",
+            ),
+        ),
+    ],
     "ADMIN": [
         ("alice", "ADMIN other.host", "402 alice other.host :No such server"),
         ("alice", "ADMIN hubbub.*", "256 alice hubbub.local :Admin*"),
@@ -803,7 +831,7 @@ NAMED = {
 
 def test_each_command_has_its_rows():
     """A command without a row is one of which nobody has seen that it works."""
-    assert sorted(ROWS) == sorted([*server.COMMANDS, "any line"])
+    assert sorted(ROWS) == sorted([*server.COMMANDS, "any line", "as programs send it"])
 
 
 def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
