@@ -3305,7 +3305,8 @@ def on_join(session: Session, message: Message) -> None:
 
     if message.params[0] == "0":
         for room in directory.rooms(of=client):
-            directory.part(client, room.name, "")
+            with contextlib.suppress(ReplyError):  # somebody was faster, and put it out
+                directory.part(client, room.name, "")
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
