@@ -3181,7 +3181,7 @@ def _talk(session: Session, message: Message) -> None:
     tags = message.tags
     if tags:
         tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    if client.muted_until and _is_muted(session, message.command == "NOTICE"):
+    if client.muted_until and _is_muted(session, message.command):
         return
     if "," not in params[0]:
         _say(session, Message(message.command, params[:2], "", tags))
@@ -3216,21 +3216,22 @@ def _leave(session: Session, message: Message) -> bool:
     return True
 
 
-def _is_muted(session: Session, is_notice: bool) -> bool:
+def _is_muted(session: Session, command: str) -> bool:
+    """Whether it is; who asks to speak with that command is told, but for NOTICE."""
     client = session.client
     left = client.muted_until - time.time()
     if left <= 0:
         return False
-    if not is_notice:
+    if command != "NOTICE":
         how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
         text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
-        session.reply("FAIL", "PRIVMSG", "MUTED", text)
+        session.reply("FAIL", command, "MUTED", text)
     return True
 
 
 def _last_words(session: Session, text: str) -> str:
     """What others hear of why somebody leaves: of one who is muted, nothing."""
-    return "" if _is_muted(session, True) else text
+    return "" if _is_muted(session, "NOTICE") else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3350,7 +3351,7 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
-        if _is_muted(session, False):
+        if _is_muted(session, message.command):
             return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)

@@ -605,6 +605,7 @@ ROWS = {
         ("alice", "@+t=1 TAGMSG dave", "401 alice dave :No such nick"),
         ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
+        ("alice", "root> MUTE alice", "@+t=1 TAGMSG bob", "FAIL TAGMSG MUTED :An operator has *"),
         ("alice", "@+t=1 TAGMSG a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
     ],
     "TIME": [
@@ -617,6 +618,7 @@ ROWS = {
         ("alice", "TOPIC #topic", "332 alice #topic tea"),
         ("alice", "TOPIC #topic", "333 alice #topic bob :*"),
         ("alice", "TOPIC #own :green tea", ME + "TOPIC #own :green tea"),
+        ("alice", "root> MUTE alice", "TOPIC #own :x", "FAIL TOPIC MUTED :An operator has *"),
         ("alice", "TOPIC #secret", "403 alice #secret :No such channel"),
         ("alice", "TOPIC #key :x", "442 alice #key :You're not on that channel"),
         ("alice", "JOIN #quiet", "TOPIC #quiet :x", "404 alice #quiet :Only those with a *"),

@@ -205,7 +205,7 @@ def test_who_is_muted_has_no_other_way_to_speak(kept):
     dan.send("TOPIC #lobby :gossip", "JOIN #den", "PART #den :gossip", "QUIT :gossip")
     heard = boss.until(" QUIT Quit")
     assert has(heard, " PART #den") and not has(heard, "gossip")
-    assert has(dan.rest(), "FAIL PRIVMSG MUTED")
+    assert has(dan.rest(), "FAIL TOPIC MUTED")
 
 
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
