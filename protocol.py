@@ -38,6 +38,7 @@ MAX_CLIENT_TAGS = 4094  # bytes of them that a client may fill, without the "@" 
 MAX_TYPED = 4096  # bytes of a line of plain text: no terminal hands on more at once
 MAX_NAME = 32  # characters of a nickname or a room's name
 MAX_TOPIC = 200  # characters
+MAX_WORD = 200  # characters of a middle parameter
 MAX_SHOWN = 2000  # characters of any text that is put before people
 MAX_MARKS = 3  # combining marks in a row; more only hide what is under them
 
@@ -490,7 +491,7 @@ _MARKS = _CharTable(_mark_flag)
 
 def as_word(text: str) -> str:
     """`text` as a middle parameter can hold it: no spaces, not empty, no colon first."""
-    return clean(text, 100).replace(" ", "_").lstrip(":") or "*"
+    return clean(text, MAX_WORD).replace(" ", "_").lstrip(":") or "*"
 
 
 # Time

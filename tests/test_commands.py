@@ -691,7 +691,20 @@ ROWS = {
         ("root", "USERHOST root", "302 root root*=+root@127.0.0.1"),
     ],
     "VERSION": [
-        ("alice", "VERSION", ("351 alice hubbub-* hubbub.local Hubbub", "005 *")),
+        (
+            "alice",
+            "VERSION",
+            (
+                "351 alice hubbub-* hubbub.local Hubbub",
+                "005 alice NETWORK=Hubbub CASEMAPPING=ascii CHANTYPES=# CHANMODES=b,k,l,imnst"
+                " PREFIX=(ov)@+ MODES=8 MAXLIST=b:2 CHANLIMIT=#:5 NICKLEN=32 CHANNELLEN=32"
+                " TOPICLEN=200 KICKLEN=200 AWAYLEN=200 :are supported by this server",
+                "005 alice KEYLEN=32 USERLEN=10 NAMELEN=100"
+                " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4 MONITOR=2 SILENCE=2"
+                " ELIST=CMNTU WHOX BOT=B SAFELIST UTF8ONLY CHATHISTORY=500"
+                " MSGREFTYPES=msgid,timestamp :are supported by this server",
+            ),
+        ),
         ("alice", "VERSION other.host", "402 alice other.host :No such server"),
     ],
     "WALLOPS": [

@@ -244,6 +244,15 @@ def test_who_registers_is_told_where_they_are(room):
     assert any("running Hubbub " + VERSION in line for line in lines)
 
 
+def test_the_networks_name_is_announced_in_full(open_room):
+    """However much of it has to be escaped."""
+    name = " ".join("abcdefghijklmnopqrst")
+    alice = open_room(network=name).connect(IrcTalker)
+    alice.send("NICK alice", "USER alice 0 * :Alice")
+    words = {word for line in alice.heard() if " 005 " in line for word in line.split()}
+    assert "NETWORK=" + name.replace(" ", "\\x20") in words
+
+
 def test_the_message_of_the_day_is_shown_to_everybody(open_room):
     """Line by line, at registration and when asked for."""
     room = open_room(motd=("Welcome!", "", "  Be kind."))
