@@ -38,6 +38,7 @@ MAX_CLIENT_TAGS = 4094  # bytes of them that a client may fill, without the "@" 
 MAX_TYPED = 4096  # bytes of a line of plain text: no terminal hands on more at once
 MAX_NAME = 32  # characters of a nickname or a room's name
 MAX_TOPIC = 200  # characters
+MAX_WORD = 200  # characters of a middle parameter
 MAX_SHOWN = 2000  # characters of any text that is put before people
 MAX_MARKS = 3  # combining marks in a row; more only hide what is under them
 
@@ -293,8 +294,9 @@ _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PR
 def sniff(data: bytes) -> Optional[str]:
     """The dialect that a connection opens with; None while `data` does not tell yet.
 
-    A first line is needed to tell a person called Nick from the command NICK. Browsers
-    are known by their first word, before anything that a web page may choose.
+    A first line is needed to tell a person called Nick from the command NICK; nobody is
+    called Quit. Browsers are known by their first word, before anything that a web page may
+    choose.
     """
     if data[:1] == b"\x16":
         return TLS
@@ -307,7 +309,8 @@ def sniff(data: bytes) -> Optional[str]:
         message = parse(line.rstrip(b"\r"), "replace")
     except ProtocolError:
         return PLAIN
-    return IRC if message.command in _OPENERS and message.params else PLAIN
+    is_opener = message.command in _OPENERS and message.params
+    return IRC if is_opener or message.command == "QUIT" else PLAIN
 
 
 _TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
@@ -407,6 +410,15 @@ def _spelling_fault(name: str) -> str:
     return ""
 
 
+MAX_USERNAME = 10  # characters
+
+
+def as_username(text: str) -> str:
+    """What USER calls somebody, as it stands in a source: ASCII letters and digits."""
+    kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
+    return kept[:MAX_USERNAME] or "user"
+
+
 # Text
 
 _COLOURS = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
@@ -479,7 +491,7 @@ _MARKS = _CharTable(_mark_flag)
 
 def as_word(text: str) -> str:
     """`text` as a middle parameter can hold it: no spaces, not empty, no colon first."""
-    return clean(text, 100).replace(" ", "_").lstrip(":") or "*"
+    return clean(text, MAX_WORD).replace(" ", "_").lstrip(":") or "*"
 
 
 # Time
@@ -683,6 +695,21 @@ def parse_modes(params: Sequence[str]) -> List[ModeChange]:
     return changes
 
 
+MAX_KEY = 32  # characters of a room's key
+MAX_LIMIT = 99999  # people to which a room may be limited
+
+
+def is_key(text: str) -> bool:
+    """Whether it may open a room: one word that looks like what it is, and no list."""
+    return text == as_word(text) and "," not in text and len(text) <= MAX_KEY
+
+
+def parse_limit(text: str) -> int:
+    """The people to whom mode l limits a room, 1 to MAX_LIMIT; 0 for what is no such number."""
+    limit = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return limit if limit <= MAX_LIMIT else 0
+
+
 def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
     """The inverse of `parse_modes`, each sign once for those it holds for; () for none."""
     letters, sign, args = "", "", []
@@ -694,6 +721,17 @@ def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
         if change.arg:
             args.append(change.arg)
     return (letters, *args) if letters else ()
+
+
+def split_modes(changes: List[ModeChange], source: str, target: str) -> List[Tuple[str, ...]]:
+    """`format_modes`, in as many pieces as it takes for each to fit a line beside those names."""
+    words = format_modes(changes)
+    line = _serialize_body(Message("MODE", (target, *words), source))
+    if len(line) <= MAX_MESSAGE or len(changes) == 1:
+        return [words]
+    half = len(changes) // 2
+    parts = changes[:half], changes[half:]
+    return [words for part in parts for words in split_modes(part, source, target)]
 
 
 # Masks: nickname!user@host with * and ?, of bans, silences and searches
@@ -710,7 +748,7 @@ def as_mask(text: str) -> str:
     nickname, _, user = rest.partition("!")
     nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter begins with none
     # The three at their longest, and what is between them, make MAX_MASK.
-    return "%s!%s@%s" % (nickname or "*", user[:10] or "*", host[:56] or "*")
+    return "%s!%s@%s" % (nickname or "*", user[:MAX_USERNAME] or "*", host[:56] or "*")
 
 
 def bare_mask(mask: str) -> str:

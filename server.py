@@ -99,7 +99,6 @@ LINES_A_TOKEN = 20  # lines of an answer that count as one line said
 LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
-MAX_KEY = 32  # characters of a room's key
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
 MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
@@ -246,7 +245,7 @@ class Client:
         self.writer.settimeout(0)
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
-        self.caps = PLAIN_TEXT  # a person, until the first line tells
+        self.caps = 0  # PLAIN_TEXT once it turns out to be a person
         self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
         self.opening = b""  # the line that begins their batch, until the first answer is under way
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -499,7 +498,7 @@ class Event:
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
-        self.extended = self.waiting_for = ""
+        self.extended, self.waiting_for = b"", ""
         self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
         self.opening = b""  # what goes before it then
         if sender is None:
@@ -545,9 +544,7 @@ class Event:
         for bit, key, value in self.tags:
             if caps & bit:
                 tags[key] = value
-        body = self.line
-        if self.extended and caps & EXTENDED_JOIN:
-            body = body[:-2] + self.extended.encode("utf-8") + b"\r\n"
+        body = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         opening = self.opening if own else b""
         return opening + protocol.serialize_tags(tags) + body
 
@@ -785,6 +782,11 @@ class Directory:
         with self._lock:
             return self._registered(nickname)
 
+    def get(self, nickname: str) -> Client:
+        """The same. Raises ReplyError 401."""
+        with self._lock:
+            return self._person(nickname)
+
     def find_all(self, nicknames: Iterable[str]) -> List[Client]:
         """The registered clients of those names."""
         found = map(self.find, nicknames)
@@ -880,9 +882,7 @@ class Directory:
             client.rooms.add(room)
             if bits and client.account:
                 room.remember(client)
-            message = Message("JOIN", (room.name,), client.source)
-            event = Event(message, room.audience, client, (room.key,))
-            event.extended = " %s :%s" % (client.account or "*", client.realname)
+            event = self._joined(client, room, room.audience, (room.key,))
             self._post(event)
             if client.away:
                 away = Message("AWAY", (client.away,), client.source)
@@ -900,11 +900,21 @@ class Directory:
         """Tell one who has taken a place back of its rooms, as if it had joined them."""
         with self._lock:
             for room in sorted(client.rooms, key=lambda room: room.key):
-                message = Message("JOIN", (room.name,), client.source)
-                event = Event(message, (client,), client)
-                event.extended = " %s :%s" % (client.account or "*", client.realname)
-                self._post(event)
+                self._post(self._joined(client, room, (client,)))
                 self._post(self._welcome(client, room))
+
+    def _joined(
+        self,
+        client: Client,
+        room: Room,
+        audience: Tuple[Client, ...],
+        kept_for: Tuple[str, ...] = (),
+    ) -> Event:
+        message = Message("JOIN", (room.name,), client.source)
+        event = Event(message, audience, client, kept_for)
+        params = (room.name, client.account or "*", client.realname)
+        event.extended = protocol.fit_line(message._replace(params=params))[1]
+        return event
 
     def _welcome(self, client: Client, room: Room) -> Event:
         return answer(client, topic_replies(room) + names_replies(client, room), self._server_name)
@@ -951,9 +961,7 @@ class Directory:
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Ask somebody to a room. Raises ReplyError 401, 403, 442, 443 or 482."""
         with self._lock:
-            other = self._registered(nickname)
-            if other is None:
-                raise ReplyError("401", nickname, "No such nick")
+            other = self._person(nickname)
             room = self._room(client, name)
             if "i" in room.flags and not self._governs(client, room):
                 raise ReplyError("482", room.name, "You're not channel operator")
@@ -992,9 +1000,7 @@ class Directory:
                     self._mind_silence(client, room)
                 name, audience, key = room.name, room.audience, room.key
             else:
-                recipient = self._registered(target)
-                if recipient is None:
-                    raise ReplyError("401", target, "No such nick")
+                recipient = self._person(target)
                 name, away = recipient.nickname, recipient.away
                 is_to_self = recipient is client
                 audience = (client,) if is_to_self else (recipient, client)
@@ -1049,9 +1055,8 @@ class Directory:
                 else:
                     done += [made] if made else []
             room.guard()
-            if done:
-                params = (room.name, *protocol.format_modes(done))
-                message = Message("MODE", params, client.source)
+            for words in protocol.split_modes(done, client.source, room.name) if done else ():
+                message = Message("MODE", (room.name, *words), client.source)
                 self._post(Event(message, room.audience, client, (room.key,)))
         return refused
 
@@ -1089,14 +1094,15 @@ class Directory:
         if letter == "b":
             return self._change_ban(client, room, change)
         if letter == "k":
-            if " " in arg or "," in arg or arg[0] == ":" or len(arg) > MAX_KEY:
+            if not protocol.is_key(arg):
                 raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
             room.password = arg
-        elif not arg.isdecimal() or not 0 < int(arg[:9]) <= 99999:
+            return change
+        limit = protocol.parse_limit(arg)
+        if not limit:
             raise ReplyError("696", room.name, "l", arg, "A limit is a number above 0")
-        else:
-            room.limit = int(arg)
-        return change
+        room.limit = limit
+        return change._replace(arg=str(limit))
 
     def _change_ban(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
         mask = protocol.as_mask(change.arg)
@@ -1150,12 +1156,13 @@ class Directory:
             room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
             return None if room is None else (room.name, room.members[other])
 
-    def counts(self) -> Tuple[int, int, int, int]:
-        """Clients that have registered, their operators, connections that have not, and rooms."""
+    def counts(self) -> Tuple[int, int, int, int, int]:
+        """Who has registered, the invisible and the operators of them, who has not, and rooms."""
         with self._lock:
             here = [client for client in self._clients.values() if client.registered]
-            operators = sum(1 for client in here if client.is_operator)
-            return len(here), operators, len(self._clients) - len(here), len(self._rooms)
+            invisible, operators = (sum(mode in client.modes for client in here) for mode in "io")
+            unknown = len(self._clients) - len(here)
+            return len(here), invisible, operators, unknown, len(self._rooms)
 
     def close(self) -> None:
         """From now on nobody is told who leaves: everybody does."""
@@ -1172,6 +1179,13 @@ class Directory:
     def _registered(self, nickname: str) -> Optional[Client]:
         client = self._clients.get(protocol.casefold(nickname))
         return client if client is not None and client.registered else None
+
+    def _person(self, nickname: str) -> Client:
+        """Raises ReplyError 401."""
+        client = self._registered(nickname)
+        if client is None:
+            raise ReplyError("401", nickname, "No such nick")
+        return client
 
     def _is_seen(self, client: Optional[Client], room: Room) -> bool:
         is_open = client is None or "s" not in room.flags or client.is_operator
@@ -1204,9 +1218,7 @@ class Directory:
 
     def _member(self, room: Room, nickname: str) -> Client:
         """Raises ReplyError 401 or 441."""
-        client = self._registered(nickname)
-        if client is None:
-            raise ReplyError("401", nickname, "No such nick")
+        client = self._person(nickname)
         if client not in room.members:
             raise ReplyError("441", client.nickname, room.name, "They aren't on that channel")
         return client
@@ -2528,6 +2540,7 @@ class Session:
                 data = client.reader.recv(RECEIVE_SIZE)
             except socket.timeout:
                 if silent:
+                    client.caps = PLAIN_TEXT
                     self.say("Welcome to %s. Type your username and press Enter." % options.network)
                 elif client.registered and asked:
                     raise Ended("Ping timeout: %g seconds" % options.ping_interval) from None
@@ -2538,7 +2551,7 @@ class Session:
                 self.delivery.wake()
             else:
                 if not data:
-                    raise Ended("Connection closed")
+                    raise Ended("Connection closed", "" if client.registered else "Goodbye.")
                 silent = asked = False
                 yield data
             if client.end:
@@ -2602,13 +2615,20 @@ class Session:
         self.reply(refusal.numeric, *refusal.params)
 
     def answer(self, replies: Iterable[Reply]) -> None:
-        """Tell a long answer, which costs more of the rate limit than a short one."""
-        messages = [Message(reply[0], reply[1:]) for reply in replies]
-        if len(messages) > 1:
-            with self.labeled_batch():
+        """Tell a long answer, which costs more of the rate limit than a short one.
+
+        What a handler gives before it refuses is told, and then the refusal.
+        """
+        messages: List[Message] = []
+        try:
+            for reply in replies:
+                messages.append(Message(reply[0], reply[1:]))
+        finally:
+            if len(messages) > 1:
+                with self.labeled_batch():
+                    self._answer(messages)
+            elif messages:
                 self._answer(messages)
-        elif messages:
-            self._answer(messages)
 
     def _answer(self, messages: List[Message]) -> None:
         self.delivery.post(answer(self.client, messages, self.options.server_name))
@@ -2656,14 +2676,18 @@ class Session:
         try:
             if command is None:
                 raise ReplyError("421", name, "Unknown command")
-            if not client.registered and not command.early:
+            if not client.registered and not command.rules & EARLY:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
-            if command.is_for_operators:
+            if client.registered and command.rules & NOT_LATE:
+                raise ReplyError("462", "You may not reregister")
+            if command.rules & BY_OPERATORS:
                 _review(self)
                 if not client.is_operator:
                     raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
+                raise ReplyError("402", message.params[0], "No such server")
             if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
                 fault = _mute_fault(client)
                 if fault:
@@ -2679,6 +2703,11 @@ class Session:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
             return False
         return True
+
+    def _is_here(self, mask: str) -> bool:
+        """Whether this server, or somebody on it, is called so."""
+        is_ours = protocol.matches(mask or "*", self.options.server_name)
+        return is_ours or self.directory.find(mask) is not None
 
 
 class IrcDialect:
@@ -2735,7 +2764,8 @@ class IrcDialect:
         command = COMMANDS.get(message.command)
         if command is None:
             return False
-        if command.several or any("," in param for param in message.params[: command.least]):
+        asked = message.params[: command.least]
+        if command.rules & SEVERAL or any("," in param for param in asked):
             return True
         target = "".join(message.params[:1])
         if command.handler is not on_text or target.startswith("#"):
@@ -2756,6 +2786,7 @@ class PlainDialect:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._client = session.client
+        self._client.caps = PLAIN_TEXT
         self._tries = MAX_TRIES  # that are left to choose a username
         self._home = session.options.lobby  # the room in which what is typed is said
 
@@ -2830,9 +2861,10 @@ def on_cap(session: Session, message: Message) -> None:
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        version = message.params[1] if len(message.params) > 1 else ""
-        session.cap_version = max(session.cap_version, int(version) if version.isdecimal() else 0)
-        is_new = session.cap_version >= 302
+        word = "".join(message.params[1:2])
+        version = int(word) if word.isdecimal() else 0
+        session.cap_version = max(session.cap_version, version)
+        is_new = version >= 302
         words = [cap + value if is_new else cap for cap, value in offered.items()]
         if is_new:
             client.caps |= CAPABILITIES["cap-notify"]
@@ -2842,19 +2874,29 @@ def on_cap(session: Session, message: Message) -> None:
         _cap_reply(session, "LIST", held, session.cap_version >= 302)
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        if all(word.lstrip("-") in offered for word in words):
-            for word in words:
-                bit = CAPABILITIES[word.lstrip("-")]
-                caps = client.caps
-                client.caps = caps & ~bit if word.startswith("-") else caps | bit
-            _cap_reply(session, "ACK", words, False)
-        else:
+        caps = _changed_caps(session, words)
+        if caps is None:
             _cap_reply(session, "NAK", [protocol.cut(" ".join(words), 300)], False)
+        else:
+            _cap_reply(session, "ACK", words, False)
+            session.delivery.sync()  # what is on the way is for the capabilities up to now
+            client.caps = caps
     elif verb == "END":
         session.is_negotiating = False
         _try_to_register(session)
     else:
         raise ReplyError("410", verb, "Invalid CAP command")
+
+
+def _changed_caps(session: Session, words: List[str]) -> Optional[int]:
+    """The capabilities that the client has with these changes; None where one cannot be."""
+    caps, offered = session.client.caps, session.server.offered_capabilities()
+    for word in words:
+        name = word[1:] if word.startswith("-") else word
+        if name not in offered or (word == "-cap-notify" and session.cap_version >= 302):
+            return None
+        caps = caps | CAPABILITIES[name] if word == name else caps & ~CAPABILITIES[name]
+    return caps
 
 
 def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool) -> None:
@@ -2868,7 +2910,6 @@ def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool
 
 def on_pass(session: Session, message: Message) -> None:
     """Modern IRC, PASS message"""
-    _refuse_if_registered(session)
     session.password = message.params[0]
 
 
@@ -2929,17 +2970,10 @@ def _refuse_if_owned(session: Session, nickname: str) -> None:
 
 def on_user(session: Session, message: Message) -> None:
     """Modern IRC, USER message"""
-    _refuse_if_registered(session)
-    letters = [char for char in message.params[0] if char.isalnum() and char < "\x7f"]
-    session.client.username = "".join(letters[:10]) or "user"
+    session.client.username = protocol.as_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
     _try_to_register(session)
-
-
-def _refuse_if_registered(session: Session) -> None:
-    if session.client.registered:
-        raise ReplyError("462", "You may not reregister")
 
 
 def _try_to_register(session: Session) -> None:
@@ -2958,7 +2992,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
-    _apply_sanctions(session)  # and those of the last moment, which did not find it here
+    _apply_sanctions(session)  # there may be new ones, since it was asked
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
@@ -3012,6 +3046,7 @@ def _welcome(session: Session) -> None:
         replies.append(("005", *tokens, "are supported by this server"))
     session.answer([*replies, *on_lusers(session), *on_motd(session)])
     session.charge(-len(replies))
+    _tell_modes(session, set())
     if client.token:
         session.tell(Message("RESUME", ("TOKEN", client.token), options.server_name))
     if session.server.history is not None and session.server.history.fault:
@@ -3026,7 +3061,8 @@ def _isupport(session: Session) -> List[str]:
         "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_ROOMS,
         "NICKLEN=%d" % protocol.MAX_NAME, "CHANNELLEN=%d" % protocol.MAX_NAME,
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
-        "KEYLEN=%d" % MAX_KEY, "USERLEN=10", "NAMELEN=%d" % MAX_REALNAME,
+        "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
+        "NAMELEN=%d" % MAX_REALNAME,
         "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(TARGETS.items())),
         "MONITOR=%d" % MAX_WATCHES, "SILENCE=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "BOT=B",
         "SAFELIST", "UTF8ONLY",
@@ -3057,7 +3093,6 @@ def _watch_line(session: Session) -> None:
 
 def on_resume(session: Session, message: Message) -> None:
     """Hubbub's own: take back the place of a connection that was lost, by its token."""
-    _refuse_if_registered(session)
     client = session.client
     old = session.directory.resume(client, message.params[0], _new_token(client))
     if old is None:
@@ -3082,7 +3117,7 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
     word = message.params[0]
     if session.sasl is None:
         if word.upper() != "PLAIN" or not session.server.records.has_accounts:
-            session.reply("908", "PLAIN", "are available SASL mechanisms")
+            yield "908", "PLAIN", "are available SASL mechanisms"
             raise ReplyError("904", "SASL authentication failed")
         session.sasl = protocol.Sasl()
         if not session.client.caps & PLAIN_TEXT:
@@ -3137,12 +3172,14 @@ def _check_password(session: Session, name: str, password: str, refusal: ReplyEr
 
 def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     """Make the client the account's: it gets that name, if it talks already or has asked for it."""
-    client = session.client
+    client, modes = session.client, session.client.modes
     session.directory.log_in(client, account)
     log.info("%s logged in as %s", client.name, account.name)
     has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
     if client.registered or client.caps & PLAIN_TEXT or has_asked:
         _claim(session, account.name, is_owner=True)
+    if client.registered:
+        _tell_modes(session, modes)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
     yield "900", source, account.name, "You are now logged in as %s" % account.name
     if account.is_operator and client.registered:
@@ -3301,14 +3338,14 @@ def on_away(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     """SILENCE +MASK, -MASK, or none for the list: whom one does not want to hear."""
-    client = session.client
-    if not message.params:
+    client, word = session.client, "".join(message.params[:1])
+    name = word.lstrip("+-")
+    if not name:
         for mask in list(client.ignores):
             yield "271", mask, "is silenced"
         yield "272", "End of silence list"
         return
-    word = message.params[0]
-    mask = protocol.as_mask(word.lstrip("+-"))
+    mask = protocol.as_mask(name)
     adding = not word.startswith("-")
     if adding and len(client.ignores) >= MAX_WATCHES:
         raise ReplyError("511", mask, "Your silence list is full")
@@ -3361,7 +3398,8 @@ def on_join(session: Session, message: Message) -> None:
 
     if message.params[0] == "0":
         for room in directory.rooms(of=client):
-            directory.part(client, room.name, "")
+            with contextlib.suppress(ReplyError):  # somebody was faster, and put it out
+                directory.part(client, room.name, "")
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
@@ -3375,13 +3413,12 @@ def on_part(session: Session, message: Message) -> None:
 
 def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
-    rooms, people = message.params[0].split(","), message.params[1].split(",")
-    client, reason = session.client, protocol.cut("".join(message.params[2:3]), MAX_REASON)
-    rooms = rooms * len(people) if len(rooms) == 1 else rooms
-    pairs = dict(zip(people, rooms))
+    rooms = message.params[0].split(",")
+    places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
+    client, reason = session.client, "".join(message.params[2:3])[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        room = pairs.get(nickname, "")
+        room = next(places, "")
         session.directory.kick(client, room, nickname, reason)
         if client.is_operator:
             why = protocol.clean(reason)
@@ -3439,8 +3476,8 @@ def on_names(session: Session, message: Message) -> None:
 
 
 def on_list(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, LIST message, with the conditions of ELIST"""
-    wanted = protocol.parse_elist("".join(message.params[:1]))
+    """Modern IRC, LIST message: names, conditions of ELIST, or both"""
+    wanted = protocol.parse_elist(",".join(message.params))
     now = time.time()
     rooms = session.directory.rooms(session.client)
     session.charge(len(rooms) // LOOKS_A_LINE)
@@ -3483,14 +3520,12 @@ def _room_modes(session: Session, name: str, params: List[str]) -> Iterator[Repl
 
 def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]:
     client = session.client
-    if protocol.casefold(nickname) != client.key:
-        if session.directory.find(nickname) is None:
-            raise ReplyError("401", nickname, "No such nick")
+    if session.directory.get(nickname) is not client:
         raise ReplyError("502", "Cannot change the modes of others")
     if not change:
         yield "221", "+" + "".join(sorted(client.modes))
         return
-    modes, adding = set(client.modes), True
+    old, modes, adding = client.modes, set(client.modes), True
     for letter in change:
         if letter in "+-":
             adding = letter == "+"
@@ -3500,12 +3535,18 @@ def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]
             modes.discard(letter)
         elif letter != "o":  # that takes a password: OPER
             modes.add(letter)
-    changes = [protocol.ModeChange(False, letter, "") for letter in sorted(client.modes - modes)]
-    changes += [protocol.ModeChange(True, letter, "") for letter in sorted(modes - client.modes)]
+    session.directory.become(client, modes=modes)
+    _tell_modes(session, old)
+
+
+def _tell_modes(session: Session, old: Set[str]) -> None:
+    """Tell the client what has become of its modes."""
+    client = session.client
+    changes = [ModeChange(False, letter, "") for letter in sorted(old - client.modes)]
+    changes += [ModeChange(True, letter, "") for letter in sorted(client.modes - old)]
     if changes:
-        source = client.source
-        session.directory.become(client, modes=modes)
-        session.tell(Message("MODE", (client.nickname, *protocol.format_modes(changes)), source))
+        params = (client.nickname, *protocol.format_modes(changes))
+        session.tell(Message("MODE", params, client.source))
 
 
 # Asking about people
@@ -3563,8 +3604,8 @@ def _who_values(
     name, bits = place or ("*", 0)
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
-    flags += "B" if "B" in other.modes else ""
     flags += _prefix(session.client, bits)
+    flags += "B" if "B" in other.modes else ""
     return {
         "t": token or "0", "c": name, "u": other.username,
         "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
@@ -3645,8 +3686,8 @@ def on_monitor(session: Session, message: Message) -> Iterator[Reply]:
             if not protocol.is_nickname(name):
                 continue
             if len(client.watches) >= MAX_WATCHES and protocol.casefold(name) not in client.watches:
-                rest = protocol.pack(names[i:], ",", 300)[0]
-                yield "734", str(MAX_WATCHES), rest, "Monitor list is full."
+                for text in protocol.pack(names[i:], ",", 100):
+                    yield "734", str(MAX_WATCHES), text, "Monitor list is full."
                 break
             directory.watch(client, name)
             added.append(name)
@@ -3888,9 +3929,7 @@ def on_wallops(session: Session, message: Message) -> None:
 def on_kill(session: Session, message: Message) -> None:
     """Modern IRC, KILL message"""
     nickname, reason = message.params[0], protocol.clean(message.text, MAX_REASON)
-    other = session.directory.find(nickname)
-    if other is None:
-        raise ReplyError("401", nickname, "No such nick")
+    other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", session.client.name, other.name, reason)
     kill = Message("KILL", (other.nickname, reason), session.client.source)
     session.delivery.post(Event(kill, (other,)))
@@ -3901,9 +3940,7 @@ def on_kill(session: Session, message: Message) -> None:
 def on_chghost(session: Session, message: Message) -> None:
     """CHGHOST nickname host: have others see another host than somebody's address."""
     nickname, host = message.params[:2]
-    other = session.directory.find(nickname)
-    if other is None:
-        raise ReplyError("401", nickname, "No such nick")
+    other = session.directory.get(nickname)
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z", host):
         raise ReplyError("FAIL", "CHGHOST", "INVALID_HOST", "%s is not a host's name" % host)
     log.warning("%s: %s has the host %s", session.client.name, other.name, host)
@@ -3916,9 +3953,10 @@ def on_chghost(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Optional[Message] = None) -> Iterator[Reply]:
     """Modern IRC, LUSERS message"""
-    people, operators, unknown, rooms = session.directory.counts()
+    people, invisible, operators, unknown, rooms = session.directory.counts()
     most = max(session.directory.most, people)
-    yield "251", "There are %d users and 0 invisible on 1 servers" % people
+    visible = people - invisible
+    yield "251", "There are %d users and %d invisible on 1 servers" % (visible, invisible)
     yield "252", str(operators), "operator(s) online"
     yield "253", str(unknown), "unknown connection(s)"
     yield "254", str(rooms), "channels formed"
@@ -3981,9 +4019,9 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
             yield "705", subject, text
     elif subject in COMMANDS:
-        usage, sentence = HELP[subject]
-        yield "704", subject, ("%s %s" % (subject, usage)).rstrip()
-        yield "705", subject, sentence
+        row = COMMANDS[subject]
+        yield "704", subject, ("%s %s" % (subject, row.usage)).rstrip()
+        yield "705", subject, row.help + (" For operators." if row.rules & BY_OPERATORS else "")
     else:
         raise ReplyError("524", subject, "No help available on this topic")
     yield "706", subject, "End of /HELP"
@@ -4014,121 +4052,105 @@ def on_quit(session: Session, message: Message) -> None:
 
 
 class Command(NamedTuple):
-    """A row of the table: what runs, and what is checked before it does.
+    """A row of the table: what runs, what is checked before it does, and what HELP says of it.
 
     A handler gives its replies, and refuses by raising ReplyError.
     """
 
     handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
-    least: int = 0  # parameters
-    early: bool = False  # allowed before registration
-    several: bool = False  # more than one message may answer it, beside its replies
-    is_for_operators: bool = False
+    least: int  # parameters
+    rules: int  # EARLY, NOT_LATE, SEVERAL, BY_OPERATORS, OF_SERVER
+    usage: str
+    help: str
     heard: int = 0  # parameters with which it says something to others; 0: it never does
 
 
+EARLY = 1  # allowed before registration
+SEVERAL = 2  # more than one message may answer it, beside its replies
+BY_OPERATORS = 4
+NOT_LATE = 8  # refused after registration
+OF_SERVER = 16  # the first parameter, where there is one, tells which server is asked
+
 COMMANDS = {
-    "ADMIN": Command(on_admin),
-    "ANNOUNCE": Command(on_announce, 1, is_for_operators=True),
-    "AUTHENTICATE": Command(on_authenticate, 1, early=True, several=True),
-    "AWAY": Command(on_away, heard=1),
-    "BAN": Command(on_sanction, 1, is_for_operators=True),
-    "BANS": Command(on_bans, several=True, is_for_operators=True),
-    "CAP": Command(on_cap, 1, early=True, several=True),
-    "CHATHISTORY": Command(on_chathistory, 1),
-    "CHGHOST": Command(on_chghost, 2, several=True, is_for_operators=True),
-    "HELP": Command(on_help),
-    "INFO": Command(on_info),
-    "INVITE": Command(on_invite, heard=2),
-    "ISON": Command(on_ison, 1),
-    "JOIN": Command(on_join, 1, several=True),
-    "KICK": Command(on_kick, 2, heard=3),
-    "KILL": Command(on_kill, 1, is_for_operators=True),
-    "LINKS": Command(on_links),
-    "LIST": Command(on_list),
-    "LUSERS": Command(on_lusers),
-    "MODE": Command(on_mode, 1, several=True, heard=3),
-    "MONITOR": Command(on_monitor, 1),
-    "MOTD": Command(on_motd),
-    "MUTE": Command(on_sanction, 1, is_for_operators=True),
-    "NAMES": Command(on_names, several=True),
-    "NICK": Command(on_nick, early=True, several=True, heard=1),
-    "NOTICE": Command(on_text, heard=1),
-    "OPER": Command(on_oper, 2, several=True),
-    "PART": Command(on_part, 1),
-    "PASS": Command(on_pass, 1, early=True),
-    "PING": Command(on_ping, 1, early=True),
-    "PONG": Command(on_pong, early=True),
-    "PRIVMSG": Command(on_text, 1, heard=1),
-    "QUIT": Command(on_quit, early=True),
-    "REGISTER": Command(on_register, 3, early=True, several=True),
-    "RESUME": Command(on_resume, 1, early=True, several=True),
-    "SETNAME": Command(on_setname, 1, heard=1),
-    "SILENCE": Command(on_silence),
-    "STATS": Command(on_stats, is_for_operators=True),
-    "TAGMSG": Command(on_text, 1, heard=1),
-    "TIME": Command(on_time),
-    "TOPIC": Command(on_topic, 1, heard=2),
-    "UNBAN": Command(on_unban, 1, is_for_operators=True),
-    "USER": Command(on_user, 4, early=True, several=True),
-    "USERHOST": Command(on_userhost, 1),
-    "VERSION": Command(on_version),
-    "WALLOPS": Command(on_wallops, 1, is_for_operators=True),
-    "WHO": Command(on_who),
-    "WHOIS": Command(on_whois, 1),
-    "WHOWAS": Command(on_whowas, 1),
-}
-HELP = {  # how each is used, and what for: HELP tells it to people
-    "ADMIN": ("", "Tells who looks after this server."),
-    "ANNOUNCE": (":TEXT", "Tells everyone in every room something. For operators."),
-    "AUTHENTICATE": ("PLAIN", "Logs in to an account, as programs do it (SASL)."),
-    "AWAY": ("[:REASON]", "Says that you are away, and without a reason that you are back."),
-    "BAN": ("TARGET [DURATION] [:REASON]", "Keeps a name, account or address out. For operators."),
-    "BANS": ("", "Shows who is banned or muted. For operators."),
-    "CAP": ("LS|LIST|REQ|END [:NAMES]", "Agrees on what a program and this server can do."),
-    "CHATHISTORY": ("LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …", "Reads what was said earlier."),
-    "CHGHOST": ("NAME HOST", "Has others see another host than an address. For operators."),
-    "HELP": ("[COMMAND]", "Shows the commands, or how one is used."),
-    "INFO": ("", "Tells what this server is, and since when it runs."),
-    "INVITE": ("[NAME ROOM]", "Asks somebody to a room, or shows where you are asked to."),
-    "ISON": ("NAME …", "Tells which of these people are here."),
-    "JOIN": ("ROOM[,ROOM] [KEY[,KEY]]", "Enters rooms; JOIN 0 leaves them all."),
-    "KICK": ("ROOM NAME[,NAME] [:REASON]", "Puts people out of a room that you look after."),
-    "KILL": ("NAME :REASON", "Ends somebody's connection. For operators."),
-    "LINKS": ("", "Shows the servers of this network: there is one."),
-    "LIST": ("[CONDITION[,CONDITION]]", "Shows the rooms, or those with more than so many people."),
-    "LUSERS": ("", "Tells how many people and rooms there are."),
-    "MODE": ("ROOM|NAME [CHANGES]", "Shows or changes how a room is, or how you are."),
-    "MONITOR": ("+|-|C|L|S [NAME[,NAME]]", "Tells you when these people come and go."),
-    "MOTD": ("", "Shows the message of the day."),
-    "MUTE": ("TARGET [DURATION] [:REASON]", "Has somebody read, but not speak. For operators."),
-    "NAMES": ("[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": ("NAME", "Gives you a name, or another one."),
-    "NOTICE": ("NAME|ROOM :TEXT", "Says something that no program answers."),
-    "OPER": ("NAME PASSWORD", "Makes you an operator, with the password of that account."),
-    "PART": ("ROOM[,ROOM] [:REASON]", "Leaves rooms."),
-    "PASS": ("PASSWORD", "Gives the password that this server may ask for, before NICK."),
-    "PING": ("TEXT", "Is answered with PONG: the connection works."),
-    "PONG": ("TEXT", "Answers a PING."),
-    "PRIVMSG": ("NAME|ROOM[,…] :TEXT", "Says something to people or in rooms."),
-    "QUIT": ("[:REASON]", "Leaves the chat."),
-    "REGISTER": ("* * :PASSWORD", "Makes your name yours alone."),
-    "RESUME": ("TOKEN", "Takes the place of a connection that was lost."),
-    "SETNAME": (":NAME", "Changes your real name."),
-    "SILENCE": ("[+NAME|-NAME]", "Ignores somebody, hears them again, or shows whom you ignore."),
-    "STATS": ("", "Shows the figures of this server. For operators."),
-    "TAGMSG": ("NAME|ROOM", "Sends tags without a text, as programs do it."),
-    "TIME": ("", "Tells this server's time."),
-    "TOPIC": ("ROOM [:TEXT]", "Shows or changes what a room is about."),
-    "UNBAN": ("TARGET", "Lifts a ban or a mute. For operators."),
-    "USER": ("NAME 0 * :REAL NAME", "Says who you are, on connecting."),
-    "USERHOST": ("NAME …", "Tells the addresses of up to five people."),
-    "VERSION": ("", "Tells which program this is, and what it can do."),
-    "WALLOPS": (":TEXT", "Tells something to those with the mode w. For operators."),
-    "WHO": ("[ROOM|NAME] [o] [%FIELDS]", "Shows who is in a room, or who is like a name."),
-    "WHOIS": ("NAME", "Tells what is known of somebody."),
-    "WHOWAS": ("NAME [COUNT]", "Tells who had a name."),
-}
+    "ADMIN": Command(on_admin, 0, OF_SERVER, "[SERVER]", "Tells who looks after this server."),
+    "ANNOUNCE": Command(on_announce, 1, BY_OPERATORS, ":TEXT",
+                        "Tells everyone in every room something."),
+    "AUTHENTICATE": Command(on_authenticate, 1, EARLY | SEVERAL, "PLAIN",
+                            "Logs in to an account, as programs do it (SASL)."),
+    "AWAY": Command(on_away, 0, 0, "[:REASON]",
+                    "Says that you are away, and without a reason that you are back.", heard=1),
+    "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
+                   "Keeps a name, account or address out."),
+    "BANS": Command(on_bans, 0, SEVERAL | BY_OPERATORS, "", "Shows who is banned or muted."),
+    "CAP": Command(on_cap, 1, EARLY | SEVERAL, "LS|LIST|REQ|END [:NAMES]",
+                   "Agrees on what a program and this server can do."),
+    "CHATHISTORY": Command(on_chathistory, 1, 0, "LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …",
+                           "Reads what was said earlier."),
+    "CHGHOST": Command(on_chghost, 2, SEVERAL | BY_OPERATORS, "NAME HOST",
+                       "Has others see another host than an address."),
+    "HELP": Command(on_help, 0, 0, "[COMMAND]", "Shows the commands, or how one is used."),
+    "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
+                    "Tells what this server is, and since when it runs."),
+    "INVITE": Command(on_invite, 0, 0, "[NAME ROOM]",
+                      "Asks somebody to a room, or shows where you are asked to.", heard=2),
+    "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
+    "JOIN": Command(on_join, 1, SEVERAL, "ROOM[,ROOM] [KEY[,KEY]]",
+                    "Enters rooms; JOIN 0 leaves them all."),
+    "KICK": Command(on_kick, 2, 0, "ROOM NAME[,NAME] [:REASON]",
+                    "Puts people out of a room that you look after.", heard=3),
+    "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
+    "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
+    "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
+                    "Shows the rooms, or those with more than so many people."),
+    "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
+    "MODE": Command(on_mode, 1, SEVERAL, "ROOM|NAME [CHANGES]",
+                    "Shows or changes how a room is, or how you are.", heard=3),
+    "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
+                       "Tells you when these people come and go."),
+    "MOTD": Command(on_motd, 0, OF_SERVER, "[SERVER]", "Shows the message of the day."),
+    "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
+                    "Has somebody read, but not speak."),
+    "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
+    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one.",
+                    heard=1),
+    "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers.",
+                      heard=1),
+    "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
+                    "Makes you an operator, with the password of that account."),
+    "PART": Command(on_part, 1, 0, "ROOM[,ROOM] [:REASON]", "Leaves rooms."),
+    "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "PASSWORD",
+                    "Gives the password that this server may ask for, before NICK."),
+    "PING": Command(on_ping, 1, EARLY, "TEXT", "Is answered with PONG: the connection works."),
+    "PONG": Command(on_pong, 0, EARLY, "TEXT", "Answers a PING."),
+    "PRIVMSG": Command(on_text, 1, 0, "NAME|ROOM[,…] :TEXT",
+                       "Says something to people or in rooms.", heard=1),
+    "QUIT": Command(on_quit, 0, EARLY, "[:REASON]", "Leaves the chat."),
+    "REGISTER": Command(on_register, 3, EARLY | SEVERAL, "* * :PASSWORD",
+                        "Makes your name yours alone."),
+    "RESUME": Command(on_resume, 1, EARLY | NOT_LATE | SEVERAL, "TOKEN",
+                      "Takes the place of a connection that was lost."),
+    "SETNAME": Command(on_setname, 1, 0, ":NAME", "Changes your real name.", heard=1),
+    "SILENCE": Command(on_silence, 0, 0, "[+NAME|-NAME]",
+                       "Ignores somebody, hears them again, or shows whom you ignore."),
+    "STATS": Command(on_stats, 0, BY_OPERATORS, "", "Shows the figures of this server."),
+    "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it.",
+                      heard=1),
+    "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
+    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about.",
+                     heard=2),
+    "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
+    "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",
+                    "Says who you are, on connecting."),
+    "USERHOST": Command(on_userhost, 1, 0, "NAME …", "Tells the addresses of up to five people."),
+    "VERSION": Command(on_version, 0, OF_SERVER, "[SERVER]",
+                       "Tells which program this is, and what it can do."),
+    "WALLOPS": Command(on_wallops, 1, BY_OPERATORS, ":TEXT",
+                       "Tells something to those with the mode w."),
+    "WHO": Command(on_who, 0, 0, "[ROOM|NAME] [o] [%FIELDS]",
+                   "Shows who is in a room, or who is like a name."),
+    "WHOIS": Command(on_whois, 1, 0, "NAME", "Tells what is known of somebody."),
+    "WHOWAS": Command(on_whowas, 1, 0, "NAME [COUNT]", "Tells who had a name."),
+}  # fmt: skip
 USER_MODES = "Biow"
 # Names that one command may hold, where not one alone is meant.
 TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}

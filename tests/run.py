@@ -49,6 +49,8 @@ APT = [
     "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20",
 ]  # fmt: skip
 
+# A process for each core takes one file of tests after the other.
+SIDE_BY_SIDE = ["-n", "auto", "--dist", "loadfile"]
 CHECKS = [
     ["-m", "ruff", "check", "."],
     ["-m", "mypy", "--strict", "server.py", "client.py", "protocol.py"],
@@ -61,7 +63,7 @@ def main(arguments: List[str]) -> int:
     if fault:
         print("tests/run.py: " + fault, file=sys.stderr)
         return 2
-    tests = ["-m", "pytest", *arguments]
+    tests = ["-m", "pytest", *(arguments or SIDE_BY_SIDE)]
     try:
         if not arguments:
             install_programs()
@@ -140,7 +142,7 @@ def is_whole(made_from: str) -> bool:
     try:
         if STAMP.read_text("utf-8") != made_from:
             return False
-        probe = [str(PYTHON), "-c", "import hypothesis, mypy, pytest, pytest_timeout, ruff"]
+        probe = [str(PYTHON), "-c", "import hypothesis, mypy, pytest, pytest_timeout, ruff, xdist"]
         return subprocess.call(probe, stderr=subprocess.DEVNULL) == 0
     except (OSError, ValueError):
         return False

@@ -214,6 +214,19 @@ def test_each_capability_has_its_row():
     assert {row[0] for row in ROWS} | {TOKEN} == set(server.CAPABILITIES)
 
 
+def test_an_extended_join_is_no_longer_than_a_line_may_be(room):
+    """The realname is cut, where names of four bytes a letter leave no place for all of it."""
+    long, name = room.connect(IrcTalker), "𐌰" * 31
+    alice = room.irc("alice", caps="extended-join")
+    alice.send("JOIN #" + name)
+    alice.heard()
+    long.send("NICK " + name, "USER u 0 * :" + "𐌱" * 100, "JOIN #" + name)
+    long.heard()
+    line = alice.heard()[-1]
+    assert set(line.partition(" JOIN #%s * :" % name)[2]) == {"𐌱"}
+    assert 500 < len(line.encode()) <= 510
+
+
 # Registration
 
 
@@ -249,6 +262,39 @@ def test_capabilities_are_all_given_or_none(room):
         "@time=T " + HUB + "CAP alice ACK setname -batch",
         "@time=T " + HUB + "CAP alice LIST server-time setname",
     ]
+
+
+def test_a_capability_is_at_work_once_it_is_acknowledged(room):
+    """The acknowledgement, and what was on the way before it, are as they were asked for then."""
+    talker = room.connect(IrcTalker)
+    talker.send("CAP REQ server-time", "CAP LIST", "CAP REQ -server-time", "CAP LIST")
+    assert told(talker) == [
+        HUB + "CAP * ACK server-time",
+        "@time=T " + HUB + "CAP * LIST server-time",
+        "@time=T " + HUB + "CAP * ACK -server-time",
+        HUB + "CAP * LIST",
+    ]
+
+
+def test_who_knows_version_302_is_always_told_of_capabilities(room):
+    """cap-notify comes with the version and stays; each LS is answered in the version it names."""
+    old, new = room.irc("old", caps="cap-notify"), room.irc("new")
+    old.send("CAP REQ -cap-notify", "CAP LIST")
+    assert told(old)[-2:] == [HUB + "CAP old ACK -cap-notify", HUB + "CAP old LIST"]
+    new.send("CAP LS 307", "CAP REQ :batch -cap-notify", "CAP REQ --batch", "CAP LIST")
+    assert told(new)[1:] == [
+        HUB + "CAP new NAK batch -cap-notify",
+        HUB + "CAP new NAK --batch",
+        HUB + "CAP new LIST cap-notify",
+    ]
+
+
+def test_an_older_version_is_told_no_values(kept):
+    """Though the newer one had been named before."""
+    talker = kept().connect(IrcTalker)
+    talker.send("CAP LS 302", "CAP LS")
+    new, old = told(talker)
+    assert " sasl=PLAIN " in new and " sasl " in old and "=" not in old
 
 
 def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):

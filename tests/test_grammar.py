@@ -91,10 +91,71 @@ def test_whatever_modes_are_written_are_read_again(found):
     assert protocol.parse_modes(protocol.format_modes(found)) == found
 
 
+@pytest.mark.parametrize(("size", "count"), [(9, 1), (60, 2), (200, 2), (300, 4)])
+def test_modes_that_are_too_long_for_a_line_take_several(size, count):
+    """None of them is cut, and their order is kept."""
+    found = changes(", ".join("+b " + "я" * 25 + "!*@%d" % i for i in range(MAX_MODES)))
+    source = "s" * size
+    pieces = protocol.split_modes(found, source, "#room")
+    assert len(pieces) == count
+    assert [change for piece in pieces for change in protocol.parse_modes(piece)] == found
+    for piece in pieces:
+        message = Message("MODE", ("#room", *piece), source)
+        assert protocol.fit(message) == message
+
+
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_parse_modes_takes_anything(params):
     """No peer can make it fail, or give it more to do than the command has letters."""
     assert len(protocol.parse_modes(params)) <= len(params[0] if params else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("k", True),
+        ("schlüssel", True),
+        ("a:b", True),
+        ("x" * 32, True),
+        ("x" * 33, False),
+        ("", False),
+        (":a", False),
+        ("a b", False),
+        ("a,b", False),
+        ("\x02a", False),
+        ("a\u200b", False),
+    ],
+)
+def test_a_key_is_one_word_that_looks_like_what_it_is(text, is_one):
+    """What members are shown of it opens the room."""
+    assert protocol.is_key(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("1", 1), ("007", 7), ("٣", 3), ("99999", 99999), ("100000", 0), ("0", 0), ("-1", 0),
+        ("+1", 0), ("1x", 0), ("", 0), ("²", 0), ("0" * 500 + "7", 0), ("1e3", 0),
+    ],
+)  # fmt: skip
+def test_a_limit_is_a_number_of_people(text, limit):
+    """However many digits come, and of whatever script."""
+    assert protocol.parse_limit(text) == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("~bob", "bob"),
+        ("Bob7", "Bob7"),
+        ("", "user"),
+        ("жук", "user"),
+        ("b!o@b", "bob"),
+        ("x" * 11, "x" * 10),
+    ],
+)
+def test_a_username_is_made_of_letters_that_need_no_care(text, name):
+    assert protocol.as_username(text) == name
 
 
 def test_what_is_announced_of_modes_is_the_table():

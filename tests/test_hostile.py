@@ -586,3 +586,40 @@ def test_a_kilobyte_of_tags_is_no_short_line(room, monkeypatch):
     bob.send("@+a=b TAGMSG #lobby", "@+a=%s TAGMSG #lobby" % ("x" * 2048))
     bob.heard()
     assert charged == [0, 4 * server.LINES_A_TOKEN]
+
+
+def test_a_ban_in_the_moment_of_coming_in_holds(room, monkeypatch):
+    """Between the look at the bans and the welcome, one may be added."""
+    register = room.server.directory.register
+
+    def register_late(client, token):
+        ban = server.Sanction("ban", "eve", 0.0, "Noise", "root", 1.0)
+        room.server.sanctions.add(ban)
+        return register(client, token)
+
+    monkeypatch.setattr(room.server.directory, "register", register_late)
+    eve = room.connect(IrcTalker)
+    eve.send("NICK eve", "USER e 0 * :E")
+    assert eve.rest()[-1] == "ERROR :You are banned: Noise."
+
+
+def test_who_leaves_all_rooms_leaves_the_others_though_put_out_of_one_meanwhile(room, monkeypatch):
+    """A kick between the look at the rooms and the leaving is no refusal."""
+    directory, rooms = room.server.directory, room.server.directory.rooms
+
+    def rooms_and_a_kick(client=None, of=None):
+        found = rooms(client, of)
+        if of is not None:
+            directory.part(of, "#a", "")
+        return found
+
+    alice = room.irc("alice")
+    alice.send("JOIN #a,#b")
+    alice.heard()
+    monkeypatch.setattr(directory, "rooms", rooms_and_a_kick)
+    alice.send("JOIN 0")
+    assert [line.split()[1:] for line in alice.heard()] == [
+        ["PART", "#a"],
+        ["PART", "#b"],
+        ["PART", "#lobby"],
+    ]

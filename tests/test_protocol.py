@@ -312,6 +312,8 @@ def test_framing_does_not_depend_on_how_the_stream_is_cut(stream, cuts):
         (b"NICK \xff\r\n", IRC),
         (b"USER a 0 * :A\r\nNICK a\r\n", IRC),
         (b"AUTHENTICATE PLAIN\r\n", IRC),
+        (b"QUIT\r\n", IRC),
+        (b"QUIT :bye now\r\n", IRC),
         (b"alice\r\n", PLAIN),
         (b"\r\n", PLAIN),
         (b"Nick\r\n", PLAIN),

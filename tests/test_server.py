@@ -252,6 +252,15 @@ def test_who_registers_is_told_where_they_are(room):
     assert any("running Hubbub " + VERSION in line for line in lines)
 
 
+def test_the_networks_name_is_announced_in_full(open_room):
+    """However much of it has to be escaped."""
+    name = " ".join("abcdefghijklmnopqrst")
+    alice = open_room(network=name).connect(IrcTalker)
+    alice.send("NICK alice", "USER alice 0 * :Alice")
+    words = {word for line in alice.heard() if " 005 " in line for word in line.split()}
+    assert "NETWORK=" + name.replace(" ", "\\x20") in words
+
+
 def test_the_message_of_the_day_is_shown_to_everybody(open_room):
     """Line by line, at registration and when asked for."""
     room = open_room(motd=("Welcome!", "", "  Be kind."))
@@ -439,7 +448,7 @@ def test_a_command_is_for_those_who_have_registered_unless_its_row_says_so(room,
     refused = ":hubbub.local 451 alice :You have not registered" in (
         alice.rest() if command == "QUIT" else alice.heard()
     )
-    assert refused is not server.COMMANDS[command].early
+    assert refused is not bool(server.COMMANDS[command].rules & server.EARLY)
 
 
 @pytest.mark.parametrize(
@@ -951,6 +960,23 @@ def test_one_who_reads_late_gets_everything_that_waited(open_room):
         alice.heard()
     lines = [line for line in sleeper.heard() if " PRIVMSG " in line]
     assert [line.split()[3] for line in lines] == [":%d" % (n // 800) for n in range(8000)]
+
+
+@pytest.mark.parametrize(
+    "lines", [[], ["QUIT"], ["QUIT :bye"], ["CAP LS 302"], ["NICK bob", "QUIT"]]
+)
+def test_who_only_looks_in_is_told_that_it_is_over_and_counts_for_nothing(room, lines):
+    """A probe, which says nothing or QUIT and goes, was never here."""
+    alice = room.irc("alice")
+    probe = room.connect()
+    probe.send(*lines)
+    probe.finish()
+    assert probe.rest()[-1] == "ERROR Goodbye."
+    room.wait_until_gone(probe)
+    alice.send("LUSERS", "WHOWAS bob", "WHOWAS QUIT")
+    heard = "\n".join(alice.heard())
+    assert " 253 alice 0 " in heard and " 266 alice 1 1 " in heard
+    assert heard.count(" 406 alice ") == 2 and "joined" not in heard
 
 
 @pytest.mark.parametrize("line", ["NICK slow", "CAP LS", "slow", ""])

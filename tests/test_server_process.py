@@ -165,6 +165,24 @@ def test_the_log_has_who_came_and_went_and_never_what_they_said(start):
         ]
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("lab-3", "lab-3.local"),
+        ("lab-3.example.org", "lab-3.local"),
+        ("my_pc", "hubbub.local"),
+        ("пк", "hubbub.local"),
+        ("", "hubbub.local"),
+    ],
+)
+def test_a_server_is_called_as_its_host_is(monkeypatch, host, name):
+    """With .local after it, where that makes a host's name; people see the host's own."""
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    options = server.parse_options([])[0]
+    assert options.server_name == name
+    assert options.network == (host or "Hubbub")
+
+
 def test_options_may_come_from_a_file(start, tmp_path):
     """@FILE holds options as one writes them, with quotes and comments."""
     (tmp_path / "motd").write_text("Be kind, zoë.\n", encoding="utf-8")
