@@ -101,7 +101,8 @@ RECEIVE_SIZE = 65536  # bytes read at once
 MAX_OUTGOING = 1024 * 1024  # bytes that wait for a server that goes on asking
 MAX_NAMES = 100000  # people in a room, and names in the answers about it
 MAX_ASKED = 200  # people in a room of whom one asks who is away
-MAX_WATCHED = 10  # people that one has watched at once: they fit a line
+MAX_WATCHED = 100  # people that one has watched
+MAX_TARGETS = 400  # bytes of their names in one line: they fit, whatever stands before them
 MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
 MAX_CONVERSATIONS = 200
 MAX_STRANGERS = 20  # private ones that others may open by writing; then they stand in the room
@@ -1640,8 +1641,9 @@ class Chat(Desk):
 
     def _watch(self, names: List[str]) -> None:
         """Have the server tell when these people come and go."""
-        if names and "MONITOR" in self._tokens:
-            self._send.append(Message("MONITOR", ("+", ",".join(names[:MAX_WATCHED]))))
+        if "MONITOR" in self._tokens:
+            targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
+            self._send += [Message("MONITOR", ("+", target)) for target in targets]
 
     # What the server says
 

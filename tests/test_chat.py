@@ -925,6 +925,16 @@ def test_where_it_can_be_asked_for_the_ghost_is_watched(alice):
     assert alice.sent == ["NICK alice"]
 
 
+def test_many_long_names_are_watched_in_lines_that_fit(alice):
+    """Whoever wrote to us, whatever they are called: nothing keeps us from coming back."""
+    people = ["я" * 30 + "abcdefghijkl"[n] for n in range(12)]
+    alice.hear(*[":%s!u@h PRIVMSG alice :hi" % name for name in people])
+    alice.lose()
+    alice.join("MONITOR=100")
+    sent = [line.partition("MONITOR + :")[2] for line in alice.sent]
+    assert ",".join(line for line in sent if line) == ",".join(people)
+
+
 def test_where_there_is_no_room_one_can_only_write_to_a_person():
     """A server may place nobody in a room; the words say what is left."""
     alice = Talk()
