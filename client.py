@@ -230,7 +230,7 @@ class Handshake:
             return [Message("AUTHENTICATE", (piece,)) for piece in pieces]
         if command in _AUTHENTICATED:
             return self._go_on(command == "903")
-        if command == "001" and params:
+        if command == "001" and params and protocol.is_word(params[0]):
             self.nickname = params[0]
             self.done, self.is_resumed = True, self._is_resuming
         elif command == "FAIL" and params[:1] == ("RESUME",):
@@ -647,7 +647,8 @@ class Connection:
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
         else:
-            if message.command == "NICK" and message.nickname == self._handshake.nickname:
+            is_ours = message.nickname == self._handshake.nickname
+            if message.command == "NICK" and is_ours and protocol.is_word(message.text):
                 self._nickname = self._handshake.nickname = message.text
             self._put(message)
 
@@ -1726,7 +1727,7 @@ class Chat(Desk):
             room.members[protocol.casefold(who)] = Person(who)
             self._changed(PEOPLE, room)
             return [room]
-        if not name.startswith(self._room_signs) or " " in name or len(name) > 100:
+        if not name.startswith(self._room_signs) or not protocol.is_word(name):
             return ()
         was_known = room is not None
         room = room or self._new(name, ROOM)
@@ -1780,7 +1781,7 @@ class Chat(Desk):
     def _on_nick(self, message: Message) -> "Places":
         old, new = protocol.casefold(message.nickname), message.params[0]
         places = [c for c in self.conversations if old in c.members or c.key == old]
-        if not new or protocol.as_word(new) != new:
+        if not protocol.is_word(new):
             return ()
         for place in places:
             person = place.members.pop(old, None)
@@ -2204,7 +2205,7 @@ class Chat(Desk):
     def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
-        if found is None and protocol.as_word(name) != name:
+        if found is None and not protocol.is_word(name):
             return self.current  # nobody can have such a name
         if found is None and sum(c.kind == PRIVATE for c in self.conversations) >= most:
             return self.current

@@ -667,6 +667,19 @@ def test_a_new_name_is_the_one_to_come_back_with(call, hub):
     hub.accept().expect("NICK alicia")
 
 
+@pytest.mark.parametrize("name", ["no name at all", ":", ""])
+def test_a_name_that_is_none_does_not_keep_us_from_coming_back(call, hub, name):
+    """Whatever a server calls us: we come back with a name that can be said."""
+    alice = call(hub.port)
+    hub.accept().send(":hub 001 :" + name, ":hub 001 alice :Welcome")
+    assert alice.welcomed().nickname == "alice"
+    hub.send(":alice!a@h NICK :" + name, "PING barrier")
+    hub.expect("PONG barrier")
+    hub.finish()
+    alice.lost()
+    hub.accept().expect("NICK alice")
+
+
 def test_a_token_takes_the_old_place_back(call, hub):
     """It is said before the name, once; and nobody but the two ends ever sees it."""
     alice = call(hub.port)
