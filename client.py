@@ -673,14 +673,21 @@ def _connect_fault(code: int, address: str) -> str:
     return "%s cannot be reached: %s. Is it on, and on this network?" % (address, name)
 
 
+_TAGS = frozenset(["batch", "label", "msgid", "time"])  # those that we read
+
+
 def _cleaned(message: Message) -> Message:
-    """`message` with all its text safe to show; what CTCP wraps stays wrapped."""
+    """`message` with all its text safe to show; what CTCP wraps stays wrapped.
+
+    Of its tags those stay that mean something to us, and can be said to the server again.
+    """
     params = []
     for param in message.params:
         mark = "\x01" if param.startswith("\x01") else ""
         params.append(mark + protocol.clean(param) + mark)
     source = protocol.clean(message.source, 200)
-    return message._replace(params=tuple(params), source=source)
+    tags = {k: v for k, v in message.tags.items() if k in _TAGS and protocol.is_word(v)}
+    return message._replace(params=tuple(params), source=source, tags=tags)
 
 
 # Conversations

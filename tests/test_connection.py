@@ -231,6 +231,16 @@ def test_names_that_arrive_are_safe_to_show(call, hub):
     assert (event.nickname, event.params) == ("bob", ("rob",))
 
 
+def test_of_the_tags_only_what_is_of_use_arrives(call, hub):
+    """What could not be said to the server again, or nobody reads, is not kept."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send("@msgid=7;time=t:1;account=bob;batch;label=a\\sb :bob!b@h PRIVMSG alice :hi")
+    hub.send("@msgid=%s;+typing=active :bob!b@h PRIVMSG alice :hi" % ("7" * 101))
+    assert [alice.next().tags for _ in range(2)] == [{"msgid": "7", "time": "t:1"}, {}]
+
+
 def test_what_is_no_message_is_passed_over(call, hub):
     """Noise between two messages costs neither of them."""
     alice = call(hub.port)
