@@ -631,9 +631,9 @@ class Connection:
             message = protocol.parse(line, "replace")
         except protocol.ProtocolError:
             return  # whatever it was, it is nothing that could be shown
+        if len(self._outgoing) > MAX_OUTGOING:
+            raise RefusedError(LOST, "The server does not read what it asks for.")
         if message.command == "PING":
-            if len(self._outgoing) > MAX_OUTGOING:
-                raise RefusedError(LOST, "The server does not read what it asks for.")
             self.send([protocol.fit(Message("PONG", (message.text,)))])
             return
         if message.command == "RESUME":  # a secret between the server and this thread

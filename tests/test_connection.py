@@ -393,6 +393,18 @@ def test_a_window_that_cannot_keep_up_slows_the_sender(call, hub):
         assert alice.next().text == "flood"
 
 
+@pytest.mark.parametrize("question", ["PING x", "CAP * NAK :"])
+def test_who_asks_and_does_not_read_is_left(call, hub, monkeypatch, question):
+    """What the server makes us say does not pile up here for ever."""
+    monkeypatch.setattr(client, "MAX_OUTGOING", 5000)
+    alice = call(hub.port)
+    hub.accept()
+    with contextlib.suppress(OSError):
+        while not alice.is_over(0):
+            hub.send_bytes((question + "\r\n").encode() * 10000)
+    assert alice.end().reason == "The server does not read what it asks for."
+
+
 def test_closing_does_not_wait_for_a_window_that_looks_no_more(call, hub):
     """A thread that waits for room in the queue ends too, whatever it still holds."""
     alice = call(hub.port, space=10)
