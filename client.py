@@ -110,6 +110,7 @@ MAX_HITS = 10000  # of a search
 MAX_FAILED = 1000  # messages that can be tried again
 MAX_UNSENT = 500  # lines of a pipe that wait for the server
 MAX_SERVERS = 10  # that are remembered
+MAX_REQUESTS = 1000  # pieces of the history that are asked for and not yet told
 MAX_BATCHES = 100  # pieces of the history that are being told at once
 MAX_PIECE = 2000  # messages in one of them
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
@@ -1736,6 +1737,10 @@ class Chat(Desk):
             return [room]
         if not name.startswith(self._room_signs) or not protocol.is_word(name):
             return ()
+        if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
+            return [self.current]
+        if room is not None and room.is_joined:
+            return ()
         was_known = room is not None
         room = room or self._new(name, ROOM)
         is_return = room.key in self._held
@@ -1862,6 +1867,8 @@ class Chat(Desk):
 
     def _on_names(self, message: Message) -> "Places":
         """353"""
+        if self.find(message.params[-2]) is None:
+            return ()
         found = self._names.setdefault(protocol.casefold(message.params[-2]), {})
         for word in message.text.split():
             name = word.lstrip(_PREFIXES)
@@ -1897,7 +1904,8 @@ class Chat(Desk):
         """730 and 731"""
         for name in message.text.split(",")[:MAX_NAMES]:
             key = protocol.casefold(name.partition("!")[0])
-            self._online[key] = message.command == "730"
+            if self.find(key) is not None:
+                self._online[key] = message.command == "730"
             if message.command == "731":
                 self._reclaim(key)
         self._changed(LIST)
@@ -1911,7 +1919,8 @@ class Chat(Desk):
         """005"""
         for token in message.params[1:-1]:
             name, _, value = token.partition("=")
-            self._tokens[name] = protocol.unescape_token(value)
+            if name in _TOKENS:
+                self._tokens[name] = protocol.unescape_token(value)
         network = self._tokens.get("NETWORK", "")
         if network and network != self.server:
             self.server = network
@@ -1971,8 +1980,9 @@ class Chat(Desk):
     # The history
 
     def _request(self, request: Request, params: Tuple[str, ...]) -> None:
-        self._requests.append(request)
-        self._send.append(Message("CHATHISTORY", params))
+        if len(self._requests) < MAX_REQUESTS:
+            self._requests.append(request)
+            self._send.append(Message("CHATHISTORY", params))
 
     def _ask(
         self, place: Conversation, purpose: str, params: Tuple[str, ...], page: int = 1,
@@ -2209,12 +2219,15 @@ class Chat(Desk):
     def _room_signs(self) -> Tuple[str, ...]:
         return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
 
+    def _is_full(self, kind: str, most: int) -> bool:
+        return sum(c.kind == kind for c in self.conversations) >= most
+
     def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
         if found is None and not protocol.is_word(name):
             return self.current  # nobody can have such a name
-        if found is None and sum(c.kind == PRIVATE for c in self.conversations) >= most:
+        if found is None and self._is_full(PRIVATE, most):
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
@@ -2227,6 +2240,7 @@ Places = Sequence[Conversation]  # where the line of a message is shown
 
 _DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
 _WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
+_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
 _PREFIXES = "~&@%+"  # before the names of those who have a say in a room
 _HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
 

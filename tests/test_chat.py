@@ -660,6 +660,26 @@ def test_a_flood_is_bounded(alice, monkeypatch):
     assert room.knows("999")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":alice!a@h JOIN #room%d", ":alice!a@h JOIN #lobby", ":hub 353 alice = #room%d :a b",
+        ":hub 005 alice TOKEN%d=1 :are supported", ":hub 730 alice :u%d!u@h",
+        ":hub BATCH +%d chathistory #lobby",
+    ],
+)  # fmt: skip
+def test_no_server_can_fill_our_memory(line, monkeypatch):
+    """Whatever it repeats, with other names each time: what is kept of it has a limit."""
+    for limit in ("MAX_CONVERSATIONS", "MAX_REQUESTS", "MAX_BATCHES"):
+        monkeypatch.setattr(client, limit, 5)
+    alice = Talk(Hub.CAPS).join()
+    for number in range(1000):
+        for word in (line, ":alice!a@h JOIN #r", ":alice!a@h PART #r"):
+            alice.tell(protocol.parse((word.replace("%d", str(number))).encode()))
+    sizes = {k: len(v) for k, v in vars(alice.chat).items() if isinstance(v, (list, dict, set))}
+    assert [name for name in sizes if sizes[name] > 10] == []
+
+
 def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     """Past a number of conversations, private messages stand where one is."""
     monkeypatch.setattr(client, "MAX_STRANGERS", 2)
