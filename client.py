@@ -96,6 +96,7 @@ BACK_TIME = 3.0  # seconds for which one is told that the connection is back
 QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
 END_TIME = 10.0  # seconds without a sign of the server, at the end of the input
 DAY = 86400  # seconds
+LAST_TIME = 32472144000.0  # seconds since 1970: the year 2999; Windows knows no year 3001
 MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
 RECEIVE_SIZE = 65536  # bytes read at once
 MAX_OUTGOING = 1024 * 1024  # bytes that wait for a server that goes on asking
@@ -1665,7 +1666,7 @@ class Chat(Desk):
                 batch.messages.append(message)
         else:
             if "time" in message.tags:
-                self._last_heard = max(self._last_heard, self._when(message))
+                self._last_heard = self._when(message)
             if not self._is_refusal(message):
                 least, handler = _HANDLERS.get(message.command, (0, None))
                 if handler is None:
@@ -2211,7 +2212,8 @@ class Chat(Desk):
     def _when(self, message: Message) -> float:
         """When it was said: by the server's clock where it tells, else now."""
         try:
-            return max(float(DAY), protocol.parse_time(message.tags["time"]))
+            when = protocol.parse_time(message.tags["time"])
+            return min(max(float(DAY), when), LAST_TIME)
         except (KeyError, ValueError):
             return self._now
 

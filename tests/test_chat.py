@@ -295,6 +295,18 @@ def test_a_time_that_is_none_harms_nobody(alice, stamp):
     assert "[bob]: hi" in str(alice.lines[-1])
 
 
+def test_a_server_whose_clock_was_wrong_once_tells_what_was_missed():
+    """Windows cannot show every year; and what was missed is what came after the last word."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@time=9999-12-31T23:59:59.000Z :bob!b@h PRIVMSG #lobby :from afar")
+    assert alice.lines[-1].when == client.LAST_TIME
+    alice.hear("@time=2026-11-22T17:09:30.500Z :bob!b@h PRIVMSG #lobby :back")
+    alice.lose()
+    alice.join()
+    (asked,) = [line for line in alice.sent if "TARGETS" in line]
+    assert "TARGETS timestamp=2026-11-22T17:09:30.500Z" in asked
+
+
 def test_one_s_own_words_appear_at_once_and_settle_when_they_come_back(alice):
     """They wait, in the same place, until the echo says that they are delivered."""
     assert alice.type("Hello") == ["<[alice]: Hello>"]
