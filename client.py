@@ -894,12 +894,17 @@ class Conversation:
         self._known = {}
 
     def newest(self) -> Optional[Entry]:
-        """The last entry that the history has."""
-        return next((entry for entry in reversed(self.entries) if entry.msgid), None)
+        """The last entry that the history has of it."""
+        return next(filter(self._is_kept, reversed(self.entries)), None)
 
     def oldest(self) -> Optional[Entry]:
         """The first one."""
-        return next((entry for entry in self.entries if entry.msgid), None)
+        return next(filter(self._is_kept, self.entries), None)
+
+    def _is_kept(self, entry: Entry) -> bool:
+        """Whether the history has it here: not who came, nor what is private in a room."""
+        kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
+        return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> List[Hit]:
         """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
@@ -2081,7 +2086,8 @@ class Chat(Desk):
         if count:
             words = "1 message" if count == 1 else "%d messages" % count
             self._inform("Connected again. You missed %s." % words, place)
-        self._resolve(place.key, place.kind == ROOM or linked or self._is_resumed)
+        is_whole = place.kind == ROOM and place.link is None and request.page == 1
+        self._resolve(place.key, linked or is_whole or self._is_resumed)
         return None
 
     def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:

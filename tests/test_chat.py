@@ -1286,6 +1286,32 @@ def test_a_private_history_without_a_link_is_no_proof():
     assert alice.sent == []
 
 
+def test_a_history_that_has_lost_its_end_is_no_proof():
+    """After a full disk, or a fall of the machine: what others may have read is not said again."""
+    wire = Wire(3)
+    wire.run()
+    wire.alice.hear("@msgid=98 :bob!b@h JOIN #lobby", "@msgid=99 :bob!b@h PRIVMSG alice :psst")
+    wire.alice.type("hi")
+    wire.cut(heard=1)
+    del wire.hub.said[2:]
+    wire.connect()
+    wire.run()
+    assert "![alice]: hi (may not have arrived)!" in wire.alice.seen()
+    assert wire.said == ["[bob]: before 0", "[bob]: before 1"]
+
+
+def test_what_is_older_than_a_room_s_words_is_asked_for_by_them(alice):
+    """Not by what else stands among them, of which the room's history knows nothing."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@msgid=4 :bob!b@h JOIN #lobby", "@msgid=5 :bob!b@h PRIVMSG alice :psst")
+    alice.hear("@msgid=6 :bob!b@h PRIVMSG #lobby :hi")
+    alice.hear(":hub BATCH +x chathistory #lobby", ":hub BATCH -x")
+    alice.chat.current.has_older = True
+    alice.sent  # noqa: B018
+    alice.do(alice.chat.fetch_older(alice.chat.current))
+    assert alice.sent == ["CHATHISTORY BEFORE #lobby msgid=6 :50"]
+
+
 def test_who_takes_the_old_place_back_knows_what_has_not_arrived():
     """Then the history is that of the same session, and what is missing was never there."""
     alice = Talk(Hub.CAPS).join()
