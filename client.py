@@ -364,9 +364,11 @@ class Connection:
         self._thread.start()
 
     def carry_out(self, outcome: "Outcome") -> None:
-        """Send what a Chat wants sent, and remember what it wants remembered."""
+        """Send what a Chat wants sent, remember what it wants remembered, end when it is done."""
         self._login = outcome.login or self._login
-        if outcome.send:
+        if outcome.done:
+            self.close(goodbye=outcome.send)
+        elif outcome.send:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
@@ -388,22 +390,22 @@ class Connection:
         self._hurries = True
         self._wake()
 
-    def close(self, wait: float = 0.0) -> None:
-        """Say QUIT after what is left to send, and end; `wait` seconds for that.
+    def close(self, wait: float = 0.0, goodbye: Iterable[Message] = (Message("QUIT"),)) -> None:
+        """Say `goodbye` after what is left to send, and end; `wait` seconds for that.
 
         The only event that follows is a Disconnected. Idempotent.
         """
         if not self._closing_since:
-            self.send([Message("QUIT")])
             self._closing_since = time.monotonic()
-            self._wake()
+            self.send(goodbye)
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
     @property
     def _is_late(self) -> bool:
-        """Whether goodbyes have taken long enough."""
-        return bool(self._closing_since) and time.monotonic() > self._closing_since + QUIT_TIME
+        """Whether goodbyes have taken long enough. Who has not been welcomed says none."""
+        patience = QUIT_TIME if self._handshake.done else 0.0
+        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
 
     def _wake(self) -> None:
         try:
@@ -581,10 +583,13 @@ class Connection:
         path = self._path()
         asked = False  # a PING is out
         deadline = time.monotonic() + CONNECT_TIME  # of what the server is to say next
-        while not self._closing_since or (self._outgoing and not self._is_late):
+        # Who closes while something is unread may take back what was said last, so it is the
+        # server that hangs up.
+        while not self._is_late:
             writing = selectors.EVENT_WRITE if self._outgoing else 0
             selector.modify(sock, selectors.EVENT_READ | writing)
-            left = QUIT_TIME if self._closing_since else deadline - time.monotonic()
+            until = self._closing_since + QUIT_TIME if self._closing_since else deadline
+            left = until - time.monotonic()
             masks, has_slept = self._select(selector, min(left, WATCH_TIME))
             before, path = path, self._path() if not masks else path
             if handshake.done and not asked and (has_slept or path != before):
@@ -2410,12 +2415,27 @@ class Terminal:
         self._may_read = threading.Event()  # the server sets the pace of a long input
         self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
+        self._is_reading = False  # the thread `input` takes what is typed
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
         Where a person types, a connection that is lost comes back.
         """
+        try:
+            return self._stay(host, port, nickname)
+        except KeyboardInterrupt:
+            return 0
+        except EOFError:  # in place of a password
+            return 1
+        except OSError as error:  # what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # who read along has had enough
+                return 0
+            print("The chat cannot be written: %s." % error.strerror, file=self._errors)
+            return 1
+
+    def _stay(self, host: str, port: int, nickname: str) -> int:
         password = ""
         is_person = sys.stdin.isatty()
         while True:
@@ -2429,17 +2449,12 @@ class Terminal:
             connection.start()
             try:
                 end = self._chat(connection, chat)
-            except KeyboardInterrupt:
-                end = Disconnected(CLOSED, "")
-            except BrokenPipeError:  # who read along has had enough; what is left goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                end = Disconnected(CLOSED, "")
             finally:
                 connection.close(QUIT_TIME)
             if end.fault == CLOSED:
                 return 0
             print(end.reason, file=self._errors)
-            if not is_person or end.fault not in (NAME, PASSWORD):
+            if not is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
                 nickname = ""
@@ -2452,13 +2467,12 @@ class Terminal:
         return protocol.normalize(next(self._lines, "").strip())
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
-        reading = done = is_ending = False
+        is_ending = False
         while True:
-            patience = 2 * QUIT_TIME if done else END_TIME if is_ending else None
             try:
-                event = self._events.get(timeout=patience)
+                event = self._events.get(timeout=END_TIME if is_ending else None)
             except queue.Empty:  # a server that answers no more
-                if done or not chat.unsent:
+                if not chat.unsent:
                     return Disconnected(CLOSED, "")
                 text = "The server does not answer: %d of your messages may not have arrived."
                 return Disconnected(LOST, text % chat.unsent)
@@ -2471,15 +2485,12 @@ class Terminal:
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
             (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
-            if done and isinstance(event, Disconnected):
-                return Disconnected(CLOSED, "")
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
-            done = done or outcome.done
             if isinstance(event, Disconnected):
                 return event
-            if chat.is_settled and not reading:
-                reading = True
+            if chat.is_settled and not self._is_reading:
+                self._is_reading = True
                 # Daemon: reading from a terminal cannot be called off.
                 threading.Thread(target=self._read, name="input", daemon=True).start()
 
