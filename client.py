@@ -22,6 +22,7 @@ It speaks IRC (see protocol.py), and asks of a server only what it offers.
 import argparse
 import base64
 import bisect
+import codecs
 import ctypes
 import datetime
 import difflib
@@ -1368,7 +1369,7 @@ class Chat(Desk):
 
         Raises protocol.InputError, with the words for the user; then nothing was sent.
         """
-        lines = [protocol.clean(line).strip() for line in text.splitlines()]
+        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
         lines = [line for line in lines if line]
         if not lines:
             return Outcome()
@@ -2498,6 +2499,8 @@ class Terminal:
         if text is None:
             return Outcome(send=[Message("PING", (self._LAST,))])
         try:
+            if not text:
+                raise protocol.InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
             return chat.submit(text, time.time())
         except protocol.InputError as error:
             return chat.note(str(error), time.time())
@@ -2522,7 +2525,7 @@ class Terminal:
                 if is_first and (kind == ADDED or entry.id in self._unshown):
                     shown[entry.id] = entry, place
         for entry, place in shown.values():
-            if entry.state == SENT or (entry.state == WAITING and entry.note):
+            if entry.state == SENT or entry.note in (_WAITS, _DOUBT):  # refusals are told in words
                 self._print_line(entry, place, chat)
             (self._unshown.discard if entry.state == SENT else self._unshown.add)(entry.id)
 
@@ -2543,24 +2546,30 @@ class Terminal:
 
 
 def _read_lines(stream: Any) -> Iterator[str]:
-    """The lines of standard input, without their ends; pipes are UTF-8 everywhere.
+    """The lines of standard input, without their ends; "" for one of more than MAX_PASTE bytes.
 
     Read below Python's buffer, whose lock a thread that never returns would keep for ever.
     """
-    encoding = stream.encoding if stream.isatty() else "utf-8"
+    encoding = _encoding(stream)
     framer = protocol.Framer(MAX_PASTE)
     data = b"\n"
     while data:
         data = stream.buffer.raw.read(protocol.MAX_TYPED) or b""
         for line in framer.feed(data or b"\n"):
-            if line:
-                yield line.decode(encoding, "replace")
+            if line != b"":
+                yield line.decode(encoding, "replace") if line else ""
 
 
 def _text_stream(stream: Any) -> Any:
-    """A standard stream that never fails on a character; pipes are UTF-8 everywhere."""
-    encoding = stream.encoding if stream.isatty() else "utf-8"
+    """A standard stream that never fails on a character."""
+    encoding = _encoding(stream)
     return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
+
+
+def _encoding(stream: Any) -> str:
+    """What a standard stream is to speak: UTF-8 in pipes, and where nobody has said what."""
+    is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
+    return str(stream.encoding) if is_known else "utf-8"
 
 
 # The look: colours, type, pictures, and what ttk makes of them
@@ -5644,6 +5653,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     fault = username and protocol.nickname_fault(username)
     if fault:
         parser.error(fault)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we began
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     if not args.terminal:
         settings = Settings(settings_path())
         settings.load()

@@ -233,6 +233,33 @@ def test_pipes_are_utf_8_whatever_the_locale(room, start):
     bob.expect("[élodie]: caf\ufffd")
 
 
+def test_a_long_line_arrives_whole_or_says_that_it_does_not(room, start):
+    """In as many messages as it takes; what is no line of a person is refused in words."""
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    text = " ".join("word%d" % number for number in range(2000))
+    alice.say(text, "x" * 30000)
+    alice.expect("[SERVER]: A line of more than 20000 bytes is not sent.")
+    assert alice.finish() == (0, "")
+    lines = [line.partition(" PRIVMSG #lobby :")[2] for line in bob.until("QUIT Quit")]
+    assert "".join(lines) == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows closes no streams")
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])
+def test_a_stream_that_is_closed_is_one_that_leads_nowhere(room, stream):
+    """Without input it ends, without output it talks on."""
+    command = '"$@" ' + stream
+    bob = room.irc("bob")
+    args = [str(PROGRAM), address(room), "--username", "alice", "--terminal"]
+    with subprocess.Popen(
+        ["sh", "-c", command, "sh", sys.executable, *args], stdin=PIPE, stdout=PIPE, stderr=PIPE
+    ) as process:
+        _, errors = process.communicate(b"hello\n", timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, b"")
+    assert any("PRIVMSG" in line for line in bob.until("QUIT Quit")) == (stream != "<&-")
+
+
 def test_the_first_line_is_the_name_where_none_is_given(room, start):
     """As with nc: one says who one is, then one talks."""
     bob = room.irc("bob")
@@ -394,6 +421,31 @@ def test_who_is_asked_something_may_have_had_enough(open_room, sit_down, questio
     code, shown = alice.finish()
     assert code == ("\x03", "\x04").index(key)
     assert "Traceback" not in shown
+
+
+@at_terminal
+def test_a_terminal_of_which_nobody_knows_what_it_speaks_speaks_utf_8(room, sit_down):
+    """As a Python does that is new enough to see to it by itself."""
+    bob = room.irc("bob")
+    alice = sit_down(room.server.port, "--username", "alice").sees("alice joined the chat")
+    alice.type("é 李 😀\n")
+    bob.expect(" PRIVMSG #lobby :é 李 😀")
+    alice.sees("[alice]: é 李 😀")
+
+
+@at_terminal
+def test_what_may_not_have_arrived_says_so(sit_down):
+    """Where no history tells what became of it, its writer has to know."""
+    with closing(ScriptedServer()) as hub:
+        alice = sit_down(hub.port, "--username", "alice")
+        hub.welcome()
+        alice.sees("alice joined the chat")
+        alice.type("hello?\n")
+        hub.expect("PRIVMSG #lobby :hello?")
+        hub.finish()
+        alice.sees("[alice]: hello?  (waiting to send)")
+        hub.welcome()
+        alice.sees("[alice]: hello?  (may not have arrived)")
 
 
 @at_terminal
