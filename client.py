@@ -1285,6 +1285,7 @@ class Chat(Desk):
         self._room_keys: Dict[str, str] = {}  # what opens a room
         self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
         self._wanted = ""  # the nickname that we want back
+        self._former = ""  # the one that we had when the connection was lost
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self._last_heard = 0.0  # the server's time of the last message
@@ -1596,7 +1597,7 @@ class Chat(Desk):
         self._is_return = is_return
         if is_return:
             self._back_at = self._now
-            self._is_certain = self._is_me(self._wanted)
+            self._is_certain = self._is_me(self._former)
             self._held = {c.key for c in self.conversations if c.is_wanted}
             self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
         else:
@@ -1622,6 +1623,7 @@ class Chat(Desk):
         self._changed(STATUS)
 
     def _leave_all(self, unsent: Iterable[Message]) -> None:
+        self._former = self.nickname
         self._outbox.lose(unsent)
         for pending in self._outbox.waiting:
             self._renote(pending, _WAITS)

@@ -1312,6 +1312,30 @@ def test_what_is_older_than_a_room_s_words_is_asked_for_by_them(alice):
     assert alice.sent == ["CHATHISTORY BEFORE #lobby msgid=6 :50"]
 
 
+@pytest.mark.parametrize(("before", "after"), [("alice_", "alice"), ("alice", "alicia")])
+def test_what_was_said_under_another_name_is_not_said_twice(before, after):
+    """Where the history has it as somebody else's, nothing proves that it has not arrived."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@msgid=1 :bob!b@h PRIVMSG #lobby :known")
+
+    def come(name):
+        alice.connect(name)
+        alice.hear(*[line.replace("alice", name) for line in IN_THE_ROOM])
+        alice.sent  # noqa: B018
+        said = ["1 :bob!b@h PRIVMSG #lobby :known", "2 :%s!a@h PRIVMSG #lobby :hi" % before]
+        told = ["@batch=x;msgid=" + line for line in said]
+        alice.hear(":hub BATCH +x chathistory #lobby", *told, ":hub BATCH -x")
+
+    alice.lose()
+    come(before)
+    alice.type("hi")
+    alice.tell(Disconnected(SERVER, "You may not come in."))
+    alice.chat.begin(after)
+    come(after)
+    assert alice.sent == []
+    assert any("may not have arrived" in line for line in alice.seen())
+
+
 def test_who_takes_the_old_place_back_knows_what_has_not_arrived():
     """Then the history is that of the same session, and what is missing was never there."""
     alice = Talk(Hub.CAPS).join()
