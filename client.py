@@ -1288,7 +1288,7 @@ class Chat(Desk):
         self._former = ""  # the one that we had when the connection was lost
         self._banner = ""
         self._retry_at = self._back_at = 0.0
-        self._last_heard = 0.0  # the server's time of the last message
+        self._last_heard = 0.0  # the server's time of the last message before which none is missing
         self._candidate: Optional[Login] = None  # typed, but not yet accepted
         self._login: Optional[Login] = None  # accepted just now
         self._forget_session()
@@ -1678,7 +1678,7 @@ class Chat(Desk):
             if len(batch.messages) < MAX_PIECE:
                 batch.messages.append(message)
         else:
-            if "time" in message.tags:
+            if "time" in message.tags and not self._is_behind:
                 self._last_heard = self._when(message)
             if not self._is_refusal(message):
                 least, handler = _HANDLERS.get(message.command, (0, None))
@@ -1686,6 +1686,12 @@ class Chat(Desk):
                     self._show_line(message, [self.current])
                 elif len(message.params) >= least:
                     self._show_line(message, handler(self, message))
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether we have come back, and not been told yet all that we have missed."""
+        is_asking = any(request.purpose in (TARGETS, MISSED) for request in self._requests)
+        return self._is_return and (is_asking or not self.is_settled)
 
     def _is_refusal(self, message: Message) -> bool:
         """Whether `message` refuses something of ours in words that have been shown."""
@@ -2013,6 +2019,8 @@ class Chat(Desk):
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
+        if purpose == MISSED:  # and that it was asked for must not be forgotten
+            place.fall_behind()
         last = place.link if place.is_behind else place.newest()
         if not self.has_history:
             self._resolve(place.key, False)
@@ -2247,6 +2255,7 @@ class Chat(Desk):
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
+            found.is_behind = self._is_behind
             if self.is_settled:
                 self._watch([name])
         return found

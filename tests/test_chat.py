@@ -1376,6 +1376,34 @@ def test_private_messages_that_were_missed_are_fetched():
     assert alice.seen("carol")[0] == "[carol -> you]: call me"
 
 
+def test_what_was_missed_is_asked_for_until_it_is_told():
+    """However often the connection is lost meanwhile, and whoever speaks before the answer."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
+    for _ in range(3):
+        alice.lose()
+        alice.sent  # noqa: B018
+        alice.connect()
+        alice.hear(*["@time=2026-11-22T17:12:00.000Z " + line for line in IN_THE_ROOM])
+        assert any("TARGETS timestamp=2026-11-22T17:10:43.000Z" in line for line in alice.sent)
+        alice.hear(
+            "@msgid=9;time=2026-11-22T17:12:00.000Z :carol!c@h PRIVMSG alice :hello?",
+            ":hub BATCH +t draft/chathistory-targets",
+            "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:12:00.000Z",
+            ":hub BATCH -t",
+        )
+        assert "CHATHISTORY LATEST carol * :500" in alice.sent
+    missed = "@batch=%s;msgid=%d;time=2026-11-22T17:11:0%d.000Z :carol!c@h PRIVMSG alice :call me"
+    for target, ref in (("#lobby", "a"), ("carol", "b")):
+        said = [missed % (ref, number, number) for number in (7, 8) if target == "carol"]
+        alice.hear(":hub BATCH +%s chathistory %s" % (ref, target), *said, ":hub BATCH -" + ref)
+    assert alice.seen("carol")[:3] == ["[carol -> you]: call me"] * 2 + ["[carol -> you]: hello?"]
+    alice.hear("@time=2026-11-22T17:13:00.000Z :bob!b@h PRIVMSG #lobby :back?")
+    alice.lose()
+    alice.join()
+    assert any("TARGETS timestamp=2026-11-22T17:13:00.000Z" in line for line in alice.sent)
+
+
 # What is said before the welcome
 
 
