@@ -2274,7 +2274,7 @@ _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
 # Numerics that refuse what was said: nobody there, no such room, may not, too many.
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 471 473 474 475 476 477 479 480 489 520".split()
+_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 
 # What the server must have agreed to before these are asked of it.
 _NEEDS = {

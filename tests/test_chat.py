@@ -912,12 +912,13 @@ def test_rooms_are_entered_again_with_their_keys(alice):
     assert alice.chat.current.name == "#tea"
 
 
-def test_a_room_that_will_not_have_us_gives_our_words_back(alice):
+@pytest.mark.parametrize("answer", ["474 alice #lobby :You are banned", "470 alice #lobby #b :Go"])
+def test_a_room_that_will_not_have_us_gives_our_words_back(alice, answer):
     """What waited for it says that it was not delivered."""
     alice.lose()
     alice.type("later")
     alice.connect()
-    alice.hear(":hub 422 alice :No MOTD", ":hub 474 alice #lobby :You are banned")
+    alice.hear(":hub 422 alice :No MOTD", ":hub " + answer)
     assert "![alice]: later (not delivered)!" in alice.seen()
     with pytest.raises(protocol.InputError, match="You are not in #lobby"):
         alice.type("hello?")
