@@ -2465,7 +2465,11 @@ class Terminal:
                 connection.close(QUIT_TIME)
             if end.fault == CLOSED:
                 return 0
-            print(end.reason, file=self._errors)
+            reason = end.reason
+            if chat.unsent:
+                form = "%s: %d of your messages may not have arrived."
+                reason = form % (reason.rstrip("."), chat.unsent)
+            print(reason, file=self._errors)
             if not is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
@@ -2486,8 +2490,7 @@ class Terminal:
             except queue.Empty:  # a server that answers no more
                 if not chat.unsent:
                     return Disconnected(CLOSED, "")
-                text = "The server does not answer: %d of your messages may not have arrived."
-                return Disconnected(LOST, text % chat.unsent)
+                return Disconnected(LOST, "The server does not answer.")
             if isinstance(event, Typed):
                 is_ending = event.text is None
                 outcome = self._submit(chat, event.text)

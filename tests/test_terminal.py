@@ -183,6 +183,18 @@ def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
     assert (code, errors) == (1, words)
 
 
+def test_a_pipe_whose_server_is_gone_says_what_may_be_lost(start):
+    """Exit code 1, and one line with the number of messages of which nobody knows."""
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.welcome()
+        alice.say("one", "two")
+        hub.expect("PRIVMSG #lobby :two")
+        hub.finish()
+        words = "The connection was lost: 2 of your messages may not have arrived.\n"
+        assert alice.finish() == (1, words)
+
+
 def test_lines_of_another_room_say_where_they_come_from(room, join):
     """What is said where one is stands alone; a room that one enters becomes that place."""
     bob = room.irc("bob")
