@@ -1030,6 +1030,10 @@ class Outbox:
     def doubtful(self, key: str) -> List[Pending]:
         return [p for p in self.waiting if p.stage == DOUBTFUL and p.key == key]
 
+    def forget(self, key: str) -> None:
+        """Do without what waits for this room."""
+        self.waiting = [p for p in self.waiting if p.key != key or p.stage == OUT]
+
     def fail(self, pending: Pending) -> None:
         self.waiting.remove(pending)
         self.failed[pending.entry.id] = pending
@@ -1443,8 +1447,10 @@ class Chat(Desk):
         return self._outcome()
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a room; put a private conversation away."""
+        """Leave a room, with what waits for it; put a private conversation away."""
         self._begin_outcome(now)
+        if conversation.kind == ROOM:
+            self._outbox.forget(conversation.key)
         if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
             self._send.append(Message("PART", (conversation.name,)))
         self._discard(conversation)

@@ -899,6 +899,18 @@ def test_the_end_that_the_user_chose_is_not_told_to_the_user(alice):
     assert alice.tell(Disconnected(CLOSED, "")) == []
 
 
+def test_who_leaves_a_room_says_no_more_there(alice):
+    """What waited for it goes with it, and is not said from outside."""
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
+    alice.lose()
+    alice.type("later")
+    alice.do(alice.chat.close(alice.chat.current, NOW))
+    assert alice.chat.unsent == 0
+    alice.join()
+    assert alice.sent == []
+
+
 def test_rooms_are_entered_again_with_their_keys(alice):
     """Also those that nobody is placed in; the view stays where it was."""
     alice.type("/join tea earlgrey")
