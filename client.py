@@ -94,7 +94,7 @@ WATCH_TIME = 5.0  # seconds between two looks whether we have slept, or moved to
 SLEPT = 5.0  # seconds that nobody waited for: the computer must have slept
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before each attempt to come back
 BACK_TIME = 3.0  # seconds for which one is told that the connection is back
-QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
+QUIT_TIME = 1.0  # seconds of silence after a goodbye; that the program waits at its end
 END_TIME = 10.0  # seconds without a sign of the server, at the end of the input
 DAY = 86400  # seconds
 LAST_TIME = 32472144000.0  # seconds since 1970: the year 2999; Windows knows no year 3001
@@ -335,7 +335,7 @@ class Connection:
         self._unsent: Deque[Tuple[int, Message]] = deque()  # sizes and messages in _outgoing
         self._written = 0  # bytes of the first of them that are gone
         self._open = 0  # the session that one may send in; 0 for none
-        self._closing_since = 0.0  # seconds of the monotonic clock; 0 before `close`
+        self._closing_since = 0.0  # when `close` was called, or answered last; 0 before that
         self._hurries = False  # the next attempt waits no more
         # Of the receive thread alone:
         self._nickname, self._password, self._token = nickname, password, ""
@@ -392,8 +392,9 @@ class Connection:
         self._wake()
 
     def close(self, wait: float = 0.0, goodbye: Iterable[Message] = (Message("QUIT"),)) -> None:
-        """Say `goodbye` after what is left to send, and end; `wait` seconds for that.
+        """Say `goodbye` after what is left to send, and end when the server hangs up.
 
+        That takes as long as the server still has something to say. `wait` seconds for it.
         The only event that follows is a Disconnected. Idempotent.
         """
         if not self._closing_since:
@@ -404,7 +405,7 @@ class Connection:
 
     @property
     def _is_late(self) -> bool:
-        """Whether goodbyes have taken long enough. Who has not been welcomed says none."""
+        """Whether a goodbye has met with silence. Who has not been welcomed says none."""
         patience = QUIT_TIME if self._handshake.done else 0.0
         return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
 
@@ -610,6 +611,8 @@ class Connection:
                         if line:
                             self._handle(line)
                     asked = False
+                    if self._closing_since:
+                        self._closing_since = time.monotonic()
                     wait = PING_AFTER if handshake.done else CONNECT_TIME
                     deadline = time.monotonic() + wait
         return RefusedError(CLOSED, "")

@@ -167,6 +167,16 @@ def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
     assert texts == ["line %d" % number for number in range(1000)]
 
 
+def test_quit_takes_nothing_back(open_room, start):
+    """What was typed before it arrives, however slowly the server takes it."""
+    room = open_room(rate_limit=40)
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say(*["line %d" % number for number in range(150)], "/quit")
+    assert alice.finish() == (0, "")
+    assert sum(" PRIVMSG " in line for line in bob.until("QUIT Quit")) == 150
+
+
 def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
     """Exit code 1, soon, and one line that says what may be lost."""
     script = (
