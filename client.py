@@ -22,6 +22,7 @@ It speaks IRC (see protocol.py), and asks of a server only what it offers.
 import argparse
 import base64
 import bisect
+import codecs
 import ctypes
 import datetime
 import difflib
@@ -93,15 +94,17 @@ WATCH_TIME = 5.0  # seconds between two looks whether we have slept, or moved to
 SLEPT = 5.0  # seconds that nobody waited for: the computer must have slept
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before each attempt to come back
 BACK_TIME = 3.0  # seconds for which one is told that the connection is back
-QUIT_TIME = 1.0  # seconds to say goodbye when the program ends
+QUIT_TIME = 1.0  # seconds of silence after a goodbye; that the program waits at its end
 END_TIME = 10.0  # seconds without a sign of the server, at the end of the input
 DAY = 86400  # seconds
+LAST_TIME = 32472144000.0  # seconds since 1970: the year 2999; Windows knows no year 3001
 MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
 RECEIVE_SIZE = 65536  # bytes read at once
 MAX_OUTGOING = 1024 * 1024  # bytes that wait for a server that goes on asking
 MAX_NAMES = 100000  # people in a room, and names in the answers about it
 MAX_ASKED = 200  # people in a room of whom one asks who is away
-MAX_WATCHED = 10  # people that one has watched at once: they fit a line
+MAX_WATCHED = 100  # people that one has watched
+MAX_TARGETS = 400  # bytes of their names in one line: they fit, whatever stands before them
 MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
 MAX_CONVERSATIONS = 200
 MAX_STRANGERS = 20  # private ones that others may open by writing; then they stand in the room
@@ -109,7 +112,8 @@ MAX_HITS = 10000  # of a search
 MAX_FAILED = 1000  # messages that can be tried again
 MAX_UNSENT = 500  # lines of a pipe that wait for the server
 MAX_SERVERS = 10  # that are remembered
-MAX_BATCHES = 100  # pieces of the history that are being told at once
+MAX_REQUESTS = 1000  # pieces of the history that are asked for and not yet told
+MAX_BATCHES = 20  # pieces of the history that are being told at once
 MAX_PIECE = 2000  # messages in one of them
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
 PAGE, MISSED_PAGE = 50, 500  # messages of the history that are asked for at once
@@ -229,7 +233,7 @@ class Handshake:
             return [Message("AUTHENTICATE", (piece,)) for piece in pieces]
         if command in _AUTHENTICATED:
             return self._go_on(command == "903")
-        if command == "001" and params:
+        if command == "001" and params and protocol.is_word(params[0]):
             self.nickname = params[0]
             self.done, self.is_resumed = True, self._is_resuming
         elif command == "FAIL" and params[:1] == ("RESUME",):
@@ -331,7 +335,7 @@ class Connection:
         self._unsent: Deque[Tuple[int, Message]] = deque()  # sizes and messages in _outgoing
         self._written = 0  # bytes of the first of them that are gone
         self._open = 0  # the session that one may send in; 0 for none
-        self._closing_since = 0.0  # seconds of the monotonic clock; 0 before `close`
+        self._closing_since = 0.0  # when `close` was called, or answered last; 0 before that
         self._hurries = False  # the next attempt waits no more
         # Of the receive thread alone:
         self._nickname, self._password, self._token = nickname, password, ""
@@ -361,9 +365,11 @@ class Connection:
         self._thread.start()
 
     def carry_out(self, outcome: "Outcome") -> None:
-        """Send what a Chat wants sent, and remember what it wants remembered."""
+        """Send what a Chat wants sent, remember what it wants remembered, end when it is done."""
         self._login = outcome.login or self._login
-        if outcome.send:
+        if outcome.done:
+            self.close(goodbye=outcome.send)
+        elif outcome.send:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
@@ -385,22 +391,23 @@ class Connection:
         self._hurries = True
         self._wake()
 
-    def close(self, wait: float = 0.0) -> None:
-        """Say QUIT after what is left to send, and end; `wait` seconds for that.
+    def close(self, wait: float = 0.0, goodbye: Iterable[Message] = (Message("QUIT"),)) -> None:
+        """Say `goodbye` after what is left to send, and end when the server hangs up.
 
+        That takes as long as the server still has something to say. `wait` seconds for it.
         The only event that follows is a Disconnected. Idempotent.
         """
         if not self._closing_since:
-            self.send([Message("QUIT")])
             self._closing_since = time.monotonic()
-            self._wake()
+            self.send(goodbye)
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
     @property
     def _is_late(self) -> bool:
-        """Whether goodbyes have taken long enough."""
-        return bool(self._closing_since) and time.monotonic() > self._closing_since + QUIT_TIME
+        """Whether a goodbye has met with silence. Who has not been welcomed says none."""
+        patience = QUIT_TIME if self._handshake.done else 0.0
+        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
 
     def _wake(self) -> None:
         try:
@@ -578,10 +585,13 @@ class Connection:
         path = self._path()
         asked = False  # a PING is out
         deadline = time.monotonic() + CONNECT_TIME  # of what the server is to say next
-        while not self._closing_since or (self._outgoing and not self._is_late):
+        # Who closes while something is unread may take back what was said last, so it is the
+        # server that hangs up.
+        while not self._is_late:
             writing = selectors.EVENT_WRITE if self._outgoing else 0
             selector.modify(sock, selectors.EVENT_READ | writing)
-            left = QUIT_TIME if self._closing_since else deadline - time.monotonic()
+            until = self._closing_since + QUIT_TIME if self._closing_since else deadline
+            left = until - time.monotonic()
             masks, has_slept = self._select(selector, min(left, WATCH_TIME))
             before, path = path, self._path() if not masks else path
             if handshake.done and not asked and (has_slept or path != before):
@@ -601,6 +611,8 @@ class Connection:
                         if line:
                             self._handle(line)
                     asked = False
+                    if self._closing_since:
+                        self._closing_since = time.monotonic()
                     wait = PING_AFTER if handshake.done else CONNECT_TIME
                     deadline = time.monotonic() + wait
         return RefusedError(CLOSED, "")
@@ -630,9 +642,9 @@ class Connection:
             message = protocol.parse(line, "replace")
         except protocol.ProtocolError:
             return  # whatever it was, it is nothing that could be shown
+        if len(self._outgoing) > MAX_OUTGOING:
+            raise RefusedError(LOST, "The server does not read what it asks for.")
         if message.command == "PING":
-            if len(self._outgoing) > MAX_OUTGOING:
-                raise RefusedError(LOST, "The server does not read what it asks for.")
             self.send([protocol.fit(Message("PONG", (message.text,)))])
             return
         if message.command == "RESUME":  # a secret between the server and this thread
@@ -646,7 +658,8 @@ class Connection:
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
         else:
-            if message.command == "NICK" and message.nickname == self._handshake.nickname:
+            is_ours = message.nickname == self._handshake.nickname
+            if message.command == "NICK" and is_ours and protocol.is_word(message.text):
                 self._nickname = self._handshake.nickname = message.text
             self._put(message)
 
@@ -671,14 +684,21 @@ def _connect_fault(code: int, address: str) -> str:
     return "%s cannot be reached: %s. Is it on, and on this network?" % (address, name)
 
 
+_TAGS = frozenset(["batch", "label", "msgid", "time"])  # those that we read
+
+
 def _cleaned(message: Message) -> Message:
-    """`message` with all its text safe to show; what CTCP wraps stays wrapped."""
+    """`message` with all its text safe to show; what CTCP wraps stays wrapped.
+
+    Of its tags those stay that mean something to us, and can be said to the server again.
+    """
     params = []
     for param in message.params:
         mark = "\x01" if param.startswith("\x01") else ""
         params.append(mark + protocol.clean(param) + mark)
     source = protocol.clean(message.source, 200)
-    return message._replace(params=tuple(params), source=source)
+    tags = {k: v for k, v in message.tags.items() if k in _TAGS and protocol.is_word(v)}
+    return message._replace(params=tuple(params), source=source, tags=tags)
 
 
 # Conversations
@@ -883,12 +903,17 @@ class Conversation:
         self._known = {}
 
     def newest(self) -> Optional[Entry]:
-        """The last entry that the history has."""
-        return next((entry for entry in reversed(self.entries) if entry.msgid), None)
+        """The last entry that the history has of it."""
+        return next(filter(self._is_kept, reversed(self.entries)), None)
 
     def oldest(self) -> Optional[Entry]:
         """The first one."""
-        return next((entry for entry in self.entries if entry.msgid), None)
+        return next(filter(self._is_kept, self.entries), None)
+
+    def _is_kept(self, entry: Entry) -> bool:
+        """Whether the history has it here: not who came, nor what is private in a room."""
+        kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
+        return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> List[Hit]:
         """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
@@ -1007,6 +1032,10 @@ class Outbox:
 
     def doubtful(self, key: str) -> List[Pending]:
         return [p for p in self.waiting if p.stage == DOUBTFUL and p.key == key]
+
+    def forget(self, key: str) -> None:
+        """Do without what waits for this room."""
+        self.waiting = [p for p in self.waiting if p.key != key or p.stage == OUT]
 
     def fail(self, pending: Pending) -> None:
         self.waiting.remove(pending)
@@ -1263,9 +1292,10 @@ class Chat(Desk):
         self._room_keys: Dict[str, str] = {}  # what opens a room
         self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
         self._wanted = ""  # the nickname that we want back
+        self._former = ""  # the one that we had when the connection was lost
         self._banner = ""
         self._retry_at = self._back_at = 0.0
-        self._last_heard = 0.0  # the server's time of the last message
+        self._last_heard = 0.0  # the server's time of the last message before which none is missing
         self._candidate: Optional[Login] = None  # typed, but not yet accepted
         self._login: Optional[Login] = None  # accepted just now
         self._forget_session()
@@ -1347,7 +1377,7 @@ class Chat(Desk):
 
         Raises protocol.InputError, with the words for the user; then nothing was sent.
         """
-        lines = [protocol.clean(line).strip() for line in text.splitlines()]
+        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
         lines = [line for line in lines if line]
         if not lines:
             return Outcome()
@@ -1420,8 +1450,10 @@ class Chat(Desk):
         return self._outcome()
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a room; put a private conversation away."""
+        """Leave a room, with what waits for it; put a private conversation away."""
         self._begin_outcome(now)
+        if conversation.kind == ROOM:
+            self._outbox.forget(conversation.key)
         if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
             self._send.append(Message("PART", (conversation.name,)))
         self._discard(conversation)
@@ -1574,7 +1606,7 @@ class Chat(Desk):
         self._is_return = is_return
         if is_return:
             self._back_at = self._now
-            self._is_certain = self._is_me(self._wanted)
+            self._is_certain = self._is_me(self._former)
             self._held = {c.key for c in self.conversations if c.is_wanted}
             self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
         else:
@@ -1600,6 +1632,7 @@ class Chat(Desk):
         self._changed(STATUS)
 
     def _leave_all(self, unsent: Iterable[Message]) -> None:
+        self._former = self.nickname
         self._outbox.lose(unsent)
         for pending in self._outbox.waiting:
             self._renote(pending, _WAITS)
@@ -1640,8 +1673,9 @@ class Chat(Desk):
 
     def _watch(self, names: List[str]) -> None:
         """Have the server tell when these people come and go."""
-        if names and "MONITOR" in self._tokens:
-            self._send.append(Message("MONITOR", ("+", ",".join(names[:MAX_WATCHED]))))
+        if "MONITOR" in self._tokens:
+            targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
+            self._send += [Message("MONITOR", ("+", target)) for target in targets]
 
     # What the server says
 
@@ -1653,14 +1687,20 @@ class Chat(Desk):
             if len(batch.messages) < MAX_PIECE:
                 batch.messages.append(message)
         else:
-            if "time" in message.tags:
-                self._last_heard = max(self._last_heard, self._when(message))
+            if "time" in message.tags and not self._is_behind:
+                self._last_heard = self._when(message)
             if not self._is_refusal(message):
                 least, handler = _HANDLERS.get(message.command, (0, None))
                 if handler is None:
                     self._show_line(message, [self.current])
                 elif len(message.params) >= least:
                     self._show_line(message, handler(self, message))
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether we have come back, and not been told yet all that we have missed."""
+        is_asking = any(request.purpose in (TARGETS, MISSED) for request in self._requests)
+        return self._is_return and (is_asking or not self.is_settled)
 
     def _is_refusal(self, message: Message) -> bool:
         """Whether `message` refuses something of ours in words that have been shown."""
@@ -1724,7 +1764,11 @@ class Chat(Desk):
             room.members[protocol.casefold(who)] = Person(who)
             self._changed(PEOPLE, room)
             return [room]
-        if not name.startswith(self._room_signs) or " " in name or len(name) > 100:
+        if not name.startswith(self._room_signs) or not protocol.is_word(name):
+            return ()
+        if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
+            return [self.current]
+        if room is not None and room.is_joined:
             return ()
         was_known = room is not None
         room = room or self._new(name, ROOM)
@@ -1778,7 +1822,7 @@ class Chat(Desk):
     def _on_nick(self, message: Message) -> "Places":
         old, new = protocol.casefold(message.nickname), message.params[0]
         places = [c for c in self.conversations if old in c.members or c.key == old]
-        if not new or protocol.as_word(new) != new:
+        if not protocol.is_word(new):
             return ()
         for place in places:
             person = place.members.pop(old, None)
@@ -1852,6 +1896,8 @@ class Chat(Desk):
 
     def _on_names(self, message: Message) -> "Places":
         """353"""
+        if self.find(message.params[-2]) is None:
+            return ()
         found = self._names.setdefault(protocol.casefold(message.params[-2]), {})
         for word in message.text.split():
             name = word.lstrip(_PREFIXES)
@@ -1887,7 +1933,8 @@ class Chat(Desk):
         """730 and 731"""
         for name in message.text.split(",")[:MAX_NAMES]:
             key = protocol.casefold(name.partition("!")[0])
-            self._online[key] = message.command == "730"
+            if self.find(key) is not None:
+                self._online[key] = message.command == "730"
             if message.command == "731":
                 self._reclaim(key)
         self._changed(LIST)
@@ -1901,7 +1948,8 @@ class Chat(Desk):
         """005"""
         for token in message.params[1:-1]:
             name, _, value = token.partition("=")
-            self._tokens[name] = protocol.unescape_token(value)
+            if name in _TOKENS:
+                self._tokens[name] = protocol.unescape_token(value)
         network = self._tokens.get("NETWORK", "")
         if network and network != self.server:
             self.server = network
@@ -1961,8 +2009,9 @@ class Chat(Desk):
     # The history
 
     def _request(self, request: Request, params: Tuple[str, ...]) -> None:
-        self._requests.append(request)
-        self._send.append(Message("CHATHISTORY", params))
+        if len(self._requests) < MAX_REQUESTS:
+            self._requests.append(request)
+            self._send.append(Message("CHATHISTORY", params))
 
     def _ask(
         self, place: Conversation, purpose: str, params: Tuple[str, ...], page: int = 1,
@@ -1979,6 +2028,8 @@ class Chat(Desk):
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
+        if purpose == MISSED:  # and that it was asked for must not be forgotten
+            place.fall_behind()
         last = place.link if place.is_behind else place.newest()
         if not self.has_history:
             self._resolve(place.key, False)
@@ -2060,7 +2111,8 @@ class Chat(Desk):
         if count:
             words = "1 message" if count == 1 else "%d messages" % count
             self._inform("Connected again. You missed %s." % words, place)
-        self._resolve(place.key, place.kind == ROOM or linked or self._is_resumed)
+        is_whole = place.kind == ROOM and place.link is None and request.page == 1
+        self._resolve(place.key, linked or is_whole or self._is_resumed)
         return None
 
     def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
@@ -2191,7 +2243,8 @@ class Chat(Desk):
     def _when(self, message: Message) -> float:
         """When it was said: by the server's clock where it tells, else now."""
         try:
-            return max(float(DAY), protocol.parse_time(message.tags["time"]))
+            when = protocol.parse_time(message.tags["time"])
+            return min(max(float(DAY), when), LAST_TIME)
         except (KeyError, ValueError):
             return self._now
 
@@ -2199,15 +2252,19 @@ class Chat(Desk):
     def _room_signs(self) -> Tuple[str, ...]:
         return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
 
+    def _is_full(self, kind: str, most: int) -> bool:
+        return sum(c.kind == kind for c in self.conversations) >= most
+
     def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
         """The conversation with somebody; where there are too many, the one in view."""
         found = self.find(name)
-        if found is None and protocol.as_word(name) != name:
+        if found is None and not protocol.is_word(name):
             return self.current  # nobody can have such a name
-        if found is None and sum(c.kind == PRIVATE for c in self.conversations) >= most:
+        if found is None and self._is_full(PRIVATE, most):
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
+            found.is_behind = self._is_behind
             if self.is_settled:
                 self._watch([name])
         return found
@@ -2217,6 +2274,7 @@ Places = Sequence[Conversation]  # where the line of a message is shown
 
 _DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
 _WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
+_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
 _PREFIXES = "~&@%+"  # before the names of those who have a say in a room
 _HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
 
@@ -2225,7 +2283,7 @@ _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
 # Numerics that refuse what was said: nobody there, no such room, may not, too many.
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 471 473 474 475 476 477 479 480 489 520".split()
+_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 
 # What the server must have agreed to before these are asked of it.
 _NEEDS = {
@@ -2378,12 +2436,27 @@ class Terminal:
         self._may_read = threading.Event()  # the server sets the pace of a long input
         self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
+        self._is_reading = False  # the thread `input` takes what is typed
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
         Where a person types, a connection that is lost comes back.
         """
+        try:
+            return self._stay(host, port, nickname)
+        except KeyboardInterrupt:
+            return 0
+        except EOFError:  # in place of a password
+            return 1
+        except OSError as error:  # what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # who read along has had enough
+                return 0
+            print("The chat cannot be written: %s." % error.strerror, file=self._errors)
+            return 1
+
+    def _stay(self, host: str, port: int, nickname: str) -> int:
         password = ""
         is_person = sys.stdin.isatty()
         while True:
@@ -2397,17 +2470,16 @@ class Terminal:
             connection.start()
             try:
                 end = self._chat(connection, chat)
-            except KeyboardInterrupt:
-                end = Disconnected(CLOSED, "")
-            except BrokenPipeError:  # who read along has had enough; what is left goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                end = Disconnected(CLOSED, "")
             finally:
                 connection.close(QUIT_TIME)
             if end.fault == CLOSED:
                 return 0
-            print(end.reason, file=self._errors)
-            if not is_person or end.fault not in (NAME, PASSWORD):
+            reason = end.reason
+            if chat.unsent:
+                form = "%s: %d of your messages may not have arrived."
+                reason = form % (reason.rstrip("."), chat.unsent)
+            print(reason, file=self._errors)
+            if not is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
                 nickname = ""
@@ -2420,16 +2492,14 @@ class Terminal:
         return protocol.normalize(next(self._lines, "").strip())
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
-        reading = done = is_ending = False
+        is_ending = False
         while True:
-            patience = 2 * QUIT_TIME if done else END_TIME if is_ending else None
             try:
-                event = self._events.get(timeout=patience)
+                event = self._events.get(timeout=END_TIME if is_ending else None)
             except queue.Empty:  # a server that answers no more
-                if done or not chat.unsent:
+                if not chat.unsent:
                     return Disconnected(CLOSED, "")
-                text = "The server does not answer: %d of your messages may not have arrived."
-                return Disconnected(LOST, text % chat.unsent)
+                return Disconnected(LOST, "The server does not answer.")
             if isinstance(event, Typed):
                 is_ending = event.text is None
                 outcome = self._submit(chat, event.text)
@@ -2439,15 +2509,12 @@ class Terminal:
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
             (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
-            if done and isinstance(event, Disconnected):
-                return Disconnected(CLOSED, "")
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
-            done = done or outcome.done
             if isinstance(event, Disconnected):
                 return event
-            if chat.is_settled and not reading:
-                reading = True
+            if chat.is_settled and not self._is_reading:
+                self._is_reading = True
                 # Daemon: reading from a terminal cannot be called off.
                 threading.Thread(target=self._read, name="input", daemon=True).start()
 
@@ -2455,6 +2522,8 @@ class Terminal:
         if text is None:
             return Outcome(send=[Message("PING", (self._LAST,))])
         try:
+            if not text:
+                raise protocol.InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
             return chat.submit(text, time.time())
         except protocol.InputError as error:
             return chat.note(str(error), time.time())
@@ -2479,7 +2548,7 @@ class Terminal:
                 if is_first and (kind == ADDED or entry.id in self._unshown):
                     shown[entry.id] = entry, place
         for entry, place in shown.values():
-            if entry.state == SENT or (entry.state == WAITING and entry.note):
+            if entry.state == SENT or entry.note in (_WAITS, _DOUBT):  # refusals are told in words
                 self._print_line(entry, place, chat)
             (self._unshown.discard if entry.state == SENT else self._unshown.add)(entry.id)
 
@@ -2500,24 +2569,30 @@ class Terminal:
 
 
 def _read_lines(stream: Any) -> Iterator[str]:
-    """The lines of standard input, without their ends; pipes are UTF-8 everywhere.
+    """The lines of standard input, without their ends; "" for one of more than MAX_PASTE bytes.
 
     Read below Python's buffer, whose lock a thread that never returns would keep for ever.
     """
-    encoding = stream.encoding if stream.isatty() else "utf-8"
+    encoding = _encoding(stream)
     framer = protocol.Framer(MAX_PASTE)
     data = b"\n"
     while data:
         data = stream.buffer.raw.read(protocol.MAX_TYPED) or b""
         for line in framer.feed(data or b"\n"):
-            if line:
-                yield line.decode(encoding, "replace")
+            if line != b"":
+                yield line.decode(encoding, "replace") if line else ""
 
 
 def _text_stream(stream: Any) -> Any:
-    """A standard stream that never fails on a character; pipes are UTF-8 everywhere."""
-    encoding = stream.encoding if stream.isatty() else "utf-8"
+    """A standard stream that never fails on a character."""
+    encoding = _encoding(stream)
     return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
+
+
+def _encoding(stream: Any) -> str:
+    """What a standard stream is to speak: UTF-8 in pipes, and where nobody has said what."""
+    is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
+    return str(stream.encoding) if is_known else "utf-8"
 
 
 # The look: colours, type, pictures, and what ttk makes of them
@@ -5601,6 +5676,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     fault = username and protocol.nickname_fault(username)
     if fault:
         parser.error(fault)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we began
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     if not args.terminal:
         settings = Settings(settings_path())
         settings.load()

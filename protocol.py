@@ -494,6 +494,11 @@ def as_word(text: str) -> str:
     return clean(text, MAX_WORD).replace(" ", "_").lstrip(":") or "*"
 
 
+def is_word(text: str) -> bool:
+    """Whether a middle parameter can hold `text` as it is, and show it."""
+    return as_word(text) == text
+
+
 # Time
 
 _SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")

@@ -295,6 +295,18 @@ def test_a_time_that_is_none_harms_nobody(alice, stamp):
     assert "[bob]: hi" in str(alice.lines[-1])
 
 
+def test_a_server_whose_clock_was_wrong_once_tells_what_was_missed():
+    """Windows cannot show every year; and what was missed is what came after the last word."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@time=9999-12-31T23:59:59.000Z :bob!b@h PRIVMSG #lobby :from afar")
+    assert alice.lines[-1].when == client.LAST_TIME
+    alice.hear("@time=2026-11-22T17:09:30.500Z :bob!b@h PRIVMSG #lobby :back")
+    alice.lose()
+    alice.join()
+    (asked,) = [line for line in alice.sent if "TARGETS" in line]
+    assert "TARGETS timestamp=2026-11-22T17:09:30.500Z" in asked
+
+
 def test_one_s_own_words_appear_at_once_and_settle_when_they_come_back(alice):
     """They wait, in the same place, until the echo says that they are delivered."""
     assert alice.type("Hello") == ["<[alice]: Hello>"]
@@ -660,6 +672,26 @@ def test_a_flood_is_bounded(alice, monkeypatch):
     assert room.knows("999")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":alice!a@h JOIN #room%d", ":alice!a@h JOIN #lobby", ":hub 353 alice = #room%d :a b",
+        ":hub 005 alice TOKEN%d=1 :are supported", ":hub 730 alice :u%d!u@h",
+        ":hub BATCH +%d chathistory #lobby",
+    ],
+)  # fmt: skip
+def test_no_server_can_fill_our_memory(line, monkeypatch):
+    """Whatever it repeats, with other names each time: what is kept of it has a limit."""
+    for limit in ("MAX_CONVERSATIONS", "MAX_REQUESTS", "MAX_BATCHES"):
+        monkeypatch.setattr(client, limit, 5)
+    alice = Talk(Hub.CAPS).join()
+    for number in range(1000):
+        for word in (line, ":alice!a@h JOIN #r", ":alice!a@h PART #r"):
+            alice.tell(protocol.parse((word.replace("%d", str(number))).encode()))
+    sizes = {k: len(v) for k, v in vars(alice.chat).items() if isinstance(v, (list, dict, set))}
+    assert [name for name in sizes if sizes[name] > 10] == []
+
+
 def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     """Past a number of conversations, private messages stand where one is."""
     monkeypatch.setattr(client, "MAX_STRANGERS", 2)
@@ -867,6 +899,18 @@ def test_the_end_that_the_user_chose_is_not_told_to_the_user(alice):
     assert alice.tell(Disconnected(CLOSED, "")) == []
 
 
+def test_who_leaves_a_room_says_no_more_there(alice):
+    """What waited for it goes with it, and is not said from outside."""
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
+    alice.lose()
+    alice.type("later")
+    alice.do(alice.chat.close(alice.chat.current, NOW))
+    assert alice.chat.unsent == 0
+    alice.join()
+    assert alice.sent == []
+
+
 def test_rooms_are_entered_again_with_their_keys(alice):
     """Also those that nobody is placed in; the view stays where it was."""
     alice.type("/join tea earlgrey")
@@ -880,12 +924,13 @@ def test_rooms_are_entered_again_with_their_keys(alice):
     assert alice.chat.current.name == "#tea"
 
 
-def test_a_room_that_will_not_have_us_gives_our_words_back(alice):
+@pytest.mark.parametrize("answer", ["474 alice #lobby :You are banned", "470 alice #lobby #b :Go"])
+def test_a_room_that_will_not_have_us_gives_our_words_back(alice, answer):
     """What waited for it says that it was not delivered."""
     alice.lose()
     alice.type("later")
     alice.connect()
-    alice.hear(":hub 422 alice :No MOTD", ":hub 474 alice #lobby :You are banned")
+    alice.hear(":hub 422 alice :No MOTD", ":hub " + answer)
     assert "![alice]: later (not delivered)!" in alice.seen()
     with pytest.raises(protocol.InputError, match="You are not in #lobby"):
         alice.type("hello?")
@@ -923,6 +968,16 @@ def test_where_it_can_be_asked_for_the_ghost_is_watched(alice):
     assert alice.sent == ["JOIN #lobby", "MONITOR + :alice"]
     alice.hear(":hub 731 alice_ :alice")
     assert alice.sent == ["NICK alice"]
+
+
+def test_many_long_names_are_watched_in_lines_that_fit(alice):
+    """Whoever wrote to us, whatever they are called: nothing keeps us from coming back."""
+    people = ["я" * 30 + "abcdefghijkl"[n] for n in range(12)]
+    alice.hear(*[":%s!u@h PRIVMSG alice :hi" % name for name in people])
+    alice.lose()
+    alice.join("MONITOR=100")
+    sent = [line.partition("MONITOR + :")[2] for line in alice.sent]
+    assert ",".join(line for line in sent if line) == ",".join(people)
 
 
 def test_where_there_is_no_room_one_can_only_write_to_a_person():
@@ -1244,6 +1299,56 @@ def test_a_private_history_without_a_link_is_no_proof():
     assert alice.sent == []
 
 
+def test_a_history_that_has_lost_its_end_is_no_proof():
+    """After a full disk, or a fall of the machine: what others may have read is not said again."""
+    wire = Wire(3)
+    wire.run()
+    wire.alice.hear("@msgid=98 :bob!b@h JOIN #lobby", "@msgid=99 :bob!b@h PRIVMSG alice :psst")
+    wire.alice.type("hi")
+    wire.cut(heard=1)
+    del wire.hub.said[2:]
+    wire.connect()
+    wire.run()
+    assert "![alice]: hi (may not have arrived)!" in wire.alice.seen()
+    assert wire.said == ["[bob]: before 0", "[bob]: before 1"]
+
+
+def test_what_is_older_than_a_room_s_words_is_asked_for_by_them(alice):
+    """Not by what else stands among them, of which the room's history knows nothing."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@msgid=4 :bob!b@h JOIN #lobby", "@msgid=5 :bob!b@h PRIVMSG alice :psst")
+    alice.hear("@msgid=6 :bob!b@h PRIVMSG #lobby :hi")
+    alice.hear(":hub BATCH +x chathistory #lobby", ":hub BATCH -x")
+    alice.chat.current.has_older = True
+    alice.sent  # noqa: B018
+    alice.do(alice.chat.fetch_older(alice.chat.current))
+    assert alice.sent == ["CHATHISTORY BEFORE #lobby msgid=6 :50"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("alice_", "alice"), ("alice", "alicia")])
+def test_what_was_said_under_another_name_is_not_said_twice(before, after):
+    """Where the history has it as somebody else's, nothing proves that it has not arrived."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@msgid=1 :bob!b@h PRIVMSG #lobby :known")
+
+    def come(name):
+        alice.connect(name)
+        alice.hear(*[line.replace("alice", name) for line in IN_THE_ROOM])
+        alice.sent  # noqa: B018
+        said = ["1 :bob!b@h PRIVMSG #lobby :known", "2 :%s!a@h PRIVMSG #lobby :hi" % before]
+        told = ["@batch=x;msgid=" + line for line in said]
+        alice.hear(":hub BATCH +x chathistory #lobby", *told, ":hub BATCH -x")
+
+    alice.lose()
+    come(before)
+    alice.type("hi")
+    alice.tell(Disconnected(SERVER, "You may not come in."))
+    alice.chat.begin(after)
+    come(after)
+    assert alice.sent == []
+    assert any("may not have arrived" in line for line in alice.seen())
+
+
 def test_who_takes_the_old_place_back_knows_what_has_not_arrived():
     """Then the history is that of the same session, and what is missing was never there."""
     alice = Talk(Hub.CAPS).join()
@@ -1282,6 +1387,34 @@ def test_private_messages_that_were_missed_are_fetched():
     carol = alice.chat.find("carol")
     assert (carol.unread, carol.mentions) == (1, 1)
     assert alice.seen("carol")[0] == "[carol -> you]: call me"
+
+
+def test_what_was_missed_is_asked_for_until_it_is_told():
+    """However often the connection is lost meanwhile, and whoever speaks before the answer."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
+    for _ in range(3):
+        alice.lose()
+        alice.sent  # noqa: B018
+        alice.connect()
+        alice.hear(*["@time=2026-11-22T17:12:00.000Z " + line for line in IN_THE_ROOM])
+        assert any("TARGETS timestamp=2026-11-22T17:10:43.000Z" in line for line in alice.sent)
+        alice.hear(
+            "@msgid=9;time=2026-11-22T17:12:00.000Z :carol!c@h PRIVMSG alice :hello?",
+            ":hub BATCH +t draft/chathistory-targets",
+            "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:12:00.000Z",
+            ":hub BATCH -t",
+        )
+        assert "CHATHISTORY LATEST carol * :500" in alice.sent
+    missed = "@batch=%s;msgid=%d;time=2026-11-22T17:11:0%d.000Z :carol!c@h PRIVMSG alice :call me"
+    for target, ref in (("#lobby", "a"), ("carol", "b")):
+        said = [missed % (ref, number, number) for number in (7, 8) if target == "carol"]
+        alice.hear(":hub BATCH +%s chathistory %s" % (ref, target), *said, ":hub BATCH -" + ref)
+    assert alice.seen("carol")[:3] == ["[carol -> you]: call me"] * 2 + ["[carol -> you]: hello?"]
+    alice.hear("@time=2026-11-22T17:13:00.000Z :bob!b@h PRIVMSG #lobby :back?")
+    alice.lose()
+    alice.join()
+    assert any("TARGETS timestamp=2026-11-22T17:13:00.000Z" in line for line in alice.sent)
 
 
 # What is said before the welcome
@@ -1463,6 +1596,8 @@ def test_a_topic_is_not_told_again_to_who_comes_back():
         ":bob!b@h NICK :no name at all",
         ":bob!b@h NICK ::",
         "@label=m1 :alice!a@h PRIVMSG * :hi",
+        ":alice!a@h JOIN :#two words",
+        ":alice!a@h JOIN :#" + "x" * 100,
     ],
 )
 def test_what_no_server_should_say_harms_nobody(alice, said):
@@ -1472,7 +1607,7 @@ def test_what_no_server_should_say_harms_nobody(alice, said):
         alice.do(alice.chat.select(conversation, NOW))
         alice.hear(said)
         alice.type("/me waves")
-    assert not any(" " in name for name in names(alice))
+    assert all(map(protocol.is_word, names(alice)))
 
 
 def test_what_was_missed_stands_below_what_the_program_said_before_it():

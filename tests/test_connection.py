@@ -231,6 +231,16 @@ def test_names_that_arrive_are_safe_to_show(call, hub):
     assert (event.nickname, event.params) == ("bob", ("rob",))
 
 
+def test_of_the_tags_only_what_is_of_use_arrives(call, hub):
+    """What could not be said to the server again, or nobody reads, is not kept."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send("@msgid=7;time=t:1;account=bob;batch;label=a\\sb :bob!b@h PRIVMSG alice :hi")
+    hub.send("@msgid=%s;+typing=active :bob!b@h PRIVMSG alice :hi" % ("7" * 101))
+    assert [alice.next().tags for _ in range(2)] == [{"msgid": "7", "time": "t:1"}, {}]
+
+
 def test_what_is_no_message_is_passed_over(call, hub):
     """Noise between two messages costs neither of them."""
     alice = call(hub.port)
@@ -381,6 +391,18 @@ def test_a_window_that_cannot_keep_up_slows_the_sender(call, hub):
     wait_until(alice.events.full)
     for _ in range(1000):  # and goes on when there is room
         assert alice.next().text == "flood"
+
+
+@pytest.mark.parametrize("question", ["PING x", "CAP * NAK :"])
+def test_who_asks_and_does_not_read_is_left(call, hub, monkeypatch, question):
+    """What the server makes us say does not pile up here for ever."""
+    monkeypatch.setattr(client, "MAX_OUTGOING", 5000)
+    alice = call(hub.port)
+    hub.accept()
+    with contextlib.suppress(OSError):
+        while not alice.is_over(0):
+            hub.send_bytes((question + "\r\n").encode() * 10000)
+    assert alice.end().reason == "The server does not read what it asks for."
 
 
 def test_closing_does_not_wait_for_a_window_that_looks_no_more(call, hub):
@@ -665,6 +687,19 @@ def test_a_new_name_is_the_one_to_come_back_with(call, hub):
     hub.finish()
     alice.lost()
     hub.accept().expect("NICK alicia")
+
+
+@pytest.mark.parametrize("name", ["no name at all", ":", ""])
+def test_a_name_that_is_none_does_not_keep_us_from_coming_back(call, hub, name):
+    """Whatever a server calls us: we come back with a name that can be said."""
+    alice = call(hub.port)
+    hub.accept().send(":hub 001 :" + name, ":hub 001 alice :Welcome")
+    assert alice.welcomed().nickname == "alice"
+    hub.send(":alice!a@h NICK :" + name, "PING barrier")
+    hub.expect("PONG barrier")
+    hub.finish()
+    alice.lost()
+    hub.accept().expect("NICK alice")
 
 
 def test_a_token_takes_the_old_place_back(call, hub):

@@ -4,13 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
 from client_harness import ScriptedServer, closed_port
 from harness import TIMEOUT
+
+with suppress(ImportError):  # not on Windows
+    import fcntl
+    import pty
+    import termios
 
 PROGRAM = Path(__file__).resolve().parent.parent / "client.py"
 BARE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -19,12 +24,12 @@ BARE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0
 class TerminalClient:
     """A process of client.py whose input and output are pipes."""
 
-    def __init__(self, *args, command=(str(PROGRAM),)):
+    def __init__(self, *args, command=(str(PROGRAM),), **streams):
         kept = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+        pipes = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
         self.process = subprocess.Popen(
-            [sys.executable, *command, *args],
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**kept, **BARE},
-        )  # fmt: skip
+            [sys.executable, *command, *args], env={**kept, **BARE}, **{**pipes, **streams}
+        )
 
     def say(self, *lines):
         self.process.stdin.write("".join(line + "\n" for line in lines).encode())
@@ -51,8 +56,48 @@ class TerminalClient:
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with closing(pipe):
-                pass
+            if pipe is not None:
+                pipe.close()
+
+
+class PersonsTerminal(TerminalClient):
+    """A process of client.py at which somebody sits."""
+
+    def __init__(self, *args, **options):
+        self._screen, far = pty.openpty()
+        try:
+            super().__init__(*args, stdin=far, stdout=far, stderr=far, start_new_session=True,
+                             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options)
+        finally:
+            os.close(far)
+        self.shown = ""
+
+    def type(self, keys):
+        os.write(self._screen, keys.encode())
+
+    def sees(self, words):
+        """Go on when these stand on the screen."""
+        while words not in self.shown:
+            assert self._look(), self.shown
+        return self
+
+    def finish(self):
+        """Its exit code, and all that was on the screen."""
+        while self._look():
+            pass
+        return self.process.wait(TIMEOUT), self.shown
+
+    def _look(self):
+        try:
+            data = os.read(self._screen, 65536)
+        except OSError:  # nobody writes there any more
+            data = b""
+        self.shown += data.decode()
+        return bool(data)
+
+    def close(self):
+        super().close()
+        os.close(self._screen)
 
 
 @pytest.fixture
@@ -122,6 +167,16 @@ def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
     assert texts == ["line %d" % number for number in range(1000)]
 
 
+def test_quit_takes_nothing_back(open_room, start):
+    """What was typed before it arrives, however slowly the server takes it."""
+    room = open_room(rate_limit=40)
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say(*["line %d" % number for number in range(150)], "/quit")
+    assert alice.finish() == (0, "")
+    assert sum(" PRIVMSG " in line for line in bob.until("QUIT Quit")) == 150
+
+
 def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
     """Exit code 1, soon, and one line that says what may be lost."""
     script = (
@@ -136,6 +191,18 @@ def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
         code, errors = alice.finish()
     words = "The server does not answer: 1 of your messages may not have arrived.\n"
     assert (code, errors) == (1, words)
+
+
+def test_a_pipe_whose_server_is_gone_says_what_may_be_lost(start):
+    """Exit code 1, and one line with the number of messages of which nobody knows."""
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.welcome()
+        alice.say("one", "two")
+        hub.expect("PRIVMSG #lobby :two")
+        hub.finish()
+        words = "The connection was lost: 2 of your messages may not have arrived.\n"
+        assert alice.finish() == (1, words)
 
 
 def test_lines_of_another_room_say_where_they_come_from(room, join):
@@ -186,6 +253,33 @@ def test_pipes_are_utf_8_whatever_the_locale(room, start):
     alice.process.stdin.write(b"caf\xe9\n")
     assert alice.finish() == (0, "")
     bob.expect("[élodie]: caf\ufffd")
+
+
+def test_a_long_line_arrives_whole_or_says_that_it_does_not(room, start):
+    """In as many messages as it takes; what is no line of a person is refused in words."""
+    bob = room.irc("bob")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    text = " ".join("word%d" % number for number in range(2000))
+    alice.say(text, "x" * 30000)
+    alice.expect("[SERVER]: A line of more than 20000 bytes is not sent.")
+    assert alice.finish() == (0, "")
+    lines = [line.partition(" PRIVMSG #lobby :")[2] for line in bob.until("QUIT Quit")]
+    assert "".join(lines) == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows closes no streams")
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])
+def test_a_stream_that_is_closed_is_one_that_leads_nowhere(room, stream):
+    """Without input it ends, without output it talks on."""
+    command = '"$@" ' + stream
+    bob = room.irc("bob")
+    args = [str(PROGRAM), address(room), "--username", "alice", "--terminal"]
+    with subprocess.Popen(
+        ["sh", "-c", command, "sh", sys.executable, *args], stdin=PIPE, stdout=PIPE, stderr=PIPE
+    ) as process:
+        _, errors = process.communicate(b"hello\n", timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, b"")
+    assert any("PRIVMSG" in line for line in bob.until("QUIT Quit")) == (stream != "<&-")
 
 
 def test_the_first_line_is_the_name_where_none_is_given(room, start):
@@ -304,3 +398,97 @@ def test_without_tkinter_one_chats_in_the_terminal(room, start):
     alice.expect("[SERVER]: alice joined the chat")
     words = "There is no tkinter here, so you chat in the terminal.\n"
     assert alice.finish() == (0, words)
+
+
+# At a terminal
+
+at_terminal = pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+
+
+@pytest.fixture
+def sit_down():
+    """Starts client.py at a terminal."""
+    with ExitStack() as stack:
+
+        def sit_down_(port, *args, **options):
+            place = ("127.0.0.1:%d" % port, "--terminal")
+            return stack.enter_context(closing(PersonsTerminal(*place, *args, **options)))
+
+        yield sit_down_
+
+
+@at_terminal
+@pytest.mark.parametrize("goodbye", ["/quit\n", "\x04"])
+def test_who_leaves_does_not_come_back(room, sit_down, goodbye):
+    """After /quit, or the end of the input, there is no attempt to return, nor a word of one."""
+    bob = room.irc("bob")
+    alice = sit_down(room.server.port, "--username", "alice").sees("alice joined the chat")
+    alice.type("bye\n" + goodbye)
+    code, shown = alice.finish()
+    assert code == 0
+    assert "[system]" not in shown
+    heard = [line for line in bob.heard() if "alice!" in line]
+    assert [line.split()[1] for line in heard] == ["JOIN", "PRIVMSG", "QUIT"]
+
+
+@at_terminal
+@pytest.mark.parametrize("question", ["Username: ", "Password: "])
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+def test_who_is_asked_something_may_have_had_enough(open_room, sit_down, question, key):
+    """Ctrl+C and Ctrl+D end the program there too, without a traceback."""
+    port = open_room(password="sesame").server.port
+    names = () if question == "Username: " else ("--username", "alice")
+    alice = sit_down(port, *names).sees(question)
+    alice.type(key)
+    code, shown = alice.finish()
+    assert code == ("\x03", "\x04").index(key)
+    assert "Traceback" not in shown
+
+
+@at_terminal
+def test_a_terminal_of_which_nobody_knows_what_it_speaks_speaks_utf_8(room, sit_down):
+    """As a Python does that is new enough to see to it by itself."""
+    bob = room.irc("bob")
+    alice = sit_down(room.server.port, "--username", "alice").sees("alice joined the chat")
+    alice.type("é 李 😀\n")
+    bob.expect(" PRIVMSG #lobby :é 李 😀")
+    alice.sees("[alice]: é 李 😀")
+
+
+@at_terminal
+def test_what_may_not_have_arrived_says_so(sit_down):
+    """Where no history tells what became of it, its writer has to know."""
+    with closing(ScriptedServer()) as hub:
+        alice = sit_down(hub.port, "--username", "alice")
+        hub.welcome()
+        alice.sees("alice joined the chat")
+        alice.type("hello?\n")
+        hub.expect("PRIVMSG #lobby :hello?")
+        hub.finish()
+        alice.sees("[alice]: hello?  (waiting to send)")
+        hub.welcome()
+        alice.sees("[alice]: hello?  (may not have arrived)")
+
+
+@at_terminal
+def test_who_comes_back_to_another_password_is_not_asked_for_it(sit_down):
+    """For what is typed is read already, to be said: the end says what is wrong."""
+    with closing(ScriptedServer()) as hub:
+        alice = sit_down(hub.port, "--username", "alice")
+        hub.welcome()
+        alice.sees("alice joined the chat")
+        hub.finish()
+        hub.accept().send(":hub 464 alice :Password incorrect")
+        code, shown = alice.finish()
+    assert code == 1
+    assert "This server asks for a password." in shown
+    assert "Password: " not in shown
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_what_cannot_be_written_is_an_error_in_words(room, start):
+    """A full disk ends it with 1, and one line that says why."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        alice = start(address(room), "--username", "alice", "--terminal", stdout=full)
+        words = "The chat cannot be written: No space left on device.\n"
+        assert alice.finish() == (1, words)
