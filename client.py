@@ -3623,6 +3623,7 @@ class Transcript:
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
         if self._at_end:
+            self._top = "1.0"  # lines that get shorter bring others into view above
             self.text.see("end")
 
     def _on_scroll(self, first: Any, last: Any) -> None:
@@ -3630,7 +3631,7 @@ class Transcript:
         self._scrollbar.set(first, last)
         top = self.text.index("@0,0")
         if self._at_end and last <= 0.999 and self.text.compare(top, ">=", self._top):
-            self.text.after_idle(self.text.see, "end")  # lines have grown; nobody has scrolled
+            self.text.after_idle(self.text.see, "end")  # lines have changed; nobody has scrolled
         else:
             self._at_end = last > 0.999
         self._top = top

@@ -48,6 +48,17 @@ def test_the_end_stays_in_view_at_every_zoom_and_width(alice, desk, steps):
         assert not alice.chat_view.pill.winfo_ismapped()
 
 
+def test_the_end_stays_in_view_when_wrapped_lines_get_room(alice, desk, hub):
+    """A window that grows makes long lines shorter: what comes into view above is no scrolling."""
+    hub.send(*(":bob!b@h PRIVMSG #lobby :" + "words " * 9 * number for number in range(1, 9)))
+    hub.send(":bob!b@h PRIVMSG #lobby :last")
+    alice.sees("[bob]: last")
+    for width in (520, 1160, 680, 1160, 520, 900):
+        resize(desk, alice, width, 700)
+        desk.pump(lambda: alice.text.yview()[1] == 1.0)
+        assert not alice.pill
+
+
 def test_the_columns_give_way_to_the_chat(alice, desk):
     """Below 900 the people go, below 680 the sidebar; at 200 % that is below 1,800 and 1,360."""
     view = alice.chat_view
