@@ -3806,7 +3806,8 @@ class Composer(Box):
         bindings: Dict[str, Callable[[Any], object]] = {
             "<Return>": self._on_send, "<KP_Enter>": self._on_send,
             "<Shift-Return>": lambda event: None,
-            "<Tab>": lambda event: self._on_tab(1), "<Shift-Tab>": lambda event: self._on_tab(-1),
+            "<Tab>": lambda event: self._on_tab(1),
+            "<<PrevWindow>>": lambda event: self._on_tab(-1),  # Shift+Tab: X11 has a name for it
             "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
             "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
         }  # fmt: skip
@@ -3935,7 +3936,7 @@ class Field(Box):
             look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
             label.grid(row=0, column=0, padx=(look.px(5), 0))
         self.text.bind("<<Modified>>", lambda event: self._on_modified(changed))
-        for sequence, other in (("<Tab>", "tk_focusNext"), ("<Shift-Tab>", "tk_focusPrev")):
+        for sequence, other in (("<Tab>", "tk_focusNext"), ("<<PrevWindow>>", "tk_focusPrev")):
             self.text.bind(sequence, functools.partial(self._leave, other))
 
     def get(self) -> str:

@@ -269,6 +269,11 @@ def test_tab_completes_names_commands_and_rooms(tea, hub):
         tea.box.delete("1.0", "end")
     tea.press("Tab", tea.box)
     assert not tea.has_focus(tea.box)
+    tea.write("#")
+    for steps, completed in ((("<Tab>", "<Tab>"), "#tea "), (("<shift+Tab>",), "#lobby ")):
+        tea.box.focus_force()
+        tea.type(*steps)
+        assert tea.box.get("1.0", "end-1c") == completed
 
 
 def test_up_and_down_recall_what_was_sent_but_no_password(alice):
