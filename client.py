@@ -22,6 +22,7 @@ It speaks IRC (see protocol.py), and asks of a server only what it offers.
 import argparse
 import base64
 import bisect
+import contextlib
 import ctypes
 import datetime
 import difflib
@@ -4837,7 +4838,7 @@ class Window:
         """All that `run` does before Tk's loop."""
         host = "[%s]" % host if ":" in host else host
         server = host if port == SERVER_PORT else "%s:%d" % (host, port)
-        self.connect_view.fill(username, self.settings.servers, server)
+        self.connect_view.fill(username or self.settings.name, self.settings.servers, server)
         self._show(self.connect_view)
         self.connect_view.say("", "")
         self._poll()
@@ -5607,6 +5608,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         settings = Settings(settings_path())
         settings.load()
         settings.theme = args.theme or settings.theme
+        if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
+            with contextlib.suppress(ValueError):
+                host, port = parse_server(settings.servers[0])
         window = open_window(settings)
         if window is not None:
             window.run(host, port, username, at_once=bool(args.server and username))

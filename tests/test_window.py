@@ -579,6 +579,18 @@ def test_the_program_asks_and_can_be_used_without_a_mouse(start, room):
     bob.expect(" QUIT Quit")
 
 
+def test_the_program_offers_the_name_and_the_server_of_the_last_time(start, room):
+    """Who comes back to the room presses Enter, and is there."""
+    bob = room.irc("bob")
+    settings = client.Settings(client.settings_path())
+    settings.name, settings.servers = "alice", ["127.0.0.1:%d" % room.server.port, "office"]
+    settings.save()
+    program = start()
+    program.find("^Not connected")
+    program.type("<Return>")
+    bob.expect(":alice!alice@127.0.0.1 JOIN #lobby")
+
+
 # The end of the conversation stays in view
 
 
