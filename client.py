@@ -3055,7 +3055,7 @@ class RowList:
         look.follow(self.canvas, self._restyle)
         for sequence, handler in {
             "<Configure>": lambda event: self._redraw_soon(),
-            "<FocusIn>": lambda event: self._redraw_soon(),
+            "<FocusIn>": lambda event: self.move(0),
             "<FocusOut>": lambda event: self._redraw_soon(),
             "<Motion>": self._on_motion, "<Leave>": self._on_motion,
             "<Button-1>": self._on_click, "<Button-3>": self._on_menu_click,
@@ -4011,17 +4011,20 @@ class Sheet:
             button.bind("<Return>", press)
             button.pack(side="left", padx=(px(8), 0))
             self.buttons.append(button)
+        stops: List[tk.Misc] = [*self.buttons]  # what Tab goes through: nothing outside
+        if self.list is not None:
+            stops.insert(0, self.list.canvas)
+        if self.field is not None:
+            stops.insert(0, self.field.text)
+        for stop, after, before in zip(stops, [*stops[1:], stops[0]], [stops[-1], *stops]):
+            stop.bind("<Tab>", functools.partial(self._walk, after))
+            stop.bind("<<PrevWindow>>", functools.partial(self._walk, before))
         frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
         if offer is not None:
             frame.place(height=min(look.dp(480), parent.winfo_height() - px(20)))
         frame.lift()
         self._refresh()
-        if self.field is not None:
-            self.field.text.focus_set()
-        elif self.buttons:
-            self.buttons[-1].focus_set()
-        elif self.list is not None:
-            self.list.canvas.focus_set()
+        stops[0 if self.list is not None else -1].focus_set()
 
     def close(self) -> None:
         """Take it away. Idempotent."""
@@ -4039,6 +4042,10 @@ class Sheet:
         if self.list is not None:
             self.list.move(step)
             self.list.select(self.list.cursor)
+        return "break"
+
+    def _walk(self, to: "tk.Misc", event: "tk.Event[Any]") -> str:
+        to.focus_set()
         return "break"
 
     def _on_return(self, event: "tk.Event[Any]") -> str:

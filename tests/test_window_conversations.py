@@ -256,6 +256,31 @@ def test_a_paste_of_many_lines_is_asked_about(alice, hub):
     assert hub.until("line 24")[-25:] == ["PRIVMSG #lobby :" + line for line in lines]
 
 
+def test_tab_stays_in_a_question(alice):
+    """Keys go to the question until it is answered: Tab comes round, and back."""
+    alice.paste("line\n" * 30)
+    cancel, paste = alice.window._sheet.buttons
+    for key, button in (("Tab", cancel), ("Tab", paste), ("Shift-Tab", cancel)):
+        alice.press(key)
+        assert alice.has_focus(button)
+    alice.press("Return")
+    assert (alice.sheet, alice.box.get("1.0", "end-1c")) == ("", "")
+
+
+def test_the_help_is_read_by_keys(alice, desk):
+    """It opens with its first line marked; arrows go on, to the last line too; Enter closes."""
+    alice.press("F1", alice.box)
+    rows = alice.window._sheet.list
+    desk.pump(lambda: rows.cursor == 0)
+    alice.press("Down")
+    assert rows.cursor == 1
+    alice.press("End")
+    assert rows.cursor == len(client.KEYS) - 1
+    desk.pump(lambda: "quit" in alice.drawn(rows))
+    alice.press("Return")
+    assert not alice.sheet and alice.has_focus(alice.box)
+
+
 def test_tab_completes_names_commands_and_rooms(tea, hub):
     """Tab goes on to the next way, Shift+Tab back; in an empty box it leaves."""
     for begun, steps in [
