@@ -3730,7 +3730,7 @@ class Box:
         for sequence, handler in {
             "<FocusIn>": lambda event: self.frame.state(["focus"]),
             "<FocusOut>": lambda event: self.frame.state(["!focus"]),
-            "<<Paste>>": self._on_paste, "<%s-a>" % control(self.text): self.select_all,
+            "<<Paste>>": self._on_paste,
         }.items():  # fmt: skip
             self.text.bind(sequence, handler)
 
@@ -3750,11 +3750,6 @@ class Box:
         self.text.insert("insert", self._look.text(text))
         self.text.see("insert")
         self.text.focus_set()
-
-    def select_all(self, event: "Optional[tk.Event[Any]]" = None) -> str:
-        """Select what there is."""
-        self.text.tag_add("sel", "1.0", "end-1c")
-        return "break"
 
     def paste(self, text: str) -> None:
         """Take what the clipboard has."""
@@ -3947,12 +3942,12 @@ class Field(Box):
     def set(self, text: str) -> None:
         """Have another text, all of it selected."""
         super().set(text)
-        self.select_all()
+        self.text.tag_add("sel", "1.0", "end-1c")
 
     def focus(self) -> None:
         """Have the keys, and all of the text selected."""
         self.text.focus_set()
-        self.select_all()
+        self.text.tag_add("sel", "1.0", "end-1c")
 
     def _leave(self, other: str, event: "tk.Event[Any]") -> str:
         getattr(self.text, other)().focus_set()
@@ -5430,16 +5425,18 @@ class Window:
         for number in range(1, 10):
             keys["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
         for sequence, action in keys.items():
-            self.root.bind_class(
-                "HubbubKeys",
-                sequence.replace("Control", control_key),
-                functools.partial(self._on_key, action),
-            )
+            sequence = sequence.replace("Control", control_key)
+            locked = re.sub("-([a-z])>", lambda key: "-Lock-%s>" % key.group(1).upper(), sequence)
+            for each in {sequence, locked}:
+                self.root.bind_class("HubbubKeys", each, functools.partial(self._on_key, action))
+        select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
+        self.root.event_delete("<<LineStart>>", *select_all)  # X11 has Emacs's keys
+        self.root.event_add("<<SelectAll>>", *select_all)
+        self.root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
             chat_box.bind(sequence, functools.partial(self._on_page, pages))
         view.composer.confirm_paste = self._confirm_paste
         view.transcript.text.bind("<Key>", self._on_stray_key)
-        view.transcript.text.bind("<%s-a>" % control_key, self._on_select_all)
         view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         view.transcript.text.bind("<Button-3>", self._on_text_menu)
         self._add_keys(self.root)
@@ -5492,10 +5489,6 @@ class Window:
 
     def _on_page(self, pages: int, event: "tk.Event[Any]") -> str:
         self.chat_view.transcript.scroll(pages)
-        return "break"
-
-    def _on_select_all(self, event: "tk.Event[Any]") -> str:
-        self.chat_view.transcript.text.tag_add("sel", "1.0", "end-1c")
         return "break"
 
     def _on_text_menu(self, event: "tk.Event[Any]") -> None:

@@ -281,6 +281,20 @@ def test_the_help_is_read_by_keys(alice, desk):
     assert not alice.sheet and alice.has_focus(alice.box)
 
 
+def test_caps_lock_takes_no_key_away(alice):
+    """The keys with Control and Alt are the same with it; Ctrl+A selects all that is written."""
+    alice.write("words")
+    alice.box.focus_force()
+    alice.type("<Caps_Lock>")
+    try:
+        alice.type("<ctrl+a>")
+        assert alice.box.get("sel.first", "sel.last") == "words"
+        alice.type("<ctrl+f>")
+        assert alice.has_focus(alice.chat_view.search.field.text)
+    finally:
+        alice.type("<Caps_Lock>")
+
+
 def test_tab_completes_names_commands_and_rooms(tea, hub):
     """Tab goes on to the next way, Shift+Tab back; in an empty box it leaves."""
     for begun, steps in [
