@@ -2949,9 +2949,10 @@ class Look:
             return self._patch(button.radius, fill, edge, thickness if edge else 0)
 
         disabled = patch("hover" if button.normal else "", button.outline)
+        ring = "text" if button.normal else "focus"  # which is hardly another blue
         self._element(style, name + ".box", button.radius, patch(button.normal),
                       ("disabled", disabled), ("pressed", patch(button.pressed)),
-                      ("focus", patch(button.normal or button.surface, "focus", 2)),
+                      ("focus", patch(button.normal or button.surface, ring, 2)),
                       ("active", patch(button.hover)))  # fmt: skip
         label: Any = [("Button.label", {"sticky": "nswe"})]
         padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
