@@ -2719,8 +2719,8 @@ def _blend(below: Color, rgb: Color, share: float) -> Color:
 
 # The program's own: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
-_BUBBLE = "r 5.7 6 18.3 16 2.9 p 7.6 14 12.5 15.5 7.8 19.6"
-_DOTS = "d 8.4 11 .75 d 12 11 .75 d 15.6 11 .75"
+_BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
+_DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
 
 
 class Button(NamedTuple):
@@ -3113,8 +3113,7 @@ class RowList:
         self._tops = [0]
         for row in self.rows:
             size = self.CAPTION if row.is_caption else self._height
-            above = 8 if row.is_caption and len(self._tops) > 1 else 0
-            self._tops.append(self._tops[-1] + self._look.dp(size + above))
+            self._tops.append(self._tops[-1] + self._look.dp(size))
         self._redraw_soon()
 
     def _redraw_soon(self) -> None:
@@ -3172,9 +3171,9 @@ class RowList:
             canvas.create_image(inset, bottom - size + dp(1), image=image, anchor="nw")
         right = width - look.px(18 if self._surface == "bg" else 16)
         if row.is_caption:
-            look.write(canvas, look.px(16), middle + dp(3), row.text, "muted", "caption")
+            look.write(canvas, look.px(16), middle + dp(5), row.text, "muted", "caption")
             if row.icon:
-                canvas.create_image(right + look.px(6), middle + dp(3), anchor="e",
+                canvas.create_image(right + look.px(2), middle + dp(5), anchor="e",
                                     image=look.icon(row.icon, "muted", 14))  # fmt: skip
             return
         left = look.px(self._inset + 14)
@@ -3331,10 +3330,11 @@ def icon_button(
     command: Callable[[], object],
     tip: str,
     color: str = "muted",
+    size: int = 18,
 ) -> "ttk.Button":
     """A button with a drawing, and words when the mouse rests on it."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
-    look.follow(button, lambda: button.configure(image=look.icon(icon, color)))
+    look.follow(button, lambda: button.configure(image=look.icon(icon, color, size)))
     Tip(button, look, tip)
     return button
 
@@ -3420,7 +3420,7 @@ class Transcript:
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = tk.Text(
             self.frame, wrap="word", state="disabled", bd=0, highlightthickness=0, cursor="arrow",
-            insertwidth=0, padx=0, pady=look.px(8), exportselection=True, takefocus=1, width=1,
+            insertwidth=0, padx=0, pady=look.px(10), exportselection=True, takefocus=1, width=1,
             height=1,
         )  # fmt: skip
         self._scrollbar = Scrollbar(self.frame, "chat", self.text.yview)
@@ -4077,7 +4077,8 @@ class SearchBar:
             ("down", lambda: go(1), "Next (Enter)"),
             ("close", close, "Close (Esc)"),
         ), 1):  # fmt: skip
-            icon_button(self.frame, look, icon, "Icon", command, tip).grid(row=0, column=column)
+            button = icon_button(self.frame, look, icon, "Icon", command, tip, size=16)
+            button.grid(row=0, column=column)
         for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
             self.field.text.bind(sequence, functools.partial(self._go, go, step))
 
@@ -4384,7 +4385,7 @@ class ChatView:
         self.me.canvas.bind(
             "<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root)
         )
-        self.conversations.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
+        self.conversations.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
         middle.columnconfigure(0, weight=1)
@@ -4430,7 +4431,7 @@ class ChatView:
         self.aside.pack_propagate(False)
         self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
         self.people_head = self._head(self.aside, "bg", self._draw_count)
-        self.people.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
+        self.people.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
         self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
         look.follow(self.frame, self._restyle)
@@ -4471,8 +4472,8 @@ class ChatView:
                    width - left - dp(8))  # fmt: skip
         state = chat.state if chat else DISCONNECTED
         color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(state, "away")
-        canvas.create_image(left, dp(39), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
-        look.write(canvas, left + dp(13), dp(39), chat.status if chat else "", "muted", "small")
+        canvas.create_image(left, dp(38), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
+        look.write(canvas, left + dp(13), dp(38), chat.status if chat else "", "muted", "small")
 
     def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
