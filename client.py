@@ -3059,7 +3059,7 @@ class RowList:
             "<FocusIn>": lambda event: self.move(0),
             "<FocusOut>": lambda event: self._redraw_soon(),
             "<Motion>": self._on_motion, "<Leave>": self._on_motion,
-            "<Button-1>": self._on_click, "<Button-3>": self._on_menu_click,
+            "<Button-1>": self._on_click, menu_click(self.canvas): self._on_menu_click,
             "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
             "<Home>": lambda event: self.move(-len(self.rows)),
             "<End>": lambda event: self.move(len(self.rows)),
@@ -3728,12 +3728,10 @@ class Box:
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
-        for sequence, handler in {
-            "<FocusIn>": lambda event: self.frame.state(["focus"]),
-            "<FocusOut>": lambda event: self.frame.state(["!focus"]),
-            "<<Paste>>": self._on_paste,
-        }.items():  # fmt: skip
-            self.text.bind(sequence, handler)
+        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+        self.text.bind("<<Paste>>", functools.partial(self._on_paste, "CLIPBOARD"))
+        self.text.bind("<<PasteSelection>>", functools.partial(self._on_paste, "PRIMARY"))
 
     def get(self) -> str:
         """The text."""
@@ -3756,11 +3754,15 @@ class Box:
         """Take what the clipboard has."""
         self.insert(" ".join(text[:200].split()))
 
-    def _on_paste(self, event: "tk.Event[Any]") -> str:
+    def _on_paste(self, selection: str, event: "tk.Event[Any]") -> str:
         try:
-            self.paste(whole(self.text.clipboard_get()[:MAX_PASTE]).replace("\0", ""))
+            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
         except tk.TclError:
-            pass  # nothing there that is text
+            return "break"  # nothing there that is text
+        if selection == "PRIMARY":  # X11's: the middle button, with what is selected anywhere
+            self.text.tag_remove("sel", "1.0", "end")
+            self.text.mark_set("insert", "@%d,%d" % (event.x, event.y))
+        self.paste(whole(text[:MAX_PASTE]).replace("\0", ""))
         return "break"
 
     def _restyle(self) -> None:
@@ -3799,7 +3801,10 @@ class Composer(Box):
         )
         self._button.configure(takefocus=0)
         self._button.grid(row=0, column=3, sticky="s")
-        self._hint.bind("<Button-1>", lambda event: self.text.focus_set())
+        for kind in ("Button", "ButtonRelease"):  # the mouse goes through it
+            for number in (1, 2, 3):
+                sequence = "<%s-%d>" % (kind, number)
+                self._hint.bind(sequence, functools.partial(self._pass_on, sequence))
         bindings: Dict[str, Callable[[Any], object]] = {
             "<Return>": self._on_send, "<KP_Enter>": self._on_send,
             "<Shift-Return>": lambda event: None,
@@ -3831,6 +3836,10 @@ class Composer(Box):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not self.confirm_paste(text.count("\n") + 1, lambda: self.insert(text)):
             self.insert(text)
+
+    def _pass_on(self, sequence: str, event: "tk.Event[Any]") -> None:
+        self.text.event_generate(sequence, x=event.x, y=event.y, rootx=event.x_root,
+                                 rooty=event.y_root)  # fmt: skip
 
     def _restyle_hint(self) -> None:
         color = self._look.color
@@ -3919,6 +3928,18 @@ def menu_key(widget: "tk.Misc") -> str:
     """The key that opens a context menu."""
     names = {"win32": "App", "x11": "Menu"}
     return "<%s>" % names.get(str(widget.tk.call("tk", "windowingsystem")), "Control-F10")
+
+
+def menu_click(widget: "tk.Misc") -> str:
+    """The click that opens one."""
+    return "<Button-2>" if str(widget.tk.call("tk", "windowingsystem")) == "aqua" else "<Button-3>"
+
+
+def menu_place(event: "tk.Event[Any]") -> Tuple[int, int]:
+    """Where on the screen one opens: at the mouse, or in the widget that has the keys."""
+    if event.type != tk.EventType.KeyPress:
+        return event.x_root, event.y_root
+    return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
 
 
 class Field(Box):
@@ -5189,6 +5210,8 @@ class Window:
 
     def on_person_menu(self, name: str, x: int, y: int) -> None:
         """What can be done with somebody."""
+        if self.chat is not None and name == self.chat.nickname:
+            return self.on_own_menu(x, y)
         entries: List[Any] = [
             ("Write privately", lambda: self.on_person(name)),
             ("Mention", lambda: self.chat_view.composer.insert("@%s " % name)),
@@ -5196,7 +5219,7 @@ class Window:
             None,
             ("Ignore", lambda: self.on_submit("/ignore %s" % name)),
         ]  # fmt: skip
-        self._pop_up(entries, x, y)
+        return self._pop_up(entries, x, y)
 
     def on_conversation_menu(self, conversation: Any, x: int, y: int) -> None:
         """What can be done with a conversation."""
@@ -5440,7 +5463,10 @@ class Window:
         view.composer.confirm_paste = self._confirm_paste
         view.transcript.text.bind("<Key>", self._on_stray_key)
         view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
-        view.transcript.text.bind("<Button-3>", self._on_text_menu)
+        for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
+            view.transcript.text.bind(sequence, self._on_text_menu)
+            for kind in ("Text", "TEntry"):
+                self.root.bind_class(kind, sequence, self._on_edit_menu)
         self._add_keys(self.root)
 
     def _add_keys(self, widget: "tk.Misc") -> None:
@@ -5493,7 +5519,16 @@ class Window:
         self.chat_view.transcript.scroll(pages)
         return "break"
 
-    def _on_text_menu(self, event: "tk.Event[Any]") -> None:
+    def _on_edit_menu(self, event: "tk.Event[Any]") -> None:
+        """What can be done with what one has written."""
+        box = event.widget
+        box.focus_set()
+        self._pop_up([(words, functools.partial(box.event_generate, "<<%s>>" % words.title()))
+                      for words in ("Cut", "Copy", "Paste")] + [None,
+                     ("Select all", lambda: box.event_generate("<<SelectAll>>"))],
+                     *menu_place(event))  # fmt: skip
+
+    def _on_text_menu(self, event: "tk.Event[Any]") -> str:
         text = self.chat_view.transcript.text
         entries: List[Any] = []
         index = text.index("@%d,%d" % (event.x, event.y))
@@ -5506,7 +5541,8 @@ class Window:
             entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
         entries += [("Select all", lambda: text.tag_add("sel", "1.0", "end-1c")),
                     ("Search…", self.on_search)]  # fmt: skip
-        self._pop_up(entries, event.x_root, event.y_root)
+        self._pop_up(entries, *menu_place(event))
+        return "break"
 
     def _copy(self, words: str) -> None:
         self.root.clipboard_clear()

@@ -295,6 +295,41 @@ def test_caps_lock_takes_no_key_away(alice):
         alice.type("<Caps_Lock>")
 
 
+def test_what_is_written_has_a_menu(alice, desk):
+    """Cut, copy and paste by mouse and by keys; the hint is in nobody's way."""
+    for widget, key in ((alice.chat_view.composer._hint, "Button-3"), (alice.box, "Shift-F10")):
+        widget.focus_force()
+        widget.event_generate("<%s>" % key, x=3, y=3)
+        assert alice.menu == ["Cut", "Copy", "Paste", "Select all"]
+    name = desk.open().connect_view.fields["name"]
+    name.event_generate("<Button-3>", x=3, y=3)
+    assert desk._people[1].menu == ["Cut", "Copy", "Paste", "Select all"]
+
+
+def test_the_middle_button_pastes_as_control_v_does(alice, hub, desk):
+    """What is selected anywhere goes into the box, which asks before it takes many lines."""
+    told(hub, alice, "some words")
+    start = alice.text.search("some words", "1.0")
+    alice.text.tag_add("sel", start, start + "+10c")
+    hint = alice.chat_view.composer._hint
+    for event in ("<Button-2>", "<ButtonRelease-2>"):
+        hint.event_generate(event, x=9, y=9)
+    assert alice.box.get("1.0", "end-1c") == "some words"
+    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(30)))
+    alice.sees("[bob]: line 29")
+    alice.text.tag_add("sel", "1.0", "end")
+    alice.box.event_generate("<<PasteSelection>>", x=9, y=9)
+    assert alice.sheet.startswith("Paste ")
+
+
+def test_ones_own_row_has_ones_own_menu(alice):
+    """Nobody writes to themselves, or ignores themselves."""
+    alice.window.on_person_menu("alice", 0, 0)
+    assert "I am away" in alice.menu
+    alice.window.on_person_menu("bob", 0, 0)
+    assert "Ignore" in alice.menu
+
+
 def test_tab_completes_names_commands_and_rooms(tea, hub):
     """Tab goes on to the next way, Shift+Tab back; in an empty box it leaves."""
     for begun, steps in [
