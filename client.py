@@ -4912,30 +4912,32 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        width, height = (self.look.px(size) for size in self._sizes.pop(view, (0, 0)))
-        if width:  # afterwards its size is the user's
-            kept = self.settings.geometry if view is self.chat_view else ""
-            if not kept or not self._place_at(kept):
-                width = min(width, self.root.winfo_screenwidth())
-                height = min(height, self.root.winfo_screenheight())
-                self.root.geometry("%dx%d" % (width, height))
+        if view in self._sizes:  # afterwards the place is the user's
+            self._place_for(view)
         self.root.minsize(*(self.look.px(size) for size in self._minimum[view]))
         self.root.update_idletasks()
         self.root.deiconify()
         if view is self.chat_view:
             self._focus_composer()
 
-    def _place_at(self, geometry: str) -> bool:
-        """Put the window where it was; whether that is on this screen."""
-        match = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", geometry)
-        if not match:
-            return False
-        width, height, x, y = map(int, match.groups())
-        is_there = x + width <= self.root.winfo_screenwidth() + 50 and x >= -50 and y >= -50
-        if is_there and y + height <= self.root.winfo_screenheight() + 50:
-            self.root.geometry(geometry)
-            return True
-        return False
+    def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
+        """Have the window as a view is at first, or was the last time; all of it on the screen."""
+        root = self.root
+        place = [self.look.px(size) for size in self._sizes.pop(view)]
+        kept = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", self.settings.geometry)
+        if kept and view is self.chat_view:
+            place = [int(number) for number in kept.groups()]
+        elif root.winfo_viewable():
+            place += [root.winfo_x(), root.winfo_y()]
+        rooms = (
+            (root.winfo_vrootx(), root.winfo_vrootwidth()),
+            (root.winfo_vrooty(), root.winfo_vrootheight() - root.winfo_rooty() + root.winfo_y()),
+        )
+        for size, (start, room) in enumerate(rooms):
+            place[size] = min(place[size], room)
+            for at in range(size + 2, len(place), 2):
+                place[at] = max(start, min(place[at], start + room - place[size]))
+        root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
 
     def _show_title(self) -> None:
         title = self.look.text(self.chat.title if self.chat else "Not connected — Hubbub")

@@ -2,6 +2,8 @@
 
 import pytest
 
+import client
+
 
 @pytest.fixture
 def alice(desk, hub):
@@ -86,6 +88,26 @@ def test_the_connect_view_stays_narrow_in_a_wide_window(desk):
     field = alice.connect_view.fields["name"]
     assert field.winfo_width() == 396
     assert field.winfo_rootx() - alice.root.winfo_rootx() == (1160 - 396) // 2
+
+
+@pytest.mark.parametrize("kept", ["", "900x600+5000+4000", "900x600+-3000+-20", "9000x6000+50+50"])
+def test_the_whole_window_is_on_the_screen(desk, hub, kept):
+    """However far it grows from where it was, and wherever it was the last time."""
+    settings = client.Settings(client.settings_path())
+    settings.geometry = kept
+    settings.save()
+    alice = desk.open(hub.port)
+    alice.root.geometry("+800+290")
+    desk.pump(lambda: (alice.root.winfo_x(), alice.root.winfo_y()) == (800, 290))
+    alice.connect(name="alice")
+    hub.welcome()
+    desk.pump(lambda: alice.root.winfo_width() >= 900)
+    root = alice.root
+    for start, size, room in (
+        (root.winfo_rootx(), root.winfo_width(), root.winfo_screenwidth()),
+        (root.winfo_rooty(), root.winfo_height(), root.winfo_screenheight()),
+    ):
+        assert 0 <= start <= start + size <= room
 
 
 def test_who_was_there_is_shown_while_the_connection_is_lost(alice, desk, hub):
