@@ -3471,7 +3471,9 @@ class Transcript:
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         text.tag_raise("sel")
         if self._at_end:
-            self.text.see("end")
+            text.see("end")
+        elif text.tag_ranges("found"):
+            text.see("found.first")
 
     def open(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
         """Show another list, from its end, or with its line `at` in view."""
@@ -4161,13 +4163,11 @@ class ConnectView:
         for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
             label = ttk.Label(self._nothing, text=words, style=style + ".TLabel", justify="center")
             label.pack(pady=(0, px(8)))
-        card.grid(sticky="nsew")
+        card.grid(sticky="nsew", pady=(0, px(8)))
         body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        under = ttk.Frame(body, style="Bg.TFrame")
-        self.other = ttk.Button(under, text="Other server…", style="Link.TButton",
+        self.other = ttk.Button(body, text="Other server…", style="Link.TButton",
                                 command=self._on_other)  # fmt: skip
-        self.other.pack(side="right")
-        under.grid(sticky="ew", pady=(px(8), 0))
+        self.other.grid(sticky="e")
         self._add_field(SERVER, "Address", accept)
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
@@ -4202,8 +4202,8 @@ class ConnectView:
                 part.grid()
             else:
                 part.grid_remove()
-        if field == SERVER:
-            self.other.configure(takefocus=not is_shown)
+        if field == SERVER:  # and what shows it goes
+            (self.other.grid_remove if is_shown else self.other.grid)()
 
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
         look, size = self._look, self._look.px(52)
@@ -4262,8 +4262,7 @@ class ConnectView:
             is_own = known.partition(":")[0] in ("127.0.0.1", "localhost")
             detail = "This computer" if is_own else "You were there before"
             icon = "check" if known == server else ""
-            rows.append(Row(known, known, detail=detail, dot="ok" if icon else "offline",
-                            is_bold=True, icon=icon))  # fmt: skip
+            rows.append(Row(known, known, detail=detail, dot="offline", is_bold=True, icon=icon))
         self.list.show(rows, server if server in self._servers else None)
         self.list.canvas.configure(takefocus=bool(rows))
         if rows:
@@ -4475,8 +4474,8 @@ class ChatView:
         self._banner = ttk.Frame(parent, style="Banner.TFrame",
                                  padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
         self.banner_text = ttk.Label(self._banner, style="Banner.TLabel", compound="left")
-        self._look.follow(self.banner_text, lambda: self.banner_text.configure(
-            image=self._look.icon("warn", "banner_text"), padding=(0, px(5))))  # fmt: skip
+        self.banner_text.configure(padding=(0, px(5)))
+        self._look.follow(self.banner_text, self._show_banner_icon)
         self.banner_button = ttk.Button(self._banner, text="Try now", style="Banner.TButton",
                                         command=self._window.on_retry)  # fmt: skip
         self.banner_button.pack(side="right")
@@ -4484,6 +4483,11 @@ class ChatView:
         self._banner.bind("<Configure>", lambda event: self.banner_text.configure(
             wraplength=max(1, event.width - px(170))))  # fmt: skip
         return self._banner
+
+    def _show_banner_icon(self) -> None:
+        is_well = self._chat is not None and self._chat.state == CONNECTED
+        icon = self._look.icon("check" if is_well else "warn", "banner_text")
+        self.banner_text.configure(image=icon)
 
     def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4594,6 +4598,7 @@ class ChatView:
     def warn(self, text: str, can_retry: bool) -> None:
         """Show the banner; "" hides it."""
         self.banner_text.configure(text="  " + self._look.text(text))
+        self._show_banner_icon()
         if can_retry:
             self.banner_button.pack(side="right")
         else:

@@ -61,6 +61,16 @@ def test_the_end_stays_in_view_when_wrapped_lines_get_room(alice, desk, hub):
         assert not alice.pill
 
 
+def test_what_was_found_stays_in_view_at_every_zoom(alice, desk):
+    """Who looks at a hit goes on looking at it when the letters grow."""
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("line 50")
+    desk.pump(lambda: alice.found == "1 of 1")
+    for _ in range(5):
+        alice.press("Control-plus")
+        assert alice.text.dlineinfo("found.first")
+
+
 def test_the_columns_give_way_to_the_chat(alice, desk):
     """Below 900 the people go, below 680 the sidebar; at 200 % that is below 1,800 and 1,360."""
     view = alice.chat_view

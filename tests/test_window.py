@@ -140,6 +140,11 @@ def test_the_connect_view_is_walked_through_by_keys(desk, room):
     alice.press("Up")
     alice.press("Return")
     assert view.fields[SERVER].get() == "127.0.0.1:%d" % port
+    view.other.invoke()
+    desk.pump(lambda: alice.has_focus(view.fields[SERVER]) and not view.other.winfo_ismapped())
+    alice.press("Home", view.list.canvas)
+    alice.press("Return")
+    desk.pump(view.other.winfo_ismapped)
     alice.fill(name="alice")
     alice.press("Return", view.list.canvas)
     alice.sees("[SERVER]: alice joined the chat")
