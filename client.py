@@ -3997,14 +3997,12 @@ class Sheet:
         closed: Callable[[], object] = lambda: None, width: int = 420,
     ) -> None:  # fmt: skip
         px = look.px
-        self._offer, self._closed = offer, closed
-        width = min(look.dp(width), parent.winfo_width() - px(20))
+        self._look, self._width, self._offer, self._closed = look, width, offer, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         self._title = ttk.Label(frame, style="CardStrong.TLabel", text=look.text(title))
         self._title.grid(row=0, sticky="w", pady=(0, px(8)))
-        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left",
-                              wraplength=width - px(40))  # fmt: skip
+        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left")
         if text:
             self.text.grid(row=1, sticky="w", pady=(0, px(12)))
         self.field: Optional[Field] = None
@@ -4038,12 +4036,19 @@ class Sheet:
         for stop, after, before in zip(stops, [*stops[1:], stops[0]], [stops[-1], *stops]):
             stop.bind("<Tab>", functools.partial(self._walk, after))
             stop.bind("<<PrevWindow>>", functools.partial(self._walk, before))
-        frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
-        if offer is not None:
-            frame.place(height=min(look.dp(480), parent.winfo_height() - px(20)))
+        look.follow(frame, self.fit)
         frame.lift()
         self._refresh()
         stops[0 if self.list is not None else -1].focus_set()
+
+    def fit(self) -> None:
+        """Be as large as it wants to be, and as the window allows."""
+        look, parent = self._look, self.frame.master
+        width = min(look.dp(self._width), parent.winfo_width() - look.px(20))
+        self.text.configure(wraplength=width - look.px(40))
+        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
+        if self.list is not None:
+            self.frame.place(height=min(look.dp(480), parent.winfo_height() - look.px(20)))
 
     def close(self) -> None:
         """Take it away. Idempotent."""
@@ -4851,6 +4856,9 @@ class Window:
         self._sizes = {self.connect_view: (460, 600), self.chat_view: (1160, 720)}
         self._minimum = {self.connect_view: (460, 520), self.chat_view: (480, 360)}
         self.view: Union[ConnectView, ChatView, None] = None
+        self.chat_view.frame.bind(
+            "<Configure>", lambda event: self._sheet.fit() if self._sheet else None, "+"
+        )
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.iconphoto(True, look.logo(64))
         for sequence in ("<FocusIn>", "<FocusOut>"):

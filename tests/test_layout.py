@@ -100,6 +100,29 @@ def test_the_connect_view_stays_narrow_in_a_wide_window(desk):
     assert field.winfo_rootx() - alice.root.winfo_rootx() == (1160 - 396) // 2
 
 
+def test_a_question_fits_into_the_window(alice, desk):
+    """Also into one that gets smaller, or whose letters grow, while it is open."""
+    alice.press("F1", alice.box)
+    frame, button = alice.window._sheet.frame, alice.window._sheet.buttons[0]
+
+    def room():
+        """What is left beside the sheet and the button in it: left, above, right and below."""
+        desk.update()
+        found = []
+        for part in (frame, button):
+            left, top = (part.winfo_rootx() - alice.root.winfo_rootx(),
+                         part.winfo_rooty() - alice.root.winfo_rooty())  # fmt: skip
+            found += [left, top, alice.root.winfo_width() - left - part.winfo_width(),
+                      alice.root.winfo_height() - top - part.winfo_height()]  # fmt: skip
+        return found
+
+    for size, zoom in (((1160, 720), 100), ((480, 360), 100), ((1160, 720), 200)):
+        alice.window.look.change("light", zoom)
+        resize(desk, alice, *size)
+        desk.pump(lambda: min(room()) >= 8)
+    assert frame.winfo_width() == 960
+
+
 @pytest.mark.parametrize("kept", ["", "900x600+5000+4000", "900x600+-3000+-20", "9000x6000+50+50"])
 def test_the_whole_window_is_on_the_screen(desk, hub, kept):
     """However far it grows from where it was, and wherever it was the last time."""
