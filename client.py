@@ -2751,7 +2751,8 @@ BUTTONS = {
 }  # fmt: skip
 
 # The frames that have nothing but their surface.
-SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner"}
+SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner",
+            "focus": "Focus"}  # fmt: skip
 
 # Frames that hold a field: what they lie on, the colour of the edge. Boxes are in "field".
 FIELDS = {"Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
@@ -3428,7 +3429,10 @@ class Transcript:
         self.text.configure(yscrollcommand=self._on_scroll)
         self.empty = ttk.Label(self.frame, style="Empty.TLabel")
         look.follow(self.text, self.restyle)
-        self.text.bind("<Configure>", self._on_resize)
+        self.text.bind("<Configure>", lambda event: self._keep_in_view())
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # that it has it
+        self.text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        self.text.bind("<FocusOut>", lambda event: focus.place_forget())
         self.text.tag_bind("hand", "<Enter>", lambda event: self.text.configure(cursor="hand2"))
         self.text.tag_bind("hand", "<Leave>", lambda event: self.text.configure(cursor="arrow"))
 
@@ -3470,10 +3474,7 @@ class Transcript:
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         text.tag_raise("sel")
-        if self._at_end:
-            text.see("end")
-        elif text.tag_ranges("found"):
-            text.see("found.first")
+        self._keep_in_view()
 
     def open(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
         """Show another list, from its end, or with its line `at` in view."""
@@ -3532,9 +3533,7 @@ class Transcript:
             self._mark_found()
         else:
             self._mark_hit()
-        spot = self.text.tag_ranges("found")
-        if spot:
-            self.text.see(spot[0])
+        self._keep_in_view()
 
     def line_at(self, index: str) -> Any:
         """The line at a place of the text; None where there is none."""
@@ -3625,10 +3624,14 @@ class Transcript:
         start = units(self._render(item)[0][0])
         return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
 
-    def _on_resize(self, event: "tk.Event[Any]") -> None:
+    def _keep_in_view(self) -> None:
+        """After a change of size: the end, or what was found."""
         if self._at_end:
             self._top = "1.0"  # lines that get shorter bring others into view above
             self.text.see("end")
+        elif self.text.tag_ranges("found"):
+            self.text.see("found.first + 2 display lines")  # not behind the button at the bottom
+            self.text.see("found.first")
 
     def _on_scroll(self, first: Any, last: Any) -> None:
         first, last = float(first), float(last)

@@ -71,6 +71,35 @@ def test_what_was_found_stays_in_view_at_every_zoom(alice, desk):
         assert alice.text.dlineinfo("found.first")
 
 
+def test_what_was_found_is_hidden_by_nothing(alice, desk):
+    """Neither below the view, when the search opens, nor behind the button at the bottom."""
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("line 9")
+
+    def is_seen():
+        place = alice.text.dlineinfo("found.first")
+        pill = alice.chat_view.pill
+        low = pill.winfo_y() if pill.winfo_ismapped() else alice.text.winfo_height()
+        return place is not None and place[1] + place[3] <= low
+
+    desk.pump(lambda: alice.found == "10 of 10" and is_seen())
+    alice.press("Escape")
+    alice.press("Control-f", alice.box)
+    for step in range(12):
+        desk.pump(is_seen)
+        alice.press("Shift-F3" if step < 5 else "F3")
+
+
+def test_the_transcript_shows_that_it_has_the_keys(alice, desk):
+    """As everything does that F6 leads to."""
+    alice.press("F6", alice.chat_view.conversations.canvas)
+    assert alice.has_focus(alice.text)
+    (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
+    desk.pump(mark.winfo_ismapped)
+    alice.press("F6")
+    desk.pump(lambda: not mark.winfo_ismapped())
+
+
 def test_the_columns_give_way_to_the_chat(alice, desk):
     """Below 900 the people go, below 680 the sidebar; at 200 % that is below 1,800 and 1,360."""
     view = alice.chat_view
