@@ -3313,6 +3313,7 @@ class Scrollbar:
         parent.rowconfigure(0, weight=1)  # type: ignore[union-attr]
         widget.grid(row=0, column=0, sticky="nsew")  # type: ignore[attr-defined]
         self._bar.grid(row=0, column=1, sticky="ns")
+        self._bar.grid_remove()  # until it is known to be needed
 
     def set(self, first: float, last: float) -> None:
         """What part is in view, from 0 to 1."""
