@@ -4766,9 +4766,37 @@ class Notifier:
             log.info("no flash: %s", error)
 
 
-def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
-    """Set the urgency hint of the toplevel around a window, over a connection of our own."""
+@contextlib.contextmanager
+def x11_frame(window: int, display_name: str) -> Iterator[Tuple[Any, Any, Any]]:
+    """Xlib, a connection of our own, and the window around Tk's, which Tk does not let us have.
+
+    OSError or AttributeError where there is no such thing.
+    """
     x11: Any = ctypes.CDLL("libX11.so.6")
+    handle, number = ctypes.c_void_p, ctypes.c_ulong
+    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
+    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
+    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
+        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
+    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
+    if not display:
+        raise OSError("no connection to %s" % display_name)
+    try:
+        desktop, frame, count = number(), number(), ctypes.c_uint()
+        children = ctypes.POINTER(number)()
+        x11.XQueryTree(display, window, ctypes.byref(desktop), ctypes.byref(frame),
+                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
+        if children:
+            x11.XFree(children)
+        if frame.value == desktop.value:
+            raise OSError("the window has not been shown yet")
+        yield x11, display, frame
+    finally:
+        x11.XCloseDisplay(display)
+
+
+def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
+    """Set the urgency hint of a window. OSError or AttributeError where that cannot be."""
     handle, number = ctypes.c_void_p, ctypes.c_ulong
 
     class Hints(ctypes.Structure):
@@ -4776,29 +4804,25 @@ def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
                     ("icon_pixmap", number), ("icon_window", number), ("x", ctypes.c_int),
                     ("y", ctypes.c_int), ("icon_mask", number), ("group", number)]  # fmt: skip
 
-    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
-    x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
-    x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
-    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
-    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
-        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
-    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
-    if not display:
-        return
-    try:
-        above, top, children, count = number(), number(), ctypes.POINTER(number)(), ctypes.c_uint()
-        x11.XQueryTree(display, window, ctypes.byref(above), ctypes.byref(top),
-                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
-        if children:
-            x11.XFree(children)
-        hints = x11.XGetWMHints(display, top)
+    with x11_frame(window, display_name) as (x11, display, frame):
+        x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
+        x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
+        hints = x11.XGetWMHints(display, frame)
         if hints:
             bit = 256  # XUrgencyHint
             hints.contents.flags = hints.contents.flags & ~bit | (bit if is_urgent else 0)
-            x11.XSetWMHints(display, top, hints)
+            x11.XSetWMHints(display, frame, hints)
             x11.XFree(hints)
-    finally:
-        x11.XCloseDisplay(display)
+
+
+def set_x11_background(window: int, color: str, display_name: str) -> None:
+    """What is seen where a window has grown and Tk has not drawn yet: white, if nobody says so.
+
+    OSError or AttributeError where that cannot be.
+    """
+    with x11_frame(window, display_name) as (x11, display, frame):
+        x11.XSetWindowBackground.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+        x11.XSetWindowBackground(display, frame, int(color[1:], 16))
 
 
 def flash_on_windows(window: int) -> None:
@@ -4867,6 +4891,7 @@ class Window:
         root.iconphoto(True, look.logo(64))
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
+        look.follow(root, self._paint_behind)
         self._bind_keys()
 
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
@@ -4934,8 +4959,16 @@ class Window:
         self.root.minsize(*(self.look.px(size) for size in self._minimum[view]))
         self.root.update_idletasks()
         self.root.deiconify()
+        self._paint_behind()
         if view is self.chat_view:
             self._focus_composer()
+
+    def _paint_behind(self) -> None:
+        """Have no white flash where the window grows."""
+        root = self.root
+        if str(root.tk.call("tk", "windowingsystem")) == "x11":
+            with contextlib.suppress(OSError, AttributeError):
+                set_x11_background(root.winfo_id(), self.look.color["bg"], root.winfo_screen())
 
     def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
         """Have the window as a view is at first, or was the last time; all of it on the screen."""

@@ -1,6 +1,10 @@
 """Where things stand in the window: at every width, every zoom, and with much to show."""
 
+import shutil
+import subprocess
+
 import pytest
+from window_harness import cannot
 
 import client
 
@@ -150,6 +154,24 @@ def test_a_question_fits_into_the_window(alice, desk):
         resize(desk, alice, *size)
         desk.pump(lambda: min(room()) >= 8)
     assert frame.winfo_width() == 960
+
+
+@pytest.mark.parametrize("theme", sorted(client.PALETTES))
+def test_nothing_white_is_seen_where_the_window_grows(desk, hub, theme):
+    """What Tk has not drawn yet has the colour of the theme already."""
+    if not shutil.which("import"):
+        cannot("there is no import here")
+    alice = desk.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desk.pump(lambda: alice.root.winfo_width() == 1160)
+    alice.window.look.change(theme, 100)
+    desk.update()
+    root, handle = alice.root, client.ctypes.c_void_p
+    with client.x11_frame(root.winfo_id(), root.winfo_screen()) as (x11, display, frame):
+        x11.XResizeWindow(handle(display), frame, 1260, 800)
+    command = "import -silent -window root -crop 1x1+1250+780 +repage -depth 8 txt:-"
+    pixel = subprocess.run(command.split(), check=True, stdout=subprocess.PIPE).stdout.decode()
+    assert client.PALETTES[theme]["bg"].upper() in pixel
 
 
 @pytest.mark.parametrize("kept", ["", "900x600+5000+4000", "900x600+-3000+-20", "9000x6000+50+50"])
