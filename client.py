@@ -3045,6 +3045,7 @@ class RowList:
         self._tops: List[int] = [0]  # where each row begins, and the last one ends
         self._top = 0  # the first pixel in view
         self._cursor: Any = None  # the key of the row that the keys are at
+        self._unseen: Any = None  # that of a row to bring into view
         self._hover: Any = None
         self._drawing = ""  # the id of a redraw that is due
         self.selected: Any = None  # a key
@@ -3076,7 +3077,7 @@ class RowList:
         if (rows, selected) == (self.rows, self.selected):
             return
         if selected != self.selected:
-            self._cursor = selected
+            self._cursor = self._unseen = selected
         self.rows, self.selected = rows, selected
         self.canvas.configure(takefocus=any(row.key is not None for row in rows))
         self._measure()
@@ -3133,7 +3134,9 @@ class RowList:
             self._scroll_to(self._top + int(args[1]) * size)
 
     def _see(self, key: Any) -> None:
-        index = [row.key for row in self.rows].index(key)
+        index = next((i for i, row in enumerate(self.rows) if row.key == key is not None), -1)
+        if index < 0:
+            return
         above, below = self._tops[index], self._tops[index + 1]
         if above < self._top:
             self._scroll_to(above if index > 1 else 0)
@@ -3145,6 +3148,8 @@ class RowList:
         canvas = self.canvas
         if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
             return
+        self._see(self._unseen)
+        self._unseen = None
         height, whole = canvas.winfo_height(), self._tops[-1]
         self._top = max(0, min(self._top, whole - height))
         self.scrollbar.set(self._top / (whole or 1), (self._top + height) / (whole or 1))
@@ -5378,11 +5383,11 @@ class Window:
 
     def on_go(self) -> None:
         """Go to a conversation or a person, by a part of the name."""
-        self._pick("Go to", lambda chat: [*chat.conversations, *chat.current.people])
+        self._pick("Go to", lambda chat: [*chat.conversations, *everybody(chat)])
 
     def on_private(self) -> None:
         """Write to one person."""
-        self._pick("Write to", lambda chat: chat.current.people, "Write to %s")
+        self._pick("Write to", everybody, "Write to %s")
 
     def on_join(self) -> None:
         """Join or make a room."""
@@ -5628,6 +5633,12 @@ class Window:
         """Try to come back now."""
         if self._connection is not None:
             self._connection.retry()
+
+
+def everybody(chat: Chat) -> List[Person]:
+    """Who is here, as far as is known: once for each room; those in view first."""
+    places = [chat.current, *chat.conversations]
+    return [person for place in places for person in place.people]
 
 
 def open_link(address: str) -> None:

@@ -256,6 +256,27 @@ def test_a_paste_of_many_lines_is_asked_about(alice, hub):
     assert hub.until("line 24")[-25:] == ["PRIVMSG #lobby :" + line for line in lines]
 
 
+def test_the_conversation_in_view_is_in_view_in_the_list(alice, desk, hub):
+    """However many there are, and whoever goes to it."""
+    hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    desk.pump(lambda: alice.conversations[-1] == "bob 1")
+    rows = alice.chat_view.conversations
+    for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
+        alice.window.open(name)
+        desk.pump(lambda shown=shown: shown in alice.drawn(rows))
+
+
+def test_people_of_other_rooms_are_offered(tea, desk):
+    """Ctrl+K and Ctrl+N know everybody who is here, not only those in the room in view."""
+    tea.window.open("erik")
+    for key in ("Control-k", "Control-n"):
+        tea.press(key, tea.box)
+        tea.window._sheet.field.set("car")
+        desk.pump(lambda: "carol" in [row.text for row in tea.window._sheet.list.rows])
+        tea.press("Escape")
+
+
 def test_tab_stays_in_a_question(alice):
     """Keys go to the question until it is answered: Tab comes round, and back."""
     alice.paste("line\n" * 30)
