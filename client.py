@@ -3366,7 +3366,8 @@ class Tip:
         widget, color = self._widget, self._look.color
         top = widget.winfo_toplevel()
         self._label = tk.Label(top, text=self._text, bg=color["selected"], fg=color["text"],
-                               font=self._look.font["small"], padx=8, pady=3)  # fmt: skip
+                               font=self._look.font["small"], padx=self._look.px(8),
+                               pady=self._look.px(3))  # fmt: skip
         x = widget.winfo_rootx() - top.winfo_rootx() + widget.winfo_width() // 2
         y = widget.winfo_rooty() - top.winfo_rooty()
         half = self._label.winfo_reqwidth() // 2 + 4
@@ -4395,7 +4396,7 @@ class ChatView:
         self.frame.columnconfigure(2, weight=1)
         self.frame.rowconfigure(0, weight=1)
         self.frame.bind("<Configure>", self._on_resize)
-        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=1) for _ in range(2)]
+        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=px(1)) for _ in range(2)]
 
         self.side = ttk.Frame(self.frame, style="Bg.TFrame")
         self.side.pack_propagate(False)
@@ -4404,7 +4405,7 @@ class ChatView:
                                      window.on_conversation_menu)  # fmt: skip
         foot = ttk.Frame(self.side, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
-        ttk.Frame(foot, style="Line.TFrame", height=1).pack(fill="x")
+        ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
         self.theme_button = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
         look.follow(self.theme_button, lambda: self.theme_button.configure(
             image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
@@ -4441,7 +4442,7 @@ class ChatView:
         icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
             row=0, column=3, padx=(px(2), px(13))
         )
-        ttk.Frame(middle, style="Line.TFrame", height=1).grid(row=1, sticky="ew")
+        ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
         self._make_banner(middle).grid(row=2, sticky="ew")
         self.search = SearchBar(middle, look, window.on_search_text, window.on_search_step,
                                 window.on_search_close)  # fmt: skip
@@ -4480,7 +4481,7 @@ class ChatView:
     ) -> Drawing:
         drawing = Drawing(parent, self._look, surface, 60, draw)
         drawing.canvas.pack(fill="x")
-        ttk.Frame(parent, style="Line.TFrame", height=1).pack(fill="x")
+        ttk.Frame(parent, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
         return drawing
 
     def _make_banner(self, parent: "tk.Misc") -> "ttk.Frame":
