@@ -4279,7 +4279,6 @@ class ConnectView:
             icon = "check" if known == server else ""
             rows.append(Row(known, known, detail=detail, dot="offline", is_bold=True, icon=icon))
         self.list.show(rows, server if server in self._servers else None)
-        self.list.canvas.configure(takefocus=bool(rows))
         if rows:
             self._nothing.place_forget()
         else:
@@ -5513,7 +5512,10 @@ class Window:
             for each in {sequence, locked}:
                 self.root.bind_class("HubbubKeys", each, functools.partial(self._on_key, action))
         select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
-        self.root.event_delete("<<LineStart>>", *select_all)  # X11 has Emacs's keys
+        self.root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        if control_key == "Control":  # others change the text: nobody expects that of these
+            for key in "dhio":
+                self.root.unbind_class("Text", "<Control-%s>" % key)
         self.root.event_add("<<SelectAll>>", *select_all)
         self.root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):

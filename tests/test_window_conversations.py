@@ -277,6 +277,15 @@ def test_people_of_other_rooms_are_offered(tea, desk):
         tea.press("Escape")
 
 
+@pytest.mark.parametrize("key", "dhiot")
+def test_a_key_pressed_by_mistake_leaves_the_text_alone(alice, key):
+    """What Tk has from Emacs deletes, turns around or inserts."""
+    alice.write("words")
+    alice.box.mark_set("insert", "1.2")
+    alice.press("Control-" + key, alice.box)
+    assert alice.box.get("1.0", "end-1c") == "words"
+
+
 def test_tab_stays_in_a_question(alice):
     """Keys go to the question until it is answered: Tab comes round, and back."""
     alice.paste("line\n" * 30)
