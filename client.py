@@ -2950,7 +2950,7 @@ class Look:
             return self._patch(button.radius, fill, edge, thickness if edge else 0)
 
         disabled = patch("hover" if button.normal else "", button.outline)
-        ring = "text" if button.normal else "focus"  # which is hardly another blue
+        ring = "text" if button.normal else "focus"  # which is the same blue in the light theme
         self._element(style, name + ".box", button.radius, patch(button.normal),
                       ("disabled", disabled), ("pressed", patch(button.pressed)),
                       ("focus", patch(button.normal or button.surface, ring, 2)),
