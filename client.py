@@ -4200,11 +4200,13 @@ class ConnectView:
     def _add_field(self, field: str, caption: str, accept: str) -> None:
         px = self._look.px
         label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self._body, style="Field.TEntry", font=self._look.font["chat"],
-                          validate="key", validatecommand=(accept, "%P"))  # fmt: skip
+        entry = ttk.Entry(self._body, style="Field.TEntry", validate="key",
+                          validatecommand=(accept, "%P"))  # fmt: skip
+        self._look.follow(entry, lambda: entry.configure(font=self._look.font["chat"]))
         if field == PASSWORD:
             entry.configure(show="•")
-        hint = ttk.Label(self._body, style="Muted.TLabel", wraplength=px(390))
+        hint = ttk.Label(self._body, style="Muted.TLabel")
+        self._look.follow(hint, lambda: hint.configure(wraplength=self._look.dp(390)))
         label.grid(sticky="w")
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint.grid(sticky="w", pady=(0, px(14)))
@@ -4221,7 +4223,7 @@ class ConnectView:
             (self.other.grid_remove if is_shown else self.other.grid)()
 
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
-        look, size = self._look, self._look.px(52)
+        look, size = self._look, self._look.dp(52)
         canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
         left = size + look.px(14)
         words = "Join the chat", "Pick a name and a server on your network."
@@ -4897,6 +4899,7 @@ class Window:
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
         look.follow(root, self._paint_behind)
+        look.follow(root, self._set_minimum)
         self._bind_keys()
 
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
@@ -4961,12 +4964,23 @@ class Window:
         self.view = view
         if view in self._sizes:  # afterwards the place is the user's
             self._place_for(view)
-        self.root.minsize(*(self.look.px(size) for size in self._minimum[view]))
+        self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
         self._paint_behind()
         if view is self.chat_view:
             self._focus_composer()
+
+    def _pixels(self, view: Union[ConnectView, ChatView], sizes: Tuple[int, int]) -> List[int]:
+        """Sizes on this screen; the view that asks cannot scroll, and grows with its letters."""
+        zoom = max(100, self.look.zoom) if view is self.connect_view else 100
+        room = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
+        return [min(self.look.px(size * zoom / 100), most) for size, most in zip(sizes, room)]
+
+    def _set_minimum(self) -> None:
+        """Have the window no smaller than its view needs."""
+        if self.view is not None:
+            self.root.minsize(*self._pixels(self.view, self._minimum[self.view]))
 
     def _paint_behind(self) -> None:
         """Have no white flash where the window grows."""
@@ -4978,7 +4992,7 @@ class Window:
     def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
         """Have the window as a view is at first, or was the last time; all of it on the screen."""
         root = self.root
-        place = [self.look.px(size) for size in self._sizes.pop(view)]
+        place = self._pixels(view, self._sizes.pop(view))
         kept = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", self.settings.geometry)
         if kept and view is self.chat_view:
             place = [int(number) for number in kept.groups()]
@@ -5486,16 +5500,18 @@ class Window:
         """Bind the keys of the window: before the widgets' own, which would take some of them."""
         control_key = control(self.root)
         view, chat_box = self.chat_view, self.chat_view.composer.text
-        keys: Dict[str, Callable[[], object]] = {
-            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
-            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
-            "<Control-n>": self.on_private, "<Control-t>": self.on_theme, "<F1>": self.on_help,
-            "<Control-q>": self.close, "<Escape>": self._on_escape,
+        everywhere: Dict[str, Callable[[], object]] = {
+            "<Control-t>": self.on_theme, "<Control-q>": self.close, "<Escape>": self._on_escape,
             "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
             "<Control-KP_Add>": lambda: self.on_zoom(1),
             "<Control-minus>": lambda: self.on_zoom(-1),
             "<Control-KP_Subtract>": lambda: self.on_zoom(-1),
             "<Control-0>": lambda: self.on_zoom(0),
+        }  # fmt: skip
+        in_chat: Dict[str, Callable[[], object]] = {
+            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
+            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
+            "<Control-n>": self.on_private, "<F1>": self.on_help,
             "<Control-Prior>": lambda: self._neighbour(-1),
             "<Control-Next>": lambda: self._neighbour(1),
             "<Alt-Up>": lambda: self._neighbour(-1), "<Alt-Down>": lambda: self._neighbour(1),
@@ -5505,12 +5521,14 @@ class Window:
             "<Control-End>": lambda: self._on_ends(1.0),
         }  # fmt: skip
         for number in range(1, 10):
-            keys["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
-        for sequence, action in keys.items():
+            in_chat["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
+        for sequence, action in [*everywhere.items(), *in_chat.items()]:
+            views = (self.connect_view, view) if sequence in everywhere else (view,)
             sequence = sequence.replace("Control", control_key)
             locked = re.sub("-([a-z])>", lambda key: "-Lock-%s>" % key.group(1).upper(), sequence)
             for each in {sequence, locked}:
-                self.root.bind_class("HubbubKeys", each, functools.partial(self._on_key, action))
+                handler = functools.partial(self._on_key, action, views)
+                self.root.bind_class("HubbubKeys", each, handler)
         select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
         self.root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
         if control_key == "Control":  # others change the text: nobody expects that of these
@@ -5535,12 +5553,10 @@ class Window:
         for child in widget.winfo_children():
             self._add_keys(child)
 
-    def _on_key(self, action: Callable[[], object], event: "tk.Event[Any]") -> Optional[str]:
-        if self.view is self.connect_view and action not in (
-            self.close,
-            self._on_escape,
-            self.on_theme,
-        ):
+    def _on_key(
+        self, action: Callable[[], object], views: Sequence[Any], event: "tk.Event[Any]"
+    ) -> Optional[str]:
+        if self.view not in views:
             return None
         action()
         return "break"

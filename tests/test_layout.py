@@ -194,6 +194,31 @@ def test_the_whole_window_is_on_the_screen(desk, hub, kept):
         assert 0 <= start <= start + size <= room
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_all_of_the_connect_view_is_seen_at_every_zoom(desk, is_known):
+    """Who needs large letters sees the button too; the keys for that work before one is there."""
+    settings = client.Settings(client.settings_path())
+    settings.zoom, settings.servers = 150, ["office"]
+    settings.save()
+    alice = desk.open()
+    view, root = alice.connect_view, alice.root
+    view.fill("alice", ["office"], "office" if is_known else "")
+
+    def is_whole():
+        desk.update()
+        button = view.button
+        right = button.winfo_rootx() + button.winfo_width() - root.winfo_rootx()
+        below = button.winfo_rooty() + button.winfo_height() - root.winfo_rooty()
+        return (right < root.winfo_width() and below + 20 < root.winfo_height()
+                and view.list.canvas.winfo_height() > 60)  # fmt: skip
+
+    for keys in ((), ("Control-plus", "Control-plus"), ("Control-0",)):
+        for key in keys:
+            alice.press(key, view.fields["name"])
+        desk.pump(is_whole)
+    assert alice.window.look.zoom == 100
+
+
 def test_who_was_there_is_shown_while_the_connection_is_lost(alice, desk, hub):
     """The list of people does not empty for the moment until one is back."""
     hub.finish()
