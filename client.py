@@ -2770,11 +2770,14 @@ def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
             span = [(max(0, int((low - pen) / unit)), min(size, int((high + pen) / unit) + 2))
                     for low, high in ((left, right), (top, bottom))]  # fmt: skip
             for line in range(*span[1]):
-                for column in range(*span[0]):
+                column, end = span[0]
+                while column < end:
                     x, y = (column + 0.5) * unit, (line + 0.5) * unit
-                    share = _cover(_to_shape(x, y, kind, at, pen) / unit)
-                    if share > shares.get(line * size + column, 0.0):
-                        shares[line * size + column] = share
+                    distance = _to_shape(x, y, kind, at, pen) / unit
+                    share, start = _cover(distance), line * size + column
+                    column += 1 + int(abs(distance) - 0.5)  # no edge is nearer: all are like this
+                    for index in range(start, line * size + min(column, end)) if share else ():
+                        shares[index] = max(share, shares.get(index, 0.0))
         rgb = _rgb(color)
         for index, share in shares.items():
             pixels[index] = _blend(pixels[index], rgb, share)
