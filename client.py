@@ -20,7 +20,6 @@ It speaks IRC (see protocol.py), and asks of a server only what it offers.
 """
 
 import argparse
-import base64
 import bisect
 import codecs
 import contextlib
@@ -2691,12 +2690,12 @@ def draw_box(
     reach = int(max(radius, thickness)) + 2
     columns, lines = min(reach, (width + 1) // 2), min(reach, (height + 1) // 2)
 
-    def pixel(column: int, line: int) -> bytes:
-        x, y = column + 0.5, line + 0.5
+    def to_edge(x: float, y: float) -> float:
         if x < radius and y < radius:
-            distance = math.hypot(radius - x, radius - y) - radius
-        else:
-            distance = -min(x, y)
+            return math.hypot(radius - x, radius - y) - radius
+        return -min(x, y)
+
+    def pixel(distance: float) -> bytes:
         whole = _cover(distance)
         inside = _cover(distance + thickness) if thickness else whole
         share = inside / whole if whole else 0.0
@@ -2706,7 +2705,12 @@ def draw_box(
 
     rows = []
     for line in range(lines):
-        left = [pixel(column, line) for column in range(columns)]
+        left: List[bytes] = []
+        distance = 0.0
+        while len(left) < columns and distance > -thickness - 1:
+            distance = to_edge(len(left) + 0.5, line + 0.5)
+            left.append(pixel(distance))
+        left += left[-1:] * (columns - len(left))  # no edge is near any more
         right = left[: width - columns][::-1] if width < 2 * columns else left[::-1]
         rows.append(b"".join(left) + left[-1] * (width - 2 * columns) + b"".join(right))
     below = rows[: height - lines][::-1] if height < 2 * lines else rows[::-1]
@@ -2957,8 +2961,7 @@ class Look:
 
     def _image(self, key: Any, draw: Callable[[], bytes]) -> Any:
         if key not in self._images:
-            data = base64.b64encode(draw())
-            self._images[key] = tk.PhotoImage(master=self._root, data=data, format="png")
+            self._images[key] = tk.PhotoImage(master=self._root, data=draw(), format="png")
         return self._images[key]
 
     # ttk
@@ -4219,6 +4222,7 @@ class ConnectView:
         SERVER: "The address that the server's console shows",
         PASSWORD: "The host can tell you",
     }
+    SIZE, LEAST = (460, 600), (460, 520)  # of the window, at first and at least
 
     def __init__(
         self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None],
@@ -4461,6 +4465,7 @@ class ChatView:
     What is done in it calls the methods of `window` whose names begin with `on_`.
     """
 
+    SIZE, LEAST = (1160, 720), (480, 360)  # of the window, at first and at least
     NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in dp)
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -4965,20 +4970,30 @@ class Window:
         self.look = look = Look(root, theme, zoom, emoji)
         self.notifier = Notifier(root)
         self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
-        self.chat_view = ChatView(root, look, self)
-        self._sizes = {self.connect_view: (460, 600), self.chat_view: (1160, 720)}
-        self._minimum = {self.connect_view: (460, 520), self.chat_view: (480, 360)}
+        self._chat_view: Optional[ChatView] = None
         self.view: Union[ConnectView, ChatView, None] = None
-        self.chat_view.frame.bind(
-            "<Configure>", lambda event: self._sheet.fit() if self._sheet else None, "+"
-        )
+        self._placed: Set[Any] = set()  # the views that have been in view
         root.protocol("WM_DELETE_WINDOW", self.close)
-        root.iconphoto(True, look.logo(64))
+        root.after(POLL_MS, lambda: root.iconphoto(True, look.logo(64)))  # first the window
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
         look.follow(root, self._paint_behind)
         look.follow(root, self._set_minimum)
         self._bind_keys()
+
+    @property
+    def chat_view(self) -> ChatView:
+        """Made when it is first asked for: nobody waits for it before there is a server."""
+        if self._chat_view is None:
+            self._chat_view = view = ChatView(self.root, self.look, self)
+            view.frame.bind("<Configure>", self._on_chat_resized, "+")
+            self._bind_chat_keys(view)
+        return self._chat_view
+
+    @property
+    def _is_chatting(self) -> bool:
+        """Whether the chat is in view."""
+        return isinstance(self.view, ChatView)
 
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once where all is known."""
@@ -5001,7 +5016,7 @@ class Window:
     def close(self) -> None:
         """Say goodbye and end, once the user has agreed to lose what waits. Idempotent."""
         chat = self.chat
-        unsent = chat.unsent if chat is not None and self.view is self.chat_view else 0
+        unsent = chat.unsent if chat is not None and self._is_chatting else 0
         # A few are on their way, and arrive while we say goodbye; a paste may take longer.
         few = MANY_LINES if chat is not None and chat.is_settled else 0
         if self.root is not None and unsent > few and self._sheet is None:
@@ -5026,7 +5041,7 @@ class Window:
             self.root.after(0, self._end)
 
     def _keep_settings(self) -> None:
-        if self.view is self.chat_view:
+        if self._is_chatting:
             self.settings.geometry = self.root.geometry()
         self.settings.theme, self.settings.zoom = self.look.theme, self.look.zoom
         self.settings.save()
@@ -5040,13 +5055,14 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        if view in self._sizes:  # afterwards the place is the user's
+        if view not in self._placed:  # afterwards the place is the user's
+            self._placed.add(view)
             self._place_for(view)
         self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
         self._paint_behind()
-        if view is self.chat_view:
+        if self._is_chatting:
             self._focus_composer()
 
     def _pixels(self, view: Union[ConnectView, ChatView], sizes: Tuple[int, int]) -> List[int]:
@@ -5058,7 +5074,7 @@ class Window:
     def _set_minimum(self) -> None:
         """Have the window no smaller than its view needs."""
         if self.view is not None:
-            self.root.minsize(*self._pixels(self.view, self._minimum[self.view]))
+            self.root.minsize(*self._pixels(self.view, self.view.LEAST))
 
     def _paint_behind(self) -> None:
         """Have no white flash where the window grows."""
@@ -5070,9 +5086,9 @@ class Window:
     def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
         """Have the window as a view is at first, or was the last time; all of it on the screen."""
         root = self.root
-        place = self._pixels(view, self._sizes.pop(view))
+        place = self._pixels(view, view.SIZE)
         kept = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", self.settings.geometry)
-        if kept and view is self.chat_view:
+        if kept and self._is_chatting:
             place = [int(number) for number in kept.groups()]
         elif root.winfo_viewable():
             place += [root.winfo_x(), root.winfo_y()]
@@ -5107,6 +5123,7 @@ class Window:
         self._place, self._server = place, server
         self.settings.name = name
         self._open(name)
+        self.root.after_idle(lambda: self.chat_view)  # it will be needed soon
         return self.connect_view.set_connecting(server)
 
     def _open(self, name: str) -> None:
@@ -5162,7 +5179,7 @@ class Window:
             if self._connection is not None:
                 self._connection.carry_out(outcome)
             changes += outcome.changes
-            if isinstance(event, Connected) and self.view is self.connect_view:
+            if isinstance(event, Connected) and not self._is_chatting:
                 self.settings.remember(self._server)
                 self.settings.save()
                 self._show(self.chat_view)
@@ -5185,7 +5202,7 @@ class Window:
     def _apply(self, changes: Sequence[Change]) -> None:
         """Show what has changed; many changes cost as much as one."""
         chat = self.chat
-        if chat is None or self.view is not self.chat_view:
+        if chat is None or not self._is_chatting:
             return
         kinds = {change.kind for change in changes}
         current, transcript = chat.current, self.chat_view.transcript
@@ -5457,6 +5474,10 @@ class Window:
         self._add_keys(sheet.frame)
         return sheet
 
+    def _on_chat_resized(self, event: "tk.Event[Any]") -> None:
+        if self._sheet is not None:
+            self._sheet.fit()
+
     def _on_sheet_closed(self) -> None:
         self._sheet = None
         self._focus_composer()
@@ -5491,7 +5512,7 @@ class Window:
 
     def _pick(self, title: str, known: Callable[[Chat], Sequence[Any]], other: str = "") -> None:
         chat = self.chat
-        if chat is None or self.view is not self.chat_view:
+        if chat is None or not self._is_chatting:
             return
 
         def offer(text: str) -> List[Row]:
@@ -5577,7 +5598,6 @@ class Window:
     def _bind_keys(self) -> None:
         """Bind the keys of the window: before the widgets' own, which would take some of them."""
         control_key = control(self.root)
-        view, chat_box = self.chat_view, self.chat_view.composer.text
         everywhere: Dict[str, Callable[[], object]] = {
             "<Control-t>": self.on_theme, "<Control-q>": self.close, "<Escape>": self._on_escape,
             "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
@@ -5601,11 +5621,11 @@ class Window:
         for number in range(1, 10):
             in_chat["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
         for sequence, action in [*everywhere.items(), *in_chat.items()]:
-            views = (self.connect_view, view) if sequence in everywhere else (view,)
+            only_in_chat = sequence in in_chat
             sequence = sequence.replace("Control", control_key)
             locked = re.sub("-([a-z])>", lambda key: "-Lock-%s>" % key.group(1).upper(), sequence)
             for each in {sequence, locked}:
-                handler = functools.partial(self._on_key, action, views)
+                handler = functools.partial(self._on_key, action, only_in_chat)
                 self.root.bind_class("HubbubKeys", each, handler)
         select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
         self.root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
@@ -5614,16 +5634,21 @@ class Window:
                 self.root.unbind_class("Text", "<Control-%s>" % key)
         self.root.event_add("<<SelectAll>>", *select_all)
         self.root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
+        for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
+            for kind in ("Text", "TEntry"):
+                self.root.bind_class(kind, sequence, self._on_edit_menu)
+        self._add_keys(self.root)
+
+    def _bind_chat_keys(self, view: ChatView) -> None:
+        """Bind those of the chat's own widgets."""
         for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
-            chat_box.bind(sequence, functools.partial(self._on_page, pages))
+            view.composer.text.bind(sequence, functools.partial(self._on_page, pages))
         view.composer.confirm_paste = self._confirm_paste
         view.transcript.text.bind("<Key>", self._on_stray_key)
         view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
             view.transcript.text.bind(sequence, self._on_text_menu)
-            for kind in ("Text", "TEntry"):
-                self.root.bind_class(kind, sequence, self._on_edit_menu)
-        self._add_keys(self.root)
+        self._add_keys(view.frame)
 
     def _add_keys(self, widget: "tk.Misc") -> None:
         """Give a widget and all that is in it the window's keys."""
@@ -5632,9 +5657,9 @@ class Window:
             self._add_keys(child)
 
     def _on_key(
-        self, action: Callable[[], object], views: Sequence[Any], event: "tk.Event[Any]"
+        self, action: Callable[[], object], only_in_chat: bool, event: "tk.Event[Any]"
     ) -> Optional[str]:
-        if self.view not in views:
+        if only_in_chat and not self._is_chatting:
             return None
         action()
         return "break"
@@ -5710,13 +5735,10 @@ class Window:
         return "break"
 
     def _on_escape(self) -> None:
+        if not self._is_chatting:
+            return self._cancel() if self._connection is not None else self.close()
         view = self.chat_view
-        if self.view is self.connect_view:
-            if self._connection is not None:
-                self._cancel()
-            else:
-                self.close()
-        elif self._sheet is not None:
+        if self._sheet is not None:
             self._sheet.close()
         elif view.close_overlays():
             self._focus_composer()
@@ -5725,6 +5747,7 @@ class Window:
         else:
             view.transcript.show_end()
             self._focus_composer()
+        return None
 
     def on_retry(self) -> None:
         """Try to come back now."""

@@ -168,9 +168,22 @@ class Person:
         self._desk = desk
         self.window = window
         self.root = window.root
-        self.connect_view, self.chat_view = window.connect_view, window.chat_view
-        self.text = window.chat_view.transcript.text
-        self.box = window.chat_view.composer.text
+        self.connect_view = window.connect_view
+
+    @property
+    def chat_view(self):
+        """Made when it is first asked for."""
+        return self.window.chat_view
+
+    @property
+    def text(self):
+        """The transcript's widget."""
+        return self.chat_view.transcript.text
+
+    @property
+    def box(self):
+        """The chat box's."""
+        return self.chat_view.composer.text
 
     # What they do
 
