@@ -904,11 +904,12 @@ class Conversation:
 
     def newest(self) -> Optional[Entry]:
         """The last entry that the history has of it."""
-        return next(filter(self._is_kept, reversed(self.entries)), None)
+        entries = reversed(self.entries if self._known else ())  # many, where nothing is kept
+        return next(filter(self._is_kept, entries), None)
 
     def oldest(self) -> Optional[Entry]:
         """The first one."""
-        return next(filter(self._is_kept, self.entries), None)
+        return next(filter(self._is_kept, self.entries if self._known else ()), None)
 
     def _is_kept(self, entry: Entry) -> bool:
         """Whether the history has it here: not who came, nor what is private in a room."""
@@ -3484,10 +3485,12 @@ class Transcript:
     its edge. `show` makes it say what the list says, and touches only what differs: what is
     read stays where it is, and who was at the end stays there.
 
-    `lay_out` gives the items for a part of the list, `render` the pieces of an item.
+    `lay_out` gives the items for a part of the list, `render` the pieces of an item; one with
+    a source begins with a CLOCK, then comes the source's text.
     """
 
     PAGE, MAX_LINES = 200, 1000
+    CLOCK = "[00:00:00] "
 
     def __init__(
         self, parent: "tk.Misc", look: Look, lay_out: Callable[[Sequence[Any]], List[Item]],
@@ -3543,7 +3546,7 @@ class Transcript:
             lmargin1=left,
             font=look.font["chat"],
             rmargin=look.px(20),
-            lmargin2=left + look.font["time"].measure("[00:00:00] "),
+            lmargin2=left + look.font["time"].measure(self.CLOCK),
             spacing1=look.px(3),
             spacing2=look.px(1),
             spacing3=look.px(3),
@@ -3695,7 +3698,7 @@ class Transcript:
         marks: List[str] = []
         for row, item in enumerate(self._items, 1):
             for span in self._hits.get(item.source, ()):
-                marks += self._ends(row, item, span)
+                marks += self._ends(row, item.source.text, span)
         if marks:
             self.text.tag_add("find", *marks)
         self._mark_hit()
@@ -3705,12 +3708,11 @@ class Transcript:
         source, span = self._hit
         for row, item in enumerate(self._items, 1):
             if item.source is source is not None:
-                self.text.tag_add("found", *self._ends(row, item, span))
+                self.text.tag_add("found", *self._ends(row, source.text, span))
 
-    def _ends(self, row: int, item: Item, span: Span) -> List[str]:
-        """Where a part of what an item says stands: after the time, which comes first."""
-        start = units(self._render(item)[0][0])
-        return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
+    def _ends(self, row: int, text: str, span: Span) -> List[str]:
+        """Where a part of a text stands that is in a row."""
+        return ["%d.%d" % (row, len(self.CLOCK) + units(text[:end])) for end in span]
 
     def _keep_in_view(self) -> None:
         """After a change of size: the end, or what was found."""
@@ -4179,39 +4181,109 @@ class Sheet:
         command()
 
 
-class SearchBar:
-    """Where one writes what is looked for; says how much was found."""
+# The views: they show what Chat says, and hand on what is done
 
-    def __init__(self, parent: "tk.Misc", look: Look, search: Callable[[str], object],
-                 go: Callable[[int], object], close: Callable[[], object]) -> None:  # fmt: skip
+
+class Search:
+    """A bar in which one writes what is looked for, and goes from one place to the next.
+
+    `conversation` gives the one in view, which the transcript shows; `closed` is called when
+    the bar goes.
+    """
+
+    DELAY_MS = 100  # more may be typed
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, transcript: Transcript,
+        conversation: Callable[[], Optional[Conversation]], closed: Callable[[], object],
+    ) -> None:  # fmt: skip
         px = look.px
+        self._transcript, self._conversation, self._closed = transcript, conversation, closed
+        self._hits: Sequence[Hit] = ()
+        self._spans: Dict[Any, List[Span]] = {}  # the same, by entry
+        self._at = 0  # the one that one is at
+        self._due = ""  # the id of a search that is due
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
-        self.field = Field(
-            self.frame, look, "ChatField", lambda: search(self.field.get()), "search"
-        )
+        self.field = Field(self.frame, look, "ChatField", self._look_soon, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
         for column, (icon, command, tip) in enumerate((
-            ("up", lambda: go(-1), "Previous (Shift+Enter)"),
-            ("down", lambda: go(1), "Next (Enter)"),
-            ("close", close, "Close (Esc)"),
+            ("up", lambda: self.step(-1), "Previous (Shift+Enter)"),
+            ("down", lambda: self.step(1), "Next (Enter)"),
+            ("close", self.close, "Close (Esc)"),
         ), 1):  # fmt: skip
             button = icon_button(self.frame, look, icon, "Icon", command, tip, size=16)
             button.grid(row=0, column=column)
         for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
-            self.field.text.bind(sequence, functools.partial(self._go, go, step))
+            self.field.text.bind(sequence, functools.partial(self._on_return, step))
 
-    def _go(self, go: Callable[[int], object], step: int, event: "tk.Event[Any]") -> str:
-        go(step)
-        return "break"
+    @property
+    def is_open(self) -> bool:
+        """Whether it is in view."""
+        return bool(self.frame.winfo_manager())
 
-    def say(self, text: str, is_wrong: bool) -> None:
-        """What was found."""
+    def open(self) -> None:
+        """Show it, or go back to it."""
+        self.frame.grid()
+        self.field.focus()
+        self.look()
+
+    def close(self) -> None:
+        """Put it away. Idempotent."""
+        if self.is_open:
+            self._cancel()
+            self.frame.grid_remove()
+            self._transcript.find({})
+            self._closed()
+
+    def look(self) -> None:
+        """Look for what the field says now, from the end."""
+        self._cancel()
+        words, conversation = self.field.get(), self._conversation()
+        self._hits = conversation.find(words) if words and conversation is not None else ()
+        self._at = len(self._hits) - 1
+        self._spans = {}
+        for entry, start, end in self._hits:
+            self._spans.setdefault(entry, []).append((start, end))
+        self._show()
+
+    def step(self, step: int) -> None:
+        """Go to the next place, or to the previous."""
+        if self._due:
+            self.look()
+        elif self._hits:
+            self._at = (self._at + step) % len(self._hits)
+            self._show()
+
+    def _look_soon(self) -> None:
+        self._cancel()
+        self._due = self.frame.after(self.DELAY_MS, self.look)
+
+    def _cancel(self) -> None:
+        if self._due:
+            self.frame.after_cancel(self._due)
+            self._due = ""
+
+    def _show(self) -> None:
+        conversation = self._conversation()
+        if not self._hits or conversation is None:
+            words = self.field.get()
+            self._say("No matches" if words else "", bool(words))
+            self._transcript.find({})
+            return
+        self._say("%d of %d" % (self._at + 1, len(self._hits)), False)
+        entry, start, end = self._hits[self._at]
+        with contextlib.suppress(ValueError):  # it has gone since
+            self._transcript.show(conversation.entries, conversation.entries.index(entry))
+        self._transcript.find(self._spans, (entry, (start, end)))
+
+    def _say(self, text: str, is_wrong: bool) -> None:
         self.field.note.configure(text=text)
         self.field.frame.state(["invalid" if is_wrong else "!invalid"])
 
-
-# The views: they show what Chat says, and hand on what is done
+    def _on_return(self, step: int, event: "tk.Event[Any]") -> str:
+        self.step(step)
+        return "break"
 
 
 class ConnectView:
@@ -4520,21 +4592,22 @@ class ChatView:
         self.room = Drawing(head, look, "chat", 60, self._draw_room)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
-        icon_button(head, look, "search", "Icon", window.on_search, "Search (Ctrl+F)").grid(
-            row=0, column=2
+        search_button = icon_button(
+            head, look, "search", "Icon", lambda: self.search.open(), "Search (Ctrl+F)"
         )
+        search_button.grid(row=0, column=2)
         icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
             row=0, column=3, padx=(px(2), px(13))
         )
         ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
         self._make_banner(middle).grid(row=2, sticky="ew")
-        self.search = SearchBar(middle, look, window.on_search_text, window.on_search_step,
-                                window.on_search_close)  # fmt: skip
-        self.search.frame.grid(row=3, sticky="ew")
         self.transcript = Transcript(middle, look, window.lay_out, window.render,
                                      window.on_top, self._show_pill)  # fmt: skip
         self.transcript.frame.grid(row=4, sticky="nsew")
         self.transcript.empty.configure(text="No messages here yet. Say hello.")
+        self.search = Search(middle, look, self.transcript, window.conversation_in_view,
+                             window.focus_composer)  # fmt: skip
+        self.search.frame.grid(row=3, sticky="ew")
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
                                takefocus=0, command=window.on_jump)  # fmt: skip
         look.follow(
@@ -4960,10 +5033,6 @@ class Window:
         self._banner_due = 0.0  # when the banner is to be asked for again; 0 for never
         self._shown: Optional[Conversation] = None  # whose transcript is in view
         self._sheet: Optional[Sheet] = None
-        self._hits: Sequence[Hit] = ()  # of the search
-        self._spans: Dict[Any, List[Span]] = {}  # the same, by entry
-        self._hit = 0
-        self._searching = ""  # the id of a search that is due
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
@@ -5022,7 +5091,7 @@ class Window:
         if self.root is not None and unsent > few and self._sheet is None:
             words = "1 message has" if unsent == 1 else "%d messages have" % unsent
             self.open_sheet("Close Hubbub?", words + " not been sent yet, and would be lost.",
-                            [("Close", self._end), ("Stay", self._focus_composer)])  # fmt: skip
+                            [("Close", self._end), ("Stay", self.focus_composer)])  # fmt: skip
         else:
             self._end()
 
@@ -5063,7 +5132,7 @@ class Window:
         self.root.deiconify()
         self._paint_behind()
         if self._is_chatting:
-            self._focus_composer()
+            self.focus_composer()
 
     def _pixels(self, view: Union[ConnectView, ChatView], sizes: Tuple[int, int]) -> List[int]:
         """Sizes on this screen; the view that asks cannot scroll, and grows with its letters."""
@@ -5229,10 +5298,10 @@ class Window:
         if before is not None:
             before.draft = composer.get()
         self._shown = conversation
-        self.on_search_close()
+        self.chat_view.search.close()
         self.chat_view.transcript.open(conversation.entries)
         composer.set(conversation.draft)
-        self._focus_composer()
+        self.focus_composer()
 
     def _show_banner(self) -> None:
         if self.chat is not None:
@@ -5267,6 +5336,10 @@ class Window:
 
     # The transcript
 
+    def conversation_in_view(self) -> Optional[Conversation]:
+        """What it shows."""
+        return self._shown
+
     def lay_out(self, entries: Sequence[Entry]) -> List[Item]:
         """What the transcript shows for these."""
         if self._shown is None:
@@ -5286,7 +5359,7 @@ class Window:
     def on_jump(self) -> None:
         """Show the latest."""
         self.chat_view.transcript.show_end()
-        self._focus_composer()
+        self.focus_composer()
 
     def _on_link(self, event: "tk.Event[Any]") -> str:
         text = self.chat_view.transcript.text
@@ -5333,10 +5406,11 @@ class Window:
         if lines <= MANY_LINES:
             return False
         self.open_sheet("Paste %d lines?" % lines, "Each line will be a message of its own.",
-                        [("Cancel", self._focus_composer), ("Paste", go)])  # fmt: skip
+                        [("Cancel", self.focus_composer), ("Paste", go)])  # fmt: skip
         return True
 
-    def _focus_composer(self) -> None:
+    def focus_composer(self) -> None:
+        """Have the keys go to the chat box."""
         self.chat_view.composer.text.focus_set()
 
     # Conversations and people
@@ -5355,7 +5429,7 @@ class Window:
         self.chat_view.close_overlays()
         if self.chat is not None and conversation is not None:
             self._do(self.chat.select(conversation, time.time()))
-            self._focus_composer()
+            self.focus_composer()
 
     def open(self, name: str) -> None:
         """Go to a room or a person."""
@@ -5367,7 +5441,7 @@ class Window:
             except protocol.InputError as error:
                 outcome = self.chat.note(str(error), now)
             self._do(outcome)
-            self._focus_composer()
+            self.focus_composer()
 
     def on_person(self, name: str) -> None:
         """Write to somebody."""
@@ -5437,7 +5511,7 @@ class Window:
         """Have the user go on writing this."""
         if not self.chat_view.composer.get():
             self.chat_view.composer.set(text)
-        self._focus_composer()
+        self.focus_composer()
 
     def _toggle_sound(self) -> None:
         self.settings.sound = not self.settings.sound
@@ -5480,7 +5554,7 @@ class Window:
 
     def _on_sheet_closed(self) -> None:
         self._sheet = None
-        self._focus_composer()
+        self.focus_composer()
 
     def on_help(self) -> None:
         """Show the keys."""
@@ -5538,61 +5612,6 @@ class Window:
 
         self.open_sheet(title, "", offer=offer, choose=self.open)
 
-    # Search
-
-    def on_search(self) -> None:
-        """Open the search, or go back to it."""
-        search = self.chat_view.search
-        search.frame.grid()
-        search.field.focus()
-        self._search()
-
-    def on_search_text(self, words: str) -> None:
-        """Another text is looked for: soon, for more may be typed."""
-        if self._searching:
-            self.root.after_cancel(self._searching)
-        self._searching = self.root.after(100, self._search)
-
-    def _search(self) -> None:
-        if self._searching:
-            self.root.after_cancel(self._searching)
-            self._searching = ""
-        words = self.chat_view.search.field.get()
-        self._hits = self._shown.find(words) if words and self._shown is not None else ()
-        self._hit = len(self._hits) - 1
-        self._spans = {}
-        for entry, start, end in self._hits:
-            self._spans.setdefault(entry, []).append((start, end))
-        self._show_hit()
-
-    def on_search_step(self, step: int) -> None:
-        """Go to the next or the previous."""
-        if self._searching:
-            self._search()
-        elif self._hits:
-            self._hit = (self._hit + step) % len(self._hits)
-            self._show_hit()
-
-    def _show_hit(self) -> None:
-        search, transcript = self.chat_view.search, self.chat_view.transcript
-        if not self._hits or self._shown is None:
-            words = search.field.get()
-            search.say("No matches" if words else "", bool(words))
-            transcript.find({})
-            return
-        search.say("%d of %d" % (self._hit + 1, len(self._hits)), False)
-        hit = self._hits[self._hit]
-        if hit.entry in self._shown.entries:
-            transcript.show(self._shown.entries, self._shown.entries.index(hit.entry))
-        transcript.find(self._spans, (hit.entry, (hit.start, hit.end)))
-
-    def on_search_close(self) -> None:
-        """Put the search away."""
-        if self.chat_view.search.frame.winfo_manager():
-            self.chat_view.search.frame.grid_remove()
-            self.chat_view.transcript.find({})
-            self._focus_composer()
-
     # Keys
 
     def _bind_keys(self) -> None:
@@ -5607,8 +5626,9 @@ class Window:
             "<Control-0>": lambda: self.on_zoom(0),
         }  # fmt: skip
         in_chat: Dict[str, Callable[[], object]] = {
-            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
-            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
+            "<Control-f>": lambda: self.chat_view.search.open(),
+            "<F3>": lambda: self.chat_view.search.step(1),
+            "<Shift-F3>": lambda: self.chat_view.search.step(-1), "<Control-k>": self.on_go,
             "<Control-n>": self.on_private, "<F1>": self.on_help,
             "<Control-Prior>": lambda: self._neighbour(-1),
             "<Control-Next>": lambda: self._neighbour(1),
@@ -5719,7 +5739,7 @@ class Window:
         if text.tag_ranges("sel"):
             entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
         entries += [("Select all", lambda: text.tag_add("sel", "1.0", "end-1c")),
-                    ("Search…", self.on_search)]  # fmt: skip
+                    ("Search…", self.chat_view.search.open)]  # fmt: skip
         self._pop_up(entries, *menu_place(event))
         return "break"
 
@@ -5741,12 +5761,12 @@ class Window:
         if self._sheet is not None:
             self._sheet.close()
         elif view.close_overlays():
-            self._focus_composer()
-        elif view.search.frame.winfo_manager():
-            self.on_search_close()
+            self.focus_composer()
+        elif view.search.is_open:
+            view.search.close()
         else:
             view.transcript.show_end()
-            self._focus_composer()
+            self.focus_composer()
         return None
 
     def on_retry(self) -> None:

@@ -84,12 +84,12 @@ def long_conversation(desk, alice, hub, count):
     parts.append(("page down", times(desk, lambda: transcript.scroll(1), 100)))
     parts.append(("top", times(desk, lambda: alice.window._on_ends(0.0), 10)))
     parts.append(("end", times(desk, lambda: alice.window._on_ends(1.0), 10)))
-    alice.window.on_search()
+    alice.chat_view.search.open()
     for words in ("last", "message 99", "e"):
         alice.chat_view.search.field.set(words)
-        parts.append(("search %r" % words, times(desk, alice.window._search, 5)))
-    parts.append(("next", times(desk, lambda: alice.window.on_search_step(-1), 50)))
-    alice.window.on_search_close()
+        parts.append(("search %r" % words, times(desk, alice.chat_view.search.look, 5)))
+    parts.append(("next", times(desk, lambda: alice.chat_view.search.step(-1), 50)))
+    alice.chat_view.search.close()
     parts.append(("go away", times(desk, lambda: alice.window.select(other), 1)))
     both = [other, lobby]
     switch = times(desk, lambda: alice.window.select(both[chat.current is other]), 20)

@@ -76,10 +76,10 @@ def test_a_long_conversation_is_as_quick_as_a_short_one(alice, desk, hub):
     pages = [lambda: transcript.scroll(-1)] * 40 + [lambda: transcript.scroll(1)] * 10
     assert longest(desk, pages) < 0.05
     assert text.yview()[1] < 1.0
-    assert longest(desk, [alice.window._search] * 3) < 0.05
+    assert longest(desk, [alice.chat_view.search.look] * 3) < 0.05
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.text.insert("end", "message 19")
-    assert longest(desk, [alice.window._search] * 3) < 0.1
+    assert longest(desk, [alice.chat_view.search.look] * 3) < 0.1
     assert alice.found == "1111 of 1111"
     other = alice.window.chat.conversations[1]
     switch = [lambda: alice.window.select(other), lambda: alice.window.select(lobby)] * 5
