@@ -2598,8 +2598,10 @@ def _encoding(stream: Any) -> str:
 
 # The look: colours, type, pictures, and what ttk makes of them
 
-POLL_MS = 30  # between two looks at the queue; 10 when there was more than a batch
-BATCH = 200  # events shown at once, so that a flood leaves time for keys
+POLL_MS = 30  # between two looks at the queue; 10 when there was more than is taken at once
+BATCH = 100  # events shown at once, so that a flood leaves time for keys
+BATCH_TIME = 0.01  # seconds that taking them may last: other threads and programs run, too
+SWITCH_TIME = 0.001  # seconds: for so long a thread may keep Tk's from coming back to Python
 MAX_ROWS = 5  # lines that the chat box grows to
 CROWD = 5  # people who join or leave one after the other share a line
 MANY_LINES = 20  # of a paste; for more the user is asked
@@ -5073,6 +5075,7 @@ class Window:
 
     def start(self, host: str, port: int, username: str, at_once: bool) -> None:
         """All that `run` does before Tk's loop."""
+        sys.setswitchinterval(SWITCH_TIME)
         host = "[%s]" % host if ":" in host else host
         server = host if port == SERVER_PORT else "%s:%d" % (host, port)
         self.connect_view.fill(username or self.settings.name, self.settings.servers, server)
@@ -5221,7 +5224,8 @@ class Window:
     def _poll(self) -> None:
         delay = POLL_MS
         try:
-            if self._take() == BATCH:
+            self._take()
+            if not self._events.empty():
                 delay = POLL_MS // 3
             if self._banner_due and time.monotonic() >= self._banner_due:
                 self._show_banner()
@@ -5229,12 +5233,14 @@ class Window:
             if self.root is not None:
                 self._polling = self.root.after(delay, self._poll)
 
-    def _take(self) -> int:
-        """Show what has come, up to a BATCH of events; how many there were."""
+    def _take(self) -> None:
+        """Show what has come, up to a BATCH of events."""
         changes: List[Change] = []
-        count = 0
+        count, until = 0, time.monotonic() + BATCH_TIME
         end = None
-        while count < BATCH and end is None and self.chat is not None:
+        while (
+            count < BATCH and time.monotonic() < until and end is None and self.chat is not None
+        ):
             try:
                 event = self._events.get_nowait()
             except queue.Empty:
@@ -5258,7 +5264,6 @@ class Window:
             self._apply(changes)
         if end is not None:
             self._on_disconnected(end)
-        return count
 
     def _do(self, outcome: Outcome) -> None:
         """Carry out what follows from something that was done here."""
