@@ -3578,6 +3578,8 @@ class Transcript:
     def show(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
         """Show what the list says now; bring its line `at` into view, if one is given."""
         count, known = len(lines), self._count
+        if known:
+            self._notice(self.text.yview()[1])
         was_whole = self._last == known
         self._lines, self._count = lines, count
         here = next((item.source for item in self._items if item.source is not None), None)
@@ -3728,14 +3730,18 @@ class Transcript:
     def _on_scroll(self, first: Any, last: Any) -> None:
         first, last = float(first), float(last)
         self._scrollbar.set(first, last)
+        self._notice(last)
+        self._reach(first, last)
+        self._scrolled()
+
+    def _notice(self, last: float) -> None:
+        """See whether somebody has scrolled: Tk tells of it only once it has drawn."""
         top = self.text.index("@0,0")
         if self._at_end and last <= 0.999 and self.text.compare(top, ">=", self._top):
             self.text.after_idle(self.text.see, "end")  # lines have changed; nobody has scrolled
         else:
             self._at_end = last > 0.999
         self._top = top
-        self._reach(first, last)
-        self._scrolled()
 
     def _reach(self, first: float, last: float) -> None:
         """Near an edge of our part: bring in what lies beyond it, or ask for more."""

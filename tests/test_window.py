@@ -401,10 +401,24 @@ def test_a_view_that_was_scrolled_up_does_not_jump(alice, desk, hub, count):
     desk.update()
     assert alice.top_line() == seen
     alice.text.yview_moveto(1.0)
-    desk.update()  # Tk tells of it when it has drawn
     told(hub, alice, "more news")
     desk.update()
     assert alice.text.yview()[1] == 1.0  # who was at the end stays there
+
+
+def test_what_comes_before_a_scroll_is_drawn_finds_the_view_where_it_is(alice, desk, hub):
+    """Tk tells late of a scroll: nobody is torn away from a line, nor misses the end."""
+    hub.send(*[":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(300)])
+    alice.sees("[bob]: line 299")
+    desk.update()
+    window, news = alice.window, client.Message("PRIVMSG", ("#lobby", "news"), "bob!b@h")
+    for place, is_at_end in ((0.5, False), (1.0, True), (0.9, False), (1.0, True)):
+        alice.text.yview_moveto(place)
+        seen = alice.top_line()
+        window._do(window.chat.handle(news, 1.0))
+        desk.update()
+        assert (alice.text.yview()[1] == 1.0) == is_at_end
+        assert (alice.top_line() == seen) != is_at_end
 
 
 # The whole program
