@@ -60,6 +60,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -2865,22 +2866,35 @@ class Look:
         self._root = root
         self.theme, self.zoom = "", 0
         self.color: Dict[str, str] = {}
+        self.system = str(root.tk.call("tk", "windowingsystem"))
+        self.control = "Command" if self.system == "aqua" else "Control"  # goes with letters
         dpi = root.winfo_fpixels("1i")
         steps = round(dpi / 96 * 4) if 0 < dpi < 960 else 4  # some systems report nonsense
-        self._scale = 1.0 if _is_aqua(root) else min(16, max(4, steps)) / 4
+        self._scale = min(16, max(4, steps)) / 4
         default = tkfont.nametofont("TkDefaultFont").actual("family")
         families = set(tkfont.families(root))
         family = next((name for name in FAMILIES if name in families), default)
-        if _is_aqua(root):
-            family = default
+        if self.system == "aqua":
+            self._scale, family = 1.0, default
         self.font = {
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
         self._images: Dict[Any, Any] = {}  # Tk draws nothing for an image that Python has let go
         self._followers: List[Tuple[Any, Callable[[], object]]] = []
-        self._show_emoji = emoji == "on" or (emoji != "off" and _can_show_emoji(root))
+        self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
         self.change(theme, zoom)
+
+    def _can_show_emoji(self) -> bool:
+        """False where a colour font would end the program with an X error, as old libraries do."""
+        patch = str(self._root.tk.call("info", "patchlevel")).split(".")[:3]
+        is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
+        if is_new or self.system != "x11":
+            return True
+        try:
+            return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
+        except (OSError, AttributeError):
+            return True  # a Tk without that library draws no colours
 
     def px(self, size: float) -> int:
         """Pixels on this screen for so many on one of 96 dpi."""
@@ -3066,27 +3080,6 @@ class Look:
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
 
-def _is_aqua(root: "tk.Tk") -> bool:
-    return str(root.tk.call("tk", "windowingsystem")) == "aqua"
-
-
-def _can_show_emoji(root: "tk.Tk") -> bool:
-    """False where a colour font would end the program with an X error, as old libraries do."""
-    if str(root.tk.call("tk", "windowingsystem")) != "x11":
-        return True
-    patch = [
-        int(part)
-        for part in str(root.tk.call("info", "patchlevel")).split(".")[:3]
-        if part.isdigit()
-    ]
-    if patch >= [8, 6, 11]:
-        return True
-    try:
-        return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
-    except (OSError, AttributeError):
-        return True  # a Tk without that library draws no colours
-
-
 # Widgets that know nothing of chat
 
 
@@ -3140,20 +3133,18 @@ class RowList:
         self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
         self.scrollbar.beside(self.canvas)
         look.follow(self.canvas, self._restyle)
-        for sequence, handler in {
+        bind_all(self.canvas, {
             "<Configure>": lambda event: self._redraw_soon(),
             "<FocusIn>": lambda event: self.move(0),
             "<FocusOut>": lambda event: self._redraw_soon(),
             "<Motion>": self._on_motion, "<Leave>": self._on_motion,
-            "<Button-1>": self._on_click, menu_click(self.canvas): self._on_menu_click,
+            "<Button-1>": self._on_click, "<<ContextMenu>>": self._on_menu,
             "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
             "<Home>": lambda event: self.move(-len(self.rows)),
             "<End>": lambda event: self.move(len(self.rows)),
             "<Prior>": lambda event: self.move(-8), "<Next>": lambda event: self.move(8),
             "<Return>": self._on_return, "<KP_Enter>": self._on_return, "<space>": self._on_return,
-            "<Shift-F10>": self._on_menu_key, menu_key(self.canvas): self._on_menu_key,
-        }.items():  # fmt: skip
-            self.canvas.bind(sequence, handler)
+        })  # fmt: skip
         bind_wheel(self.canvas, lambda steps: self._scroll_to(self._top + steps * look.dp(36)))
 
     def show(self, rows: List[Row], selected: Any = None) -> None:
@@ -3329,17 +3320,15 @@ class RowList:
         self.enter()
         return "break"
 
-    def _on_menu_click(self, event: "tk.Event[Any]") -> None:
-        row = self._row_at(event.y)
-        if self._menu and row and row.key is not None:
-            self._menu(row.key, event.x_root, event.y_root)
-
-    def _on_menu_key(self, event: "tk.Event[Any]") -> str:
-        keys = [row.key for row in self.rows]
-        if self._menu and self._cursor is not None and self._cursor in keys:
-            y = self._tops[keys.index(self._cursor) + 1] - self._top
-            canvas = self.canvas
-            self._menu(self._cursor, canvas.winfo_rootx() + 40, canvas.winfo_rooty() + y)
+    def _on_menu(self, event: "tk.Event[Any]") -> str:
+        key, (x, y), keys = self._cursor, menu_place(event), [row.key for row in self.rows]
+        if event.type != tk.EventType.KeyPress:
+            row = self._row_at(event.y)
+            key = row.key if row else None
+        elif key in keys:
+            y += self._tops[keys.index(key)] - self._top
+        if self._menu and key is not None and key in keys:
+            self._menu(key, x, y)
         return "break"
 
 
@@ -3354,6 +3343,12 @@ def draw_avatar(canvas: "tk.Canvas", look: Look, name: str, left: int, middle: i
                anchor="center")  # fmt: skip
 
 
+def bind_all(widget: "tk.Misc", handlers: Mapping[str, Callable[[Any], object]]) -> None:
+    """Have a widget call these on events: a handler for each sequence."""
+    for sequence, handler in handlers.items():
+        widget.bind(sequence, handler)
+
+
 def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
     """Call `scroll` with so many steps down, or up if negative, on each system's wheel."""
     divisor = 1 if sys.platform == "darwin" else 120
@@ -3365,6 +3360,13 @@ def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
     widget.bind("<MouseWheel>", turn)
     widget.bind("<Button-4>", lambda event: scroll(-1))
     widget.bind("<Button-5>", lambda event: scroll(1))
+
+
+def menu_place(event: "tk.Event[Any]") -> Tuple[int, int]:
+    """Where on the screen one opens: at the mouse, or in the widget that has the keys."""
+    if event.type != tk.EventType.KeyPress:
+        return event.x_root, event.y_root
+    return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
 
 
 class Drawing:
@@ -3467,6 +3469,49 @@ class Tip:
         if self._label is not None:
             self._label.destroy()
             self._label = None
+
+
+class Column:
+    """A part at the left or the right edge of its parent, or over the other parts, or away."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, side: "Literal['left', 'right']",
+                 width: int) -> None:  # fmt: skip
+        self._look, self._side = look, side
+        self.frame = ttk.Frame(parent, style="Bg.TFrame")
+        self.frame.pack_propagate(False)
+        edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
+        edge.pack(side="right" if side == "left" else "left", fill="y")
+        look.follow(self.frame, lambda: self.frame.configure(width=look.dp(width) + look.px(1)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it lies over the other parts."""
+        return self.frame.winfo_manager() == "place"
+
+    def show(self, is_shown: bool) -> None:
+        """Have it beside the other parts, or away."""
+        self.frame.place_forget()
+        if is_shown:
+            self.frame.grid(row=0, column=0 if self._side == "left" else 2, sticky="ns")
+        else:
+            self.frame.grid_forget()
+
+    def toggle(self) -> None:
+        """Lay it over the other parts, or put it away."""
+        if self.is_over:
+            self.frame.place_forget()
+        elif self._side == "left":
+            self.frame.place(relheight=1)
+        else:
+            self.frame.place(relx=1, relheight=1, anchor="ne")
+        self.frame.lift()
+
+    def add_head(self, draw: Callable[["tk.Canvas", int], object]) -> Drawing:
+        """Put a drawing above everything else in it."""
+        drawing = Drawing(self.frame, self._look, "bg", 60, draw)
+        drawing.canvas.pack(fill="x")
+        ttk.Frame(self.frame, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
+        return drawing
 
 
 class Item(NamedTuple):
@@ -3617,9 +3662,10 @@ class Transcript:
         self._at_end = True
         self.text.see("end")
 
-    def scroll(self, pages: int) -> None:
+    def scroll(self, pages: int) -> str:
         """Move the view by pages."""
         self.text.yview_scroll(pages, "pages")
+        return "break"
 
     def find(self, hits: Dict[Any, List[Span]], hit: Tuple[Any, Span] = (None, (0, 0))) -> None:
         """Mark what was found, and that `hit` is the one; {} for nothing."""
@@ -3831,10 +3877,12 @@ class Box:
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
-        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
-        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
-        self.text.bind("<<Paste>>", functools.partial(self._on_paste, "CLIPBOARD"))
-        self.text.bind("<<PasteSelection>>", functools.partial(self._on_paste, "PRIMARY"))
+        bind_all(self.text, {
+            "<FocusIn>": lambda event: self.frame.state(["focus"]),
+            "<FocusOut>": lambda event: self.frame.state(["!focus"]),
+            "<<Paste>>": functools.partial(self._on_paste, "CLIPBOARD"),
+            "<<PasteSelection>>": functools.partial(self._on_paste, "PRIMARY"),
+        })  # fmt: skip
 
     def get(self) -> str:
         """The text."""
@@ -3908,16 +3956,14 @@ class Composer(Box):
             for number in (1, 2, 3):
                 sequence = "<%s-%d>" % (kind, number)
                 self._hint.bind(sequence, functools.partial(self._pass_on, sequence))
-        bindings: Dict[str, Callable[[Any], object]] = {
+        bind_all(self.text, {
             "<Return>": self._on_send, "<KP_Enter>": self._on_send,
             "<Shift-Return>": lambda event: None,
             "<Tab>": lambda event: self._on_tab(1),
             "<<PrevWindow>>": lambda event: self._on_tab(-1),  # Shift+Tab: X11 has a name for it
             "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
             "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
-        }  # fmt: skip
-        for sequence, handler in bindings.items():
-            self.text.bind(sequence, handler)
+        })  # fmt: skip
         self._on_modified()
 
     def set_hint(self, hint: str) -> None:
@@ -4022,29 +4068,6 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def control(widget: "tk.Misc") -> str:
-    """The key that goes with letters."""
-    return "Command" if str(widget.tk.call("tk", "windowingsystem")) == "aqua" else "Control"
-
-
-def menu_key(widget: "tk.Misc") -> str:
-    """The key that opens a context menu."""
-    names = {"win32": "App", "x11": "Menu"}
-    return "<%s>" % names.get(str(widget.tk.call("tk", "windowingsystem")), "Control-F10")
-
-
-def menu_click(widget: "tk.Misc") -> str:
-    """The click that opens one."""
-    return "<Button-2>" if str(widget.tk.call("tk", "windowingsystem")) == "aqua" else "<Button-3>"
-
-
-def menu_place(event: "tk.Event[Any]") -> Tuple[int, int]:
-    """Where on the screen one opens: at the mouse, or in the widget that has the keys."""
-    if event.type != tk.EventType.KeyPress:
-        return event.x_root, event.y_root
-    return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
-
-
 class Field(Box):
     """A line to write in, in the place of Tk's entry field."""
 
@@ -4056,9 +4079,11 @@ class Field(Box):
             label = ttk.Label(self.frame, style="Card.TLabel")
             look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
             label.grid(row=0, column=0, padx=(look.px(5), 0))
-        self.text.bind("<<Modified>>", lambda event: self._on_modified(changed))
-        for sequence, other in (("<Tab>", "tk_focusNext"), ("<<PrevWindow>>", "tk_focusPrev")):
-            self.text.bind(sequence, functools.partial(self._leave, other))
+        bind_all(self.text, {
+            "<<Modified>>": lambda event: self._on_modified(changed),
+            "<Tab>": lambda event: self._leave(self.text.tk_focusNext()),
+            "<<PrevWindow>>": lambda event: self._leave(self.text.tk_focusPrev()),
+        })  # fmt: skip
 
     def get(self) -> str:
         """The text, without blanks at its ends."""
@@ -4074,8 +4099,9 @@ class Field(Box):
         self.text.focus_set()
         self.text.tag_add("sel", "1.0", "end-1c")
 
-    def _leave(self, other: str, event: "tk.Event[Any]") -> str:
-        getattr(self.text, other)().focus_set()
+    def _leave(self, other: "Optional[tk.Misc]") -> str:
+        if other is not None:
+            other.focus_set()
         return "break"
 
     def _on_modified(self, changed: Callable[[], object]) -> None:
@@ -4115,10 +4141,10 @@ class Sheet:
             if has_field:
                 self.field = Field(frame, look, "CardField", self._refresh)
                 self.field.frame.grid(row=2, sticky="ew", pady=(0, px(8)))
-                for sequence, step in (("<Up>", -1), ("<Down>", 1)):
-                    self.field.text.bind(sequence, functools.partial(self._move, step))
-                for sequence in ("<Return>", "<KP_Enter>"):
-                    self.field.text.bind(sequence, self._on_return)
+                bind_all(self.field.text, {
+                    "<Up>": lambda event: self._move(-1), "<Down>": lambda event: self._move(1),
+                    "<Return>": self._on_return, "<KP_Enter>": self._on_return,
+                })  # fmt: skip
         row = ttk.Frame(frame, style="Inner.TFrame")
         row.grid(row=4, sticky="e", pady=(px(12), 0))
         self.buttons = []
@@ -4163,7 +4189,7 @@ class Sheet:
             keys = [row.key for row in rows if row.key is not None]
             self.list.show(rows, keys[0] if keys and self.field else None)
 
-    def _move(self, step: int, event: "tk.Event[Any]") -> str:
+    def _move(self, step: int) -> str:
         if self.list is not None:
             self.list.move(step)
             self.list.select(self.list.cursor)
@@ -4222,8 +4248,10 @@ class Search:
         ), 1):  # fmt: skip
             button = icon_button(self.frame, look, icon, "Icon", command, tip, size=16)
             button.grid(row=0, column=column)
-        for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
-            self.field.text.bind(sequence, functools.partial(self._on_return, step))
+        bind_all(self.field.text, {
+            "<Return>": lambda event: self.step(1), "<KP_Enter>": lambda event: self.step(1),
+            "<Shift-Return>": lambda event: self.step(-1),
+        })  # fmt: skip
 
     @property
     def is_open(self) -> bool:
@@ -4255,13 +4283,14 @@ class Search:
             self._spans.setdefault(entry, []).append((start, end))
         self._show()
 
-    def step(self, step: int) -> None:
+    def step(self, step: int) -> str:
         """Go to the next place, or to the previous."""
         if self._due:
             self.look()
         elif self._hits:
             self._at = (self._at + step) % len(self._hits)
             self._show()
+        return "break"
 
     def _look_soon(self) -> None:
         self._cancel()
@@ -4288,10 +4317,6 @@ class Search:
     def _say(self, text: str, is_wrong: bool) -> None:
         self.field.note.configure(text=text)
         self.field.frame.state(["invalid" if is_wrong else "!invalid"])
-
-    def _on_return(self, step: int, event: "tk.Event[Any]") -> str:
-        self.step(step)
-        return "break"
 
 
 class ConnectView:
@@ -4353,9 +4378,10 @@ class ConnectView:
         for field in (PASSWORD, SERVER):  # now that all rows are taken
             self._show_field(field, False)
         for entry in self.fields.values():
-            entry.bind("<Return>", lambda event: self.submit())
-            entry.bind("<KP_Enter>", lambda event: self.submit())
-            entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
+            bind_all(entry, {
+                "<Return>": lambda event: self.submit(), "<KP_Enter>": lambda event: self.submit(),
+                "<Down>": lambda event: self.list.canvas.focus_set(),
+            })  # fmt: skip
         self.fields[SERVER].bind("<KeyRelease>", lambda event: self._refresh())
         self.button.bind("<Return>", lambda event: self.submit())
 
@@ -4539,135 +4565,35 @@ def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
     return [*pieces, ("\n", base)]
 
 
-class ChatView:
-    """The conversations, the one in view with its chat box, and who is there.
+class Conversations(Column):
+    """The server, the conversations on it, and oneself."""
 
-    What is done in it calls the methods of `window` whose names begin with `on_`.
-    """
-
-    SIZE, LEAST = (1160, 720), (480, 360)  # of the window, at first and at least
-    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in dp)
-
-    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
-        self._look, self._window = look, window
+        super().__init__(parent, look, "left", 232)
         self._chat: Optional[Chat] = None
-        self._people_of: Optional[Conversation] = None  # the list, which outlives a lost connection
-        self._width = 0  # in pixels
-        self._shown: Tuple[bool, ...] = ()  # the columns beside the chat: left, right
-        self._wants_people = True
-        self.frame = ttk.Frame(root, style="Chat.TFrame")
-        self.frame.columnconfigure(2, weight=1)
-        self.frame.rowconfigure(0, weight=1)
-        self.frame.bind("<Configure>", self._on_resize)
-        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=px(1)) for _ in range(2)]
-
-        self.side = ttk.Frame(self.frame, style="Bg.TFrame")
-        self.side.pack_propagate(False)
-        self.side_head = self._head(self.side, "bg", self._draw_server)
-        self.conversations = RowList(self.side, look, "bg", 36, window.on_choose_row,
-                                     window.on_conversation_menu)  # fmt: skip
-        foot = ttk.Frame(self.side, style="Bg.TFrame")
+        self._head = self.add_head(self._draw_server)
+        self.list = RowList(self.frame, look, "bg", 36, window.on_choose_row,
+                            window.on_conversation_menu)  # fmt: skip
+        foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
-        self.theme_button = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
-        look.follow(self.theme_button, lambda: self.theme_button.configure(
+        theme = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
+        look.follow(theme, lambda: theme.configure(
             image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
-        Tip(
-            self.theme_button,
-            look,
-            "Light or dark (%s+T)" % control(root).replace("Control", "Ctrl"),
-        )
-        self.theme_button.pack(side="right", padx=(0, px(12)))
+        Tip(theme, look, "Light or dark (%s+T)" % look.control.replace("Control", "Ctrl"))
+        theme.pack(side="right", padx=(0, px(12)))
         self.me = Drawing(foot, look, "bg", 54, self._draw_me)
         self.me.canvas.pack(side="left", fill="x", expand=True)
-        self.me.canvas.bind(
-            "<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root)
-        )
-        self.conversations.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
+        self.me.canvas.bind("<Button-1>", lambda event: window.on_own_menu(*menu_place(event)))
+        self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
-        middle = ttk.Frame(self.frame, style="Chat.TFrame")
-        middle.columnconfigure(0, weight=1)
-        middle.rowconfigure(4, weight=1)
-        head = ttk.Frame(middle, style="Chat.TFrame")
-        head.columnconfigure(1, weight=1)
-        head.grid(row=0, sticky="ew")
-        self.menu_button = icon_button(
-            head, look, "menu", "Icon", self.toggle_side, "Conversations"
-        )
-        look.follow(self.menu_button, self._show_menu_button)
-        self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
-        self.room = Drawing(head, look, "chat", 60, self._draw_room)
-        self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
-        search_button = icon_button(
-            head, look, "search", "Icon", lambda: self.search.open(), "Search (Ctrl+F)"
-        )
-        search_button.grid(row=0, column=2)
-        icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
-            row=0, column=3, padx=(px(2), px(13))
-        )
-        ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
-        self._make_banner(middle).grid(row=2, sticky="ew")
-        self.transcript = Transcript(middle, look, window.lay_out, window.render,
-                                     window.on_top, self._show_pill)  # fmt: skip
-        self.transcript.frame.grid(row=4, sticky="nsew")
-        self.transcript.empty.configure(text="No messages here yet. Say hello.")
-        self.search = Search(middle, look, self.transcript, window.conversation_in_view,
-                             window.focus_composer)  # fmt: skip
-        self.search.frame.grid(row=3, sticky="ew")
-        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
-                               takefocus=0, command=window.on_jump)  # fmt: skip
-        look.follow(
-            self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14))
-        )
-        self.composer = Composer(
-            middle, look, window.on_submit, window.on_complete, window.may_keep
-        )
-        self.composer.frame.grid(row=5, sticky="ew", padx=px(16), pady=(px(4), px(14)))
-        self._unseen = 0
-
-        self.aside = ttk.Frame(self.frame, style="Bg.TFrame")
-        self.aside.pack_propagate(False)
-        self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
-        self.people_head = self._head(self.aside, "bg", self._draw_count)
-        self.people.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
-
-        self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
-        look.follow(self.frame, self._restyle)
-        middle.grid(row=0, column=2, sticky="nsew")
-        for part in (self._banner, self.search.frame):
-            part.grid_remove()
-
-    # What it is made of
-
-    def _head(
-        self, parent: "tk.Misc", surface: str, draw: Callable[["tk.Canvas", int], object]
-    ) -> Drawing:
-        drawing = Drawing(parent, self._look, surface, 60, draw)
-        drawing.canvas.pack(fill="x")
-        ttk.Frame(parent, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
-        return drawing
-
-    def _make_banner(self, parent: "tk.Misc") -> "ttk.Frame":
-        px = self._look.px
-        self._banner = ttk.Frame(parent, style="Banner.TFrame",
-                                 padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
-        self.banner_text = ttk.Label(self._banner, style="Banner.TLabel", compound="left")
-        self.banner_text.configure(padding=(0, px(5)))
-        self._look.follow(self.banner_text, self._show_banner_icon)
-        self.banner_button = ttk.Button(self._banner, text="Try now", style="Banner.TButton",
-                                        command=self._window.on_retry)  # fmt: skip
-        self.banner_button.pack(side="right")
-        self.banner_text.pack(side="left", fill="x")
-        self._banner.bind("<Configure>", lambda event: self.banner_text.configure(
-            wraplength=max(1, event.width - px(170))))  # fmt: skip
-        return self._banner
-
-    def _show_banner_icon(self) -> None:
-        is_well = self._chat is not None and self._chat.state == CONNECTED
-        icon = self._look.icon("check" if is_well else "warn", "banner_text")
-        self.banner_text.configure(image=icon)
+    def tell(self, chat: Chat) -> None:
+        """Say what `chat` knows."""
+        self._chat = chat
+        self._head.redraw()
+        self.me.redraw()
+        self.list.show(self._rows(chat), chat.current)
 
     def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4690,6 +4616,188 @@ class ChatView:
         status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
         look.write(canvas, left, dp(36), status, "muted", "small", width - left)
 
+    def _rows(self, chat: Chat) -> List[Row]:
+        rows = []
+        for caption, kinds in (("ROOMS", (ROOM, CONSOLE)), ("PRIVATE", (PRIVATE,))):
+            rows.append(Row(caption, caption, is_caption=True, icon="plus"))
+            for conversation in chat.conversations:
+                if conversation.kind in kinds:
+                    rows.append(self._row(chat, conversation))
+        return rows
+
+    def _row(self, chat: Chat, conversation: Conversation) -> Row:
+        unread = conversation.unread
+        is_muted = conversation.level == NONE
+        is_bright = conversation is chat.current or (unread and not is_muted)
+        dots = {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
+        return Row(
+            conversation.title, conversation, is_bold=bool(unread and not is_muted),
+            sign="" if conversation.kind == PRIVATE else "#" if conversation.kind == ROOM else "·",
+            dot=dots[chat.presence(conversation.name)] if conversation.kind == PRIVATE else "",
+            color="text" if is_bright else "muted",
+            badge="" if not unread or is_muted else str(unread) if unread < 100 else "99+",
+            badge_color="mention_badge" if conversation.mentions else "badge",
+        )  # fmt: skip
+
+
+class People(Column):
+    """Who takes part in the conversation in view."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
+        super().__init__(parent, look, "right", 200)
+        self._of: Optional[Conversation] = None  # they stay while the connection is lost
+        self.list = RowList(self.frame, look, "bg", 38, window.on_person, window.on_person_menu)
+        self._head = self.add_head(self._draw_count)
+        self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
+
+    def tell(self, chat: Chat) -> None:
+        """Say what `chat` knows."""
+        if chat.state == CONNECTED or chat.current is not self._of:
+            self._of = chat.current
+            self.list.show(self._rows(chat))
+            self._head.redraw()
+
+    def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
+        look, left, middle = self._look, self._look.px(16), self._look.dp(30)
+        left += look.write(canvas, left, middle, "People", "text", "ui_bold") + look.dp(8)
+        count = len([row for row in self.list.rows if row.key is not None])
+        look.write(canvas, left, middle, str(count), "muted", "ui")
+
+    def _people(self, chat: Chat) -> Sequence[Person]:
+        """Who takes part in the conversation in view."""
+        here = chat.current
+        if here.kind != PRIVATE:
+            return here.people
+        presence = chat.presence(here.name)
+        other = [] if presence == OFFLINE else [Person(here.name, "", presence == AWAY)]
+        return [Person(chat.nickname, "", chat.is_away), *other]
+
+    def _rows(self, chat: Chat) -> List[Row]:
+        rows: List[Row] = []
+        people = self._people(chat)
+        for caption, is_away in (("ONLINE", False), ("AWAY", True)):
+            group = [person for person in people if person.is_away == is_away]
+            if group:
+                rows.append(Row("%s — %d" % (caption, len(group)), is_caption=True))
+            for name, prefix, _ in group:
+                is_me = name == chat.nickname
+                color = FROM_ME if is_me else "muted" if is_away else "text"
+                note = "you" if is_me else "host" if prefix == "@" else ""
+                rows.append(Row(name, name, avatar=name, dot="away" if is_away else "ok",
+                                color=color, note=note))  # fmt: skip
+        return rows
+
+
+class BannerBar:
+    """What is wrong with the connection, and a button against it; away while nothing is."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, retry: Callable[[], object]) -> None:
+        px = look.px
+        self._look, self._icon = look, "warn"
+        self.frame = ttk.Frame(parent, style="Banner.TFrame",
+                               padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
+        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left",
+                              padding=(0, px(5)))  # fmt: skip
+        look.follow(self.text, self._show_icon)
+        self.button = ttk.Button(self.frame, text="Try now", style="Banner.TButton", command=retry)
+        self.text.pack(side="left", fill="x")
+        self.frame.bind("<Configure>", lambda event: self.text.configure(
+            wraplength=max(1, event.width - px(170))))  # fmt: skip
+
+    def show(self, banner: Banner, is_well: bool) -> None:
+        """Say something; nothing hides it."""
+        self._icon = "check" if is_well else "warn"
+        self._show_icon()
+        self.text.configure(text="  " + self._look.text(banner.text))
+        self.button.pack_forget()
+        if banner.can_retry:
+            self.button.pack(side="right", before=self.text)
+        (self.frame.grid if banner.text else self.frame.grid_remove)()
+
+    def _show_icon(self) -> None:
+        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
+
+
+class ChatView:
+    """The conversation in view with its chat box; the conversations and the people beside it.
+
+    What is done in it calls the methods of `window` whose names begin with `on_`.
+    """
+
+    SIZE, LEAST = (1160, 720), (480, 360)  # of the window, at first and at least
+    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in dp)
+
+    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
+        px = look.px
+        self._look, self._window = look, window
+        self._chat: Optional[Chat] = None
+        self._width = 0  # in pixels
+        self._shown: Tuple[bool, ...] = ()  # what is beside the chat: at the left, at the right
+        self._wants_people = True
+        self._unseen = 0  # lines that came below what is in view
+        self.frame = ttk.Frame(root, style="Chat.TFrame")
+        self.frame.columnconfigure(1, weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        self.frame.bind("<Configure>", self._on_resize)
+        self.side = Conversations(self.frame, look, window)
+        middle = ttk.Frame(self.frame, style="Chat.TFrame")
+        middle.columnconfigure(0, weight=1)
+        middle.rowconfigure(4, weight=1)
+        middle.grid(row=0, column=1, sticky="nsew")
+        self._make_head(middle).grid(row=0, sticky="ew")
+        ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
+        self.banner = BannerBar(middle, look, window.on_retry)
+        self.banner.frame.grid(row=2, sticky="ew")
+        self.transcript = Transcript(middle, look, window.lay_out, window.render,
+                                     window.on_top, self._show_pill)  # fmt: skip
+        self.transcript.frame.grid(row=4, sticky="nsew")
+        self.transcript.empty.configure(text="No messages here yet. Say hello.")
+        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
+                               takefocus=0, command=window.on_jump)  # fmt: skip
+        look.follow(
+            self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14))
+        )
+        self.search = Search(middle, look, self.transcript, window.conversation_in_view,
+                             window.focus_composer)  # fmt: skip
+        self.search.frame.grid(row=3, sticky="ew")
+        self.composer = Composer(
+            middle, look, window.on_submit, window.on_complete, window.may_keep
+        )
+        self.composer.frame.grid(row=5, sticky="ew", padx=px(16), pady=(px(4), px(14)))
+        self.aside = People(self.frame, look, window)
+        for bar in (self.banner.frame, self.search.frame):
+            bar.grid_remove()
+        look.follow(self.frame, self._lay_out)
+
+    def _make_head(self, parent: "tk.Misc") -> "ttk.Frame":
+        look, px, window = self._look, self._look.px, self._window
+        head = ttk.Frame(parent, style="Chat.TFrame")
+        head.columnconfigure(1, weight=1)
+        self.menu_button = icon_button(
+            head, look, "menu", "Icon", self.toggle_side, "Conversations"
+        )
+        look.follow(self.menu_button, self._show_menu_button)
+        self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
+        self.room = Drawing(head, look, "chat", 60, self._draw_room)
+        self.room.canvas.grid(row=0, column=1, sticky="ew")
+        self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
+        search = icon_button(head, look, "search", "Icon", lambda: self.search.open(),
+                             "Search (Ctrl+F)")  # fmt: skip
+        search.grid(row=0, column=2)
+        people = icon_button(head, look, "person", "Icon", self.toggle_people, "People")
+        people.grid(row=0, column=3, padx=(px(2), px(13)))
+        return head
+
+    def tell(self, chat: Chat, with_people: bool) -> None:
+        """Make all but the transcript and the banner say what `chat` knows."""
+        self._chat = chat
+        self.room.redraw()
+        self.side.tell(chat)
+        if with_people or chat.current.kind == PRIVATE:
+            self.aside.tell(chat)
+        self.composer.set_hint(chat.hint)
+        self._show_menu_button()
+
     def _draw_room(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
         if chat is None:
@@ -4706,88 +4814,6 @@ class ChatView:
             topic = "Private · %s" % words[chat.presence(conversation.name)]
         look.write(canvas, left, dp(41), topic, "muted", "small", width - left)
 
-    def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
-        look, left, middle = self._look, self._look.px(16), self._look.dp(30)
-        left += look.write(canvas, left, middle, "People", "text", "ui_bold") + look.dp(8)
-        count = len([row for row in self.people.rows if row.key is not None])
-        look.write(canvas, left, middle, str(count), "muted", "ui")
-
-    # What it shows
-
-    def show(self, chat: Chat, with_people: bool) -> None:
-        """Make all but the transcript and the banner say what `chat` knows."""
-        self._chat = chat
-        for drawing in (self.side_head, self.me, self.room):
-            drawing.redraw()
-        self.conversations.show(self._conversation_rows(chat), chat.current)
-        is_lost = chat.state != CONNECTED and chat.current is self._people_of
-        if (with_people or chat.current.kind == PRIVATE) and not is_lost:
-            self._people_of = chat.current
-            self.people.show(self._people_rows(chat))
-            self.people_head.redraw()
-        self.composer.set_hint(chat.hint)
-        self._show_menu_button()
-
-    def _conversation_rows(self, chat: Chat) -> List[Row]:
-        rows = []
-        for caption, kinds in (("ROOMS", (ROOM, CONSOLE)), ("PRIVATE", (PRIVATE,))):
-            rows.append(Row(caption, caption, is_caption=True, icon="plus"))
-            for conversation in chat.conversations:
-                if conversation.kind in kinds:
-                    rows.append(self._conversation_row(chat, conversation))
-        return rows
-
-    def _conversation_row(self, chat: Chat, conversation: Conversation) -> Row:
-        unread = conversation.unread
-        is_muted = conversation.level == NONE
-        is_bright = conversation is chat.current or (unread and not is_muted)
-        dots = {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
-        return Row(
-            conversation.title, conversation, is_bold=bool(unread and not is_muted),
-            sign="" if conversation.kind == PRIVATE else "#" if conversation.kind == ROOM else "·",
-            dot=dots[chat.presence(conversation.name)] if conversation.kind == PRIVATE else "",
-            color="text" if is_bright else "muted",
-            badge="" if not unread or is_muted else str(unread) if unread < 100 else "99+",
-            badge_color="mention_badge" if conversation.mentions else "badge",
-        )  # fmt: skip
-
-    def _people(self, chat: Chat) -> Sequence[Person]:
-        """Who takes part in the conversation in view."""
-        here = chat.current
-        if here.kind != PRIVATE:
-            return here.people
-        presence = chat.presence(here.name)
-        other = [] if presence == OFFLINE else [Person(here.name, "", presence == AWAY)]
-        return [Person(chat.nickname, "", chat.is_away), *other]
-
-    def _people_rows(self, chat: Chat) -> List[Row]:
-        rows: List[Row] = []
-        people = self._people(chat)
-        for caption, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [person for person in people if person.is_away == is_away]
-            if group:
-                rows.append(Row("%s — %d" % (caption, len(group)), is_caption=True))
-            for name, prefix, _ in group:
-                is_me = name == chat.nickname
-                color = FROM_ME if is_me else "muted" if is_away else "text"
-                note = "you" if is_me else "host" if prefix == "@" else ""
-                rows.append(Row(name, name, avatar=name, dot="away" if is_away else "ok",
-                                color=color, note=note))  # fmt: skip
-        return rows
-
-    def warn(self, text: str, can_retry: bool) -> None:
-        """Show the banner; "" hides it."""
-        self.banner_text.configure(text="  " + self._look.text(text))
-        self._show_banner_icon()
-        if can_retry:
-            self.banner_button.pack(side="right")
-        else:
-            self.banner_button.pack_forget()
-        if text:
-            self._banner.grid()
-        else:
-            self._banner.grid_remove()
-
     def count_unseen(self, new: int) -> None:
         """So many lines came below what is in view."""
         self._unseen += new
@@ -4803,44 +4829,33 @@ class ChatView:
         self.pill.configure(text=" " + words if count else " Jump to latest")
         self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
 
-    # Its columns
+    # What is beside the chat
 
     def toggle_side(self) -> None:
         """Show the conversations over the chat, or put them away."""
-        if self._shown[0]:
-            return
-        if self.side.winfo_manager():
-            self.side.place_forget()
-            self.composer.text.focus_set()
-        else:
-            self.side.place(x=0, y=0, relheight=1)
-            self.side.lift()
-            self.conversations.canvas.focus_set()
+        if not self._shown[0]:
+            self.side.toggle()
+            (self.side.list.canvas if self.side.is_over else self.composer.text).focus_set()
 
     def toggle_people(self) -> None:
         """Show who is here, or put them away."""
         if self._width >= self._look.dp(self.NARROW):
             self._wants_people = not self._wants_people
             self._lay_out()
-        elif self.aside.winfo_manager():
-            self.aside.place_forget()
         else:
-            self.aside.place(relx=1, y=0, relheight=1, anchor="ne")
-            self.aside.lift()
+            self.aside.toggle()
 
     def close_overlays(self) -> bool:
         """Put away what lies over the chat; whether anything did."""
-        found = False
-        for part in (self.side, self.aside):
-            if part.winfo_manager() == "place":
-                part.place_forget()
-                found = True
-        return found
+        over = [column for column in (self.side, self.aside) if column.is_over]
+        for column in over:
+            column.toggle()
+        return bool(over)
 
     def panes(self) -> List["tk.Widget"]:
         """What F6 goes through."""
-        panes = [self.conversations.canvas, self.transcript.text, self.composer.text,
-                 self.people.canvas]  # fmt: skip
+        panes = [self.side.list.canvas, self.transcript.text, self.composer.text,
+                 self.aside.list.canvas]  # fmt: skip
         return [pane for pane in panes if pane.winfo_viewable()]
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
@@ -4848,31 +4863,20 @@ class ChatView:
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """Have the columns that there is room for."""
+        """Have beside the chat what there is room for."""
         dp = self._look.dp
         room = self._width or dp(1160)
         shown = (room >= dp(self.NARROWEST), room >= dp(self.NARROW) and self._wants_people)
         if shown == self._shown:
             return
         self._shown = shown
-        for index, ((part, line), is_shown) in enumerate(zip(self._columns, shown)):
-            part.place_forget()
-            if is_shown:
-                part.grid(row=0, column=4 * index, sticky="ns")
-                line.grid(row=0, column=1 + 2 * index, sticky="ns")
-            else:
-                part.grid_forget()
-                line.grid_forget()
+        for column, is_shown in zip((self.side, self.aside), shown):
+            column.show(is_shown)
         (self.menu_button.grid_remove if shown[0] else self.menu_button.grid)()
         self.transcript.pad = 20 if shown[0] else 14
         self.transcript.restyle()
         self.composer.frame.grid_configure(padx=self._look.px(16 if shown[0] else 10))
         self.room.redraw()
-
-    def _restyle(self) -> None:
-        self.side.configure(width=self._look.dp(232))
-        self.aside.configure(width=self._look.dp(200))
-        self._lay_out()
 
     def _show_menu_button(self) -> None:
         chat = self._chat
@@ -4887,9 +4891,8 @@ class Notifier:
 
     PAUSE = 2.0  # seconds between two of them
 
-    def __init__(self, root: "tk.Tk") -> None:
-        self._root = root
-        self._system = str(root.tk.call("tk", "windowingsystem"))
+    def __init__(self, root: "tk.Tk", system: str) -> None:
+        self._root, self._system = root, system
         self._last = -self.PAUSE
         self._is_urgent = False
 
@@ -4935,6 +4938,9 @@ class Notifier:
                 flash_on_windows(self._root.winfo_id())
         except (OSError, AttributeError) as error:
             log.info("no flash: %s", error)
+
+
+# What only one windowing system has, and Tk does not hand through
 
 
 @contextlib.contextmanager
@@ -5010,19 +5016,16 @@ def flash_on_windows(window: int) -> None:
     user32.FlashWindowEx(ctypes.byref(info))
 
 
-# What keys do, for the window and for its help. Control is Command on a Mac.
-KEYS = (
-    ("Enter", "send"), ("Shift+Enter", "begin a new line"), ("Up, Down", "what you sent before"),
-    ("Tab", "complete a name, a /command or a #room"), ("Ctrl+F", "search; Enter and F3 go on"),
-    ("Ctrl+K", "go to a room or a person"), ("Ctrl+N", "write to one person"),
-    ("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below"),
-    ("Alt+1 … Alt+9", "the first to the ninth conversation"),
-    ("Alt+A", "the next conversation with something new"),
-    ("PgUp, PgDn", "scroll"), ("Ctrl+Home, Ctrl+End", "to the top, to the latest"),
-    ("F6", "on to the next part of the window"), ("Shift+F10", "what can be done with this"),
-    ("Ctrl+T", "light or dark"), ("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size"),
-    ("F1", "this help"), ("Esc", "close what is open, go to the latest"), ("Ctrl+Q", "quit"),
-)  # fmt: skip
+# The window
+
+
+class Key(NamedTuple):
+    """A key, or several that belong together, in the words of the help."""
+
+    name: str
+    help: str
+    actions: "Mapping[str, Callable[[Window], object]]" = {}  # by sequence; none: a widget's own
+    everywhere: bool = False  # and not only in the chat
 
 
 class Window:
@@ -5045,7 +5048,7 @@ class Window:
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
         self.look = look = Look(root, theme, zoom, emoji)
-        self.notifier = Notifier(root)
+        self.notifier = Notifier(root, look.system)
         self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
         self._chat_view: Optional[ChatView] = None
         self.view: Union[ConnectView, ChatView, None] = None
@@ -5157,7 +5160,7 @@ class Window:
     def _paint_behind(self) -> None:
         """Have no white flash where the window grows."""
         root = self.root
-        if str(root.tk.call("tk", "windowingsystem")) == "x11":
+        if self.look.system == "x11":
             with contextlib.suppress(OSError, AttributeError):
                 set_x11_background(root.winfo_id(), self.look.color["bg"], root.winfo_screen())
 
@@ -5299,7 +5302,7 @@ class Window:
             transcript.show(current.entries)
             if new and not transcript.at_end:
                 self.chat_view.count_unseen(new)
-        self.chat_view.show(chat, PEOPLE in kinds or STATUS in kinds)
+        self.chat_view.tell(chat, PEOPLE in kinds or STATUS in kinds)
         if STATUS in kinds:
             self._show_banner()
         self._show_title()
@@ -5317,7 +5320,7 @@ class Window:
     def _show_banner(self) -> None:
         if self.chat is not None:
             banner = self.chat.banner(time.time())
-            self.chat_view.warn(*banner)
+            self.chat_view.banner.show(banner, self.chat.state == CONNECTED)
             self._banner_due = time.monotonic() + 1 if banner.text else 0.0
 
     def _alert(self, change: Change) -> None:
@@ -5573,15 +5576,15 @@ class Window:
             *sys.version_info[:2],
             self.root.tk.call("info", "patchlevel"),
         )
-        keys = [(keys, text, keys) for keys, text in KEYS]
-        rows = [Row(text, index, note=key) for index, (key, text, _) in enumerate(keys)]
+        rows = [Row(key.help, key.name, note=key.name) for key in self.KEYS]
         self.open_sheet("Hubbub %s" % protocol.VERSION, "Chat for a local network. %s. "
                         "/help lists what you can type." % tail, [("Close", lambda: None)],
                         offer=lambda text: rows, has_field=False, width=480)  # fmt: skip
 
     def on_go(self) -> None:
         """Go to a conversation or a person, by a part of the name."""
-        self._pick("Go to", lambda chat: [*chat.conversations, *everybody(chat)])
+        self._pick("Go to", lambda chat: [c.name for c in chat.conversations] + everybody(chat),
+                   "Join #%s", "Write to %s")  # fmt: skip
 
     def on_private(self) -> None:
         """Write to one person."""
@@ -5589,97 +5592,17 @@ class Window:
 
     def on_join(self) -> None:
         """Join or make a room."""
-        self._pick(
-            "Join a room",
-            lambda chat: [c for c in chat.conversations if c.kind == ROOM],
-            "Join #%s",
-        )
+        self._pick("Join a room", lambda chat: [c.name for c in chat.conversations
+                                                if c.kind == ROOM], "Join #%s")  # fmt: skip
 
-    def _pick(self, title: str, known: Callable[[Chat], Sequence[Any]], other: str = "") -> None:
+    def _pick(self, title: str, names: Callable[[Chat], List[str]], *others: str) -> None:
         chat = self.chat
-        if chat is None or not self._is_chatting:
-            return
-
-        def offer(text: str) -> List[Row]:
-            rows: Dict[str, Row] = {}
-            folded = protocol.casefold(text.lstrip("#@"))
-            for each in known(chat):
-                is_person = isinstance(each, Person)
-                name = each.nickname if is_person else each.name
-                if folded in protocol.casefold(name) and name != chat.nickname:
-                    sign = "#" if name.startswith("#") else ""
-                    rows.setdefault(name, Row(name.lstrip("#") if sign else name, name, sign=sign,
-                                              avatar="" if sign else name))  # fmt: skip
-            found = sorted(
-                rows.values(), key=lambda row: not protocol.casefold(row.text).startswith(folded)
-            )
-            name = text.lstrip("#@").replace(" ", "-")
-            is_known = any(protocol.casefold(row.text) == protocol.casefold(name) for row in found)
-            if name and not is_known:
-                for kind in (other,) if other else ("Join #%s", "Write to %s"):
-                    key = "#" + name if "#" in kind else name
-                    found.append(Row(kind % name, key, sign="+"))
-            return found or [Row("Write a name", None, color="muted")]
-
-        self.open_sheet(title, "", offer=offer, choose=self.open)
+        if chat is not None and self._is_chatting:
+            self.open_sheet(title, "", choose=self.open, offer=lambda text: offer_names(
+                [name for name in names(chat) if name != chat.nickname], text, others
+            ))  # fmt: skip
 
     # Keys
-
-    def _bind_keys(self) -> None:
-        """Bind the keys of the window: before the widgets' own, which would take some of them."""
-        control_key = control(self.root)
-        everywhere: Dict[str, Callable[[], object]] = {
-            "<Control-t>": self.on_theme, "<Control-q>": self.close, "<Escape>": self._on_escape,
-            "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
-            "<Control-KP_Add>": lambda: self.on_zoom(1),
-            "<Control-minus>": lambda: self.on_zoom(-1),
-            "<Control-KP_Subtract>": lambda: self.on_zoom(-1),
-            "<Control-0>": lambda: self.on_zoom(0),
-        }  # fmt: skip
-        in_chat: Dict[str, Callable[[], object]] = {
-            "<Control-f>": lambda: self.chat_view.search.open(),
-            "<F3>": lambda: self.chat_view.search.step(1),
-            "<Shift-F3>": lambda: self.chat_view.search.step(-1), "<Control-k>": self.on_go,
-            "<Control-n>": self.on_private, "<F1>": self.on_help,
-            "<Control-Prior>": lambda: self._neighbour(-1),
-            "<Control-Next>": lambda: self._neighbour(1),
-            "<Alt-Up>": lambda: self._neighbour(-1), "<Alt-Down>": lambda: self._neighbour(1),
-            "<Alt-a>": lambda: self.select(self.chat.next_unread() if self.chat else None),
-            "<F6>": lambda: self._on_pane(1), "<Shift-F6>": lambda: self._on_pane(-1),
-            "<Control-Home>": lambda: self._on_ends(0.0),
-            "<Control-End>": lambda: self._on_ends(1.0),
-        }  # fmt: skip
-        for number in range(1, 10):
-            in_chat["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
-        for sequence, action in [*everywhere.items(), *in_chat.items()]:
-            only_in_chat = sequence in in_chat
-            sequence = sequence.replace("Control", control_key)
-            locked = re.sub("-([a-z])>", lambda key: "-Lock-%s>" % key.group(1).upper(), sequence)
-            for each in {sequence, locked}:
-                handler = functools.partial(self._on_key, action, only_in_chat)
-                self.root.bind_class("HubbubKeys", each, handler)
-        select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
-        self.root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
-        if control_key == "Control":  # others change the text: nobody expects that of these
-            for key in "dhio":
-                self.root.unbind_class("Text", "<Control-%s>" % key)
-        self.root.event_add("<<SelectAll>>", *select_all)
-        self.root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
-        for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
-            for kind in ("Text", "TEntry"):
-                self.root.bind_class(kind, sequence, self._on_edit_menu)
-        self._add_keys(self.root)
-
-    def _bind_chat_keys(self, view: ChatView) -> None:
-        """Bind those of the chat's own widgets."""
-        for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
-            view.composer.text.bind(sequence, functools.partial(self._on_page, pages))
-        view.composer.confirm_paste = self._confirm_paste
-        view.transcript.text.bind("<Key>", self._on_stray_key)
-        view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
-        for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
-            view.transcript.text.bind(sequence, self._on_text_menu)
-        self._add_keys(view.frame)
 
     def _add_keys(self, widget: "tk.Misc") -> None:
         """Give a widget and all that is in it the window's keys."""
@@ -5688,11 +5611,11 @@ class Window:
             self._add_keys(child)
 
     def _on_key(
-        self, action: Callable[[], object], only_in_chat: bool, event: "tk.Event[Any]"
+        self, action: "Callable[[Window], object]", everywhere: bool, event: "tk.Event[Any]"
     ) -> Optional[str]:
-        if only_in_chat and not self._is_chatting:
+        if not everywhere and not self._is_chatting:
             return None
-        action()
+        action(self)
         return "break"
 
     def on_theme(self) -> None:
@@ -5714,6 +5637,10 @@ class Window:
         if self.chat is not None and number <= len(self.chat.conversations):
             self.select(self.chat.conversations[number - 1])
 
+    def _next_unread(self) -> None:
+        if self.chat is not None:
+            self.select(self.chat.next_unread())
+
     def _on_pane(self, step: int) -> None:
         panes, here = self.chat_view.panes(), self.root.focus_get()
         at = panes.index(here) if here in panes else -1
@@ -5724,10 +5651,6 @@ class Window:
             self.chat_view.transcript.show_end()
         elif self._shown is not None and self._shown.entries:
             self.chat_view.transcript.show(self._shown.entries, 0)
-
-    def _on_page(self, pages: int, event: "tk.Event[Any]") -> str:
-        self.chat_view.transcript.scroll(pages)
-        return "break"
 
     def _on_edit_menu(self, event: "tk.Event[Any]") -> None:
         """What can be done with what one has written."""
@@ -5785,11 +5708,108 @@ class Window:
         if self._connection is not None:
             self._connection.retry()
 
+    # In a sequence Control stands for what goes with letters: Command on a Mac.
+    KEYS = (
+        Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
+        Key("Up, Down", "what you sent before"),
+        Key("Tab", "complete a name, a /command or a #room"),
+        Key("Ctrl+F", "search; Enter and F3 go on", {
+            "Control-f": lambda self: self.chat_view.search.open(),
+            "F3": lambda self: self.chat_view.search.step(1),
+            "Shift-F3": lambda self: self.chat_view.search.step(-1)}),
+        Key("Ctrl+K", "go to a room or a person", {"Control-k": on_go}),
+        Key("Ctrl+N", "write to one person", {"Control-n": on_private}),
+        Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
+            "Control-Prior": lambda self: self._neighbour(-1),
+            "Control-Next": lambda self: self._neighbour(1),
+            "Alt-Up": lambda self: self._neighbour(-1),
+            "Alt-Down": lambda self: self._neighbour(1)}),
+        Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
+            "Alt-Key-%d" % n: functools.partial(lambda n, self: self._nth(n), n)
+            for n in range(1, 10)}),
+        Key("Alt+A", "the next conversation with something new", {"Alt-a": _next_unread}),
+        Key("PgUp, PgDn", "scroll"),
+        Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
+            "Control-Home": lambda self: self._on_ends(0.0),
+            "Control-End": lambda self: self._on_ends(1.0)}),
+        Key("F6", "on to the next part of the window", {
+            "F6": lambda self: self._on_pane(1), "Shift-F6": lambda self: self._on_pane(-1)}),
+        Key("Shift+F10", "what can be done with this"),
+        Key("Ctrl+T", "light or dark", {"Control-t": on_theme}, everywhere=True),
+        Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
+            "Control-plus": lambda self: self.on_zoom(1),
+            "Control-equal": lambda self: self.on_zoom(1),
+            "Control-KP_Add": lambda self: self.on_zoom(1),
+            "Control-minus": lambda self: self.on_zoom(-1),
+            "Control-KP_Subtract": lambda self: self.on_zoom(-1),
+            "Control-0": lambda self: self.on_zoom(0)}, everywhere=True),
+        Key("F1", "this help", {"F1": on_help}),
+        Key("Esc", "close what is open, go to the latest", {"Escape": _on_escape}, everywhere=True),
+        Key("Ctrl+Q", "quit", {"Control-q": close}, everywhere=True),
+    )  # fmt: skip
 
-def everybody(chat: Chat) -> List[Person]:
-    """Who is here, as far as is known: once for each room; those in view first."""
+    def _bind_keys(self) -> None:
+        """Bind the keys of the window: before the widgets' own, which would take some of them."""
+        root, control = self.root, self.look.control
+        for key in self.KEYS:
+            for sequence, action in key.actions.items():
+                handler = functools.partial(self._on_key, action, key.everywhere)
+                sequence = sequence.replace("Control", control)
+                locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
+                for each in {sequence, locked}:
+                    root.bind_class("HubbubKeys", "<%s>" % each, handler)
+        select_all = "<%s-a>" % control, "<%s-Lock-A>" % control
+        root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        if control == "Control":  # others change the text: nobody expects that of these
+            for letter in "dhio":
+                root.unbind_class("Text", "<Control-%s>" % letter)
+        root.event_add("<<SelectAll>>", *select_all)
+        root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
+        menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self.look.system, "<Control-F10>")
+        root.event_add("<<ContextMenu>>", menu_key, "<Shift-F10>")  # beside the mouse's button
+        for kind in ("Text", "TEntry"):
+            root.bind_class(kind, "<<ContextMenu>>", self._on_edit_menu)
+        self._add_keys(root)
+
+    def _bind_chat_keys(self, view: ChatView) -> None:
+        """Bind those of the chat's own widgets."""
+        bind_all(view.composer.text, {
+            "<Prior>": lambda event: view.transcript.scroll(-1),
+            "<Next>": lambda event: view.transcript.scroll(1),
+        })  # fmt: skip
+        view.composer.confirm_paste = self._confirm_paste
+        bind_all(view.transcript.text, {
+            "<Key>": self._on_stray_key, "<<ContextMenu>>": self._on_text_menu,
+        })  # fmt: skip
+        view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
+        self._add_keys(view.frame)
+
+
+def everybody(chat: Chat) -> List[str]:
+    """Who is here, as far as is known; those in view first."""
     places = [chat.current, *chat.conversations]
-    return [person for place in places for person in place.people]
+    return [person.nickname for place in places for person in place.people]
+
+
+def offer_names(names: Sequence[str], text: str, others: Sequence[str]) -> List[Row]:
+    """Rows for the names that have `text` in them; then what else it may be the name of.
+
+    That is said as in "Join #%s".
+    """
+    folded, name = protocol.casefold(text.lstrip("#@")), text.lstrip("#@").replace(" ", "-")
+    rows = []
+    for known in dict.fromkeys(names):
+        if folded not in protocol.casefold(known):
+            continue
+        if known.startswith("#"):
+            rows.append(Row(known.lstrip("#"), known, sign="#"))
+        else:
+            rows.append(Row(known, known, avatar=known))
+    rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
+    if name and not any(protocol.casefold(row.text) == protocol.casefold(name) for row in rows):
+        rows += [Row(words % name, "#" + name if "#" in words else name, sign="+")
+                 for words in others]  # fmt: skip
+    return rows or [Row("Write a name", color="muted")]
 
 
 def open_link(address: str) -> None:

@@ -247,7 +247,7 @@ def back(studio):
     """It runs again, on the same port."""
     alice = lost(studio)
     studio.room(port=studio.port)
-    alice.chat_view.banner_button.invoke()
+    alice.chat_view.banner.button.invoke()
     studio.desk.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
 
 

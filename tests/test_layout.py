@@ -36,7 +36,7 @@ def test_a_scrollbar_can_be_seen_and_taken_hold_of(alice):
 
 def test_a_list_has_all_the_width_when_its_scrollbar_goes(alice, desk, hub):
     """More people than fit bring the scrollbar; when they have gone, no gap is left."""
-    people = alice.chat_view.people
+    people = alice.chat_view.aside.list
     hub.send(*(":guest%d!g@h JOIN #lobby" % number for number in range(40)))
     desk.pump(lambda: people.canvas.winfo_width() < people.frame.winfo_width())
     hub.send(*(":guest%d!g@h QUIT" % number for number in range(40)))
@@ -96,7 +96,7 @@ def test_what_was_found_is_hidden_by_nothing(alice, desk):
 
 def test_the_transcript_shows_that_it_has_the_keys(alice, desk):
     """As everything does that F6 leads to."""
-    alice.press("F6", alice.chat_view.conversations.canvas)
+    alice.press("F6", alice.chat_view.side.list.canvas)
     assert alice.has_focus(alice.text)
     (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
     desk.pump(mark.winfo_ismapped)
@@ -110,7 +110,7 @@ def test_the_columns_give_way_to_the_chat(alice, desk):
 
     def columns():
         desk.update()
-        return view.side.winfo_ismapped(), view.aside.winfo_ismapped()
+        return view.side.frame.winfo_ismapped(), view.aside.frame.winfo_ismapped()
 
     found = []
     for width in (1160, 800, 520):

@@ -340,9 +340,9 @@ def test_strange_names_do_not_stop_the_list(alice, desk, hub, name):
     hub.send(":hub 366 alice #lobby :End", ":carol!c@h JOIN #lobby")
     desk.pump(lambda: "carol" in alice.people)
     told(hub, alice, "next")
-    drawn = alice.chat_view.people.canvas.find_all()
+    drawn = alice.chat_view.aside.list.canvas.find_all()
     hub.send(":dave!d@h JOIN #lobby")
-    desk.pump(lambda: alice.chat_view.people.canvas.find_all() != drawn)
+    desk.pump(lambda: alice.chat_view.aside.list.canvas.find_all() != drawn)
 
 
 def test_a_long_line_wraps_and_does_not_freeze(alice, desk, hub):
@@ -456,7 +456,7 @@ EDIT_EMOJI = (
     OPEN
     + r"""
 import random
-pump(lambda: window.chat is not None and window.chat_view.people.rows)
+pump(lambda: window.chat is not None and window.chat_view.aside.list.rows)
 chance = random.Random(1)
 moves = ["<BackSpace>", "<Delete>", "<Left>", "<Right>", "<Shift-Left>", "<Home>", "<Control-a>"]
 box.focus_force()

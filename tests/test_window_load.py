@@ -112,8 +112,8 @@ def test_every_width_shows_what_fits(alice, desk, hub, theme, width, has_side, h
     alice.sees("[bob]: message 59 of a flood, as long as people write")
     alice.root.geometry("%dx560" % width)
     desk.pump(lambda: alice.root.winfo_width() == width)
-    desk.pump(lambda: view.side.winfo_viewable() == has_side)
-    desk.pump(lambda: view.aside.winfo_viewable() == has_people)
+    desk.pump(lambda: view.side.frame.winfo_viewable() == has_side)
+    desk.pump(lambda: view.aside.frame.winfo_viewable() == has_people)
     desk.pump(lambda: view.menu_button.winfo_viewable() != has_side)
     assert alice.text.yview()[1] == 1.0
     for widget in (alice.box, alice.text):
@@ -122,9 +122,9 @@ def test_every_width_shows_what_fits(alice, desk, hub, theme, width, has_side, h
     assert alice.text.cget("bg") == PALETTES[theme]["chat"]
     if not has_side:
         view.menu_button.invoke()
-        desk.pump(view.side.winfo_viewable)
+        desk.pump(view.side.frame.winfo_viewable)
         alice.press("Escape")
-        desk.pump(lambda: not view.side.winfo_viewable())
+        desk.pump(lambda: not view.side.frame.winfo_viewable())
         assert alice.has_focus(alice.box)
 
 

@@ -256,18 +256,18 @@ class Person:
     @property
     def people(self):
         """Who is in the list."""
-        return [row.text for row in self.chat_view.people.rows if row.key]
+        return [row.text for row in self.chat_view.aside.list.rows if row.key]
 
     @property
     def conversations(self):
         """The rooms and people at the left, with their badges: "#lobby 3"."""
-        rows = [row for row in self.chat_view.conversations.rows if not row.is_caption]
+        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
         return [("%s %s" % (row.key.name, row.badge)).strip() for row in rows]
 
     @property
     def banner(self):
         """What the banner says; "" where there is none."""
-        label = self.chat_view.banner_text
+        label = self.chat_view.banner.text
         return label.cget("text") if label.winfo_viewable() else ""
 
     def sees(self, line):
@@ -310,7 +310,7 @@ class Person:
 
     def badge_color(self, name):
         """The colour of a conversation's badge."""
-        rows = [row for row in self.chat_view.conversations.rows if not row.is_caption]
+        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
         return next(row.badge_color for row in rows if row.key.name == name)
 
     @property
