@@ -23,6 +23,7 @@ import argparse
 import bisect
 import codecs
 import contextlib
+import copy
 import ctypes
 import datetime
 import difflib
@@ -2360,6 +2361,7 @@ class Settings:
         self.levels: Dict[str, str] = {}  # of what one wants to be told, by conversation
         self.sound = True
         self.emoji = "auto"  # "off" where they end the program (HUBBUB_EMOJI wins), or "on"
+        self._before = self._values()  # as they were found
 
     def load(self) -> None:
         """Take what the file has, as far as it makes sense."""
@@ -2379,10 +2381,21 @@ class Settings:
                 setattr(self, name, value)
         self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
         self.levels = {k: v for k, v in self.levels.items() if v in (ALL, MENTIONS, NONE)}
+        self._before = self._values()
 
     def save(self) -> None:
-        """Write the file, all of it or nothing."""
-        whole = json.dumps(self._values(), ensure_ascii=False, indent=1, sort_keys=True)
+        """Write the file, all of it or nothing; what only another window has changed stays so."""
+        found = Settings(self._path)
+        found.load()
+        for name, value in self._values().items():
+            if name == "levels":
+                changed = [key for key in value if value[key] != self._before[name].get(key)]
+                found.levels.update((key, value[key]) for key in changed)
+            elif value != self._before[name]:
+                if name == "servers":
+                    value = [*value, *(s for s in found.servers if s not in value)][:MAX_SERVERS]
+                setattr(found, name, value)
+        whole = json.dumps(found._values(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             with open(self._path + ".new", "w", encoding="utf-8") as file:
@@ -2396,7 +2409,8 @@ class Settings:
         self.servers = [server, *[s for s in self.servers if s != server]][:MAX_SERVERS]
 
     def _values(self) -> Dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+        """A copy of them all."""
+        return {name: copy.copy(value) for name, value in vars(self).items() if name[0] != "_"}
 
     def _move_aside(self) -> None:
         try:
@@ -3951,7 +3965,8 @@ class Composer(Box):
             self.frame, look, "send", "IconField", self._on_send, "Send", "focus"
         )
         self._button.configure(takefocus=0)
-        self._button.grid(row=0, column=3, sticky="s")
+        self._button.grid(row=0, column=3, rowspan=2, sticky="s")
+        self.note.grid(row=1, column=1, columnspan=2)  # below: no line gets shorter for it
         for kind in ("Button", "ButtonRelease"):  # the mouse goes through it
             for number in (1, 2, 3):
                 sequence = "<%s-%d>" % (kind, number)

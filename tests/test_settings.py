@@ -30,7 +30,7 @@ def test_what_is_saved_comes_back(path):
     settings.levels["office/#tea"] = client.NONE
     settings.remember("office")
     settings.save()
-    assert vars(load(path)) == vars(settings)
+    assert load(path)._values() == settings._values()
     assert os.listdir(str(path.parent)) == ["settings.json"]
 
 
@@ -41,6 +41,25 @@ def test_the_last_server_stands_first_and_few_are_kept(path):
         settings.remember("server%d" % number)
     assert settings.servers[:3] == ["server15", "server19", "server18"]
     assert len(settings.servers) == client.MAX_SERVERS
+
+
+def test_two_windows_keep_what_each_has_changed(path):
+    """The last to save takes back nothing that the other one has done."""
+    load(path).save()
+    one, other = load(path), load(path)
+    one.theme = "light"
+    one.levels["office/#tea"] = client.NONE
+    one.remember("office")
+    one.save()
+    other.zoom = 125
+    other.levels["office/#lobby"] = client.ALL
+    other.remember("lab")
+    other.save()
+    one.save()
+    found = load(path)
+    assert (found.theme, found.zoom) == ("light", 125)
+    assert found.levels == {"office/#tea": client.NONE, "office/#lobby": client.ALL}
+    assert sorted(found.servers) == ["lab", "office"]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])
@@ -66,8 +85,8 @@ def test_values_of_the_wrong_kind_are_not_taken(path):
     }  # fmt: skip
     path.write_text(json.dumps(found))
     settings = load(path)
-    assert vars(settings) == {
-        **vars(Settings(str(path))), "name": "bob", "servers": ["ab"], "levels": {"y": "all"},
+    assert settings._values() == {
+        **Settings(str(path))._values(), "name": "bob", "servers": ["ab"], "levels": {"y": "all"},
     }  # fmt: skip
 
 
