@@ -5034,6 +5034,18 @@ def flash_on_windows(window: int) -> None:
 # The window
 
 
+# The letters of a keyboard, by X11's number of the first key of each row.
+LETTERS = {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"}
+
+
+def latin(event: "tk.Event[Any]", system: str) -> str:
+    """The letter that the key has where letters are Latin, if here it has another alphabet's."""
+    rows = {"x11": LETTERS, "win32": {65: "abcdefghijklmnopqrstuvwxyz"}}.get(system, {})
+    letters = (row[event.keycode - first : event.keycode - first + 1]
+               for first, row in rows.items() if event.keycode >= first)  # fmt: skip
+    return "".join(letters) if event.keysym_num > 255 else ""
+
+
 class Key(NamedTuple):
     """A key, or several that belong together, in the words of the help."""
 
@@ -5633,6 +5645,18 @@ class Window:
         action(self)
         return "break"
 
+    def _on_other_key(self, event: "tk.Event[Any]") -> Optional[str]:
+        """A letter of another alphabet: it does what the Latin one on its key does."""
+        letter = latin(event, self.look.system)
+        for key in self.KEYS:
+            if "Control-" + letter in key.actions:
+                return self._on_key(key.actions["Control-" + letter], key.everywhere, event)
+        known = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        if letter in known:
+            event.widget.event_generate("<<%s>>" % known[letter])
+            return "break"
+        return None
+
     def on_theme(self) -> None:
         """Light or dark, whichever it is not."""
         self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
@@ -5773,6 +5797,7 @@ class Window:
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
                 for each in {sequence, locked}:
                     root.bind_class("HubbubKeys", "<%s>" % each, handler)
+        root.bind_class("HubbubKeys", "<%s-Key>" % control, self._on_other_key)
         select_all = "<%s-a>" % control, "<%s-Lock-A>" % control
         root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
         if control == "Control":  # others change the text: nobody expects that of these

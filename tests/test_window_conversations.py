@@ -1,10 +1,12 @@
 """Conversations in the window: going from one to the other, what is new, and one's own words."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from window_harness import told
+from window_harness import cannot, told
 
 import client
 from client import FROM_ME, PRIVATE
@@ -295,6 +297,25 @@ def test_tab_stays_in_a_question(alice):
         assert alice.has_focus(button)
     alice.press("Return")
     assert (alice.sheet, alice.box.get("1.0", "end-1c")) == ("", "")
+
+
+@pytest.mark.parametrize("layout", ["us", "ru", "gr"])
+def test_keys_with_letters_work_on_every_alphabet(alice, desk, layout):
+    """Ctrl and the key of F search, those of A and X cut all, in every layout."""
+    if not shutil.which("setxkbmap"):
+        cannot("there is no setxkbmap here")
+    control, letter_f, letter_a, letter_x = "37", "41", "38", "53"
+    try:
+        subprocess.run(["setxkbmap", layout], check=True)
+        desk.update()
+        alice.write("something")
+        for letter in (letter_a, letter_x, letter_f):
+            alice.do("keydown", control, "key", letter, "keyup", control)
+        desk.pump(lambda: alice.chat_view.search.is_open)
+        assert alice.box.get("1.0", "end-1c") == ""
+        assert alice.chat_view.search.field.get() == ""
+    finally:
+        subprocess.run(["setxkbmap", "us"], check=True)
 
 
 def test_the_help_is_read_by_keys(alice, desk):

@@ -197,13 +197,16 @@ class Person:
 
     def type(self, *words):
         """Type on the keyboard of the screen: text, and keys in angle brackets."""
+        for word in words:
+            self.do(*(["key", word[1:-1]] if word[:1] == "<" else ["type", "--delay", "3", word]))
+
+    def do(self, *action):
+        """What xdotool does with the keyboard."""
         if not shutil.which("xdotool"):
             cannot("there is no xdotool here")
-        for word in words:
-            action = ["key", word[1:-1]] if word[:1] == "<" else ["type", "--delay", "3", word]
-            with subprocess.Popen(["xdotool", *action]) as process:
-                self._desk.pump(lambda process=process: process.poll() is not None)
-            self._desk.update()
+        with subprocess.Popen(["xdotool", *action]) as process:
+            self._desk.pump(lambda: process.poll() is not None)
+        self._desk.update()
 
     def click(self, words, button=1):
         """Click on words of the transcript."""
