@@ -98,4 +98,5 @@ def alice(desk, hub):
     alice = desk.open(hub.port, "alice", at_once=True)
     hub.welcome()
     desk.pump(lambda: alice.people == ["alice", "bob"])
+    desk.pump(lambda: alice.root.winfo_width() == 1160)  # what it shows moves with its size
     return alice

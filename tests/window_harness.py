@@ -105,7 +105,9 @@ class Desk:
         self._people.append(person)
         window.start("127.0.0.1", port, name, at_once)
         self.update()
+        self.pump(window.root.winfo_viewable)
         window.root.focus_lastfor().focus_force()
+        self.pump(lambda: window.root.focus_displayof() is not None)
         return person
 
     def join(self, port, name):
