@@ -95,6 +95,10 @@ class Message(NamedTuple):
         """The last parameter, "" where there is none."""
         return self.params[-1] if self.params else ""
 
+    def tag(self, name: str) -> str:
+        """The value of a tag, "" where there is none."""
+        return self.tags.get(name, "")
+
 
 class Framer:
     """Cuts a stream of bytes into lines, holding at most `limit` bytes of an unfinished one."""

@@ -2673,7 +2673,7 @@ class IrcDialect:
         else:
             if message.tags:  # they are kept and passed on too: so many lines' worth of them
                 session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
-            if message.tags and self._client.caps & LABELS and message.tags.get("label"):
+            if message.tags and self._client.caps & LABELS and message.tag("label"):
                 self._run_labeled(message, message.tags["label"])
             else:
                 session.run_command(message)
