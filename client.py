@@ -763,6 +763,55 @@ class Person(NamedTuple):
     is_away: bool = False
 
 
+# Why a piece of the history is asked for: all that is new to us, what was before that, what was
+# said while one was away, what the user wants to read again, with whom there is something new.
+FIRST, OLDER, MISSED, TYPED, TARGETS = "first", "older", "missed", "typed", "targets"
+
+
+class Past:
+    """What is known of the history of a conversation, and what may be missing.
+
+    It is `asked` for and `told` piece by piece. What was said after one had `lost` sight of it
+    follows `link`, and is missing until all of it has been told.
+    """
+
+    def __init__(self, has_older: bool = False) -> None:
+        self.has_older = has_older  # there may be more before all that is known
+        self.is_fetching = False  # a piece is asked for, and not yet told
+        self.is_behind = False  # there may be more than is known after `link`
+        self.link: Optional[Entry] = None
+        self.is_linked = False  # what is told of it begins with `link`
+        self.pages = self.missed = 0  # of it that were told; what others said in them
+
+    def lost(self, newest: Optional[Entry]) -> None:
+        """Things may be said that one does not hear; what was told of them begins anew."""
+        if not self.is_behind:  # else what one has heard since stands beyond a gap
+            self.is_behind, self.link = True, newest
+        self.is_fetching = self.is_linked = False
+        self.pages = self.missed = 0
+
+    def asked(self) -> None:
+        """For a piece."""
+        self.is_fetching = True
+
+    def refused(self) -> None:
+        """The piece will not be told."""
+        self.is_fetching = False
+
+    def told(self, purpose: str, is_full: bool, is_linked: bool) -> None:
+        """A piece; a full one may have more beyond it, a linked one has something known in it."""
+        self.is_fetching = False
+        if purpose == MISSED:
+            self.pages += 1
+            self.is_linked = self.is_linked or is_linked
+        if purpose in (FIRST, OLDER) or (purpose == MISSED and not self.is_linked):
+            self.has_older = is_full
+
+    def caught_up(self) -> None:
+        """Nothing is missing any more, or nothing but what is older than all that is known."""
+        self.is_behind = False
+
+
 class Conversation:
     """A room, a person one talks to, or the server itself (while there is neither)."""
 
@@ -775,13 +824,11 @@ class Conversation:
         self.first_unread = self.new_count = 0  # the id of the entry below the mark; how many
         self.draft = ""
         self.level = MENTIONS
-        self.has_older = self.is_fetching = False
+        self.past = Past()
         self.is_joined = kind != ROOM
         self.is_wanted = False  # a room that one comes back to
         self.members: Dict[str, Person] = {}
         self.limit = MAX_ENTRIES
-        self.is_behind = False  # there may be more than is known after `link`
-        self.link: Optional[Entry] = None
         self._known: Dict[str, Entry] = {}  # those with a msgid, by it
 
     def rename(self, name: str) -> None:
@@ -808,7 +855,7 @@ class Conversation:
             self._known[entry.msgid] = entry
         if len(self.entries) > self.limit + self.limit // 10:
             self._cut(len(self.entries) - self.limit)
-            self.has_older = True
+            self.past.has_older = True
 
     def _cut(self, count: int) -> None:
         for entry in self.entries[:count]:
@@ -891,11 +938,6 @@ class Conversation:
         ):
             place -= 1
         return place
-
-    def fall_behind(self) -> None:
-        """From now on things may be said that one does not hear."""
-        if not self.is_behind:  # else what one has heard since stands beyond a gap
-            self.is_behind, self.link = True, self.newest()
 
     def forget(self) -> None:
         """Know nothing but what still waits: there is a gap, and history closes none."""
@@ -1052,27 +1094,18 @@ class Outbox:
         return pending
 
 
-class Request(NamedTuple):
-    """A piece of the history that was asked for."""
+class Request:
+    """A piece of the history: asked for, then told message by message."""
 
-    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS; "" where nobody has asked
-    key: str  # of the conversation
-    limit: int = 0
-    page: int = 1
-    is_linked: bool = False  # it reaches back to what is known
+    __slots__ = ("key", "limit", "messages", "place", "purpose")
 
-
-FIRST, OLDER, MISSED, TYPED, TARGETS = "first", "older", "missed", "typed", "targets"
-
-
-class Batch:
-    """A piece of the history that is being told."""
-
-    __slots__ = ("messages", "request", "target")
-
-    def __init__(self, target: str, request: Request) -> None:
-        self.target = target
-        self.request = request
+    def __init__(
+        self, purpose: str, key: str, place: Optional[Conversation], limit: int = 0
+    ) -> None:
+        self.purpose = purpose  # "" where nobody has asked
+        self.key = key  # as it was asked for; "" for TARGETS
+        self.place = place
+        self.limit = limit
         self.messages: List[Message] = []
 
 
@@ -1209,7 +1242,7 @@ class Desk:
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.limit = MAX_ENTRIES // 10
-        new.has_older = self.has_history  # until the answer says otherwise
+        new.past.has_older = self.has_history  # until the answer says otherwise
         if kind == ROOM and self._console in self.conversations:  # it has done its part
             self.conversations.remove(self._console)
             new.entries, self._console.entries = self._console.entries, []
@@ -1313,10 +1346,9 @@ class Chat(Desk):
         self._names: Dict[str, Dict[str, Person]] = {}  # of answers to NAMES
         self._asked_names = 0
         self._wants_view: Set[str] = set()  # rooms that the user is about to enter
-        self._requests: List[Request] = []
-        self._batches: Dict[str, Batch] = {}
+        self._asked: List[Request] = []  # of the history; they are answered in order
+        self._told: Dict[str, Request] = {}  # those that have begun, by their batches
         self._online: Dict[str, bool] = {}  # who is watched, and whether they are here
-        self._missed: Dict[str, int] = {}  # how many were, in each conversation
 
     # What the window reads
 
@@ -1462,7 +1494,8 @@ class Chat(Desk):
     def fetch_older(self, conversation: Conversation) -> Outcome:
         """Ask for what was said before all that is known."""
         self._begin_outcome(self._now)
-        if conversation.has_older and not conversation.is_fetching and self.is_settled:
+        past = conversation.past
+        if past.has_older and not past.is_fetching and self.is_settled:
             first = conversation.oldest()
             if first is None:
                 self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
@@ -1543,8 +1576,8 @@ class Chat(Desk):
 
     def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         asked = messages[0]
-        limit = int(asked.params[-1][:9])
-        self._requests.append(Request(TYPED, protocol.casefold(asked.params[1]), limit))
+        key = protocol.casefold(asked.params[1])
+        self._asked.append(Request(TYPED, key, self.find(key), int(asked.params[-1][:9])))
         return messages
 
     def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
@@ -1637,8 +1670,7 @@ class Chat(Desk):
         for pending in self._outbox.waiting:
             self._renote(pending, _WAITS)
         for conversation in self.conversations:
-            conversation.is_fetching = False
-            conversation.fall_behind()
+            conversation.past.lost(conversation.newest())
             if conversation.kind == ROOM:
                 conversation.members, conversation.is_joined = {}, False
                 self._changed(PEOPLE, conversation)
@@ -1662,14 +1694,10 @@ class Chat(Desk):
         if self._is_return and self.has_history:
             after = protocol.format_time(self._last_heard)
             points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
-            self._request(Request(TARGETS, "", PAGE), ("TARGETS", *points, str(PAGE)))
+            self._request(Request(TARGETS, "", None, PAGE), ("TARGETS", *points, str(PAGE)))
         for name in [p.message.params[0] for p in self._outbox.waiting if p.stage == DOUBTFUL]:
-            if not name.startswith(self._room_signs) and not self._is_asked(name):
-                self._catch_up(self._private(name))
+            self._catch_up_with(name)
         self._flush()
-
-    def _is_asked(self, name: str) -> bool:
-        return protocol.casefold(name) in [request.key for request in self._requests]
 
     def _watch(self, names: List[str]) -> None:
         """Have the server tell when these people come and go."""
@@ -1680,12 +1708,12 @@ class Chat(Desk):
     # What the server says
 
     def _on_message(self, message: Message) -> None:
-        batch = self._batches.get(message.tags.get("batch", ""))
+        request = self._told.get(message.tag("batch"))
         if message.command == "BATCH" and message.params:
             self._on_batch(message)
-        elif batch is not None:
-            if len(batch.messages) < MAX_PIECE:
-                batch.messages.append(message)
+        elif request is not None:
+            if len(request.messages) < MAX_PIECE:
+                request.messages.append(message)
         else:
             if "time" in message.tags and not self._is_behind:
                 self._last_heard = self._when(message)
@@ -1699,12 +1727,13 @@ class Chat(Desk):
     @property
     def _is_behind(self) -> bool:
         """Whether we have come back, and not been told yet all that we have missed."""
-        is_asking = any(request.purpose in (TARGETS, MISSED) for request in self._requests)
+        requests = [*self._asked, *self._told.values()]
+        is_asking = any(request.purpose in (TARGETS, MISSED) for request in requests)
         return self._is_return and (is_asking or not self.is_settled)
 
     def _is_refusal(self, message: Message) -> bool:
         """Whether `message` refuses something of ours in words that have been shown."""
-        command, label = message.command, message.tags.get("label", "")
+        command, label = message.command, message.tag("label")
         if command != "FAIL" and not "400" <= command <= "599":
             return False
         pending = self._outbox.labeled(label)
@@ -1732,10 +1761,10 @@ class Chat(Desk):
         if line is None or protocol.casefold(who) in self._ignored:
             return ()
         if is_mine:
-            pending = self._outbox.labeled(message.tags.get("label", ""))
+            pending = self._outbox.labeled(message.tag("label"))
             pending = pending or self._outbox.said(OUT, message.params[:2])
             if pending is not None:
-                self._confirm(pending, line, message.tags.get("msgid", ""), target)
+                self._confirm(pending, line, message.tag("msgid"), target)
                 return ()
         if "!" not in message.source:
             return [self.find(target) or self.current]
@@ -1744,7 +1773,7 @@ class Chat(Desk):
         if is_private:
             place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
             self._correspondent = self._correspondent if is_mine else who
-        entry = self._entry(line, message.tags.get("msgid", ""))
+        entry = self._entry(line, message.tag("msgid"))
         if place.knows(entry.msgid):
             return ()
         entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
@@ -1971,7 +2000,7 @@ class Chat(Desk):
         return ()
 
     def _on_ack(self, message: Message) -> "Places":
-        pending = self._outbox.labeled(message.tags.get("label", ""))
+        pending = self._outbox.labeled(message.tag("label"))
         if pending is not None:
             self._confirm(pending, pending.entry.line, "", pending.message.params[0])
         return ()
@@ -1983,15 +2012,11 @@ class Chat(Desk):
         return [self.current]
 
     def _on_fail(self, message: Message) -> "Places":
-        if message.params[0] == "CHATHISTORY" and self._requests:
-            request = self._requests.pop(0)
-            found = self.find(request.key)
-            if found is not None:
-                found.is_fetching = False
-                self._changed(HEADER, found)
-            self._resolve(request.key, False)
-            return [self.current] if request.purpose == TYPED else ()
-        return [self.current]
+        if message.params[0] != "CHATHISTORY" or not self._asked:
+            return [self.current]
+        request = self._asked.pop(0)
+        self._give_up(request)
+        return [self.current] if request.purpose == TYPED else ()
 
     def _on_no_entry(self, message: Message) -> "Places":
         """The refusals of JOIN"""
@@ -2009,28 +2034,34 @@ class Chat(Desk):
     # The history
 
     def _request(self, request: Request, params: Tuple[str, ...]) -> None:
-        if len(self._requests) < MAX_REQUESTS:
-            self._requests.append(request)
+        if len(self._asked) < MAX_REQUESTS:
+            self._asked.append(request)
             self._send.append(Message("CHATHISTORY", params))
+        else:
+            self._give_up(request)
 
-    def _ask(
-        self, place: Conversation, purpose: str, params: Tuple[str, ...], page: int = 1,
-        is_linked: bool = False,
-    ) -> None:  # fmt: skip
+    def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
         """Ask for a piece of the history of a conversation."""
         most = self._tokens.get("CHATHISTORY", "")
         limit = MISSED_PAGE if purpose == MISSED else PAGE
         limit = min(limit, int(most[:9])) if most.isdecimal() and int(most[:9]) else limit
-        place.is_fetching = True
+        place.past.asked()
         self._changed(HEADER, place)
-        request = Request(purpose, place.key, limit, page, is_linked)
-        self._request(request, (*params, str(limit)))
+        self._request(Request(purpose, place.key, place, limit), (*params, str(limit)))
+
+    def _give_up(self, request: Request) -> None:
+        """A piece will not be told, so nothing proves what has arrived."""
+        if request.place is not None:
+            request.place.past.refused()
+            self._changed(HEADER, request.place)
+        self._resolve(request.key, False)
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
+        past = place.past
         if purpose == MISSED:  # and that it was asked for must not be forgotten
-            place.fall_behind()
-        last = place.link if place.is_behind else place.newest()
+            past.lost(place.newest())
+        last = past.link if past.is_behind else place.newest()
         if not self.has_history:
             self._resolve(place.key, False)
         elif last is None:
@@ -2039,81 +2070,77 @@ class Chat(Desk):
             point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
             self._ask(place, purpose, ("AFTER", place.name, point))
 
+    def _catch_up_with(self, name: str) -> None:
+        """`_catch_up`, once, where the conversation is with one person."""
+        if not name.startswith(self._room_signs):
+            place = self._private(name)
+            if not place.past.is_fetching:
+                self._catch_up(place)
+
     def _on_batch(self, message: Message) -> None:
         sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
-        if sign == "+" and kind in _HISTORIES and len(self._batches) < MAX_BATCHES:
+        if sign == "+" and kind in _HISTORIES and len(self._told) < MAX_BATCHES:
             target = message.params[-1] if kind == ("chathistory",) else ""
-            self._batches[ref] = Batch(target, self._answered(protocol.casefold(target)))
-        elif sign == "-" and ref in self._batches:
-            batch = self._batches.pop(ref)
-            if batch.request.purpose == TARGETS:
-                self._take_targets(batch.messages)
-            else:
-                self._take_history(batch)
+            self._told[ref] = self._answered(protocol.casefold(target))
+        elif sign == "-" and ref in self._told:
+            request = self._told.pop(ref)
+            (self._take_targets if request.purpose == TARGETS else self._take_history)(request)
 
     def _answered(self, key: str) -> Request:
-        """The request that a piece of history answers: they are answered in order."""
-        for index, request in enumerate(self._requests):
+        """The piece of which the history of `key` begins to be told."""
+        for index, request in enumerate(self._asked):
             if request.key == key:
-                return self._requests.pop(index)
-        return Request("", key)  # nobody asked
+                return self._asked.pop(index)
+        return Request("", key, self.find(key))
 
-    def _take_targets(self, messages: List[Message]) -> None:
-        for message in messages:
-            name = message.params[1] if len(message.params) > 2 else "#"
-            if not name.startswith(self._room_signs) and not self._is_asked(name):
-                self._catch_up(self._private(name))
+    def _take_targets(self, request: Request) -> None:
+        for message in request.messages:
+            if len(message.params) > 2:
+                self._catch_up_with(message.params[1])
         for place in self.conversations:
-            if place.kind == PRIVATE and not self._is_asked(place.name):
-                place.is_behind = False
+            if place.kind == PRIVATE and not place.past.is_fetching:
+                place.past.caught_up()
 
-    def _take_history(self, batch: Batch) -> None:
-        request, messages = batch.request, batch.messages
-        place = self.find(batch.target)
-        if place is None:
-            return self._resolve(protocol.casefold(batch.target), False)
-        place.is_fetching = False
-        linked = request.is_linked or any(place.knows(m.tags.get("msgid", "-")) for m in messages)
-        told = [entry for m in messages for entry in self._earlier(m, place)]
-        kind, fresh = place.merge(told, request.purpose == OLDER)
+    def _take_history(self, request: Request) -> None:
+        purpose, messages, place = request.purpose, request.messages, request.place
+        if place not in self.conversations:
+            return self._resolve(request.key, False)
+        is_full = len(messages) >= request.limit > 0
+        is_linked = any(place.knows(message.tag("msgid")) for message in messages)
+        told = [entry for message in messages for entry in self._earlier(message, place)]
+        place.past.told(purpose, is_full, is_linked)
+        kind, fresh = place.merge(told, purpose == OLDER)
         if fresh:
             self._changes.append(Change(kind, place, fresh))
-        if request.purpose in (FIRST, OLDER) or (request.purpose == MISSED and not linked):
-            place.has_older = len(messages) >= request.limit > 0
-        recalled = told if request.purpose == TYPED else fresh
-        if (recalled and request.purpose != OLDER) or request.purpose == TYPED:
+        recalled = told if purpose == TYPED else fresh
+        if (recalled and purpose != OLDER) or purpose == TYPED:
             self._changes.append(Change(RECALLED, place, recalled))
-        if request.purpose == MISSED:
-            self._take_missed(place, request, messages, fresh, linked)
-        elif request.purpose == FIRST and place.key in self._held:
+        if purpose == MISSED:
+            self._take_missed(place, messages, fresh, is_full)
+        elif purpose == FIRST and place.key in self._held:
             self._resolve(place.key, False)
         return self._changed(HEADER, place)
 
     def _take_missed(
-        self, place: Conversation, request: Request, messages: List[Message],
-        fresh: List[Entry], linked: bool,
-    ) -> None:  # fmt: skip
+        self, place: Conversation, messages: List[Message], fresh: List[Entry], is_full: bool
+    ) -> None:
+        past = place.past
         news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
-        self._missed[place.key] = self._missed.get(place.key, 0) + len(news)
+        past.missed += len(news)
         self._arrive(place, news, is_missed=True)
-        last = messages[-1].tags.get("msgid", "") if messages else ""
-        if len(messages) >= request.limit and last and request.page < MAX_PAGES:
-            params = ("AFTER", place.name, "msgid=" + last)
-            return self._ask(place, MISSED, params, request.page + 1, linked)
-        if len(messages) >= request.limit:  # too much to fetch it all: begin anew
+        last = messages[-1].tag("msgid") if messages else ""
+        if is_full and last and past.pages < MAX_PAGES:
+            return self._ask(place, MISSED, ("AFTER", place.name, "msgid=" + last))
+        past.caught_up()
+        if is_full:  # too much to fetch it all: begin anew
             place.forget()
-            place.is_behind = False
             self._changes.append(Change(RELOADED, place))
-            self._ask(place, FIRST, ("LATEST", place.name, "*"))
-            return None
-        place.is_behind = False
-        count = self._missed.pop(place.key)
-        if count:
-            words = "1 message" if count == 1 else "%d messages" % count
+            return self._ask(place, FIRST, ("LATEST", place.name, "*"))
+        if past.missed:
+            words = "1 message" if past.missed == 1 else "%d messages" % past.missed
             self._inform("Connected again. You missed %s." % words, place)
-        is_whole = place.kind == ROOM and place.link is None and request.page == 1
-        self._resolve(place.key, linked or is_whole or self._is_resumed)
-        return None
+        is_whole = place.kind == ROOM and past.link is None and past.pages == 1
+        return self._resolve(place.key, past.is_linked or is_whole or self._is_resumed)
 
     def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
         """The entry of something said earlier: the one that is there already, if there is one."""
@@ -2122,7 +2149,7 @@ class Chat(Desk):
             message.nickname and protocol.casefold(message.nickname) in self._ignored
         ):
             return
-        msgid = message.tags.get("msgid", "")
+        msgid = message.tag("msgid")
         if self._is_me(message.nickname) and not place.knows(msgid):
             pending = self._outbox.said(DOUBTFUL, message.params[:2])
             if pending is not None:  # it had arrived
@@ -2130,7 +2157,7 @@ class Chat(Desk):
                 self._accept(pending, line, msgid)
                 yield pending.entry
                 return
-        entry = self._entry(line, message.tags.get("msgid", ""))
+        entry = self._entry(line, message.tag("msgid"))
         is_text = line.kind == FROM_OTHERS
         entry.is_mention = is_text and self._is_meant(line.text)
         yield entry
@@ -2152,7 +2179,7 @@ class Chat(Desk):
         line = protocol.describe(said, self.nickname, self._now)
         if line is None:
             return
-        entry = self._entry(line, message.tags.get("msgid", ""))
+        entry = self._entry(line, message.tag("msgid"))
         entry.state, entry.note = WAITING, _WAITS
         places = [self.current]
         other = self.find(message.params[0])
@@ -2223,7 +2250,7 @@ class Chat(Desk):
 
     def _show(self, place: Conversation) -> None:
         super()._show(place)
-        is_unknown = place.newest() is None and not place.is_fetching
+        is_unknown = place.newest() is None and not place.past.is_fetching
         if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
             self._catch_up(place, FIRST)
 
@@ -2232,7 +2259,7 @@ class Chat(Desk):
         line = protocol.describe(message, self.nickname, self._when(message)) if places else None
         if line is not None:
             did = _DEEDS.get(message.command, "")
-            entry = self._entry(line, message.tags.get("msgid", ""), did)
+            entry = self._entry(line, message.tag("msgid"), did)
             for place in places:
                 if not place.knows(entry.msgid):
                     self._add(entry, place)
@@ -2264,7 +2291,8 @@ class Chat(Desk):
             return self.current
         if found is None:
             found = self._new(name, PRIVATE)
-            found.is_behind = self._is_behind
+            if self._is_behind:
+                found.past.lost(None)
             if self.is_settled:
                 self._watch([name])
         return found
@@ -5161,7 +5189,7 @@ class Window:
 
     def on_top(self) -> None:
         """Its first line is in view."""
-        if self.chat is not None and self._shown is not None and self._shown.has_older:
+        if self.chat is not None and self._shown is not None and self._shown.past.has_older:
             self._do(self.chat.fetch_older(self._shown))
 
     def on_jump(self) -> None:

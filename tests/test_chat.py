@@ -667,7 +667,7 @@ def test_a_flood_is_bounded(alice, monkeypatch):
     room = alice.chat.current
     assert len(room.entries) <= 110
     assert room.entries[-1].line.text == "999"
-    assert room.has_older
+    assert room.past.has_older
     assert not room.knows("1")
     assert room.knows("999")
 
@@ -1215,7 +1215,7 @@ def test_a_very_long_absence_begins_anew(monkeypatch):
     wire.connect()
     wire.run()
     assert wire.room == wire.said[-client.PAGE :]
-    assert wire.alice.chat.current.has_older
+    assert wire.alice.chat.current.past.has_older
 
 
 def test_scrolling_up_fetches_what_is_older():
@@ -1224,16 +1224,16 @@ def test_scrolling_up_fetches_what_is_older():
     wire.run()
     room = wire.alice.chat.current
     assert wire.room == wire.said[-client.PAGE :]
-    assert room.has_older
+    assert room.past.has_older
     for expected in (100, 120):
         wire.alice.do(wire.alice.chat.fetch_older(room))
         wire.alice.do(wire.alice.chat.fetch_older(room))  # under way: nothing more is asked
-        assert room.is_fetching
+        assert room.past.is_fetching
         wire.run()
         assert wire.room == wire.said[-expected:]
     (change,) = wire.alice.changed(client.EARLIER)[-1:]
     assert len(change.entries) == 20
-    assert not room.has_older
+    assert not room.past.has_older
     wire.alice.do(wire.alice.chat.fetch_older(room))
     assert not wire.collect()
 
@@ -1319,7 +1319,7 @@ def test_what_is_older_than_a_room_s_words_is_asked_for_by_them(alice):
     alice.hear("@msgid=4 :bob!b@h JOIN #lobby", "@msgid=5 :bob!b@h PRIVMSG alice :psst")
     alice.hear("@msgid=6 :bob!b@h PRIVMSG #lobby :hi")
     alice.hear(":hub BATCH +x chathistory #lobby", ":hub BATCH -x")
-    alice.chat.current.has_older = True
+    alice.chat.current.past.has_older = True
     alice.sent  # noqa: B018
     alice.do(alice.chat.fetch_older(alice.chat.current))
     assert alice.sent == ["CHATHISTORY BEFORE #lobby msgid=6 :50"]
