@@ -828,6 +828,9 @@ class Conversation:
         self.is_joined = kind != ROOM
         self.is_wanted = False  # a room that one comes back to
         self.members: Dict[str, Person] = {}
+        self.names: Dict[str, Person] = {}  # of the members, as they are being told
+        self.lists = 0  # how often the user has asked for them
+        self.is_online = False  # whom one talks to, as far as one is told
         self.limit = MAX_ENTRIES
         self._known: Dict[str, Entry] = {}  # those with a msgid, by it
 
@@ -844,6 +847,25 @@ class Conversation:
     def people(self) -> List[Person]:
         """Who is in it, in order."""
         return [self.members[key] for key in sorted(self.members)]
+
+    def leave(self) -> None:
+        """Know no more who is there, and not be there oneself."""
+        self.members, self.names, self.lists = {}, {}, 0
+        self.is_online, self.is_joined = False, self.kind != ROOM
+
+    def tell_name(self, name: str, prefix: str) -> None:
+        """Somebody is there; that holds once all have been told."""
+        if name and len(self.names) < MAX_NAMES:
+            self.names[protocol.casefold(name)] = Person(name, prefix)
+
+    def end_names(self) -> bool:
+        """All have been told; whether they are news."""
+        is_news = len(self.members) < 2
+        for key, person in self.members.items():
+            if person.is_away and key in self.names:
+                self.names[key] = self.names[key]._replace(is_away=True)
+        self.members, self.names = self.names, {}
+        return is_news
 
     def knows(self, msgid: str) -> bool:
         return msgid in self._known
@@ -1343,12 +1365,9 @@ class Chat(Desk):
         self._is_return = self._is_resumed = False
         self._held: Set[str] = set()  # to whom nothing is sent yet
         self._is_certain = True  # nobody but this connection sends what we have typed
-        self._names: Dict[str, Dict[str, Person]] = {}  # of answers to NAMES
-        self._asked_names = 0
         self._wants_view: Set[str] = set()  # rooms that the user is about to enter
         self._asked: List[Request] = []  # of the history; they are answered in order
         self._told: Dict[str, Request] = {}  # those that have begun, by their batches
-        self._online: Dict[str, bool] = {}  # who is watched, and whether they are here
 
     # What the window reads
 
@@ -1395,7 +1414,7 @@ class Chat(Desk):
         found = [c.members[key] for c in self.conversations if key in c.members]
         if found:
             return AWAY if found[0].is_away else ONLINE
-        return ONLINE if self._online.get(key) else OFFLINE
+        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
 
     # What the user does
 
@@ -1488,6 +1507,8 @@ class Chat(Desk):
             self._outbox.forget(conversation.key)
         if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
             self._send.append(Message("PART", (conversation.name,)))
+        if conversation.kind == PRIVATE and self.is_settled and "MONITOR" in self._tokens:
+            self._send.append(Message("MONITOR", ("-", conversation.name)))
         self._discard(conversation)
         return self._outcome()
 
@@ -1571,7 +1592,8 @@ class Chat(Desk):
         return messages
 
     def _list(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        self._asked_names += 1
+        if self._room is not None:
+            self._room.lists += 1
         return messages
 
     def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
@@ -1671,9 +1693,8 @@ class Chat(Desk):
             self._renote(pending, _WAITS)
         for conversation in self.conversations:
             conversation.past.lost(conversation.newest())
-            if conversation.kind == ROOM:
-                conversation.members, conversation.is_joined = {}, False
-                self._changed(PEOPLE, conversation)
+            conversation.leave()
+            self._changed(PEOPLE, conversation)
         self.is_settled = False
         self._changed(LIST)
 
@@ -1831,7 +1852,8 @@ class Chat(Desk):
             return ()
         self._lose_member(room, message.params[1])
         if self._is_me(message.params[1]):
-            room.members, room.is_joined, room.is_wanted = {}, False, False
+            room.leave()
+            room.is_wanted = False
             self._changed(HEADER, room)
         return [room]
 
@@ -1925,30 +1947,25 @@ class Chat(Desk):
 
     def _on_names(self, message: Message) -> "Places":
         """353"""
-        if self.find(message.params[-2]) is None:
+        room = self.find(message.params[-2])
+        if room is None:
             return ()
-        found = self._names.setdefault(protocol.casefold(message.params[-2]), {})
         for word in message.text.split():
             name = word.lstrip(_PREFIXES)
-            if name and len(found) < MAX_NAMES:
-                found[protocol.casefold(name)] = Person(name, word[: -len(name)])
+            room.tell_name(name, word[: len(word) - len(name)])
         return ()
 
     def _on_end_of_names(self, message: Message) -> "Places":
         """366"""
         room = self.find(message.params[1])
-        found = self._names.pop(protocol.casefold(message.params[1]), {})
         if room is None:
             return ()
-        for key, person in room.members.items():
-            if key in found and person.is_away:
-                found[key] = found[key]._replace(is_away=True)
-        is_news, room.members = len(room.members) < 2, found
-        if self._asked_names:
-            self._asked_names -= 1
+        is_news = room.end_names()
+        if room.lists:
+            room.lists -= 1
             for text in protocol.online([person.nickname for person in room.people]):
                 self._tell(text)
-        elif is_news and "away-notify" in self._caps and len(found) <= MAX_ASKED:
+        elif is_news and "away-notify" in self._caps and len(room.members) <= MAX_ASKED:
             self._send.append(Message("WHO", (room.name,)))
         self._changed(PEOPLE, room)
         return ()
@@ -1961,11 +1978,12 @@ class Chat(Desk):
     def _on_monitored(self, message: Message) -> "Places":
         """730 and 731"""
         for name in message.text.split(",")[:MAX_NAMES]:
-            key = protocol.casefold(name.partition("!")[0])
-            if self.find(key) is not None:
-                self._online[key] = message.command == "730"
+            name = name.partition("!")[0]
+            place = self.find(name)
+            if place is not None:
+                place.is_online = message.command == "730"
             if message.command == "731":
-                self._reclaim(key)
+                self._reclaim(protocol.casefold(name))
         self._changed(LIST)
         return ()
 

@@ -980,6 +980,20 @@ def test_many_long_names_are_watched_in_lines_that_fit(alice):
     assert ",".join(line for line in sent if line) == ",".join(people)
 
 
+def test_who_is_watched_is_here_until_the_connection_or_the_conversation_ends():
+    """As far as the server tells."""
+    alice = Talk().join("MONITOR=100")
+    alice.hear(":bert!b@h PRIVMSG alice :psst")
+    assert alice.sent[-1] == "MONITOR + :bert"
+    alice.hear(":hub 730 alice :bert!b@h")
+    assert alice.chat.presence("bert") == client.ONLINE
+    alice.do(alice.chat.close(alice.chat.find("bert"), NOW))
+    assert alice.sent == ["MONITOR - :bert"]
+    alice.hear(":bert!b@h PRIVMSG alice :psst", ":hub 730 alice :bert!b@h")
+    alice.lose()
+    assert alice.chat.presence("bert") == client.OFFLINE
+
+
 def test_where_there_is_no_room_one_can_only_write_to_a_person():
     """A server may place nobody in a room; the words say what is left."""
     alice = Talk()
