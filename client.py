@@ -8,8 +8,9 @@ Three parts, each of which knows nothing of the next:
     Connection   the socket and the `receive` thread, which connects, reads, writes, and comes
                  back when the connection is lost; all that it tells goes into one queue:
                  Connected, Message, Lost, Disconnected
-    Chat         what is known and what it means: no socket, no widget, no clock. Its Desk is
-                 what the user sees of it, its Outbox what has been typed and not yet delivered
+    Chat         what is known and what it means: no socket, no widget, no clock. Its layers
+                 are the Desk, which is what the user sees; the Voice, one's own words; the
+                 Memory, which is the history; the Ear, what the server says
     Window       widgets only; it polls the queue and redraws what a Chat says has changed
 
 What comes from the network is made safe to show once, in the receive thread. The queue is
@@ -1139,11 +1140,11 @@ class Desk:
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
         self.nickname = ""
-        self.has_history = False  # there may be more than is known
         self._console = Conversation(server, CONSOLE)
         self.conversations = [self._console]
         self.current = self._console
         self._address = server
+        self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
         self._levels = {} if levels is None else levels
         self._entries = 0  # made so far
         self._is_attended = True  # the user looks at the conversation in view
@@ -1264,7 +1265,6 @@ class Desk:
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.limit = MAX_ENTRIES // 10
-        new.past.has_older = self.has_history  # until the answer says otherwise
         if kind == ROOM and self._console in self.conversations:  # it has done its part
             self.conversations.remove(self._console)
             new.entries, self._console.entries = self._console.entries, []
@@ -1272,6 +1272,38 @@ class Desk:
         self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
         self._changed(LIST)
         return new
+
+    @property
+    def _room(self) -> Optional[Conversation]:
+        """The room in view, or else the first one."""
+        rooms = [c for c in self.conversations if c.kind == ROOM]
+        return self.current if self.current in rooms else next(iter(rooms), None)
+
+    def _is_full(self, kind: str, most: int) -> bool:
+        return sum(c.kind == kind for c in self.conversations) >= most
+
+    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
+        """The conversation with somebody; where there can be none, the one in view."""
+        found = self.find(name)
+        if found is None and protocol.is_word(name) and not self._is_full(PRIVATE, most):
+            found = self._new(name, PRIVATE)
+        return found or self.current
+
+    def _nicknames(self) -> List[str]:
+        """Whom one may mean: first who spoke last here, then the others here and elsewhere."""
+        found: Dict[str, str] = {}
+        for entry in self.current.entries[:-RECENT:-1]:
+            if entry.line.kind == FROM_OTHERS:
+                name = entry.line.head.strip("[]:* ")
+                found.setdefault(protocol.casefold(name), name)
+        here = [self.current, *self.conversations]
+        people = [person.nickname for c in here for person in c.people]
+        people += [c.name for c in self.conversations if c.kind == PRIVATE]
+        for name in people:
+            found.setdefault(protocol.casefold(name), name)
+        found.pop(protocol.casefold(self.nickname), None)
+        present = {key for c in here for key in c.members} | {c.key for c in self.conversations}
+        return [name for key, name in found.items() if key in present]
 
     def _show(self, place: Conversation) -> None:
         if place is not self.current:
@@ -1302,228 +1334,60 @@ class Desk:
             self._changed(MARKED, place)
 
 
-class Completer:
-    """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
+class Session:
+    """What holds for one connection alone: what the server can do, and how far we are with it."""
 
-    def __init__(self) -> None:
-        self._last = "", 0  # what it made
-        self._start = self._index = 0
-        self._words: List[str] = []
+    def __init__(
+        self, number: int = 0, caps: FrozenSet[str] = frozenset(), is_return: bool = False,
+        is_resumed: bool = False,
+    ) -> None:  # fmt: skip
+        self.number = number  # as Connected counts them
+        self.caps = caps
+        self.tokens: Dict[str, str] = {}  # of ISUPPORT
+        self.is_return = is_return  # we were here before
+        self.is_resumed = is_resumed
+        self.is_settled = False  # past the welcome: one may talk
+        self.is_certain = True  # nobody but this connection sends what we have typed
+        self.held: Set[str] = set()  # to whom nothing is sent yet
+        self.wants_view: Set[str] = set()  # rooms that the user is about to enter
+        self.asked: List[Request] = []  # of the history; they are answered in order
+        self.told: Dict[str, Request] = {}  # those that have begun, by their batches
 
-    def complete(
-        self, text: str, cursor: int, step: int, words: Callable[[str, bool], List[str]]
-    ) -> Optional[Tuple[str, int]]:
-        """The text and the cursor afterwards; None where nothing is to complete.
+    @property
+    def has_history(self) -> bool:
+        return HISTORY in self.caps
 
-        `words` tells what the beginning of a word may become, and at the beginning of the text.
-        """
-        if self._words and (text, cursor) == self._last:
-            self._index = (self._index + step) % len(self._words)
-        else:
-            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            self._words = words(text[self._start : cursor], self._start == 0)
-            self._index = 0 if step > 0 else len(self._words) - 1
-        if not self._words:
-            return None
-        before = text[: self._start] + self._words[self._index]
-        self._last = before + text[cursor:], len(before)
-        return self._last
+    @property
+    def room_signs(self) -> Tuple[str, ...]:
+        """With which a room's name begins."""
+        return tuple(self.tokens.get("CHANTYPES", "#")) or ("#",)
+
+    def page(self, size: int) -> int:
+        """How much of the history one asks for at once, if one may."""
+        most = self.tokens.get("CHATHISTORY", "")[:9]
+        return min(size, int(most)) if most.isdecimal() and int(most) else size
 
 
-class Chat(Desk):
-    """All that is known of a server, and what each of its messages means.
+_WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
 
-    Pure: the same events give the same state. Not for several threads at once. `now` is the
-    time in seconds since 1970. What is refused to the user is a protocol.InputError.
-    """
 
-    def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
-        self.server = server  # its network's name, once that is known
-        self.state = DISCONNECTED
-        self.is_away = False
+class Voice(Desk):
+    """One's own words: they stand on the Desk at once, and wait until the server has them."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self._session = Session()
         self._outbox = Outbox()
-        self._completer = Completer()
-        self._correspondent = ""  # who wrote privately last
-        self._room_keys: Dict[str, str] = {}  # what opens a room
-        self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
-        self._wanted = ""  # the nickname that we want back
-        self._former = ""  # the one that we had when the connection was lost
-        self._banner = ""
-        self._retry_at = self._back_at = 0.0
-        self._last_heard = 0.0  # the server's time of the last message before which none is missing
-        self._candidate: Optional[Login] = None  # typed, but not yet accepted
-        self._login: Optional[Login] = None  # accepted just now
-        self._forget_session()
         super().__init__(server, levels)
 
-    def _forget_session(self) -> None:
-        """Know nothing of a connection any more."""
-        self._caps: FrozenSet[str] = frozenset()
-        self._tokens: Dict[str, str] = {}  # of ISUPPORT
-        self._session = 0
-        self.is_settled = False  # past the welcome: one may talk
-        self._is_return = self._is_resumed = False
-        self._held: Set[str] = set()  # to whom nothing is sent yet
-        self._is_certain = True  # nobody but this connection sends what we have typed
-        self._wants_view: Set[str] = set()  # rooms that the user is about to enter
-        self._asked: List[Request] = []  # of the history; they are answered in order
-        self._told: Dict[str, Request] = {}  # those that have begun, by their batches
-
-    # What the window reads
-
     @property
-    def title(self) -> str:
-        """For the window's title bar."""
-        form = {
-            CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
-            RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
-        }[self.state]  # fmt: skip
-        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
-
-    @property
-    def status(self) -> str:
-        """The state, for people."""
-        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
-
-    @property
-    def hint(self) -> str:
-        """What the empty chat box says."""
-        if self.current.kind == CONSOLE:
-            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
-        later = "" if self.state == CONNECTED else " — sent when you are back online"
-        return "Message %s%s" % (self.current.name, later)
+    def is_settled(self) -> bool:
+        """Whether we are past the welcome: one may talk."""
+        return self._session.is_settled
 
     @property
     def unsent(self) -> int:
         """How many of one's own messages are not known to be delivered."""
         return len(self._outbox.waiting)
-
-    def banner(self, now: float) -> Banner:
-        """What the window warns of; it changes with the time."""
-        if self.state == CONNECTED:
-            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
-        if self.state != RECONNECTING:
-            return Banner(self._banner)
-        left = math.ceil(self._retry_at - now)
-        when = "in %d s" % left if left > 0 else "now"
-        return Banner(self._banner.format(when), left > 0)
-
-    def presence(self, nickname: str) -> str:
-        """Whether somebody is here, as far as is known."""
-        key = protocol.casefold(nickname)
-        found = [c.members[key] for c in self.conversations if key in c.members]
-        if found:
-            return AWAY if found[0].is_away else ONLINE
-        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
-
-    # What the user does
-
-    def begin(self, nickname: str) -> None:
-        """A connection is under way."""
-        self.nickname = self._wanted = nickname
-        self.state = CONNECTING
-
-    def submit(self, text: str, now: float) -> Outcome:
-        """What the user typed, or pasted: only its first line can be a command.
-
-        Raises protocol.InputError, with the words for the user; then nothing was sent.
-        """
-        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
-        lines = [line for line in lines if line]
-        if not lines:
-            return Outcome()
-        self._begin_outcome(now)
-        typed = protocol.parse_input(lines[0])
-        if typed.verb == "leave" and self.current.kind == PRIVATE:
-            return self.close(self.current, now)
-        messages = self._compose(typed)
-        for line in lines[1:]:  # to whom the first line went
-            to_one = typed.verb == "msg"
-            args = (typed.args[0], line) if to_one else (line,)
-            messages += self._compose(protocol.Input("msg" if to_one else "say", args))
-        self._check(typed, messages)
-        local = _LOCAL.get(typed.verb)
-        if local is not None:
-            messages = local(self, typed.args, messages)
-        for message in messages:
-            if message.command == "PRIVMSG":
-                self._say(message)
-            else:
-                self._send.append(message)
-        self._flush()
-        self._unmark(self.current)
-        return self._outcome(done=typed.verb == "quit")
-
-    def _compose(self, typed: protocol.Input) -> List[Message]:
-        here = self.current.name if self.current.kind != CONSOLE else ""
-        if typed.verb not in ("say", "me"):
-            here = self._room.name if self._room is not None else ""
-        source = self.nickname + _USER_AT_HOST
-        return protocol.compose(typed, here, source, self._correspondent)
-
-    @property
-    def _room(self) -> Optional[Conversation]:
-        """The room in view, or else the first one."""
-        rooms = [c for c in self.conversations if c.kind == ROOM]
-        return self.current if self.current in rooms else next(iter(rooms), None)
-
-    def _check(self, typed: protocol.Input, messages: List[Message]) -> None:
-        need = _NEEDS.get(typed.verb, "")
-        texts = [message for message in messages if message.command == "PRIVMSG"]
-        if typed.verb == "quit" or (typed.verb in _LOCAL and not messages):
-            return
-        if not self.is_settled and len(texts) < len(messages):
-            raise protocol.InputError("You are not connected. Wait until you are.")
-        if need and self.state == CONNECTED and need not in self._caps:
-            raise protocol.InputError("This server has no /%s." % typed.verb)
-        place = self.current
-        is_out = self.is_settled and not place.is_joined and place.key not in self._held
-        if texts and typed.verb in ("say", "me") and is_out:
-            raise protocol.InputError("You are not in {0}. /join {0}".format(place.name))
-
-    def select(self, conversation: Conversation, now: float) -> Outcome:
-        """Show a conversation."""
-        self._begin_outcome(now)
-        self._show(conversation)
-        return self._outcome()
-
-    def open(self, name: str, now: float) -> Outcome:
-        """Show the conversation with a person, or in a room, which is entered first."""
-        found = self.find(name)
-        if found is not None and (found.is_joined or found.key in self._held):
-            return self.select(found, now)
-        if name.startswith(self._room_signs):
-            return self.submit("/join " + name, now)
-        if not protocol.is_nickname(name):
-            raise protocol.InputError(protocol.NO_SUCH_USER.format(name))
-        self._begin_outcome(now)
-        self._show(self._private(name))
-        return self._outcome()
-
-    def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a room, with what waits for it; put a private conversation away."""
-        self._begin_outcome(now)
-        if conversation.kind == ROOM:
-            self._outbox.forget(conversation.key)
-        if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
-            self._send.append(Message("PART", (conversation.name,)))
-        if conversation.kind == PRIVATE and self.is_settled and "MONITOR" in self._tokens:
-            self._send.append(Message("MONITOR", ("-", conversation.name)))
-        self._discard(conversation)
-        return self._outcome()
-
-    def fetch_older(self, conversation: Conversation) -> Outcome:
-        """Ask for what was said before all that is known."""
-        self._begin_outcome(self._now)
-        past = conversation.past
-        if past.has_older and not past.is_fetching and self.is_settled:
-            first = conversation.oldest()
-            if first is None:
-                self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
-            else:
-                point = "msgid=" + first.msgid
-                self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
-        return self._outcome()
 
     def retry(self, entry: Entry, now: float) -> Outcome:
         """Send again what had failed."""
@@ -1548,94 +1412,333 @@ class Chat(Desk):
                 self._changes.append(Change(REMOVED, place, [entry]))
         return self._outcome()
 
-    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
-        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete."""
-        return self._completer.complete(text, cursor, step, self._candidates)
+    # For who hears the server
 
-    def _candidates(self, begun: str, is_first: bool) -> List[str]:
-        """What a word may become."""
-        sign = begun[:1]
-        if not begun:
-            return []
-        if sign == "/" and is_first:
-            names = [("/%s " % verb) for verb in protocol.VERBS]
-        elif sign in self._room_signs:
-            names = [c.name + " " for c in self.conversations if c.kind == ROOM]
+    def _begin_outcome(self, now: float) -> None:
+        super()._begin_outcome(now)
+        self._send: List[Message] = []
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return Outcome(self._send, self._changes, done, self._session.number)
+
+    def _say(self, message: Message) -> None:
+        said = message._replace(source=self.nickname + "!")
+        line = protocol.describe(said, self.nickname, self._now)
+        if line is None:
+            return
+        entry = self._entry(line, message.tag("msgid"))
+        entry.state, entry.note = WAITING, _WAITS
+        places = [self.current]
+        other = self.find(message.params[0])
+        if other is not None and other is not self.current:
+            places.append(other)
+        pending = Pending(entry, message, places)
+        if self._is_ready(pending.key):
+            entry.note = ""
+        self._outbox.waiting.append(pending)
+        for place in places:
+            self._add(entry, place)
+
+    def _is_ready(self, key: str) -> bool:
+        return self.is_settled and key not in self._session.held
+
+    def _flush(self) -> None:
+        """Send what waits and may go."""
+        caps = self._session.caps
+        echoes = "echo-message" in caps
+        ready = self._outbox.send(self._is_ready, echoes and "labeled-response" in caps)
+        for pending in ready:
+            self._send.append(pending.message)
+            self._renote(pending, "")
+        if ready and not echoes:  # its answer says that what came before was taken
+            self._send.append(Message("PING", ("sent-%d" % ready[-1].serial,)))
+
+    def _renote(self, pending: Pending, note: str) -> None:
+        if pending.entry.note != note:
+            pending.entry.note = note
+            for place in pending.places:
+                self._changes.append(Change(CHANGED, place, [pending.entry]))
+
+    def _confirm(self, pending: Pending, line: Line, msgid: str, target: str) -> None:
+        """The server has it; so it stands where the server put it."""
+        self._accept(pending, line, msgid, is_told=False)
+        entry = pending.entry
+        for place in pending.places:
+            if place.settle(entry):
+                self._changes.append(Change(REMOVED, place, [entry]))
+                self._changes.append(Change(ADDED, place, [entry]))
+            else:
+                self._changes.append(Change(CHANGED, place, [entry]))
+        if not target.startswith(self._session.room_signs):
+            place = self._private(target)
+            if place not in pending.places:
+                self._add(entry, place)
+
+    def _accept(self, pending: Pending, line: Line, msgid: str, is_told: bool = True) -> None:
+        entry = pending.entry
+        self._outbox.waiting.remove(pending)
+        entry.revise(line, msgid)
+        for place in pending.places if is_told else ():
+            self._changes.append(Change(CHANGED, place, [entry]))
+
+    def _fail(self, pending: Pending, note: str) -> None:
+        self._outbox.fail(pending)
+        pending.entry.state = FAILED
+        self._renote(pending, note)
+
+    def _resolve(self, key: str, is_proof: bool) -> None:
+        """It is known which of our words to `key` have arrived, or (no proof) will never be."""
+        self._session.held.discard(key)
+        for pending in self._outbox.doubtful(key):
+            if is_proof and self._session.is_certain:
+                pending.stage = QUEUED
+            else:
+                self._fail(pending, _DOUBT)
+        self._flush()
+
+    def _when(self, message: Message) -> float:
+        """When it was said: by the server's clock where it tells, else now."""
+        try:
+            when = protocol.parse_time(message.tags["time"])
+            return min(max(float(DAY), when), LAST_TIME)
+        except (KeyError, ValueError):
+            return self._now
+
+
+_HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
+
+
+class Memory(Voice):
+    """The history: what is known of each conversation, what is asked for, what it tells."""
+
+    def fetch_older(self, conversation: Conversation) -> Outcome:
+        """Ask for what was said before all that is known."""
+        self._begin_outcome(self._now)
+        past = conversation.past
+        if past.has_older and not past.is_fetching and self.is_settled:
+            first = conversation.oldest()
+            if first is None:
+                self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
+            else:
+                point = "msgid=" + first.msgid
+                self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
+        return self._outcome()
+
+    # For who hears the server
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether we have come back, and not been told yet all that we have missed."""
+        requests = [*self._session.asked, *self._session.told.values()]
+        is_asking = any(request.purpose in (TARGETS, MISSED) for request in requests)
+        return self._session.is_return and (is_asking or not self.is_settled)
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        new = super()._new(name, kind)
+        new.past.has_older = self._session.has_history  # until the answer says otherwise
+        if kind == PRIVATE and self._is_behind:
+            new.past.lost(None)
+        return new
+
+    def _show(self, place: Conversation) -> None:
+        super()._show(place)
+        is_unknown = place.newest() is None and not place.past.is_fetching
+        if place.kind == PRIVATE and is_unknown and self._session.has_history and self.is_settled:
+            self._catch_up(place, FIRST)
+
+    def _request(self, request: Request, params: Tuple[str, ...]) -> None:
+        if len(self._session.asked) < MAX_REQUESTS:
+            self._session.asked.append(request)
+            self._send.append(Message("CHATHISTORY", params))
         else:
-            at = "@" if sign == "@" else ""
-            end = ": " if is_first and not at else " "
-            names = [at + name + end for name in self._nicknames()]
-        key = protocol.casefold(begun)
-        return [name for name in names if protocol.casefold(name).startswith(key)]
+            self._give_up(request)
 
-    def _nicknames(self) -> List[str]:
-        """Whom one may mean: first who spoke last here, then the others here and elsewhere."""
-        found: Dict[str, str] = {}
-        for entry in self.current.entries[:-RECENT:-1]:
-            if entry.line.kind == FROM_OTHERS:
-                name = entry.line.head.strip("[]:* ")
-                found.setdefault(protocol.casefold(name), name)
-        here = [self.current, *self.conversations]
-        people = [person.nickname for c in here for person in c.people]
-        people += [c.name for c in self.conversations if c.kind == PRIVATE]
-        for name in people:
-            found.setdefault(protocol.casefold(name), name)
-        found.pop(protocol.casefold(self.nickname), None)
-        present = {key for c in here for key in c.members} | {c.key for c in self.conversations}
-        return [name for key, name in found.items() if key in present]
+    def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
+        """Ask for a piece of the history of a conversation."""
+        limit = self._session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+        place.past.asked()
+        self._changed(HEADER, place)
+        self._request(Request(purpose, place.key, place, limit), (*params, str(limit)))
 
-    # What the user can do without the server
+    def _give_up(self, request: Request) -> None:
+        """A piece will not be told, so nothing proves what has arrived."""
+        if request.place is not None:
+            request.place.past.refused()
+            self._changed(HEADER, request.place)
+        self._resolve(request.key, False)
 
-    def _help(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        for line in protocol.help_lines():
-            self._tell(line)
-        return messages
+    def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
+        """Ask for what was said since one was there."""
+        past = place.past
+        if purpose == MISSED:  # and that it was asked for must not be forgotten
+            past.lost(place.newest())
+        last = past.link if past.is_behind else place.newest()
+        if not self._session.has_history:
+            self._resolve(place.key, False)
+        elif last is None:
+            self._ask(place, purpose, ("LATEST", place.name, "*"))
+        else:  # the last that is known, too: the link to what is not
+            point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
+            self._ask(place, purpose, ("AFTER", place.name, point))
 
-    def _list(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        if self._room is not None:
-            self._room.lists += 1
-        return messages
+    def _catch_up_with(self, name: str) -> None:
+        """`_catch_up`, once, where the conversation is with one person."""
+        if not name.startswith(self._session.room_signs):
+            place = self._private(name)
+            if not place.past.is_fetching:
+                self._catch_up(place)
 
-    def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        asked = messages[0]
-        key = protocol.casefold(asked.params[1])
-        self._asked.append(Request(TYPED, key, self.find(key), int(asked.params[-1][:9])))
-        return messages
+    def _on_batch(self, message: Message) -> None:
+        sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
+        if sign == "+" and kind in _HISTORIES and len(self._session.told) < MAX_BATCHES:
+            target = message.params[-1] if kind == ("chathistory",) else ""
+            self._session.told[ref] = self._answered(protocol.casefold(target))
+        elif sign == "-" and ref in self._session.told:
+            request = self._session.told.pop(ref)
+            (self._take_targets if request.purpose == TARGETS else self._take_history)(request)
 
-    def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        name = messages[0].params[0]
-        found = self.find(name)
-        if found is not None and found.is_joined:
-            self._show(found)
-            return messages[1:]
-        self._wants_view.add(protocol.casefold(name))
-        if len(messages[0].params) > 1:
-            self._room_keys[protocol.casefold(name)] = messages[0].params[1]
-        return messages
+    def _answered(self, key: str) -> Request:
+        """The piece of which the history of `key` begins to be told."""
+        for index, request in enumerate(self._session.asked):
+            if request.key == key:
+                return self._session.asked.pop(index)
+        return Request("", key, self.find(key))
 
-    def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        if args:
-            self._ignored[protocol.casefold(args[0])] = args[0]
-            return self._unsilenced(messages, "You do not hear %s any more" % args[0])
-        names = ", ".join(sorted(self._ignored.values(), key=protocol.casefold))
-        self._tell("You ignore %s." % (names or "nobody"))
-        return messages[1:]
+    def _take_targets(self, request: Request) -> None:
+        for message in request.messages:
+            if len(message.params) > 2:
+                self._catch_up_with(message.params[1])
+        for place in self.conversations:
+            if place.kind == PRIVATE and not place.past.is_fetching:
+                place.past.caught_up()
 
-    def _unignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        self._ignored.pop(protocol.casefold(args[0]), None)
-        return self._unsilenced(messages, "You hear %s again" % args[0])
+    def _take_history(self, request: Request) -> None:
+        purpose, messages, place = request.purpose, request.messages, request.place
+        if place not in self.conversations:
+            return self._resolve(request.key, False)
+        is_full = len(messages) >= request.limit > 0
+        is_linked = any(place.knows(message.tag("msgid")) for message in messages)
+        told = [entry for message in messages for entry in self._earlier(message, place)]
+        place.past.told(purpose, is_full, is_linked)
+        kind, fresh = place.merge(told, purpose == OLDER)
+        if fresh:
+            self._changes.append(Change(kind, place, fresh))
+        recalled = told if purpose == TYPED else fresh
+        if (recalled and purpose != OLDER) or purpose == TYPED:
+            self._changes.append(Change(RECALLED, place, recalled))
+        if purpose == MISSED:
+            self._take_missed(place, messages, fresh, is_full)
+        elif purpose == FIRST and place.key in self._session.held:
+            self._resolve(place.key, False)
+        return self._changed(HEADER, place)
 
-    def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
-        """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
-        if "SILENCE" in self._tokens:
-            return messages
-        self._tell(text)
-        return messages[1:]
+    def _take_missed(
+        self, place: Conversation, messages: List[Message], fresh: List[Entry], is_full: bool
+    ) -> None:
+        past = place.past
+        news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
+        past.missed += len(news)
+        self._arrive(place, news, is_missed=True)
+        last = messages[-1].tag("msgid") if messages else ""
+        if is_full and last and past.pages < MAX_PAGES:
+            return self._ask(place, MISSED, ("AFTER", place.name, "msgid=" + last))
+        past.caught_up()
+        if is_full:  # too much to fetch it all: begin anew
+            place.forget()
+            self._changes.append(Change(RELOADED, place))
+            return self._ask(place, FIRST, ("LATEST", place.name, "*"))
+        if past.missed:
+            words = "1 message" if past.missed == 1 else "%d messages" % past.missed
+            self._inform("Connected again. You missed %s." % words, place)
+        is_whole = place.kind == ROOM and past.link is None and past.pages == 1
+        return self._resolve(place.key, past.is_linked or is_whole or self._session.is_resumed)
 
-    def _remember(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        name = args[0] if len(args) > 1 else self.nickname
-        self._candidate = Login(name, args[-1])
-        return messages
+    def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
+        """The entry of something said earlier: the one that is there already, if there is one."""
+        line = protocol.describe(message, self.nickname, self._when(message))
+        if line is None or (
+            message.nickname and protocol.casefold(message.nickname) in self._ignored
+        ):
+            return
+        msgid = message.tag("msgid")
+        if self._is_me(message.nickname) and not place.knows(msgid):
+            pending = self._outbox.said(DOUBTFUL, message.params[:2])
+            if pending is not None:  # it had arrived
+                place.remove(pending.entry)
+                self._accept(pending, line, msgid)
+                yield pending.entry
+                return
+        entry = self._entry(line, message.tag("msgid"))
+        is_text = line.kind == FROM_OTHERS
+        entry.is_mention = is_text and self._is_meant(line.text)
+        yield entry
+
+    def _is_own(self, entry: Entry) -> bool:
+        return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
+
+
+Places = Sequence[Conversation]  # where the line of a message is shown
+
+
+_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
+_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
+_PREFIXES = "~&@%+"  # before the names of those who have a say in a room
+
+# Numerics that refuse what was said: nobody there, no such room, may not, too many.
+_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
+_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+
+
+class Ear(Memory):
+    """What the server says, and what becomes of the connection to it."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.server = server  # its network's name, once that is known
+        self.state = DISCONNECTED
+        self.is_away = False
+        self._correspondent = ""  # who wrote privately last
+        self._room_keys: Dict[str, str] = {}  # what opens a room
+        self._wanted = ""  # the nickname that we want back
+        self._former = ""  # the one that we had when the connection was lost
+        self._banner = ""
+        self._retry_at = self._back_at = 0.0
+        self._last_heard = 0.0  # the server's time of the last message before which none is missing
+        self._candidate: Optional[Login] = None  # typed, but not yet accepted
+        super().__init__(server, levels)
+
+    # What the window reads
+
+    @property
+    def title(self) -> str:
+        """For the window's title bar."""
+        form = {
+            CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
+            RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
+        }[self.state]  # fmt: skip
+        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
+
+    @property
+    def status(self) -> str:
+        """The state, for people."""
+        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
+
+    def banner(self, now: float) -> Banner:
+        """What the window warns of; it changes with the time."""
+        if self.state == CONNECTED:
+            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
+        if self.state != RECONNECTING:
+            return Banner(self._banner)
+        left = math.ceil(self._retry_at - now)
+        when = "in %d s" % left if left > 0 else "now"
+        return Banner(self._banner.format(when), left > 0)
+
+    def presence(self, nickname: str) -> str:
+        """Whether somebody is here, as far as is known."""
+        key = protocol.casefold(nickname)
+        found = [c.members[key] for c in self.conversations if key in c.members]
+        if found:
+            return AWAY if found[0].is_away else ONLINE
+        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
 
     # What happens to the connection
 
@@ -1654,16 +1757,13 @@ class Chat(Desk):
 
     def _on_connected(self, event: Connected) -> None:
         is_return = self.state == RECONNECTING or bool(self._room)
-        self._forget_session()
-        self.state, self.nickname, self._session = CONNECTED, event.nickname, event.session
-        self._caps, self._is_resumed = event.caps, event.is_resumed
-        self.has_history = HISTORY in self._caps
-        self._is_return = is_return
+        self._session = session = Session(event.session, event.caps, is_return, event.is_resumed)
+        self.state, self.nickname = CONNECTED, event.nickname
         if is_return:
             self._back_at = self._now
-            self._is_certain = self._is_me(self._former)
-            self._held = {c.key for c in self.conversations if c.is_wanted}
-            self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
+            session.is_certain = self._is_me(self._former)
+            session.held = {c.key for c in self.conversations if c.is_wanted}
+            session.held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
         else:
             self._wanted = event.nickname
         self._changed(STATUS)
@@ -1695,24 +1795,25 @@ class Chat(Desk):
             conversation.past.lost(conversation.newest())
             conversation.leave()
             self._changed(PEOPLE, conversation)
-        self.is_settled = False
+        self._session.is_settled = False
         self._changed(LIST)
 
     def _settle(self) -> None:
         """Go on from the welcome: back to where we were, and what was missed there."""
-        if self.is_settled:
+        session = self._session
+        if session.is_settled:
             return
-        self.is_settled = True
+        session.is_settled = True
         rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
         for room in rooms:
             key = self._room_keys.get(room.key, "")
             self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
-        if not self._is_resumed and "SILENCE" in self._tokens:
+        if not session.is_resumed and "SILENCE" in session.tokens:
             self._send += [Message("SILENCE", ("+" + name,)) for name in self._ignored.values()]
         private = [c for c in self.conversations if c.kind == PRIVATE]
         watched = [c.name for c in private]
         self._watch(watched if self._is_me(self._wanted) else [self._wanted, *watched])
-        if self._is_return and self.has_history:
+        if session.is_return and session.has_history:
             after = protocol.format_time(self._last_heard)
             points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
             self._request(Request(TARGETS, "", None, PAGE), ("TARGETS", *points, str(PAGE)))
@@ -1722,14 +1823,26 @@ class Chat(Desk):
 
     def _watch(self, names: List[str]) -> None:
         """Have the server tell when these people come and go."""
-        if "MONITOR" in self._tokens:
+        if "MONITOR" in self._session.tokens:
             targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
             self._send += [Message("MONITOR", ("+", target)) for target in targets]
 
     # What the server says
 
+    def _begin_outcome(self, now: float) -> None:
+        super()._begin_outcome(now)
+        self._login: Optional[Login] = None  # accepted just now
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return super()._outcome(done)._replace(login=self._login)
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        if kind == PRIVATE and self.is_settled:
+            self._watch([name])
+        return super()._new(name, kind)
+
     def _on_message(self, message: Message) -> None:
-        request = self._told.get(message.tag("batch"))
+        request = self._session.told.get(message.tag("batch"))
         if message.command == "BATCH" and message.params:
             self._on_batch(message)
         elif request is not None:
@@ -1745,12 +1858,15 @@ class Chat(Desk):
                 elif len(message.params) >= least:
                     self._show_line(message, handler(self, message))
 
-    @property
-    def _is_behind(self) -> bool:
-        """Whether we have come back, and not been told yet all that we have missed."""
-        requests = [*self._asked, *self._told.values()]
-        is_asking = any(request.purpose in (TARGETS, MISSED) for request in requests)
-        return self._is_return and (is_asking or not self.is_settled)
+    def _show_line(self, message: Message, places: "Places") -> None:
+        """Show what `message` looks like in each of `places`."""
+        line = protocol.describe(message, self.nickname, self._when(message)) if places else None
+        if line is not None:
+            did = _DEEDS.get(message.command, "")
+            entry = self._entry(line, message.tag("msgid"), did)
+            for place in places:
+                if not place.knows(entry.msgid):
+                    self._add(entry, place)
 
     def _is_refusal(self, message: Message) -> bool:
         """Whether `message` refuses something of ours in words that have been shown."""
@@ -1789,7 +1905,7 @@ class Chat(Desk):
                 return ()
         if "!" not in message.source:
             return [self.find(target) or self.current]
-        is_private = not target.lstrip("@+").startswith(self._room_signs)
+        is_private = not target.lstrip("@+").startswith(self._session.room_signs)
         place = self.find(target.lstrip("@+")) or self.current
         if is_private:
             place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
@@ -1814,7 +1930,7 @@ class Chat(Desk):
             room.members[protocol.casefold(who)] = Person(who)
             self._changed(PEOPLE, room)
             return [room]
-        if not name.startswith(self._room_signs) or not protocol.is_word(name):
+        if not name.startswith(self._session.room_signs) or not protocol.is_word(name):
             return ()
         if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
             return [self.current]
@@ -1822,13 +1938,13 @@ class Chat(Desk):
             return ()
         was_known = room is not None
         room = room or self._new(name, ROOM)
-        is_return = room.key in self._held
+        is_return = room.key in self._session.held
         room.rename(name)
         room.topic, room.is_joined, room.is_wanted = "", True, True
         room.members = {protocol.casefold(who): Person(who)}
         self._settle()
-        if self.current is self._console or room.key in self._wants_view:
-            self._wants_view.discard(room.key)
+        if self.current is self._console or room.key in self._session.wants_view:
+            self._session.wants_view.discard(room.key)
             self._show(room)
         self._catch_up(room, MISSED if was_known else FIRST)
         self._changed(LIST)
@@ -1902,7 +2018,7 @@ class Chat(Desk):
         room = self.find(message.params[0 if is_news else 1])
         if room is None:
             return [self.current]
-        is_told = message.command == "332" and room.key in self._held  # one comes back
+        is_told = message.command == "332" and room.key in self._session.held  # one comes back
         is_known = is_told and message.text == room.last_topic
         room.topic = room.last_topic = "" if message.command == "331" else message.text
         self._changed(HEADER, room)
@@ -1965,7 +2081,7 @@ class Chat(Desk):
             room.lists -= 1
             for text in protocol.online([person.nickname for person in room.people]):
                 self._tell(text)
-        elif is_news and "away-notify" in self._caps and len(room.members) <= MAX_ASKED:
+        elif is_news and "away-notify" in self._session.caps and len(room.members) <= MAX_ASKED:
             self._send.append(Message("WHO", (room.name,)))
         self._changed(PEOPLE, room)
         return ()
@@ -1989,15 +2105,15 @@ class Chat(Desk):
 
     def _on_welcome(self, message: Message) -> "Places":
         """Numerics of the welcome, which one has read when one comes back."""
-        return () if self._is_return else [self.current]
+        return () if self._session.is_return else [self.current]
 
     def _on_isupport(self, message: Message) -> "Places":
         """005"""
         for token in message.params[1:-1]:
             name, _, value = token.partition("=")
             if name in _TOKENS:
-                self._tokens[name] = protocol.unescape_token(value)
-        network = self._tokens.get("NETWORK", "")
+                self._session.tokens[name] = protocol.unescape_token(value)
+        network = self._session.tokens.get("NETWORK", "")
         if network and network != self.server:
             self.server = network
             self._console.rename(network)
@@ -2030,306 +2146,258 @@ class Chat(Desk):
         return [self.current]
 
     def _on_fail(self, message: Message) -> "Places":
-        if message.params[0] != "CHATHISTORY" or not self._asked:
+        if message.params[0] != "CHATHISTORY" or not self._session.asked:
             return [self.current]
-        request = self._asked.pop(0)
+        request = self._session.asked.pop(0)
         self._give_up(request)
         return [self.current] if request.purpose == TYPED else ()
 
     def _on_no_entry(self, message: Message) -> "Places":
         """The refusals of JOIN"""
         key = protocol.casefold(message.params[1])
-        self._wants_view.discard(key)
+        self._session.wants_view.discard(key)
         room = self.find(key)
-        if room is None or key not in self._held:
+        if room is None or key not in self._session.held:
             return [self.current]
-        self._held.discard(key)
+        self._session.held.discard(key)
         room.is_wanted = False
         for pending in [p for p in self._outbox.waiting if p.key == key]:
             self._fail(pending, _FAILED)
         return [room]
 
-    # The history
 
-    def _request(self, request: Request, params: Tuple[str, ...]) -> None:
-        if len(self._asked) < MAX_REQUESTS:
-            self._asked.append(request)
-            self._send.append(Message("CHATHISTORY", params))
+# What each command of the server means: how many parameters it has at least, and who sees to
+# it, which tells where its line is shown. What is in no row is shown where one looks.
+_HANDLERS: Dict[str, Tuple[int, Callable[[Ear, Message], Places]]] = {
+    "PRIVMSG": (2, Ear._on_text), "NOTICE": (2, Ear._on_text),
+    "JOIN": (1, Ear._on_join), "PART": (1, Ear._on_part), "KICK": (2, Ear._on_kick),
+    "QUIT": (0, Ear._on_quit), "NICK": (1, Ear._on_nick), "MODE": (2, Ear._on_mode),
+    "TOPIC": (2, Ear._on_topic), "331": (3, Ear._on_topic), "332": (3, Ear._on_topic),
+    "AWAY": (0, Ear._on_away), "305": (1, Ear._on_own_away), "306": (1, Ear._on_own_away),
+    "353": (2, Ear._on_names), "366": (2, Ear._on_end_of_names), "352": (7, Ear._on_who),
+    "730": (2, Ear._on_monitored), "731": (2, Ear._on_monitored),
+    "001": (1, Ear._on_welcome), "372": (1, Ear._on_welcome), "375": (1, Ear._on_welcome),
+    "005": (2, Ear._on_isupport), "376": (0, Ear._on_end_of_motd),
+    "422": (0, Ear._on_end_of_motd), "PONG": (1, Ear._on_pong), "ACK": (0, Ear._on_ack),
+    "903": (1, Ear._on_login), "REGISTER": (1, Ear._on_login), "FAIL": (1, Ear._on_fail),
+    **dict.fromkeys(_NO_ENTRY, (2, Ear._on_no_entry)),
+}  # fmt: skip
+
+
+class Completer:
+    """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
+
+    def __init__(self) -> None:
+        self._last = "", 0  # what it made
+        self._start = self._index = 0
+        self._words: List[str] = []
+
+    def complete(
+        self, text: str, cursor: int, step: int, words: Callable[[str, bool], List[str]]
+    ) -> Optional[Tuple[str, int]]:
+        """The text and the cursor afterwards; None where nothing is to complete.
+
+        `words` tells what the beginning of a word may become, and at the beginning of the text.
+        """
+        if self._words and (text, cursor) == self._last:
+            self._index = (self._index + step) % len(self._words)
         else:
-            self._give_up(request)
+            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
+            self._words = words(text[self._start : cursor], self._start == 0)
+            self._index = 0 if step > 0 else len(self._words) - 1
+        if not self._words:
+            return None
+        before = text[: self._start] + self._words[self._index]
+        self._last = before + text[cursor:], len(before)
+        return self._last
 
-    def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
-        """Ask for a piece of the history of a conversation."""
-        most = self._tokens.get("CHATHISTORY", "")
-        limit = MISSED_PAGE if purpose == MISSED else PAGE
-        limit = min(limit, int(most[:9])) if most.isdecimal() and int(most[:9]) else limit
-        place.past.asked()
-        self._changed(HEADER, place)
-        self._request(Request(purpose, place.key, place, limit), (*params, str(limit)))
-
-    def _give_up(self, request: Request) -> None:
-        """A piece will not be told, so nothing proves what has arrived."""
-        if request.place is not None:
-            request.place.past.refused()
-            self._changed(HEADER, request.place)
-        self._resolve(request.key, False)
-
-    def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
-        """Ask for what was said since one was there."""
-        past = place.past
-        if purpose == MISSED:  # and that it was asked for must not be forgotten
-            past.lost(place.newest())
-        last = past.link if past.is_behind else place.newest()
-        if not self.has_history:
-            self._resolve(place.key, False)
-        elif last is None:
-            self._ask(place, purpose, ("LATEST", place.name, "*"))
-        else:  # the last that is known, too: the link to what is not
-            point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
-            self._ask(place, purpose, ("AFTER", place.name, point))
-
-    def _catch_up_with(self, name: str) -> None:
-        """`_catch_up`, once, where the conversation is with one person."""
-        if not name.startswith(self._room_signs):
-            place = self._private(name)
-            if not place.past.is_fetching:
-                self._catch_up(place)
-
-    def _on_batch(self, message: Message) -> None:
-        sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
-        if sign == "+" and kind in _HISTORIES and len(self._told) < MAX_BATCHES:
-            target = message.params[-1] if kind == ("chathistory",) else ""
-            self._told[ref] = self._answered(protocol.casefold(target))
-        elif sign == "-" and ref in self._told:
-            request = self._told.pop(ref)
-            (self._take_targets if request.purpose == TARGETS else self._take_history)(request)
-
-    def _answered(self, key: str) -> Request:
-        """The piece of which the history of `key` begins to be told."""
-        for index, request in enumerate(self._asked):
-            if request.key == key:
-                return self._asked.pop(index)
-        return Request("", key, self.find(key))
-
-    def _take_targets(self, request: Request) -> None:
-        for message in request.messages:
-            if len(message.params) > 2:
-                self._catch_up_with(message.params[1])
-        for place in self.conversations:
-            if place.kind == PRIVATE and not place.past.is_fetching:
-                place.past.caught_up()
-
-    def _take_history(self, request: Request) -> None:
-        purpose, messages, place = request.purpose, request.messages, request.place
-        if place not in self.conversations:
-            return self._resolve(request.key, False)
-        is_full = len(messages) >= request.limit > 0
-        is_linked = any(place.knows(message.tag("msgid")) for message in messages)
-        told = [entry for message in messages for entry in self._earlier(message, place)]
-        place.past.told(purpose, is_full, is_linked)
-        kind, fresh = place.merge(told, purpose == OLDER)
-        if fresh:
-            self._changes.append(Change(kind, place, fresh))
-        recalled = told if purpose == TYPED else fresh
-        if (recalled and purpose != OLDER) or purpose == TYPED:
-            self._changes.append(Change(RECALLED, place, recalled))
-        if purpose == MISSED:
-            self._take_missed(place, messages, fresh, is_full)
-        elif purpose == FIRST and place.key in self._held:
-            self._resolve(place.key, False)
-        return self._changed(HEADER, place)
-
-    def _take_missed(
-        self, place: Conversation, messages: List[Message], fresh: List[Entry], is_full: bool
-    ) -> None:
-        past = place.past
-        news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
-        past.missed += len(news)
-        self._arrive(place, news, is_missed=True)
-        last = messages[-1].tag("msgid") if messages else ""
-        if is_full and last and past.pages < MAX_PAGES:
-            return self._ask(place, MISSED, ("AFTER", place.name, "msgid=" + last))
-        past.caught_up()
-        if is_full:  # too much to fetch it all: begin anew
-            place.forget()
-            self._changes.append(Change(RELOADED, place))
-            return self._ask(place, FIRST, ("LATEST", place.name, "*"))
-        if past.missed:
-            words = "1 message" if past.missed == 1 else "%d messages" % past.missed
-            self._inform("Connected again. You missed %s." % words, place)
-        is_whole = place.kind == ROOM and past.link is None and past.pages == 1
-        return self._resolve(place.key, past.is_linked or is_whole or self._is_resumed)
-
-    def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
-        """The entry of something said earlier: the one that is there already, if there is one."""
-        line = protocol.describe(message, self.nickname, self._when(message))
-        if line is None or (
-            message.nickname and protocol.casefold(message.nickname) in self._ignored
-        ):
-            return
-        msgid = message.tag("msgid")
-        if self._is_me(message.nickname) and not place.knows(msgid):
-            pending = self._outbox.said(DOUBTFUL, message.params[:2])
-            if pending is not None:  # it had arrived
-                place.remove(pending.entry)
-                self._accept(pending, line, msgid)
-                yield pending.entry
-                return
-        entry = self._entry(line, message.tag("msgid"))
-        is_text = line.kind == FROM_OTHERS
-        entry.is_mention = is_text and self._is_meant(line.text)
-        yield entry
-
-    def _resolve(self, key: str, is_proof: bool) -> None:
-        """It is known which of our words to `key` have arrived, or (no proof) will never be."""
-        self._held.discard(key)
-        for pending in self._outbox.doubtful(key):
-            if is_proof and self._is_certain:
-                pending.stage = QUEUED
-            else:
-                self._fail(pending, _DOUBT)
-        self._flush()
-
-    # One's own words
-
-    def _say(self, message: Message) -> None:
-        said = message._replace(source=self.nickname + "!")
-        line = protocol.describe(said, self.nickname, self._now)
-        if line is None:
-            return
-        entry = self._entry(line, message.tag("msgid"))
-        entry.state, entry.note = WAITING, _WAITS
-        places = [self.current]
-        other = self.find(message.params[0])
-        if other is not None and other is not self.current:
-            places.append(other)
-        pending = Pending(entry, message, places)
-        if self._is_ready(pending.key):
-            entry.note = ""
-        self._outbox.waiting.append(pending)
-        for place in places:
-            self._add(entry, place)
-
-    def _is_ready(self, key: str) -> bool:
-        return self.is_settled and key not in self._held
-
-    def _flush(self) -> None:
-        """Send what waits and may go."""
-        echoes = "echo-message" in self._caps
-        ready = self._outbox.send(self._is_ready, echoes and "labeled-response" in self._caps)
-        for pending in ready:
-            self._send.append(pending.message)
-            self._renote(pending, "")
-        if ready and not echoes:  # its answer says that what came before was taken
-            self._send.append(Message("PING", ("sent-%d" % ready[-1].serial,)))
-
-    def _renote(self, pending: Pending, note: str) -> None:
-        if pending.entry.note != note:
-            pending.entry.note = note
-            for place in pending.places:
-                self._changes.append(Change(CHANGED, place, [pending.entry]))
-
-    def _confirm(self, pending: Pending, line: Line, msgid: str, target: str) -> None:
-        """The server has it; so it stands where the server put it."""
-        self._accept(pending, line, msgid, is_told=False)
-        entry = pending.entry
-        for place in pending.places:
-            if place.settle(entry):
-                self._changes.append(Change(REMOVED, place, [entry]))
-                self._changes.append(Change(ADDED, place, [entry]))
-            else:
-                self._changes.append(Change(CHANGED, place, [entry]))
-        if not target.startswith(self._room_signs):
-            place = self._private(target)
-            if place not in pending.places:
-                self._add(entry, place)
-
-    def _accept(self, pending: Pending, line: Line, msgid: str, is_told: bool = True) -> None:
-        entry = pending.entry
-        self._outbox.waiting.remove(pending)
-        entry.revise(line, msgid)
-        for place in pending.places if is_told else ():
-            self._changes.append(Change(CHANGED, place, [entry]))
-
-    def _fail(self, pending: Pending, note: str) -> None:
-        self._outbox.fail(pending)
-        pending.entry.state = FAILED
-        self._renote(pending, note)
-
-    # What is seen
-
-    def _begin_outcome(self, now: float) -> None:
-        super()._begin_outcome(now)
-        self._send: List[Message] = []
-        self._login = None
-
-    def _outcome(self, done: bool = False) -> Outcome:
-        return Outcome(self._send, self._changes, done, self._session, self._login)
-
-    def _show(self, place: Conversation) -> None:
-        super()._show(place)
-        is_unknown = place.newest() is None and not place.past.is_fetching
-        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
-            self._catch_up(place, FIRST)
-
-    def _show_line(self, message: Message, places: "Places") -> None:
-        """Show what `message` looks like in each of `places`."""
-        line = protocol.describe(message, self.nickname, self._when(message)) if places else None
-        if line is not None:
-            did = _DEEDS.get(message.command, "")
-            entry = self._entry(line, message.tag("msgid"), did)
-            for place in places:
-                if not place.knows(entry.msgid):
-                    self._add(entry, place)
-
-    def _is_own(self, entry: Entry) -> bool:
-        return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
-
-    def _when(self, message: Message) -> float:
-        """When it was said: by the server's clock where it tells, else now."""
-        try:
-            when = protocol.parse_time(message.tags["time"])
-            return min(max(float(DAY), when), LAST_TIME)
-        except (KeyError, ValueError):
-            return self._now
-
-    @property
-    def _room_signs(self) -> Tuple[str, ...]:
-        return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
-
-    def _is_full(self, kind: str, most: int) -> bool:
-        return sum(c.kind == kind for c in self.conversations) >= most
-
-    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
-        """The conversation with somebody; where there are too many, the one in view."""
-        found = self.find(name)
-        if found is None and not protocol.is_word(name):
-            return self.current  # nobody can have such a name
-        if found is None and self._is_full(PRIVATE, most):
-            return self.current
-        if found is None:
-            found = self._new(name, PRIVATE)
-            if self._is_behind:
-                found.past.lost(None)
-            if self.is_settled:
-                self._watch([name])
-        return found
-
-
-Places = Sequence[Conversation]  # where the line of a message is shown
-
-_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
-_WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
-_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
-_PREFIXES = "~&@%+"  # before the names of those who have a say in a room
-_HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
 
 # Room for what a server will put before our words: user@host, at their longest.
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
-# Numerics that refuse what was said: nobody there, no such room, may not, too many.
-_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+
+class Chat(Ear):
+    """All that is known of a server, and what its user can do there.
+
+    It is made of layers, each of which knows only those before it: the Desk, which is what one
+    sees; the Voice, one's own words; the Memory, which is the history; the Ear, what the server
+    says. Pure: the same events give the same state. Not for several threads at once. `now` is
+    the time in seconds since 1970. What is refused to the user is a protocol.InputError.
+    """
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
+        self._completer = Completer()
+        super().__init__(server, levels)
+
+    @property
+    def hint(self) -> str:
+        """What the empty chat box says."""
+        if self.current.kind == CONSOLE:
+            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+        later = "" if self.state == CONNECTED else " — sent when you are back online"
+        return "Message %s%s" % (self.current.name, later)
+
+    def begin(self, nickname: str) -> None:
+        """A connection is under way."""
+        self.nickname = self._wanted = nickname
+        self.state = CONNECTING
+
+    def submit(self, text: str, now: float) -> Outcome:
+        """What the user typed, or pasted: only its first line can be a command.
+
+        Raises protocol.InputError, with the words for the user; then nothing was sent.
+        """
+        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
+        lines = [line for line in lines if line]
+        if not lines:
+            return Outcome()
+        self._begin_outcome(now)
+        typed = protocol.parse_input(lines[0])
+        if typed.verb == "leave" and self.current.kind == PRIVATE:
+            return self.close(self.current, now)
+        messages = self._compose(typed)
+        for line in lines[1:]:  # to whom the first line went
+            to_one = typed.verb == "msg"
+            args = (typed.args[0], line) if to_one else (line,)
+            messages += self._compose(protocol.Input("msg" if to_one else "say", args))
+        self._check(typed, messages)
+        local = _LOCAL.get(typed.verb)
+        if local is not None:
+            messages = local(self, typed.args, messages)
+        for message in messages:
+            if message.command == "PRIVMSG":
+                self._say(message)
+            else:
+                self._send.append(message)
+        self._flush()
+        self._unmark(self.current)
+        return self._outcome(done=typed.verb == "quit")
+
+    def _compose(self, typed: protocol.Input) -> List[Message]:
+        here = self.current.name if self.current.kind != CONSOLE else ""
+        if typed.verb not in ("say", "me"):
+            here = self._room.name if self._room is not None else ""
+        source = self.nickname + _USER_AT_HOST
+        return protocol.compose(typed, here, source, self._correspondent)
+
+    def _check(self, typed: protocol.Input, messages: List[Message]) -> None:
+        need = _NEEDS.get(typed.verb, "")
+        texts = [message for message in messages if message.command == "PRIVMSG"]
+        if typed.verb == "quit" or (typed.verb in _LOCAL and not messages):
+            return
+        if not self.is_settled and len(texts) < len(messages):
+            raise protocol.InputError("You are not connected. Wait until you are.")
+        if need and self.state == CONNECTED and need not in self._session.caps:
+            raise protocol.InputError("This server has no /%s." % typed.verb)
+        place = self.current
+        is_out = self.is_settled and not place.is_joined and place.key not in self._session.held
+        if texts and typed.verb in ("say", "me") and is_out:
+            raise protocol.InputError("You are not in {0}. /join {0}".format(place.name))
+
+    def select(self, conversation: Conversation, now: float) -> Outcome:
+        """Show a conversation."""
+        self._begin_outcome(now)
+        self._show(conversation)
+        return self._outcome()
+
+    def open(self, name: str, now: float) -> Outcome:
+        """Show the conversation with a person, or in a room, which is entered first."""
+        found = self.find(name)
+        if found is not None and (found.is_joined or found.key in self._session.held):
+            return self.select(found, now)
+        if name.startswith(self._session.room_signs):
+            return self.submit("/join " + name, now)
+        if not protocol.is_nickname(name):
+            raise protocol.InputError(protocol.NO_SUCH_USER.format(name))
+        self._begin_outcome(now)
+        self._show(self._private(name))
+        return self._outcome()
+
+    def close(self, conversation: Conversation, now: float) -> Outcome:
+        """Leave a room, with what waits for it; put a private conversation away."""
+        self._begin_outcome(now)
+        if conversation.kind == ROOM:
+            self._outbox.forget(conversation.key)
+        if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
+            self._send.append(Message("PART", (conversation.name,)))
+        if conversation.kind == PRIVATE and self.is_settled and "MONITOR" in self._session.tokens:
+            self._send.append(Message("MONITOR", ("-", conversation.name)))
+        self._discard(conversation)
+        return self._outcome()
+
+    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
+        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete."""
+        return self._completer.complete(text, cursor, step, self._candidates)
+
+    def _candidates(self, begun: str, is_first: bool) -> List[str]:
+        """What a word may become."""
+        sign = begun[:1]
+        if not begun:
+            return []
+        if sign == "/" and is_first:
+            names = [("/%s " % verb) for verb in protocol.VERBS]
+        elif sign in self._session.room_signs:
+            names = [c.name + " " for c in self.conversations if c.kind == ROOM]
+        else:
+            at = "@" if sign == "@" else ""
+            end = ": " if is_first and not at else " "
+            names = [at + name + end for name in self._nicknames()]
+        key = protocol.casefold(begun)
+        return [name for name in names if protocol.casefold(name).startswith(key)]
+
+    # What the user can do without the server
+
+    def _help(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        for line in protocol.help_lines():
+            self._tell(line)
+        return messages
+
+    def _list(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        if self._room is not None:
+            self._room.lists += 1
+        return messages
+
+    def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        asked = messages[0]
+        key = protocol.casefold(asked.params[1])
+        self._session.asked.append(Request(TYPED, key, self.find(key), int(asked.params[-1][:9])))
+        return messages
+
+    def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        name = messages[0].params[0]
+        found = self.find(name)
+        if found is not None and found.is_joined:
+            self._show(found)
+            return messages[1:]
+        self._session.wants_view.add(protocol.casefold(name))
+        if len(messages[0].params) > 1:
+            self._room_keys[protocol.casefold(name)] = messages[0].params[1]
+        return messages
+
+    def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        if args:
+            self._ignored[protocol.casefold(args[0])] = args[0]
+            return self._unsilenced(messages, "You do not hear %s any more" % args[0])
+        names = ", ".join(sorted(self._ignored.values(), key=protocol.casefold))
+        self._tell("You ignore %s." % (names or "nobody"))
+        return messages[1:]
+
+    def _unignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        self._ignored.pop(protocol.casefold(args[0]), None)
+        return self._unsilenced(messages, "You hear %s again" % args[0])
+
+    def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
+        """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
+        if "SILENCE" in self._session.tokens:
+            return messages
+        self._tell(text)
+        return messages[1:]
+
+    def _remember(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        name = args[0] if len(args) > 1 else self.nickname
+        self._candidate = Login(name, args[-1])
+        return messages
+
 
 # What the server must have agreed to before these are asked of it.
 _NEEDS = {
@@ -2343,23 +2411,6 @@ _LOCAL: Dict[str, Callable[[Chat, Tuple[str, ...], List[Message]], List[Message]
     "help": Chat._help, "list": Chat._list, "history": Chat._history, "join": Chat._join,
     "ignore": Chat._ignore, "unignore": Chat._unignore,
     "register": Chat._remember, "login": Chat._remember,
-}  # fmt: skip
-
-# What each command of the server means: how many parameters it has at least, and who sees to
-# it, which tells where its line is shown. What is in no row is shown where one looks.
-_HANDLERS: Dict[str, Tuple[int, Callable[[Chat, Message], Places]]] = {
-    "PRIVMSG": (2, Chat._on_text), "NOTICE": (2, Chat._on_text),
-    "JOIN": (1, Chat._on_join), "PART": (1, Chat._on_part), "KICK": (2, Chat._on_kick),
-    "QUIT": (0, Chat._on_quit), "NICK": (1, Chat._on_nick), "MODE": (2, Chat._on_mode),
-    "TOPIC": (2, Chat._on_topic), "331": (3, Chat._on_topic), "332": (3, Chat._on_topic),
-    "AWAY": (0, Chat._on_away), "305": (1, Chat._on_own_away), "306": (1, Chat._on_own_away),
-    "353": (2, Chat._on_names), "366": (2, Chat._on_end_of_names), "352": (7, Chat._on_who),
-    "730": (2, Chat._on_monitored), "731": (2, Chat._on_monitored),
-    "001": (1, Chat._on_welcome), "372": (1, Chat._on_welcome), "375": (1, Chat._on_welcome),
-    "005": (2, Chat._on_isupport), "376": (0, Chat._on_end_of_motd),
-    "422": (0, Chat._on_end_of_motd), "PONG": (1, Chat._on_pong), "ACK": (0, Chat._on_ack),
-    "903": (1, Chat._on_login), "REGISTER": (1, Chat._on_login), "FAIL": (1, Chat._on_fail),
-    **dict.fromkeys(_NO_ENTRY, (2, Chat._on_no_entry)),
 }  # fmt: skip
 
 
