@@ -63,6 +63,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
+    Pattern,
     Sequence,
     Set,
     Tuple,
@@ -748,12 +749,7 @@ class Entry:
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
-class Hit(NamedTuple):
-    """Where a search has found something: from `start` to `end` in the entry's text."""
-
-    entry: Entry
-    start: int
-    end: int
+Span = Tuple[int, int]  # from a character to another
 
 
 class Person(NamedTuple):
@@ -980,28 +976,31 @@ class Conversation:
         kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
         return bool(entry.msgid) and entry.line.kind in kinds
 
-    def find(self, words: str) -> List[Hit]:
-        """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
+    def find(self, words: str) -> Dict[Entry, List[Span]]:
+        """Where `words` stand in the texts of entries, whatever their case.
+
+        In order; of more than MAX_HITS places only those in the last entries.
+        """
         needle = words.casefold()
-        hits: List[Hit] = []
+        pattern = re.compile(re.escape(needle))
+        found: List[Tuple[Entry, List[Span]]] = []
+        count = 0
         for entry in reversed(self.entries if needle else ()):
             if needle in entry.folded:
-                hits += reversed(list(_find_in(entry, needle)))
-                if len(hits) >= MAX_HITS:
+                found.append((entry, _find_in(entry, pattern)))
+                count += len(found[-1][1])
+                if count >= MAX_HITS:
                     break
-        return hits[MAX_HITS - 1 :: -1]
+        return dict(reversed(found))
 
 
-def _find_in(entry: Entry, needle: str) -> Iterator[Hit]:
+def _find_in(entry: Entry, pattern: Pattern[str]) -> List[Span]:
     text, folded = entry.text, entry.folded
-    places: Sequence[int] = range(len(text) + 1)  # of the folded text in the text
+    spans = [match.span() for match in pattern.finditer(folded)]
     if len(folded) != len(text):
-        places = [i for i, char in enumerate(text) for _ in char.casefold()] + [len(text)]
-    start = folded.find(needle)
-    while start >= 0:
-        end = start + len(needle)
-        yield Hit(entry, places[start], places[end - 1] + 1)
-        start = folded.find(needle, end)
+        places = [i for i, char in enumerate(text) for _ in char.casefold()]
+        spans = [(places[start], places[end - 1] + 1) for start, end in spans]
+    return spans
 
 
 class Change(NamedTuple):
@@ -3555,7 +3554,6 @@ class Item(NamedTuple):
 
 
 Piece = Tuple[str, Tuple[str, ...]]  # text, and the tags that it is shown in
-Span = Tuple[int, int]  # from a character to another
 
 
 class Transcript:
@@ -3775,8 +3773,8 @@ class Transcript:
         self.text.tag_remove("find", "1.0", "end")
         marks: List[str] = []
         for row, item in enumerate(self._items, 1):
-            for span in self._hits.get(item.source, ()):
-                marks += self._ends(row, item, span)
+            if item.source in self._hits:
+                marks += self._ends(row, item, self._hits[item.source])
         if marks:
             self.text.tag_add("find", *marks)
         self._mark_hit()
@@ -3786,12 +3784,13 @@ class Transcript:
         source, span = self._hit
         for row, item in enumerate(self._items, 1):
             if item.source is source is not None:
-                self.text.tag_add("found", *self._ends(row, item, span))
+                self.text.tag_add("found", *self._ends(row, item, [span]))
 
-    def _ends(self, row: int, item: Item, span: Span) -> List[str]:
-        """Where a part of what an item says stands: after the time, which comes first."""
-        start = units(self._render(item)[0][0])
-        return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
+    def _ends(self, row: int, item: Item, spans: List[Span]) -> List[str]:
+        """Where parts of what an item says stand: after the time, which comes first."""
+        start, text = units(self._render(item)[0][0]), item.source.text
+        ends = [end for span in spans for end in span]
+        return ["%d.%d" % (row, start + units(text[:end])) for end in ends]
 
     def _on_resize(self, event: "tk.Event[Any]") -> None:
         if self._at_end:
@@ -4976,8 +4975,8 @@ class Window:
         self._banner_due = 0.0  # when the banner is to be asked for again; 0 for never
         self._shown: Optional[Conversation] = None  # whose transcript is in view
         self._sheet: Optional[Sheet] = None
-        self._hits: Sequence[Hit] = ()  # of the search
-        self._spans: Dict[Any, List[Span]] = {}  # the same, by entry
+        self._spans: Dict[Entry, List[Span]] = {}  # what the search has found
+        self._hits: List[Tuple[Entry, Span]] = []  # the same, one by one
         self._hit = 0
         self._searching = ""  # the id of a search that is due
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -5530,11 +5529,9 @@ class Window:
             self.root.after_cancel(self._searching)
             self._searching = ""
         words = self.chat_view.search.field.get()
-        self._hits = self._shown.find(words) if words and self._shown is not None else ()
+        self._spans = self._shown.find(words) if words and self._shown is not None else {}
+        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
         self._hit = len(self._hits) - 1
-        self._spans = {}
-        for entry, start, end in self._hits:
-            self._spans.setdefault(entry, []).append((start, end))
         self._show_hit()
 
     def on_search_step(self, step: int) -> None:
@@ -5553,10 +5550,10 @@ class Window:
             transcript.find({})
             return
         search.say("%d of %d" % (self._hit + 1, len(self._hits)), False)
-        hit = self._hits[self._hit]
-        if hit.entry in self._shown.entries:
-            transcript.show(self._shown.entries, self._shown.entries.index(hit.entry))
-        transcript.find(self._spans, (hit.entry, (hit.start, hit.end)))
+        entry, span = self._hits[self._hit]
+        if entry in self._shown.entries:
+            transcript.show(self._shown.entries, self._shown.entries.index(entry))
+        transcript.find(self._spans, (entry, span))
 
     def on_search_close(self) -> None:
         """Put the search away."""

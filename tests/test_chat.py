@@ -748,11 +748,14 @@ def test_a_search_finds_all_places_whatever_the_case(alice):
         ":bob!b@h PRIVMSG #lobby :The cat. the CAT", ":bob!b@h PRIVMSG #lobby :Straße 😀 the"
     )
     room = alice.chat.current
-    hits = room.find("the")
-    assert [hit.entry.text[hit.start : hit.end] for hit in hits[-3:]] == ["The", "the", "the"]
-    (hit,) = room.find("STRASSE")
-    assert hit.entry.text[hit.start : hit.end] == "Straße"
-    assert room.find("") == room.find("nowhere") == []
+
+    def found(words):
+        return [e.text[start:end] for e, spans in room.find(words).items() for start, end in spans]
+
+    assert found("the")[-3:] == ["The", "the", "the"]
+    assert found("STRASSE") == ["Straße"]
+    assert found("t.") == ["t."]
+    assert found("") == found("nowhere") == []
 
 
 @pytest.mark.parametrize(
