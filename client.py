@@ -5150,12 +5150,11 @@ class Window:
             count += 1
             try:
                 outcome = self.chat.handle(event, time.time())
+                changes += outcome.changes
+                if self._connection is not None:
+                    self._connection.carry_out(outcome)
             except Exception:
                 log.exception("our mistake")
-                continue
-            if self._connection is not None:
-                self._connection.carry_out(outcome)
-            changes += outcome.changes
             if isinstance(event, Connected) and self.view is self.connect_view:
                 self.settings.remember(self._server)
                 self.settings.save()
