@@ -32,6 +32,7 @@ import functools
 import getpass
 import html
 import io
+import itertools
 import json
 import logging
 import math
@@ -121,6 +122,7 @@ MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken a
 PAGE, MISSED_PAGE = 50, 500  # messages of the history that are asked for at once
 MAX_PAGES = 10  # of what was missed; past them one begins anew
 RECENT = 500  # lines whose speakers are offered first
+MAX_OFFERED = 200  # people who may be meant by a name that is begun, or misspelt
 
 HISTORY = "draft/chathistory"  # a capability
 CONNECTING, CONNECTED = "Connecting", "Connected"
@@ -845,6 +847,10 @@ class Conversation:
         """Who is in it, in order."""
         return [self.members[key] for key in sorted(self.members)]
 
+    def is_with(self, key: str) -> bool:
+        """Whether somebody is in it."""
+        return key in self.members or (key == self.key and self.kind == PRIVATE)
+
     def leave(self) -> None:
         """Know no more who is there, and not be there oneself."""
         self.members, self.names, self.lists = {}, {}, 0
@@ -1288,21 +1294,26 @@ class Desk:
             found = self._new(name, PRIVATE)
         return found or self.current
 
-    def _nicknames(self) -> List[str]:
-        """Whom one may mean: first who spoke last here, then the others here and elsewhere."""
-        found: Dict[str, str] = {}
+    def _nicknames(self, begun: str) -> List[str]:
+        """Whom one may mean by a name that begins so; of very many people only some.
+
+        First who spoke last here, then the others here and elsewhere.
+        """
+        begun = protocol.casefold(begun)
+        here = [self.current, *(c for c in self.conversations if c is not self.current)]
+        names: Dict[str, str] = {}
         for entry in self.current.entries[:-RECENT:-1]:
             if entry.line.kind == FROM_OTHERS:
                 name = entry.line.head.strip("[]:* ")
-                found.setdefault(protocol.casefold(name), name)
-        here = [self.current, *self.conversations]
-        people = [person.nickname for c in here for person in c.people]
-        people += [c.name for c in self.conversations if c.kind == PRIVATE]
-        for name in people:
-            found.setdefault(protocol.casefold(name), name)
-        found.pop(protocol.casefold(self.nickname), None)
-        present = {key for c in here for key in c.members} | {c.key for c in self.conversations}
-        return [name for key, name in found.items() if key in present]
+                names.setdefault(protocol.casefold(name), name)
+        names = {key: name for key, name in names.items() if any(c.is_with(key) for c in here)}
+        for place in here:
+            keys = (key for key in place.members if key.startswith(begun))
+            for key in sorted(itertools.islice(keys, MAX_OFFERED)):
+                names.setdefault(key, place.members[key].nickname)
+        names.update((c.key, c.name) for c in here if c.kind == PRIVATE and c.key not in names)
+        names.pop(protocol.casefold(self.nickname), None)
+        return [name for key, name in names.items() if key.startswith(begun)][:MAX_OFFERED]
 
     def _show(self, place: Conversation) -> None:
         if place is not self.current:
@@ -1884,8 +1895,10 @@ class Ear(Memory):
 
     def _hint(self, message: Message) -> str:
         """Who may have been meant."""
-        known = {protocol.casefold(name): name for name in self._nicknames()}
         wanted = protocol.casefold(message.params[1])
+        begun = wanted[: len(wanted) // 2 + 1]  # a slip after it leaves it as it is
+        close_by = [*self._nicknames(begun), *self._nicknames("")]
+        known = {protocol.casefold(name): name for name in close_by}
         close = difflib.get_close_matches(wanted, [key for key in known if key != wanted], 1, 0.7)
         return ". Did you mean %s?" % known[close[0]] if close else ""
 
@@ -2340,7 +2353,7 @@ class Chat(Ear):
         else:
             at = "@" if sign == "@" else ""
             end = ": " if is_first and not at else " "
-            names = [at + name + end for name in self._nicknames()]
+            names = [at + name + end for name in self._nicknames(begun.lstrip("@"))]
         key = protocol.casefold(begun)
         return [name for name in names if protocol.casefold(name).startswith(key)]
 

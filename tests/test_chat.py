@@ -2,6 +2,8 @@
 
 import calendar
 import contextlib
+import random
+import time
 import unicodedata
 
 import pytest
@@ -1641,3 +1643,33 @@ def test_what_was_missed_stands_below_what_the_program_said_before_it():
         room.add(known)
     room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
     assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_in_a_crowd_tab_and_a_guess_are_as_quick_as_elsewhere(alice):
+    """A hundred thousand people: neither takes 50 ms, and a slip at a name's end is found."""
+    names = ["user%05d" % number for number in range(99000)] + ["rosalind"]
+    random.Random(1).shuffle(names)
+    for start in range(0, len(names), 40):
+        alice.hear(":hub 353 alice = #lobby :" + " ".join(names[start : start + 40]))
+    alice.hear(":hub 366 alice #lobby :End of /NAMES list")
+
+    def took(step):
+        """The shortest of three times, as others work here too."""
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            step()
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    assert took(lambda: alice.chat.complete("u", 1)) < 0.05
+    assert took(lambda: alice.chat.complete("user4711", 8)) < 0.05
+    assert alice.chat.complete("user4711", 8) == ("user47110: ", 11)
+    shown = []
+
+    def slip():
+        alice.chat.submit("@rosalinf hi", NOW)
+        shown[:] = alice.hear(":hub 401 alice rosalinf :No such nick")
+
+    assert took(slip) < 0.05
+    assert shown == ["[SERVER]: No such user: rosalinf. Did you mean rosalind?"]
