@@ -120,6 +120,7 @@ MAX_BATCHES = 20  # pieces of the history that are being told at once
 MAX_PIECE = 2000  # messages in one of them
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
 PAGE, MISSED_PAGE = 50, 500  # messages of the history that are asked for at once
+HISTORY_TIME = 60.0  # seconds that a server has to tell what was asked for, to its end
 MAX_PAGES = 10  # of what was missed; past them one begins anew
 RECENT = 500  # lines whose speakers are offered first
 MAX_OFFERED = 200  # people who may be meant by a name that is begun, or misspelt
@@ -1125,14 +1126,15 @@ class Outbox:
 class Request:
     """A piece of the history: asked for, then told message by message."""
 
-    __slots__ = ("key", "limit", "messages", "place", "purpose")
+    __slots__ = ("key", "limit", "messages", "place", "purpose", "until")
 
     def __init__(
-        self, purpose: str, key: str, place: Optional[Conversation], limit: int = 0
+        self, purpose: str, key: str, place: Optional[Conversation], until: float, limit: int = 0
     ) -> None:
         self.purpose = purpose  # "" where nobody has asked
         self.key = key  # as it was asked for; "" for TARGETS
         self.place = place
+        self.until = until  # all of it is to have been told
         self.limit = limit
         self.messages: List[Message] = []
 
@@ -1372,6 +1374,11 @@ class Session:
         """With which a room's name begins."""
         return tuple(self.tokens.get("CHANTYPES", "#")) or ("#",)
 
+    @property
+    def requests(self) -> List[Request]:
+        """What is not told to its end."""
+        return [*self.asked, *self.told.values()]
+
     def page(self, size: int) -> int:
         """How much of the history one asks for at once, if one may."""
         most = self.tokens.get("CHATHISTORY", "")[:9]
@@ -1521,9 +1528,9 @@ _HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
 class Memory(Voice):
     """The history: what is known of each conversation, what is asked for, what it tells."""
 
-    def fetch_older(self, conversation: Conversation) -> Outcome:
+    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for what was said before all that is known."""
-        self._begin_outcome(self._now)
+        self._begin_outcome(now)
         past = conversation.past
         if past.has_older and not past.is_fetching and self.is_settled:
             first = conversation.oldest()
@@ -1539,8 +1546,7 @@ class Memory(Voice):
     @property
     def _is_behind(self) -> bool:
         """Whether we have come back, and not been told yet all that we have missed."""
-        requests = [*self._session.asked, *self._session.told.values()]
-        is_asking = any(request.purpose in (TARGETS, MISSED) for request in requests)
+        is_asking = any(r.purpose in (TARGETS, MISSED) for r in self._session.requests)
         return self._session.is_return and (is_asking or not self.is_settled)
 
     def _new(self, name: str, kind: str) -> Conversation:
@@ -1556,22 +1562,29 @@ class Memory(Voice):
         if place.kind == PRIVATE and is_unknown and self._session.has_history and self.is_settled:
             self._catch_up(place, FIRST)
 
-    def _request(self, request: Request, params: Tuple[str, ...]) -> None:
+    def _request(
+        self, purpose: str, key: str, place: Optional[Conversation], params: Tuple[str, ...],
+        limit: int,
+    ) -> None:  # fmt: skip
+        request = Request(purpose, key, place, self._now + HISTORY_TIME, limit)
         if len(self._session.asked) < MAX_REQUESTS:
             self._session.asked.append(request)
-            self._send.append(Message("CHATHISTORY", params))
+            self._send.append(Message("CHATHISTORY", (*params, str(limit))))
         else:
             self._give_up(request)
 
     def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
         """Ask for a piece of the history of a conversation."""
-        limit = self._session.page(MISSED_PAGE if purpose == MISSED else PAGE)
         place.past.asked()
         self._changed(HEADER, place)
-        self._request(Request(purpose, place.key, place, limit), (*params, str(limit)))
+        limit = self._session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+        self._request(purpose, place.key, place, params, limit)
 
     def _give_up(self, request: Request) -> None:
         """A piece will not be told, so nothing proves what has arrived."""
+        if request in self._session.asked:
+            self._session.asked.remove(request)
+        request.purpose, request.until = "", math.inf  # what still comes of it is only shown
         if request.place is not None:
             request.place.past.refused()
             self._changed(HEADER, request.place)
@@ -1612,7 +1625,7 @@ class Memory(Voice):
         for index, request in enumerate(self._session.asked):
             if request.key == key:
                 return self._session.asked.pop(index)
-        return Request("", key, self.find(key))
+        return Request("", key, self.find(key), math.inf)
 
     def _take_targets(self, request: Request) -> None:
         for message in request.messages:
@@ -1752,16 +1765,23 @@ class Ear(Memory):
 
     # What happens to the connection
 
-    def handle(self, event: Event, now: float) -> Outcome:
-        """Something that the connection told."""
+    def is_overdue(self, now: float) -> bool:
+        """Whether something should have come by now; `handle` is to know of the time."""
+        return any(request.until < now for request in self._session.requests)
+
+    def handle(self, event: Optional[Event], now: float) -> Outcome:
+        """Something that the connection told; None where only time has passed."""
         self._begin_outcome(now)
+        for request in self._session.requests:
+            if request.until < now:
+                self._give_up(request)
         if isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, Lost):
             self._on_lost(event)
         elif isinstance(event, Disconnected):
             self._on_disconnected(event)
-        else:
+        elif event is not None:
             self._on_message(event)
         return self._outcome()
 
@@ -1826,7 +1846,7 @@ class Ear(Memory):
         if session.is_return and session.has_history:
             after = protocol.format_time(self._last_heard)
             points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
-            self._request(Request(TARGETS, "", None, PAGE), ("TARGETS", *points, str(PAGE)))
+            self._request(TARGETS, "", None, ("TARGETS", *points), PAGE)
         for name in [p.message.params[0] for p in self._outbox.waiting if p.stage == DOUBTFUL]:
             self._catch_up_with(name)
         self._flush()
@@ -2160,9 +2180,10 @@ class Ear(Memory):
     def _on_fail(self, message: Message) -> "Places":
         if message.params[0] != "CHATHISTORY" or not self._session.asked:
             return [self.current]
-        request = self._session.asked.pop(0)
+        request = self._session.asked[0]
+        is_typed = request.purpose == TYPED
         self._give_up(request)
-        return [self.current] if request.purpose == TYPED else ()
+        return [self.current] if is_typed else ()
 
     def _on_no_entry(self, message: Message) -> "Places":
         """The refusals of JOIN"""
@@ -2372,7 +2393,8 @@ class Chat(Ear):
     def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         asked = messages[0]
         key = protocol.casefold(asked.params[1])
-        self._session.asked.append(Request(TYPED, key, self.find(key), int(asked.params[-1][:9])))
+        limit, until = int(asked.params[-1][:9]), self._now + HISTORY_TIME
+        self._session.asked.append(Request(TYPED, key, self.find(key), until, limit))
         return messages
 
     def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
@@ -2604,11 +2626,12 @@ class Terminal:
         is_ending = False
         while True:
             try:
-                event = self._events.get(timeout=END_TIME if is_ending else None)
-            except queue.Empty:  # a server that answers no more
-                if not chat.unsent:
-                    return Disconnected(CLOSED, "")
-                return Disconnected(LOST, "The server does not answer.")
+                event = self._events.get(timeout=END_TIME)
+            except queue.Empty:
+                if is_ending:  # a server that answers no more
+                    lost = Disconnected(LOST, "The server does not answer.")
+                    return lost if chat.unsent else Disconnected(CLOSED, "")
+                event = None
             if isinstance(event, Typed):
                 is_ending = event.text is None
                 outcome = self._submit(chat, event.text)
@@ -5144,6 +5167,8 @@ class Window:
         try:
             if self._take() == BATCH:
                 delay = POLL_MS // 3
+            if self.chat is not None and self.chat.is_overdue(time.time()):
+                self._do(self.chat.handle(None, time.time()))
             if self._banner_due and time.monotonic() >= self._banner_due:
                 self._show_banner()
         finally:  # whatever happened, the window lives on
@@ -5270,7 +5295,7 @@ class Window:
     def on_top(self) -> None:
         """Its first line is in view."""
         if self.chat is not None and self._shown is not None and self._shown.past.has_older:
-            self._do(self.chat.fetch_older(self._shown))
+            self._do(self.chat.fetch_older(self._shown, time.time()))
 
     def on_jump(self) -> None:
         """Show the latest."""

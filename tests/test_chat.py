@@ -1048,7 +1048,7 @@ def test_whatever_a_server_says_the_conversation_goes_on(events):
         else:
             alice.tell(event)
         for conversation in alice.chat.conversations:
-            alice.do(alice.chat.fetch_older(conversation))
+            alice.do(alice.chat.fetch_older(conversation, NOW))
     assert alice.chat.current in alice.chat.conversations
     shown = "".join(map(str, alice.lines))
     assert {unicodedata.category(char) for char in shown}.isdisjoint({"Cc", "Cs", "Zl", "Zp"})
@@ -1247,15 +1247,15 @@ def test_scrolling_up_fetches_what_is_older():
     assert wire.room == wire.said[-client.PAGE :]
     assert room.past.has_older
     for expected in (100, 120):
-        wire.alice.do(wire.alice.chat.fetch_older(room))
-        wire.alice.do(wire.alice.chat.fetch_older(room))  # under way: nothing more is asked
+        wire.alice.do(wire.alice.chat.fetch_older(room, NOW))
+        wire.alice.do(wire.alice.chat.fetch_older(room, NOW))  # under way: nothing more is asked
         assert room.past.is_fetching
         wire.run()
         assert wire.room == wire.said[-expected:]
     (change,) = wire.alice.changed(client.EARLIER)[-1:]
     assert len(change.entries) == 20
     assert not room.past.has_older
-    wire.alice.do(wire.alice.chat.fetch_older(room))
+    wire.alice.do(wire.alice.chat.fetch_older(room, NOW))
     assert not wire.collect()
 
 
@@ -1298,7 +1298,7 @@ def test_nothing_is_lost_and_nothing_is_sent_twice(steps):
             wire.cut(*step)
             wire.connect()
     wire.run()
-    wire.alice.do(wire.alice.chat.fetch_older(wire.alice.chat.current))
+    wire.alice.do(wire.alice.chat.fetch_older(wire.alice.chat.current, NOW))
     wire.run()
     assert [text for who, text in wire.hub.said if who == "alice"] == typed
     assert wire.room == wire.said
@@ -1342,7 +1342,7 @@ def test_what_is_older_than_a_room_s_words_is_asked_for_by_them(alice):
     alice.hear(":hub BATCH +x chathistory #lobby", ":hub BATCH -x")
     alice.chat.current.past.has_older = True
     alice.sent  # noqa: B018
-    alice.do(alice.chat.fetch_older(alice.chat.current))
+    alice.do(alice.chat.fetch_older(alice.chat.current, NOW))
     assert alice.sent == ["CHATHISTORY BEFORE #lobby msgid=6 :50"]
 
 
@@ -1439,6 +1439,36 @@ def test_what_was_missed_is_asked_for_until_it_is_told():
 
 
 # What is said before the welcome
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        [":hub BATCH +x chathistory #lobby"],
+        [":hub BATCH +x chathistory #lobby", "@batch=x;msgid=7 :bob!b@h PRIVMSG #lobby :hi"],
+    ],
+)
+def test_a_history_that_is_never_told_holds_nothing_for_ever(answer):
+    """What may have arrived says so, what waits is sent; what comes too late is still shown."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear(":hub BATCH +f chathistory #lobby", ":hub BATCH -f")
+    alice.type("first")
+    alice.lose()
+    alice.join()
+    alice.type("second")
+    alice.hear(*answer)
+    alice.sent  # noqa: B018
+    assert not alice.chat.is_overdue(NOW + client.HISTORY_TIME)
+    alice.do(alice.chat.handle(None, NOW + client.HISTORY_TIME))
+    assert alice.sent == []
+    assert alice.chat.is_overdue(NOW + client.HISTORY_TIME + 1)
+    alice.do(alice.chat.handle(None, NOW + client.HISTORY_TIME + 1))
+    assert not alice.chat.is_overdue(NOW + 10 * client.HISTORY_TIME)
+    assert "![alice]: first (may not have arrived)!" in alice.seen()
+    assert [line.partition(" ")[2] for line in alice.sent] == ["PRIVMSG #lobby :second"]
+    alice.hear(*answer[:1], "@batch=x;msgid=8 :bob!b@h PRIVMSG #lobby :late", ":hub BATCH -x")
+    assert "[bob]: late" in alice.seen()
 
 
 class Caller:
