@@ -2409,6 +2409,8 @@ class Chat(Ear):
         return messages
 
     def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        if args and self._is_me(args[0]):
+            raise protocol.InputError("You cannot ignore yourself.")
         if args:
             self._ignored[protocol.casefold(args[0])] = args[0]
             return self._unsilenced(messages, "You do not hear %s any more" % args[0])

@@ -651,6 +651,18 @@ def test_who_is_ignored_is_not_heard(alice):
     assert alice.sent == ["SILENCE +eve"]
 
 
+@pytest.mark.parametrize("tokens", [[], ["SILENCE=15"]])
+def test_nobody_ignores_themselves(tokens):
+    """Or one's own words would never be seen to arrive."""
+    alice = Talk().join(*tokens)
+    with pytest.raises(protocol.InputError, match="You cannot ignore yourself"):
+        alice.type("/ignore ALICE")
+    assert alice.sent == []
+    alice.type("hi")
+    alice.hear(":alice!a@h PRIVMSG #lobby :hi")
+    assert alice.seen()[-1] == "[alice]: hi"
+
+
 @pytest.mark.parametrize(
     "typed", ["/history", "/register s3cret", "/login bob s3cret", "/ban bob", "/bans", "/stats"]
 )
