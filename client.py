@@ -875,7 +875,7 @@ class Conversation:
         return msgid in self._known
 
     def add(self, entry: Entry) -> None:
-        """Put `entry` at the end; past the limit the oldest go, many at once."""
+        """Put `entry` at the end; past the limit the oldest that were sent go, many at once."""
         self.entries.append(entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
@@ -884,9 +884,11 @@ class Conversation:
             self.past.has_older = True
 
     def _cut(self, count: int) -> None:
-        for entry in self.entries[:count]:
+        sent = (entry for entry in self.entries if entry.state == SENT)
+        gone = set(itertools.islice(sent, count))
+        for entry in gone:
             self._known.pop(entry.msgid, None)
-        del self.entries[:count]
+        self.entries[:] = [entry for entry in self.entries if entry not in gone]
 
     def remove(self, entry: Entry) -> bool:
         """Take `entry` away; whether it was there."""

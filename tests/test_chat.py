@@ -686,6 +686,22 @@ def test_a_flood_is_bounded(alice, monkeypatch):
     assert room.knows("999")
 
 
+def test_no_flood_washes_away_what_was_not_sent(alice, monkeypatch):
+    """One's own words stay until the server has them, or until one does without."""
+    room = alice.chat.current
+    room.limit = 100
+    alice.type("refused")
+    alice.hear(":hub 404 alice #lobby :Cannot send to channel")
+    alice.type("on its way")
+    alice.hear(*["@msgid=%d :bob!b@h PRIVMSG #lobby :%d" % (n, n) for n in range(1000)])
+    assert len(room.entries) <= 110
+    assert alice.seen()[:2] == ["![alice]: refused (not delivered)!", "<[alice]: on its way>"]
+    alice.hear(":alice!a@h PRIVMSG #lobby :on its way")
+    assert alice.seen()[-1] == "[alice]: on its way"
+    alice.do(alice.chat.drop(room.entries[0]))
+    assert "refused" not in "".join(alice.seen())
+
+
 @pytest.mark.parametrize(
     "line",
     [
