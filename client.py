@@ -690,6 +690,8 @@ def _connect_fault(code: int, address: str) -> str:
 
 
 _TAGS = frozenset(["batch", "label", "msgid", "time"])  # those that we read
+# Commands whose last parameter is a name, or several; elsewhere it is a text.
+_NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 
 
 def _cleaned(message: Message) -> Message:
@@ -697,11 +699,11 @@ def _cleaned(message: Message) -> Message:
 
     Of its tags those stay that mean something to us, and can be said to the server again.
     """
-    params = []
-    for param in message.params:
-        mark = "\x01" if param.startswith("\x01") else ""
-        params.append(mark + protocol.clean(param) + mark)
-    source = protocol.clean(message.source, 200)
+    params = [protocol.clean_name(param) for param in message.params]
+    if params and message.command not in _NAMES_LAST:
+        mark = "\x01" if message.text.startswith("\x01") else ""
+        params[-1] = mark + protocol.clean(message.text) + mark
+    source = protocol.clean_name(message.source, 200)
     tags = {k: v for k, v in message.tags.items() if k in _TAGS and protocol.is_word(v)}
     return message._replace(params=tuple(params), source=source, tags=tags)
 

@@ -427,7 +427,7 @@ def as_username(text: str) -> str:
 
 _COLOURS = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
 _SAFE = re.compile(r"[ -~]*\Z")  # most text: nothing in it can do harm
-_JOINERS = "\u200d"  # between the parts of one emoji
+_JOINER = "\u200d"  # between the parts of one emoji
 
 
 def clean(text: str, limit: int = MAX_SHOWN) -> str:
@@ -448,6 +448,11 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def clean_name(text: str, limit: int = MAX_SHOWN) -> str:
+    """`clean` for names, which are not made of the parts of emoji."""
+    return clean(text.replace(_JOINER, ""), limit)
+
+
 def _without_excess_marks(text: str) -> str:
     kept: List[str] = []
     marks = 0
@@ -463,7 +468,7 @@ def _safe_char(char: str) -> str:
     category = unicodedata.category(char)
     if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
         return " "
-    if category == "Cc" or (category == "Cf" and char not in _JOINERS):
+    if category == "Cc" or (category == "Cf" and char != _JOINER):
         return ""
     is_no_char = ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef"
     return "" if is_no_char else char
@@ -932,7 +937,7 @@ def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[
     is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
     if line is None or not is_said or casefold(target) == casefold(lobby):
         return line
-    room = clean(target, MAX_NAME)
+    room = clean_name(target, MAX_NAME)
     if line.head.endswith("]:"):
         return line._replace(head="%s in %s]:" % (line.head[:-2], room))
     return line._replace(text="%s (in %s)" % (line.text, room))
@@ -950,11 +955,11 @@ def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
         text = text[len(ACTION) :].rstrip("\x01")
     elif text.startswith("\x01"):
         return None  # other CTCP: programs talking to programs
-    who = clean(message.nickname, MAX_NAME)
+    who = clean_name(message.nickname, MAX_NAME)
     mine = casefold(message.nickname) == casefold(me)
     text = clean(text)
     if not target.startswith("#"):
-        head = "[you -> %s]:" % clean(target, MAX_NAME) if mine else "[%s -> you]:" % who
+        head = "[you -> %s]:" % clean_name(target, MAX_NAME) if mine else "[%s -> you]:" % who
         return Line(PRIVATE, when, head, "* %s %s" % (who, text) if action else text)
     kind = FROM_ME if mine else FROM_OTHERS
     return Line(kind, when, "* %s" % who if action else "[%s]:" % who, text)
