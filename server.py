@@ -101,6 +101,7 @@ MAX_ALL_ROOMS = 10000  # rooms of the server
 MAX_BANS = 100  # masks that a room may ban
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
+MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
 MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
 MAX_PAST = 500  # names of which one remembers who had them
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
@@ -294,11 +295,11 @@ class Client:
     def named_since(self) -> int:
         """The number since which the name is its own: what came before is not.
 
-        Its account's age, where it has one of that name, else the event that gave the name.
+        The event that gave the name, or the making of its account of that name, if earlier.
         """
-        if self.account and protocol.casefold(self.account) == self.key:
-            return self.owned_since
-        return (self.named and self.named.number) or END
+        named = (self.named and self.named.number) or END
+        is_owner = self.account and protocol.casefold(self.account) == self.key
+        return min(named, self.owned_since) if is_owner else named
 
     @property
     def ip(self) -> str:
@@ -348,7 +349,7 @@ class Room:
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
-        self.operators: Set[str] = set()  # folded accounts that are operators whenever they join
+        self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
         self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
@@ -374,6 +375,15 @@ class Room:
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic) or not is_plain
 
+    def remember(self, client: Client) -> None:
+        """Have the owner of its account be an operator again, whenever they join."""
+        self.operators[protocol.casefold(client.account)] = int(time.time() * 1e6)
+
+    def remembers(self, client: Client) -> bool:
+        """Whether its account was an operator: that one, not an earlier of the same name."""
+        since = self.operators.get(protocol.casefold(client.account), 0)
+        return bool(client.account) and client.owned_since <= since
+
     def is_banned(self, client: Client) -> bool:
         return self.banned.match(client.source)
 
@@ -396,14 +406,17 @@ class Room:
     def state(self) -> Dict[str, Any]:
         """What is kept of it, for JSON."""
         state = {name: getattr(self, name) for name in self.KEPT}
-        return dict(state, flags=sorted(self.flags), operators=sorted(self.operators))
+        return dict(state, flags=sorted(self.flags), operators=self.operators)
 
     def restore(self, state: Dict[str, Any]) -> None:
         """The inverse of `state`. KeyError, TypeError or ValueError for what is none."""
         for name in self.KEPT:
             setattr(self, name, type(getattr(self, name))(state[name]))
         self.bans = {mask: (str(by), int(at)) for mask, (by, at) in self.bans.items()}
-        self.flags, self.operators = set(state["flags"]), set(state["operators"])
+        self.flags, operators = set(state["flags"]), state["operators"]
+        # Earlier versions kept no more than the names.
+        is_old = isinstance(operators, list)
+        self.operators = dict.fromkeys(operators, END) if is_old else dict(operators)
         self.guard()
 
     def copy(self) -> "Room":
@@ -561,13 +574,12 @@ class Event:
         """What the history keeps of it."""
         if not isinstance(self.message, Message):
             return []
-        tags, command = self.message.tags, self.message.command
-        line = (protocol.serialize_tags(tags) + self.line if tags else self.line)[:-2]
-        waiting_for = self.waiting_for
-        return [
-            (self.number + i, key, command, line, waiting_for)
-            for i, key in enumerate(self.kept_for)
-        ]
+        command, tags, rows = self.message.command, dict(self.message.tags), []
+        for i, key in enumerate(self.kept_for):
+            line = protocol.serialize_tags(tags) + self.line[:-2]
+            rows.append((self.number + i, key, command, line, self.waiting_for))
+            tags["msgid"] = str(self.number)  # it has one, wherever it is kept
+        return rows
 
 
 class Directory:
@@ -597,17 +609,19 @@ class Directory:
     def claim(self, client: Client, nickname: str, is_owner: bool = False) -> Optional[Client]:
         """Give `client` the name, in place of any it has. Raises ReplyError 433 if it is taken.
 
-        Its owner gets it all the same: who had it is gone from here, is told so, and is
-        given back for the caller to end.
+        Its owner gets it all the same: who had it is gone from here, and is given back, for
+        the caller to end the connection.
         """
         key = protocol.casefold(nickname)
         with self._lock:
+            self._mind_end(client)
             holder: Optional[Client] = self._clients.get(key)
             if holder is client:
                 holder = None
             if holder is not None:
                 if not is_owner:
                     raise ReplyError("433", nickname, "Nickname is already in use")
+                holder.end = holder.end or "%s has come back, and taken the name" % nickname
                 self._remove(holder, "Its owner has come back")
             self._rename(client, nickname, key)
             return holder
@@ -618,7 +632,8 @@ class Directory:
         old_key = client.key
         if client.registered:
             message = Message("NICK", (nickname,), client.source)
-            self._post(Event(message, self._peers(client), client))
+            keys = tuple(room.key for room in client.rooms)
+            self._post(Event(message, self._peers(client), client, keys))
             if old_key != key:
                 self._remember(client)
                 self._tell_watchers(client, False)
@@ -636,6 +651,7 @@ class Directory:
     def release(self, client: Client) -> None:
         """Take the name from one who has not registered."""
         with self._lock:
+            self._mind_end(client)
             if not client.registered and client.nickname:
                 del self._clients[client.key]
                 client.nickname = ""
@@ -643,31 +659,31 @@ class Directory:
     def register(self, client: Client, token: str) -> int:
         """`client` has a name and may speak from now on; how many are here with it."""
         with self._lock:
+            self._mind_end(client)
             self._introduce(client)
             client.registered = True
-            client.token = token
-            if token:
-                self._tokens[token] = client
+            self._give_token(client, token)
             self._tell_watchers(client, True)
             count = sum(1 for other in self._clients.values() if other.registered)
             self.most = max(self.most, count)
             return count
 
-    def resume(self, client: Client, token: str) -> Optional[Client]:
+    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
         """Give `client` the place of whoever has the token; nobody is told of it.
 
-        Gives back who had it, for the caller to end; None where nobody has that token.
+        Gives back who had it, as `claim` does; None where nobody has that token.
         """
         with self._lock:
             old = self._tokens.get(token)
             if old is None or old.end:  # who was put out comes back by no token
                 return None
+            old.end = "Connected again"
             del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
-            for name in ("nickname", "username", "realname", "account", "owned_since", "away",
-                         "modes", "named", "ignored", "ignores", "watches", "signed_on",
-                         "spoke"):  # fmt: skip
+            for name in ("nickname", "username", "host", "realname", "account", "owned_since",
+                         "away", "modes", "named", "ignored", "ignores", "watches", "signed_on",
+                         "spoke", "registered"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
             for room in self._rooms.values():
@@ -693,7 +709,13 @@ class Directory:
             old.rooms, old.watches, old.registered = set(), {}, False
             old.nickname = old.token = ""
             self._introduce(client)
+            self._give_token(client, new_token)
             return old
+
+    def _give_token(self, client: Client, token: str) -> None:
+        client.token = token
+        if token:
+            self._tokens[token] = client
 
     def remove(self, client: Client, reason: str) -> None:
         """Forget `client`: its name is free. Idempotent."""
@@ -725,19 +747,20 @@ class Directory:
             del self._clients[client.key]
         client.registered = False
 
-    def log_in(self, client: Client, account: "Account") -> None:
-        """`client` has proved to own an account."""
+    def log_in(self, client: Client, account: Optional["Account"]) -> None:
+        """`client` has proved to own an account; or it owns none any more."""
         with self._lock:
-            client.account = account.name
-            client.owned_since = int(account.created * 1e6)
-            client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
+            client.account = account.name if account is not None else ""
+            client.owned_since = account.number if account is not None else 0
+            is_operator = account is not None and account.is_operator
+            client.modes = client.modes - {"o"} | ({"o"} if is_operator else set())
             self._introduce(client)
             if client.registered:
-                params = (client.account,)
+                params = (client.account or "*",)
                 self._tell_peers(client, Message("ACCOUNT", params, client.source))
 
     def become(self, client: Client, **changes: Any) -> None:
-        """Change `away`, `realname`, `host` or `modes`; who wants to know is told."""
+        """Change `away`, `realname`, `host`, `modes` or `owned_since`; who wants to is told."""
         with self._lock:
             source = client.source
             for name, value in changes.items():
@@ -791,6 +814,7 @@ class Directory:
         """MONITOR: tell `client` when somebody of that name comes or goes."""
         key = protocol.casefold(nickname)
         with self._lock:
+            self._mind_end(client)
             client.watches[key] = nickname
             self._watchers.setdefault(key, set()).add(client)
 
@@ -803,6 +827,7 @@ class Directory:
     def ignore(self, client: Client, mask: str, adding: bool) -> None:
         """SILENCE: `client` hears no more, or again, of those whom the mask stands for."""
         with self._lock:
+            self._mind_end(client)
             if adding:
                 client.ignores[mask] = None
                 self._ignorers.add(client)
@@ -835,6 +860,7 @@ class Directory:
         """
         key = protocol.casefold(name)
         with self._lock:
+            self._mind_end(client)
             room = self._rooms.get(key)
             if room is not None and client in room.members:
                 return None
@@ -844,7 +870,7 @@ class Directory:
                 if len(self._rooms) >= MAX_ALL_ROOMS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
-            is_remembered = protocol.casefold(client.account) in room.operators
+            is_remembered = room.remembers(client)
             # Who comes first has the say where nobody else can; what keeps others out of a room
             # that was left empty keeps them out too: its history is behind that door.
             is_first = not (room.members or room.operators or room.is_lobby)
@@ -855,7 +881,7 @@ class Directory:
             room.invited.discard(client)
             client.rooms.add(room)
             if bits and client.account:
-                room.operators.add(protocol.casefold(client.account))
+                room.remember(client)
             event = self._joined(client, room, room.audience, (room.key,))
             self._post(event)
             if client.away:
@@ -965,6 +991,7 @@ class Directory:
         is_to_self = False
         away = ""
         with self._lock:
+            self._mind_end(client)
             if target.startswith("#"):
                 room = self._rooms.get(protocol.casefold(target))
                 if room is None:
@@ -989,13 +1016,17 @@ class Directory:
             self._post(event)
         return away
 
-    def leave_word(self, client: Client, message: Message, owner: str) -> None:
-        """Keep a private text for the owner of an account, who is not here."""
+    def leave_word(self, client: Client, message: Message, owner: str) -> bool:
+        """Keep a private text for the owner of an account; False where they have come now."""
         with self._lock:
+            self._mind_end(client)
+            if self._registered(owner) is not None:
+                return False
             relayed = Message("PRIVMSG", (owner, message.params[1]), client.source, message.tags)
             event = Event(relayed, (client,), client, (private_key(owner, client.nickname),))
             event.waiting_for = protocol.casefold(owner)
             self._post(event)
+            return True
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
         """Raises ReplyError 403, 404, 442 or 482."""
@@ -1052,8 +1083,10 @@ class Directory:
             member = self._member(room, arg)
             bits, bit = room.members[member], _MEMBER_BITS[letter]
             if letter == "o" and member.account:
-                key = {protocol.casefold(member.account)}
-                room.operators = room.operators | key if adding else room.operators - key
+                if adding:
+                    room.remember(member)
+                else:
+                    room.operators.pop(protocol.casefold(member.account), None)
             if bool(bits & bit) == adding:
                 return None
             room.members[member] = bits ^ bit
@@ -1084,20 +1117,21 @@ class Directory:
         room.bans[mask] = (client.nickname, int(time.time()))
         return change._replace(arg=mask)
 
-    def history_key(self, client: Client, target: str) -> Tuple[str, int]:
-        """The key of what `client` may read again, and the number after which it may.
+    def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
+        """The name and key of what `client` may read again, and the number after which it may.
 
         A room's members may read all of it; of private messages, one reads what came since
-        one has had the name. Raises ReplyError.
+        one has had the name. None for what is not there for this client.
         """
         with self._lock:
             room = self._rooms.get(protocol.casefold(target))
             if room is not None and client in room.members:
-                return room.key, 0
+                return room.name, room.key, 0
             if not protocol.is_nickname(target):
-                fault = "You are not in %s, or it is not there" % target
-                raise ReplyError("FAIL", "CHATHISTORY", "INVALID_TARGET", target, fault)
-            return private_key(target, client.nickname), client.named_since
+                return None
+            other = self._registered(target)
+            name = other.nickname if other is not None else target
+            return name, private_key(name, client.nickname), client.named_since
 
     def room(self, name: str, client: Optional[Client] = None) -> Optional[Room]:
         """A copy of the room of that name, if `client` may know of it."""
@@ -1136,6 +1170,11 @@ class Directory:
             self._closing = True
 
     # What follows is called with the lock held.
+
+    def _mind_end(self, client: Client) -> None:
+        """Raises Ended for one who was put out: another may have the name, and the place."""
+        if client.end:
+            raise Ended(client.end)
 
     def _registered(self, nickname: str) -> Optional[Client]:
         client = self._clients.get(protocol.casefold(nickname))
@@ -1762,6 +1801,11 @@ class Account(NamedTuple):
     is_operator: bool
     created: float  # seconds since 1970
 
+    @property
+    def number(self) -> int:
+        """When it was made, as events are numbered: tells it from others that had its name."""
+        return int(self.created * 1e6)
+
 
 class Sanction(NamedTuple):
     """What keeps somebody out ("ban") or silent ("mute")."""
@@ -1887,6 +1931,14 @@ class Records:
         Raises PasswordError, RecordsError.
         """
         return self._set_password(protocol.casefold(name), password, is_operator, None)
+
+    def renew(self, name: str) -> int:
+        """Have an account begin now, after what others have said under its name; its new number."""
+        now, key = time.time(), protocol.casefold(name)
+        query = "UPDATE accounts SET created = ? WHERE key = ?"
+        self._write(lambda writer: writer.execute(query, (now, key)))
+        self._find(key)
+        return int(now * 1e6)
 
     def remove_account(self, name: str) -> bool:
         """Forget an account and what waits for it; False where there is none."""
@@ -2568,12 +2620,11 @@ class Session:
         What a handler gives before it refuses is told, and then the refusal.
         """
         messages: List[Message] = []
-        client = self.client
         try:
             for reply in replies:
                 messages.append(Message(reply[0], reply[1:]))
         finally:
-            if len(messages) > 1 and "label" in client.label and client.caps & BATCH:
+            if len(messages) > 1:
                 with self.labeled_batch():
                     self._answer(messages)
             elif messages:
@@ -2597,42 +2648,56 @@ class Session:
 
     @contextlib.contextmanager
     def labeled_batch(self) -> Iterator[None]:
-        """What answers the present command meanwhile is in one batch; none where nothing does."""
+        """What answers the present command meanwhile is in one batch, where it has a label."""
         client, name = self.client, self.options.server_name
-        label, reference = client.label, "b%d" % next(self.batches)
+        label = client.label
+        if "label" not in label or not client.caps & BATCH:
+            yield
+            return
+        reference = "b%d" % next(self.batches)
         opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
         client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
         client.label = {"batch": reference}
         try:
             yield
         finally:
-            is_empty, client.opening = bool(client.opening), b""
+            is_empty, client.opening = bool(client.opening), b""  # there is no batch then
             client.label = label if is_empty else protocol.NO_TAGS
             if not is_empty:
                 self.tell(Message("BATCH", ("-" + reference,), name))
 
     def run_command(self, message: Message) -> bool:
-        """Look the command up, check its row's rules, call its handler; whether it was done."""
-        name = message.command
+        """Look the command up, check its row's rules, call its handler; whether it was done.
+
+        A NOTICE is never answered, not even refused.
+        """
+        name, client = message.command, self.client
         command = COMMANDS.get(name)
         try:
             if command is None:
                 raise ReplyError("421", name, "Unknown command")
-            if not self.client.registered and not command.rules & EARLY:
+            if not client.registered and not command.rules & EARLY:
                 raise ReplyError("451", "You have not registered")
             if len(message.params) < command.least:
                 raise ReplyError("461", name, "Not enough parameters")
-            if self.client.registered and command.rules & NOT_LATE:
+            if client.registered and command.rules & NOT_LATE:
                 raise ReplyError("462", "You may not reregister")
-            if command.rules & BY_OPERATORS and not self.client.is_operator:
-                raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.rules & BY_OPERATORS:
+                _review(self)
+                if not client.is_operator:
+                    raise ReplyError("481", "Permission denied: you're not an operator")
             if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
                 raise ReplyError("402", message.params[0], "No such server")
+            if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
+                fault = _mute_fault(client)
+                if fault:
+                    raise ReplyError("FAIL", name, "MUTED", fault)
             replies = command.handler(self, message)
             if replies is not None:
                 self.answer(replies)
         except ReplyError as refusal:
-            self.refuse(refusal)
+            if name != "NOTICE" or not client.registered:
+                self.refuse(refusal)
             return False
         except RecordsError as error:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
@@ -2673,17 +2738,18 @@ class IrcDialect:
         else:
             if message.tags:  # they are kept and passed on too: so many lines' worth of them
                 session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
-            if message.tags and self._client.caps & LABELS and message.tag("label"):
-                self._run_labeled(message, message.tags["label"])
+            label = message.tag("label") if self._client.caps & LABELS else ""
+            if 0 < len(label.encode("utf-8")) <= MAX_LABEL:
+                self._run_labeled(message, label)
             else:
                 session.run_command(message)
 
     def _run_labeled(self, message: Message, label: str) -> None:
         """https://ircv3.net/specs/extensions/labeled-response"""
         session, client = self._session, self._client
-        client.label = {"label": label[:64]}
+        client.label = {"label": label}
         try:
-            if client.caps & BATCH and self._has_several_answers(message):
+            if self._has_several_answers(message):
                 with session.labeled_batch():
                     session.run_command(message)
             else:
@@ -2701,9 +2767,10 @@ class IrcDialect:
         asked = message.params[: command.least]
         if command.rules & SEVERAL or any("," in param for param in asked):
             return True
-        if command.handler is not on_text or message.params[0].startswith("#"):
+        target = "".join(message.params[:1])
+        if command.handler is not on_text or target.startswith("#"):
             return False
-        other = self._session.directory.find(message.params[0])
+        other = self._session.directory.find(target)
         return other is None or bool(other.away)  # an echo, and what there is to say of it
 
 
@@ -2776,7 +2843,9 @@ class PlainDialect:
         else:
             friend = client.correspondent
             for message in protocol.compose(typed, self._home, client.source, friend):
-                if session.run_command(message) and message.command == "JOIN":
+                if not session.run_command(message):
+                    break
+                if message.command == "JOIN":
                     self._home = protocol.normalize(message.params[0])
             if not client.registered and client.account and client.nickname:
                 self._come_in()
@@ -2853,6 +2922,7 @@ def on_nick(session: Session, message: Message) -> None:
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
     client = session.client
+    _review(session)
     nickname = protocol.normalize(message.params[0])
     fault = protocol.nickname_fault(nickname)
     if fault:
@@ -2863,15 +2933,26 @@ def on_nick(session: Session, message: Message) -> None:
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     try:
-        holder = session.directory.claim(client, nickname, _owns(client, nickname))
+        _claim(session, nickname, _owns(client, nickname))
     except ReplyError:
         session.taken = protocol.casefold(nickname)
         raise
-    if holder is not None:
-        session.server.end(holder, "%s has come back, and taken the name" % nickname)
     if client.registered:
         _tell_what_waited(session)
     _try_to_register(session)
+
+
+def _claim(session: Session, nickname: str, is_owner: bool) -> None:
+    """Give the client a name, and end who had it, where its owner has come."""
+    client, records = session.client, session.server.records
+    holder = session.directory.claim(client, nickname, is_owner)
+    if holder is None:
+        return
+    session.server.end(holder)
+    if holder.signed_on and holder.account != client.account:
+        session.delivery.sync()  # what they said privately has its number, and is not the owner's
+        with contextlib.suppress(RecordsError):
+            session.directory.become(client, owned_since=records.renew(client.account))
 
 
 def _owns(client: Client, nickname: str) -> bool:
@@ -2905,19 +2986,28 @@ def _try_to_register(session: Session) -> None:
     except ReplyError:
         session.directory.release(client)
         raise
-    session.server.sanctions.apply(client)
-    if client.end:
-        session.reply("465", client.end)
-        raise Ended(client.end, client.end)
+    _apply_sanctions(session)
+    if session.sasl is not None:  # it comes in without
+        session.sasl = None
+        session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
-    session.server.sanctions.apply(client)  # there may be new ones, since it was asked
+    _apply_sanctions(session)  # there may be new ones, since it was asked
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
     if options.lobby:
         session.run_command(Message("JOIN", (options.lobby,)))
     _tell_what_waited(session)
+
+
+def _apply_sanctions(session: Session) -> None:
+    """Mute one who is muted, and raise Ended for one who may not come in."""
+    client = session.client
+    session.server.sanctions.apply(client)
+    if client.end:
+        session.reply("465", client.end)
+        raise Ended(client.end, client.end)
 
 
 def _check_server_password(session: Session) -> None:
@@ -3004,13 +3094,15 @@ def _watch_line(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Hubbub's own: take back the place of a connection that was lost, by its token."""
     client = session.client
-    old = session.directory.resume(client, message.params[0])
+    old = session.directory.resume(client, message.params[0], _new_token(client))
     if old is None:
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That place is not kept any more")
-    session.server.end(old, "Connected again")
+    session.server.end(old)
+    _review(session)
     session.is_negotiating = False
-    session.directory.register(client, _new_token(client))
-    session.server.sanctions.apply(client)
+    if old.host == old.ip != client.ip:  # from another address, which is not hidden
+        session.directory.become(client, host=client.ip)
+    _apply_sanctions(session)
     log.info("%s took back the place of %s", client.address, client.nickname)
     _welcome(session)
     session.directory.rejoin(client)
@@ -3085,9 +3177,7 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     log.info("%s logged in as %s", client.name, account.name)
     has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
     if client.registered or client.caps & PLAIN_TEXT or has_asked:
-        holder = session.directory.claim(client, account.name, is_owner=True)
-        if holder is not None:
-            session.server.end(holder, "%s has come back, and taken the name" % account.name)
+        _claim(session, account.name, is_owner=True)
     if client.registered:
         _tell_modes(session, modes)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
@@ -3097,6 +3187,21 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
     session.server.sanctions.apply(client)
     if client.registered:
         _tell_what_waited(session)
+
+
+def _review(session: Session) -> None:
+    """See that the client has no more than its account gives: other processes change accounts."""
+    client = session.client
+    if not client.account:
+        return
+    account = session.server.records.account(client.account)
+    if account is None or account.number != client.owned_since:
+        session.directory.log_in(client, None)
+        told = Message("901", (client.source, "You are now logged out"))
+        told = _addressed(told, client, session.options.server_name)
+        session.delivery.post(Event(told, (client,)))  # no answer to what was asked
+    elif client.is_operator and not account.is_operator:
+        session.directory.log_in(client, account)
 
 
 def on_register(session: Session, message: Message) -> Iterator[Reply]:
@@ -3144,9 +3249,11 @@ def on_oper(session: Session, message: Message) -> Iterator[Reply]:
 def _tell_what_waited(session: Session) -> None:
     """Private messages that came for an account while its owner was away from the network."""
     client, history = session.client, session.server.history
-    if history is None or not client.account or not _owns(client, client.nickname):
+    is_owner = client.account and _owns(client, client.nickname)
+    if history is None or not is_owner or client.end:
         return
     owner = protocol.casefold(client.account)
+    session.delivery.sync()  # what was left a moment ago is among it
     rows = history.take_waiting(owner)
     if rows:
         session.say("While you were away:")
@@ -3155,37 +3262,23 @@ def _tell_what_waited(session: Session) -> None:
             day = _repeat(session, row, day)
         session.say("Now:")
         session.delivery.sync()
-        history.forget_waiting(owner, rows[-1][0])
+        session.delivery.sync()  # what had its turn before it has been sent
+        if not client.closed:
+            history.forget_waiting(owner, rows[-1][0])
 
 
 # Talking
 
 
 def on_text(session: Session, message: Message) -> None:
-    """Modern IRC, PRIVMSG message and NOTICE message; TAGMSG, of message-tags.
-
-    A NOTICE is never answered, not even refused.
-    """
-    try:
-        _talk(session, message)
-    except ReplyError:
-        if message.command != "NOTICE":
-            raise
-
-
-def _talk(session: Session, message: Message) -> None:
-    client, params = session.client, message.params
-    client.spoke = time.time()
+    """Modern IRC, PRIVMSG message and NOTICE message; TAGMSG, of message-tags."""
+    params = message.params
+    session.client.spoke = time.time()
     if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
         raise ReplyError("412", "No text to send")
     tags = message.tags
     if tags:
         tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    if client.muted_until and _is_muted(session, message.command):
-        return
-    if "," not in params[0]:
-        _say(session, Message(message.command, params[:2], "", tags))
-        return
     for target in _targets(params[0], "PRIVMSG"):
         _say(session, Message(message.command, (target, *params[1:2]), "", tags))
 
@@ -3203,35 +3296,34 @@ def _say(session: Session, message: Message) -> None:
 
 
 def _leave(session: Session, message: Message) -> bool:
-    """Keep a private text for somebody who has an account, but is not here; whether it is."""
+    """Keep a private text for somebody who is not here; False where nobody has such an account."""
     history, target = session.server.history, message.params[0]
     account = session.server.records.account(target) if history is not None else None
     if account is None or history is None or history.fault or message.command != "PRIVMSG":
         return False
     if history.waiting_count(protocol.casefold(account.name)) >= MAX_WAITING:
-        return False
-    session.directory.leave_word(session.client, message, account.name)
-    text = "%s is offline; it will be delivered" % account.name
-    session.note("PRIVMSG", "OFFLINE", account.name, text)
+        text = "%s is offline, and no more can be kept for their return" % account.name
+        session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
+    elif session.directory.leave_word(session.client, message, account.name):
+        text = "%s is offline; it will be delivered" % account.name
+        session.note("PRIVMSG", "OFFLINE", account.name, text)
+    else:
+        _say(session, message)
     return True
 
 
-def _is_muted(session: Session, command: str) -> bool:
-    """Whether it is; who asks to speak with that command is told, but for NOTICE."""
-    client = session.client
+def _mute_fault(client: Client) -> str:
+    """Why it may not speak now; "" where it may."""
     left = client.muted_until - time.time()
     if left <= 0:
-        return False
-    if command != "NOTICE":
-        how_long = "" if left == float("inf") else protocol.format_duration(int(left) + 1)
-        text = "An operator has muted you%s. You can read on." % (how_long and " for " + how_long)
-        session.reply("FAIL", command, "MUTED", text)
-    return True
+        return ""
+    how_long = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
+    return "An operator has muted you%s. You can read on." % how_long
 
 
 def _last_words(session: Session, text: str) -> str:
     """What others hear of why somebody leaves: of one who is muted, nothing."""
-    return "" if _is_muted(session, "NOTICE") else text
+    return "" if _mute_fault(session.client) else text
 
 
 def on_away(session: Session, message: Message) -> Iterator[Reply]:
@@ -3323,10 +3415,14 @@ def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
     rooms = message.params[0].split(",")
     places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
-    reason = "".join(message.params[2:3])[:MAX_REASON]
+    client, reason = session.client, "".join(message.params[2:3])[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        session.directory.kick(session.client, next(places, ""), nickname, reason)
+        room = next(places, "")
+        session.directory.kick(client, room, nickname, reason)
+        if client.is_operator:
+            why = protocol.clean(reason)
+            log.warning("%s: removed %s from %s: %s", client.name, nickname, room, why)
 
     _for_each(session, message.params[1], "KICK", kick)
 
@@ -3351,8 +3447,6 @@ def on_topic(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, TOPIC message"""
     name = message.params[0]
     if len(message.params) > 1:
-        if _is_muted(session, message.command):
-            return
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic)
         session.server.keep_room(name)
@@ -3649,19 +3743,21 @@ def recall(session: Session, joined: Event, name: str) -> None:
 def replay(session: Session, target: str, rows: List[Row]) -> None:
     """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
     session.charge(len(rows))
-    if session.client.caps & SERVER_TIME:
+    caps = session.client.caps
+    if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
         with session.batch("chathistory", target) as reference:
             for number, _, _, line, _ in rows:
                 tags: Tags = ((BATCH, "batch", reference),)
                 message = protocol.parse(line)
                 session.delivery.post(Event(message, (session.client,), None, (), number, tags))
         return
-    session.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
-    day = ""
-    for row in rows:
-        day = _repeat(session, row, day)
-    if rows:
-        session.say("Now:")
+    with session.labeled_batch():
+        session.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
+        day = ""
+        for row in rows:
+            day = _repeat(session, row, day)
+        if rows:
+            session.say("Now:")
 
 
 def _repeat(session: Session, row: Row, day: str) -> str:
@@ -3689,8 +3785,8 @@ _POINTS = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TAR
 def on_chathistory(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/chathistory"""
 
-    def fail(code: str, text: str) -> ReplyError:
-        return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], text)
+    def fail(code: str, *context: str) -> ReplyError:
+        return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], *context)
 
     history = session.server.history
     if history is None:
@@ -3701,18 +3797,24 @@ def on_chathistory(session: Session, message: Message) -> None:
         raise fail("INVALID_PARAMS", "Unknown command")
     first = 0 if verb == "TARGETS" else 1
     end = first + _POINTS[verb]
-    if len(params) <= end or not params[end].isdecimal():
-        raise fail("INVALID_PARAMS", "Too few parameters, or a limit that is not a number")
+    if len(params) != end + 1 or not params[end].isdecimal():
+        raise fail("INVALID_PARAMS", "Too few parameters, too many, or a limit that is no number")
     limit = min(int(params[end][:9]), MAX_HISTORY)
     try:
         found = [protocol.parse_point(text) for text in params[first:end]]
     except ValueError:
-        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp") from None
+        found = []
+    if not found or ("*" in params[first:end] and verb != "LATEST"):
+        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp")
     session.delivery.sync()  # what this client has just said is part of it
     if verb == "TARGETS":
-        _replay_targets(session, history, min(found)[1], max(found)[0], limit)
+        _replay_targets(session, history, found, limit)
         return
-    key, since = session.directory.history_key(session.client, params[0])
+    place = session.directory.history_key(session.client, params[0])
+    if place is None:
+        fault = "You are not in %s, or it is not there" % params[0]
+        raise fail("INVALID_TARGET", params[0], fault)
+    name, key, since = place
     read = functools.partial(history.read, key, more=bool(session.client.caps & PLAYBACK))
     before, after = found[0]
     if verb == "LATEST":
@@ -3728,21 +3830,22 @@ def on_chathistory(session: Session, message: Message) -> None:
     else:
         low, high = sorted(found)
         rows = read(max(since, low[1]), high[0], limit, latest=found[0] > found[1])
-    replay(session, params[0], rows)
+    replay(session, name, rows)
 
 
 def _replay_targets(
-    session: Session, history: History, after: int, before: int, limit: int
+    session: Session, history: History, points: List[Tuple[int, int]], limit: int
 ) -> None:
-    """TARGETS: where something was said between two numbers, and when last."""
+    """TARGETS: where the last was said between two points, and when; counted from the first."""
     client, name = session.client, session.options.server_name
+    after, before = min(points)[1], max(points)[0]
     found = history.conversations(client.nickname, max(after, client.named_since), before)
     for room in session.directory.rooms(of=client):
-        last = history.read(room.key, after, before, 1, latest=True)
-        found += [(room.name, row[0]) for row in last]
-    found.sort(key=lambda pair: pair[1])
+        last = history.read(room.key, after, END, 1, latest=True)
+        found += [(room.name, row[0]) for row in last if row[0] < before]
+    found.sort(key=lambda pair: pair[1], reverse=points[0] > points[1])
     with session.batch("draft/chathistory-targets") as reference:
-        for target, number in found[:limit]:
+        for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
             params = ("TARGETS", target, protocol.format_time(number / 1e6))
             message = Message("CHATHISTORY", params, name)
             tags: Tags = ((BATCH, "batch", reference),)
@@ -3830,7 +3933,8 @@ def on_kill(session: Session, message: Message) -> None:
     log.warning("%s: removed %s: %s", session.client.name, other.name, reason)
     kill = Message("KILL", (other.nickname, reason), session.client.source)
     session.delivery.post(Event(kill, (other,)))
-    session.server.end(other, "Killed by %s: %s" % (session.client.nickname, reason))
+    other.end = other.end or "Killed by %s: %s" % (session.client.nickname, reason)
+    session.server.end(other)
 
 
 def on_chghost(session: Session, message: Message) -> None:
@@ -3958,6 +4062,7 @@ class Command(NamedTuple):
     rules: int  # EARLY, NOT_LATE, SEVERAL, BY_OPERATORS, OF_SERVER
     usage: str
     help: str
+    heard: int = 0  # parameters with which it says something to others; 0: it never does
 
 
 EARLY = 1  # allowed before registration
@@ -3973,7 +4078,7 @@ COMMANDS = {
     "AUTHENTICATE": Command(on_authenticate, 1, EARLY | SEVERAL, "PLAIN",
                             "Logs in to an account, as programs do it (SASL)."),
     "AWAY": Command(on_away, 0, 0, "[:REASON]",
-                    "Says that you are away, and without a reason that you are back."),
+                    "Says that you are away, and without a reason that you are back.", heard=1),
     "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                    "Keeps a name, account or address out."),
     "BANS": Command(on_bans, 0, SEVERAL | BY_OPERATORS, "", "Shows who is banned or muted."),
@@ -3987,27 +4092,29 @@ COMMANDS = {
     "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
                     "Tells what this server is, and since when it runs."),
     "INVITE": Command(on_invite, 0, 0, "[NAME ROOM]",
-                      "Asks somebody to a room, or shows where you are asked to."),
+                      "Asks somebody to a room, or shows where you are asked to.", heard=2),
     "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
     "JOIN": Command(on_join, 1, SEVERAL, "ROOM[,ROOM] [KEY[,KEY]]",
                     "Enters rooms; JOIN 0 leaves them all."),
     "KICK": Command(on_kick, 2, 0, "ROOM NAME[,NAME] [:REASON]",
-                    "Puts people out of a room that you look after."),
+                    "Puts people out of a room that you look after.", heard=3),
     "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
     "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
     "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
                     "Shows the rooms, or those with more than so many people."),
     "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
     "MODE": Command(on_mode, 1, SEVERAL, "ROOM|NAME [CHANGES]",
-                    "Shows or changes how a room is, or how you are."),
+                    "Shows or changes how a room is, or how you are.", heard=3),
     "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
                        "Tells you when these people come and go."),
     "MOTD": Command(on_motd, 0, OF_SERVER, "[SERVER]", "Shows the message of the day."),
     "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                     "Has somebody read, but not speak."),
     "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one."),
-    "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers."),
+    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one.",
+                    heard=1),
+    "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers.",
+                      heard=1),
     "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
                     "Makes you an operator, with the password of that account."),
     "PART": Command(on_part, 1, 0, "ROOM[,ROOM] [:REASON]", "Leaves rooms."),
@@ -4016,19 +4123,21 @@ COMMANDS = {
     "PING": Command(on_ping, 1, EARLY, "TEXT", "Is answered with PONG: the connection works."),
     "PONG": Command(on_pong, 0, EARLY, "TEXT", "Answers a PING."),
     "PRIVMSG": Command(on_text, 1, 0, "NAME|ROOM[,…] :TEXT",
-                       "Says something to people or in rooms."),
+                       "Says something to people or in rooms.", heard=1),
     "QUIT": Command(on_quit, 0, EARLY, "[:REASON]", "Leaves the chat."),
     "REGISTER": Command(on_register, 3, EARLY | SEVERAL, "* * :PASSWORD",
                         "Makes your name yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE | SEVERAL, "TOKEN",
                       "Takes the place of a connection that was lost."),
-    "SETNAME": Command(on_setname, 1, 0, ":NAME", "Changes your real name."),
+    "SETNAME": Command(on_setname, 1, 0, ":NAME", "Changes your real name.", heard=1),
     "SILENCE": Command(on_silence, 0, 0, "[+NAME|-NAME]",
                        "Ignores somebody, hears them again, or shows whom you ignore."),
     "STATS": Command(on_stats, 0, BY_OPERATORS, "", "Shows the figures of this server."),
-    "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it."),
+    "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it.",
+                      heard=1),
     "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
-    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about."),
+    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about.",
+                     heard=2),
     "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",
                     "Says who you are, on connecting."),
@@ -4175,10 +4284,9 @@ class Server:
             del offered["draft/account-registration"], offered["sasl"]
         return offered
 
-    def end(self, client: Client, reason: str) -> None:
-        """End somebody else's connection, who is told why. Any thread may call it."""
-        client.end = client.end or reason
-        self.delivery.post(Event(Message("ERROR", (reason,)), (client,)))
+    def end(self, client: Client) -> None:
+        """End somebody else's connection, whose `end` tells them why. Any thread may call it."""
+        self.delivery.post(Event(Message("ERROR", (client.end,)), (client,)))
         self.delivery.post(Ending(client, SEVER))
         self.delivery.wake()
 
@@ -4186,7 +4294,7 @@ class Server:
         """End those who are here, and are banned now."""
         for client in self.directory.everyone():
             if client.end:
-                self.end(client, client.end)
+                self.end(client)
 
     def fileno(self) -> int:
         """A descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""

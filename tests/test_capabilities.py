@@ -2,9 +2,10 @@
 
 import base64
 import re
+import threading
 
 import pytest
-from harness import IrcTalker
+from harness import TIMEOUT, IrcTalker
 
 import server
 
@@ -310,6 +311,37 @@ def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):
     assert words == list(many)
 
 
+# Labels
+
+
+LABELS = "labeled-response batch echo-message message-tags"
+
+
+@pytest.mark.parametrize("command", sorted({*server.COMMANDS, "NONSENSE"} - {"QUIT"}))
+def test_a_label_is_answered_once(room, command):
+    """By one message, or by a batch that holds all of the answer; whatever the parameters."""
+    for number, params in enumerate(("", " a", " a b", " a b c", " #a", " me x", " b,#lobby x")):
+        me = room.irc("me%d" % number, LABELS)
+        me.send("@label=x " + command + params.replace(" me ", " me%d " % number))
+        first, *others = me.heard()
+        labeled = [line for line in (first, *others) if "label=" in line]
+        assert labeled == [first] and first.startswith("@label=x"), (params, first, others)
+        batch = re.search(r" BATCH \+(\S+)", first)
+        if batch:
+            assert others.pop().endswith(" BATCH -" + batch.group(1))
+            assert all("batch=" + batch.group(1) in line for line in others), (params, others)
+        else:  # what one wrote to oneself comes once more, as to anybody
+            assert [line.split()[2] for line in others] in ([], [command]), (params, others)
+
+
+@pytest.mark.parametrize("label", ["x" * 64, "\u00e9" * 32])
+def test_a_label_has_64_bytes(room, label):
+    """A longer one is none: what came back would be another's."""
+    alice = room.irc("alice", LABELS)
+    alice.send("@label=%s PONG x" % label, "@label=%sx PONG x" % label)
+    assert alice.heard() == ["@label=%s %sACK" % (label, HUB)]
+
+
 # Accounts, over the wire
 
 
@@ -327,8 +359,9 @@ def test_an_owner_has_the_name_at_once_whoever_holds_it(kept, other):
 
 def test_what_was_written_meanwhile_is_told_with_its_time(kept):
     room = kept()
-    room.irc("alice").send("PRIVMSG olga :Call me")
-    room.irc("carol").heard()
+    alice = room.irc("alice")
+    alice.send("PRIVMSG olga :Call me")
+    alice.heard()
     olga, heard = log_in(room, "olga", "server-time")
     message = next(line for line in heard if line.endswith("PRIVMSG olga :Call me"))
     assert message.startswith("@time=20")
@@ -336,6 +369,71 @@ def test_what_was_written_meanwhile_is_told_with_its_time(kept):
     olga.rest()
     room.wait_for_thread(olga)
     assert not any("Call me" in line for line in log_in(room, "olga", "server-time")[1])
+
+
+def test_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
+    """What was about to be kept for them is not: else it would wait until they come again."""
+    room = kept()
+    alice, olgas = room.irc("alice"), []
+
+    def come(owner):
+        olgas.append(log_in(room, "olga")[0])
+        return 0
+
+    monkeypatch.setattr(room.server.history, "waiting_count", come)
+    alice.send("PRIVMSG olga :Call me")
+    assert alice.heard()[-1] == ":olga!u@127.0.0.1 JOIN #lobby"
+    assert told(olgas[0])[-1] == ME + "PRIVMSG olga Call me"
+
+
+def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
+    """Though it was not on the disk yet."""
+    room = kept()
+    alice, olga = room.irc("alice"), room.connect(IrcTalker)
+    olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
+    olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"))
+    olga.heard()
+    history, delivery, directory = room.server.history, room.server.delivery, room.server.directory
+    is_left, may_write = threading.Event(), threading.Event()
+    write, sync, leave_word = history._write, delivery.sync, directory.leave_word
+    monkeypatch.setattr(history, "_write", lambda rows: may_write.wait(TIMEOUT) and write(rows))
+    monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
+    monkeypatch.setattr(directory, "leave_word", lambda *a: (leave_word(*a), is_left.set())[0])
+    alice.send("PRIVMSG olga :Call me")
+    assert is_left.wait(TIMEOUT)
+    olga.send("CAP END")
+    assert any(line.endswith("Call me") for line in olga.heard())
+
+
+def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
+    """Their connection was lost just when it was about to be told."""
+    room = kept()
+    history, is_lost = room.server.history, threading.Event()
+    take = history.take_waiting
+    alice = room.irc("alice")
+    alice.send("PRIVMSG olga :Call me")
+    alice.heard()
+    monkeypatch.setattr(history, "take_waiting", lambda *a: is_lost.wait(TIMEOUT) and take(*a))
+    olga = room.connect(IrcTalker)
+    olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
+    olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "CAP END")
+    olga.expect("JOIN #lobby")
+    olga.reset()
+    is_lost.set()
+    room.wait_for_thread(olga)
+    assert any("Call me" in line for line in log_in(room, "olga")[1])
+    assert history.waiting_count("olga") == 0
+
+
+def test_who_registers_can_still_read_what_they_said_before(kept):
+    """The name has been theirs all the time."""
+    room = kept()
+    alice = room.irc("alice", "batch draft/chathistory")
+    room.irc("bob")
+    alice.send("PRIVMSG bob :hello")
+    alice.heard()
+    alice.send("REGISTER * * longenough", "CHATHISTORY LATEST bob * 9")
+    assert any("PRIVMSG bob :hello" in line for line in alice.heard())
 
 
 def test_bans_and_rooms_outlive_the_server(kept):

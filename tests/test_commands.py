@@ -108,9 +108,10 @@ SCENE = (
 
 # Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
 # on a server without a folder; "guest", who has not registered where a password is asked for. A
-# line like "bob> JOIN #x" is another's, "add-account> bob" is typed where the server runs. The
-# last of a row is what the first one hears then: a line, or several that follow each other ("…"
-# is whatever comes between); () is nothing.
+# line like "bob> JOIN #x" is another's; "add-account> bob" and "remove-account> bob" are typed
+# where the server runs. The last of a row is what the first one hears then: a line, or several
+# that follow each other ("…" is whatever comes between); () is nothing.
+ABORTED = ("906 dave :SASL authentication aborted", "001 dave *")
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
@@ -227,6 +228,15 @@ ROWS = {
         ("new", "CAP REQ :setname", "CAP * ACK :setname"),
         ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
         ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
+        (
+            "new",
+            "CAP LS",
+            "NICK dave",
+            "USER a 0 * :A",
+            "AUTHENTICATE PLAIN",
+            "CAP END",
+            ("CAP * LS :*", "AUTHENTICATE +", *ABORTED, "…"),
+        ),
         ("alice", "CAP END", ()),
         ("new", "CAP LS", "NICK olga", "USER o 0 * :O", "CAP END", "433 * olga :* registered"),
         ("guest", "CAP LS", "NICK new", "USER a 0 * :A", "CAP END", ("464 new :*", "ERROR *")),
@@ -246,7 +256,7 @@ ROWS = {
         ("root", "CHATHISTORY FOO #lobby * 5", "FAIL CHATHISTORY INVALID_PARAMS FOO :*"),
         ("root", "CHATHISTORY LATEST #lobby * x", "FAIL CHATHISTORY INVALID_PARAMS LATEST :*"),
         ("root", "CHATHISTORY BEFORE #lobby x=1 5", "FAIL CHATHISTORY INVALID_PARAMS BEFORE :*"),
-        ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET #no :*"),
+        ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST #no *"),
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
     ],
@@ -482,6 +492,13 @@ ROWS = {
         ("alice", "NAMES #secret", "366 alice #secret :End of /NAMES list"),
     ],
     "NICK": [
+        ("new", "USER a 0 * :A", "AUTHENTICATE PLAIN", "NICK dave", (*ABORTED, "…")),
+        (
+            "root",
+            "remove-account> root",
+            "NICK toor",
+            "901 root root!root@127.0.0.1 :You are now logged out",
+        ),
         ("new", "NICK :", "431 * :No nickname given"),
         ("new", "NICK olga", "433 * olga :Nickname is registered"),
         ("guest", "USER a 0 * :A", "NICK new", ("464 new :Wrong password.", "ERROR *")),
@@ -536,7 +553,7 @@ ROWS = {
         ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
         ("alice", "PRIVMSG olga :hi", "NOTICE alice :olga is offline; it will be delivered"),
-        ("alice", "PRIVMSG olga :hi", "PRIVMSG olga :hi", "401 alice olga :No such nick"),
+        ("alice", "PRIVMSG olga :hi", "PRIVMSG olga :hi", "FAIL PRIVMSG MAILBOX_FULL olga :*"),
         (
             "alice",
             "CAP REQ standard-replies",
@@ -632,6 +649,7 @@ ROWS = {
         ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may come in and speak again."),
     ],
     "USER": [
+        ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),
         ("new", "USER a 0 *", "461 * USER :Not enough parameters"),
         (
             "new",
@@ -815,6 +833,9 @@ def answers(kept, open_room, small, monkeypatch):
             if name == "add-account":
                 world.room.server.records.add_account(words, PASSWORD)
                 continue
+            if name == "remove-account":
+                world.room.server.records.remove_account(words)
+                continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()
             heard += people[who].heard_or_rest() if name else lines_heard
@@ -877,6 +898,7 @@ NEVER = {  # though the function that refuses with it is used
     ("OPER", "433"): "the same",
     ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
+    ("RESUME", "465"): "no row knows a token",
     ("TAGMSG", "412"): "it has no text",
     **{("NOTICE", numeric): "never answered" for numeric in ("401", "403", "404", "407", "412")},
 }

@@ -1,6 +1,7 @@
 """The history: what was said is on disk before anyone sees it, and no disk stops the chat."""
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -12,7 +13,7 @@ import pytest
 from harness import IrcTalker, PlainTalker, Process
 
 import server
-from protocol import parse
+from protocol import format_time, parse
 
 CAPS = "batch draft/chathistory echo-message message-tags server-time"
 
@@ -125,7 +126,9 @@ def test_a_person_who_joins_is_told_what_was_said_last(room):
 
 def test_an_irc_client_that_cannot_ask_is_told_too(room):
     """With their times where it takes them, else in words."""
-    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    alice = room.irc("alice", CAPS)
+    alice.send("PRIVMSG #lobby :hello")
+    alice.expect("PRIVMSG #lobby :hello")
     bob, carol = room.connect(IrcTalker), room.connect(IrcTalker)
     for talker, name, cap in ((bob, "bob", "server-time"), (carol, "carol", "echo-message")):
         talker.send("CAP REQ :" + cap, "NICK " + name, "USER u 0 * :u", "CAP END")
@@ -170,7 +173,9 @@ def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monke
 
 def test_who_can_ask_is_told_nothing_unasked(room):
     """A client with draft/chathistory asks for what it wants."""
-    room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
+    alice = room.irc("alice", CAPS)
+    alice.send("PRIVMSG #lobby :hello")
+    alice.expect("PRIVMSG #lobby :hello")
     bob = room.connect(IrcTalker)
     bob.send("CAP REQ :" + CAPS, "NICK bob", "USER bob 0 * :Bob", "CAP END")
     assert texts(bob.heard()) == []
@@ -224,6 +229,10 @@ def test_history_can_be_asked_for(room, ask, answer):
         ("LATEST #lobby msgid=x 3", "INVALID_PARAMS"),
         ("LATEST #lobby timestamp=noon 3", "INVALID_PARAMS"),
         ("BETWEEN #lobby msgid=1 3", "INVALID_PARAMS"),
+        ("LATEST #lobby msgid=1 msgid=2 3", "INVALID_PARAMS"),
+        ("LATEST #lobby * 3 4", "INVALID_PARAMS"),
+        ("BEFORE #lobby * 3", "INVALID_PARAMS"),
+        ("BETWEEN #lobby msgid=1 * 3", "INVALID_PARAMS"),
         ("LATEST #elsewhere * 3", "INVALID_TARGET"),
     ],
 )
@@ -234,6 +243,62 @@ def test_what_cannot_be_answered_fails_in_words(room, ask, code):
     alice.send("CHATHISTORY " + ask)
     (line,) = alice.heard()
     assert " FAIL CHATHISTORY %s " % code in line
+
+
+@pytest.mark.parametrize(
+    ("points", "limit", "found"),
+    [("04", 9, ["#a", "bob"]), ("40", 9, ["#a", "bob"]), ("04", 1, ["#a"]), ("40", 1, ["bob"]),
+     ("05", 9, ["#a", "bob", "#b"]), ("50", 2, ["bob", "#b"]), ("02", 9, []), ("04", 0, [])],
+)  # fmt: skip
+def test_targets_are_counted_from_the_first_point(room, points, limit, found):
+    """Each by when the last was said there, the oldest first."""
+    alice = room.irc("alice", CAPS)
+    room.irc("bob")
+    alice.send("JOIN #a,#b")
+    times = ["2020-01-01T00:00:00.000Z"]
+    for words in ("#b :x", "#a :y", "bob :z", "#b :w"):
+        alice.send("PRIVMSG " + words)
+        times.append(parse(alice.until("PRIVMSG " + words)[-1].encode()).tags["time"])
+        while format_time(time.time()) == times[-1]:
+            pass  # the next one is in another millisecond
+    times.append("2099-01-01T00:00:00.000Z")
+    first, second = (times[int(point)] for point in points)
+    alice.send("CHATHISTORY TARGETS timestamp=%s timestamp=%s %d" % (first, second, limit))
+    targets = re.findall(r" CHATHISTORY TARGETS (\S+)", "\n".join(alice.heard()))
+    assert targets == found
+
+
+def test_what_happened_in_many_rooms_is_one_event_in_the_history_of_each(room):
+    """A new name and a leave have the msgid there with which they were told."""
+
+    def seen(line):
+        message = parse(line.encode())
+        return message._replace(tags=message.tags["msgid"])
+
+    alice = room.irc("alice", CAPS + " draft/event-playback")
+    bob = room.irc("bob")
+    for talker in (alice, bob):
+        talker.send("JOIN #a,#b")
+        talker.heard()
+    alice.heard()
+    bob.send("NICK bobby", "QUIT")
+    told = [alice.until(end)[-1] for end in (" NICK bobby", " QUIT Quit")]
+    for name in ("#a", "#b", "#lobby"):
+        alice.send("CHATHISTORY LATEST %s * 2" % name)
+        assert [seen(line) for line in alice.heard()[1:-1]] == [seen(line) for line in told]
+
+
+def test_who_can_take_a_batch_gets_one_without_times_too(room):
+    """Under the room's own name; others are told in words, and a label stands once."""
+    alice = room.irc("alice", "batch draft/chathistory labeled-response")
+    alice.send("PRIVMSG #lobby :hello", "@label=x CHATHISTORY LATEST #LOBBY * 5")
+    first, said, last = alice.heard()
+    assert first.startswith("@label=x ") and first.endswith(" chathistory :#lobby")
+    assert said.startswith("@batch=b1 ") and last.endswith(" BATCH -b1")
+    alice.send("CAP REQ -draft/chathistory", "@label=y CHATHISTORY LATEST #lobby * 5")
+    _, first, *told, last = alice.heard()
+    assert first.startswith("@label=y ") and last.endswith(" BATCH -b2")
+    assert len(told) == 4 and all(line.startswith("@batch=b2 ") for line in told)
 
 
 def test_a_private_conversation_is_read_again_by_its_two_alone(room):

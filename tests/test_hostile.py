@@ -3,12 +3,14 @@
 import hashlib
 
 import pytest
-from harness import IrcTalker, PlainTalker
+from harness import IrcTalker, PlainTalker, folded
 
 import protocol
 import server
+from protocol import Message
 
 PASSWORD = "correct horse"
+LOG_IN = ("AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U=")  # as alice
 
 needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
 
@@ -55,10 +57,7 @@ def test_who_squats_on_a_name_does_not_take_it_along(kept):
 def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
     """With NICK too, once logged in; and then what waited for it."""
     alice, ghost = kept.irc("guest"), kept.connect(IrcTalker)
-    alice.send(
-        "OPER alice :" + PASSWORD, "AUTHENTICATE PLAIN", "AUTHENTICATE AGFsaWNlAGNvcnJlY3QgaG9yc2U="
-    )
-    alice.send("NICK guest")
+    alice.send("OPER alice :" + PASSWORD, *LOG_IN, "NICK guest")
     assert has(alice.heard(), " NICK guest")
     bob = kept.irc("bob")
     bob.send("PRIVMSG alice :hello")
@@ -71,6 +70,103 @@ def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
     kept.wait_until_gone(ghost)
     bob.send("PRIVMSG alice :again")
     alice.expect("again")
+
+
+@needs_scrypt
+def test_who_had_an_account_has_no_more_than_the_next_who_has_it(kept):
+    """It was removed while they were here, and its name is another's now."""
+    records = kept.server.records
+    old = become_operator(kept)
+    old.send("NICK somebody")
+    old.heard()
+    records.remove_account("boss")
+    boss = kept.irc("boss")
+    boss.send("REGISTER * * :" + PASSWORD)
+    boss.heard()
+    old.send("NICK boss")
+    heard = old.heard()
+    assert has(heard, " 901 somebody somebody!somebody@127.0.0.1 :") and has(heard, " 433 ")
+    old.send("BAN bob")
+    assert has(old.heard(), " 481 ")
+    boss.send("PING x")
+    boss.expect("PONG hubbub.local :x")
+
+
+@needs_scrypt
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_who_is_no_operator_any_more_has_no_rights_of_one(kept, is_resumed):
+    """From the next command on, and not by the token of an earlier place either."""
+    records = kept.server.records
+    boss, token = come_with_token(kept, "guest")
+    boss.send("OPER boss :" + PASSWORD)
+    boss.heard()
+    records.set_password("boss", PASSWORD, is_operator=False)
+    if is_resumed:
+        boss, _ = resume(kept, token)
+        assert not kept.client("boss").is_operator
+    boss.send("@label=x BAN bob")
+    assert has(boss.heard(), " 481 ")
+    boss.send("WHOIS boss")
+    assert has(boss.heard(), " 330 boss boss boss ") and not kept.client("boss").is_operator
+
+
+@needs_scrypt
+def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
+    """Nor gets past what keeps others out; whose the room is, does, again and again."""
+    dan = kept.irc("dan")
+    dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "MODE #den +i", "PRIVMSG #den :private")
+    dan.send("PART #den", "JOIN #den", "PART #den", "QUIT")
+    heard = dan.rest()
+    assert sum(" JOIN #den" in line for line in heard) == 2
+    kept.wait_for_thread(dan)
+    kept.server.records.remove_account("dan")
+    other = kept.irc("dan")
+    other.send("REGISTER * * :" + PASSWORD, "JOIN #den")
+    heard = other.heard()
+    assert has(heard, " 473 ") and not has(heard, "private")
+
+
+def test_a_room_that_an_earlier_version_kept_is_restored():
+    """It knew its operators by their names alone."""
+    room = server.Room("#den")
+    room.restore(dict(room.state(), operators=["dan"], flags=["i"]))
+    assert room.operators == {"dan": server.END}
+
+
+@needs_scrypt
+@pytest.mark.parametrize("way", ["as they come", "by NICK"])
+def test_what_a_guest_said_under_the_name_is_not_for_its_owner(kept, way):
+    """The account was made while somebody else had its name; not even later is it the owner's."""
+    guest, bob = kept.irc("carol"), kept.irc("bob")
+    kept.server.records.add_account("carol", PASSWORD)
+    guest.send("PRIVMSG bob :mine alone")
+    guest.heard()
+    login = ("AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGNvcnJlY3QgaG9yc2U=")
+    ask = "CHATHISTORY LATEST bob * 9"
+    for nickname in ("carol" if way == "as they come" else "other", "carol"):
+        carol = kept.connect(IrcTalker)
+        carol.send("CAP REQ :batch draft/chathistory", "NICK " + nickname, "USER c 0 * :C", *login)
+        carol.send("CAP END", "NICK carol")
+        carol.expect(" JOIN #lobby")
+        carol.send(ask, "PRIVMSG bob :hers", ask)
+        heard = carol.heard()
+        assert has(heard, ":hers") and not has(heard, "mine alone")
+    assert has(guest.rest(), "taken the name")
+    bob.send("CHATHISTORY LATEST carol * 9")
+    assert has(bob.heard(), "mine alone")
+
+
+@needs_scrypt
+def test_who_only_seems_to_come_takes_nothing_from_the_owner(kept):
+    """A name that is asked for and not used changes nothing of what its owner may read."""
+    number = kept.server.records.account("alice").number
+    ghost = kept.connect(IrcTalker)
+    ghost.send("CAP LS 302", "NICK alice", "USER a 0 * :A")
+    ghost.heard()
+    alice = kept.irc("guest")
+    alice.send(*LOG_IN)
+    assert has(alice.heard(), " NICK alice") and has(ghost.rest(), "taken the name")
+    assert kept.server.records.account("alice").number == number
 
 
 @needs_scrypt
@@ -116,6 +212,41 @@ def test_the_servers_password_cannot_be_guessed_at_leisure(open_room, monkeypatc
         talker.close()
 
 
+ACTIONS = {  # what the thread of a connection may be about to do when it is put out
+    "claim": lambda directory, client: directory.claim(client, "mallory"),
+    "release": lambda directory, client: directory.release(client),
+    "register": lambda directory, client: directory.register(client, ""),
+    "join": lambda directory, client: directory.join(client, "#den"),
+    "tell": lambda directory, client: directory.tell(client, Message("PRIVMSG", ("bob", "psst"))),
+    "leave word": lambda directory, client: directory.leave_word(
+        client, Message("PRIVMSG", ("carol", "psst")), "carol"
+    ),
+    "watch": lambda directory, client: directory.watch(client, "bob"),
+    "ignore": lambda directory, client: directory.ignore(client, "bob!*@*", True),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("way", ["the owner comes", "the place is taken back"])
+def test_who_was_put_out_does_nothing_more_under_that_name(room, way, action):
+    """In the moment in which their thread has not heard of it: it has waited for its turn."""
+    bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    old, directory = room.client("alice"), room.server.directory
+    new = room.irc("owner")
+    if way == "the owner comes":
+        assert directory.claim(room.client("owner"), "alice", is_owner=True) is old
+    else:
+        assert directory.resume(room.client("owner"), token, "") is old
+    bob.heard()
+    with pytest.raises(server.Ended):
+        ACTIONS[action](directory, old)
+    assert bob.heard() == [] and room.client("mallory") is None
+    new.send("PRIVMSG bob :hello")
+    bob.expect(":hello")
+    assert room.names() == folded("alice", "bob")
+    room.server.end(old)
+
+
 # Private words
 
 
@@ -151,6 +282,45 @@ def test_a_sanction_without_a_target_meets_nobody(kept, verb, target):
     boss.expect("hello")
     boss.send("BAN 127.0.0.1")
     boss.expect("That would ban yourself.")
+
+
+@pytest.mark.parametrize("target", ["eve", "127.0.0.1"])
+def test_a_ban_meets_who_is_coming_in_just_now(room, monkeypatch, target):
+    """They were looked at before it, and are here after it."""
+    directory, sanctions = room.server.directory, room.server.sanctions
+    register = directory.register
+
+    def ban_and_register(*args):
+        sanctions.add(server.Sanction("ban", target, 0.0, "noise", "boss", 1.0))
+        return register(*args)
+
+    monkeypatch.setattr(directory, "register", ban_and_register)
+    eve = room.connect(IrcTalker)
+    eve.send("NICK eve", "USER eve 0 * :Eve")
+    heard = eve.rest()
+    assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
+
+
+@needs_scrypt
+@pytest.mark.parametrize(
+    ("act", "logged"),
+    [
+        ("KICK #lobby bob :no\x1b[2Jise", "removed bob from #lobby: no[2Jise"),
+        ("BAN eve 1h :noise", "banned eve (1 hour): noise"),
+        ("MUTE eve * :noise", "muted eve (for ever): noise"),
+        ("UNBAN dan", "lifted what was against dan"),
+        ("ANNOUNCE :tea", "announced something"),
+        ("CHGHOST bob tea.lan", "(bob) has the host tea.lan"),
+        ("KILL bob :noise", "(bob): noise"),
+    ],
+)
+def test_what_an_operator_does_is_in_the_log(kept, caplog, act, logged):
+    """Who did it, to whom and why, in one line that does nothing to a terminal."""
+    boss = become_operator(kept)
+    kept.irc("bob")
+    boss.send("MUTE dan", act)
+    boss.heard()
+    assert "(boss): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
 
 
 # Rooms
@@ -198,14 +368,30 @@ def test_only_operators_let_people_past_a_ban_or_a_key(room, mode, refusal):
 
 @needs_scrypt
 def test_who_is_muted_has_no_other_way_to_speak(kept):
-    """Neither by a topic nor by the reason for leaving."""
-    boss, dan = become_operator(kept), kept.irc("dan")
-    boss.send("JOIN #den", "MUTE dan")
+    """Whatever others would read of it: each is refused; of a leave, its reason is not told."""
+    boss, (dan, token) = become_operator(kept), come_with_token(kept, "dan")
+    dan.send("CAP REQ :message-tags", "JOIN #den")
+    dan.heard()
+    boss.send("CAP REQ :message-tags setname away-notify", "JOIN #den", "MUTE dan")
     boss.heard()
-    dan.send("TOPIC #lobby :gossip", "JOIN #den", "PART #den :gossip", "QUIT :gossip")
+    dan.heard()
+    refused = (
+        "AWAY :gossip", "INVITE boss #den :gossip", "KICK #den boss :gossip",
+        "MODE #den +b gossip", "NICK gossip", "NOTICE boss gossip", "PRIVMSG boss,#den gossip",
+        "SETNAME gossip", "@+gossip TAGMSG #den", "TOPIC #den gossip",
+    )  # fmt: skip
+    for line in refused:
+        dan.send(line)
+        is_notice = line.startswith("NOTICE")
+        assert len(dan.heard()) == (not is_notice), line
+    again, heard = resume(kept, token)
+    assert has(heard, " 001 dan ")
+    for line in ("PRIVMSG boss gossip", "AWAY", "MODE #den b", "TOPIC #den"):
+        again.send(line)
+    assert sum("FAIL PRIVMSG MUTED" in line for line in again.heard()) == 1
+    again.send("PART #den :gossip", "QUIT :gossip")
     heard = boss.until(" QUIT Quit")
     assert has(heard, " PART #den") and not has(heard, "gossip")
-    assert has(dan.rest(), "FAIL TOPIC MUTED")
 
 
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
@@ -257,6 +443,36 @@ def test_a_token_is_good_once_and_brings_all_of_the_place(room):
     assert room.server.directory._tokens.keys() == {room.client("bob").token}
 
 
+def test_who_takes_a_place_back_was_never_away(room):
+    """Who watches them hears nothing, and they can be written to as soon as it is theirs."""
+    bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    bob.send("MONITOR + alice")
+    bob.heard()
+    owner = room.irc("owner")
+    bob.heard()
+    old = room.server.directory.resume(room.client("owner"), token, "")
+    bob.send("PRIVMSG alice :hello")
+    assert bob.heard() == []
+    owner.expect("PRIVMSG alice :hello")
+    room.server.end(old)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.9", "hidden.example"])
+def test_a_place_is_taken_back_with_the_host_that_was_given_to_it(room, host):
+    """Another address is told of, where it is the address that others see."""
+    bob, (_alice, token) = room.irc("bob", "chghost"), come_with_token(room, "alice")
+    bob.heard()
+    old = room.client("alice")
+    room.server.directory.become(old, host=host)
+    old.address = "10.0.0.9:1"
+    bob.heard()
+    again, _ = resume(room, token)
+    is_hidden = host == "hidden.example"
+    assert bob.heard() == [] if is_hidden else has(bob.heard(), "CHGHOST alice :127.0.0.1")
+    again.send("WHOIS alice")
+    assert has(again.heard(), "311 alice alice alice " + (host if is_hidden else "127.0.0.1"))
+
+
 @needs_scrypt
 def test_no_token_saves_who_was_put_out(kept):
     """Not even in the moment before their connection has ended."""
@@ -266,6 +482,28 @@ def test_no_token_saves_who_was_put_out(kept):
     eve, token = come_with_token(kept, "eve")
     boss.send("BAN eve")
     assert has(eve.rest(), "You are banned") and has(resume(kept, token)[1], "INVALID_TOKEN")
+
+
+@needs_scrypt
+def test_who_is_banned_takes_back_no_place_and_gets_nothing_that_waited(kept):
+    """That waits on, until they may come in again."""
+    eve, token = come_with_token(kept, "eve")
+    eve.send(*LOG_IN, "NICK eve")
+    eve.heard()
+    bob = kept.irc("bob")
+    bob.send("PRIVMSG alice :hello")
+    assert has(bob.heard(), "it will be delivered")
+    ban = server.Sanction("ban", "alice", 0.0, "noise", "boss", 1.0)
+    kept.server.sanctions._held = (ban,)  # a moment ago: nobody was ended yet
+    again = kept.connect(IrcTalker)
+    again.send("CAP REQ hubbub/resume", "RESUME " + token)
+    newcomer = kept.irc("newcomer")
+    newcomer.send(*LOG_IN)
+    for talker in (again, newcomer):
+        heard = talker.rest()
+        assert has(heard, "You are banned: noise.")
+        assert not has(heard, " 001 ") and not has(heard, "hello")
+    assert kept.server.history.waiting_count("alice") == 1
 
 
 # Work for nothing

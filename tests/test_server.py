@@ -95,6 +95,14 @@ def test_a_private_message_reaches_its_recipient_alone(room):
     assert eve.heard() == dora.heard() == []
 
 
+def test_what_takes_several_messages_is_refused_once(room):
+    """What would have followed the one that was refused is not tried."""
+    ann = room.plain("ann")
+    ann.send("/login ann a-password")
+    (line,) = ann.heard()
+    assert line == "[SERVER]: That username and that password do not belong together."
+
+
 def test_one_may_write_to_oneself(room):
     """A message to oneself comes once."""
     alice, carol = room.irc("alice"), room.plain("carol")
