@@ -277,9 +277,15 @@ class Handshake:
             if wanted:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
-            self.caps = frozenset(words)
+            self.caps |= frozenset(words)
+            is_answered = self._is_ended or self._is_resuming
+            if rest[0] == "*" or is_answered:  # more lines follow, or one more has come
+                return []
             if self.login is not None and "sasl" in self.caps:
                 return [Message("AUTHENTICATE", ("PLAIN",))]
+        elif verb == "DEL":
+            self.caps -= frozenset(words)
+            return []
         elif verb != "NAK":
             return []
         return self._end()
@@ -1102,9 +1108,10 @@ class Outbox:
                 return pending
         return None
 
-    def before(self, serial: int) -> List[Pending]:
-        """Those that were sent up to this one."""
-        return [p for p in self.waiting if p.stage == OUT and p.serial <= serial]
+    @property
+    def sent(self) -> List[Pending]:
+        """Those that are on their way."""
+        return [p for p in self.waiting if p.stage == OUT]
 
     def doubtful(self, key: str) -> List[Pending]:
         return [p for p in self.waiting if p.stage == DOUBTFUL and p.key == key]
@@ -1351,6 +1358,9 @@ class Desk:
             self._changed(MARKED, place)
 
 
+_PREFIX = "(qaohv)~&@%+"  # as most servers have it, where none is told
+
+
 class Session:
     """What holds for one connection alone: what the server can do, and how far we are with it."""
 
@@ -1384,12 +1394,23 @@ class Session:
         """What is not told to its end."""
         return [*self.asked, *self.told.values()]
 
+    @property
+    def signs(self) -> Dict[str, str]:
+        """What stands before the names of those who have a say in a room, by their modes."""
+        return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+
+    @property
+    def modes(self) -> Dict[str, str]:
+        """What each mode of a room takes: a table like protocol.ROOM_MODES."""
+        return protocol.room_modes(self.tokens.get("CHANMODES", protocol.CHANMODES), self.signs)
+
     def page(self, size: int) -> int:
         """How much of the history one asks for at once, if one may."""
         most = self.tokens.get("CHATHISTORY", "")[:9]
         return min(size, int(most)) if most.isdecimal() and int(most) else size
 
 
+_LABELED = frozenset(["echo-message", "labeled-response"])  # what tells which echo is whose
 _WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
 
 
@@ -1466,14 +1487,18 @@ class Voice(Desk):
 
     def _flush(self) -> None:
         """Send what waits and may go."""
-        caps = self._session.caps
-        echoes = "echo-message" in caps
-        ready = self._outbox.send(self._is_ready, echoes and "labeled-response" in caps)
+        ready = self._outbox.send(self._is_ready, self._session.caps >= _LABELED)
         for pending in ready:
             self._send.append(pending.message)
             self._renote(pending, "")
-        if ready and not echoes:  # its answer says that what came before was taken
-            self._send.append(Message("PING", ("sent-%d" % ready[-1].serial,)))
+        if ready:
+            self._ask_for_echo()
+
+    def _ask_for_echo(self) -> None:
+        """Where nothing comes back, have an answer say that all that was sent was taken."""
+        sent = self._outbox.sent
+        if sent and "echo-message" not in self._session.caps:
+            self._send.append(Message("PING", ("sent-%d" % sent[-1].serial,)))
 
     def _renote(self, pending: Pending, note: str) -> None:
         if pending.entry.note != note:
@@ -1709,8 +1734,9 @@ Places = Sequence[Conversation]  # where the line of a message is shown
 
 
 _DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
-_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
-_PREFIXES = "~&@%+"  # before the names of those who have a say in a room
+_TOKENS = frozenset(  # that we read
+    "CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX SILENCE".split()
+)
 
 # Numerics that refuse what was said: nobody there, no such room, may not, too many.
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
@@ -1895,7 +1921,10 @@ class Ear(Memory):
 
     def _show_line(self, message: Message, places: "Places") -> None:
         """Show what `message` looks like in each of `places`."""
-        line = protocol.describe(message, self.nickname, self._when(message)) if places else None
+        if not places:
+            return
+        modes = self._session.modes if message.command == "MODE" else protocol.ROOM_MODES
+        line = protocol.describe(message, self.nickname, self._when(message), modes=modes)
         if line is not None:
             did = _DEEDS.get(message.command, "")
             entry = self._entry(line, message.tag("msgid"), did)
@@ -2065,12 +2094,14 @@ class Ear(Memory):
         room = self.find(message.params[0])
         if room is None:
             return [self.current]
-        for change in protocol.parse_modes(message.params[1:]):
+        signs = self._session.signs
+        told = message.params[1:], self._session.modes, protocol.MAX_MESSAGE
+        for change in protocol.parse_modes(*told):
             person = room.members.get(protocol.casefold(change.arg))
-            sign = {"o": "@", "v": "+"}.get(change.letter, "")
+            sign = signs.get(change.letter, "")
             if person is not None and sign:
-                prefix = person.prefix.replace(sign, "")
-                prefix = "".join(sorted(prefix + sign, reverse=True)) if change.adding else prefix
+                kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
+                prefix = "".join(sign for sign in signs.values() if sign in kept)
                 room.members[protocol.casefold(change.arg)] = person._replace(prefix=prefix)
                 self._changed(PEOPLE, room)
         return [room]
@@ -2103,8 +2134,9 @@ class Ear(Memory):
         room = self.find(message.params[-2])
         if room is None:
             return ()
+        signs = "".join(self._session.signs.values())
         for word in message.text.split():
-            name = word.lstrip(_PREFIXES)
+            name = word.lstrip(signs)
             room.tell_name(name, word[: len(word) - len(name)])
         return ()
 
@@ -2140,6 +2172,13 @@ class Ear(Memory):
         self._changed(LIST)
         return ()
 
+    def _on_cap(self, message: Message) -> "Places":
+        """CAP DEL: the server cannot do any more what it could."""
+        if message.params[1] == "DEL":
+            self._session.caps -= frozenset(message.text.split())
+            self._ask_for_echo()
+        return ()
+
     def _on_welcome(self, message: Message) -> "Places":
         """Numerics of the welcome, which one has read when one comes back."""
         return () if self._session.is_return else [self.current]
@@ -2165,9 +2204,9 @@ class Ear(Memory):
     def _on_pong(self, message: Message) -> "Places":
         word, _, serial = message.text.partition("-")
         if word == "sent" and serial.isdecimal():
-            for pending in self._outbox.before(int(serial[:9])):
-                target = pending.message.params[0]
-                self._confirm(pending, pending.entry.line, "", target)
+            for pending in self._outbox.sent:
+                if pending.serial <= int(serial[:9]):
+                    self._confirm(pending, pending.entry.line, "", pending.message.params[0])
         return ()
 
     def _on_ack(self, message: Message) -> "Places":
@@ -2217,6 +2256,7 @@ _HANDLERS: Dict[str, Tuple[int, Callable[[Ear, Message], Places]]] = {
     "001": (1, Ear._on_welcome), "372": (1, Ear._on_welcome), "375": (1, Ear._on_welcome),
     "005": (2, Ear._on_isupport), "376": (0, Ear._on_end_of_motd),
     "422": (0, Ear._on_end_of_motd), "PONG": (1, Ear._on_pong), "ACK": (0, Ear._on_ack),
+    "CAP": (3, Ear._on_cap),
     "903": (1, Ear._on_login), "REGISTER": (1, Ear._on_login), "FAIL": (1, Ear._on_fail),
     **dict.fromkeys(_NO_ENTRY, (2, Ear._on_no_entry)),
 }  # fmt: skip

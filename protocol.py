@@ -680,6 +680,20 @@ CHANMODES = ",".join(
 )
 
 
+def parse_prefix(token: str) -> Dict[str, str]:
+    """The signs of members' modes, the highest first, in ISUPPORT's PREFIX: "(ov)@+"."""
+    letters, _, signs = token[1:].partition(")")
+    return dict(zip(letters, signs))
+
+
+def room_modes(chanmodes: str, members: Iterable[str]) -> Dict[str, str]:
+    """ROOM_MODES as ISUPPORT's CHANMODES has them, and those of members."""
+    kinds = dict.fromkeys(members, "member")
+    for kind, letters in zip(("list", "always", "set", "flag"), chanmodes.split(",")):
+        kinds.update(dict.fromkeys(letters, kind))
+    return kinds
+
+
 class ModeChange(NamedTuple):
     """One letter of a MODE command; `arg` is "" where it has none, even where it wants one."""
 
@@ -688,16 +702,18 @@ class ModeChange(NamedTuple):
     arg: str
 
 
-def parse_modes(params: Sequence[str]) -> List[ModeChange]:
+def parse_modes(
+    params: Sequence[str], modes: Mapping[str, str] = ROOM_MODES, most: int = MAX_MODES
+) -> List[ModeChange]:
     """The changes in MODE's parameters after its target: ("+ov-l", "alice", "bob").
 
-    Letters that no room has come out too. Beyond MAX_MODES, all but flags are dropped.
+    Letters that no room has come out too. Beyond so many, all but flags are dropped.
     """
     args = iter(params[1:])
     changes: List[ModeChange] = []
-    adding, left = True, MAX_MODES
+    adding, left = True, most
     for letter in params[0] if params else "":
-        kind = ROOM_MODES.get(letter, "")
+        kind = modes.get(letter, "")
         if letter in "+-":
             adding = letter == "+"
         elif kind == "flag":
@@ -922,11 +938,18 @@ def pack(words: Iterable[str], separator: str, size: int) -> List[str]:
     return texts
 
 
-def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Optional[Line]:
-    """What `message` looks like to the person called `me`; None for what is not shown."""
+def describe(
+    message: Message, me: str, when: float, lobby: str = LOBBY,
+    modes: Mapping[str, str] = ROOM_MODES,
+) -> Optional[Line]:  # fmt: skip
+    """What `message` looks like to the person called `me`; None for what is not shown.
+
+    `modes` are those of the server that it comes from.
+    """
     if message.command in ("PRIVMSG", "NOTICE") and len(message.params) > 1:
         return _describe_text(message, me, when)
-    text = _describe_modes(message) if message.command == "MODE" else _tell(message, me, lobby)
+    is_mode = message.command == "MODE"
+    text = _describe_modes(message, modes) if is_mode else _tell(message, me, lobby)
     return server_line(text, when) if text else None
 
 
@@ -1088,12 +1111,12 @@ _MODE_FORMS: Dict[str, str] = {
 }
 
 
-def _describe_modes(message: Message) -> str:
+def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
     """A room's modes in words; somebody's own modes are for programs."""
     if not message.text or not message.params[0].startswith("#"):
         return ""
     room, told = message.params[0], []
-    for change in parse_modes(message.params[1:]):
+    for change in parse_modes(message.params[1:], modes, MAX_MESSAGE):
         mode = "-+"[change.adding] + change.letter
         form = _MODE_FORMS.get(mode, "set the mode {2} of {0}")
         told.append(form.format(room, bare_mask(change.arg), mode))

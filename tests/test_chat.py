@@ -343,6 +343,21 @@ def test_without_echo_one_s_own_words_settle_when_the_server_has_read_on(unechoe
     ]  # fmt: skip
 
 
+def test_what_the_server_takes_back_is_not_relied_on():
+    """Words whose echo may not come settle as they do where there never was one."""
+    alice = Talk("echo-message draft/chathistory").join()
+    alice.type("/history")
+    alice.type("first")
+    alice.hear(":hub CAP alice DEL :echo-message draft/chathistory")
+    assert protocol.serialize(alice._sent[-1]) == b"PING sent-1\r\n"
+    alice.hear(":hub PONG hub :sent-1")
+    assert alice.seen()[-1] == "[alice]: first"
+    alice.type("second")
+    assert protocol.serialize(alice._sent[-1]) == b"PING sent-2\r\n"
+    with pytest.raises(protocol.InputError, match="This server has no /history"):
+        alice.type("/history")
+
+
 def test_labels_tell_which_of_two_is_meant():
     """Where the server has them, an answer names the very message that it is about."""
     alice = Talk("echo-message labeled-response batch message-tags").join()
@@ -452,6 +467,27 @@ def test_operators_and_those_who_are_away_are_known(alice):
     assert bob.presence("BOB") == client.AWAY
     assert bob.presence("alice") == client.ONLINE
     assert bob.presence("zoe") == client.OFFLINE
+
+
+def test_modes_are_read_as_the_server_has_them():
+    """Which of them take an argument, and what stands before whose name: 005 tells."""
+    alice = Talk()
+    alice.connect()
+    alice.hear(":hub 005 alice CHANMODES=be,k,lH,imZ PREFIX=(yov)!@+ :are supported")
+    alice.hear(*IN_THE_ROOM[:-2])
+    alice.hear(":hub 353 alice = #lobby :alice !@bob +carol ~dan", ":hub 366 alice #lobby :End")
+    prefixes = lambda: [person.prefix for person in alice.chat.current.people]  # noqa: E731
+    assert prefixes()[:3] == ["", "!@", "+"]
+    alice.hear(":bob!b@h MODE #lobby +eZHoy-k *!*@h 10:5 alice carol key")
+    assert prefixes()[:3] == ["@", "!@", "!+"]
+    shown = alice.hear(":bob!b@h MODE #lobby +H-b+v 10:5 eve!*@* alice")
+    assert shown == [
+        "[SERVER]: bob set the mode +H of #lobby, lifted the ban of eve from #lobby,"
+        " gave alice a voice in #lobby"
+    ]
+    many = ["alice", "carol"] * 5
+    alice.hear(":bob!b@h MODE #lobby -%s %s" % ("oy" * 5, " ".join(many)))
+    assert prefixes()[:3] == ["+", "!@", "+"]
 
 
 def test_who_is_away_is_asked_once_where_that_is_told():
@@ -1543,7 +1579,11 @@ WANTED = "CAP REQ :echo-message message-tags server-time"
         (["CAP * LS :x-notify"], ["CAP END"]),
         (["CAP * LS :"], ["CAP END"]),
         (["CAP * ACK :echo-message server-time "], ["CAP END"]),
+        (["CAP * ACK * :echo-message"], []),
+        (["CAP * ACK * :echo-message", "CAP * ACK :server-time"], ["CAP END"]),
+        (["CAP * ACK :echo-message", "CAP * ACK :server-time"], ["CAP END"]),
         (["CAP * NAK :echo-message server-time"], ["CAP END"]),
+        (["CAP * DEL :batch"], []),
         (["CAP * NEW :batch"], []),
         (["CAP"], []),
         (["CAP *"], []),
@@ -1556,12 +1596,16 @@ def test_capabilities_are_negotiated_and_always_ended(heard, answers):
 
 
 def test_only_what_the_server_agreed_to_counts():
-    """After NAK nothing is on; after ACK what it names is."""
-    refused, agreed = Caller(), Caller()
+    """After NAK nothing is on; after ACK what it names is, in one line or several, until DEL."""
+    refused, agreed, several = Caller(), Caller(), Caller()
     refused.hear("CAP * LS :echo-message", "CAP * NAK :echo-message")
     agreed.hear("CAP * LS :echo-message", "CAP * ACK :echo-message")
     assert refused.handshake.caps == frozenset()
     assert agreed.handshake.caps == {"echo-message"}
+    several.hear("CAP * LS :batch echo-message", "CAP * ACK * :batch", "CAP * ACK :echo-message")
+    assert several.handshake.caps == {"batch", "echo-message"}
+    several.hear("CAP * DEL :batch")
+    assert several.handshake.caps == {"echo-message"}
 
 
 def test_a_server_without_capabilities_is_good_enough():
