@@ -721,6 +721,7 @@ SENT, WAITING, FAILED = "sent", "waiting", "failed"  # of a line that is one's o
 ROOM, CONSOLE = "room", "console"  # kinds of conversation, beside PRIVATE
 ALL, MENTIONS, NONE = "all", "mentions", "none"  # what one wants to be told of
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
+OUTSIDE = "You are not in {0}. /join {0}"
 FROM_SYSTEM = "system"  # a kind of line, beside protocol's: what this program says
 
 # What looks different; the window redraws that and nothing else.
@@ -1376,7 +1377,8 @@ class Session:
         self.is_settled = False  # past the welcome: one may talk
         self.is_certain = True  # nobody but this connection sends what we have typed
         self.held: Set[str] = set()  # to whom nothing is sent yet
-        self.wants_view: Set[str] = set()  # rooms that the user is about to enter
+        self.entering: Dict[str, float] = {}  # rooms that one is about to enter: since when
+        self.leaving: Dict[str, float] = {}  # and to leave
         self.asked: List[Request] = []  # of the history; they are answered in order
         self.told: Dict[str, Request] = {}  # those that have begun, by their batches
 
@@ -2009,8 +2011,8 @@ class Ear(Memory):
         room.topic, room.is_joined, room.is_wanted = "", True, True
         room.members = {protocol.casefold(who): Person(who)}
         self._settle()
-        if self.current is self._console or room.key in self._session.wants_view:
-            self._session.wants_view.discard(room.key)
+        if self.current is self._console or room.key in self._session.entering:
+            self._session.entering.pop(room.key, None)
             self._show(room)
         self._catch_up(room, MISSED if was_known else FIRST)
         self._changed(LIST)
@@ -2022,6 +2024,7 @@ class Ear(Memory):
         if room is None:
             return ()
         if self._is_me(message.nickname):
+            self._session.leaving.pop(room.key, None)
             self._show_line(message, [room])
             self._discard(room)
             return ()
@@ -2229,10 +2232,16 @@ class Ear(Memory):
         self._give_up(request)
         return [self.current] if is_typed else ()
 
+    def _on_outside(self, message: Message) -> "Places":
+        """442"""
+        self._session.leaving.pop(protocol.casefold(message.params[1]), None)
+        return [self.current]
+
     def _on_no_entry(self, message: Message) -> "Places":
-        """The refusals of JOIN"""
+        """The refusals of JOIN, some of them of PART, too"""
         key = protocol.casefold(message.params[1])
-        self._session.wants_view.discard(key)
+        for moves in (self._session.entering, self._session.leaving):
+            moves.pop(key, None)
         room = self.find(key)
         if room is None or key not in self._session.held:
             return [self.current]
@@ -2256,7 +2265,7 @@ _HANDLERS: Dict[str, Tuple[int, Callable[[Ear, Message], Places]]] = {
     "001": (1, Ear._on_welcome), "372": (1, Ear._on_welcome), "375": (1, Ear._on_welcome),
     "005": (2, Ear._on_isupport), "376": (0, Ear._on_end_of_motd),
     "422": (0, Ear._on_end_of_motd), "PONG": (1, Ear._on_pong), "ACK": (0, Ear._on_ack),
-    "CAP": (3, Ear._on_cap),
+    "CAP": (3, Ear._on_cap), "442": (2, Ear._on_outside),
     "903": (1, Ear._on_login), "REGISTER": (1, Ear._on_login), "FAIL": (1, Ear._on_fail),
     **dict.fromkeys(_NO_ENTRY, (2, Ear._on_no_entry)),
 }  # fmt: skip
@@ -2370,7 +2379,17 @@ class Chat(Ear):
         place = self.current
         is_out = self.is_settled and not place.is_joined and place.key not in self._session.held
         if texts and typed.verb in ("say", "me") and is_out:
-            raise protocol.InputError("You are not in {0}. /join {0}".format(place.name))
+            raise protocol.InputError(OUTSIDE.format(place.name))
+
+    @property
+    def entering(self) -> FrozenSet[str]:
+        """The keys of the rooms that one has asked to enter, and has not entered yet."""
+        return frozenset(self._session.entering)
+
+    def is_moving(self, now: float) -> bool:
+        """Whether the server has yet to say in which room one is."""
+        moves = [*self._session.entering.values(), *self._session.leaving.values()]
+        return self.is_settled and any(now < since + ANSWER_TIME for since in moves)
 
     def select(self, conversation: Conversation, now: float) -> Outcome:
         """Show a conversation."""
@@ -2448,9 +2467,14 @@ class Chat(Ear):
         if found is not None and found.is_joined:
             self._show(found)
             return messages[1:]
-        self._session.wants_view.add(protocol.casefold(name))
+        for key in protocol.casefold(name).split(","):
+            self._session.entering[key] = self._now
         if len(messages[0].params) > 1:
             self._room_keys[protocol.casefold(name)] = messages[0].params[1]
+        return messages
+
+    def _leave(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        self._session.leaving[protocol.casefold(messages[0].params[0])] = self._now
         return messages
 
     def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
@@ -2490,6 +2514,7 @@ _NEEDS = {
 # What is done here before, or in place of, what goes to the server.
 _LOCAL: Dict[str, Callable[[Chat, Tuple[str, ...], List[Message]], List[Message]]] = {
     "help": Chat._help, "list": Chat._list, "history": Chat._history, "join": Chat._join,
+    "leave": Chat._leave,
     "ignore": Chat._ignore, "unignore": Chat._unignore,
     "register": Chat._remember, "login": Chat._remember,
 }  # fmt: skip
@@ -2614,7 +2639,11 @@ class Terminal:
         self._may_read = threading.Event()  # the server sets the pace of a long input
         self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
+        self._is_person = sys.stdin.isatty()
         self._is_reading = False  # the thread `input` takes what is typed
+        self._is_ending = False  # all of it has been taken
+        self._typed: Deque[Optional[str]] = deque()  # what waits until one is in a room, or is not
+        self._meant: FrozenSet[str] = frozenset()  # the rooms for one of which it is meant
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2636,13 +2665,12 @@ class Terminal:
 
     def _stay(self, host: str, port: int, nickname: str) -> int:
         password = ""
-        is_person = sys.stdin.isatty()
         while True:
             nickname = nickname or self._ask("Username: ")
             if not nickname:
                 print("No username was given.", file=self._errors)
                 return 1
-            connection = Connection(host, port, password, nickname, self._events, is_person)
+            connection = Connection(host, port, password, nickname, self._events, self._is_person)
             chat = Chat(connection.address)
             chat.begin(nickname)
             connection.start()
@@ -2657,7 +2685,7 @@ class Terminal:
                 form = "%s: %d of your messages may not have arrived."
                 reason = form % (reason.rstrip("."), chat.unsent)
             print(reason, file=self._errors)
-            if not is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
+            if not self._is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
                 nickname = ""
@@ -2665,47 +2693,60 @@ class Terminal:
                 password = getpass.getpass("Password: ")
 
     def _ask(self, prompt: str) -> str:
-        if sys.stdin.isatty():
+        if self._is_person:
             print(prompt, end="", file=self._output, flush=True)
         return protocol.normalize(next(self._lines, "").strip())
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
-        is_ending = False
         while True:
             try:
                 event = self._events.get(timeout=END_TIME)
             except queue.Empty:
-                if is_ending:  # a server that answers no more
+                if self._is_ending:  # a server that answers no more
                     lost = Disconnected(LOST, "The server does not answer.")
                     return lost if chat.unsent else Disconnected(CLOSED, "")
                 event = None
             if isinstance(event, Typed):
-                is_ending = event.text is None
-                outcome = self._submit(chat, event.text)
+                self._typed.append(event.text)
             else:
                 outcome = chat.handle(event, time.time())
                 is_pong = isinstance(event, Message) and event.command == "PONG"
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
-            (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
-            self._print(outcome.changes, chat)
-            connection.carry_out(outcome)
+                self._carry_out(outcome, connection, chat)
             if isinstance(event, Disconnected):
                 return event
+            while self._typed and not chat.is_moving(time.time()):
+                self._carry_out(self._submit(chat, self._typed.popleft()), connection, chat)
+            if self._is_person and not self._typed and not chat.is_moving(time.time()):
+                self._meant = frozenset()  # who sees where one is means that
+            is_slow = chat.unsent + len(self._typed) >= MAX_UNSENT
+            (self._may_read.clear if is_slow else self._may_read.set)()
             if chat.is_settled and not self._is_reading:
                 self._is_reading = True
                 # Daemon: reading from a terminal cannot be called off.
                 threading.Thread(target=self._read, name="input", daemon=True).start()
 
+    def _carry_out(self, outcome: Outcome, connection: Connection, chat: Chat) -> None:
+        self._print(outcome.changes, chat)
+        connection.carry_out(outcome)
+
     def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
         if text is None:
+            self._is_ending = True
             return Outcome(send=[Message("PING", (self._LAST,))])
         try:
             if not text:
                 raise protocol.InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
-            return chat.submit(text, time.time())
+            verb = protocol.parse_input(text).verb
+            if verb in ("say", "me") and self._meant and chat.current.key not in self._meant:
+                raise protocol.InputError(OUTSIDE.format(min(self._meant)))
+            outcome = chat.submit(text, time.time())
         except protocol.InputError as error:
             return chat.note(str(error), time.time())
+        if verb in ("join", "leave"):
+            self._meant = chat.entering
+        return outcome
 
     def _read(self) -> None:
         for text in self._lines:
