@@ -10,7 +10,8 @@ Three parts, each of which knows nothing of the next:
                  Connected, Message, Lost, Disconnected
     Chat         what is known and what it means: no socket, no widget, no clock. Its layers
                  are the Desk, which is what the user sees; the Voice, one's own words; the
-                 Memory, which is the history; the Ear, what the server says
+                 Memory, which is the history; the Wire, which comes and goes; the Ear, what the
+                 server says
     Window       widgets only; it polls the queue and redraws what a Chat says has changed
 
 What comes from the network is made safe to show once, in the receive thread. The queue is
@@ -785,8 +786,8 @@ class Past:
     follows `link`, and is missing until all of it has been told.
     """
 
-    def __init__(self, has_older: bool = False) -> None:
-        self.has_older = has_older  # there may be more before all that is known
+    def __init__(self) -> None:
+        self.has_older = False  # there may be more before all that is known
         self.is_fetching = False  # a piece is asked for, and not yet told
         self.is_behind = False  # there may be more than is known after `link`
         self.link: Optional[Entry] = None
@@ -810,7 +811,7 @@ class Past:
 
     def told(self, purpose: str, is_full: bool, is_linked: bool) -> None:
         """A piece; a full one may have more beyond it, a linked one has something known in it."""
-        self.is_fetching = False
+        self.is_fetching = self.is_fetching and purpose in (TYPED, "")
         if purpose == MISSED:
             self.pages += 1
             self.is_linked = self.is_linked or is_linked
@@ -1193,6 +1194,14 @@ class Desk:
         index = self.conversations.index(self.current)
         return self.conversations[(index + step) % len(self.conversations)]
 
+    def presence(self, nickname: str) -> str:
+        """Whether somebody is here, as far as is known."""
+        key = protocol.casefold(nickname)
+        found = [c.members[key] for c in self.conversations if key in c.members]
+        if found:
+            return AWAY if found[0].is_away else ONLINE
+        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
+
     def attend(self, is_attended: bool, now: float) -> Outcome:
         """The user has begun, or ceased, to look at the window."""
         self._begin_outcome(now)
@@ -1381,6 +1390,11 @@ class Session:
         self.leaving: Dict[str, float] = {}  # and to leave
         self.asked: List[Request] = []  # of the history; they are answered in order
         self.told: Dict[str, Request] = {}  # those that have begun, by their batches
+
+    def forget(self) -> None:
+        """The connection is lost: nothing that was asked will be answered."""
+        self.is_settled = False
+        self.entering, self.leaving, self.asked, self.told = {}, {}, [], {}
 
     @property
     def has_history(self) -> bool:
@@ -1573,6 +1587,10 @@ class Memory(Voice):
                 self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
         return self._outcome()
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether something should have come by now; `handle` is to know of the time."""
+        return any(request.until < now for request in self._session.requests)
+
     # For who hears the server
 
     @property
@@ -1616,11 +1634,12 @@ class Memory(Voice):
         """A piece will not be told, so nothing proves what has arrived."""
         if request in self._session.asked:
             self._session.asked.remove(request)
+        is_typed = request.purpose == TYPED
         request.purpose, request.until = "", math.inf  # what still comes of it is only shown
-        if request.place is not None:
+        if request.place is not None and not is_typed:
             request.place.past.refused()
             self._changed(HEADER, request.place)
-        self._resolve(request.key, False)
+            self._resolve(request.key, False)
 
     def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
         """Ask for what was said since one was there."""
@@ -1640,7 +1659,9 @@ class Memory(Voice):
         """`_catch_up`, once, where the conversation is with one person."""
         if not name.startswith(self._session.room_signs):
             place = self._private(name)
-            if not place.past.is_fetching:
+            if place.key != protocol.casefold(name):  # there is no room for it
+                self._resolve(protocol.casefold(name), False)
+            elif not place.past.is_fetching:
                 self._catch_up(place)
 
     def _on_batch(self, message: Message) -> None:
@@ -1732,34 +1753,18 @@ class Memory(Voice):
         return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
 
 
-Places = Sequence[Conversation]  # where the line of a message is shown
-
-
-_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
-_TOKENS = frozenset(  # that we read
-    "CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX SILENCE".split()
-)
-
-# Numerics that refuse what was said: nobody there, no such room, may not, too many.
-_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
-
-
-class Ear(Memory):
-    """What the server says, and what becomes of the connection to it."""
+class Wire(Memory):
+    """Whether one is connected, and what it takes to go on where one was."""
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
         self.server = server  # its network's name, once that is known
         self.state = DISCONNECTED
-        self.is_away = False
-        self._correspondent = ""  # who wrote privately last
         self._room_keys: Dict[str, str] = {}  # what opens a room
         self._wanted = ""  # the nickname that we want back
         self._former = ""  # the one that we had when the connection was lost
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self._last_heard = 0.0  # the server's time of the last message before which none is missing
-        self._candidate: Optional[Login] = None  # typed, but not yet accepted
         super().__init__(server, levels)
 
     # What the window reads
@@ -1788,35 +1793,7 @@ class Ear(Memory):
         when = "in %d s" % left if left > 0 else "now"
         return Banner(self._banner.format(when), left > 0)
 
-    def presence(self, nickname: str) -> str:
-        """Whether somebody is here, as far as is known."""
-        key = protocol.casefold(nickname)
-        found = [c.members[key] for c in self.conversations if key in c.members]
-        if found:
-            return AWAY if found[0].is_away else ONLINE
-        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
-
-    # What happens to the connection
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether something should have come by now; `handle` is to know of the time."""
-        return any(request.until < now for request in self._session.requests)
-
-    def handle(self, event: Optional[Event], now: float) -> Outcome:
-        """Something that the connection told; None where only time has passed."""
-        self._begin_outcome(now)
-        for request in self._session.requests:
-            if request.until < now:
-                self._give_up(request)
-        if isinstance(event, Connected):
-            self._on_connected(event)
-        elif isinstance(event, Lost):
-            self._on_lost(event)
-        elif isinstance(event, Disconnected):
-            self._on_disconnected(event)
-        elif event is not None:
-            self._on_message(event)
-        return self._outcome()
+    # For who hears the server
 
     def _on_connected(self, event: Connected) -> None:
         is_return = self.state == RECONNECTING or bool(self._room)
@@ -1858,7 +1835,7 @@ class Ear(Memory):
             conversation.past.lost(conversation.newest())
             conversation.leave()
             self._changed(PEOPLE, conversation)
-        self._session.is_settled = False
+        self._session.forget()
         self._changed(LIST)
 
     def _settle(self) -> None:
@@ -1890,7 +1867,54 @@ class Ear(Memory):
             targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
             self._send += [Message("MONITOR", ("+", target)) for target in targets]
 
-    # What the server says
+    def _new(self, name: str, kind: str) -> Conversation:
+        if kind == PRIVATE and self.is_settled:
+            self._watch([name])
+        return super()._new(name, kind)
+
+    def _reclaim(self, key: str) -> None:
+        """Take our name back from the ghost that had it."""
+        if key == protocol.casefold(self._wanted) and not self._is_me(self._wanted):
+            self._send.append(Message("NICK", (self._wanted,)))
+
+
+Places = Sequence[Conversation]  # where the line of a message is shown
+
+
+_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
+_TOKENS = frozenset(  # that we read
+    "CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX SILENCE".split()
+)
+
+# Numerics that refuse what was said: nobody there, no such room, may not, too many.
+_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
+_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+
+
+class Ear(Wire):
+    """What the server says, and what it means."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.is_away = False
+        self._correspondent = ""  # who wrote privately last
+        self._candidate: Optional[Login] = None  # typed, but not yet accepted
+        super().__init__(server, levels)
+
+    def handle(self, event: Optional[Event], now: float) -> Outcome:
+        """Something that the connection told; None where only time has passed."""
+        self._begin_outcome(now)
+        for request in self._session.requests:
+            if request.until < now:
+                self._give_up(request)
+        if isinstance(event, Connected):
+            self._on_connected(event)
+        elif isinstance(event, Lost):
+            self._on_lost(event)
+        elif isinstance(event, Disconnected):
+            self._on_disconnected(event)
+        elif event is not None:
+            self._on_message(event)
+        return self._outcome()
 
     def _begin_outcome(self, now: float) -> None:
         super()._begin_outcome(now)
@@ -1898,11 +1922,6 @@ class Ear(Memory):
 
     def _outcome(self, done: bool = False) -> Outcome:
         return super()._outcome(done)._replace(login=self._login)
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        if kind == PRIVATE and self.is_settled:
-            self._watch([name])
-        return super()._new(name, kind)
 
     def _on_message(self, message: Message) -> None:
         request = self._session.told.get(message.tag("batch"))
@@ -2075,11 +2094,6 @@ class Ear(Memory):
             self._reclaim(old)
         self._changed(LIST)
         return places
-
-    def _reclaim(self, key: str) -> None:
-        """Take our name back from the ghost that had it."""
-        if key == protocol.casefold(self._wanted) and not self._is_me(self._wanted):
-            self._send.append(Message("NICK", (self._wanted,)))
 
     def _on_topic(self, message: Message) -> "Places":
         """TOPIC, 331 and 332"""
@@ -2307,9 +2321,11 @@ class Chat(Ear):
     """All that is known of a server, and what its user can do there.
 
     It is made of layers, each of which knows only those before it: the Desk, which is what one
-    sees; the Voice, one's own words; the Memory, which is the history; the Ear, what the server
-    says. Pure: the same events give the same state. Not for several threads at once. `now` is
-    the time in seconds since 1970. What is refused to the user is a protocol.InputError.
+    sees; the Voice, one's own words; the Memory, which is the history; the Wire, which comes and
+    goes; the Ear, what the server says.
+
+    Pure: the same events give the same state. Not for several threads at once. `now` is the
+    time in seconds since 1970. What is refused to the user is a protocol.InputError.
     """
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:

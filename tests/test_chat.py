@@ -1535,6 +1535,34 @@ def test_a_history_that_is_never_told_holds_nothing_for_ever(answer):
     assert "[bob]: late" in alice.seen()
 
 
+def test_what_was_asked_before_a_loss_is_not_waited_for_after_it():
+    """Only what is asked for when one is back can tell what has arrived."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear(":hub BATCH +f chathistory #lobby", ":hub BATCH -f")
+    alice.type("first")
+    alice.lose()
+    alice.join()
+    alice.lose()
+    alice.do(alice.chat.handle(None, NOW + client.HISTORY_TIME + 1))
+    assert "<[alice]: first (waiting to send)>" in alice.seen()
+
+
+def test_what_is_read_again_says_nothing_of_what_is_missing():
+    """Neither its answer nor its refusal ends the search for what may have arrived."""
+    alice = Talk(Hub.CAPS).join()
+    alice.hear(":hub BATCH +f chathistory #lobby", ":hub BATCH -f")
+    alice.type("first")
+    alice.lose()
+    alice.connect()
+    alice.hear(*IN_THE_ROOM[:2], ":hub 376 alice :End of /MOTD command.")
+    alice.type("/history")
+    alice.hear(IN_THE_ROOM[2])
+    alice.hear(":hub BATCH +t draft/chathistory-targets", ":hub BATCH -t")
+    alice.hear(":hub FAIL CHATHISTORY MESSAGE_ERROR LATEST #lobby :Not now")
+    assert alice.chat.current.past.is_fetching
+    assert "<[alice]: first (waiting to send)>" in alice.seen()
+
+
 class Caller:
     """A Handshake; `hear` gives what it answers, `refused` with what it gives up."""
 
