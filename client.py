@@ -3836,16 +3836,10 @@ class Transcript:
             selectforeground=color["text"],
         )  # fmt: skip
         left = look.px(self.pad)
-        text.tag_configure(
-            "line",
-            lmargin1=left,
-            font=look.font["chat"],
-            rmargin=look.px(20),
-            lmargin2=left + look.font["time"].measure(self.CLOCK),
-            spacing1=look.px(3),
-            spacing2=look.px(1),
-            spacing3=look.px(3),
-        )
+        text.tag_configure("line", font=look.font["chat"], rmargin=look.px(20), lmargin1=left,
+                           lmargin2=left + look.font["time"].measure(self.CLOCK),
+                           spacing1=look.px(3), spacing2=look.px(1),
+                           spacing3=look.px(3))  # fmt: skip
         for kind in ("day", "new"):
             text.tag_configure(kind, justify="center", font=look.font["small"],
                                foreground=color["muted"], spacing1=look.px(12),
@@ -4668,13 +4662,15 @@ class ConnectView:
 
     def fill(self, name: str, servers: Sequence[str], server: str) -> None:
         """Set the name, the servers to choose from, and the one that is chosen."""
-        self.fields[NAME].delete(0, "end")
-        self.fields[NAME].insert(0, name)
         self._servers = list(servers)
-        self.fields[SERVER].delete(0, "end")
-        self.fields[SERVER].insert(0, server)
+        self._write(NAME, name)
+        self._write(SERVER, server)
         self._show_field(SERVER, server not in servers)
         self._refresh()
+
+    def _write(self, field: str, text: str) -> None:
+        self.fields[field].delete(0, "end")
+        self.fields[field].insert(0, text)
 
     def say(self, field: str, fault: str) -> None:
         """Ready for another try: mark what is wrong with a field ("" for none)."""
@@ -4729,15 +4725,14 @@ class ConnectView:
         is_sure = (
             server == self.fields[SERVER].get() and self.list.canvas.focus_get() is self.list.canvas
         )
-        self.fields[SERVER].delete(0, "end")
-        self.fields[SERVER].insert(0, server)
+        self._write(SERVER, server)
         self._show_field(SERVER, False)
         self._refresh()
         if is_sure:
             self.submit()
 
     def _on_other(self) -> None:
-        self.fields[SERVER].delete(0, "end")
+        self._write(SERVER, "")
         self._show_field(SERVER, True)
         self._refresh()
         self.fields[SERVER].focus_set()
@@ -4819,7 +4814,7 @@ class Conversations(Column):
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         super().__init__(parent, look, "left", 232)
-        self._chat: Optional[Chat] = None
+        self._window = window
         self._head = self.add_head(self._draw_server)
         self.list = RowList(self.frame, look, "bg", 36, window.on_choose_row,
                             window.on_conversation_menu)  # fmt: skip
@@ -4836,28 +4831,24 @@ class Conversations(Column):
         self.me.canvas.bind("<Button-1>", lambda event: window.on_own_menu(*menu_place(event)))
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
-    def tell(self, chat: Chat) -> None:
-        """Say what `chat` knows."""
-        self._chat = chat
+    def tell(self) -> None:
+        """Say what the chat knows."""
+        chat = self._window.chat
         self._head.redraw()
         self.me.redraw()
         self.list.show(self._rows(chat), chat.current)
 
     def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._chat
+        look, dp, chat = self._look, self._look.dp, self._window.chat
         canvas.create_image(look.px(16), dp(30), image=look.logo(dp(30)), anchor="w")
         left = look.px(16) + dp(40)
-        look.write(canvas, left, dp(21), chat.server if chat else "", "text", "ui_bold",
-                   width - left - dp(8))  # fmt: skip
-        state = chat.state if chat else DISCONNECTED
-        color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(state, "away")
+        look.write(canvas, left, dp(21), chat.server, "text", "ui_bold", width - left - dp(8))
+        color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away")
         canvas.create_image(left, dp(38), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
-        look.write(canvas, left + dp(13), dp(38), chat.status if chat else "", "muted", "small")
+        look.write(canvas, left + dp(13), dp(38), chat.status, "muted", "small")
 
     def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._chat
-        if chat is None:
-            return
+        look, dp, chat = self._look, self._look.dp, self._window.chat
         draw_avatar(canvas, look, chat.nickname, look.px(14), dp(27), 32)
         left = look.px(14) + dp(42)
         look.write(canvas, left, dp(19), chat.nickname, "text", "ui_bold", width - left)
@@ -4893,13 +4884,15 @@ class People(Column):
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         super().__init__(parent, look, "right", 200)
+        self._window = window
         self._of: Optional[Conversation] = None  # they stay while the connection is lost
         self.list = RowList(self.frame, look, "bg", 38, window.on_person, window.on_person_menu)
         self._head = self.add_head(self._draw_count)
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
 
-    def tell(self, chat: Chat) -> None:
-        """Say what `chat` knows."""
+    def tell(self) -> None:
+        """Say what the chat knows."""
+        chat = self._window.chat
         if chat.state == CONNECTED or chat.current is not self._of:
             self._of = chat.current
             self.list.show(self._rows(chat))
@@ -4978,7 +4971,6 @@ class ChatView:
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._chat: Optional[Chat] = None
         self._width = 0  # in pixels
         self._shown: Tuple[bool, ...] = ()  # what is beside the chat: at the left, at the right
         self._wants_people = True
@@ -5036,20 +5028,18 @@ class ChatView:
         people.grid(row=0, column=3, padx=(px(2), px(13)))
         return head
 
-    def tell(self, chat: Chat, with_people: bool) -> None:
-        """Make all but the transcript and the banner say what `chat` knows."""
-        self._chat = chat
+    def tell(self, with_people: bool) -> None:
+        """Make all but the transcript and the banner say what the chat knows."""
+        chat = self._window.chat
         self.room.redraw()
-        self.side.tell(chat)
+        self.side.tell()
         if with_people or chat.current.kind == PRIVATE:
-            self.aside.tell(chat)
+            self.aside.tell()
         self.composer.set_hint(chat.hint)
         self._show_menu_button()
 
     def _draw_room(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._chat
-        if chat is None:
-            return
+        look, dp, chat = self._look, self._look.dp, self._window.chat
         conversation = chat.current
         left = look.px(6 if self.menu_button.winfo_manager() else 20)
         sign = "# " if conversation.kind == ROOM else ""
@@ -5127,8 +5117,7 @@ class ChatView:
         self.room.redraw()
 
     def _show_menu_button(self) -> None:
-        chat = self._chat
-        is_unread = chat is not None and any(c.unread for c in chat.conversations)
+        is_unread = any(c.unread for c in self._window.chat.conversations)
         self.menu_button.configure(
             image=self._look.icon("menu", dot="mention_badge" if is_unread else "")
         )
@@ -5295,7 +5284,7 @@ class Window:
         root.withdraw()  # until there is something to see
         root.report_callback_exception = self._on_exception
         self.root, self.settings = root, settings
-        self.chat: Optional[Chat] = None
+        self.chat = Chat("", settings.levels)  # of nobody, until there is a server
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # of the connection; each has its own
         self._place = ("", 0, "")  # host, port and password of the last connection
@@ -5357,9 +5346,9 @@ class Window:
     def close(self) -> None:
         """Say goodbye and end, once the user has agreed to lose what waits. Idempotent."""
         chat = self.chat
-        unsent = chat.unsent if chat is not None and self._is_chatting else 0
+        unsent = chat.unsent if self._is_chatting else 0
         # A few are on their way, and arrive while we say goodbye; a paste may take longer.
-        few = MANY_LINES if chat is not None and chat.is_settled else 0
+        few = MANY_LINES if chat.is_settled else 0
         if self.root is not None and unsent > few and self._sheet is None:
             words = "1 message has" if unsent == 1 else "%d messages have" % unsent
             self.open_sheet("Close Hubbub?", words + " not been sent yet, and would be lost.",
@@ -5444,7 +5433,8 @@ class Window:
         root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
 
     def _show_title(self) -> None:
-        title = self.look.text(self.chat.title if self.chat else "Not connected — Hubbub")
+        chat = self.chat
+        title = self.look.text(chat.title if chat.nickname else "Not connected — Hubbub")
         if title != self.root.title():
             self.root.title(title)
 
@@ -5459,7 +5449,7 @@ class Window:
             place = (*parse_server(server), password)
         except ValueError as error:
             return self.connect_view.say(SERVER, str(error))
-        if self.chat is None or self._place[:2] != place[:2]:
+        if not self.chat.nickname or self._place[:2] != place[:2]:
             self.chat, self._shown = Chat("%s:%d" % place[:2], self.settings.levels), None
         self._place, self._server = place, server
         self.settings.name = name
@@ -5468,7 +5458,6 @@ class Window:
         return self.connect_view.set_connecting(server)
 
     def _open(self, name: str) -> None:
-        assert self.chat is not None  # noqa: S101
         self._leave()
         self._events = queue.Queue(MAX_EVENTS)
         host, port, password = self._place
@@ -5484,7 +5473,7 @@ class Window:
 
     def _cancel(self) -> None:
         self._leave()
-        self.chat = None
+        self.chat, self._events = Chat("", self.settings.levels), queue.Queue()
         self.connect_view.say("", "")
         self._show_title()
 
@@ -5496,7 +5485,7 @@ class Window:
             self._take()
             if not self._events.empty():
                 delay = POLL_MS // 3
-            if self.chat is not None and self.chat.is_overdue(time.time()):
+            if self.chat.is_overdue(time.time()):
                 self._do(self.chat.handle(None, time.time()))
             if self._banner_due and time.monotonic() >= self._banner_due:
                 self._show_banner()
@@ -5509,9 +5498,7 @@ class Window:
         changes: List[Change] = []
         count, until = 0, time.monotonic() + BATCH_TIME
         end = None
-        while (
-            count < BATCH and time.monotonic() < until and end is None and self.chat is not None
-        ):
+        while count < BATCH and time.monotonic() < until and end is None:
             try:
                 event = self._events.get_nowait()
             except queue.Empty:
@@ -5543,13 +5530,23 @@ class Window:
         if outcome.done:
             self.root.after_idle(self._end)
 
+    def _try(self, action: Callable[[str, float], Outcome], text: str) -> bool:
+        """Do something with what was typed, or say what is wrong with that; whether it was done."""
+        now = time.time()
+        try:
+            outcome = action(text, now)
+        except protocol.InputError as error:
+            self._do(self.chat.note(str(error), now))
+            return False
+        self._do(outcome)
+        return True
+
     def _apply(self, changes: Sequence[Change]) -> None:
         """Show what has changed; many changes cost as much as one."""
-        chat = self.chat
-        if chat is None or not self._is_chatting:
+        if not self._is_chatting:
             return
         kinds = {change.kind for change in changes}
-        current, transcript = chat.current, self.chat_view.transcript
+        current, transcript = self.chat.current, self.chat_view.transcript
         new = 0
         for change in changes:
             if change.kind == ALERT:
@@ -5563,7 +5560,7 @@ class Window:
             transcript.show(current.entries)
             if new and not transcript.at_end:
                 self.chat_view.count_unseen(new)
-        self.chat_view.tell(chat, PEOPLE in kinds or STATUS in kinds)
+        self.chat_view.tell(PEOPLE in kinds or STATUS in kinds)
         if STATUS in kinds:
             self._show_banner()
         self._show_title()
@@ -5579,10 +5576,9 @@ class Window:
         self.focus_composer()
 
     def _show_banner(self) -> None:
-        if self.chat is not None:
-            banner = self.chat.banner(time.time())
-            self.chat_view.banner.show(banner, self.chat.state == CONNECTED)
-            self._banner_due = time.monotonic() + 1 if banner.text else 0.0
+        banner = self.chat.banner(time.time())
+        self.chat_view.banner.show(banner, self.chat.state == CONNECTED)
+        self._banner_due = time.monotonic() + 1 if banner.text else 0.0
 
     def _alert(self, change: Change) -> None:
         entry = change.entries[-1]
@@ -5596,7 +5592,7 @@ class Window:
             self.connect_view.say(SERVER if end.fault == LOST else end.fault, end.reason)
 
     def _on_focus(self) -> None:
-        if self.root is None or self.chat is None:
+        if self.root is None:
             return
         try:
             is_focused = self.root.focus_displayof() is not None
@@ -5624,11 +5620,11 @@ class Window:
 
     def render(self, item: Item) -> List[Piece]:
         """How it shows an item."""
-        return render(item, self.chat.nickname if self.chat else "", self.look.text)
+        return render(item, self.chat.nickname, self.look.text)
 
     def on_top(self) -> None:
         """Its first line is in view."""
-        if self.chat is not None and self._shown is not None and self._shown.past.has_older:
+        if self._shown is not None and self._shown.past.has_older:
             self._do(self.chat.fetch_older(self._shown, time.time()))
 
     def on_jump(self) -> None:
@@ -5640,7 +5636,7 @@ class Window:
         text = self.chat_view.transcript.text
         index = text.index("@%d,%d" % (event.x, event.y))
         tags, entry = text.tag_names(index), self.chat_view.transcript.line_at(index)
-        if self.chat is None or text.tag_ranges("sel"):
+        if text.tag_ranges("sel"):
             return ""
         if "retry" in tags and entry is not None:
             self._do(self.chat.retry(entry, time.time()))
@@ -5656,21 +5652,14 @@ class Window:
 
     def on_submit(self, text: str) -> bool:
         """Whether the text may go from the chat box."""
-        if self.chat is None:
-            return False
-        now, is_sent = time.time(), True
-        try:
-            outcome = self.chat.submit(text, now)
-        except protocol.InputError as error:
-            outcome, is_sent = self.chat.note(str(error), now), False
-        self._do(outcome)
+        is_sent = self._try(self.chat.submit, text)
         if self.root is not None:
             self.chat_view.transcript.show_end()
         return is_sent
 
     def on_complete(self, text: str, cursor: int, step: int) -> Optional[Tuple[str, int]]:
         """What Tab makes of the chat box."""
-        return self.chat.complete(text, cursor, step) if self.chat is not None else None
+        return self.chat.complete(text, cursor, step)
 
     def may_keep(self, text: str) -> bool:
         """Whether the text may be recalled with Up."""
@@ -5702,30 +5691,24 @@ class Window:
     def select(self, conversation: Optional[Conversation]) -> None:
         """Show another conversation."""
         self.chat_view.close_overlays()
-        if self.chat is not None and conversation is not None:
+        if conversation is not None:
             self._do(self.chat.select(conversation, time.time()))
             self.focus_composer()
 
     def open(self, name: str) -> None:
         """Go to a room or a person."""
-        if self.chat is not None:
-            self.chat_view.close_overlays()
-            now = time.time()
-            try:
-                outcome = self.chat.open(name, now)
-            except protocol.InputError as error:
-                outcome = self.chat.note(str(error), now)
-            self._do(outcome)
-            self.focus_composer()
+        self.chat_view.close_overlays()
+        self._try(self.chat.open, name)
+        self.focus_composer()
 
     def on_person(self, name: str) -> None:
         """Write to somebody."""
-        if self.chat is not None and name != self.chat.nickname:
+        if name != self.chat.nickname:
             self.open(name)
 
     def on_person_menu(self, name: str, x: int, y: int) -> None:
         """What can be done with somebody."""
-        if self.chat is not None and name == self.chat.nickname:
+        if name == self.chat.nickname:
             return self.on_own_menu(x, y)
         entries: List[Any] = [
             ("Write privately", lambda: self.on_person(name)),
@@ -5739,34 +5722,26 @@ class Window:
     def on_conversation_menu(self, conversation: Any, x: int, y: int) -> None:
         """What can be done with a conversation."""
         chat = self.chat
-        if chat is None or not isinstance(conversation, Conversation):
+        if not isinstance(conversation, Conversation):
             return
 
         def set_level(level: str) -> None:
             self._do(chat.set_level(conversation, level))
 
-        words = (
-            (ALL, "Notify me of everything"),
-            (MENTIONS, "Notify me of mentions"),
-            (NONE, "Never notify me"),
-        )
         entries: List[Any] = []
-        for level, text in words:
+        for level, text in ((ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions"),
+                            (NONE, "Never notify me")):  # fmt: skip
             mark = "✓ " if conversation.level == level else "    "
             entries.append((mark + text, functools.partial(set_level, level)))
         last = "Leave %s" if conversation.kind == ROOM else "Close %s"
         if conversation.kind != CONSOLE:
-            entries += [
-                None,
-                (last % conversation.name, lambda: self._do(chat.close(conversation, time.time()))),
-            ]
+            close = functools.partial(chat.close, conversation)
+            entries += [None, (last % conversation.name, lambda: self._do(close(time.time())))]
         self._pop_up(entries, x, y)
 
     def on_own_menu(self, x: int, y: int) -> None:
         """What can be done with oneself, and with the window."""
         chat = self.chat
-        if chat is None:
-            return
         away = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
         sound = "Sound off" if self.settings.sound else "Sound on"
         self._pop_up([
@@ -5833,10 +5808,8 @@ class Window:
 
     def on_help(self) -> None:
         """Show the keys."""
-        tail = "Python %d.%d, Tk %s" % (
-            *sys.version_info[:2],
-            self.root.tk.call("info", "patchlevel"),
-        )
+        patch = self.root.tk.call("info", "patchlevel")
+        tail = "Python %d.%d, Tk %s" % (*sys.version_info[:2], patch)
         rows = [Row(key.help, key.name, note=key.name) for key in self.KEYS]
         self.open_sheet("Hubbub %s" % protocol.VERSION, "Chat for a local network. %s. "
                         "/help lists what you can type." % tail, [("Close", lambda: None)],
@@ -5858,7 +5831,7 @@ class Window:
 
     def _pick(self, title: str, names: Callable[[Chat], List[str]], *others: str) -> None:
         chat = self.chat
-        if chat is not None and self._is_chatting:
+        if self._is_chatting:
             self.open_sheet(title, "", choose=self.open, offer=lambda text: offer_names(
                 [name for name in names(chat) if name != chat.nickname], text, others
             ))  # fmt: skip
@@ -5903,16 +5876,11 @@ class Window:
         self._keep_settings()
 
     def _neighbour(self, step: int) -> None:
-        if self.chat is not None:
-            self.select(self.chat.neighbour(step))
+        self.select(self.chat.neighbour(step))
 
     def _nth(self, number: int) -> None:
-        if self.chat is not None and number <= len(self.chat.conversations):
+        if number <= len(self.chat.conversations):
             self.select(self.chat.conversations[number - 1])
-
-    def _next_unread(self) -> None:
-        if self.chat is not None:
-            self.select(self.chat.next_unread())
 
     def _on_pane(self, step: int) -> None:
         panes, here = self.chat_view.panes(), self.root.focus_get()
@@ -6000,7 +5968,8 @@ class Window:
         Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
             "Alt-Key-%d" % n: functools.partial(lambda n, self: self._nth(n), n)
             for n in range(1, 10)}),
-        Key("Alt+A", "the next conversation with something new", {"Alt-a": _next_unread}),
+        Key("Alt+A", "the next conversation with something new", {
+            "Alt-a": lambda self: self.select(self.chat.next_unread())}),
         Key("PgUp, PgDn", "scroll"),
         Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
             "Control-Home": lambda self: self._on_ends(0.0),

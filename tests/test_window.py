@@ -473,7 +473,7 @@ EDIT_EMOJI = (
     OPEN
     + r"""
 import random
-pump(lambda: window.chat is not None and window.chat_view.aside.list.rows)
+pump(lambda: window.chat_view.aside.list.rows)
 chance = random.Random(1)
 moves = ["<BackSpace>", "<Delete>", "<Left>", "<Right>", "<Shift-Left>", "<Home>", "<Control-a>"]
 box.focus_force()
