@@ -384,8 +384,121 @@ class Room:
         since = self.operators.get(protocol.casefold(client.account), 0)
         return bool(client.account) and client.owned_since <= since
 
-    def is_banned(self, client: Client) -> bool:
-        return self.banned.match(client.source)
+    # Who may do what: each raises ReplyError for one who may not
+
+    def governs(self, client: Client) -> bool:
+        """Whether it has the say here."""
+        return client.is_operator or bool(self.members.get(client, 0) & OPERATOR)
+
+    def mind_rank(self, client: Client) -> None:
+        if not self.governs(client):
+            raise ReplyError("482", self.name, "You're not channel operator")
+
+    def mind_door(self, client: Client, password: str) -> None:
+        if client in self.invited or client.is_operator or self.remembers(client):
+            return
+        for is_kept_out, numeric, letter in (
+            (self.banned.match(client.source), "474", "b"),
+            ("i" in self.flags, "473", "i"),
+            (self.password and password != self.password, "475", "k"),
+            (self.limit and len(self.members) >= self.limit, "471", "l"),
+        ):
+            if is_kept_out:
+                raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
+
+    def mind_silence(self, client: Client) -> None:
+        fault = ""
+        if client not in self.members and "n" in self.flags:
+            fault = "Cannot send to a channel that you are not in"
+        elif self.members.get(client) or client.is_operator:
+            return
+        elif "m" in self.flags:
+            fault = "Only those with a voice may speak in %s. Its operators give it." % self.name
+        elif self.banned.match(client.source):
+            fault = "You are banned from %s, and may not speak there" % self.name
+        if fault:
+            raise ReplyError("404", self.name, fault)
+
+    def member(self, client: Client) -> Client:
+        """The same, who is in it."""
+        if client not in self.members:
+            raise ReplyError("441", client.nickname, self.name, "They aren't on that channel")
+        return client
+
+    # What it is like
+
+    def change(
+        self, change: ModeChange, by: Client, find: Callable[[str], Client]
+    ) -> Optional[ModeChange]:
+        """Make one change; what it was, or None where it changes nothing.
+
+        `find` gives the client of a nickname. Raises ReplyError for what cannot be done.
+        """
+        adding, letter, arg = change
+        kind = protocol.ROOM_MODES.get(letter)
+        if kind is None:
+            raise ReplyError("472", letter, "is unknown mode char to me")
+        if kind == "flag":
+            return self._change_flag(change)
+        if not arg and (adding or letter not in "kl"):
+            raise ReplyError("696", self.name, letter, "*", "This mode wants a parameter")
+        if kind == "member":
+            return self._change_rank(change, self.member(find(arg)))
+        if letter == "b":
+            return self._change_ban(change, by)
+        if letter == "k":
+            return self._change_key(change)
+        return self._change_limit(change)
+
+    def _change_flag(self, change: ModeChange) -> Optional[ModeChange]:
+        if change.adding == (change.letter in self.flags):
+            return None
+        self.flags ^= {change.letter}
+        return change
+
+    def _change_rank(self, change: ModeChange, member: Client) -> Optional[ModeChange]:
+        bits, bit = self.members[member], _MEMBER_BITS[change.letter]
+        if bit == OPERATOR and member.account:
+            if change.adding:
+                self.remember(member)
+            else:
+                self.operators.pop(protocol.casefold(member.account), None)
+        if bool(bits & bit) == change.adding:
+            return None
+        self.members[member] = bits ^ bit
+        return change._replace(arg=member.nickname)
+
+    def _change_ban(self, change: ModeChange, by: Client) -> Optional[ModeChange]:
+        mask = protocol.as_mask(change.arg)
+        key = protocol.casefold(mask)
+        known = next((ban for ban in self.bans if protocol.casefold(ban) == key), "")
+        if not change.adding:
+            return change._replace(arg=known) if self.bans.pop(known, None) else None
+        if known:
+            return None
+        if len(self.bans) >= MAX_BANS:
+            raise ReplyError("478", self.name, "b", "Channel list is full")
+        self.bans[mask] = (by.nickname, int(time.time()))
+        return change._replace(arg=mask)
+
+    def _change_key(self, change: ModeChange) -> Optional[ModeChange]:
+        if not change.adding:
+            was, self.password = self.password, ""
+            return change._replace(arg="*") if was else None
+        if not protocol.is_key(change.arg):
+            raise ReplyError("696", self.name, "k", "*", "A key has no spaces, no commas")
+        self.password = change.arg
+        return change
+
+    def _change_limit(self, change: ModeChange) -> Optional[ModeChange]:
+        if not change.adding:
+            was, self.limit = self.limit, 0
+            return change if was else None
+        limit = protocol.parse_limit(change.arg)
+        if not limit:
+            raise ReplyError("696", self.name, "l", change.arg, "A limit is a number above 0")
+        self.limit = limit
+        return change._replace(arg=str(limit))
 
     def modes(self, in_full: bool) -> Tuple[str, ...]:
         """The parameters of 324; the key is for members."""
@@ -870,13 +983,11 @@ class Directory:
                 if len(self._rooms) >= MAX_ALL_ROOMS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
-            is_remembered = room.remembers(client)
             # Who comes first has the say where nobody else can; what keeps others out of a room
             # that was left empty keeps them out too: its history is behind that door.
             is_first = not (room.members or room.operators or room.is_lobby)
-            bits = OPERATOR if is_remembered or is_first else 0
-            if not (is_remembered or client.is_operator):
-                self._admit(client, room, password)
+            bits = OPERATOR if is_first or room.remembers(client) else 0
+            room.mind_door(client, password)
             room.add(client, bits)
             room.invited.discard(client)
             client.rooms.add(room)
@@ -919,18 +1030,6 @@ class Directory:
     def _welcome(self, client: Client, room: Room) -> Event:
         return answer(client, topic_replies(room) + names_replies(client, room), self._server_name)
 
-    def _admit(self, client: Client, room: Room, password: str) -> None:
-        if client in room.invited:
-            return
-        for is_kept_out, numeric, letter in (
-            (room.is_banned(client), "474", "b"),
-            ("i" in room.flags, "473", "i"),
-            (room.password and password != room.password, "475", "k"),
-            (room.limit and len(room.members) >= room.limit, "471", "l"),
-        ):
-            if is_kept_out:
-                raise ReplyError(numeric, room.name, "Cannot join channel (+%s)" % letter)
-
     def names(self, client: Client, name: str) -> int:
         """Tell `client` who is in a room, in order with who comes and goes; how many lines."""
         with self._lock:
@@ -952,7 +1051,7 @@ class Directory:
         """Put somebody out of a room. Raises ReplyError 401, 403, 441, 442 or 482."""
         with self._lock:
             room = self._governed(client, name)
-            other = self._member(room, nickname)
+            other = room.member(self._person(nickname))
             params = (room.name, other.nickname, reason or client.nickname)
             message = Message("KICK", params, client.source)
             self._post(Event(message, room.audience, client, (room.key,)))
@@ -963,11 +1062,11 @@ class Directory:
         with self._lock:
             other = self._person(nickname)
             room = self._room(client, name)
-            if "i" in room.flags and not self._governs(client, room):
-                raise ReplyError("482", room.name, "You're not channel operator")
+            if "i" in room.flags:
+                room.mind_rank(client)
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            if self._governs(client, room):  # others may ask, but open no door
+            if room.governs(client):  # others may ask, but open no door
                 room.invited.add(other)
             message = Message("INVITE", (other.nickname, room.name), client.source)
             if other not in client.ignored_by:
@@ -997,7 +1096,7 @@ class Directory:
                 if room is None:
                     raise ReplyError("403", target, "No such channel")
                 if room.is_guarded or client not in room.members:
-                    self._mind_silence(client, room)
+                    room.mind_silence(client)
                 name, audience, key = room.name, room.audience, room.key
             else:
                 recipient = self._person(target)
@@ -1032,9 +1131,9 @@ class Directory:
         """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             room = self._room(client, name)
-            self._mind_silence(client, room)
-            if "t" in room.flags and not self._governs(client, room):
-                raise ReplyError("482", room.name, "You're not channel operator")
+            room.mind_silence(client)
+            if "t" in room.flags:
+                room.mind_rank(client)
             message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
             self._post(Event(message, room.audience, client, (room.key,)))
             room.topic, room.topic_by, room.topic_at = message.text, client.nickname, time.time()
@@ -1049,7 +1148,7 @@ class Directory:
             room = self._governed(client, name)
             for change in changes:
                 try:
-                    made = self._change_mode(client, room, change)
+                    made = room.change(change, client, self._person)
                 except ReplyError as refusal:
                     refused.append(refusal)
                 else:
@@ -1059,63 +1158,6 @@ class Directory:
                 message = Message("MODE", (room.name, *words), client.source)
                 self._post(Event(message, room.audience, client, (room.key,)))
         return refused
-
-    def _change_mode(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
-        """Make one change; what it was, or None where it changes nothing."""
-        adding, letter, arg = change
-        kind = protocol.ROOM_MODES.get(letter)
-        if kind is None:
-            raise ReplyError("472", letter, "is unknown mode char to me")
-        if kind == "flag":
-            if adding == (letter in room.flags):
-                return None
-            room.flags ^= {letter}
-            return change
-        if kind == "set" and not adding:
-            was, room.limit = room.limit, 0
-            return change if was else None
-        if letter == "k" and not adding:
-            was_key, room.password = room.password, ""
-            return change._replace(arg="*") if was_key else None
-        if not arg:
-            raise ReplyError("696", room.name, letter, "*", "This mode wants a parameter")
-        if kind == "member":
-            member = self._member(room, arg)
-            bits, bit = room.members[member], _MEMBER_BITS[letter]
-            if letter == "o" and member.account:
-                if adding:
-                    room.remember(member)
-                else:
-                    room.operators.pop(protocol.casefold(member.account), None)
-            if bool(bits & bit) == adding:
-                return None
-            room.members[member] = bits ^ bit
-            return change._replace(arg=member.nickname)
-        if letter == "b":
-            return self._change_ban(client, room, change)
-        if letter == "k":
-            if not protocol.is_key(arg):
-                raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
-            room.password = arg
-            return change
-        limit = protocol.parse_limit(arg)
-        if not limit:
-            raise ReplyError("696", room.name, "l", arg, "A limit is a number above 0")
-        room.limit = limit
-        return change._replace(arg=str(limit))
-
-    def _change_ban(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
-        mask = protocol.as_mask(change.arg)
-        key = protocol.casefold(mask)
-        known = next((ban for ban in room.bans if protocol.casefold(ban) == key), "")
-        if not change.adding:
-            return change._replace(arg=known) if room.bans.pop(known, None) else None
-        if known:
-            return None
-        if len(room.bans) >= MAX_BANS:
-            raise ReplyError("478", room.name, "b", "Channel list is full")
-        room.bans[mask] = (client.nickname, int(time.time()))
-        return change._replace(arg=mask)
 
     def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
         """The name and key of what `client` may read again, and the number after which it may.
@@ -1204,39 +1246,13 @@ class Directory:
             raise ReplyError("442", room.name, "You're not on that channel")
         return room
 
-    def _governs(self, client: Client, room: Room) -> bool:
-        return client.is_operator or bool(room.members.get(client, 0) & OPERATOR)
-
     def _governed(self, client: Client, name: str) -> Room:
         """A room that `client` has the say in. Raises ReplyError 403, 442 or 482."""
         room = self._seen(client, name)
         if room is None or not client.is_operator:
             room = self._room(client, name)
-        if not self._governs(client, room):
-            raise ReplyError("482", room.name, "You're not channel operator")
+        room.mind_rank(client)
         return room
-
-    def _member(self, room: Room, nickname: str) -> Client:
-        """Raises ReplyError 401 or 441."""
-        client = self._person(nickname)
-        if client not in room.members:
-            raise ReplyError("441", client.nickname, room.name, "They aren't on that channel")
-        return client
-
-    def _mind_silence(self, client: Client, room: Room) -> None:
-        """Raises ReplyError 404 for one who may not speak in a room."""
-        bits = room.members.get(client, 0)
-        fault = ""
-        if client not in room.members and "n" in room.flags:
-            fault = "Cannot send to a channel that you are not in"
-        elif bits or client.is_operator:
-            return
-        elif "m" in room.flags:
-            fault = "Only those with a voice may speak in %s. Its operators give it." % room.name
-        elif room.is_banned(client):
-            fault = "You are banned from %s, and may not speak there" % room.name
-        if fault:
-            raise ReplyError("404", room.name, fault)
 
     def _introduce(self, client: Client) -> None:
         source = client.source

@@ -917,7 +917,8 @@ def refusals(key, seen):
             found |= refusals(("", node.id), seen)
         elif isinstance(node, ast.Attribute):
             of = ast.unparse(node.value)
-            owner = key[0] if of == "self" else "Directory" if of.endswith("directory") else None
+            owners = {"self": key[0], "directory": "Directory", "room": "Room"}
+            owner = owners.get(of.rpartition(".")[2])
             found |= refusals((owner, node.attr), seen)
     return found
 
