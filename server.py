@@ -2369,7 +2369,7 @@ def _audience_id(work: Work) -> int:
 
 # Replies that several commands give, and how replies are told
 
-Reply = Tuple[str, ...]  # a numeric (or FAIL, WARN, NOTE) and its parameters, text last
+Reply = Tuple[str, ...]  # a numeric, or another command of the server's, and its parameters
 
 
 def names_replies(client: Client, room: Room) -> List[Message]:
@@ -2402,25 +2402,26 @@ def topic_replies(room: Room) -> List[Message]:
 
 
 def _addressed(message: Message, client: Client, server_name: str) -> Message:
-    """A numeric as `client` gets it: from the server, its own name first.
+    """What the server says as `client` gets it: a numeric has its own name first.
 
     What a peer has said may stand in it, so each middle parameter is made a word.
     """
-    words = map(protocol.as_word, message.params[:-1])
-    to = (client.nickname or "*",) if message.command.isdigit() else ()  # FAIL names nobody
-    params = (*to, *words, message.text)
-    return Message(message.command, params, server_name)
+    command, params, _, _ = message
+    to = (client.nickname or "*",) if command.isdigit() else ()
+    return Message(command, (*to, *map(protocol.as_word, params[:-1]), *params[-1:]), server_name)
 
 
 def answer(client: Client, replies: Iterable[Message], server_name: str) -> Event:
-    """Many numerics as one piece of work: a long answer is no crowd in the delivery's queue."""
+    """What the server says to one client, as one piece of work: a long answer is no crowd."""
     now = time.time()
+    is_timed = client.caps & SERVER_TIME
+    times = {"time": protocol.format_time(now)} if is_timed else protocol.NO_TAGS
     lines: List[bytes] = []
     for reply in replies:
         message, line = protocol.fit_line(_addressed(reply, client, server_name))
         if not client.caps & PLAIN_TEXT:
             label, opening = client.take_label()
-            lines.append(opening + protocol.serialize_tags(label) + line)
+            lines.append(opening + protocol.serialize_tags({**label, **times}) + line)
             continue
         told = protocol.describe(message, client.nickname, now)
         if told:
@@ -2609,12 +2610,17 @@ class Session:
     # Answers
 
     def tell(self, message: Message) -> None:
+        """What is not the server's own word, or not for all clients."""
         self.delivery.post(Event(message, (self.client,), self.client))
 
+    def reply(self, command: str, *params: str) -> None:
+        """One message of the server's: a numeric, which gets the client's name, or another."""
+        replies = [Message(command, params)]
+        self.delivery.post(answer(self.client, replies, self.options.server_name))
+
     def say(self, text: str) -> None:
-        """The server's own words, to this client."""
-        target = self.client.nickname or "*"
-        self.tell(Message("NOTICE", (target, text), self.options.server_name))
+        """Its own words."""
+        self.reply("NOTICE", self.client.nickname or "*", text)
 
     def note(self, *params: str) -> None:
         """A standard reply NOTE: as a notice, for those who do not know them."""
@@ -2622,10 +2628,6 @@ class Session:
             self.reply("NOTE", *params)
         else:
             self.say(params[-1])
-
-    def reply(self, numeric: str, *params: str) -> None:
-        message = _addressed(Message(numeric, params), self.client, self.options.server_name)
-        self.tell(message)
 
     def refuse(self, refusal: ReplyError) -> None:
         self.reply(refusal.numeric, *refusal.params)
@@ -2771,7 +2773,7 @@ class IrcDialect:
             else:
                 session.run_command(message)
             if client.label:
-                session.tell(Message("ACK", (), session.options.server_name))
+                session.reply("ACK")
         finally:
             client.label = protocol.NO_TAGS
 
@@ -2919,9 +2921,8 @@ def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool
     name = session.client.nickname or "*"
     *lines, last = protocol.pack(words, " ", 400 if may_continue else 480) or [""]
     for line in lines:
-        params = (name, verb, "*", line) if may_continue else (name, verb, line)
-        session.tell(Message("CAP", params, session.options.server_name))
-    session.tell(Message("CAP", (name, verb, last), session.options.server_name))
+        session.reply("CAP", name, verb, *(["*"] if may_continue else []), line)
+    session.reply("CAP", name, verb, last)
 
 
 def on_pass(session: Session, message: Message) -> None:
@@ -3064,7 +3065,7 @@ def _welcome(session: Session) -> None:
     session.charge(-len(replies))
     _tell_modes(session, set())
     if client.token:
-        session.tell(Message("RESUME", ("TOKEN", client.token), options.server_name))
+        session.reply("RESUME", "TOKEN", client.token)
     if session.server.history is not None and session.server.history.fault:
         session.say(HISTORY_FAILS)
 
@@ -3137,7 +3138,7 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
             raise ReplyError("904", "SASL authentication failed")
         session.sasl = protocol.Sasl()
         if not session.client.caps & PLAIN_TEXT:
-            session.tell(Message("AUTHENTICATE", ("+",), session.options.server_name))
+            yield "AUTHENTICATE", "+"
         return
     if word == "*":
         session.sasl = None
@@ -3248,8 +3249,7 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ACCOUNT_EXISTS", str(error)) from None
     log.info("%s registered the account %s", client.name, account.name)
     text = "%s is yours alone now. Next time, type /login %s PASSWORD" % (name, name)
-    params = ("SUCCESS", account.name, text)
-    session.tell(Message("REGISTER", params, session.options.server_name))
+    yield "REGISTER", "SUCCESS", account.name, text
     yield from _log_in(session, account)
 
 
@@ -4053,8 +4053,7 @@ def on_stats(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_ping(session: Session, message: Message) -> None:
     """Modern IRC, PING message"""
-    name = session.options.server_name
-    session.tell(Message("PONG", (name, message.params[0]), name))
+    session.reply("PONG", session.options.server_name, message.params[0])
 
 
 def on_pong(session: Session, message: Message) -> None:
