@@ -37,13 +37,11 @@ import gc
 import getpass
 import hashlib
 import hmac
-import ipaddress
 import itertools
 import json
 import logging
 import os
 import queue
-import re
 import selectors
 import shlex
 import signal
@@ -52,7 +50,6 @@ import sqlite3
 import sys
 import threading
 import time
-import unicodedata
 import urllib.parse
 from types import FrameType
 from typing import (
@@ -114,8 +111,6 @@ PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on wi
 RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
 DISK_TIMEOUT = 5.0  # seconds that anybody waits for a turn at the database
 MAX_WAITING = 500  # messages that wait for somebody who is away
-MIN_PASSWORD = 8  # characters
-MAX_PASSWORD = 300  # bytes
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
@@ -1827,7 +1822,7 @@ class Sanction(NamedTuple):
     """What keeps somebody out ("ban") or silent ("mute")."""
 
     kind: str
-    target: str  # as `sanction_target` gives it
+    target: str  # as `protocol.sanction_target` gives it
     until: float  # seconds since 1970; 0 is for ever
     reason: str
     by: str
@@ -1845,55 +1840,6 @@ class _Secret(NamedTuple):
 
 # What no password gives: it stands for the names without an account, at the same price.
 _NOBODY = _Secret(Account("", False, 0.0), SCRYPT, bytes(16), bytes(32))
-
-
-def password_fault(password: str) -> str:
-    """The rule that a password breaks, in words for whoever chose it; "" for none."""
-    if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD:
-        return "A password has at least %d characters." % MIN_PASSWORD
-    if len(_password_bytes(password)) > MAX_PASSWORD:
-        return "That password is too long: %d bytes at most." % MAX_PASSWORD
-    return ""
-
-
-def _password_bytes(password: str) -> bytes:
-    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
-
-
-def sanction_target(text: str) -> str:
-    """What a sanction calls a name, an address or a network, however it was typed."""
-    network = _network_of(text)
-    if network is None:
-        return protocol.casefold(text)
-    return str(network.network_address if network.num_addresses == 1 else network)
-
-
-def sanction_matches(target: str, names: Iterable[str], address: str) -> bool:
-    """Whether a sanction meets somebody with these folded names, who comes from `address`."""
-    network = _network_of(target)
-    if network is None:
-        return protocol.casefold(target) in names
-    host = _network_of(address)
-    return host is not None and host.network_address in network
-
-
-@functools.lru_cache(maxsize=4096)
-def _network_of(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
-    """The network that an address, or an address and a size, stands for; None for a name.
-
-    IPv4 in IPv6's clothes (::ffff:192.0.2.1) is IPv4, and the zone of an address does not count.
-    """
-    if not ("." in text or ":" in text):
-        return None
-    try:
-        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
-    except ValueError:
-        return None
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
-    return network
 
 
 class Records:
@@ -2007,7 +1953,7 @@ class Records:
         return is_done
 
     def _new_hash(self, password: str) -> Tuple[int, int, int, bytes, bytes]:
-        fault = password_fault(password)
+        fault = protocol.password_fault(password)
         if fault:
             raise PasswordError(fault)
         salt = os.urandom(16)
@@ -2017,7 +1963,8 @@ class Records:
         if not hasattr(hashlib, "scrypt"):
             raise RecordsError("This server's Python cannot do scrypt: it keeps no passwords.")
         n, r, p = cost
-        data = _password_bytes(password)[: MAX_PASSWORD + 1]  # longer ones match nothing
+        # Longer ones match nothing.
+        data = protocol.password_bytes(password)[: protocol.MAX_PASSWORD + 1]
         with self._hashing:
             return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
 
@@ -2046,13 +1993,14 @@ class Records:
 
     def add_sanction(self, sanction: Sanction) -> None:
         """In place of one of that kind which that target has."""
-        values = sanction._replace(target=sanction_target(sanction.target))
+        values = sanction._replace(target=protocol.sanction_target(sanction.target))
         query = "REPLACE INTO sanctions VALUES (?,?,?,?,?,?)"
         self._write(lambda writer: writer.execute(query, values))
 
     def remove_sanctions(self, target: str) -> int:
         """How many there were."""
-        query, values = "DELETE FROM sanctions WHERE target = ?", (sanction_target(target),)
+        query = "DELETE FROM sanctions WHERE target = ?"
+        values = (protocol.sanction_target(target),)
         return self._write(lambda writer: writer.execute(query, values).rowcount)
 
     def sanctions(self) -> List[Sanction]:
@@ -3238,7 +3186,7 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    fault = password_fault(password)
+    fault = protocol.password_fault(password)
     if fault:
         raise fail("WEAK_PASSWORD", fault)
     if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
@@ -3794,10 +3742,6 @@ def _repeat(session: Session, row: Row, day: str) -> str:
     return date
 
 
-# The places that each verb names, before the limit; LATEST's may be "*".
-_POINTS = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
-
-
 def on_chathistory(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/chathistory"""
 
@@ -3807,53 +3751,49 @@ def on_chathistory(session: Session, message: Message) -> None:
     history = session.server.history
     if history is None:
         raise fail("MESSAGE_ERROR", "This server keeps no history")
-    verb, *params = message.params
-    verb = verb.upper()
-    if verb not in _POINTS:
-        raise fail("INVALID_PARAMS", "Unknown command")
-    first = 0 if verb == "TARGETS" else 1
-    end = first + _POINTS[verb]
-    if len(params) != end + 1 or not params[end].isdecimal():
-        raise fail("INVALID_PARAMS", "Too few parameters, too many, or a limit that is no number")
-    limit = min(int(params[end][:9]), MAX_HISTORY)
     try:
-        found = [protocol.parse_point(text) for text in params[first:end]]
-    except ValueError:
-        found = []
-    if not found or ("*" in params[first:end] and verb != "LATEST"):
-        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp")
+        query = protocol.parse_chathistory(message.params)
+    except protocol.ProtocolError as error:
+        raise fail("INVALID_PARAMS", str(error)) from None
+    query = query._replace(limit=min(query.limit, MAX_HISTORY))
     session.delivery.sync()  # what this client has just said is part of it
-    if verb == "TARGETS":
-        _replay_targets(session, history, found, limit)
+    if query.verb == "TARGETS":
+        _replay_targets(session, history, query)
         return
-    place = session.directory.history_key(session.client, params[0])
+    place = session.directory.history_key(session.client, query.target)
     if place is None:
-        fault = "You are not in %s, or it is not there" % params[0]
-        raise fail("INVALID_TARGET", params[0], fault)
+        fault = "You are not in %s, or it is not there" % query.target
+        raise fail("INVALID_TARGET", query.target, fault)
     name, key, since = place
-    read = functools.partial(history.read, key, more=bool(session.client.caps & PLAYBACK))
-    before, after = found[0]
+    is_full = bool(session.client.caps & PLAYBACK)
+    read = functools.partial(history.read, key, more=is_full)
+    replay(session, name, _rows_of(query, since, read))
+
+
+def _rows_of(
+    query: protocol.HistoryQuery, since: int, read: Callable[..., List[Row]]
+) -> List[Row]:
+    """What it asks for of a conversation, of which one may read what came after `since`."""
+    verb, _, points, limit = query
+    before, after = points[0]
     if verb == "LATEST":
-        rows = read(max(since, after), END, limit, latest=True)
-    elif verb == "BEFORE":
-        rows = read(since, before, limit, latest=True)
-    elif verb == "AFTER":
-        rows = read(max(since, after), END, limit, latest=False)
-    elif verb == "AROUND":
+        return read(max(since, after), END, limit, latest=True)
+    if verb == "BEFORE":
+        return read(since, before, limit, latest=True)
+    if verb == "AFTER":
+        return read(max(since, after), END, limit, latest=False)
+    if verb == "AROUND":
         rows = read(since, before, limit // 2, latest=True)
         rest = limit - len(rows)
-        rows += read(max(since, before - 1), END, rest, latest=False)
-    else:
-        low, high = sorted(found)
-        rows = read(max(since, low[1]), high[0], limit, latest=found[0] > found[1])
-    replay(session, name, rows)
+        return rows + read(max(since, before - 1), END, rest, latest=False)
+    low, high = sorted(points)
+    return read(max(since, low[1]), high[0], limit, latest=points[0] > points[1])
 
 
-def _replay_targets(
-    session: Session, history: History, points: List[Tuple[int, int]], limit: int
-) -> None:
+def _replay_targets(session: Session, history: History, query: protocol.HistoryQuery) -> None:
     """TARGETS: where the last was said between two points, and when; counted from the first."""
     client, name = session.client, session.options.server_name
+    _, _, points, limit = query
     after, before = min(points)[1], max(points)[0]
     found = history.conversations(client.nickname, max(after, client.named_since), before)
     for room in session.directory.rooms(of=client):
@@ -3880,15 +3820,15 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if _network_of(target) is None and not protocol.is_nickname(target):
+    if not protocol.is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    if kind == "ban" and sanction_matches(target, [client.key], client.ip):
+    if kind == "ban" and protocol.sanction_matches(target, [client.key], client.ip):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0
     reason = protocol.clean(reason, MAX_REASON)
-    sanction = Sanction(kind, sanction_target(target), until, reason, client.nickname, now)
+    sanction = Sanction(kind, protocol.sanction_target(target), until, reason, client.nickname, now)
     session.server.sanctions.add(sanction)
     session.server.end_banned()
     how_long = protocol.format_duration(seconds)
@@ -3957,7 +3897,7 @@ def on_chghost(session: Session, message: Message) -> None:
     """CHGHOST nickname host: have others see another host than somebody's address."""
     nickname, host = message.params[:2]
     other = session.directory.get(nickname)
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z", host):
+    if not protocol.is_host(host):
         raise ReplyError("FAIL", "CHGHOST", "INVALID_HOST", "%s is not a host's name" % host)
     log.warning("%s: %s has the host %s", session.client.name, other.name, host)
     session.directory.become(other, host=host)
@@ -4191,7 +4131,7 @@ class Sanctions:
         """One of that kind that meets somebody with these folded names and this address."""
         known = tuple(names)
         for sanction in self.all():
-            if sanction.kind == kind and sanction_matches(sanction.target, known, address):
+            if sanction.kind == kind and protocol.sanction_matches(sanction.target, known, address):
                 return sanction
         return None
 
@@ -4216,7 +4156,7 @@ class Sanctions:
 
     def remove(self, target: str) -> int:
         """How many there were. Raises RecordsError, and nothing has changed."""
-        target = sanction_target(target)
+        target = protocol.sanction_target(target)
         with self._lock:
             self._records.remove_sanctions(target)
             held = self.all()
@@ -4671,7 +4611,7 @@ def _lobby(name: str) -> str:
 
 
 def _server_name(name: str) -> str:
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}\Z", name):
+    if not protocol.is_host(name) or ":" in name:  # a port does not belong to it
         raise argparse.ArgumentTypeError("%s is not a host's name" % name)
     return name
 
@@ -4772,7 +4712,7 @@ def _ask_for_password(name: str) -> str:
     """From the terminal, twice and unseen, or a line of standard input. Raises PasswordError."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password for %s: " % name)
-        fault = password_fault(password)
+        fault = protocol.password_fault(password)
         if not fault and getpass.getpass("The same again: ") != password:
             fault = "Those were two different passwords. Nothing was changed."
     else:
@@ -4780,7 +4720,9 @@ def _ask_for_password(name: str) -> str:
             password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise PasswordError("That password is not UTF-8.") from None
-        fault = password_fault(password) if password else "No password came on standard input."
+        fault = protocol.password_fault(password)
+        if not password:
+            fault = "No password came on standard input."
     if fault:
         raise PasswordError(fault)
     return password
