@@ -577,7 +577,7 @@ class Event:
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
+        "audience", "extended", "is_text", "kept_for", "label", "line", "message",
         "needs", "number", "opening", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
@@ -602,7 +602,6 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
-        self.is_to_self = False  # a text that its sender hears as its recipient, too
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
@@ -618,9 +617,8 @@ class Event:
 
     def _is_answer(self, sender: Client) -> bool:
         """Whether the sender itself gets to read it."""
-        if self.is_text and self.is_unheard:
-            return False
-        return sender.caps & self.needs == self.needs and sender in self.audience
+        may_read = sender.caps & self.needs == self.needs and sender in self.audience
+        return may_read and not self.is_unheard
 
     def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -658,9 +656,17 @@ class Event:
 
     @property
     def is_unheard(self) -> bool:
-        """Whether the sender, an IRC client, does not want its own words back."""
-        sender = self.sender
-        return sender is not None and not sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
+        """Whether it is a text whose sender, an IRC client, does not want its own words back."""
+        is_wanted = self.sender is None or self.sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
+        return self.is_text and not is_wanted
+
+    @property
+    def is_to_self(self) -> bool:
+        """Whether it is a text that its sender hears as its recipient, too."""
+        message = self.message
+        if not self.is_text or isinstance(message, bytes):
+            return False
+        return message.params[0] == message.nickname
 
     def render_for(self, client: Client, lobby: str) -> bytes:
         """Its line for one to whom it looks different: its sender, or who ignores its sender.
@@ -670,13 +676,11 @@ class Event:
         """
         if client is not self.sender:
             return b""
-        line = b""
-        is_shown_once = self.is_to_self and client.caps & PLAIN_TEXT
-        if not (is_shown_once or (self.is_text and self.is_unheard)):
-            line += self.render(client.caps, lobby, own=True)
-        if self.is_to_self:
-            line += self.render(client.caps, lobby)
-        return line
+        echo = b"" if self.is_unheard else self.render(client.caps, lobby, own=True)
+        if not self.is_to_self:
+            return echo
+        received = self.render(client.caps, lobby)
+        return received if client.caps & PLAIN_TEXT else echo + received
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -1037,9 +1041,7 @@ class Directory:
         """Take `client` out of a room. Raises ReplyError 403 or 442."""
         with self._lock:
             room = self._room(client, name)
-            params = (room.name, reason) if reason else (room.name,)
-            message = Message("PART", params, client.source)
-            self._post(Event(message, room.audience, client, (room.key,)))
+            self._tell_room(room, client, "PART", *([reason] if reason else []))
             self._put_out(client, room)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
@@ -1047,9 +1049,7 @@ class Directory:
         with self._lock:
             room = self._governed(client, name)
             other = room.member(self._person(nickname))
-            params = (room.name, other.nickname, reason or client.nickname)
-            message = Message("KICK", params, client.source)
-            self._post(Event(message, room.audience, client, (room.key,)))
+            self._tell_room(room, client, "KICK", other.nickname, reason or client.nickname)
             self._put_out(other, room)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
@@ -1082,7 +1082,6 @@ class Directory:
         """
         params = message.params
         target = params[0]
-        is_to_self = False
         away = ""
         with self._lock:
             self._mind_end(client)
@@ -1096,8 +1095,7 @@ class Directory:
             else:
                 recipient = self._person(target)
                 name, away = recipient.nickname, recipient.away
-                is_to_self = recipient is client
-                audience = (client,) if is_to_self else (recipient, client)
+                audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(name, client.nickname)
                 if message.command != "TAGMSG" and recipient not in client.ignored_by:
                     recipient.correspondent = client.nickname  # whom they have read
@@ -1105,9 +1103,7 @@ class Directory:
                 params = (name, *params[1:])
             relayed = Message(message.command, params, client.source, message.tags)
             kept_for = () if message.command == "TAGMSG" else (key,)
-            event = Event(relayed, audience, client, kept_for)
-            event.is_to_self = is_to_self
-            self._post(event)
+            self._post(Event(relayed, audience, client, kept_for))
         return away
 
     def leave_word(self, client: Client, message: Message, owner: str) -> bool:
@@ -1129,9 +1125,9 @@ class Directory:
             room.mind_silence(client)
             if "t" in room.flags:
                 room.mind_rank(client)
-            message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
-            self._post(Event(message, room.audience, client, (room.key,)))
-            room.topic, room.topic_by, room.topic_at = message.text, client.nickname, time.time()
+            topic = protocol.fit(Message("TOPIC", (room.name, topic), client.source)).text
+            self._tell_room(room, client, "TOPIC", topic)
+            room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
 
     def change_modes(
         self, client: Client, name: str, changes: List[ModeChange]
@@ -1150,8 +1146,7 @@ class Directory:
                     done += [made] if made else []
             room.guard()
             for words in protocol.split_modes(done, client.source, room.name) if done else ():
-                message = Message("MODE", (room.name, *words), client.source)
-                self._post(Event(message, room.audience, client, (room.key,)))
+                self._tell_room(room, client, "MODE", *words)
         return refused
 
     def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
@@ -1265,6 +1260,11 @@ class Directory:
         for room in client.rooms:
             peers.update(room.members)
         return tuple(peers)
+
+    def _tell_room(self, room: Room, client: Client, command: str, *params: str) -> None:
+        """What `client` does to a room: for all who are there, and for later."""
+        message = Message(command, (room.name, *params), client.source)
+        self._post(Event(message, room.audience, client, (room.key,)))
 
     def _tell_peers(self, client: Client, message: Message) -> None:
         """What has changed about `client`: for its peers, and for those who watch it closely."""
@@ -2232,8 +2232,8 @@ class Delivery(threading.Thread):
         for index, event in enumerate(events):
             sender = event.sender
             if sender is not None:
-                is_unlike = event.is_to_self or not sender.caps & ECHO_MESSAGE
-                if event.label or (event.is_text and is_unlike):
+                is_echo = sender.caps & ECHO_MESSAGE and not event.is_to_self
+                if event.label or (event.is_text and not is_echo):
                     own.setdefault(sender, []).append(index)
                 for client in sender.ignored_by if event.is_text else ():
                     own.setdefault(client, []).append(index)
@@ -2590,15 +2590,10 @@ class Session:
             for reply in replies:
                 messages.append(Message(reply[0], reply[1:]))
         finally:
-            if len(messages) > 1:
-                with self.labeled_batch():
-                    self._answer(messages)
-            elif messages:
-                self._answer(messages)
-
-    def _answer(self, messages: List[Message]) -> None:
-        self.delivery.post(answer(self.client, messages, self.options.server_name))
-        self.charge(len(messages))
+            if messages:
+                with self.labeled_batch(len(messages) > 1):
+                    self.delivery.post(answer(self.client, messages, self.options.server_name))
+                self.charge(len(messages))
 
     def charge(self, lines: int) -> None:
         """Have an answer of so many lines count: it takes others' time too."""
@@ -2613,11 +2608,11 @@ class Session:
         self.tell(Message("BATCH", ("-" + reference,), name))
 
     @contextlib.contextmanager
-    def labeled_batch(self) -> Iterator[None]:
+    def labeled_batch(self, is_needed: bool = True) -> Iterator[None]:
         """What answers the present command meanwhile is in one batch, where it has a label."""
         client, name = self.client, self.options.server_name
         label = client.label
-        if "label" not in label or not client.caps & BATCH:
+        if not is_needed or "label" not in label or not client.caps & BATCH:
             yield
             return
         reference = "b%d" % next(self.batches)
@@ -2715,10 +2710,7 @@ class IrcDialect:
         session, client = self._session, self._client
         client.label = {"label": label}
         try:
-            if self._has_several_answers(message):
-                with session.labeled_batch():
-                    session.run_command(message)
-            else:
+            with session.labeled_batch(self._has_several_answers(message)):
                 session.run_command(message)
             if client.label:
                 session.reply("ACK")
