@@ -95,6 +95,7 @@ NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other 
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
 LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
+MAX_GUEST_ROOMS = 1000  # of those, empty ones that are kept though no account has a say there
 MAX_BANS = 100  # masks that a room may ban
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
@@ -369,6 +370,11 @@ class Room:
         """Whether it is there when nobody is in it, and after a restart."""
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic) or not is_plain
+
+    @property
+    def is_of_guests(self) -> bool:
+        """Whether nobody who comes back can prove to have a say here."""
+        return not (self.operators or self.is_lobby)
 
     def remember(self, client: Client) -> None:
         """Have the owner of its account be an operator again, whenever they join."""
@@ -709,6 +715,7 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._clients: Dict[str, Client] = {}  # folded nickname to connection
         self._rooms: Dict[str, Room] = {}  # folded name to room
+        self._left: Dict[str, None] = {}  # keys of guests' rooms that are empty, the longest first
         self._watchers: Dict[str, Set[Client]] = {}  # folded nickname to who asked for it
         self._ignorers: Set[Client] = set()
         self._tokens: Dict[str, Client] = {}
@@ -963,6 +970,7 @@ class Directory:
         room.restore(state)
         with self._lock:
             self._rooms[room.key] = room
+            self._mind_emptiness(room)
 
     def join(self, client: Client, name: str, password: str = "") -> Optional[Event]:
         """Place `client` in a room, made where there is none, and tell it who is there.
@@ -988,6 +996,7 @@ class Directory:
             bits = OPERATOR if is_first or room.remembers(client) else 0
             room.mind_door(client, password)
             room.add(client, bits)
+            self._left.pop(room.key, None)
             room.invited.discard(client)
             client.rooms.add(room)
             if bits and client.account:
@@ -1147,6 +1156,7 @@ class Directory:
             room.guard()
             for words in protocol.split_modes(done, client.source, room.name) if done else ():
                 self._tell_room(room, client, "MODE", *words)
+            self._mind_emptiness(room)
         return refused
 
     def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
@@ -1305,8 +1315,24 @@ class Directory:
     def _leave(self, client: Client, room: Room) -> None:
         room.discard(client)
         client.rooms.discard(room)
-        if not (room.members or room.is_kept):
+        self._mind_emptiness(room)
+
+    def _mind_emptiness(self, room: Room) -> None:
+        """See that no room is there for nothing, when it may be that nobody is in it."""
+        if room.members:
+            return
+        self._left.pop(room.key, None)
+        if not room.is_kept:
             del self._rooms[room.key]
+        elif room.is_of_guests:
+            self._left[room.key] = None
+            if len(self._left) > MAX_GUEST_ROOMS:
+                self._end_room(next(iter(self._left)))
+
+    def _end_room(self, key: str) -> None:
+        """Forget a room, and see that what was said in it is not for the next of its name."""
+        del self._left[key]
+        self._post(Event(Message("GONE", (self._rooms.pop(key).name,)), (), None, (key,)))
 
 
 # The database: what outlives the server
@@ -1387,6 +1413,10 @@ class Database:
         """
         CREATE INDEX texts_by_key ON messages (key, number)
         WHERE command IN ('PRIVMSG', 'NOTICE');
+        """,
+        # What came before a room was GONE is not for those who are in it since.
+        """
+        CREATE INDEX gone_by_key ON messages (key, number) WHERE command = 'GONE';
         """,
     )
     RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
@@ -1660,11 +1690,12 @@ class History:
         """
         order = "DESC" if latest else "ASC"
         texts = "" if more else "AND command IN ('PRIVMSG', 'NOTICE')"
+        end = "SELECT COALESCE(MAX(number), 0) FROM messages WHERE key = ? AND command = 'GONE'"
         query = (
-            "SELECT number, key, command, line, '' FROM messages WHERE key = ? AND number > ?"
-            " AND number < ? %s ORDER BY number %s LIMIT ?"
+            "SELECT number, key, command, line, '' FROM messages WHERE key = ?"
+            " AND number > MAX(?, (%s)) AND number < ? %s ORDER BY number %s LIMIT ?"
         )
-        found = self._select(query % (texts, order), (key, after, before, limit))
+        found = self._select(query % (end, texts, order), (key, after, key, before, limit))
         return found[::-1] if latest else found
 
     def last_number(self) -> int:
@@ -1743,11 +1774,13 @@ class History:
             marks = ",".join(["(?,?,?,?)"] * len(part))
             values = list(itertools.chain.from_iterable([row[:4] for row in part]))
             writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
-        for number, key, _, _, waiting_for in rows:
+        for number, key, command, _, waiting_for in rows:
             owner, is_private, other = key.partition(" ")
             if is_private:
                 pairs = [(owner, other, number), (other, owner, number)]
                 writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
+            if command == "GONE":
+                writer.execute("DELETE FROM rooms WHERE key = ?", (key,))
             if waiting_for:
                 writer.execute("REPLACE INTO waiting VALUES (?,?)", (waiting_for, number))
 

@@ -349,6 +349,60 @@ def test_an_empty_room_is_as_closed_as_a_full_one(kept, mode, refusal):
     assert has(heard, refusal) and not has(heard, "private")
 
 
+def kept_rooms(room):
+    """Those that are there, and those that would be after a restart."""
+    room.server.delivery.sync()
+    here = {found.name for found in room.server.directory.rooms()}
+    return here, {state["name"] for state in room.server.records.rooms()}
+
+
+def test_guests_leave_no_more_rooms_behind_than_so_many(kept, monkeypatch):
+    """What was left first goes first, and what was said there is not for the next of its name."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 2)
+    dan, eve = kept.irc("dan"), kept.irc("eve", "batch draft/chathistory draft/event-playback")
+    for name in ("#a", "#b", "#c"):
+        dan.send("JOIN " + name, "MODE %s +k sesame" % name, "PRIVMSG %s :private" % name)
+    dan.send("PART #a,#b", "JOIN #a sesame", "PART #a")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#a", "#b", "#c"}, {"#a", "#b", "#c"})
+    dan.send("PART #c")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#a", "#c"}, {"#a", "#c"})
+    eve.send("JOIN #a", "JOIN #b", "PRIVMSG #b :hello", "CHATHISTORY LATEST #b * 9")
+    heard = eve.heard()
+    assert has(heard, " 475 eve #a ") and has(heard, "353 eve = #b :@eve")
+    assert has(heard, "PRIVMSG #b :hello") and not has(heard, "private")
+    assert not has(kept.irc("fay").heard(), "private")
+    assert not has(heard, "GONE")
+
+
+@needs_scrypt
+def test_a_room_in_which_an_account_has_a_say_is_there_for_good(kept, monkeypatch):
+    """And so is the lobby, though nobody is in it."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 1)
+    boss, dan = become_operator(kept), kept.irc("dan")
+    boss.send("TOPIC #lobby :tea", "JOIN #own", "TOPIC #own :tea", "PART #own,#lobby")
+    boss.heard()
+    dan.send(*("JOIN #%d" % n for n in range(3)), *("TOPIC #%d :x" % n for n in range(3)))
+    dan.send("PART #lobby,#0,#1,#2")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#own", "#2"},) * 2
+
+
+@needs_scrypt
+def test_an_operator_opens_an_empty_room_from_outside_and_it_is_gone(kept):
+    """With the last that kept it."""
+    boss, dan = become_operator(kept), kept.irc("dan")
+    dan.send("JOIN #den", "MODE #den +ik sesame", "PART #den")
+    dan.heard()
+    boss.send("MODE #den -i")
+    boss.heard()
+    assert "#den" in kept_rooms(kept)[0]
+    boss.send("MODE #den -k")
+    boss.heard()
+    assert kept_rooms(kept) == ({"#lobby"}, set())
+
+
 @pytest.mark.parametrize("mode, refusal", [("+k sesame", " 475 "), ("+b eve", " 474 ")])
 def test_only_operators_let_people_past_a_ban_or_a_key(room, mode, refusal):
     """A member's invitation is a kind word: the operator's opens the door."""
