@@ -1125,7 +1125,6 @@ _FORMS: Dict[str, str] = {
     "705": "{2}",
     "900": "You are logged in as {2}",
     "901": "You are logged out.",
-    "904": "That username and that password do not belong together.",
     "905": "That password is too long.",
     "907": "You are logged in already.",
 }

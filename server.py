@@ -104,6 +104,7 @@ MAX_WATCHES = 100  # names that one client may watch, and masks that it may igno
 MAX_PAST = 500  # names of which one remembers who had them
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
+NO_ACCOUNTS = "This server keeps no accounts."
 OUT_OF_MEANS = "The server cannot take more people now. Try again later."
 PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
 LINGER = 2.0  # seconds that an ended client has to take what was sent and close
@@ -3106,7 +3107,9 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
     """https://ircv3.net/specs/extensions/sasl-3.2: PLAIN, before and after registration."""
     word = message.params[0]
     if session.sasl is None:
-        if word.upper() != "PLAIN" or not session.server.records.has_accounts:
+        if not session.server.records.has_accounts:
+            raise ReplyError("904", NO_ACCOUNTS)
+        if word.upper() != "PLAIN":
             yield "908", "PLAIN", "are available SASL mechanisms"
             raise ReplyError("904", "SASL authentication failed")
         session.sasl = protocol.Sasl()
@@ -3130,7 +3133,7 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    refusal = ReplyError("904", "SASL authentication failed")
+    refusal = ReplyError("904", "That username and that password do not belong together.")
     account = _check_password(session, name, password, refusal)
     yield from _log_in(session, account)
     yield "903", "SASL authentication successful"
@@ -3147,8 +3150,8 @@ def _check_password(session: Session, name: str, password: str, refusal: ReplyEr
         if wait > 0:
             server.attempts.give_back(whose)
     if wait > 0:
-        session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
-        raise ReplyError(refusal.numeric, "Too many attempts")
+        text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
+        raise ReplyError(refusal.numeric, text)
     account = server.records.log_in(name, password)
     if account is None:
         # Some type their password in the place of the name: that is not for the log.
@@ -3204,7 +3207,7 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         return ReplyError("FAIL", "REGISTER", code, name or "*", text)
 
     if not records.has_accounts:
-        raise fail("TEMPORARILY_UNAVAILABLE", "This server keeps no accounts.")
+        raise fail("TEMPORARILY_UNAVAILABLE", NO_ACCOUNTS)
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
     if client.account:

@@ -753,7 +753,7 @@ def test_help_says_what_only_operators_may_do():
         (":srv 705 me * :words of help", "words of help"),
         (":srv 900 me me!u@h alice :You are now", "You are logged in as alice"),
         (":srv 901 me me!u@h :You are", "You are logged out."),
-        (":srv 904 me :failed", "That username and that password do not belong together."),
+        (":srv 904 me :Try again later.", "Try again later."),
         (":srv 905 me :too long", "That password is too long."),
         (":srv 907 me :already", "You are logged in already."),
         (":srv REGISTER SUCCESS alice :The name is yours", "The name is yours"),

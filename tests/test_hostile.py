@@ -1,6 +1,7 @@
 """What somebody might try who wishes the others no good: each test is one attempt that fails."""
 
 import hashlib
+import re
 
 import pytest
 from harness import IrcTalker, PlainTalker, folded
@@ -174,9 +175,9 @@ def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
     """From the same address, as all of a classroom are; the account itself has to wait."""
     mallory, boss = kept.irc("mallory"), kept.irc("somebody")
     mallory.send(*["OPER alice :wrong one"] * 6)
-    assert has(mallory.heard(), "Too many attempts")
+    assert has(mallory.heard(), "Too many wrong passwords")
     mallory.send("OPER alice :" + PASSWORD)
-    assert has(mallory.heard(), "Too many attempts")
+    assert has(mallory.heard(), "Too many wrong passwords")
     boss.send("OPER boss :" + PASSWORD)
     assert has(boss.heard(), " 381 ")
 
@@ -189,7 +190,7 @@ def test_guesses_at_many_accounts_cost_the_server_only_so_much(kept, monkeypatch
     monkeypatch.setattr(kept.server.records, "_digest", lambda *args: hashed.append(args) or b"")
     mallory = kept.irc("mallory")
     mallory.send(*["OPER name%d :wrong one" % number for number in range(50)])
-    assert sum("Too many attempts" in line for line in mallory.heard()) == 30
+    assert sum("Too many wrong passwords" in line for line in mallory.heard()) == 30
     assert len(hashed) == 20
 
 
@@ -321,6 +322,21 @@ def test_what_an_operator_does_is_in_the_log(kept, caplog, act, logged):
     boss.send("MUTE dan", act)
     boss.heard()
     assert "(boss): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
+
+
+@needs_scrypt
+def test_who_guesses_too_often_is_told_so_in_one_sentence(kept):
+    """However they log in; until then it says that the password was wrong."""
+    eve, dan = kept.irc("eve"), kept.plain("dan")
+    eve.heard()
+    wrong = "[SERVER]: That username and that password do not belong together."
+    dan.send(*["/login alice a-password"] * 6)
+    *lines, last = dan.heard()
+    assert lines == [wrong] * 5
+    assert re.match(r"\[SERVER\]: Too many wrong passwords. Try again in \d+ seconds.", last)
+    eve.send("OPER alice :" + PASSWORD)
+    (line,) = eve.heard()
+    assert " 464 eve :Too many wrong passwords. Try again in " in line
 
 
 # Rooms

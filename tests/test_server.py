@@ -100,7 +100,7 @@ def test_what_takes_several_messages_is_refused_once(room):
     ann = room.plain("ann")
     ann.send("/login ann a-password")
     (line,) = ann.heard()
-    assert line == "[SERVER]: That username and that password do not belong together."
+    assert line == "[SERVER]: This server keeps no accounts."
 
 
 def test_one_may_write_to_oneself(room):
