@@ -2677,10 +2677,10 @@ class Session:
                 raise ReplyError("461", name, "Not enough parameters")
             if client.registered and command.rules & NOT_LATE:
                 raise ReplyError("462", "You may not reregister")
-            if command.rules & BY_OPERATORS:
+            if command.rules & (BY_OPERATORS | BY_RANK):
                 _review(self)
-                if not client.is_operator:
-                    raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.rules & BY_OPERATORS and not client.is_operator:
+                raise ReplyError("481", "Permission denied: you're not an operator")
             if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
                 raise ReplyError("402", message.params[0], "No such server")
             if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
@@ -2913,7 +2913,6 @@ def on_nick(session: Session, message: Message) -> None:
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
     client = session.client
-    _review(session)
     nickname = protocol.normalize(message.params[0])
     fault = protocol.nickname_fault(nickname)
     if fault:
@@ -4042,17 +4041,18 @@ class Command(NamedTuple):
 
     handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
     least: int  # parameters
-    rules: int  # EARLY, NOT_LATE, SEVERAL, BY_OPERATORS, OF_SERVER
+    rules: int  # those of EARLY and the others below that hold
     usage: str
     help: str
     heard: int = 0  # parameters with which it says something to others; 0: it never does
 
 
 EARLY = 1  # allowed before registration
-SEVERAL = 2  # more than one message may answer it, beside its replies
-BY_OPERATORS = 4
-NOT_LATE = 8  # refused after registration
-OF_SERVER = 16  # the first parameter, where there is one, tells which server is asked
+NOT_LATE = 2  # refused after registration
+SEVERAL = 4  # more than one message may answer it, beside its replies
+BY_OPERATORS = 8
+BY_RANK = 16  # what it does depends on what the client's account may
+OF_SERVER = 32  # the first parameter, where there is one, tells which server is asked
 
 COMMANDS = {
     "ADMIN": Command(on_admin, 0, OF_SERVER, "[SERVER]", "Tells who looks after this server."),
@@ -4074,19 +4074,19 @@ COMMANDS = {
     "HELP": Command(on_help, 0, 0, "[COMMAND]", "Shows the commands, or how one is used."),
     "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
                     "Tells what this server is, and since when it runs."),
-    "INVITE": Command(on_invite, 0, 0, "[NAME ROOM]",
+    "INVITE": Command(on_invite, 0, BY_RANK, "[NAME ROOM]",
                       "Asks somebody to a room, or shows where you are asked to.", heard=2),
     "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
-    "JOIN": Command(on_join, 1, SEVERAL, "ROOM[,ROOM] [KEY[,KEY]]",
+    "JOIN": Command(on_join, 1, SEVERAL | BY_RANK, "ROOM[,ROOM] [KEY[,KEY]]",
                     "Enters rooms; JOIN 0 leaves them all."),
-    "KICK": Command(on_kick, 2, 0, "ROOM NAME[,NAME] [:REASON]",
+    "KICK": Command(on_kick, 2, BY_RANK, "ROOM NAME[,NAME] [:REASON]",
                     "Puts people out of a room that you look after.", heard=3),
     "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
     "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
     "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
                     "Shows the rooms, or those with more than so many people."),
     "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
-    "MODE": Command(on_mode, 1, SEVERAL, "ROOM|NAME [CHANGES]",
+    "MODE": Command(on_mode, 1, SEVERAL | BY_RANK, "ROOM|NAME [CHANGES]",
                     "Shows or changes how a room is, or how you are.", heard=3),
     "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
                        "Tells you when these people come and go."),
@@ -4094,8 +4094,8 @@ COMMANDS = {
     "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                     "Has somebody read, but not speak."),
     "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one.",
-                    heard=1),
+    "NICK": Command(on_nick, 0, EARLY | SEVERAL | BY_RANK, "NAME",
+                    "Gives you a name, or another one.", heard=1),
     "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers.",
                       heard=1),
     "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
@@ -4119,7 +4119,7 @@ COMMANDS = {
     "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it.",
                       heard=1),
     "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
-    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about.",
+    "TOPIC": Command(on_topic, 1, BY_RANK, "ROOM [:TEXT]", "Shows or changes what a room is about.",
                      heard=2),
     "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",

@@ -339,6 +339,34 @@ def test_who_guesses_too_often_is_told_so_in_one_sentence(kept):
     assert " 464 eve :Too many wrong passwords. Try again in " in line
 
 
+DEMOTED = {  # what an operator may do in rooms, and the refusal that others get
+    "JOIN #shut": " 475 ",
+    "TOPIC #den :mine": " 482 ",
+    "MODE #den +i": " 482 ",
+    "KICK #den dan": " 482 ",
+    "INVITE eve #den": " 482 ",
+}
+
+
+@needs_scrypt
+@pytest.mark.parametrize("line", DEMOTED)
+def test_who_is_no_operator_any_more_has_no_say_in_rooms(kept, line):
+    """With the very next command, whatever it is that took the rights away."""
+    dan, eve = kept.irc("dan"), kept.irc("eve")
+    dan.send("JOIN #den,#shut", "MODE #den +t", "MODE #shut +k sesame")
+    dan.heard()
+    boss = become_operator(kept)
+    boss.send("JOIN #den")
+    dan.until(" JOIN #den")
+    dan.send("MODE #den -o boss", "MODE #den +i" if line.startswith("INVITE") else "PING x")
+    dan.heard()
+    eve.heard()
+    boss.heard()
+    kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+    boss.send(line)
+    assert has(boss.heard(), DEMOTED[line])
+
+
 # Rooms
 
 
