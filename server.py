@@ -51,6 +51,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import weakref
 from types import FrameType
 from typing import (
     Any,
@@ -227,10 +228,10 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "left", "modes",
-        "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader",
-        "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags", "token",
-        "username", "watches", "writer",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "invited", "label", "left",
+        "modes", "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued",
+        "reader", "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags",
+        "token", "username", "watches", "writer",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -260,6 +261,7 @@ class Client:
         self.named: Optional[Event] = None  # has the number since which it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
+        self.invited: "weakref.WeakSet[Room]" = weakref.WeakSet()  # those that are there still
         self.left: Dict[str, Event] = {}  # rooms that it was in, and has read up to there
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
         self.ignored = protocol.Masks(())  # the same, to match with
@@ -330,7 +332,7 @@ class Room:
     """A room, its members and its modes. Guarded by the directory's lock."""
 
     __slots__ = (
-        "_audience", "banned", "bans", "created", "flags", "invited", "is_guarded", "is_lobby",
+        "__weakref__", "_audience", "banned", "bans", "created", "flags", "is_guarded", "is_lobby",
         "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
     )  # fmt: skip
 
@@ -347,7 +349,6 @@ class Room:
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
         self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
-        self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
 
@@ -397,7 +398,7 @@ class Room:
             raise ReplyError("482", self.name, "You're not channel operator")
 
     def mind_door(self, client: Client, password: str) -> None:
-        if client in self.invited or client.is_operator or self.remembers(client):
+        if self in client.invited or client.is_operator or self.remembers(client):
             return
         for is_kept_out, numeric, letter in (
             (self.banned.match(client.source), "474", "b"),
@@ -802,13 +803,10 @@ class Directory:
             if client.nickname:
                 self._clients.pop(client.key, None)
             for name in ("nickname", "username", "host", "realname", "account", "owned_since",
-                         "away", "modes", "named", "ignored", "ignores", "watches", "signed_on",
-                         "spoke", "registered"):  # fmt: skip
+                         "away", "modes", "named", "ignored", "ignores", "invited", "watches",
+                         "signed_on", "spoke", "registered"):  # fmt: skip
                 setattr(client, name, getattr(old, name))
             self._clients[client.key] = client
-            for room in self._rooms.values():
-                if old in room.invited:
-                    room.invited = room.invited - {old} | {client}
             for room in old.rooms:
                 members = {
                     client if member is old else member: bits
@@ -853,8 +851,6 @@ class Directory:
             self._remember(client)
         for room in list(client.rooms):
             self._leave(client, room)
-        for room in self._rooms.values():
-            room.invited.discard(client)
         for key in client.watches:
             self._unwatch(client, key)
         client.watches = {}
@@ -998,7 +994,7 @@ class Directory:
             room.mind_door(client, password)
             room.add(client, bits)
             self._left.pop(room.key, None)
-            room.invited.discard(client)
+            client.invited.discard(room)
             client.rooms.add(room)
             if bits and client.account:
                 room.remember(client)
@@ -1072,7 +1068,7 @@ class Directory:
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
             if room.governs(client):  # others may ask, but open no door
-                room.invited.add(other)
+                other.invited.add(room)
             message = Message("INVITE", (other.nickname, room.name), client.source)
             if other not in client.ignored_by:
                 self._post(Event(message, (other,), client))
@@ -1083,7 +1079,7 @@ class Directory:
     def invitations(self, client: Client) -> List[str]:
         """The rooms that `client` is asked to."""
         with self._lock:
-            return [room.name for room in self._rooms.values() if client in room.invited]
+            return sorted(room.name for room in client.invited)
 
     def tell(self, client: Client, message: Message) -> str:
         """Pass on what `client` says to a room or a person, `message.params[0]`.
