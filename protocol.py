@@ -107,6 +107,10 @@ class Message(NamedTuple):
         """The last parameter, "" where there is none."""
         return self.params[-1] if self.params else ""
 
+    def param(self, index: int) -> str:
+        """The parameter of that number, from 0; "" where there is none."""
+        return self.params[index] if index < len(self.params) else ""
+
 
 class Framer:
     """Cuts a stream of bytes into lines, holding at most `limit` bytes of an unfinished one."""
@@ -1035,7 +1039,7 @@ def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Opti
 def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[Line]:
     """`describe` for one who sees all rooms in one place: those beside the lobby are named."""
     line = describe(message, me, when, lobby)
-    target = message.params[0] if message.params else ""
+    target = message.param(0)
     is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
     if line is None or not is_said or casefold(target) == casefold(lobby):
         return line
@@ -1147,7 +1151,7 @@ def _tell(message: Message, me: str, lobby: str) -> str:
     if command in _SILENT:
         return ""
     form = _FORMS.get(command)
-    if command == "JOIN" and casefold("".join(params[:1])) == casefold(lobby):
+    if command == "JOIN" and casefold(message.param(0)) == casefold(lobby):
         form = _FORMS["JOIN lobby"]
     elif command == "TOPIC" and not message.text:
         form = _FORMS["TOPIC none"]

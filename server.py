@@ -2677,7 +2677,7 @@ class Session:
                 _review(self)
             if command.rules & BY_OPERATORS and not client.is_operator:
                 raise ReplyError("481", "Permission denied: you're not an operator")
-            if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
+            if command.rules & OF_SERVER and not self._is_here(message.param(0)):
                 raise ReplyError("402", message.params[0], "No such server")
             if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
                 fault = _mute_fault(client)
@@ -2755,7 +2755,7 @@ class IrcDialect:
         asked = message.params[: command.least]
         if command.rules & SEVERAL or any("," in param for param in asked):
             return True
-        target = "".join(message.params[:1])
+        target = message.param(0)
         if command.handler is not on_text or target.startswith("#"):
             return False
         other = self._session.directory.find(target)
@@ -2849,7 +2849,7 @@ def on_cap(session: Session, message: Message) -> None:
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        word = "".join(message.params[1:2])
+        word = message.param(1)
         version = int(word) if word.isdecimal() else 0
         session.cap_version = max(session.cap_version, version)
         is_new = version >= 302
@@ -3325,7 +3325,7 @@ def on_away(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     """SILENCE +MASK, -MASK, or none for the list: whom one does not want to hear."""
-    client, word = session.client, "".join(message.params[:1])
+    client, word = session.client, message.param(0)
     name = word.lstrip("+-")
     if not name:
         for mask in list(client.ignores):
@@ -3371,7 +3371,7 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None
 def on_join(session: Session, message: Message) -> None:
     """Modern IRC, JOIN message; "0" leaves every room."""
     client, directory = session.client, session.directory
-    keys = dict(zip(message.params[0].split(","), "".join(message.params[1:2]).split(",")))
+    keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
         name = protocol.normalize(given)
@@ -3393,7 +3393,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     """Modern IRC, PART message"""
-    reason = _last_words(session, "".join(message.params[1:2]))
+    reason = _last_words(session, message.param(1))
     part = session.directory.part
     _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
 
@@ -3402,7 +3402,7 @@ def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
     rooms = message.params[0].split(",")
     places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
-    client, reason = session.client, "".join(message.params[2:3])[:MAX_REASON]
+    client, reason = session.client, message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
         room = next(places, "")
@@ -3454,7 +3454,7 @@ def _seen_room(session: Session, name: str) -> Room:
 
 def on_names(session: Session, message: Message) -> None:
     """Modern IRC, NAMES message"""
-    names = message.params[0] if message.params else "*"
+    names = message.param(0) or "*"
 
     def tell(name: str) -> None:
         session.charge(session.directory.names(session.client, name))
@@ -3631,7 +3631,7 @@ def on_whois(session: Session, message: Message) -> Iterator[Reply]:
 def on_whowas(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, WHOWAS message"""
     nickname = message.params[0]
-    count = "".join(message.params[1:2])
+    count = message.param(1)
     found = session.directory.past(nickname)
     if count.isdecimal() and int(count[:9]):
         found = found[: int(count[:9])]
@@ -3666,7 +3666,7 @@ def on_monitor(session: Session, message: Message) -> Iterator[Reply]:
     """https://ircv3.net/specs/extensions/monitor"""
     client, directory = session.client, session.directory
     verb = message.params[0].upper()
-    names = [name for name in "".join(message.params[1:2]).split(",") if name]
+    names = [name for name in message.param(1).split(",") if name]
     if verb == "+":
         added: List[str] = []
         for i, name in enumerate(names):
@@ -3992,7 +3992,7 @@ def on_links(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_help(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, HELP message: what there is, from the table."""
-    subject = "".join(message.params[:1]).upper() or "*"
+    subject = message.param(0).upper() or "*"
     if subject == "*":
         yield "704", subject, "The commands of this server:"
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
@@ -4008,7 +4008,7 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_stats(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, STATS message: all there is, whatever letter is asked for."""
-    letter = "".join(message.params[:1])[:1] or "*"
+    letter = message.param(0)[:1] or "*"
     for figure in session.server.statistics().split():
         yield "249", letter, figure.replace("=", ": ")
     yield "219", letter, "End of /STATS report"
