@@ -535,6 +535,11 @@ class Room:
         self.operators = dict.fromkeys(operators, END) if is_old else dict(operators)
         self.guard()
 
+    def review(self, owners: Mapping[str, int]) -> None:
+        """Forget operators whose account is gone; `owners` has the folded names and numbers."""
+        known = self.operators.items()
+        self.operators = {key: at for key, at in known if key in owners and owners[key] <= at}
+
     def copy(self) -> "Room":
         copy = Room(self.name, self.is_lobby)
         copy.restore(self.state())
@@ -960,11 +965,12 @@ class Directory:
 
     # Rooms
 
-    def restore(self, state: Dict[str, Any]) -> None:
-        """Have a room of which something was kept."""
+    def restore(self, state: Dict[str, Any], owners: Mapping[str, int]) -> None:
+        """Have a room of which something was kept, and its operators that have accounts still."""
         room = Room(str(state["name"]))
         room.is_lobby = room.key == self._lobby
         room.restore(state)
+        room.review(owners)
         with self._lock:
             self._rooms[room.key] = room
             self._mind_emptiness(room)
@@ -3871,9 +3877,9 @@ def on_unban(session: Session, message: Message) -> None:
     session.note("UNBAN", "DONE", target, "%s may come in and speak again." % target)
 
 
-def on_bans(session: Session, message: Message) -> None:
+def on_bans(session: Session, message: Message) -> Iterator[Reply]:
     """BANS: who is banned or muted."""
-    now = time.time()
+    now, name = time.time(), session.client.nickname
     held = session.server.sanctions.all()
     for sanction in held:
         done = "banned" if sanction.kind == "ban" else "muted"
@@ -3881,10 +3887,9 @@ def on_bans(session: Session, message: Message) -> None:
         how_long = " for " + left if left else ""
         form = "%s is %s%s, by %s%s"
         reason = ": " + sanction.reason if sanction.reason else ""
-        session.say(form % (sanction.target, done, how_long, sanction.by, reason))
+        yield "NOTICE", name, form % (sanction.target, done, how_long, sanction.by, reason)
     if not held:
-        session.say("Nobody is banned or muted.")
-    session.charge(len(held))
+        yield "NOTICE", name, "Nobody is banned or muted."
 
 
 def on_announce(session: Session, message: Message) -> None:
@@ -4060,7 +4065,7 @@ COMMANDS = {
                     "Says that you are away, and without a reason that you are back.", heard=1),
     "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                    "Keeps a name, account or address out."),
-    "BANS": Command(on_bans, 0, SEVERAL | BY_OPERATORS, "", "Shows who is banned or muted."),
+    "BANS": Command(on_bans, 0, BY_OPERATORS, "", "Shows who is banned or muted."),
     "CAP": Command(on_cap, 1, EARLY | SEVERAL, "LS|LIST|REQ|END [:NAMES]",
                    "Agrees on what a program and this server can do."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …",
@@ -4235,9 +4240,11 @@ class Server:
 
     def _restore_rooms(self) -> None:
         with contextlib.suppress(RecordsError):  # the log says why
+            accounts = self.records.accounts()
+            owners = {protocol.casefold(account.name): account.number for account in accounts}
             for state in self.records.rooms():
                 try:
-                    self.directory.restore(state)
+                    self.directory.restore(state, owners)
                 except (KeyError, TypeError, ValueError) as error:
                     log.warning("cannot use what was kept of a room: %r", error)
 

@@ -434,6 +434,26 @@ def test_a_room_in_which_an_account_has_a_say_is_there_for_good(kept, monkeypatc
 
 
 @needs_scrypt
+def test_the_rooms_of_an_account_that_is_gone_are_guests_rooms(kept, open_room, monkeypatch):
+    """After a restart; those of others are not, nor is one whose account is another's now."""
+    boss, dan, eve = become_operator(kept), kept.irc("dan"), kept.irc("eve")
+    for talker in (dan, eve):
+        talker.send("REGISTER * * :" + PASSWORD)
+    for talker, name in ((boss, "#boss"), (dan, "#dan"), (eve, "#eve")):
+        talker.send("JOIN " + name, "TOPIC %s :mine" % name, "PART " + name)
+        talker.heard()
+    records = kept.server.records
+    kept.server.delivery.sync()
+    for name in ("dan", "eve"):
+        records.remove_account(name)
+    records.add_account("eve", PASSWORD)
+    kept.close()
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 1)
+    again = open_room(data=kept.server.options.data)
+    assert kept_rooms(again) == ({"#boss", "#eve"}, {"#boss", "#eve"})
+
+
+@needs_scrypt
 def test_an_operator_opens_an_empty_room_from_outside_and_it_is_gone(kept):
     """With the last that kept it."""
     boss, dan = become_operator(kept), kept.irc("dan")
