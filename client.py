@@ -23,6 +23,7 @@ import argparse
 import base64
 import bisect
 import codecs
+import contextlib
 import ctypes
 import datetime
 import difflib
@@ -2793,8 +2794,8 @@ def _blend(below: Color, rgb: Color, share: float) -> Color:
 
 # The program's own: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
-_BUBBLE = "r 5.7 6 18.3 16 2.9 p 7.6 14 12.5 15.5 7.8 19.6"
-_DOTS = "d 8.4 11 .75 d 12 11 .75 d 15.6 11 .75"
+_BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
+_DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
 
 
 class Button(NamedTuple):
@@ -2825,7 +2826,8 @@ BUTTONS = {
 }  # fmt: skip
 
 # The frames that have nothing but their surface.
-SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner"}
+SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner",
+            "focus": "Focus"}  # fmt: skip
 
 # Frames that hold a field: what they lie on, the colour of the edge. Boxes are in "field".
 FIELDS = {"Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
@@ -3023,9 +3025,10 @@ class Look:
             return self._patch(button.radius, fill, edge, thickness if edge else 0)
 
         disabled = patch("hover" if button.normal else "", button.outline)
+        ring = "text" if button.normal else "focus"  # which is the same blue in the light theme
         self._element(style, name + ".box", button.radius, patch(button.normal),
                       ("disabled", disabled), ("pressed", patch(button.pressed)),
-                      ("focus", patch(button.normal or button.surface, "focus", 2)),
+                      ("focus", patch(button.normal or button.surface, ring, 2)),
                       ("active", patch(button.hover)))  # fmt: skip
         label: Any = [("Button.label", {"sticky": "nswe"})]
         padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
@@ -3117,6 +3120,7 @@ class RowList:
         self._tops: List[int] = [0]  # where each row begins, and the last one ends
         self._top = 0  # the first pixel in view
         self._cursor: Any = None  # the key of the row that the keys are at
+        self._unseen: Any = None  # that of a row to bring into view
         self._hover: Any = None
         self._drawing = ""  # the id of a redraw that is due
         self.selected: Any = None  # a key
@@ -3129,10 +3133,10 @@ class RowList:
         look.follow(self.canvas, self._restyle)
         for sequence, handler in {
             "<Configure>": lambda event: self._redraw_soon(),
-            "<FocusIn>": lambda event: self._redraw_soon(),
+            "<FocusIn>": lambda event: self.move(0),
             "<FocusOut>": lambda event: self._redraw_soon(),
             "<Motion>": self._on_motion, "<Leave>": self._on_motion,
-            "<Button-1>": self._on_click, "<Button-3>": self._on_menu_click,
+            "<Button-1>": self._on_click, menu_click(self.canvas): self._on_menu_click,
             "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
             "<Home>": lambda event: self.move(-len(self.rows)),
             "<End>": lambda event: self.move(len(self.rows)),
@@ -3148,7 +3152,7 @@ class RowList:
         if (rows, selected) == (self.rows, self.selected):
             return
         if selected != self.selected:
-            self._cursor = selected
+            self._cursor = self._unseen = selected
         self.rows, self.selected = rows, selected
         self.canvas.configure(takefocus=any(row.key is not None for row in rows))
         self._measure()
@@ -3186,8 +3190,7 @@ class RowList:
         self._tops = [0]
         for row in self.rows:
             size = self.CAPTION if row.is_caption else self._height
-            above = 8 if row.is_caption and len(self._tops) > 1 else 0
-            self._tops.append(self._tops[-1] + self._look.dp(size + above))
+            self._tops.append(self._tops[-1] + self._look.dp(size))
         self._redraw_soon()
 
     def _redraw_soon(self) -> None:
@@ -3206,7 +3209,9 @@ class RowList:
             self._scroll_to(self._top + int(args[1]) * size)
 
     def _see(self, key: Any) -> None:
-        index = [row.key for row in self.rows].index(key)
+        index = next((i for i, row in enumerate(self.rows) if row.key == key is not None), -1)
+        if index < 0:
+            return
         above, below = self._tops[index], self._tops[index + 1]
         if above < self._top:
             self._scroll_to(above if index > 1 else 0)
@@ -3218,6 +3223,8 @@ class RowList:
         canvas = self.canvas
         if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
             return
+        self._see(self._unseen)
+        self._unseen = None
         height, whole = canvas.winfo_height(), self._tops[-1]
         self._top = max(0, min(self._top, whole - height))
         self.scrollbar.set(self._top / (whole or 1), (self._top + height) / (whole or 1))
@@ -3245,9 +3252,9 @@ class RowList:
             canvas.create_image(inset, bottom - size + dp(1), image=image, anchor="nw")
         right = width - look.px(18 if self._surface == "bg" else 16)
         if row.is_caption:
-            look.write(canvas, look.px(16), middle + dp(3), row.text, "muted", "caption")
+            look.write(canvas, look.px(16), middle + dp(5), row.text, "muted", "caption")
             if row.icon:
-                canvas.create_image(right + look.px(6), middle + dp(3), anchor="e",
+                canvas.create_image(right + look.px(2), middle + dp(5), anchor="e",
                                     image=look.icon(row.icon, "muted", 14))  # fmt: skip
             return
         left = look.px(self._inset + 14)
@@ -3386,6 +3393,7 @@ class Scrollbar:
         parent.rowconfigure(0, weight=1)  # type: ignore[union-attr]
         widget.grid(row=0, column=0, sticky="nsew")  # type: ignore[attr-defined]
         self._bar.grid(row=0, column=1, sticky="ns")
+        self._bar.grid_remove()  # until it is known to be needed
 
     def set(self, first: float, last: float) -> None:
         """What part is in view, from 0 to 1."""
@@ -3404,10 +3412,11 @@ def icon_button(
     command: Callable[[], object],
     tip: str,
     color: str = "muted",
+    size: int = 18,
 ) -> "ttk.Button":
     """A button with a drawing, and words when the mouse rests on it."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
-    look.follow(button, lambda: button.configure(image=look.icon(icon, color)))
+    look.follow(button, lambda: button.configure(image=look.icon(icon, color, size)))
     Tip(button, look, tip)
     return button
 
@@ -3432,7 +3441,8 @@ class Tip:
         widget, color = self._widget, self._look.color
         top = widget.winfo_toplevel()
         self._label = tk.Label(top, text=self._text, bg=color["selected"], fg=color["text"],
-                               font=self._look.font["small"], padx=8, pady=3)  # fmt: skip
+                               font=self._look.font["small"], padx=self._look.px(8),
+                               pady=self._look.px(3))  # fmt: skip
         x = widget.winfo_rootx() - top.winfo_rootx() + widget.winfo_width() // 2
         y = widget.winfo_rooty() - top.winfo_rooty()
         half = self._label.winfo_reqwidth() // 2 + 4
@@ -3493,7 +3503,7 @@ class Transcript:
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = tk.Text(
             self.frame, wrap="word", state="disabled", bd=0, highlightthickness=0, cursor="arrow",
-            insertwidth=0, padx=0, pady=look.px(8), exportselection=True, takefocus=1, width=1,
+            insertwidth=0, padx=0, pady=look.px(10), exportselection=True, takefocus=1, width=1,
             height=1,
         )  # fmt: skip
         self._scrollbar = Scrollbar(self.frame, "chat", self.text.yview)
@@ -3501,7 +3511,10 @@ class Transcript:
         self.text.configure(yscrollcommand=self._on_scroll)
         self.empty = ttk.Label(self.frame, style="Empty.TLabel")
         look.follow(self.text, self.restyle)
-        self.text.bind("<Configure>", self._on_resize)
+        self.text.bind("<Configure>", lambda event: self._keep_in_view())
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # that it has it
+        self.text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        self.text.bind("<FocusOut>", lambda event: focus.place_forget())
         self.text.tag_bind("hand", "<Enter>", lambda event: self.text.configure(cursor="hand2"))
         self.text.tag_bind("hand", "<Leave>", lambda event: self.text.configure(cursor="arrow"))
 
@@ -3543,8 +3556,7 @@ class Transcript:
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         text.tag_raise("sel")
-        if self._at_end:
-            self.text.see("end")
+        self._keep_in_view()
 
     def open(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
         """Show another list, from its end, or with its line `at` in view."""
@@ -3603,9 +3615,7 @@ class Transcript:
             self._mark_found()
         else:
             self._mark_hit()
-        spot = self.text.tag_ranges("found")
-        if spot:
-            self.text.see(spot[0])
+        self._keep_in_view()
 
     def line_at(self, index: str) -> Any:
         """The line at a place of the text; None where there is none."""
@@ -3696,16 +3706,21 @@ class Transcript:
         start = units(self._render(item)[0][0])
         return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
 
-    def _on_resize(self, event: "tk.Event[Any]") -> None:
+    def _keep_in_view(self) -> None:
+        """After a change of size: the end, or what was found."""
         if self._at_end:
+            self._top = "1.0"  # lines that get shorter bring others into view above
             self.text.see("end")
+        elif self.text.tag_ranges("found"):
+            self.text.see("found.first + 2 display lines")  # not behind the button at the bottom
+            self.text.see("found.first")
 
     def _on_scroll(self, first: Any, last: Any) -> None:
         first, last = float(first), float(last)
         self._scrollbar.set(first, last)
         top = self.text.index("@0,0")
         if self._at_end and last <= 0.999 and self.text.compare(top, ">=", self._top):
-            self.text.after_idle(self.text.see, "end")  # lines have grown; nobody has scrolled
+            self.text.after_idle(self.text.see, "end")  # lines have changed; nobody has scrolled
         else:
             self._at_end = last > 0.999
         self._top = top
@@ -3800,12 +3815,10 @@ class Box:
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
-        for sequence, handler in {
-            "<FocusIn>": lambda event: self.frame.state(["focus"]),
-            "<FocusOut>": lambda event: self.frame.state(["!focus"]),
-            "<<Paste>>": self._on_paste, "<%s-a>" % control(self.text): self.select_all,
-        }.items():  # fmt: skip
-            self.text.bind(sequence, handler)
+        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+        self.text.bind("<<Paste>>", functools.partial(self._on_paste, "CLIPBOARD"))
+        self.text.bind("<<PasteSelection>>", functools.partial(self._on_paste, "PRIMARY"))
 
     def get(self) -> str:
         """The text."""
@@ -3824,20 +3837,19 @@ class Box:
         self.text.see("insert")
         self.text.focus_set()
 
-    def select_all(self, event: "Optional[tk.Event[Any]]" = None) -> str:
-        """Select what there is."""
-        self.text.tag_add("sel", "1.0", "end-1c")
-        return "break"
-
     def paste(self, text: str) -> None:
         """Take what the clipboard has."""
         self.insert(" ".join(text[:200].split()))
 
-    def _on_paste(self, event: "tk.Event[Any]") -> str:
+    def _on_paste(self, selection: str, event: "tk.Event[Any]") -> str:
         try:
-            self.paste(whole(self.text.clipboard_get()[:MAX_PASTE]).replace("\0", ""))
+            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
         except tk.TclError:
-            pass  # nothing there that is text
+            return "break"  # nothing there that is text
+        if selection == "PRIMARY":  # X11's: the middle button, with what is selected anywhere
+            self.text.tag_remove("sel", "1.0", "end")
+            self.text.mark_set("insert", "@%d,%d" % (event.x, event.y))
+        self.paste(whole(text[:MAX_PASTE]).replace("\0", ""))
         return "break"
 
     def _restyle(self) -> None:
@@ -3876,11 +3888,15 @@ class Composer(Box):
         )
         self._button.configure(takefocus=0)
         self._button.grid(row=0, column=3, sticky="s")
-        self._hint.bind("<Button-1>", lambda event: self.text.focus_set())
+        for kind in ("Button", "ButtonRelease"):  # the mouse goes through it
+            for number in (1, 2, 3):
+                sequence = "<%s-%d>" % (kind, number)
+                self._hint.bind(sequence, functools.partial(self._pass_on, sequence))
         bindings: Dict[str, Callable[[Any], object]] = {
             "<Return>": self._on_send, "<KP_Enter>": self._on_send,
             "<Shift-Return>": lambda event: None,
-            "<Tab>": lambda event: self._on_tab(1), "<Shift-Tab>": lambda event: self._on_tab(-1),
+            "<Tab>": lambda event: self._on_tab(1),
+            "<<PrevWindow>>": lambda event: self._on_tab(-1),  # Shift+Tab: X11 has a name for it
             "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
             "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
         }  # fmt: skip
@@ -3907,6 +3923,10 @@ class Composer(Box):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not self.confirm_paste(text.count("\n") + 1, lambda: self.insert(text)):
             self.insert(text)
+
+    def _pass_on(self, sequence: str, event: "tk.Event[Any]") -> None:
+        self.text.event_generate(sequence, x=event.x, y=event.y, rootx=event.x_root,
+                                 rooty=event.y_root)  # fmt: skip
 
     def _restyle_hint(self) -> None:
         color = self._look.color
@@ -3997,6 +4017,18 @@ def menu_key(widget: "tk.Misc") -> str:
     return "<%s>" % names.get(str(widget.tk.call("tk", "windowingsystem")), "Control-F10")
 
 
+def menu_click(widget: "tk.Misc") -> str:
+    """The click that opens one."""
+    return "<Button-2>" if str(widget.tk.call("tk", "windowingsystem")) == "aqua" else "<Button-3>"
+
+
+def menu_place(event: "tk.Event[Any]") -> Tuple[int, int]:
+    """Where on the screen one opens: at the mouse, or in the widget that has the keys."""
+    if event.type != tk.EventType.KeyPress:
+        return event.x_root, event.y_root
+    return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
+
+
 class Field(Box):
     """A line to write in, in the place of Tk's entry field."""
 
@@ -4009,7 +4041,7 @@ class Field(Box):
             look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
             label.grid(row=0, column=0, padx=(look.px(5), 0))
         self.text.bind("<<Modified>>", lambda event: self._on_modified(changed))
-        for sequence, other in (("<Tab>", "tk_focusNext"), ("<Shift-Tab>", "tk_focusPrev")):
+        for sequence, other in (("<Tab>", "tk_focusNext"), ("<<PrevWindow>>", "tk_focusPrev")):
             self.text.bind(sequence, functools.partial(self._leave, other))
 
     def get(self) -> str:
@@ -4019,12 +4051,12 @@ class Field(Box):
     def set(self, text: str) -> None:
         """Have another text, all of it selected."""
         super().set(text)
-        self.select_all()
+        self.text.tag_add("sel", "1.0", "end-1c")
 
     def focus(self) -> None:
         """Have the keys, and all of the text selected."""
         self.text.focus_set()
-        self.select_all()
+        self.text.tag_add("sel", "1.0", "end-1c")
 
     def _leave(self, other: str, event: "tk.Event[Any]") -> str:
         getattr(self.text, other)().focus_set()
@@ -4050,14 +4082,12 @@ class Sheet:
         closed: Callable[[], object] = lambda: None, width: int = 420,
     ) -> None:  # fmt: skip
         px = look.px
-        self._offer, self._closed = offer, closed
-        width = min(look.dp(width), parent.winfo_width() - px(20))
+        self._look, self._width, self._offer, self._closed = look, width, offer, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         self._title = ttk.Label(frame, style="CardStrong.TLabel", text=look.text(title))
         self._title.grid(row=0, sticky="w", pady=(0, px(8)))
-        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left",
-                              wraplength=width - px(40))  # fmt: skip
+        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left")
         if text:
             self.text.grid(row=1, sticky="w", pady=(0, px(12)))
         self.field: Optional[Field] = None
@@ -4083,17 +4113,27 @@ class Sheet:
             button.bind("<Return>", press)
             button.pack(side="left", padx=(px(8), 0))
             self.buttons.append(button)
-        frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
-        if offer is not None:
-            frame.place(height=min(look.dp(480), parent.winfo_height() - px(20)))
+        stops: List[tk.Misc] = [*self.buttons]  # what Tab goes through: nothing outside
+        if self.list is not None:
+            stops.insert(0, self.list.canvas)
+        if self.field is not None:
+            stops.insert(0, self.field.text)
+        for stop, after, before in zip(stops, [*stops[1:], stops[0]], [stops[-1], *stops]):
+            stop.bind("<Tab>", functools.partial(self._walk, after))
+            stop.bind("<<PrevWindow>>", functools.partial(self._walk, before))
+        look.follow(frame, self.fit)
         frame.lift()
         self._refresh()
-        if self.field is not None:
-            self.field.text.focus_set()
-        elif self.buttons:
-            self.buttons[-1].focus_set()
-        elif self.list is not None:
-            self.list.canvas.focus_set()
+        stops[0 if self.list is not None else -1].focus_set()
+
+    def fit(self) -> None:
+        """Be as large as it wants to be, and as the window allows."""
+        look, parent = self._look, self.frame.master
+        width = min(look.dp(self._width), parent.winfo_width() - look.px(20))
+        self.text.configure(wraplength=width - look.px(40))
+        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
+        if self.list is not None:
+            self.frame.place(height=min(look.dp(480), parent.winfo_height() - look.px(20)))
 
     def close(self) -> None:
         """Take it away. Idempotent."""
@@ -4111,6 +4151,10 @@ class Sheet:
         if self.list is not None:
             self.list.move(step)
             self.list.select(self.list.cursor)
+        return "break"
+
+    def _walk(self, to: "tk.Misc", event: "tk.Event[Any]") -> str:
+        to.focus_set()
         return "break"
 
     def _on_return(self, event: "tk.Event[Any]") -> str:
@@ -4146,7 +4190,8 @@ class SearchBar:
             ("down", lambda: go(1), "Next (Enter)"),
             ("close", close, "Close (Esc)"),
         ), 1):  # fmt: skip
-            icon_button(self.frame, look, icon, "Icon", command, tip).grid(row=0, column=column)
+            button = icon_button(self.frame, look, icon, "Icon", command, tip, size=16)
+            button.grid(row=0, column=column)
         for sequence, step in (("<Return>", 1), ("<KP_Enter>", 1), ("<Shift-Return>", -1)):
             self.field.text.bind(sequence, functools.partial(self._go, go, step))
 
@@ -4208,13 +4253,11 @@ class ConnectView:
         for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
             label = ttk.Label(self._nothing, text=words, style=style + ".TLabel", justify="center")
             label.pack(pady=(0, px(8)))
-        card.grid(sticky="nsew")
+        card.grid(sticky="nsew", pady=(0, px(8)))
         body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        under = ttk.Frame(body, style="Bg.TFrame")
-        self.other = ttk.Button(under, text="Other server…", style="Link.TButton",
+        self.other = ttk.Button(body, text="Other server…", style="Link.TButton",
                                 command=self._on_other)  # fmt: skip
-        self.other.pack(side="right")
-        under.grid(sticky="ew", pady=(px(8), 0))
+        self.other.grid(sticky="e")
         self._add_field(SERVER, "Address", accept)
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
@@ -4232,11 +4275,13 @@ class ConnectView:
     def _add_field(self, field: str, caption: str, accept: str) -> None:
         px = self._look.px
         label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self._body, style="Field.TEntry", font=self._look.font["chat"],
-                          validate="key", validatecommand=(accept, "%P"))  # fmt: skip
+        entry = ttk.Entry(self._body, style="Field.TEntry", validate="key",
+                          validatecommand=(accept, "%P"))  # fmt: skip
+        self._look.follow(entry, lambda: entry.configure(font=self._look.font["chat"]))
         if field == PASSWORD:
             entry.configure(show="•")
-        hint = ttk.Label(self._body, style="Muted.TLabel", wraplength=px(390))
+        hint = ttk.Label(self._body, style="Muted.TLabel")
+        self._look.follow(hint, lambda: hint.configure(wraplength=self._look.dp(390)))
         label.grid(sticky="w")
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint.grid(sticky="w", pady=(0, px(14)))
@@ -4249,11 +4294,11 @@ class ConnectView:
                 part.grid()
             else:
                 part.grid_remove()
-        if field == SERVER:
-            self.other.configure(takefocus=not is_shown)
+        if field == SERVER:  # and what shows it goes
+            (self.other.grid_remove if is_shown else self.other.grid)()
 
     def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
-        look, size = self._look, self._look.px(52)
+        look, size = self._look, self._look.dp(52)
         canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
         left = size + look.px(14)
         words = "Join the chat", "Pick a name and a server on your network."
@@ -4309,10 +4354,8 @@ class ConnectView:
             is_own = known.partition(":")[0] in ("127.0.0.1", "localhost")
             detail = "This computer" if is_own else "You were there before"
             icon = "check" if known == server else ""
-            rows.append(Row(known, known, detail=detail, dot="ok" if icon else "offline",
-                            is_bold=True, icon=icon))  # fmt: skip
+            rows.append(Row(known, known, detail=detail, dot="offline", is_bold=True, icon=icon))
         self.list.show(rows, server if server in self._servers else None)
-        self.list.canvas.configure(takefocus=bool(rows))
         if rows:
             self._nothing.place_forget()
         else:
@@ -4429,7 +4472,7 @@ class ChatView:
         self.frame.columnconfigure(2, weight=1)
         self.frame.rowconfigure(0, weight=1)
         self.frame.bind("<Configure>", self._on_resize)
-        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=1) for _ in range(2)]
+        lines = [ttk.Frame(self.frame, style="Line.TFrame", width=px(1)) for _ in range(2)]
 
         self.side = ttk.Frame(self.frame, style="Bg.TFrame")
         self.side.pack_propagate(False)
@@ -4438,7 +4481,7 @@ class ChatView:
                                      window.on_conversation_menu)  # fmt: skip
         foot = ttk.Frame(self.side, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
-        ttk.Frame(foot, style="Line.TFrame", height=1).pack(fill="x")
+        ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
         self.theme_button = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
         look.follow(self.theme_button, lambda: self.theme_button.configure(
             image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
@@ -4453,7 +4496,7 @@ class ChatView:
         self.me.canvas.bind(
             "<Button-1>", lambda event: window.on_own_menu(event.x_root, event.y_root)
         )
-        self.conversations.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
+        self.conversations.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
         middle.columnconfigure(0, weight=1)
@@ -4475,7 +4518,7 @@ class ChatView:
         icon_button(head, look, "person", "Icon", self.toggle_people, "People").grid(
             row=0, column=3, padx=(px(2), px(13))
         )
-        ttk.Frame(middle, style="Line.TFrame", height=1).grid(row=1, sticky="ew")
+        ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
         self._make_banner(middle).grid(row=2, sticky="ew")
         self.search = SearchBar(middle, look, window.on_search_text, window.on_search_step,
                                 window.on_search_close)  # fmt: skip
@@ -4499,7 +4542,7 @@ class ChatView:
         self.aside.pack_propagate(False)
         self.people = RowList(self.aside, look, "bg", 38, window.on_person, window.on_person_menu)
         self.people_head = self._head(self.aside, "bg", self._draw_count)
-        self.people.frame.pack(fill="both", expand=True, pady=(px(5), px(8)))
+        self.people.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
         self._columns = [(self.side, lines[0]), (self.aside, lines[1])]
         look.follow(self.frame, self._restyle)
@@ -4514,7 +4557,7 @@ class ChatView:
     ) -> Drawing:
         drawing = Drawing(parent, self._look, surface, 60, draw)
         drawing.canvas.pack(fill="x")
-        ttk.Frame(parent, style="Line.TFrame", height=1).pack(fill="x")
+        ttk.Frame(parent, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
         return drawing
 
     def _make_banner(self, parent: "tk.Misc") -> "ttk.Frame":
@@ -4522,8 +4565,8 @@ class ChatView:
         self._banner = ttk.Frame(parent, style="Banner.TFrame",
                                  padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
         self.banner_text = ttk.Label(self._banner, style="Banner.TLabel", compound="left")
-        self._look.follow(self.banner_text, lambda: self.banner_text.configure(
-            image=self._look.icon("warn", "banner_text"), padding=(0, px(5))))  # fmt: skip
+        self.banner_text.configure(padding=(0, px(5)))
+        self._look.follow(self.banner_text, self._show_banner_icon)
         self.banner_button = ttk.Button(self._banner, text="Try now", style="Banner.TButton",
                                         command=self._window.on_retry)  # fmt: skip
         self.banner_button.pack(side="right")
@@ -4531,6 +4574,11 @@ class ChatView:
         self._banner.bind("<Configure>", lambda event: self.banner_text.configure(
             wraplength=max(1, event.width - px(170))))  # fmt: skip
         return self._banner
+
+    def _show_banner_icon(self) -> None:
+        is_well = self._chat is not None and self._chat.state == CONNECTED
+        icon = self._look.icon("check" if is_well else "warn", "banner_text")
+        self.banner_text.configure(image=icon)
 
     def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4540,8 +4588,8 @@ class ChatView:
                    width - left - dp(8))  # fmt: skip
         state = chat.state if chat else DISCONNECTED
         color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(state, "away")
-        canvas.create_image(left, dp(39), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
-        look.write(canvas, left + dp(13), dp(39), chat.status if chat else "", "muted", "small")
+        canvas.create_image(left, dp(38), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
+        look.write(canvas, left + dp(13), dp(38), chat.status if chat else "", "muted", "small")
 
     def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
         look, dp, chat = self._look, self._look.dp, self._chat
@@ -4641,6 +4689,7 @@ class ChatView:
     def warn(self, text: str, can_retry: bool) -> None:
         """Show the banner; "" hides it."""
         self.banner_text.configure(text="  " + self._look.text(text))
+        self._show_banner_icon()
         if can_retry:
             self.banner_button.pack(side="right")
         else:
@@ -4799,9 +4848,37 @@ class Notifier:
             log.info("no flash: %s", error)
 
 
-def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
-    """Set the urgency hint of the toplevel around a window, over a connection of our own."""
+@contextlib.contextmanager
+def x11_frame(window: int, display_name: str) -> Iterator[Tuple[Any, Any, Any]]:
+    """Xlib, a connection of our own, and the window around Tk's, which Tk does not let us have.
+
+    OSError or AttributeError where there is no such thing.
+    """
     x11: Any = ctypes.CDLL("libX11.so.6")
+    handle, number = ctypes.c_void_p, ctypes.c_ulong
+    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
+    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
+    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
+        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
+    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
+    if not display:
+        raise OSError("no connection to %s" % display_name)
+    try:
+        desktop, frame, count = number(), number(), ctypes.c_uint()
+        children = ctypes.POINTER(number)()
+        x11.XQueryTree(display, window, ctypes.byref(desktop), ctypes.byref(frame),
+                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
+        if children:
+            x11.XFree(children)
+        if frame.value == desktop.value:
+            raise OSError("the window has not been shown yet")
+        yield x11, display, frame
+    finally:
+        x11.XCloseDisplay(display)
+
+
+def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
+    """Set the urgency hint of a window. OSError or AttributeError where that cannot be."""
     handle, number = ctypes.c_void_p, ctypes.c_ulong
 
     class Hints(ctypes.Structure):
@@ -4809,29 +4886,25 @@ def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
                     ("icon_pixmap", number), ("icon_window", number), ("x", ctypes.c_int),
                     ("y", ctypes.c_int), ("icon_mask", number), ("group", number)]  # fmt: skip
 
-    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
-    x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
-    x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
-    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
-    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
-        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
-    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
-    if not display:
-        return
-    try:
-        above, top, children, count = number(), number(), ctypes.POINTER(number)(), ctypes.c_uint()
-        x11.XQueryTree(display, window, ctypes.byref(above), ctypes.byref(top),
-                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
-        if children:
-            x11.XFree(children)
-        hints = x11.XGetWMHints(display, top)
+    with x11_frame(window, display_name) as (x11, display, frame):
+        x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
+        x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
+        hints = x11.XGetWMHints(display, frame)
         if hints:
             bit = 256  # XUrgencyHint
             hints.contents.flags = hints.contents.flags & ~bit | (bit if is_urgent else 0)
-            x11.XSetWMHints(display, top, hints)
+            x11.XSetWMHints(display, frame, hints)
             x11.XFree(hints)
-    finally:
-        x11.XCloseDisplay(display)
+
+
+def set_x11_background(window: int, color: str, display_name: str) -> None:
+    """What is seen where a window has grown and Tk has not drawn yet: white, if nobody says so.
+
+    OSError or AttributeError where that cannot be.
+    """
+    with x11_frame(window, display_name) as (x11, display, frame):
+        x11.XSetWindowBackground.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+        x11.XSetWindowBackground(display, frame, int(color[1:], 16))
 
 
 def flash_on_windows(window: int) -> None:
@@ -4893,10 +4966,15 @@ class Window:
         self._sizes = {self.connect_view: (460, 600), self.chat_view: (1160, 720)}
         self._minimum = {self.connect_view: (460, 520), self.chat_view: (480, 360)}
         self.view: Union[ConnectView, ChatView, None] = None
+        self.chat_view.frame.bind(
+            "<Configure>", lambda event: self._sheet.fit() if self._sheet else None, "+"
+        )
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.iconphoto(True, look.logo(64))
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
+        look.follow(root, self._paint_behind)
+        look.follow(root, self._set_minimum)
         self._bind_keys()
 
     def run(self, host: str, port: int, username: str, at_once: bool) -> None:
@@ -4910,7 +4988,7 @@ class Window:
         """All that `run` does before Tk's loop."""
         host = "[%s]" % host if ":" in host else host
         server = host if port == SERVER_PORT else "%s:%d" % (host, port)
-        self.connect_view.fill(username, self.settings.servers, server)
+        self.connect_view.fill(username or self.settings.name, self.settings.servers, server)
         self._show(self.connect_view)
         self.connect_view.say("", "")
         self._poll()
@@ -4959,30 +5037,51 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        width, height = (self.look.px(size) for size in self._sizes.pop(view, (0, 0)))
-        if width:  # afterwards its size is the user's
-            kept = self.settings.geometry if view is self.chat_view else ""
-            if not kept or not self._place_at(kept):
-                width = min(width, self.root.winfo_screenwidth())
-                height = min(height, self.root.winfo_screenheight())
-                self.root.geometry("%dx%d" % (width, height))
-        self.root.minsize(*(self.look.px(size) for size in self._minimum[view]))
+        if view in self._sizes:  # afterwards the place is the user's
+            self._place_for(view)
+        self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
+        self._paint_behind()
         if view is self.chat_view:
             self._focus_composer()
 
-    def _place_at(self, geometry: str) -> bool:
-        """Put the window where it was; whether that is on this screen."""
-        match = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", geometry)
-        if not match:
-            return False
-        width, height, x, y = map(int, match.groups())
-        is_there = x + width <= self.root.winfo_screenwidth() + 50 and x >= -50 and y >= -50
-        if is_there and y + height <= self.root.winfo_screenheight() + 50:
-            self.root.geometry(geometry)
-            return True
-        return False
+    def _pixels(self, view: Union[ConnectView, ChatView], sizes: Tuple[int, int]) -> List[int]:
+        """Sizes on this screen; the view that asks cannot scroll, and grows with its letters."""
+        zoom = max(100, self.look.zoom) if view is self.connect_view else 100
+        room = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
+        return [min(self.look.px(size * zoom / 100), most) for size, most in zip(sizes, room)]
+
+    def _set_minimum(self) -> None:
+        """Have the window no smaller than its view needs."""
+        if self.view is not None:
+            self.root.minsize(*self._pixels(self.view, self._minimum[self.view]))
+
+    def _paint_behind(self) -> None:
+        """Have no white flash where the window grows."""
+        root = self.root
+        if str(root.tk.call("tk", "windowingsystem")) == "x11":
+            with contextlib.suppress(OSError, AttributeError):
+                set_x11_background(root.winfo_id(), self.look.color["bg"], root.winfo_screen())
+
+    def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
+        """Have the window as a view is at first, or was the last time; all of it on the screen."""
+        root = self.root
+        place = self._pixels(view, self._sizes.pop(view))
+        kept = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", self.settings.geometry)
+        if kept and view is self.chat_view:
+            place = [int(number) for number in kept.groups()]
+        elif root.winfo_viewable():
+            place += [root.winfo_x(), root.winfo_y()]
+        rooms = (
+            (root.winfo_vrootx(), root.winfo_vrootwidth()),
+            (root.winfo_vrooty(), root.winfo_vrootheight() - root.winfo_rooty() + root.winfo_y()),
+        )
+        for size, (start, room) in enumerate(rooms):
+            place[size] = min(place[size], room)
+            for at in range(size + 2, len(place), 2):
+                place[at] = max(start, min(place[at], start + room - place[size]))
+        root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
 
     def _show_title(self) -> None:
         title = self.look.text(self.chat.title if self.chat else "Not connected — Hubbub")
@@ -5257,6 +5356,8 @@ class Window:
 
     def on_person_menu(self, name: str, x: int, y: int) -> None:
         """What can be done with somebody."""
+        if self.chat is not None and name == self.chat.nickname:
+            return self.on_own_menu(x, y)
         entries: List[Any] = [
             ("Write privately", lambda: self.on_person(name)),
             ("Mention", lambda: self.chat_view.composer.insert("@%s " % name)),
@@ -5264,7 +5365,7 @@ class Window:
             None,
             ("Ignore", lambda: self.on_submit("/ignore %s" % name)),
         ]  # fmt: skip
-        self._pop_up(entries, x, y)
+        return self._pop_up(entries, x, y)
 
     def on_conversation_menu(self, conversation: Any, x: int, y: int) -> None:
         """What can be done with a conversation."""
@@ -5371,11 +5472,11 @@ class Window:
 
     def on_go(self) -> None:
         """Go to a conversation or a person, by a part of the name."""
-        self._pick("Go to", lambda chat: [*chat.conversations, *chat.current.people])
+        self._pick("Go to", lambda chat: [*chat.conversations, *everybody(chat)])
 
     def on_private(self) -> None:
         """Write to one person."""
-        self._pick("Write to", lambda chat: chat.current.people, "Write to %s")
+        self._pick("Write to", everybody, "Write to %s")
 
     def on_join(self) -> None:
         """Join or make a room."""
@@ -5474,16 +5575,18 @@ class Window:
         """Bind the keys of the window: before the widgets' own, which would take some of them."""
         control_key = control(self.root)
         view, chat_box = self.chat_view, self.chat_view.composer.text
-        keys: Dict[str, Callable[[], object]] = {
-            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
-            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
-            "<Control-n>": self.on_private, "<Control-t>": self.on_theme, "<F1>": self.on_help,
-            "<Control-q>": self.close, "<Escape>": self._on_escape,
+        everywhere: Dict[str, Callable[[], object]] = {
+            "<Control-t>": self.on_theme, "<Control-q>": self.close, "<Escape>": self._on_escape,
             "<Control-plus>": lambda: self.on_zoom(1), "<Control-equal>": lambda: self.on_zoom(1),
             "<Control-KP_Add>": lambda: self.on_zoom(1),
             "<Control-minus>": lambda: self.on_zoom(-1),
             "<Control-KP_Subtract>": lambda: self.on_zoom(-1),
             "<Control-0>": lambda: self.on_zoom(0),
+        }  # fmt: skip
+        in_chat: Dict[str, Callable[[], object]] = {
+            "<Control-f>": self.on_search, "<F3>": lambda: self.on_search_step(1),
+            "<Shift-F3>": lambda: self.on_search_step(-1), "<Control-k>": self.on_go,
+            "<Control-n>": self.on_private, "<F1>": self.on_help,
             "<Control-Prior>": lambda: self._neighbour(-1),
             "<Control-Next>": lambda: self._neighbour(1),
             "<Alt-Up>": lambda: self._neighbour(-1), "<Alt-Down>": lambda: self._neighbour(1),
@@ -5493,20 +5596,30 @@ class Window:
             "<Control-End>": lambda: self._on_ends(1.0),
         }  # fmt: skip
         for number in range(1, 10):
-            keys["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
-        for sequence, action in keys.items():
-            self.root.bind_class(
-                "HubbubKeys",
-                sequence.replace("Control", control_key),
-                functools.partial(self._on_key, action),
-            )
+            in_chat["<Alt-Key-%d>" % number] = functools.partial(self._nth, number)
+        for sequence, action in [*everywhere.items(), *in_chat.items()]:
+            views = (self.connect_view, view) if sequence in everywhere else (view,)
+            sequence = sequence.replace("Control", control_key)
+            locked = re.sub("-([a-z])>", lambda key: "-Lock-%s>" % key.group(1).upper(), sequence)
+            for each in {sequence, locked}:
+                handler = functools.partial(self._on_key, action, views)
+                self.root.bind_class("HubbubKeys", each, handler)
+        select_all = "<%s-a>" % control_key, "<%s-Lock-A>" % control_key
+        self.root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        if control_key == "Control":  # others change the text: nobody expects that of these
+            for key in "dhio":
+                self.root.unbind_class("Text", "<Control-%s>" % key)
+        self.root.event_add("<<SelectAll>>", *select_all)
+        self.root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         for sequence, pages in (("<Prior>", -1), ("<Next>", 1)):
             chat_box.bind(sequence, functools.partial(self._on_page, pages))
         view.composer.confirm_paste = self._confirm_paste
         view.transcript.text.bind("<Key>", self._on_stray_key)
-        view.transcript.text.bind("<%s-a>" % control_key, self._on_select_all)
         view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
-        view.transcript.text.bind("<Button-3>", self._on_text_menu)
+        for sequence in (menu_click(self.root), menu_key(self.root), "<Shift-F10>"):
+            view.transcript.text.bind(sequence, self._on_text_menu)
+            for kind in ("Text", "TEntry"):
+                self.root.bind_class(kind, sequence, self._on_edit_menu)
         self._add_keys(self.root)
 
     def _add_keys(self, widget: "tk.Misc") -> None:
@@ -5515,12 +5628,10 @@ class Window:
         for child in widget.winfo_children():
             self._add_keys(child)
 
-    def _on_key(self, action: Callable[[], object], event: "tk.Event[Any]") -> Optional[str]:
-        if self.view is self.connect_view and action not in (
-            self.close,
-            self._on_escape,
-            self.on_theme,
-        ):
+    def _on_key(
+        self, action: Callable[[], object], views: Sequence[Any], event: "tk.Event[Any]"
+    ) -> Optional[str]:
+        if self.view not in views:
             return None
         action()
         return "break"
@@ -5559,11 +5670,16 @@ class Window:
         self.chat_view.transcript.scroll(pages)
         return "break"
 
-    def _on_select_all(self, event: "tk.Event[Any]") -> str:
-        self.chat_view.transcript.text.tag_add("sel", "1.0", "end-1c")
-        return "break"
+    def _on_edit_menu(self, event: "tk.Event[Any]") -> None:
+        """What can be done with what one has written."""
+        box = event.widget
+        box.focus_set()
+        self._pop_up([(words, functools.partial(box.event_generate, "<<%s>>" % words.title()))
+                      for words in ("Cut", "Copy", "Paste")] + [None,
+                     ("Select all", lambda: box.event_generate("<<SelectAll>>"))],
+                     *menu_place(event))  # fmt: skip
 
-    def _on_text_menu(self, event: "tk.Event[Any]") -> None:
+    def _on_text_menu(self, event: "tk.Event[Any]") -> str:
         text = self.chat_view.transcript.text
         entries: List[Any] = []
         index = text.index("@%d,%d" % (event.x, event.y))
@@ -5576,7 +5692,8 @@ class Window:
             entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
         entries += [("Select all", lambda: text.tag_add("sel", "1.0", "end-1c")),
                     ("Search…", self.on_search)]  # fmt: skip
-        self._pop_up(entries, event.x_root, event.y_root)
+        self._pop_up(entries, *menu_place(event))
+        return "break"
 
     def _copy(self, words: str) -> None:
         self.root.clipboard_clear()
@@ -5610,6 +5727,12 @@ class Window:
         """Try to come back now."""
         if self._connection is not None:
             self._connection.retry()
+
+
+def everybody(chat: Chat) -> List[Person]:
+    """Who is here, as far as is known: once for each room; those in view first."""
+    places = [chat.current, *chat.conversations]
+    return [person for place in places for person in place.people]
 
 
 def open_link(address: str) -> None:
@@ -5683,6 +5806,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         settings = Settings(settings_path())
         settings.load()
         settings.theme = args.theme or settings.theme
+        if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
+            with contextlib.suppress(ValueError):
+                host, port = parse_server(settings.servers[0])
         window = open_window(settings)
         if window is not None:
             window.run(host, port, username, at_once=bool(args.server and username))

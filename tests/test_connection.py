@@ -17,6 +17,7 @@ from client_harness import (
 from harness import TIMEOUT
 
 import client
+import protocol
 from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Connected, Disconnected, Message
 
 needs_dead_end = pytest.mark.skipif(
@@ -237,7 +238,8 @@ def test_of_the_tags_only_what_is_of_use_arrives(call, hub):
     hub.welcome()
     alice.joined()
     hub.send("@msgid=7;time=t:1;account=bob;batch;label=a\\sb :bob!b@h PRIVMSG alice :hi")
-    hub.send("@msgid=%s;+typing=active :bob!b@h PRIVMSG alice :hi" % ("7" * 101))
+    too_long = "7" * (protocol.MAX_WORD + 1)
+    hub.send("@msgid=%s;+typing=active :bob!b@h PRIVMSG alice :hi" % too_long)
     assert [alice.next().tags for _ in range(2)] == [{"msgid": "7", "time": "t:1"}, {}]
 
 

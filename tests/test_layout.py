@@ -1,6 +1,12 @@
 """Where things stand in the window: at every width, every zoom, and with much to show."""
 
+import shutil
+import subprocess
+
 import pytest
+from window_harness import cannot
+
+import client
 
 
 @pytest.fixture
@@ -48,6 +54,56 @@ def test_the_end_stays_in_view_at_every_zoom_and_width(alice, desk, steps):
         assert not alice.chat_view.pill.winfo_ismapped()
 
 
+def test_the_end_stays_in_view_when_wrapped_lines_get_room(alice, desk, hub):
+    """A window that grows makes long lines shorter: what comes into view above is no scrolling."""
+    hub.send(*(":bob!b@h PRIVMSG #lobby :" + "words " * 9 * number for number in range(1, 9)))
+    hub.send(":bob!b@h PRIVMSG #lobby :last")
+    alice.sees("[bob]: last")
+    for width in (520, 1160, 680, 1160, 520, 900):
+        resize(desk, alice, width, 700)
+        desk.pump(lambda: alice.text.yview()[1] == 1.0)
+        assert not alice.pill
+
+
+def test_what_was_found_stays_in_view_at_every_zoom(alice, desk):
+    """Who looks at a hit goes on looking at it when the letters grow."""
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("line 50")
+    desk.pump(lambda: alice.found == "1 of 1")
+    for _ in range(5):
+        alice.press("Control-plus")
+        assert alice.text.dlineinfo("found.first")
+
+
+def test_what_was_found_is_hidden_by_nothing(alice, desk):
+    """Neither below the view, when the search opens, nor behind the button at the bottom."""
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("line 9")
+
+    def is_seen():
+        place = alice.text.dlineinfo("found.first")
+        pill = alice.chat_view.pill
+        low = pill.winfo_y() if pill.winfo_ismapped() else alice.text.winfo_height()
+        return place is not None and place[1] + place[3] <= low
+
+    desk.pump(lambda: alice.found == "10 of 10" and is_seen())
+    alice.press("Escape")
+    alice.press("Control-f", alice.box)
+    for step in range(12):
+        desk.pump(is_seen)
+        alice.press("Shift-F3" if step < 5 else "F3")
+
+
+def test_the_transcript_shows_that_it_has_the_keys(alice, desk):
+    """As everything does that F6 leads to."""
+    alice.press("F6", alice.chat_view.conversations.canvas)
+    assert alice.has_focus(alice.text)
+    (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
+    desk.pump(mark.winfo_ismapped)
+    alice.press("F6")
+    desk.pump(lambda: not mark.winfo_ismapped())
+
+
 def test_the_columns_give_way_to_the_chat(alice, desk):
     """Below 900 the people go, below 680 the sidebar; at 200 % that is below 1,800 and 1,360."""
     view = alice.chat_view
@@ -75,6 +131,92 @@ def test_the_connect_view_stays_narrow_in_a_wide_window(desk):
     field = alice.connect_view.fields["name"]
     assert field.winfo_width() == 396
     assert field.winfo_rootx() - alice.root.winfo_rootx() == (1160 - 396) // 2
+
+
+def test_a_question_fits_into_the_window(alice, desk):
+    """Also into one that gets smaller, or whose letters grow, while it is open."""
+    alice.press("F1", alice.box)
+    frame, button = alice.window._sheet.frame, alice.window._sheet.buttons[0]
+
+    def room():
+        """What is left beside the sheet and the button in it: left, above, right and below."""
+        desk.update()
+        found = []
+        for part in (frame, button):
+            left, top = (part.winfo_rootx() - alice.root.winfo_rootx(),
+                         part.winfo_rooty() - alice.root.winfo_rooty())  # fmt: skip
+            found += [left, top, alice.root.winfo_width() - left - part.winfo_width(),
+                      alice.root.winfo_height() - top - part.winfo_height()]  # fmt: skip
+        return found
+
+    for size, zoom in (((1160, 720), 100), ((480, 360), 100), ((1160, 720), 200)):
+        alice.window.look.change("light", zoom)
+        resize(desk, alice, *size)
+        desk.pump(lambda: min(room()) >= 8)
+    assert frame.winfo_width() == 960
+
+
+@pytest.mark.parametrize("theme", sorted(client.PALETTES))
+def test_nothing_white_is_seen_where_the_window_grows(desk, hub, theme):
+    """What Tk has not drawn yet has the colour of the theme already."""
+    if not shutil.which("import"):
+        cannot("there is no import here")
+    alice = desk.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desk.pump(lambda: alice.root.winfo_width() == 1160)
+    alice.window.look.change(theme, 100)
+    desk.update()
+    root, handle = alice.root, client.ctypes.c_void_p
+    with client.x11_frame(root.winfo_id(), root.winfo_screen()) as (x11, display, frame):
+        x11.XResizeWindow(handle(display), frame, 1260, 800)
+    command = "import -silent -window root -crop 1x1+1250+780 +repage -depth 8 txt:-"
+    pixel = subprocess.run(command.split(), check=True, stdout=subprocess.PIPE).stdout.decode()
+    assert client.PALETTES[theme]["bg"].upper() in pixel
+
+
+@pytest.mark.parametrize("kept", ["", "900x600+5000+4000", "900x600+-3000+-20", "9000x6000+50+50"])
+def test_the_whole_window_is_on_the_screen(desk, hub, kept):
+    """However far it grows from where it was, and wherever it was the last time."""
+    settings = client.Settings(client.settings_path())
+    settings.geometry = kept
+    settings.save()
+    alice = desk.open(hub.port)
+    alice.root.geometry("+800+290")
+    desk.pump(lambda: (alice.root.winfo_x(), alice.root.winfo_y()) == (800, 290))
+    alice.connect(name="alice")
+    hub.welcome()
+    desk.pump(lambda: alice.root.winfo_width() >= 900)
+    root = alice.root
+    for start, size, room in (
+        (root.winfo_rootx(), root.winfo_width(), root.winfo_screenwidth()),
+        (root.winfo_rooty(), root.winfo_height(), root.winfo_screenheight()),
+    ):
+        assert 0 <= start <= start + size <= room
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_all_of_the_connect_view_is_seen_at_every_zoom(desk, is_known):
+    """Who needs large letters sees the button too; the keys for that work before one is there."""
+    settings = client.Settings(client.settings_path())
+    settings.zoom, settings.servers = 150, ["office"]
+    settings.save()
+    alice = desk.open()
+    view, root = alice.connect_view, alice.root
+    view.fill("alice", ["office"], "office" if is_known else "")
+
+    def is_whole():
+        desk.update()
+        button = view.button
+        right = button.winfo_rootx() + button.winfo_width() - root.winfo_rootx()
+        below = button.winfo_rooty() + button.winfo_height() - root.winfo_rooty()
+        return (right < root.winfo_width() and below + 20 < root.winfo_height()
+                and view.list.canvas.winfo_height() > 60)  # fmt: skip
+
+    for keys in ((), ("Control-plus", "Control-plus"), ("Control-0",)):
+        for key in keys:
+            alice.press(key, view.fields["name"])
+        desk.pump(is_whole)
+    assert alice.window.look.zoom == 100
 
 
 def test_who_was_there_is_shown_while_the_connection_is_lost(alice, desk, hub):

@@ -140,6 +140,11 @@ def test_the_connect_view_is_walked_through_by_keys(desk, room):
     alice.press("Up")
     alice.press("Return")
     assert view.fields[SERVER].get() == "127.0.0.1:%d" % port
+    view.other.invoke()
+    desk.pump(lambda: alice.has_focus(view.fields[SERVER]) and not view.other.winfo_ismapped())
+    alice.press("Home", view.list.canvas)
+    alice.press("Return")
+    desk.pump(view.other.winfo_ismapped)
     alice.fill(name="alice")
     alice.press("Return", view.list.canvas)
     alice.sees("[SERVER]: alice joined the chat")
@@ -396,6 +401,7 @@ def test_a_view_that_was_scrolled_up_does_not_jump(alice, desk, hub, count):
     desk.update()
     assert alice.top_line() == seen
     alice.text.yview_moveto(1.0)
+    desk.update()  # Tk tells of it when it has drawn
     told(hub, alice, "more news")
     desk.update()
     assert alice.text.yview()[1] == 1.0  # who was at the end stays there
@@ -577,6 +583,18 @@ def test_the_program_asks_and_can_be_used_without_a_mouse(start, room):
     program.process.send_signal(signal.SIGTERM)
     assert end_of(program.process) == (0, "")
     bob.expect(" QUIT Quit")
+
+
+def test_the_program_offers_the_name_and_the_server_of_the_last_time(start, room):
+    """Who comes back to the room presses Enter, and is there."""
+    bob = room.irc("bob")
+    settings = client.Settings(client.settings_path())
+    settings.name, settings.servers = "alice", ["127.0.0.1:%d" % room.server.port, "office"]
+    settings.save()
+    program = start()
+    program.find("^Not connected")
+    program.type("<Return>")
+    bob.expect(":alice!alice@127.0.0.1 JOIN #lobby")
 
 
 # The end of the conversation stays in view

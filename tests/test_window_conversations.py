@@ -256,6 +256,110 @@ def test_a_paste_of_many_lines_is_asked_about(alice, hub):
     assert hub.until("line 24")[-25:] == ["PRIVMSG #lobby :" + line for line in lines]
 
 
+def test_the_conversation_in_view_is_in_view_in_the_list(alice, desk, hub):
+    """However many there are, and whoever goes to it."""
+    hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    desk.pump(lambda: alice.conversations[-1] == "bob 1")
+    rows = alice.chat_view.conversations
+    for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
+        alice.window.open(name)
+        desk.pump(lambda shown=shown: shown in alice.drawn(rows))
+
+
+def test_people_of_other_rooms_are_offered(tea, desk):
+    """Ctrl+K and Ctrl+N know everybody who is here, not only those in the room in view."""
+    tea.window.open("erik")
+    for key in ("Control-k", "Control-n"):
+        tea.press(key, tea.box)
+        tea.window._sheet.field.set("car")
+        desk.pump(lambda: "carol" in [row.text for row in tea.window._sheet.list.rows])
+        tea.press("Escape")
+
+
+@pytest.mark.parametrize("key", "dhiot")
+def test_a_key_pressed_by_mistake_leaves_the_text_alone(alice, key):
+    """What Tk has from Emacs deletes, turns around or inserts."""
+    alice.write("words")
+    alice.box.mark_set("insert", "1.2")
+    alice.press("Control-" + key, alice.box)
+    assert alice.box.get("1.0", "end-1c") == "words"
+
+
+def test_tab_stays_in_a_question(alice):
+    """Keys go to the question until it is answered: Tab comes round, and back."""
+    alice.paste("line\n" * 30)
+    cancel, paste = alice.window._sheet.buttons
+    for key, button in (("Tab", cancel), ("Tab", paste), ("Shift-Tab", cancel)):
+        alice.press(key)
+        assert alice.has_focus(button)
+    alice.press("Return")
+    assert (alice.sheet, alice.box.get("1.0", "end-1c")) == ("", "")
+
+
+def test_the_help_is_read_by_keys(alice, desk):
+    """It opens with its first line marked; arrows go on, to the last line too; Enter closes."""
+    alice.press("F1", alice.box)
+    rows = alice.window._sheet.list
+    desk.pump(lambda: rows.cursor == 0)
+    alice.press("Down")
+    assert rows.cursor == 1
+    alice.press("End")
+    assert rows.cursor == len(client.KEYS) - 1
+    desk.pump(lambda: "quit" in alice.drawn(rows))
+    alice.press("Return")
+    assert not alice.sheet and alice.has_focus(alice.box)
+
+
+def test_caps_lock_takes_no_key_away(alice):
+    """The keys with Control and Alt are the same with it; Ctrl+A selects all that is written."""
+    alice.write("words")
+    alice.box.focus_force()
+    alice.type("<Caps_Lock>")
+    try:
+        alice.type("<ctrl+a>")
+        assert alice.box.get("sel.first", "sel.last") == "words"
+        alice.type("<ctrl+f>")
+        assert alice.has_focus(alice.chat_view.search.field.text)
+    finally:
+        alice.type("<Caps_Lock>")
+
+
+def test_what_is_written_has_a_menu(alice, desk):
+    """Cut, copy and paste by mouse and by keys; the hint is in nobody's way."""
+    for widget, key in ((alice.chat_view.composer._hint, "Button-3"), (alice.box, "Shift-F10")):
+        widget.focus_force()
+        widget.event_generate("<%s>" % key, x=3, y=3)
+        assert alice.menu == ["Cut", "Copy", "Paste", "Select all"]
+    name = desk.open().connect_view.fields["name"]
+    name.event_generate("<Button-3>", x=3, y=3)
+    assert desk._people[1].menu == ["Cut", "Copy", "Paste", "Select all"]
+
+
+def test_the_middle_button_pastes_as_control_v_does(alice, hub, desk):
+    """What is selected anywhere goes into the box, which asks before it takes many lines."""
+    told(hub, alice, "some words")
+    start = alice.text.search("some words", "1.0")
+    alice.text.tag_add("sel", start, start + "+10c")
+    hint = alice.chat_view.composer._hint
+    for event in ("<Button-2>", "<ButtonRelease-2>"):
+        hint.event_generate(event, x=9, y=9)
+    assert alice.box.get("1.0", "end-1c") == "some words"
+    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(30)))
+    alice.sees("[bob]: line 29")
+    alice.text.tag_add("sel", "1.0", "end")
+    alice.box.event_generate("<<PasteSelection>>", x=9, y=9)
+    assert alice.sheet.startswith("Paste ")
+
+
+def test_ones_own_row_has_ones_own_menu(alice):
+    """Nobody writes to themselves, or ignores themselves."""
+    alice.window.on_person_menu("alice", 0, 0)
+    assert "I am away" in alice.menu
+    alice.window.on_person_menu("bob", 0, 0)
+    assert "Ignore" in alice.menu
+
+
 def test_tab_completes_names_commands_and_rooms(tea, hub):
     """Tab goes on to the next way, Shift+Tab back; in an empty box it leaves."""
     for begun, steps in [
@@ -269,6 +373,11 @@ def test_tab_completes_names_commands_and_rooms(tea, hub):
         tea.box.delete("1.0", "end")
     tea.press("Tab", tea.box)
     assert not tea.has_focus(tea.box)
+    tea.write("#")
+    for steps, completed in ((("<Tab>", "<Tab>"), "#tea "), (("<shift+Tab>",), "#lobby ")):
+        tea.box.focus_force()
+        tea.type(*steps)
+        assert tea.box.get("1.0", "end-1c") == completed
 
 
 def test_up_and_down_recall_what_was_sent_but_no_password(alice):

@@ -312,6 +312,15 @@ class Person:
         return self.chat_view.search.field.note.cget("text")
 
     @property
+    def menu(self):
+        """What the context menu offers, which it then puts away."""
+        menu = self.window.menu
+        labels = [menu.entrycget(index, "label").strip() for index in range(menu.index("end") + 1)
+                  if menu.type(index) == "command"]  # fmt: skip
+        menu.unpost()
+        return labels
+
+    @property
     def sheet(self):
         """The question that the window asks."""
         sheet = self.window._sheet
