@@ -4250,6 +4250,7 @@ class Server:
 
     def keep_room(self, name: str) -> None:
         """Have the records know what a room is now: after each change of its topic or modes."""
+        self.delivery.sync()  # an earlier one of that name is forgotten before
         with self._keeping_lock:
             room = self.directory.room(name)
             try:

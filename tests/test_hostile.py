@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+import threading
 
 import pytest
-from harness import IrcTalker, PlainTalker, folded
+from harness import TIMEOUT, IrcTalker, PlainTalker, folded
 
 import protocol
 import server
@@ -418,6 +419,26 @@ def test_guests_leave_no_more_rooms_behind_than_so_many(kept, monkeypatch):
     assert has(heard, "PRIVMSG #b :hello") and not has(heard, "private")
     assert not has(kept.irc("fay").heard(), "private")
     assert not has(heard, "GONE")
+
+
+def test_the_next_room_of_a_name_is_kept_though_the_disk_is_behind(kept, monkeypatch):
+    """That the last one is gone is written first."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 0)
+    dan, eve = kept.irc("dan"), kept.irc("eve", "draft/chathistory")
+    dan.send("JOIN #den", "TOPIC #den :old")
+    dan.heard()
+    history, delivery, directory = kept.server.history, kept.server.delivery, kept.server.directory
+    is_left, may_write = threading.Event(), threading.Event()
+    write, sync, part = history._write, delivery.sync, directory.part
+    monkeypatch.setattr(directory, "part", lambda *a: (part(*a), is_left.set()))
+    monkeypatch.setattr(history, "_write", lambda rows: may_write.wait(TIMEOUT) and write(rows))
+    monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
+    dan.send("PART #den")
+    assert is_left.wait(TIMEOUT)
+    eve.send("JOIN #den", "TOPIC #den :new")
+    eve.expect("TOPIC #den :new")
+    eve.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#den"}, {"#den"})
 
 
 @needs_scrypt
