@@ -234,6 +234,12 @@ class Client:
         "token", "username", "watches", "writer",
     )  # fmt: skip
 
+    PERSON = (  # what is of who it is, and not of its connection
+        "account", "away", "host", "ignored", "ignores", "invited", "modes", "named", "nickname",
+        "owned_since", "realname", "registered", "rooms", "signed_on", "spoke", "username",
+        "watches",
+    )  # fmt: skip
+
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
         reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = reader
@@ -321,6 +327,11 @@ class Client:
             self.label = protocol.NO_TAGS
         return label, opening
 
+    def take_over(self, old: "Client") -> None:
+        """Be who `old` was."""
+        for name in self.PERSON:
+            setattr(self, name, getattr(old, name))
+
     def introduce(self) -> None:
         """See that what goes with its messages tells who it is now."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
@@ -358,6 +369,12 @@ class Room:
 
     def discard(self, client: Client) -> None:
         self.members.pop(client, None)
+        self._audience = None
+
+    def replace(self, old: Client, new: Client) -> None:
+        """Have another in the place of a member."""
+        members = self.members.items()
+        self.members = {new if member is old else member: bits for member, bits in members}
         self._audience = None
 
     @property
@@ -807,19 +824,10 @@ class Directory:
             del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
-            for name in ("nickname", "username", "host", "realname", "account", "owned_since",
-                         "away", "modes", "named", "ignored", "ignores", "invited", "watches",
-                         "signed_on", "spoke", "registered"):  # fmt: skip
-                setattr(client, name, getattr(old, name))
+            client.take_over(old)
             self._clients[client.key] = client
-            for room in old.rooms:
-                members = {
-                    client if member is old else member: bits
-                    for member, bits in room.members.items()
-                }
-                room.discard(old)  # the audience is made again
-                room.members = members
-                client.rooms.add(room)
+            for room in client.rooms:
+                room.replace(old, client)
             for key in client.watches:
                 self._watchers[key].add(client)
                 self._watchers[key].discard(old)
@@ -829,7 +837,7 @@ class Directory:
                 if old in other.ignored_by:
                     other.ignored_by = other.ignored_by - {old} | {client}
             self._ignorers.discard(old)
-            old.rooms, old.watches, old.registered = set(), {}, False
+            old.rooms, old.watches, old.registered = set(), {}, False  # nobody any more
             old.nickname = old.token = ""
             self._introduce(client)
             self._give_token(client, new_token)
