@@ -1790,7 +1790,7 @@ class History:
             if is_private:
                 pairs = [(owner, other, number), (other, owner, number)]
                 writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
-            if command == "GONE":
+            if command == "GONE":  # with all that was kept of it
                 writer.execute("DELETE FROM rooms WHERE key = ?", (key,))
             if waiting_for:
                 writer.execute("REPLACE INTO waiting VALUES (?,?)", (waiting_for, number))
