@@ -8,8 +8,10 @@ Three parts, each of which knows nothing of the next:
     Connection   the socket and the `receive` thread, which connects, reads, writes, and comes
                  back when the connection is lost; all that it tells goes into one queue:
                  Connected, Message, Lost, Disconnected
-    Chat         what is known and what it means: no socket, no widget, no clock. Its Desk is
-                 what the user sees of it, its Outbox what has been typed and not yet delivered
+    Chat         what is known and what it means: no socket, no widget, no clock. Its layers
+                 are the Desk, which is what the user sees; the Voice, one's own words; the
+                 Memory, which is the history; the Wire, which comes and goes; the Ear, what the
+                 server says
     Window       widgets only; it polls the queue and redraws what a Chat says has changed
 
 What comes from the network is made safe to show once, in the receive thread. The queue is
@@ -32,6 +34,7 @@ import functools
 import getpass
 import html
 import io
+import itertools
 import json
 import logging
 import math
@@ -63,6 +66,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
+    Pattern,
     Sequence,
     Set,
     Tuple,
@@ -118,8 +122,10 @@ MAX_BATCHES = 20  # pieces of the history that are being told at once
 MAX_PIECE = 2000  # messages in one of them
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
 PAGE, MISSED_PAGE = 50, 500  # messages of the history that are asked for at once
+HISTORY_TIME = 60.0  # seconds that a server has to tell what was asked for, to its end
 MAX_PAGES = 10  # of what was missed; past them one begins anew
 RECENT = 500  # lines whose speakers are offered first
+MAX_OFFERED = 200  # people who may be meant by a name that is begun, or misspelt
 
 HISTORY = "draft/chathistory"  # a capability
 CONNECTING, CONNECTED = "Connecting", "Connected"
@@ -272,9 +278,15 @@ class Handshake:
             if wanted:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
-            self.caps = frozenset(words)
+            self.caps |= frozenset(words)
+            is_answered = self._is_ended or self._is_resuming
+            if rest[0] == "*" or is_answered:  # more lines follow, or one more has come
+                return []
             if self.login is not None and "sasl" in self.caps:
                 return [Message("AUTHENTICATE", ("PLAIN",))]
+        elif verb == "DEL":
+            self.caps -= frozenset(words)
+            return []
         elif verb != "NAK":
             return []
         return self._end()
@@ -686,6 +698,8 @@ def _connect_fault(code: int, address: str) -> str:
 
 
 _TAGS = frozenset(["batch", "label", "msgid", "time"])  # those that we read
+# Commands whose last parameter is a name, or several; elsewhere it is a text.
+_NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 
 
 def _cleaned(message: Message) -> Message:
@@ -693,11 +707,11 @@ def _cleaned(message: Message) -> Message:
 
     Of its tags those stay that mean something to us, and can be said to the server again.
     """
-    params = []
-    for param in message.params:
-        mark = "\x01" if param.startswith("\x01") else ""
-        params.append(mark + protocol.clean(param) + mark)
-    source = protocol.clean(message.source, 200)
+    params = [protocol.clean_name(param) for param in message.params]
+    if params and message.command not in _NAMES_LAST:
+        mark = "\x01" if message.text.startswith("\x01") else ""
+        params[-1] = mark + protocol.clean(message.text) + mark
+    source = protocol.clean_name(message.source, 200)
     tags = {k: v for k, v in message.tags.items() if k in _TAGS and protocol.is_word(v)}
     return message._replace(params=tuple(params), source=source, tags=tags)
 
@@ -708,6 +722,7 @@ SENT, WAITING, FAILED = "sent", "waiting", "failed"  # of a line that is one's o
 ROOM, CONSOLE = "room", "console"  # kinds of conversation, beside PRIVATE
 ALL, MENTIONS, NONE = "all", "mentions", "none"  # what one wants to be told of
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
+OUTSIDE = "You are not in {0}. /join {0}"
 FROM_SYSTEM = "system"  # a kind of line, beside protocol's: what this program says
 
 # What looks different; the window redraws that and nothing else.
@@ -748,12 +763,7 @@ class Entry:
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
-class Hit(NamedTuple):
-    """Where a search has found something: from `start` to `end` in the entry's text."""
-
-    entry: Entry
-    start: int
-    end: int
+Span = Tuple[int, int]  # from a character to another
 
 
 class Person(NamedTuple):
@@ -762,6 +772,55 @@ class Person(NamedTuple):
     nickname: str
     prefix: str = ""
     is_away: bool = False
+
+
+# Why a piece of the history is asked for: all that is new to us, what was before that, what was
+# said while one was away, what the user wants to read again, with whom there is something new.
+FIRST, OLDER, MISSED, TYPED, TARGETS = "first", "older", "missed", "typed", "targets"
+
+
+class Past:
+    """What is known of the history of a conversation, and what may be missing.
+
+    It is `asked` for and `told` piece by piece. What was said after one had `lost` sight of it
+    follows `link`, and is missing until all of it has been told.
+    """
+
+    def __init__(self) -> None:
+        self.has_older = False  # there may be more before all that is known
+        self.is_fetching = False  # a piece is asked for, and not yet told
+        self.is_behind = False  # there may be more than is known after `link`
+        self.link: Optional[Entry] = None
+        self.is_linked = False  # what is told of it begins with `link`
+        self.pages = self.missed = 0  # of it that were told; what others said in them
+
+    def lost(self, newest: Optional[Entry]) -> None:
+        """Things may be said that one does not hear; what was told of them begins anew."""
+        if not self.is_behind:  # else what one has heard since stands beyond a gap
+            self.is_behind, self.link = True, newest
+        self.is_fetching = self.is_linked = False
+        self.pages = self.missed = 0
+
+    def asked(self) -> None:
+        """For a piece."""
+        self.is_fetching = True
+
+    def refused(self) -> None:
+        """The piece will not be told."""
+        self.is_fetching = False
+
+    def told(self, purpose: str, is_full: bool, is_linked: bool) -> None:
+        """A piece; a full one may have more beyond it, a linked one has something known in it."""
+        self.is_fetching = self.is_fetching and purpose in (TYPED, "")
+        if purpose == MISSED:
+            self.pages += 1
+            self.is_linked = self.is_linked or is_linked
+        if purpose in (FIRST, OLDER) or (purpose == MISSED and not self.is_linked):
+            self.has_older = is_full
+
+    def caught_up(self) -> None:
+        """Nothing is missing any more, or nothing but what is older than all that is known."""
+        self.is_behind = False
 
 
 class Conversation:
@@ -776,13 +835,14 @@ class Conversation:
         self.first_unread = self.new_count = 0  # the id of the entry below the mark; how many
         self.draft = ""
         self.level = MENTIONS
-        self.has_older = self.is_fetching = False
+        self.past = Past()
         self.is_joined = kind != ROOM
         self.is_wanted = False  # a room that one comes back to
         self.members: Dict[str, Person] = {}
+        self.names: Dict[str, Person] = {}  # of the members, as they are being told
+        self.lists = 0  # how often the user has asked for them
+        self.is_online = False  # whom one talks to, as far as one is told
         self.limit = MAX_ENTRIES
-        self.is_behind = False  # there may be more than is known after `link`
-        self.link: Optional[Entry] = None
         self._known: Dict[str, Entry] = {}  # those with a msgid, by it
 
     def rename(self, name: str) -> None:
@@ -799,22 +859,47 @@ class Conversation:
         """Who is in it, in order."""
         return [self.members[key] for key in sorted(self.members)]
 
+    def is_with(self, key: str) -> bool:
+        """Whether somebody is in it."""
+        return key in self.members or (key == self.key and self.kind == PRIVATE)
+
+    def leave(self) -> None:
+        """Know no more who is there, and not be there oneself."""
+        self.members, self.names, self.lists = {}, {}, 0
+        self.is_online, self.is_joined = False, self.kind != ROOM
+
+    def tell_name(self, name: str, prefix: str) -> None:
+        """Somebody is there; that holds once all have been told."""
+        if name and len(self.names) < MAX_NAMES:
+            self.names[protocol.casefold(name)] = Person(name, prefix)
+
+    def end_names(self) -> bool:
+        """All have been told; whether they are news."""
+        is_news = len(self.members) < 2
+        for key, person in self.members.items():
+            if person.is_away and key in self.names:
+                self.names[key] = self.names[key]._replace(is_away=True)
+        self.members, self.names = self.names, {}
+        return is_news
+
     def knows(self, msgid: str) -> bool:
         return msgid in self._known
 
     def add(self, entry: Entry) -> None:
-        """Put `entry` at the end; past the limit the oldest go, many at once."""
+        """Put `entry` at the end; past the limit the oldest that were sent go, many at once."""
         self.entries.append(entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
         if len(self.entries) > self.limit + self.limit // 10:
             self._cut(len(self.entries) - self.limit)
-            self.has_older = True
+            self.past.has_older = True
 
     def _cut(self, count: int) -> None:
-        for entry in self.entries[:count]:
+        sent = (entry for entry in self.entries if entry.state == SENT)
+        gone = set(itertools.islice(sent, count))
+        for entry in gone:
             self._known.pop(entry.msgid, None)
-        del self.entries[:count]
+        self.entries[:] = [entry for entry in self.entries if entry not in gone]
 
     def remove(self, entry: Entry) -> bool:
         """Take `entry` away; whether it was there."""
@@ -893,11 +978,6 @@ class Conversation:
             place -= 1
         return place
 
-    def fall_behind(self) -> None:
-        """From now on things may be said that one does not hear."""
-        if not self.is_behind:  # else what one has heard since stands beyond a gap
-            self.is_behind, self.link = True, self.newest()
-
     def forget(self) -> None:
         """Know nothing but what still waits: there is a gap, and history closes none."""
         self.entries = [entry for entry in self.entries if entry.state != SENT]
@@ -916,28 +996,31 @@ class Conversation:
         kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
         return bool(entry.msgid) and entry.line.kind in kinds
 
-    def find(self, words: str) -> List[Hit]:
-        """The places where `words` stand, whatever their case: the last MAX_HITS, in order."""
+    def find(self, words: str) -> Dict[Entry, List[Span]]:
+        """Where `words` stand in the texts of entries, whatever their case.
+
+        In order; of more than MAX_HITS places only those in the last entries.
+        """
         needle = words.casefold()
-        hits: List[Hit] = []
+        pattern = re.compile(re.escape(needle))
+        found: List[Tuple[Entry, List[Span]]] = []
+        count = 0
         for entry in reversed(self.entries if needle else ()):
             if needle in entry.folded:
-                hits += reversed(list(_find_in(entry, needle)))
-                if len(hits) >= MAX_HITS:
+                found.append((entry, _find_in(entry, pattern)))
+                count += len(found[-1][1])
+                if count >= MAX_HITS:
                     break
-        return hits[MAX_HITS - 1 :: -1]
+        return dict(reversed(found))
 
 
-def _find_in(entry: Entry, needle: str) -> Iterator[Hit]:
+def _find_in(entry: Entry, pattern: Pattern[str]) -> List[Span]:
     text, folded = entry.text, entry.folded
-    places: Sequence[int] = range(len(text) + 1)  # of the folded text in the text
+    spans = [match.span() for match in pattern.finditer(folded)]
     if len(folded) != len(text):
-        places = [i for i, char in enumerate(text) for _ in char.casefold()] + [len(text)]
-    start = folded.find(needle)
-    while start >= 0:
-        end = start + len(needle)
-        yield Hit(entry, places[start], places[end - 1] + 1)
-        start = folded.find(needle, end)
+        places = [i for i, char in enumerate(text) for _ in char.casefold()]
+        spans = [(places[start], places[end - 1] + 1) for start, end in spans]
+    return spans
 
 
 class Change(NamedTuple):
@@ -1027,9 +1110,10 @@ class Outbox:
                 return pending
         return None
 
-    def before(self, serial: int) -> List[Pending]:
-        """Those that were sent up to this one."""
-        return [p for p in self.waiting if p.stage == OUT and p.serial <= serial]
+    @property
+    def sent(self) -> List[Pending]:
+        """Those that are on their way."""
+        return [p for p in self.waiting if p.stage == OUT]
 
     def doubtful(self, key: str) -> List[Pending]:
         return [p for p in self.waiting if p.stage == DOUBTFUL and p.key == key]
@@ -1053,27 +1137,19 @@ class Outbox:
         return pending
 
 
-class Request(NamedTuple):
-    """A piece of the history that was asked for."""
+class Request:
+    """A piece of the history: asked for, then told message by message."""
 
-    purpose: str  # FIRST, OLDER, MISSED, TYPED or TARGETS; "" where nobody has asked
-    key: str  # of the conversation
-    limit: int = 0
-    page: int = 1
-    is_linked: bool = False  # it reaches back to what is known
+    __slots__ = ("key", "limit", "messages", "place", "purpose", "until")
 
-
-FIRST, OLDER, MISSED, TYPED, TARGETS = "first", "older", "missed", "typed", "targets"
-
-
-class Batch:
-    """A piece of the history that is being told."""
-
-    __slots__ = ("messages", "request", "target")
-
-    def __init__(self, target: str, request: Request) -> None:
-        self.target = target
-        self.request = request
+    def __init__(
+        self, purpose: str, key: str, place: Optional[Conversation], until: float, limit: int = 0
+    ) -> None:
+        self.purpose = purpose  # "" where nobody has asked
+        self.key = key  # as it was asked for; "" for TARGETS
+        self.place = place
+        self.until = until  # all of it is to have been told
+        self.limit = limit
         self.messages: List[Message] = []
 
 
@@ -1085,11 +1161,11 @@ class Desk:
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
         self.nickname = ""
-        self.has_history = False  # there may be more than is known
         self._console = Conversation(server, CONSOLE)
         self.conversations = [self._console]
         self.current = self._console
         self._address = server
+        self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
         self._levels = {} if levels is None else levels
         self._entries = 0  # made so far
         self._is_attended = True  # the user looks at the conversation in view
@@ -1117,6 +1193,14 @@ class Desk:
         """The conversation so many places further."""
         index = self.conversations.index(self.current)
         return self.conversations[(index + step) % len(self.conversations)]
+
+    def presence(self, nickname: str) -> str:
+        """Whether somebody is here, as far as is known."""
+        key = protocol.casefold(nickname)
+        found = [c.members[key] for c in self.conversations if key in c.members]
+        if found:
+            return AWAY if found[0].is_away else ONLINE
+        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
 
     def attend(self, is_attended: bool, now: float) -> Outcome:
         """The user has begun, or ceased, to look at the window."""
@@ -1210,7 +1294,6 @@ class Desk:
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.limit = MAX_ENTRIES // 10
-        new.has_older = self.has_history  # until the answer says otherwise
         if kind == ROOM and self._console in self.conversations:  # it has done its part
             self.conversations.remove(self._console)
             new.entries, self._console.entries = self._console.entries, []
@@ -1218,6 +1301,43 @@ class Desk:
         self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
         self._changed(LIST)
         return new
+
+    @property
+    def _room(self) -> Optional[Conversation]:
+        """The room in view, or else the first one."""
+        rooms = [c for c in self.conversations if c.kind == ROOM]
+        return self.current if self.current in rooms else next(iter(rooms), None)
+
+    def _is_full(self, kind: str, most: int) -> bool:
+        return sum(c.kind == kind for c in self.conversations) >= most
+
+    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
+        """The conversation with somebody; where there can be none, the one in view."""
+        found = self.find(name)
+        if found is None and protocol.is_word(name) and not self._is_full(PRIVATE, most):
+            found = self._new(name, PRIVATE)
+        return found or self.current
+
+    def _nicknames(self, begun: str) -> List[str]:
+        """Whom one may mean by a name that begins so; of very many people only some.
+
+        First who spoke last here, then the others here and elsewhere.
+        """
+        begun = protocol.casefold(begun)
+        here = [self.current, *(c for c in self.conversations if c is not self.current)]
+        names: Dict[str, str] = {}
+        for entry in self.current.entries[:-RECENT:-1]:
+            if entry.line.kind == FROM_OTHERS:
+                name = entry.line.head.strip("[]:* ")
+                names.setdefault(protocol.casefold(name), name)
+        names = {key: name for key, name in names.items() if any(c.is_with(key) for c in here)}
+        for place in here:
+            keys = (key for key in place.members if key.startswith(begun))
+            for key in sorted(itertools.islice(keys, MAX_OFFERED)):
+                names.setdefault(key, place.members[key].nickname)
+        names.update((c.key, c.name) for c in here if c.kind == PRIVATE and c.key not in names)
+        names.pop(protocol.casefold(self.nickname), None)
+        return [name for key, name in names.items() if key.startswith(begun)][:MAX_OFFERED]
 
     def _show(self, place: Conversation) -> None:
         if place is not self.current:
@@ -1248,6 +1368,923 @@ class Desk:
             self._changed(MARKED, place)
 
 
+_PREFIX = "(qaohv)~&@%+"  # as most servers have it, where none is told
+
+
+class Session:
+    """What holds for one connection alone: what the server can do, and how far we are with it."""
+
+    def __init__(
+        self, number: int = 0, caps: FrozenSet[str] = frozenset(), is_return: bool = False,
+        is_resumed: bool = False,
+    ) -> None:  # fmt: skip
+        self.number = number  # as Connected counts them
+        self.caps = caps
+        self.tokens: Dict[str, str] = {}  # of ISUPPORT
+        self.is_return = is_return  # we were here before
+        self.is_resumed = is_resumed
+        self.is_settled = False  # past the welcome: one may talk
+        self.is_certain = True  # nobody but this connection sends what we have typed
+        self.held: Set[str] = set()  # to whom nothing is sent yet
+        self.entering: Dict[str, float] = {}  # rooms that one is about to enter: since when
+        self.leaving: Dict[str, float] = {}  # and to leave
+        self.asked: List[Request] = []  # of the history; they are answered in order
+        self.told: Dict[str, Request] = {}  # those that have begun, by their batches
+
+    def forget(self) -> None:
+        """The connection is lost: nothing that was asked will be answered."""
+        self.is_settled = False
+        self.entering, self.leaving, self.asked, self.told = {}, {}, [], {}
+
+    @property
+    def has_history(self) -> bool:
+        return HISTORY in self.caps
+
+    @property
+    def room_signs(self) -> Tuple[str, ...]:
+        """With which a room's name begins."""
+        return tuple(self.tokens.get("CHANTYPES", "#")) or ("#",)
+
+    @property
+    def requests(self) -> List[Request]:
+        """What is not told to its end."""
+        return [*self.asked, *self.told.values()]
+
+    @property
+    def signs(self) -> Dict[str, str]:
+        """What stands before the names of those who have a say in a room, by their modes."""
+        return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+
+    @property
+    def modes(self) -> Dict[str, str]:
+        """What each mode of a room takes: a table like protocol.ROOM_MODES."""
+        return protocol.room_modes(self.tokens.get("CHANMODES", protocol.CHANMODES), self.signs)
+
+    def page(self, size: int) -> int:
+        """How much of the history one asks for at once, if one may."""
+        most = self.tokens.get("CHATHISTORY", "")[:9]
+        return min(size, int(most)) if most.isdecimal() and int(most) else size
+
+
+_LABELED = frozenset(["echo-message", "labeled-response"])  # what tells which echo is whose
+_WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
+
+
+class Voice(Desk):
+    """One's own words: they stand on the Desk at once, and wait until the server has them."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self._session = Session()
+        self._outbox = Outbox()
+        super().__init__(server, levels)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether we are past the welcome: one may talk."""
+        return self._session.is_settled
+
+    @property
+    def unsent(self) -> int:
+        """How many of one's own messages are not known to be delivered."""
+        return len(self._outbox.waiting)
+
+    def retry(self, entry: Entry, now: float) -> Outcome:
+        """Send again what had failed."""
+        self._begin_outcome(now)
+        pending = self._outbox.again(entry)
+        if pending is not None:
+            entry.state, entry.note = WAITING, _WAITS
+            for place in pending.places:
+                if place.remove(entry):
+                    self._changes.append(Change(REMOVED, place, [entry]))
+                place.add(entry)
+                self._changes.append(Change(ADDED, place, [entry]))
+            self._flush()
+        return self._outcome()
+
+    def drop(self, entry: Entry) -> Outcome:
+        """Do without what had failed."""
+        self._begin_outcome(self._now)
+        pending = self._outbox.failed.pop(entry.id, None)
+        for place in pending.places if pending is not None else ():
+            if place.remove(entry):
+                self._changes.append(Change(REMOVED, place, [entry]))
+        return self._outcome()
+
+    # For who hears the server
+
+    def _begin_outcome(self, now: float) -> None:
+        super()._begin_outcome(now)
+        self._send: List[Message] = []
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return Outcome(self._send, self._changes, done, self._session.number)
+
+    def _say(self, message: Message) -> None:
+        said = message._replace(source=self.nickname + "!")
+        line = protocol.describe(said, self.nickname, self._now)
+        if line is None:
+            return
+        entry = self._entry(line, message.tag("msgid"))
+        entry.state, entry.note = WAITING, _WAITS
+        places = [self.current]
+        other = self.find(message.params[0])
+        if other is not None and other is not self.current:
+            places.append(other)
+        pending = Pending(entry, message, places)
+        if self._is_ready(pending.key):
+            entry.note = ""
+        self._outbox.waiting.append(pending)
+        for place in places:
+            self._add(entry, place)
+
+    def _is_ready(self, key: str) -> bool:
+        return self.is_settled and key not in self._session.held
+
+    def _flush(self) -> None:
+        """Send what waits and may go."""
+        ready = self._outbox.send(self._is_ready, self._session.caps >= _LABELED)
+        for pending in ready:
+            self._send.append(pending.message)
+            self._renote(pending, "")
+        if ready:
+            self._ask_for_echo()
+
+    def _ask_for_echo(self) -> None:
+        """Where nothing comes back, have an answer say that all that was sent was taken."""
+        sent = self._outbox.sent
+        if sent and "echo-message" not in self._session.caps:
+            self._send.append(Message("PING", ("sent-%d" % sent[-1].serial,)))
+
+    def _renote(self, pending: Pending, note: str) -> None:
+        if pending.entry.note != note:
+            pending.entry.note = note
+            for place in pending.places:
+                self._changes.append(Change(CHANGED, place, [pending.entry]))
+
+    def _confirm(self, pending: Pending, line: Line, msgid: str, target: str) -> None:
+        """The server has it; so it stands where the server put it."""
+        self._accept(pending, line, msgid, is_told=False)
+        entry = pending.entry
+        for place in pending.places:
+            if place.settle(entry):
+                self._changes.append(Change(REMOVED, place, [entry]))
+                self._changes.append(Change(ADDED, place, [entry]))
+            else:
+                self._changes.append(Change(CHANGED, place, [entry]))
+        if not target.startswith(self._session.room_signs):
+            place = self._private(target)
+            if place not in pending.places:
+                self._add(entry, place)
+
+    def _accept(self, pending: Pending, line: Line, msgid: str, is_told: bool = True) -> None:
+        entry = pending.entry
+        self._outbox.waiting.remove(pending)
+        entry.revise(line, msgid)
+        for place in pending.places if is_told else ():
+            self._changes.append(Change(CHANGED, place, [entry]))
+
+    def _fail(self, pending: Pending, note: str) -> None:
+        self._outbox.fail(pending)
+        pending.entry.state = FAILED
+        self._renote(pending, note)
+
+    def _resolve(self, key: str, is_proof: bool) -> None:
+        """It is known which of our words to `key` have arrived, or (no proof) will never be."""
+        self._session.held.discard(key)
+        for pending in self._outbox.doubtful(key):
+            if is_proof and self._session.is_certain:
+                pending.stage = QUEUED
+            else:
+                self._fail(pending, _DOUBT)
+        self._flush()
+
+    def _when(self, message: Message) -> float:
+        """When it was said: by the server's clock where it tells, else now."""
+        try:
+            when = protocol.parse_time(message.tags["time"])
+            return min(max(float(DAY), when), LAST_TIME)
+        except (KeyError, ValueError):
+            return self._now
+
+
+_HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
+
+
+class Memory(Voice):
+    """The history: what is known of each conversation, what is asked for, what it tells."""
+
+    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
+        """Ask for what was said before all that is known."""
+        self._begin_outcome(now)
+        past = conversation.past
+        if past.has_older and not past.is_fetching and self.is_settled:
+            first = conversation.oldest()
+            if first is None:
+                self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
+            else:
+                point = "msgid=" + first.msgid
+                self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
+        return self._outcome()
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether something should have come by now; `handle` is to know of the time."""
+        return any(request.until < now for request in self._session.requests)
+
+    # For who hears the server
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether we have come back, and not been told yet all that we have missed."""
+        is_asking = any(r.purpose in (TARGETS, MISSED) for r in self._session.requests)
+        return self._session.is_return and (is_asking or not self.is_settled)
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        new = super()._new(name, kind)
+        new.past.has_older = self._session.has_history  # until the answer says otherwise
+        if kind == PRIVATE and self._is_behind:
+            new.past.lost(None)
+        return new
+
+    def _show(self, place: Conversation) -> None:
+        super()._show(place)
+        is_unknown = place.newest() is None and not place.past.is_fetching
+        if place.kind == PRIVATE and is_unknown and self._session.has_history and self.is_settled:
+            self._catch_up(place, FIRST)
+
+    def _request(
+        self, purpose: str, key: str, place: Optional[Conversation], params: Tuple[str, ...],
+        limit: int,
+    ) -> None:  # fmt: skip
+        request = Request(purpose, key, place, self._now + HISTORY_TIME, limit)
+        if len(self._session.asked) < MAX_REQUESTS:
+            self._session.asked.append(request)
+            self._send.append(Message("CHATHISTORY", (*params, str(limit))))
+        else:
+            self._give_up(request)
+
+    def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
+        """Ask for a piece of the history of a conversation."""
+        place.past.asked()
+        self._changed(HEADER, place)
+        limit = self._session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+        self._request(purpose, place.key, place, params, limit)
+
+    def _give_up(self, request: Request) -> None:
+        """A piece will not be told, so nothing proves what has arrived."""
+        if request in self._session.asked:
+            self._session.asked.remove(request)
+        is_typed = request.purpose == TYPED
+        request.purpose, request.until = "", math.inf  # what still comes of it is only shown
+        if request.place is not None and not is_typed:
+            request.place.past.refused()
+            self._changed(HEADER, request.place)
+            self._resolve(request.key, False)
+
+    def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
+        """Ask for what was said since one was there."""
+        past = place.past
+        if purpose == MISSED:  # and that it was asked for must not be forgotten
+            past.lost(place.newest())
+        last = past.link if past.is_behind else place.newest()
+        if not self._session.has_history:
+            self._resolve(place.key, False)
+        elif last is None:
+            self._ask(place, purpose, ("LATEST", place.name, "*"))
+        else:  # the last that is known, too: the link to what is not
+            point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
+            self._ask(place, purpose, ("AFTER", place.name, point))
+
+    def _catch_up_with(self, name: str) -> None:
+        """`_catch_up`, once, where the conversation is with one person."""
+        if not name.startswith(self._session.room_signs):
+            place = self._private(name)
+            if place.key != protocol.casefold(name):  # there is no room for it
+                self._resolve(protocol.casefold(name), False)
+            elif not place.past.is_fetching:
+                self._catch_up(place)
+
+    def _on_batch(self, message: Message) -> None:
+        sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
+        if sign == "+" and kind in _HISTORIES and len(self._session.told) < MAX_BATCHES:
+            target = message.params[-1] if kind == ("chathistory",) else ""
+            self._session.told[ref] = self._answered(protocol.casefold(target))
+        elif sign == "-" and ref in self._session.told:
+            request = self._session.told.pop(ref)
+            (self._take_targets if request.purpose == TARGETS else self._take_history)(request)
+
+    def _answered(self, key: str) -> Request:
+        """The piece of which the history of `key` begins to be told."""
+        for index, request in enumerate(self._session.asked):
+            if request.key == key:
+                return self._session.asked.pop(index)
+        return Request("", key, self.find(key), math.inf)
+
+    def _take_targets(self, request: Request) -> None:
+        for message in request.messages:
+            if len(message.params) > 2:
+                self._catch_up_with(message.params[1])
+        for place in self.conversations:
+            if place.kind == PRIVATE and not place.past.is_fetching:
+                place.past.caught_up()
+
+    def _take_history(self, request: Request) -> None:
+        purpose, messages, place = request.purpose, request.messages, request.place
+        if place not in self.conversations:
+            return self._resolve(request.key, False)
+        is_full = len(messages) >= request.limit > 0
+        is_linked = any(place.knows(message.tag("msgid")) for message in messages)
+        told = [entry for message in messages for entry in self._earlier(message, place)]
+        place.past.told(purpose, is_full, is_linked)
+        kind, fresh = place.merge(told, purpose == OLDER)
+        if fresh:
+            self._changes.append(Change(kind, place, fresh))
+        recalled = told if purpose == TYPED else fresh
+        if (recalled and purpose != OLDER) or purpose == TYPED:
+            self._changes.append(Change(RECALLED, place, recalled))
+        if purpose == MISSED:
+            self._take_missed(place, messages, fresh, is_full)
+        elif purpose == FIRST and place.key in self._session.held:
+            self._resolve(place.key, False)
+        return self._changed(HEADER, place)
+
+    def _take_missed(
+        self, place: Conversation, messages: List[Message], fresh: List[Entry], is_full: bool
+    ) -> None:
+        past = place.past
+        news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
+        past.missed += len(news)
+        self._arrive(place, news, is_missed=True)
+        last = messages[-1].tag("msgid") if messages else ""
+        if is_full and last and past.pages < MAX_PAGES:
+            return self._ask(place, MISSED, ("AFTER", place.name, "msgid=" + last))
+        past.caught_up()
+        if is_full:  # too much to fetch it all: begin anew
+            place.forget()
+            self._changes.append(Change(RELOADED, place))
+            return self._ask(place, FIRST, ("LATEST", place.name, "*"))
+        if past.missed:
+            words = "1 message" if past.missed == 1 else "%d messages" % past.missed
+            self._inform("Connected again. You missed %s." % words, place)
+        is_whole = place.kind == ROOM and past.link is None and past.pages == 1
+        return self._resolve(place.key, past.is_linked or is_whole or self._session.is_resumed)
+
+    def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
+        """The entry of something said earlier: the one that is there already, if there is one."""
+        line = protocol.describe(message, self.nickname, self._when(message))
+        if line is None or (
+            message.nickname and protocol.casefold(message.nickname) in self._ignored
+        ):
+            return
+        msgid = message.tag("msgid")
+        if self._is_me(message.nickname) and not place.knows(msgid):
+            pending = self._outbox.said(DOUBTFUL, message.params[:2])
+            if pending is not None:  # it had arrived
+                place.remove(pending.entry)
+                self._accept(pending, line, msgid)
+                yield pending.entry
+                return
+        entry = self._entry(line, message.tag("msgid"))
+        is_text = line.kind == FROM_OTHERS
+        entry.is_mention = is_text and self._is_meant(line.text)
+        yield entry
+
+    def _is_own(self, entry: Entry) -> bool:
+        return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
+
+
+class Wire(Memory):
+    """Whether one is connected, and what it takes to go on where one was."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.server = server  # its network's name, once that is known
+        self.state = DISCONNECTED
+        self._room_keys: Dict[str, str] = {}  # what opens a room
+        self._wanted = ""  # the nickname that we want back
+        self._former = ""  # the one that we had when the connection was lost
+        self._banner = ""
+        self._retry_at = self._back_at = 0.0
+        self._last_heard = 0.0  # the server's time of the last message before which none is missing
+        super().__init__(server, levels)
+
+    # What the window reads
+
+    @property
+    def title(self) -> str:
+        """For the window's title bar."""
+        form = {
+            CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
+            RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
+        }[self.state]  # fmt: skip
+        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
+
+    @property
+    def status(self) -> str:
+        """The state, for people."""
+        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
+
+    def banner(self, now: float) -> Banner:
+        """What the window warns of; it changes with the time."""
+        if self.state == CONNECTED:
+            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
+        if self.state != RECONNECTING:
+            return Banner(self._banner)
+        left = math.ceil(self._retry_at - now)
+        when = "in %d s" % left if left > 0 else "now"
+        return Banner(self._banner.format(when), left > 0)
+
+    # For who hears the server
+
+    def _on_connected(self, event: Connected) -> None:
+        is_return = self.state == RECONNECTING or bool(self._room)
+        self._session = session = Session(event.session, event.caps, is_return, event.is_resumed)
+        self.state, self.nickname = CONNECTED, event.nickname
+        if is_return:
+            self._back_at = self._now
+            session.is_certain = self._is_me(self._former)
+            session.held = {c.key for c in self.conversations if c.is_wanted}
+            session.held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
+        else:
+            self._wanted = event.nickname
+        self._changed(STATUS)
+
+    def _on_lost(self, event: Lost) -> None:
+        if self.state == CONNECTED:
+            self._leave_all(event.unsent)
+            self._inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
+        self.state = RECONNECTING
+        self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
+        self._retry_at = self._now + event.seconds
+        self._changed(STATUS)
+
+    def _on_disconnected(self, event: Disconnected) -> None:
+        was_here = self.state in (CONNECTED, RECONNECTING)
+        if self.state == CONNECTED:
+            self._leave_all(())
+        self.state, self._banner = DISCONNECTED, event.reason if was_here else ""
+        if was_here and event.reason:
+            self._inform(event.reason)
+        self._changed(STATUS)
+
+    def _leave_all(self, unsent: Iterable[Message]) -> None:
+        self._former = self.nickname
+        self._outbox.lose(unsent)
+        for pending in self._outbox.waiting:
+            self._renote(pending, _WAITS)
+        for conversation in self.conversations:
+            conversation.past.lost(conversation.newest())
+            conversation.leave()
+            self._changed(PEOPLE, conversation)
+        self._session.forget()
+        self._changed(LIST)
+
+    def _settle(self) -> None:
+        """Go on from the welcome: back to where we were, and what was missed there."""
+        session = self._session
+        if session.is_settled:
+            return
+        session.is_settled = True
+        rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
+        for room in rooms:
+            key = self._room_keys.get(room.key, "")
+            self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
+        if not session.is_resumed and "SILENCE" in session.tokens:
+            self._send += [Message("SILENCE", ("+" + name,)) for name in self._ignored.values()]
+        private = [c for c in self.conversations if c.kind == PRIVATE]
+        watched = [c.name for c in private]
+        self._watch(watched if self._is_me(self._wanted) else [self._wanted, *watched])
+        if session.is_return and session.has_history:
+            after = protocol.format_time(self._last_heard)
+            points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
+            self._request(TARGETS, "", None, ("TARGETS", *points), PAGE)
+        for name in [p.message.params[0] for p in self._outbox.waiting if p.stage == DOUBTFUL]:
+            self._catch_up_with(name)
+        self._flush()
+
+    def _watch(self, names: List[str]) -> None:
+        """Have the server tell when these people come and go."""
+        if "MONITOR" in self._session.tokens:
+            targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
+            self._send += [Message("MONITOR", ("+", target)) for target in targets]
+
+    def _new(self, name: str, kind: str) -> Conversation:
+        if kind == PRIVATE and self.is_settled:
+            self._watch([name])
+        return super()._new(name, kind)
+
+    def _reclaim(self, key: str) -> None:
+        """Take our name back from the ghost that had it."""
+        if key == protocol.casefold(self._wanted) and not self._is_me(self._wanted):
+            self._send.append(Message("NICK", (self._wanted,)))
+
+
+Places = Sequence[Conversation]  # where the line of a message is shown
+
+
+_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
+_TOKENS = frozenset(  # that we read
+    "CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX SILENCE".split()
+)
+
+# Numerics that refuse what was said: nobody there, no such room, may not, too many.
+_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
+_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+
+
+class Ear(Wire):
+    """What the server says, and what it means."""
+
+    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
+        self.is_away = False
+        self._correspondent = ""  # who wrote privately last
+        self._candidate: Optional[Login] = None  # typed, but not yet accepted
+        super().__init__(server, levels)
+
+    def handle(self, event: Optional[Event], now: float) -> Outcome:
+        """Something that the connection told; None where only time has passed."""
+        self._begin_outcome(now)
+        for request in self._session.requests:
+            if request.until < now:
+                self._give_up(request)
+        if isinstance(event, Connected):
+            self._on_connected(event)
+        elif isinstance(event, Lost):
+            self._on_lost(event)
+        elif isinstance(event, Disconnected):
+            self._on_disconnected(event)
+        elif event is not None:
+            self._on_message(event)
+        return self._outcome()
+
+    def _begin_outcome(self, now: float) -> None:
+        super()._begin_outcome(now)
+        self._login: Optional[Login] = None  # accepted just now
+
+    def _outcome(self, done: bool = False) -> Outcome:
+        return super()._outcome(done)._replace(login=self._login)
+
+    def _on_message(self, message: Message) -> None:
+        request = self._session.told.get(message.tag("batch"))
+        if message.command == "BATCH" and message.params:
+            self._on_batch(message)
+        elif request is not None:
+            if len(request.messages) < MAX_PIECE:
+                request.messages.append(message)
+        else:
+            if "time" in message.tags and not self._is_behind:
+                self._last_heard = self._when(message)
+            if not self._is_refusal(message):
+                least, handler = _HANDLERS.get(message.command, (0, None))
+                if handler is None:
+                    self._show_line(message, [self.current])
+                elif len(message.params) >= least:
+                    self._show_line(message, handler(self, message))
+
+    def _show_line(self, message: Message, places: "Places") -> None:
+        """Show what `message` looks like in each of `places`."""
+        if not places:
+            return
+        modes = self._session.modes if message.command == "MODE" else protocol.ROOM_MODES
+        line = protocol.describe(message, self.nickname, self._when(message), modes=modes)
+        if line is not None:
+            did = _DEEDS.get(message.command, "")
+            entry = self._entry(line, message.tag("msgid"), did)
+            for place in places:
+                if not place.knows(entry.msgid):
+                    self._add(entry, place)
+
+    def _is_refusal(self, message: Message) -> bool:
+        """Whether `message` refuses something of ours in words that have been shown."""
+        command, label = message.command, message.tag("label")
+        if command != "FAIL" and not "400" <= command <= "599":
+            return False
+        pending = self._outbox.labeled(label)
+        if pending is None and command in _UNDELIVERED and len(message.params) > 1:
+            pending = self._outbox.said(OUT, message.params[1:2])
+        if pending is not None:
+            self._fail(pending, _FAILED)
+            if command == "401" and len(message.params) > 1:
+                self._tell(protocol.NO_SUCH_USER.format(message.params[1]) + self._hint(message))
+                return True
+        return False
+
+    def _hint(self, message: Message) -> str:
+        """Who may have been meant."""
+        wanted = protocol.casefold(message.params[1])
+        begun = wanted[: len(wanted) // 2 + 1]  # a slip after it leaves it as it is
+        close_by = [*self._nicknames(begun), *self._nicknames("")]
+        known = {protocol.casefold(name): name for name in close_by}
+        close = difflib.get_close_matches(wanted, [key for key in known if key != wanted], 1, 0.7)
+        return ". Did you mean %s?" % known[close[0]] if close else ""
+
+    def _on_text(self, message: Message) -> "Places":
+        """PRIVMSG and NOTICE"""
+        target, who = message.params[0], message.nickname
+        is_mine = self._is_me(who)
+        line = protocol.describe(message, self.nickname, self._when(message))
+        if line is None or protocol.casefold(who) in self._ignored:
+            return ()
+        if is_mine:
+            pending = self._outbox.labeled(message.tag("label"))
+            pending = pending or self._outbox.said(OUT, message.params[:2])
+            if pending is not None:
+                self._confirm(pending, line, message.tag("msgid"), target)
+                return ()
+        if "!" not in message.source:
+            return [self.find(target) or self.current]
+        is_private = not target.lstrip("@+").startswith(self._session.room_signs)
+        place = self.find(target.lstrip("@+")) or self.current
+        if is_private:
+            place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
+            self._correspondent = self._correspondent if is_mine else who
+        entry = self._entry(line, message.tag("msgid"))
+        if place.knows(entry.msgid):
+            return ()
+        entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
+        self._add(entry, place)
+        if is_private and self.current is not place and self.current.kind != PRIVATE:
+            self._add(entry, self.current)
+        if not is_mine:
+            self._arrive(place, [entry])
+        return ()
+
+    def _on_join(self, message: Message) -> "Places":
+        name, who = message.params[0], message.nickname
+        room = self.find(name)
+        if not self._is_me(who):
+            if room is None or not who or len(room.members) >= MAX_NAMES:
+                return ()
+            room.members[protocol.casefold(who)] = Person(who)
+            self._changed(PEOPLE, room)
+            return [room]
+        if not name.startswith(self._session.room_signs) or not protocol.is_word(name):
+            return ()
+        if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
+            return [self.current]
+        if room is not None and room.is_joined:
+            return ()
+        was_known = room is not None
+        room = room or self._new(name, ROOM)
+        is_return = room.key in self._session.held
+        room.rename(name)
+        room.topic, room.is_joined, room.is_wanted = "", True, True
+        room.members = {protocol.casefold(who): Person(who)}
+        self._settle()
+        if self.current is self._console or room.key in self._session.entering:
+            self._session.entering.pop(room.key, None)
+            self._show(room)
+        self._catch_up(room, MISSED if was_known else FIRST)
+        self._changed(LIST)
+        self._changed(HEADER, room)
+        return () if is_return else [room]
+
+    def _on_part(self, message: Message) -> "Places":
+        room = self.find(message.params[0])
+        if room is None:
+            return ()
+        if self._is_me(message.nickname):
+            self._session.leaving.pop(room.key, None)
+            self._show_line(message, [room])
+            self._discard(room)
+            return ()
+        self._lose_member(room, message.nickname)
+        return [room]
+
+    def _on_kick(self, message: Message) -> "Places":
+        room = self.find(message.params[0])
+        if room is None:
+            return ()
+        self._lose_member(room, message.params[1])
+        if self._is_me(message.params[1]):
+            room.leave()
+            room.is_wanted = False
+            self._changed(HEADER, room)
+        return [room]
+
+    def _on_quit(self, message: Message) -> "Places":
+        key = protocol.casefold(message.nickname)
+        self._reclaim(key)
+        places = [c for c in self.conversations if key in c.members or c.key == key]
+        for place in places:
+            self._lose_member(place, message.nickname)
+        return places
+
+    def _lose_member(self, room: Conversation, nickname: str) -> None:
+        room.members.pop(protocol.casefold(nickname), None)
+        self._changed(PEOPLE, room)
+        self._changed(LIST)
+
+    def _on_nick(self, message: Message) -> "Places":
+        old, new = protocol.casefold(message.nickname), message.params[0]
+        places = [c for c in self.conversations if old in c.members or c.key == old]
+        if not protocol.is_word(new):
+            return ()
+        for place in places:
+            person = place.members.pop(old, None)
+            if person is not None:
+                place.members[protocol.casefold(new)] = person._replace(nickname=new)
+                self._changed(PEOPLE, place)
+            elif self.find(new) is None:
+                place.rename(new)
+                self._changed(HEADER, place)
+        if self._is_me(message.nickname):
+            self.nickname = self._wanted = new
+            self._changed(STATUS)
+        else:
+            self._reclaim(old)
+        self._changed(LIST)
+        return places
+
+    def _on_topic(self, message: Message) -> "Places":
+        """TOPIC, 331 and 332"""
+        is_news = message.command == "TOPIC"
+        room = self.find(message.params[0 if is_news else 1])
+        if room is None:
+            return [self.current]
+        is_told = message.command == "332" and room.key in self._session.held  # one comes back
+        is_known = is_told and message.text == room.last_topic
+        room.topic = room.last_topic = "" if message.command == "331" else message.text
+        self._changed(HEADER, room)
+        return () if is_known else [room]
+
+    def _on_mode(self, message: Message) -> "Places":
+        room = self.find(message.params[0])
+        if room is None:
+            return [self.current]
+        signs = self._session.signs
+        told = message.params[1:], self._session.modes, protocol.MAX_MESSAGE
+        for change in protocol.parse_modes(*told):
+            person = room.members.get(protocol.casefold(change.arg))
+            sign = signs.get(change.letter, "")
+            if person is not None and sign:
+                kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
+                prefix = "".join(sign for sign in signs.values() if sign in kept)
+                room.members[protocol.casefold(change.arg)] = person._replace(prefix=prefix)
+                self._changed(PEOPLE, room)
+        return [room]
+
+    def _on_away(self, message: Message) -> "Places":
+        self._set_away(message.nickname, bool(message.params and message.text))
+        return ()
+
+    def _set_away(self, nickname: str, is_away: bool) -> None:
+        key = protocol.casefold(nickname)
+        for room in self.conversations:
+            person = room.members.get(key)
+            if person is not None and person.is_away != is_away:
+                room.members[key] = person._replace(is_away=is_away)
+                self._changed(PEOPLE, room)
+                self._changed(LIST)
+        if self._is_me(nickname) and self.is_away != is_away:
+            self.is_away = is_away
+            self._changed(STATUS)
+
+    def _on_own_away(self, message: Message) -> "Places":
+        """305 and 306"""
+        self.is_away = message.command == "306"
+        self._set_away(self.nickname, self.is_away)
+        self._changed(STATUS)
+        return [self.current]
+
+    def _on_names(self, message: Message) -> "Places":
+        """353"""
+        room = self.find(message.params[-2])
+        if room is None:
+            return ()
+        signs = "".join(self._session.signs.values())
+        for word in message.text.split():
+            name = word.lstrip(signs)
+            room.tell_name(name, word[: len(word) - len(name)])
+        return ()
+
+    def _on_end_of_names(self, message: Message) -> "Places":
+        """366"""
+        room = self.find(message.params[1])
+        if room is None:
+            return ()
+        is_news = room.end_names()
+        if room.lists:
+            room.lists -= 1
+            for text in protocol.online([person.nickname for person in room.people]):
+                self._tell(text)
+        elif is_news and "away-notify" in self._session.caps and len(room.members) <= MAX_ASKED:
+            self._send.append(Message("WHO", (room.name,)))
+        self._changed(PEOPLE, room)
+        return ()
+
+    def _on_who(self, message: Message) -> "Places":
+        """352"""
+        self._set_away(message.params[5], message.params[6].startswith("G"))
+        return ()
+
+    def _on_monitored(self, message: Message) -> "Places":
+        """730 and 731"""
+        for name in message.text.split(",")[:MAX_NAMES]:
+            name = name.partition("!")[0]
+            place = self.find(name)
+            if place is not None:
+                place.is_online = message.command == "730"
+            if message.command == "731":
+                self._reclaim(protocol.casefold(name))
+        self._changed(LIST)
+        return ()
+
+    def _on_cap(self, message: Message) -> "Places":
+        """CAP DEL: the server cannot do any more what it could."""
+        if message.params[1] == "DEL":
+            self._session.caps -= frozenset(message.text.split())
+            self._ask_for_echo()
+        return ()
+
+    def _on_welcome(self, message: Message) -> "Places":
+        """Numerics of the welcome, which one has read when one comes back."""
+        return () if self._session.is_return else [self.current]
+
+    def _on_isupport(self, message: Message) -> "Places":
+        """005"""
+        for token in message.params[1:-1]:
+            name, _, value = token.partition("=")
+            if name in _TOKENS:
+                self._session.tokens[name] = protocol.unescape_token(value)
+        network = self._session.tokens.get("NETWORK", "")
+        if network and network != self.server:
+            self.server = network
+            self._console.rename(network)
+            self._changed(STATUS)
+        return ()
+
+    def _on_end_of_motd(self, message: Message) -> "Places":
+        """376 and 422"""
+        self._settle()
+        return ()
+
+    def _on_pong(self, message: Message) -> "Places":
+        word, _, serial = message.text.partition("-")
+        if word == "sent" and serial.isdecimal():
+            for pending in self._outbox.sent:
+                if pending.serial <= int(serial[:9]):
+                    self._confirm(pending, pending.entry.line, "", pending.message.params[0])
+        return ()
+
+    def _on_ack(self, message: Message) -> "Places":
+        pending = self._outbox.labeled(message.tag("label"))
+        if pending is not None:
+            self._confirm(pending, pending.entry.line, "", pending.message.params[0])
+        return ()
+
+    def _on_login(self, message: Message) -> "Places":
+        """903, or REGISTER SUCCESS"""
+        if message.command == "903" or message.params[0] == "SUCCESS":
+            self._login, self._candidate = self._candidate, None
+        return [self.current]
+
+    def _on_fail(self, message: Message) -> "Places":
+        if message.params[0] != "CHATHISTORY" or not self._session.asked:
+            return [self.current]
+        request = self._session.asked[0]
+        is_typed = request.purpose == TYPED
+        self._give_up(request)
+        return [self.current] if is_typed else ()
+
+    def _on_outside(self, message: Message) -> "Places":
+        """442"""
+        self._session.leaving.pop(protocol.casefold(message.params[1]), None)
+        return [self.current]
+
+    def _on_no_entry(self, message: Message) -> "Places":
+        """The refusals of JOIN, some of them of PART, too"""
+        key = protocol.casefold(message.params[1])
+        for moves in (self._session.entering, self._session.leaving):
+            moves.pop(key, None)
+        room = self.find(key)
+        if room is None or key not in self._session.held:
+            return [self.current]
+        self._session.held.discard(key)
+        room.is_wanted = False
+        for pending in [p for p in self._outbox.waiting if p.key == key]:
+            self._fail(pending, _FAILED)
+        return [room]
+
+
+# What each command of the server means: how many parameters it has at least, and who sees to
+# it, which tells where its line is shown. What is in no row is shown where one looks.
+_HANDLERS: Dict[str, Tuple[int, Callable[[Ear, Message], Places]]] = {
+    "PRIVMSG": (2, Ear._on_text), "NOTICE": (2, Ear._on_text),
+    "JOIN": (1, Ear._on_join), "PART": (1, Ear._on_part), "KICK": (2, Ear._on_kick),
+    "QUIT": (0, Ear._on_quit), "NICK": (1, Ear._on_nick), "MODE": (2, Ear._on_mode),
+    "TOPIC": (2, Ear._on_topic), "331": (3, Ear._on_topic), "332": (3, Ear._on_topic),
+    "AWAY": (0, Ear._on_away), "305": (1, Ear._on_own_away), "306": (1, Ear._on_own_away),
+    "353": (2, Ear._on_names), "366": (2, Ear._on_end_of_names), "352": (7, Ear._on_who),
+    "730": (2, Ear._on_monitored), "731": (2, Ear._on_monitored),
+    "001": (1, Ear._on_welcome), "372": (1, Ear._on_welcome), "375": (1, Ear._on_welcome),
+    "005": (2, Ear._on_isupport), "376": (0, Ear._on_end_of_motd),
+    "422": (0, Ear._on_end_of_motd), "PONG": (1, Ear._on_pong), "ACK": (0, Ear._on_ack),
+    "CAP": (3, Ear._on_cap), "442": (2, Ear._on_outside),
+    "903": (1, Ear._on_login), "REGISTER": (1, Ear._on_login), "FAIL": (1, Ear._on_fail),
+    **dict.fromkeys(_NO_ENTRY, (2, Ear._on_no_entry)),
+}  # fmt: skip
+
+
 class Completer:
     """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
 
@@ -1276,64 +2313,24 @@ class Completer:
         return self._last
 
 
-class Chat(Desk):
-    """All that is known of a server, and what each of its messages means.
+# Room for what a server will put before our words: user@host, at their longest.
+_USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
+
+
+class Chat(Ear):
+    """All that is known of a server, and what its user can do there.
+
+    It is made of layers, each of which knows only those before it: the Desk, which is what one
+    sees; the Voice, one's own words; the Memory, which is the history; the Wire, which comes and
+    goes; the Ear, what the server says.
 
     Pure: the same events give the same state. Not for several threads at once. `now` is the
     time in seconds since 1970. What is refused to the user is a protocol.InputError.
     """
 
     def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
-        self.server = server  # its network's name, once that is known
-        self.state = DISCONNECTED
-        self.is_away = False
-        self._outbox = Outbox()
         self._completer = Completer()
-        self._correspondent = ""  # who wrote privately last
-        self._room_keys: Dict[str, str] = {}  # what opens a room
-        self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
-        self._wanted = ""  # the nickname that we want back
-        self._former = ""  # the one that we had when the connection was lost
-        self._banner = ""
-        self._retry_at = self._back_at = 0.0
-        self._last_heard = 0.0  # the server's time of the last message before which none is missing
-        self._candidate: Optional[Login] = None  # typed, but not yet accepted
-        self._login: Optional[Login] = None  # accepted just now
-        self._forget_session()
         super().__init__(server, levels)
-
-    def _forget_session(self) -> None:
-        """Know nothing of a connection any more."""
-        self._caps: FrozenSet[str] = frozenset()
-        self._tokens: Dict[str, str] = {}  # of ISUPPORT
-        self._session = 0
-        self.is_settled = False  # past the welcome: one may talk
-        self._is_return = self._is_resumed = False
-        self._held: Set[str] = set()  # to whom nothing is sent yet
-        self._is_certain = True  # nobody but this connection sends what we have typed
-        self._names: Dict[str, Dict[str, Person]] = {}  # of answers to NAMES
-        self._asked_names = 0
-        self._wants_view: Set[str] = set()  # rooms that the user is about to enter
-        self._requests: List[Request] = []
-        self._batches: Dict[str, Batch] = {}
-        self._online: Dict[str, bool] = {}  # who is watched, and whether they are here
-        self._missed: Dict[str, int] = {}  # how many were, in each conversation
-
-    # What the window reads
-
-    @property
-    def title(self) -> str:
-        """For the window's title bar."""
-        form = {
-            CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
-            RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
-        }[self.state]  # fmt: skip
-        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
-
-    @property
-    def status(self) -> str:
-        """The state, for people."""
-        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
 
     @property
     def hint(self) -> str:
@@ -1342,31 +2339,6 @@ class Chat(Desk):
             return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
-
-    @property
-    def unsent(self) -> int:
-        """How many of one's own messages are not known to be delivered."""
-        return len(self._outbox.waiting)
-
-    def banner(self, now: float) -> Banner:
-        """What the window warns of; it changes with the time."""
-        if self.state == CONNECTED:
-            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
-        if self.state != RECONNECTING:
-            return Banner(self._banner)
-        left = math.ceil(self._retry_at - now)
-        when = "in %d s" % left if left > 0 else "now"
-        return Banner(self._banner.format(when), left > 0)
-
-    def presence(self, nickname: str) -> str:
-        """Whether somebody is here, as far as is known."""
-        key = protocol.casefold(nickname)
-        found = [c.members[key] for c in self.conversations if key in c.members]
-        if found:
-            return AWAY if found[0].is_away else ONLINE
-        return ONLINE if self._online.get(key) else OFFLINE
-
-    # What the user does
 
     def begin(self, nickname: str) -> None:
         """A connection is under way."""
@@ -1411,12 +2383,6 @@ class Chat(Desk):
         source = self.nickname + _USER_AT_HOST
         return protocol.compose(typed, here, source, self._correspondent)
 
-    @property
-    def _room(self) -> Optional[Conversation]:
-        """The room in view, or else the first one."""
-        rooms = [c for c in self.conversations if c.kind == ROOM]
-        return self.current if self.current in rooms else next(iter(rooms), None)
-
     def _check(self, typed: protocol.Input, messages: List[Message]) -> None:
         need = _NEEDS.get(typed.verb, "")
         texts = [message for message in messages if message.command == "PRIVMSG"]
@@ -1424,12 +2390,22 @@ class Chat(Desk):
             return
         if not self.is_settled and len(texts) < len(messages):
             raise protocol.InputError("You are not connected. Wait until you are.")
-        if need and self.state == CONNECTED and need not in self._caps:
+        if need and self.state == CONNECTED and need not in self._session.caps:
             raise protocol.InputError("This server has no /%s." % typed.verb)
         place = self.current
-        is_out = self.is_settled and not place.is_joined and place.key not in self._held
+        is_out = self.is_settled and not place.is_joined and place.key not in self._session.held
         if texts and typed.verb in ("say", "me") and is_out:
-            raise protocol.InputError("You are not in {0}. /join {0}".format(place.name))
+            raise protocol.InputError(OUTSIDE.format(place.name))
+
+    @property
+    def entering(self) -> FrozenSet[str]:
+        """The keys of the rooms that one has asked to enter, and has not entered yet."""
+        return frozenset(self._session.entering)
+
+    def is_moving(self, now: float) -> bool:
+        """Whether the server has yet to say in which room one is."""
+        moves = [*self._session.entering.values(), *self._session.leaving.values()]
+        return self.is_settled and any(now < since + ANSWER_TIME for since in moves)
 
     def select(self, conversation: Conversation, now: float) -> Outcome:
         """Show a conversation."""
@@ -1440,9 +2416,9 @@ class Chat(Desk):
     def open(self, name: str, now: float) -> Outcome:
         """Show the conversation with a person, or in a room, which is entered first."""
         found = self.find(name)
-        if found is not None and (found.is_joined or found.key in self._held):
+        if found is not None and (found.is_joined or found.key in self._session.held):
             return self.select(found, now)
-        if name.startswith(self._room_signs):
+        if name.startswith(self._session.room_signs):
             return self.submit("/join " + name, now)
         if not protocol.is_nickname(name):
             raise protocol.InputError(protocol.NO_SUCH_USER.format(name))
@@ -1457,42 +2433,9 @@ class Chat(Desk):
             self._outbox.forget(conversation.key)
         if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
             self._send.append(Message("PART", (conversation.name,)))
+        if conversation.kind == PRIVATE and self.is_settled and "MONITOR" in self._session.tokens:
+            self._send.append(Message("MONITOR", ("-", conversation.name)))
         self._discard(conversation)
-        return self._outcome()
-
-    def fetch_older(self, conversation: Conversation) -> Outcome:
-        """Ask for what was said before all that is known."""
-        self._begin_outcome(self._now)
-        if conversation.has_older and not conversation.is_fetching and self.is_settled:
-            first = conversation.oldest()
-            if first is None:
-                self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
-            else:
-                point = "msgid=" + first.msgid
-                self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
-        return self._outcome()
-
-    def retry(self, entry: Entry, now: float) -> Outcome:
-        """Send again what had failed."""
-        self._begin_outcome(now)
-        pending = self._outbox.again(entry)
-        if pending is not None:
-            entry.state, entry.note = WAITING, _WAITS
-            for place in pending.places:
-                if place.remove(entry):
-                    self._changes.append(Change(REMOVED, place, [entry]))
-                place.add(entry)
-                self._changes.append(Change(ADDED, place, [entry]))
-            self._flush()
-        return self._outcome()
-
-    def drop(self, entry: Entry) -> Outcome:
-        """Do without what had failed."""
-        self._begin_outcome(self._now)
-        pending = self._outbox.failed.pop(entry.id, None)
-        for place in pending.places if pending is not None else ():
-            if place.remove(entry):
-                self._changes.append(Change(REMOVED, place, [entry]))
         return self._outcome()
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
@@ -1506,30 +2449,14 @@ class Chat(Desk):
             return []
         if sign == "/" and is_first:
             names = [("/%s " % verb) for verb in protocol.VERBS]
-        elif sign in self._room_signs:
+        elif sign in self._session.room_signs:
             names = [c.name + " " for c in self.conversations if c.kind == ROOM]
         else:
             at = "@" if sign == "@" else ""
             end = ": " if is_first and not at else " "
-            names = [at + name + end for name in self._nicknames()]
+            names = [at + name + end for name in self._nicknames(begun.lstrip("@"))]
         key = protocol.casefold(begun)
         return [name for name in names if protocol.casefold(name).startswith(key)]
-
-    def _nicknames(self) -> List[str]:
-        """Whom one may mean: first who spoke last here, then the others here and elsewhere."""
-        found: Dict[str, str] = {}
-        for entry in self.current.entries[:-RECENT:-1]:
-            if entry.line.kind == FROM_OTHERS:
-                name = entry.line.head.strip("[]:* ")
-                found.setdefault(protocol.casefold(name), name)
-        here = [self.current, *self.conversations]
-        people = [person.nickname for c in here for person in c.people]
-        people += [c.name for c in self.conversations if c.kind == PRIVATE]
-        for name in people:
-            found.setdefault(protocol.casefold(name), name)
-        found.pop(protocol.casefold(self.nickname), None)
-        present = {key for c in here for key in c.members} | {c.key for c in self.conversations}
-        return [name for key, name in found.items() if key in present]
 
     # What the user can do without the server
 
@@ -1539,13 +2466,15 @@ class Chat(Desk):
         return messages
 
     def _list(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        self._asked_names += 1
+        if self._room is not None:
+            self._room.lists += 1
         return messages
 
     def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
         asked = messages[0]
-        limit = int(asked.params[-1][:9])
-        self._requests.append(Request(TYPED, protocol.casefold(asked.params[1]), limit))
+        key = protocol.casefold(asked.params[1])
+        limit, until = int(asked.params[-1][:9]), self._now + HISTORY_TIME
+        self._session.asked.append(Request(TYPED, key, self.find(key), until, limit))
         return messages
 
     def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
@@ -1554,12 +2483,19 @@ class Chat(Desk):
         if found is not None and found.is_joined:
             self._show(found)
             return messages[1:]
-        self._wants_view.add(protocol.casefold(name))
+        for key in protocol.casefold(name).split(","):
+            self._session.entering[key] = self._now
         if len(messages[0].params) > 1:
             self._room_keys[protocol.casefold(name)] = messages[0].params[1]
         return messages
 
+    def _leave(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        self._session.leaving[protocol.casefold(messages[0].params[0])] = self._now
+        return messages
+
     def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
+        if args and self._is_me(args[0]):
+            raise protocol.InputError("You cannot ignore yourself.")
         if args:
             self._ignored[protocol.casefold(args[0])] = args[0]
             return self._unsilenced(messages, "You do not hear %s any more" % args[0])
@@ -1573,7 +2509,7 @@ class Chat(Desk):
 
     def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
         """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
-        if "SILENCE" in self._tokens:
+        if "SILENCE" in self._session.tokens:
             return messages
         self._tell(text)
         return messages[1:]
@@ -1583,708 +2519,6 @@ class Chat(Desk):
         self._candidate = Login(name, args[-1])
         return messages
 
-    # What happens to the connection
-
-    def handle(self, event: Event, now: float) -> Outcome:
-        """Something that the connection told."""
-        self._begin_outcome(now)
-        if isinstance(event, Connected):
-            self._on_connected(event)
-        elif isinstance(event, Lost):
-            self._on_lost(event)
-        elif isinstance(event, Disconnected):
-            self._on_disconnected(event)
-        else:
-            self._on_message(event)
-        return self._outcome()
-
-    def _on_connected(self, event: Connected) -> None:
-        is_return = self.state == RECONNECTING or bool(self._room)
-        self._forget_session()
-        self.state, self.nickname, self._session = CONNECTED, event.nickname, event.session
-        self._caps, self._is_resumed = event.caps, event.is_resumed
-        self.has_history = HISTORY in self._caps
-        self._is_return = is_return
-        if is_return:
-            self._back_at = self._now
-            self._is_certain = self._is_me(self._former)
-            self._held = {c.key for c in self.conversations if c.is_wanted}
-            self._held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
-        else:
-            self._wanted = event.nickname
-        self._changed(STATUS)
-
-    def _on_lost(self, event: Lost) -> None:
-        if self.state == CONNECTED:
-            self._leave_all(event.unsent)
-            self._inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
-        self.state = RECONNECTING
-        self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
-        self._retry_at = self._now + event.seconds
-        self._changed(STATUS)
-
-    def _on_disconnected(self, event: Disconnected) -> None:
-        was_here = self.state in (CONNECTED, RECONNECTING)
-        if self.state == CONNECTED:
-            self._leave_all(())
-        self.state, self._banner = DISCONNECTED, event.reason if was_here else ""
-        if was_here and event.reason:
-            self._inform(event.reason)
-        self._changed(STATUS)
-
-    def _leave_all(self, unsent: Iterable[Message]) -> None:
-        self._former = self.nickname
-        self._outbox.lose(unsent)
-        for pending in self._outbox.waiting:
-            self._renote(pending, _WAITS)
-        for conversation in self.conversations:
-            conversation.is_fetching = False
-            conversation.fall_behind()
-            if conversation.kind == ROOM:
-                conversation.members, conversation.is_joined = {}, False
-                self._changed(PEOPLE, conversation)
-        self.is_settled = False
-        self._changed(LIST)
-
-    def _settle(self) -> None:
-        """Go on from the welcome: back to where we were, and what was missed there."""
-        if self.is_settled:
-            return
-        self.is_settled = True
-        rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
-        for room in rooms:
-            key = self._room_keys.get(room.key, "")
-            self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
-        if not self._is_resumed and "SILENCE" in self._tokens:
-            self._send += [Message("SILENCE", ("+" + name,)) for name in self._ignored.values()]
-        private = [c for c in self.conversations if c.kind == PRIVATE]
-        watched = [c.name for c in private]
-        self._watch(watched if self._is_me(self._wanted) else [self._wanted, *watched])
-        if self._is_return and self.has_history:
-            after = protocol.format_time(self._last_heard)
-            points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
-            self._request(Request(TARGETS, "", PAGE), ("TARGETS", *points, str(PAGE)))
-        for name in [p.message.params[0] for p in self._outbox.waiting if p.stage == DOUBTFUL]:
-            if not name.startswith(self._room_signs) and not self._is_asked(name):
-                self._catch_up(self._private(name))
-        self._flush()
-
-    def _is_asked(self, name: str) -> bool:
-        return protocol.casefold(name) in [request.key for request in self._requests]
-
-    def _watch(self, names: List[str]) -> None:
-        """Have the server tell when these people come and go."""
-        if "MONITOR" in self._tokens:
-            targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
-            self._send += [Message("MONITOR", ("+", target)) for target in targets]
-
-    # What the server says
-
-    def _on_message(self, message: Message) -> None:
-        batch = self._batches.get(message.tags.get("batch", ""))
-        if message.command == "BATCH" and message.params:
-            self._on_batch(message)
-        elif batch is not None:
-            if len(batch.messages) < MAX_PIECE:
-                batch.messages.append(message)
-        else:
-            if "time" in message.tags and not self._is_behind:
-                self._last_heard = self._when(message)
-            if not self._is_refusal(message):
-                least, handler = _HANDLERS.get(message.command, (0, None))
-                if handler is None:
-                    self._show_line(message, [self.current])
-                elif len(message.params) >= least:
-                    self._show_line(message, handler(self, message))
-
-    @property
-    def _is_behind(self) -> bool:
-        """Whether we have come back, and not been told yet all that we have missed."""
-        is_asking = any(request.purpose in (TARGETS, MISSED) for request in self._requests)
-        return self._is_return and (is_asking or not self.is_settled)
-
-    def _is_refusal(self, message: Message) -> bool:
-        """Whether `message` refuses something of ours in words that have been shown."""
-        command, label = message.command, message.tags.get("label", "")
-        if command != "FAIL" and not "400" <= command <= "599":
-            return False
-        pending = self._outbox.labeled(label)
-        if pending is None and command in _UNDELIVERED and len(message.params) > 1:
-            pending = self._outbox.said(OUT, message.params[1:2])
-        if pending is not None:
-            self._fail(pending, _FAILED)
-            if command == "401" and len(message.params) > 1:
-                self._tell(protocol.NO_SUCH_USER.format(message.params[1]) + self._hint(message))
-                return True
-        return False
-
-    def _hint(self, message: Message) -> str:
-        """Who may have been meant."""
-        known = {protocol.casefold(name): name for name in self._nicknames()}
-        wanted = protocol.casefold(message.params[1])
-        close = difflib.get_close_matches(wanted, [key for key in known if key != wanted], 1, 0.7)
-        return ". Did you mean %s?" % known[close[0]] if close else ""
-
-    def _on_text(self, message: Message) -> "Places":
-        """PRIVMSG and NOTICE"""
-        target, who = message.params[0], message.nickname
-        is_mine = self._is_me(who)
-        line = protocol.describe(message, self.nickname, self._when(message))
-        if line is None or protocol.casefold(who) in self._ignored:
-            return ()
-        if is_mine:
-            pending = self._outbox.labeled(message.tags.get("label", ""))
-            pending = pending or self._outbox.said(OUT, message.params[:2])
-            if pending is not None:
-                self._confirm(pending, line, message.tags.get("msgid", ""), target)
-                return ()
-        if "!" not in message.source:
-            return [self.find(target) or self.current]
-        is_private = not target.lstrip("@+").startswith(self._room_signs)
-        place = self.find(target.lstrip("@+")) or self.current
-        if is_private:
-            place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
-            self._correspondent = self._correspondent if is_mine else who
-        entry = self._entry(line, message.tags.get("msgid", ""))
-        if place.knows(entry.msgid):
-            return ()
-        entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
-        self._add(entry, place)
-        if is_private and self.current is not place and self.current.kind != PRIVATE:
-            self._add(entry, self.current)
-        if not is_mine:
-            self._arrive(place, [entry])
-        return ()
-
-    def _on_join(self, message: Message) -> "Places":
-        name, who = message.params[0], message.nickname
-        room = self.find(name)
-        if not self._is_me(who):
-            if room is None or not who or len(room.members) >= MAX_NAMES:
-                return ()
-            room.members[protocol.casefold(who)] = Person(who)
-            self._changed(PEOPLE, room)
-            return [room]
-        if not name.startswith(self._room_signs) or not protocol.is_word(name):
-            return ()
-        if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
-            return [self.current]
-        if room is not None and room.is_joined:
-            return ()
-        was_known = room is not None
-        room = room or self._new(name, ROOM)
-        is_return = room.key in self._held
-        room.rename(name)
-        room.topic, room.is_joined, room.is_wanted = "", True, True
-        room.members = {protocol.casefold(who): Person(who)}
-        self._settle()
-        if self.current is self._console or room.key in self._wants_view:
-            self._wants_view.discard(room.key)
-            self._show(room)
-        self._catch_up(room, MISSED if was_known else FIRST)
-        self._changed(LIST)
-        self._changed(HEADER, room)
-        return () if is_return else [room]
-
-    def _on_part(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return ()
-        if self._is_me(message.nickname):
-            self._show_line(message, [room])
-            self._discard(room)
-            return ()
-        self._lose_member(room, message.nickname)
-        return [room]
-
-    def _on_kick(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return ()
-        self._lose_member(room, message.params[1])
-        if self._is_me(message.params[1]):
-            room.members, room.is_joined, room.is_wanted = {}, False, False
-            self._changed(HEADER, room)
-        return [room]
-
-    def _on_quit(self, message: Message) -> "Places":
-        key = protocol.casefold(message.nickname)
-        self._reclaim(key)
-        places = [c for c in self.conversations if key in c.members or c.key == key]
-        for place in places:
-            self._lose_member(place, message.nickname)
-        return places
-
-    def _lose_member(self, room: Conversation, nickname: str) -> None:
-        room.members.pop(protocol.casefold(nickname), None)
-        self._changed(PEOPLE, room)
-        self._changed(LIST)
-
-    def _on_nick(self, message: Message) -> "Places":
-        old, new = protocol.casefold(message.nickname), message.params[0]
-        places = [c for c in self.conversations if old in c.members or c.key == old]
-        if not protocol.is_word(new):
-            return ()
-        for place in places:
-            person = place.members.pop(old, None)
-            if person is not None:
-                place.members[protocol.casefold(new)] = person._replace(nickname=new)
-                self._changed(PEOPLE, place)
-            elif self.find(new) is None:
-                place.rename(new)
-                self._changed(HEADER, place)
-        if self._is_me(message.nickname):
-            self.nickname = self._wanted = new
-            self._changed(STATUS)
-        else:
-            self._reclaim(old)
-        self._changed(LIST)
-        return places
-
-    def _reclaim(self, key: str) -> None:
-        """Take our name back from the ghost that had it."""
-        if key == protocol.casefold(self._wanted) and not self._is_me(self._wanted):
-            self._send.append(Message("NICK", (self._wanted,)))
-
-    def _on_topic(self, message: Message) -> "Places":
-        """TOPIC, 331 and 332"""
-        is_news = message.command == "TOPIC"
-        room = self.find(message.params[0 if is_news else 1])
-        if room is None:
-            return [self.current]
-        is_told = message.command == "332" and room.key in self._held  # one comes back
-        is_known = is_told and message.text == room.last_topic
-        room.topic = room.last_topic = "" if message.command == "331" else message.text
-        self._changed(HEADER, room)
-        return () if is_known else [room]
-
-    def _on_mode(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return [self.current]
-        for change in protocol.parse_modes(message.params[1:]):
-            person = room.members.get(protocol.casefold(change.arg))
-            sign = {"o": "@", "v": "+"}.get(change.letter, "")
-            if person is not None and sign:
-                prefix = person.prefix.replace(sign, "")
-                prefix = "".join(sorted(prefix + sign, reverse=True)) if change.adding else prefix
-                room.members[protocol.casefold(change.arg)] = person._replace(prefix=prefix)
-                self._changed(PEOPLE, room)
-        return [room]
-
-    def _on_away(self, message: Message) -> "Places":
-        self._set_away(message.nickname, bool(message.params and message.text))
-        return ()
-
-    def _set_away(self, nickname: str, is_away: bool) -> None:
-        key = protocol.casefold(nickname)
-        for room in self.conversations:
-            person = room.members.get(key)
-            if person is not None and person.is_away != is_away:
-                room.members[key] = person._replace(is_away=is_away)
-                self._changed(PEOPLE, room)
-                self._changed(LIST)
-        if self._is_me(nickname) and self.is_away != is_away:
-            self.is_away = is_away
-            self._changed(STATUS)
-
-    def _on_own_away(self, message: Message) -> "Places":
-        """305 and 306"""
-        self.is_away = message.command == "306"
-        self._set_away(self.nickname, self.is_away)
-        self._changed(STATUS)
-        return [self.current]
-
-    def _on_names(self, message: Message) -> "Places":
-        """353"""
-        if self.find(message.params[-2]) is None:
-            return ()
-        found = self._names.setdefault(protocol.casefold(message.params[-2]), {})
-        for word in message.text.split():
-            name = word.lstrip(_PREFIXES)
-            if name and len(found) < MAX_NAMES:
-                found[protocol.casefold(name)] = Person(name, word[: -len(name)])
-        return ()
-
-    def _on_end_of_names(self, message: Message) -> "Places":
-        """366"""
-        room = self.find(message.params[1])
-        found = self._names.pop(protocol.casefold(message.params[1]), {})
-        if room is None:
-            return ()
-        for key, person in room.members.items():
-            if key in found and person.is_away:
-                found[key] = found[key]._replace(is_away=True)
-        is_news, room.members = len(room.members) < 2, found
-        if self._asked_names:
-            self._asked_names -= 1
-            for text in protocol.online([person.nickname for person in room.people]):
-                self._tell(text)
-        elif is_news and "away-notify" in self._caps and len(found) <= MAX_ASKED:
-            self._send.append(Message("WHO", (room.name,)))
-        self._changed(PEOPLE, room)
-        return ()
-
-    def _on_who(self, message: Message) -> "Places":
-        """352"""
-        self._set_away(message.params[5], message.params[6].startswith("G"))
-        return ()
-
-    def _on_monitored(self, message: Message) -> "Places":
-        """730 and 731"""
-        for name in message.text.split(",")[:MAX_NAMES]:
-            key = protocol.casefold(name.partition("!")[0])
-            if self.find(key) is not None:
-                self._online[key] = message.command == "730"
-            if message.command == "731":
-                self._reclaim(key)
-        self._changed(LIST)
-        return ()
-
-    def _on_welcome(self, message: Message) -> "Places":
-        """Numerics of the welcome, which one has read when one comes back."""
-        return () if self._is_return else [self.current]
-
-    def _on_isupport(self, message: Message) -> "Places":
-        """005"""
-        for token in message.params[1:-1]:
-            name, _, value = token.partition("=")
-            if name in _TOKENS:
-                self._tokens[name] = protocol.unescape_token(value)
-        network = self._tokens.get("NETWORK", "")
-        if network and network != self.server:
-            self.server = network
-            self._console.rename(network)
-            self._changed(STATUS)
-        return ()
-
-    def _on_end_of_motd(self, message: Message) -> "Places":
-        """376 and 422"""
-        self._settle()
-        return ()
-
-    def _on_pong(self, message: Message) -> "Places":
-        word, _, serial = message.text.partition("-")
-        if word == "sent" and serial.isdecimal():
-            for pending in self._outbox.before(int(serial[:9])):
-                target = pending.message.params[0]
-                self._confirm(pending, pending.entry.line, "", target)
-        return ()
-
-    def _on_ack(self, message: Message) -> "Places":
-        pending = self._outbox.labeled(message.tags.get("label", ""))
-        if pending is not None:
-            self._confirm(pending, pending.entry.line, "", pending.message.params[0])
-        return ()
-
-    def _on_login(self, message: Message) -> "Places":
-        """903, or REGISTER SUCCESS"""
-        if message.command == "903" or message.params[0] == "SUCCESS":
-            self._login, self._candidate = self._candidate, None
-        return [self.current]
-
-    def _on_fail(self, message: Message) -> "Places":
-        if message.params[0] == "CHATHISTORY" and self._requests:
-            request = self._requests.pop(0)
-            found = self.find(request.key)
-            if found is not None:
-                found.is_fetching = False
-                self._changed(HEADER, found)
-            self._resolve(request.key, False)
-            return [self.current] if request.purpose == TYPED else ()
-        return [self.current]
-
-    def _on_no_entry(self, message: Message) -> "Places":
-        """The refusals of JOIN"""
-        key = protocol.casefold(message.params[1])
-        self._wants_view.discard(key)
-        room = self.find(key)
-        if room is None or key not in self._held:
-            return [self.current]
-        self._held.discard(key)
-        room.is_wanted = False
-        for pending in [p for p in self._outbox.waiting if p.key == key]:
-            self._fail(pending, _FAILED)
-        return [room]
-
-    # The history
-
-    def _request(self, request: Request, params: Tuple[str, ...]) -> None:
-        if len(self._requests) < MAX_REQUESTS:
-            self._requests.append(request)
-            self._send.append(Message("CHATHISTORY", params))
-
-    def _ask(
-        self, place: Conversation, purpose: str, params: Tuple[str, ...], page: int = 1,
-        is_linked: bool = False,
-    ) -> None:  # fmt: skip
-        """Ask for a piece of the history of a conversation."""
-        most = self._tokens.get("CHATHISTORY", "")
-        limit = MISSED_PAGE if purpose == MISSED else PAGE
-        limit = min(limit, int(most[:9])) if most.isdecimal() and int(most[:9]) else limit
-        place.is_fetching = True
-        self._changed(HEADER, place)
-        request = Request(purpose, place.key, limit, page, is_linked)
-        self._request(request, (*params, str(limit)))
-
-    def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
-        """Ask for what was said since one was there."""
-        if purpose == MISSED:  # and that it was asked for must not be forgotten
-            place.fall_behind()
-        last = place.link if place.is_behind else place.newest()
-        if not self.has_history:
-            self._resolve(place.key, False)
-        elif last is None:
-            self._ask(place, purpose, ("LATEST", place.name, "*"))
-        else:  # the last that is known, too: the link to what is not
-            point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
-            self._ask(place, purpose, ("AFTER", place.name, point))
-
-    def _on_batch(self, message: Message) -> None:
-        sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
-        if sign == "+" and kind in _HISTORIES and len(self._batches) < MAX_BATCHES:
-            target = message.params[-1] if kind == ("chathistory",) else ""
-            self._batches[ref] = Batch(target, self._answered(protocol.casefold(target)))
-        elif sign == "-" and ref in self._batches:
-            batch = self._batches.pop(ref)
-            if batch.request.purpose == TARGETS:
-                self._take_targets(batch.messages)
-            else:
-                self._take_history(batch)
-
-    def _answered(self, key: str) -> Request:
-        """The request that a piece of history answers: they are answered in order."""
-        for index, request in enumerate(self._requests):
-            if request.key == key:
-                return self._requests.pop(index)
-        return Request("", key)  # nobody asked
-
-    def _take_targets(self, messages: List[Message]) -> None:
-        for message in messages:
-            name = message.params[1] if len(message.params) > 2 else "#"
-            if not name.startswith(self._room_signs) and not self._is_asked(name):
-                self._catch_up(self._private(name))
-        for place in self.conversations:
-            if place.kind == PRIVATE and not self._is_asked(place.name):
-                place.is_behind = False
-
-    def _take_history(self, batch: Batch) -> None:
-        request, messages = batch.request, batch.messages
-        place = self.find(batch.target)
-        if place is None:
-            return self._resolve(protocol.casefold(batch.target), False)
-        place.is_fetching = False
-        linked = request.is_linked or any(place.knows(m.tags.get("msgid", "-")) for m in messages)
-        told = [entry for m in messages for entry in self._earlier(m, place)]
-        kind, fresh = place.merge(told, request.purpose == OLDER)
-        if fresh:
-            self._changes.append(Change(kind, place, fresh))
-        if request.purpose in (FIRST, OLDER) or (request.purpose == MISSED and not linked):
-            place.has_older = len(messages) >= request.limit > 0
-        recalled = told if request.purpose == TYPED else fresh
-        if (recalled and request.purpose != OLDER) or request.purpose == TYPED:
-            self._changes.append(Change(RECALLED, place, recalled))
-        if request.purpose == MISSED:
-            self._take_missed(place, request, messages, fresh, linked)
-        elif request.purpose == FIRST and place.key in self._held:
-            self._resolve(place.key, False)
-        return self._changed(HEADER, place)
-
-    def _take_missed(
-        self, place: Conversation, request: Request, messages: List[Message],
-        fresh: List[Entry], linked: bool,
-    ) -> None:  # fmt: skip
-        news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
-        self._missed[place.key] = self._missed.get(place.key, 0) + len(news)
-        self._arrive(place, news, is_missed=True)
-        last = messages[-1].tags.get("msgid", "") if messages else ""
-        if len(messages) >= request.limit and last and request.page < MAX_PAGES:
-            params = ("AFTER", place.name, "msgid=" + last)
-            return self._ask(place, MISSED, params, request.page + 1, linked)
-        if len(messages) >= request.limit:  # too much to fetch it all: begin anew
-            place.forget()
-            place.is_behind = False
-            self._changes.append(Change(RELOADED, place))
-            self._ask(place, FIRST, ("LATEST", place.name, "*"))
-            return None
-        place.is_behind = False
-        count = self._missed.pop(place.key)
-        if count:
-            words = "1 message" if count == 1 else "%d messages" % count
-            self._inform("Connected again. You missed %s." % words, place)
-        is_whole = place.kind == ROOM and place.link is None and request.page == 1
-        self._resolve(place.key, linked or is_whole or self._is_resumed)
-        return None
-
-    def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
-        """The entry of something said earlier: the one that is there already, if there is one."""
-        line = protocol.describe(message, self.nickname, self._when(message))
-        if line is None or (
-            message.nickname and protocol.casefold(message.nickname) in self._ignored
-        ):
-            return
-        msgid = message.tags.get("msgid", "")
-        if self._is_me(message.nickname) and not place.knows(msgid):
-            pending = self._outbox.said(DOUBTFUL, message.params[:2])
-            if pending is not None:  # it had arrived
-                place.remove(pending.entry)
-                self._accept(pending, line, msgid)
-                yield pending.entry
-                return
-        entry = self._entry(line, message.tags.get("msgid", ""))
-        is_text = line.kind == FROM_OTHERS
-        entry.is_mention = is_text and self._is_meant(line.text)
-        yield entry
-
-    def _resolve(self, key: str, is_proof: bool) -> None:
-        """It is known which of our words to `key` have arrived, or (no proof) will never be."""
-        self._held.discard(key)
-        for pending in self._outbox.doubtful(key):
-            if is_proof and self._is_certain:
-                pending.stage = QUEUED
-            else:
-                self._fail(pending, _DOUBT)
-        self._flush()
-
-    # One's own words
-
-    def _say(self, message: Message) -> None:
-        said = message._replace(source=self.nickname + "!")
-        line = protocol.describe(said, self.nickname, self._now)
-        if line is None:
-            return
-        entry = self._entry(line, message.tags.get("msgid", ""))
-        entry.state, entry.note = WAITING, _WAITS
-        places = [self.current]
-        other = self.find(message.params[0])
-        if other is not None and other is not self.current:
-            places.append(other)
-        pending = Pending(entry, message, places)
-        if self._is_ready(pending.key):
-            entry.note = ""
-        self._outbox.waiting.append(pending)
-        for place in places:
-            self._add(entry, place)
-
-    def _is_ready(self, key: str) -> bool:
-        return self.is_settled and key not in self._held
-
-    def _flush(self) -> None:
-        """Send what waits and may go."""
-        echoes = "echo-message" in self._caps
-        ready = self._outbox.send(self._is_ready, echoes and "labeled-response" in self._caps)
-        for pending in ready:
-            self._send.append(pending.message)
-            self._renote(pending, "")
-        if ready and not echoes:  # its answer says that what came before was taken
-            self._send.append(Message("PING", ("sent-%d" % ready[-1].serial,)))
-
-    def _renote(self, pending: Pending, note: str) -> None:
-        if pending.entry.note != note:
-            pending.entry.note = note
-            for place in pending.places:
-                self._changes.append(Change(CHANGED, place, [pending.entry]))
-
-    def _confirm(self, pending: Pending, line: Line, msgid: str, target: str) -> None:
-        """The server has it; so it stands where the server put it."""
-        self._accept(pending, line, msgid, is_told=False)
-        entry = pending.entry
-        for place in pending.places:
-            if place.settle(entry):
-                self._changes.append(Change(REMOVED, place, [entry]))
-                self._changes.append(Change(ADDED, place, [entry]))
-            else:
-                self._changes.append(Change(CHANGED, place, [entry]))
-        if not target.startswith(self._room_signs):
-            place = self._private(target)
-            if place not in pending.places:
-                self._add(entry, place)
-
-    def _accept(self, pending: Pending, line: Line, msgid: str, is_told: bool = True) -> None:
-        entry = pending.entry
-        self._outbox.waiting.remove(pending)
-        entry.revise(line, msgid)
-        for place in pending.places if is_told else ():
-            self._changes.append(Change(CHANGED, place, [entry]))
-
-    def _fail(self, pending: Pending, note: str) -> None:
-        self._outbox.fail(pending)
-        pending.entry.state = FAILED
-        self._renote(pending, note)
-
-    # What is seen
-
-    def _begin_outcome(self, now: float) -> None:
-        super()._begin_outcome(now)
-        self._send: List[Message] = []
-        self._login = None
-
-    def _outcome(self, done: bool = False) -> Outcome:
-        return Outcome(self._send, self._changes, done, self._session, self._login)
-
-    def _show(self, place: Conversation) -> None:
-        super()._show(place)
-        is_unknown = place.newest() is None and not place.is_fetching
-        if place.kind == PRIVATE and is_unknown and self.has_history and self.is_settled:
-            self._catch_up(place, FIRST)
-
-    def _show_line(self, message: Message, places: "Places") -> None:
-        """Show what `message` looks like in each of `places`."""
-        line = protocol.describe(message, self.nickname, self._when(message)) if places else None
-        if line is not None:
-            did = _DEEDS.get(message.command, "")
-            entry = self._entry(line, message.tags.get("msgid", ""), did)
-            for place in places:
-                if not place.knows(entry.msgid):
-                    self._add(entry, place)
-
-    def _is_own(self, entry: Entry) -> bool:
-        return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
-
-    def _when(self, message: Message) -> float:
-        """When it was said: by the server's clock where it tells, else now."""
-        try:
-            when = protocol.parse_time(message.tags["time"])
-            return min(max(float(DAY), when), LAST_TIME)
-        except (KeyError, ValueError):
-            return self._now
-
-    @property
-    def _room_signs(self) -> Tuple[str, ...]:
-        return tuple(self._tokens.get("CHANTYPES", "#")) or ("#",)
-
-    def _is_full(self, kind: str, most: int) -> bool:
-        return sum(c.kind == kind for c in self.conversations) >= most
-
-    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
-        """The conversation with somebody; where there are too many, the one in view."""
-        found = self.find(name)
-        if found is None and not protocol.is_word(name):
-            return self.current  # nobody can have such a name
-        if found is None and self._is_full(PRIVATE, most):
-            return self.current
-        if found is None:
-            found = self._new(name, PRIVATE)
-            found.is_behind = self._is_behind
-            if self.is_settled:
-                self._watch([name])
-        return found
-
-
-Places = Sequence[Conversation]  # where the line of a message is shown
-
-_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
-_WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
-_TOKENS = frozenset(["CHANTYPES", "CHATHISTORY", "MONITOR", "NETWORK", "SILENCE"])  # that we read
-_PREFIXES = "~&@%+"  # before the names of those who have a say in a room
-_HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
-
-# Room for what a server will put before our words: user@host, at their longest.
-_USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
-
-# Numerics that refuse what was said: nobody there, no such room, may not, too many.
-_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 
 # What the server must have agreed to before these are asked of it.
 _NEEDS = {
@@ -2296,25 +2530,9 @@ _NEEDS = {
 # What is done here before, or in place of, what goes to the server.
 _LOCAL: Dict[str, Callable[[Chat, Tuple[str, ...], List[Message]], List[Message]]] = {
     "help": Chat._help, "list": Chat._list, "history": Chat._history, "join": Chat._join,
+    "leave": Chat._leave,
     "ignore": Chat._ignore, "unignore": Chat._unignore,
     "register": Chat._remember, "login": Chat._remember,
-}  # fmt: skip
-
-# What each command of the server means: how many parameters it has at least, and who sees to
-# it, which tells where its line is shown. What is in no row is shown where one looks.
-_HANDLERS: Dict[str, Tuple[int, Callable[[Chat, Message], Places]]] = {
-    "PRIVMSG": (2, Chat._on_text), "NOTICE": (2, Chat._on_text),
-    "JOIN": (1, Chat._on_join), "PART": (1, Chat._on_part), "KICK": (2, Chat._on_kick),
-    "QUIT": (0, Chat._on_quit), "NICK": (1, Chat._on_nick), "MODE": (2, Chat._on_mode),
-    "TOPIC": (2, Chat._on_topic), "331": (3, Chat._on_topic), "332": (3, Chat._on_topic),
-    "AWAY": (0, Chat._on_away), "305": (1, Chat._on_own_away), "306": (1, Chat._on_own_away),
-    "353": (2, Chat._on_names), "366": (2, Chat._on_end_of_names), "352": (7, Chat._on_who),
-    "730": (2, Chat._on_monitored), "731": (2, Chat._on_monitored),
-    "001": (1, Chat._on_welcome), "372": (1, Chat._on_welcome), "375": (1, Chat._on_welcome),
-    "005": (2, Chat._on_isupport), "376": (0, Chat._on_end_of_motd),
-    "422": (0, Chat._on_end_of_motd), "PONG": (1, Chat._on_pong), "ACK": (0, Chat._on_ack),
-    "903": (1, Chat._on_login), "REGISTER": (1, Chat._on_login), "FAIL": (1, Chat._on_fail),
-    **dict.fromkeys(_NO_ENTRY, (2, Chat._on_no_entry)),
 }  # fmt: skip
 
 
@@ -2437,7 +2655,11 @@ class Terminal:
         self._may_read = threading.Event()  # the server sets the pace of a long input
         self._may_read.set()
         self._unshown: Set[int] = set()  # entries that have not been delivered yet
+        self._is_person = sys.stdin.isatty()
         self._is_reading = False  # the thread `input` takes what is typed
+        self._is_ending = False  # all of it has been taken
+        self._typed: Deque[Optional[str]] = deque()  # what waits until one is in a room, or is not
+        self._meant: FrozenSet[str] = frozenset()  # the rooms for one of which it is meant
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2459,13 +2681,12 @@ class Terminal:
 
     def _stay(self, host: str, port: int, nickname: str) -> int:
         password = ""
-        is_person = sys.stdin.isatty()
         while True:
             nickname = nickname or self._ask("Username: ")
             if not nickname:
                 print("No username was given.", file=self._errors)
                 return 1
-            connection = Connection(host, port, password, nickname, self._events, is_person)
+            connection = Connection(host, port, password, nickname, self._events, self._is_person)
             chat = Chat(connection.address)
             chat.begin(nickname)
             connection.start()
@@ -2480,7 +2701,7 @@ class Terminal:
                 form = "%s: %d of your messages may not have arrived."
                 reason = form % (reason.rstrip("."), chat.unsent)
             print(reason, file=self._errors)
-            if not is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
+            if not self._is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
                 return 1
             if end.fault == NAME:
                 nickname = ""
@@ -2488,46 +2709,60 @@ class Terminal:
                 password = getpass.getpass("Password: ")
 
     def _ask(self, prompt: str) -> str:
-        if sys.stdin.isatty():
+        if self._is_person:
             print(prompt, end="", file=self._output, flush=True)
         return protocol.normalize(next(self._lines, "").strip())
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
-        is_ending = False
         while True:
             try:
-                event = self._events.get(timeout=END_TIME if is_ending else None)
-            except queue.Empty:  # a server that answers no more
-                if not chat.unsent:
-                    return Disconnected(CLOSED, "")
-                return Disconnected(LOST, "The server does not answer.")
+                event = self._events.get(timeout=END_TIME)
+            except queue.Empty:
+                if self._is_ending:  # a server that answers no more
+                    lost = Disconnected(LOST, "The server does not answer.")
+                    return lost if chat.unsent else Disconnected(CLOSED, "")
+                event = None
             if isinstance(event, Typed):
-                is_ending = event.text is None
-                outcome = self._submit(chat, event.text)
+                self._typed.append(event.text)
             else:
                 outcome = chat.handle(event, time.time())
                 is_pong = isinstance(event, Message) and event.command == "PONG"
                 if is_pong and event.text == self._LAST:
                     outcome = outcome._replace(send=[Message("QUIT")], done=True)
-            (self._may_read.set if chat.unsent < MAX_UNSENT else self._may_read.clear)()
-            self._print(outcome.changes, chat)
-            connection.carry_out(outcome)
+                self._carry_out(outcome, connection, chat)
             if isinstance(event, Disconnected):
                 return event
+            while self._typed and not chat.is_moving(time.time()):
+                self._carry_out(self._submit(chat, self._typed.popleft()), connection, chat)
+            if self._is_person and not self._typed and not chat.is_moving(time.time()):
+                self._meant = frozenset()  # who sees where one is means that
+            is_slow = chat.unsent + len(self._typed) >= MAX_UNSENT
+            (self._may_read.clear if is_slow else self._may_read.set)()
             if chat.is_settled and not self._is_reading:
                 self._is_reading = True
                 # Daemon: reading from a terminal cannot be called off.
                 threading.Thread(target=self._read, name="input", daemon=True).start()
 
+    def _carry_out(self, outcome: Outcome, connection: Connection, chat: Chat) -> None:
+        self._print(outcome.changes, chat)
+        connection.carry_out(outcome)
+
     def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
         if text is None:
+            self._is_ending = True
             return Outcome(send=[Message("PING", (self._LAST,))])
         try:
             if not text:
                 raise protocol.InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
-            return chat.submit(text, time.time())
+            verb = protocol.parse_input(text).verb
+            if verb in ("say", "me") and self._meant and chat.current.key not in self._meant:
+                raise protocol.InputError(OUTSIDE.format(min(self._meant)))
+            outcome = chat.submit(text, time.time())
         except protocol.InputError as error:
             return chat.note(str(error), time.time())
+        if verb in ("join", "leave"):
+            self._meant = chat.entering
+        return outcome
 
     def _read(self) -> None:
         for text in self._lines:
@@ -3468,7 +3703,6 @@ class Item(NamedTuple):
 
 
 Piece = Tuple[str, Tuple[str, ...]]  # text, and the tags that it is shown in
-Span = Tuple[int, int]  # from a character to another
 
 
 class Transcript:
@@ -3688,8 +3922,8 @@ class Transcript:
         self.text.tag_remove("find", "1.0", "end")
         marks: List[str] = []
         for row, item in enumerate(self._items, 1):
-            for span in self._hits.get(item.source, ()):
-                marks += self._ends(row, item, span)
+            if item.source in self._hits:
+                marks += self._ends(row, item, self._hits[item.source])
         if marks:
             self.text.tag_add("find", *marks)
         self._mark_hit()
@@ -3699,12 +3933,13 @@ class Transcript:
         source, span = self._hit
         for row, item in enumerate(self._items, 1):
             if item.source is source is not None:
-                self.text.tag_add("found", *self._ends(row, item, span))
+                self.text.tag_add("found", *self._ends(row, item, [span]))
 
-    def _ends(self, row: int, item: Item, span: Span) -> List[str]:
-        """Where a part of what an item says stands: after the time, which comes first."""
-        start = units(self._render(item)[0][0])
-        return ["%d.%d" % (row, start + units(item.source.text[:end])) for end in span]
+    def _ends(self, row: int, item: Item, spans: List[Span]) -> List[str]:
+        """Where parts of what an item says stand: after the time, which comes first."""
+        start, text = units(self._render(item)[0][0]), item.source.text
+        ends = [end for span in spans for end in span]
+        return ["%d.%d" % (row, start + units(text[:end])) for end in ends]
 
     def _keep_in_view(self) -> None:
         """After a change of size: the end, or what was found."""
@@ -4952,8 +5187,8 @@ class Window:
         self._banner_due = 0.0  # when the banner is to be asked for again; 0 for never
         self._shown: Optional[Conversation] = None  # whose transcript is in view
         self._sheet: Optional[Sheet] = None
-        self._hits: Sequence[Hit] = ()  # of the search
-        self._spans: Dict[Any, List[Span]] = {}  # the same, by entry
+        self._spans: Dict[Entry, List[Span]] = {}  # what the search has found
+        self._hits: List[Tuple[Entry, Span]] = []  # the same, one by one
         self._hit = 0
         self._searching = ""  # the id of a search that is due
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -5134,6 +5369,8 @@ class Window:
         try:
             if self._take() == BATCH:
                 delay = POLL_MS // 3
+            if self.chat is not None and self.chat.is_overdue(time.time()):
+                self._do(self.chat.handle(None, time.time()))
             if self._banner_due and time.monotonic() >= self._banner_due:
                 self._show_banner()
         finally:  # whatever happened, the window lives on
@@ -5153,12 +5390,11 @@ class Window:
             count += 1
             try:
                 outcome = self.chat.handle(event, time.time())
+                changes += outcome.changes
+                if self._connection is not None:
+                    self._connection.carry_out(outcome)
             except Exception:
                 log.exception("our mistake")
-                continue
-            if self._connection is not None:
-                self._connection.carry_out(outcome)
-            changes += outcome.changes
             if isinstance(event, Connected) and self.view is self.connect_view:
                 self.settings.remember(self._server)
                 self.settings.save()
@@ -5260,8 +5496,8 @@ class Window:
 
     def on_top(self) -> None:
         """Its first line is in view."""
-        if self.chat is not None and self._shown is not None and self._shown.has_older:
-            self._do(self.chat.fetch_older(self._shown))
+        if self.chat is not None and self._shown is not None and self._shown.past.has_older:
+            self._do(self.chat.fetch_older(self._shown, time.time()))
 
     def on_jump(self) -> None:
         """Show the latest."""
@@ -5534,11 +5770,9 @@ class Window:
             self.root.after_cancel(self._searching)
             self._searching = ""
         words = self.chat_view.search.field.get()
-        self._hits = self._shown.find(words) if words and self._shown is not None else ()
+        self._spans = self._shown.find(words) if words and self._shown is not None else {}
+        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
         self._hit = len(self._hits) - 1
-        self._spans = {}
-        for entry, start, end in self._hits:
-            self._spans.setdefault(entry, []).append((start, end))
         self._show_hit()
 
     def on_search_step(self, step: int) -> None:
@@ -5557,10 +5791,10 @@ class Window:
             transcript.find({})
             return
         search.say("%d of %d" % (self._hit + 1, len(self._hits)), False)
-        hit = self._hits[self._hit]
-        if hit.entry in self._shown.entries:
-            transcript.show(self._shown.entries, self._shown.entries.index(hit.entry))
-        transcript.find(self._spans, (hit.entry, (hit.start, hit.end)))
+        entry, span = self._hits[self._hit]
+        if entry in self._shown.entries:
+            transcript.show(self._shown.entries, self._shown.entries.index(entry))
+        transcript.find(self._spans, (entry, span))
 
     def on_search_close(self) -> None:
         """Put the search away."""

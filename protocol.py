@@ -111,6 +111,10 @@ class Message(NamedTuple):
         """The parameter of that number, from 0; "" where there is none."""
         return self.params[index] if index < len(self.params) else ""
 
+    def tag(self, name: str) -> str:
+        """The value of a tag, "" where there is none."""
+        return self.tags.get(name, "")
+
 
 class Framer:
     """Cuts a stream of bytes into lines, holding at most `limit` bytes of an unfinished one."""
@@ -447,7 +451,7 @@ def is_host(text: str) -> bool:
 
 _COLOURS = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
 _SAFE = re.compile(r"[ -~]*\Z")  # most text: nothing in it can do harm
-_JOINERS = "\u200d"  # between the parts of one emoji
+_JOINER = "\u200d"  # between the parts of one emoji
 
 
 def clean(text: str, limit: int = MAX_SHOWN) -> str:
@@ -468,6 +472,11 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def clean_name(text: str, limit: int = MAX_SHOWN) -> str:
+    """`clean` for names, which are not made of the parts of emoji."""
+    return clean(text.replace(_JOINER, ""), limit)
+
+
 def _without_excess_marks(text: str) -> str:
     kept: List[str] = []
     marks = 0
@@ -483,7 +492,7 @@ def _safe_char(char: str) -> str:
     category = unicodedata.category(char)
     if char in "\t\n\r\x0b\x0c\x85" or category in ("Zl", "Zp"):
         return " "
-    if category == "Cc" or (category == "Cf" and char not in _JOINERS):
+    if category == "Cc" or (category == "Cf" and char != _JOINER):
         return ""
     is_no_char = ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef"
     return "" if is_no_char else char
@@ -742,6 +751,20 @@ CHANMODES = ",".join(
 )
 
 
+def parse_prefix(token: str) -> Dict[str, str]:
+    """The signs of members' modes, the highest first, in ISUPPORT's PREFIX: "(ov)@+"."""
+    letters, _, signs = token[1:].partition(")")
+    return dict(zip(letters, signs))
+
+
+def room_modes(chanmodes: str, members: Iterable[str]) -> Dict[str, str]:
+    """ROOM_MODES as ISUPPORT's CHANMODES has them, and those of members."""
+    kinds = dict.fromkeys(members, "member")
+    for kind, letters in zip(("list", "always", "set", "flag"), chanmodes.split(",")):
+        kinds.update(dict.fromkeys(letters, kind))
+    return kinds
+
+
 class ModeChange(NamedTuple):
     """One letter of a MODE command; `arg` is "" where it has none, even where it wants one."""
 
@@ -750,16 +773,18 @@ class ModeChange(NamedTuple):
     arg: str
 
 
-def parse_modes(params: Sequence[str]) -> List[ModeChange]:
+def parse_modes(
+    params: Sequence[str], modes: Mapping[str, str] = ROOM_MODES, most: int = MAX_MODES
+) -> List[ModeChange]:
     """The changes in MODE's parameters after its target: ("+ov-l", "alice", "bob").
 
-    Letters that no room has come out too. Beyond MAX_MODES, all but flags are dropped.
+    Letters that no room has come out too. Beyond so many, all but flags are dropped.
     """
     args = iter(params[1:])
     changes: List[ModeChange] = []
-    adding, left = True, MAX_MODES
+    adding, left = True, most
     for letter in params[0] if params else "":
-        kind = ROOM_MODES.get(letter, "")
+        kind = modes.get(letter, "")
         if letter in "+-":
             adding = letter == "+"
         elif kind == "flag":
@@ -1028,11 +1053,18 @@ def pack(words: Iterable[str], separator: str, size: int) -> List[str]:
     return texts
 
 
-def describe(message: Message, me: str, when: float, lobby: str = LOBBY) -> Optional[Line]:
-    """What `message` looks like to the person called `me`; None for what is not shown."""
+def describe(
+    message: Message, me: str, when: float, lobby: str = LOBBY,
+    modes: Mapping[str, str] = ROOM_MODES,
+) -> Optional[Line]:  # fmt: skip
+    """What `message` looks like to the person called `me`; None for what is not shown.
+
+    `modes` are those of the server that it comes from.
+    """
     if message.command in ("PRIVMSG", "NOTICE") and len(message.params) > 1:
         return _describe_text(message, me, when)
-    text = _describe_modes(message) if message.command == "MODE" else _tell(message, me, lobby)
+    is_mode = message.command == "MODE"
+    text = _describe_modes(message, modes) if is_mode else _tell(message, me, lobby)
     return server_line(text, when) if text else None
 
 
@@ -1043,7 +1075,7 @@ def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[
     is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
     if line is None or not is_said or casefold(target) == casefold(lobby):
         return line
-    room = clean(target, MAX_NAME)
+    room = clean_name(target, MAX_NAME)
     if line.head.endswith("]:"):
         return line._replace(head="%s in %s]:" % (line.head[:-2], room))
     return line._replace(text="%s (in %s)" % (line.text, room))
@@ -1061,11 +1093,11 @@ def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
         text = text[len(ACTION) :].rstrip("\x01")
     elif text.startswith("\x01"):
         return None  # other CTCP: programs talking to programs
-    who = clean(message.nickname, MAX_NAME)
+    who = clean_name(message.nickname, MAX_NAME)
     mine = casefold(message.nickname) == casefold(me)
     text = clean(text)
     if not target.startswith("#"):
-        head = "[you -> %s]:" % clean(target, MAX_NAME) if mine else "[%s -> you]:" % who
+        head = "[you -> %s]:" % clean_name(target, MAX_NAME) if mine else "[%s -> you]:" % who
         return Line(PRIVATE, when, head, "* %s %s" % (who, text) if action else text)
     kind = FROM_ME if mine else FROM_OTHERS
     return Line(kind, when, "* %s" % who if action else "[%s]:" % who, text)
@@ -1193,12 +1225,12 @@ _MODE_FORMS: Dict[str, str] = {
 }
 
 
-def _describe_modes(message: Message) -> str:
+def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
     """A room's modes in words; somebody's own modes are for programs."""
     if not message.text or not message.params[0].startswith("#"):
         return ""
     room, told = message.params[0], []
-    for change in parse_modes(message.params[1:]):
+    for change in parse_modes(message.params[1:], modes, MAX_MESSAGE):
         mode = "-+"[change.adding] + change.letter
         form = _MODE_FORMS.get(mode, "set the mode {2} of {0}")
         told.append(form.format(room, bare_mask(change.arg), mode))

@@ -2743,7 +2743,7 @@ class IrcDialect:
         else:
             if message.tags:  # they are kept and passed on too: so many lines' worth of them
                 session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
-            label = message.tags.get("label", "") if self._client.caps & LABELS else ""
+            label = message.tag("label") if self._client.caps & LABELS else ""
             if 0 < len(label.encode("utf-8")) <= MAX_LABEL:
                 self._run_labeled(message, label)
             else:

@@ -119,7 +119,7 @@ class Studio:
             if name == "alice" and not words:
                 self.open(self.hub.server.port, "alice", at_once=True)
                 self.hears("alice joined")
-                self.desk.pump(lambda: not self.alice.window.chat.current.is_fetching)
+                self.desk.pump(lambda: not self.alice.window.chat.current.past.is_fetching)
             elif name == "alice":
                 self.alice.say(words)
                 self.desk.pump(lambda: not self.alice.window.chat.unsent)

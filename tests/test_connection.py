@@ -232,6 +232,25 @@ def test_names_that_arrive_are_safe_to_show(call, hub):
     assert (event.nickname, event.params) == ("bob", ("rob",))
 
 
+@pytest.mark.parametrize(
+    ("line", "params"),
+    [
+        ("PRIVMSG al\u200dice :👩\u200d💻", ("alice", "👩\u200d💻")),
+        ("PRIVMSG alice :\x01ACTION 👩\u200d💻\x01", ("alice", "\x01ACTION 👩\u200d💻\x01")),
+        ("353 alice = #lobby :al\u200dice bo\u200db", ("alice", "=", "#lobby", "alice bob")),
+        ("NICK bo\u200db", ("bob",)),
+    ],
+)
+def test_what_joins_emoji_joins_no_names(call, hub, line, params):
+    """Two names that look alike would be two people."""
+    alice = call(hub.port)
+    hub.welcome()
+    alice.joined()
+    hub.send_bytes((":ca\u200drol!c@h %s\r\n" % line).encode())
+    event = alice.next()
+    assert (event.nickname, event.params) == ("carol", params)
+
+
 def test_of_the_tags_only_what_is_of_use_arrives(call, hub):
     """What could not be said to the server again, or nobody reads, is not kept."""
     alice = call(hub.port)

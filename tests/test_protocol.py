@@ -550,6 +550,12 @@ def test_clean_drops_what_acts_and_keeps_what_is_read(text, cleaned):
     assert protocol.clean(text) == cleaned
 
 
+def test_nothing_is_joined_in_a_name():
+    """What no reader sees would make two names of one."""
+    assert protocol.clean_name("bo\u200db") == "bob"
+    assert protocol.clean_name("e\u200d\u0301") == "é"
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "李", "👋"])
 @pytest.mark.parametrize(("size", "shown"), [(9, 9), (10, 10), (11, 10)])
 def test_clean_shows_that_it_cut(letter, size, shown):

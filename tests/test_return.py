@@ -52,7 +52,7 @@ class Person:
         rooms = [c for c in self.chat.conversations if c.kind == ROOM]
         return (
             self.chat.state == client.CONNECTED and not self.chat.unsent
-            and bool(rooms) and all(room.is_joined and not room.is_behind for room in rooms)
+            and bool(rooms) and all(room.is_joined and not room.past.is_behind for room in rooms)
         )  # fmt: skip
 
     def close(self):

@@ -220,6 +220,38 @@ def test_lines_of_another_room_say_where_they_come_from(room, join):
     alice.expect("[bob]: back again")
 
 
+def test_what_follows_a_join_is_said_in_that_room(room, start):
+    """In a pipe it is typed before the answer has come."""
+    bob = room.irc("bob")
+    bob.send("JOIN #tea")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say("to all", "/join #tea", "in here", "/me sits down", "/leave", "to all again")
+    assert alice.finish() == (0, "")
+    said = [line for line in bob.until("QUIT Quit") if line.startswith(":alice!")]
+    assert [line.partition(" ")[2] for line in said if " JOIN #lobby" not in line] == [
+        "PRIVMSG #lobby :to all", "JOIN #tea", "PRIVMSG #tea :in here",
+        "PRIVMSG #tea :\x01ACTION sits down\x01", "PART #tea", "PRIVMSG #lobby :to all again",
+        "QUIT Quit",
+    ]  # fmt: skip
+
+
+def test_what_follows_a_join_that_is_refused_is_said_nowhere(room, start):
+    """Not in the room before it: it was not meant for those who are there."""
+    bob = room.irc("bob")
+    bob.send("JOIN #tea", "MODE #tea +i")
+    bob.until("MODE #tea :+i")
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say("/join #tea", "the secret", "/me whispers", "@bob let me in", "/join #cup", "alone")
+    for _ in range(2):
+        alice.expect("[SERVER]: You are not in #tea. /join #tea")
+    alice.expect("[you -> bob]: let me in", "[SERVER]: alice joined #cup", "[alice]: alone")
+    assert alice.finish() == (0, "")
+    said = [line for line in bob.until("QUIT Quit") if line.startswith(":alice!")]
+    assert [line.partition(" ")[2] for line in said if " JOIN " not in line] == [
+        "PRIVMSG bob :let me in", "QUIT Quit",
+    ]  # fmt: skip
+
+
 def test_what_was_said_earlier_is_told_on_joining(open_room, start, tmp_path):
     """Between two lines that say that it is not now; /history tells it again."""
     room = open_room(data=str(tmp_path))

@@ -370,6 +370,23 @@ def test_a_mistake_of_ours_does_not_end_the_window(alice, desk, hub, monkeypatch
     told(hub, alice, "still here")
 
 
+def test_what_cannot_be_carried_out_hides_nothing(alice, desk, hub, monkeypatch, caplog):
+    """What has come together is shown, though what follows from it cannot be sent."""
+    monkeypatch.setattr(client, "log", logging.getLogger("elsewhere"))
+    alice.root.report_callback_exception = alice.window._on_exception
+    connection = alice.window._connection
+    carry_out = connection.carry_out
+
+    def fail(outcome):
+        connection.carry_out = carry_out
+        raise ValueError("a mistake on purpose")
+
+    connection.carry_out = fail
+    told(hub, alice, "the first")
+    assert "a mistake on purpose" in caplog.text
+    told(hub, alice, "the second")
+
+
 def test_a_flood_does_not_freeze_the_window(alice, desk, hub):
     """20,000 messages at once leave time for keys, and no more lines than one scrolls through."""
     heart = Heartbeat(alice.root)
