@@ -23,11 +23,23 @@ IRCv3 message-tags, server-time, UTF8ONLY, SASL and WHOX.
 import base64
 import calendar
 import functools
+import ipaddress
 import re
 import time
 import unicodedata
 from types import MappingProxyType
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 VERSION = "0.1.0"
 PORT = 12001
@@ -94,6 +106,10 @@ class Message(NamedTuple):
     def text(self) -> str:
         """The last parameter, "" where there is none."""
         return self.params[-1] if self.params else ""
+
+    def param(self, index: int) -> str:
+        """The parameter of that number, from 0; "" where there is none."""
+        return self.params[index] if index < len(self.params) else ""
 
     def tag(self, name: str) -> str:
         """The value of a tag, "" where there is none."""
@@ -355,7 +371,7 @@ def casefold(name: str) -> str:
 
 
 def normalize(name: str) -> str:
-    """A name as it is kept: composed (NFC), so that one look is one spelling."""
+    """A name or a password as it is kept: composed (NFC), so that one look is one spelling."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -421,6 +437,14 @@ def as_username(text: str) -> str:
     """What USER calls somebody, as it stands in a source: ASCII letters and digits."""
     kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
     return kept[:MAX_USERNAME] or "user"
+
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z")
+
+
+def is_host(text: str) -> bool:
+    """Whether it may stand in a source as the name or the address of a host."""
+    return bool(_HOST.match(text))
 
 
 # Text
@@ -549,6 +573,38 @@ def parse_point(text: str) -> Tuple[int, int]:
     return ms * 1000, ms * 1000 + 999
 
 
+class HistoryQuery(NamedTuple):
+    """What CHATHISTORY asks for."""
+
+    verb: str
+    target: str  # a room, or somebody; "" for TARGETS
+    points: List[Tuple[int, int]]  # as `parse_point` gives them
+    limit: int
+
+
+# The places that each verb names, before the limit; LATEST's may be "*".
+_POINTS = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
+
+
+def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
+    """The query in CHATHISTORY's parameters; ProtocolError, in words, for what is none."""
+    verb, *rest = params
+    verb = verb.upper()
+    if verb not in _POINTS:
+        raise ProtocolError("Unknown command")
+    target = rest.pop(0) if rest and verb != "TARGETS" else ""
+    if len(rest) != _POINTS[verb] + 1 or not rest[-1].isdecimal():
+        raise ProtocolError("Too few parameters, too many, or a limit that is no number")
+    *places, limit = rest
+    if "*" in places and verb != "LATEST":
+        raise ProtocolError("Not a msgid or a timestamp")
+    try:
+        points = [parse_point(text) for text in places]
+    except ValueError:
+        raise ProtocolError("Not a msgid or a timestamp") from None
+    return HistoryQuery(verb, target, points, int(limit[:9]))
+
+
 MAX_DURATION = 10 * 365 * 86400  # seconds
 _UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
@@ -617,7 +673,22 @@ def isupport(tokens: List[str]) -> List[Tuple[str, ...]]:
 
 SASL_PIECE = 400  # characters of base64 in one AUTHENTICATE; fewer are the last
 MAX_SASL = 4096  # of them in all
+MIN_PASSWORD = 8  # characters
 MAX_PASSWORD = 300  # bytes: with its account, what one REGISTER can hold
+
+
+def password_fault(password: str) -> str:
+    """The rule that a password breaks, in words for whoever chose it; "" for none."""
+    if len(normalize(password)) < MIN_PASSWORD:
+        return "A password has at least %d characters." % MIN_PASSWORD
+    if len(password_bytes(password)) > MAX_PASSWORD:
+        return "That password is too long: %d bytes at most." % MAX_PASSWORD
+    return ""
+
+
+def password_bytes(password: str) -> bytes:
+    """What is hashed of a password: composed, so that one look is one spelling."""
+    return normalize(password).encode("utf-8", "surrogatepass")
 
 
 class Sasl:
@@ -826,6 +897,50 @@ def matches(mask: str, text: str) -> bool:
     return Masks([mask]).match(text)
 
 
+# What bans and mutes of the whole server are for: names, addresses, networks
+
+
+def sanction_target(text: str) -> str:
+    """What a sanction calls a name, an address or a network, however it was typed."""
+    network = _network_of(text)
+    if network is None:
+        return casefold(text)
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def sanction_matches(target: str, names: Iterable[str], address: str) -> bool:
+    """Whether a sanction meets somebody with these folded names, who comes from `address`."""
+    network = _network_of(target)
+    if network is None:
+        return casefold(target) in names
+    host = _network_of(address)
+    return host is not None and host.network_address in network
+
+
+def is_target(text: str) -> bool:
+    """Whether there can be a sanction for it: a name, an address or a network."""
+    return is_nickname(text) or _network_of(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _network_of(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
+    """The network that an address, or an address and a size, stands for; None for a name.
+
+    IPv4 in IPv6's clothes (::ffff:192.0.2.1) is IPv4, and the zone of an address does not count.
+    """
+    if not ("." in text or ":" in text):
+        return None
+    try:
+        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
+    return network
+
+
 # Queries: WHOX (https://ircv3.net/specs/extensions/whox) and ELIST ("Modern IRC", "LIST")
 
 _WHOX_FIELDS = "tcuihsnfdlaor"  # in the order of the answer
@@ -956,7 +1071,7 @@ def describe(
 def describe_in(message: Message, me: str, when: float, lobby: str) -> Optional[Line]:
     """`describe` for one who sees all rooms in one place: those beside the lobby are named."""
     line = describe(message, me, when, lobby)
-    target = message.params[0] if message.params else ""
+    target = message.param(0)
     is_said = line is not None and line.kind in (FROM_ME, FROM_OTHERS)
     if line is None or not is_said or casefold(target) == casefold(lobby):
         return line
@@ -1046,7 +1161,6 @@ _FORMS: Dict[str, str] = {
     "705": "{2}",
     "900": "You are logged in as {2}",
     "901": "You are logged out.",
-    "904": "That username and that password do not belong together.",
     "905": "That password is too long.",
     "907": "You are logged in already.",
 }
@@ -1069,7 +1183,7 @@ def _tell(message: Message, me: str, lobby: str) -> str:
     if command in _SILENT:
         return ""
     form = _FORMS.get(command)
-    if command == "JOIN" and casefold("".join(params[:1])) == casefold(lobby):
+    if command == "JOIN" and casefold(message.param(0)) == casefold(lobby):
         form = _FORMS["JOIN lobby"]
     elif command == "TOPIC" and not message.text:
         form = _FORMS["TOPIC none"]

@@ -37,13 +37,11 @@ import gc
 import getpass
 import hashlib
 import hmac
-import ipaddress
 import itertools
 import json
 import logging
 import os
 import queue
-import re
 import selectors
 import shlex
 import signal
@@ -52,8 +50,8 @@ import sqlite3
 import sys
 import threading
 import time
-import unicodedata
 import urllib.parse
+import weakref
 from types import FrameType
 from typing import (
     Any,
@@ -98,6 +96,7 @@ NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other 
 LINES_A_TOKEN = 20  # lines of an answer that count as one line said
 LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
 MAX_ALL_ROOMS = 10000  # rooms of the server
+MAX_GUEST_ROOMS = 1000  # of those, empty ones that are kept though no account has a say there
 MAX_BANS = 100  # masks that a room may ban
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
@@ -106,6 +105,7 @@ MAX_WATCHES = 100  # names that one client may watch, and masks that it may igno
 MAX_PAST = 500  # names of which one remembers who had them
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
+NO_ACCOUNTS = "This server keeps no accounts."
 OUT_OF_MEANS = "The server cannot take more people now. Try again later."
 PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
 LINGER = 2.0  # seconds that an ended client has to take what was sent and close
@@ -114,8 +114,6 @@ PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on wi
 RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
 DISK_TIMEOUT = 5.0  # seconds that anybody waits for a turn at the database
 MAX_WAITING = 500  # messages that wait for somebody who is away
-MIN_PASSWORD = 8  # characters
-MAX_PASSWORD = 300  # bytes
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
@@ -230,10 +228,16 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host", "ignored", "ignored_by", "ignores", "label", "left", "modes",
-        "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued", "reader",
-        "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags", "token",
-        "username", "watches", "writer",
+        "finishing", "host", "ignored", "ignored_by", "ignores", "invited", "label", "left",
+        "modes", "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued",
+        "reader", "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags",
+        "token", "username", "watches", "writer",
+    )  # fmt: skip
+
+    PERSON = (  # what is of who it is, and not of its connection
+        "account", "away", "host", "ignored", "ignores", "invited", "modes", "named", "nickname",
+        "owned_since", "realname", "registered", "rooms", "signed_on", "spoke", "username",
+        "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -263,6 +267,7 @@ class Client:
         self.named: Optional[Event] = None  # has the number since which it has that name
         self.registered = False
         self.rooms: Set[Room] = set()
+        self.invited: "weakref.WeakSet[Room]" = weakref.WeakSet()  # those that are there still
         self.left: Dict[str, Event] = {}  # rooms that it was in, and has read up to there
         self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
         self.ignored = protocol.Masks(())  # the same, to match with
@@ -322,6 +327,11 @@ class Client:
             self.label = protocol.NO_TAGS
         return label, opening
 
+    def take_over(self, old: "Client") -> None:
+        """Be who `old` was."""
+        for name in self.PERSON:
+            setattr(self, name, getattr(old, name))
+
     def introduce(self) -> None:
         """See that what goes with its messages tells who it is now."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
@@ -333,7 +343,7 @@ class Room:
     """A room, its members and its modes. Guarded by the directory's lock."""
 
     __slots__ = (
-        "_audience", "banned", "bans", "created", "flags", "invited", "is_guarded", "is_lobby",
+        "__weakref__", "_audience", "banned", "bans", "created", "flags", "is_guarded", "is_lobby",
         "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
     )  # fmt: skip
 
@@ -350,7 +360,6 @@ class Room:
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
         self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
-        self.invited: Set[Client] = set()
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
 
@@ -360,6 +369,12 @@ class Room:
 
     def discard(self, client: Client) -> None:
         self.members.pop(client, None)
+        self._audience = None
+
+    def replace(self, old: Client, new: Client) -> None:
+        """Have another in the place of a member."""
+        members = self.members.items()
+        self.members = {new if member is old else member: bits for member, bits in members}
         self._audience = None
 
     @property
@@ -375,6 +390,11 @@ class Room:
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic) or not is_plain
 
+    @property
+    def is_of_guests(self) -> bool:
+        """Whether nobody who comes back can prove to have a say here."""
+        return not (self.operators or self.is_lobby)
+
     def remember(self, client: Client) -> None:
         """Have the owner of its account be an operator again, whenever they join."""
         self.operators[protocol.casefold(client.account)] = int(time.time() * 1e6)
@@ -384,8 +404,121 @@ class Room:
         since = self.operators.get(protocol.casefold(client.account), 0)
         return bool(client.account) and client.owned_since <= since
 
-    def is_banned(self, client: Client) -> bool:
-        return self.banned.match(client.source)
+    # Who may do what: each raises ReplyError for one who may not
+
+    def governs(self, client: Client) -> bool:
+        """Whether it has the say here."""
+        return client.is_operator or bool(self.members.get(client, 0) & OPERATOR)
+
+    def mind_rank(self, client: Client) -> None:
+        if not self.governs(client):
+            raise ReplyError("482", self.name, "You're not channel operator")
+
+    def mind_door(self, client: Client, password: str) -> None:
+        if self in client.invited or client.is_operator or self.remembers(client):
+            return
+        for is_kept_out, numeric, letter in (
+            (self.banned.match(client.source), "474", "b"),
+            ("i" in self.flags, "473", "i"),
+            (self.password and password != self.password, "475", "k"),
+            (self.limit and len(self.members) >= self.limit, "471", "l"),
+        ):
+            if is_kept_out:
+                raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
+
+    def mind_silence(self, client: Client) -> None:
+        fault = ""
+        if client not in self.members and "n" in self.flags:
+            fault = "Cannot send to a channel that you are not in"
+        elif self.members.get(client) or client.is_operator:
+            return
+        elif "m" in self.flags:
+            fault = "Only those with a voice may speak in %s. Its operators give it." % self.name
+        elif self.banned.match(client.source):
+            fault = "You are banned from %s, and may not speak there" % self.name
+        if fault:
+            raise ReplyError("404", self.name, fault)
+
+    def member(self, client: Client) -> Client:
+        """The same, who is in it."""
+        if client not in self.members:
+            raise ReplyError("441", client.nickname, self.name, "They aren't on that channel")
+        return client
+
+    # What it is like
+
+    def change(
+        self, change: ModeChange, by: Client, find: Callable[[str], Client]
+    ) -> Optional[ModeChange]:
+        """Make one change; what it was, or None where it changes nothing.
+
+        `find` gives the client of a nickname. Raises ReplyError for what cannot be done.
+        """
+        adding, letter, arg = change
+        kind = protocol.ROOM_MODES.get(letter)
+        if kind is None:
+            raise ReplyError("472", letter, "is unknown mode char to me")
+        if kind == "flag":
+            return self._change_flag(change)
+        if not arg and (adding or letter not in "kl"):
+            raise ReplyError("696", self.name, letter, "*", "This mode wants a parameter")
+        if kind == "member":
+            return self._change_rank(change, self.member(find(arg)))
+        if letter == "b":
+            return self._change_ban(change, by)
+        if letter == "k":
+            return self._change_key(change)
+        return self._change_limit(change)
+
+    def _change_flag(self, change: ModeChange) -> Optional[ModeChange]:
+        if change.adding == (change.letter in self.flags):
+            return None
+        self.flags ^= {change.letter}
+        return change
+
+    def _change_rank(self, change: ModeChange, member: Client) -> Optional[ModeChange]:
+        bits, bit = self.members[member], _MEMBER_BITS[change.letter]
+        if bit == OPERATOR and member.account:
+            if change.adding:
+                self.remember(member)
+            else:
+                self.operators.pop(protocol.casefold(member.account), None)
+        if bool(bits & bit) == change.adding:
+            return None
+        self.members[member] = bits ^ bit
+        return change._replace(arg=member.nickname)
+
+    def _change_ban(self, change: ModeChange, by: Client) -> Optional[ModeChange]:
+        mask = protocol.as_mask(change.arg)
+        key = protocol.casefold(mask)
+        known = next((ban for ban in self.bans if protocol.casefold(ban) == key), "")
+        if not change.adding:
+            return change._replace(arg=known) if self.bans.pop(known, None) else None
+        if known:
+            return None
+        if len(self.bans) >= MAX_BANS:
+            raise ReplyError("478", self.name, "b", "Channel list is full")
+        self.bans[mask] = (by.nickname, int(time.time()))
+        return change._replace(arg=mask)
+
+    def _change_key(self, change: ModeChange) -> Optional[ModeChange]:
+        if not change.adding:
+            was, self.password = self.password, ""
+            return change._replace(arg="*") if was else None
+        if not protocol.is_key(change.arg):
+            raise ReplyError("696", self.name, "k", "*", "A key has no spaces, no commas")
+        self.password = change.arg
+        return change
+
+    def _change_limit(self, change: ModeChange) -> Optional[ModeChange]:
+        if not change.adding:
+            was, self.limit = self.limit, 0
+            return change if was else None
+        limit = protocol.parse_limit(change.arg)
+        if not limit:
+            raise ReplyError("696", self.name, "l", change.arg, "A limit is a number above 0")
+        self.limit = limit
+        return change._replace(arg=str(limit))
 
     def modes(self, in_full: bool) -> Tuple[str, ...]:
         """The parameters of 324; the key is for members."""
@@ -418,6 +551,11 @@ class Room:
         is_old = isinstance(operators, list)
         self.operators = dict.fromkeys(operators, END) if is_old else dict(operators)
         self.guard()
+
+    def review(self, owners: Mapping[str, int]) -> None:
+        """Forget operators whose account is gone; `owners` has the folded names and numbers."""
+        known = self.operators.items()
+        self.operators = {key: at for key, at in known if key in owners and owners[key] <= at}
 
     def copy(self) -> "Room":
         copy = Room(self.name, self.is_lobby)
@@ -469,7 +607,7 @@ class Event:
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "is_to_self", "kept_for", "label", "line", "message",
+        "audience", "extended", "is_text", "kept_for", "label", "line", "message",
         "needs", "number", "opening", "sender", "tags", "waiting_for",
     )  # fmt: skip
 
@@ -494,7 +632,6 @@ class Event:
         self.message = message
         self.audience = audience
         self.sender = sender
-        self.is_to_self = False  # a text that its sender hears as its recipient, too
         self.kept_for = kept_for
         self.number = number
         self.tags = tags  # beside time and msgid
@@ -510,9 +647,8 @@ class Event:
 
     def _is_answer(self, sender: Client) -> bool:
         """Whether the sender itself gets to read it."""
-        if self.is_text and self.is_unheard:
-            return False
-        return sender.caps & self.needs == self.needs and sender in self.audience
+        may_read = sender.caps & self.needs == self.needs and sender in self.audience
+        return may_read and not self.is_unheard
 
     def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
         """Its line for clients with these capabilities, or (`own`) for its sender among them."""
@@ -550,9 +686,17 @@ class Event:
 
     @property
     def is_unheard(self) -> bool:
-        """Whether the sender, an IRC client, does not want its own words back."""
-        sender = self.sender
-        return sender is not None and not sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
+        """Whether it is a text whose sender, an IRC client, does not want its own words back."""
+        is_wanted = self.sender is None or self.sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
+        return self.is_text and not is_wanted
+
+    @property
+    def is_to_self(self) -> bool:
+        """Whether it is a text that its sender hears as its recipient, too."""
+        message = self.message
+        if not self.is_text or isinstance(message, bytes):
+            return False
+        return message.params[0] == message.nickname
 
     def render_for(self, client: Client, lobby: str) -> bytes:
         """Its line for one to whom it looks different: its sender, or who ignores its sender.
@@ -562,13 +706,11 @@ class Event:
         """
         if client is not self.sender:
             return b""
-        line = b""
-        is_shown_once = self.is_to_self and client.caps & PLAIN_TEXT
-        if not (is_shown_once or (self.is_text and self.is_unheard)):
-            line += self.render(client.caps, lobby, own=True)
-        if self.is_to_self:
-            line += self.render(client.caps, lobby)
-        return line
+        echo = b"" if self.is_unheard else self.render(client.caps, lobby, own=True)
+        if not self.is_to_self:
+            return echo
+        received = self.render(client.caps, lobby)
+        return received if client.caps & PLAIN_TEXT else echo + received
 
     def rows(self) -> List["Row"]:
         """What the history keeps of it."""
@@ -597,6 +739,7 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._clients: Dict[str, Client] = {}  # folded nickname to connection
         self._rooms: Dict[str, Room] = {}  # folded name to room
+        self._left: Dict[str, None] = {}  # keys of guests' rooms that are empty, the longest first
         self._watchers: Dict[str, Set[Client]] = {}  # folded nickname to who asked for it
         self._ignorers: Set[Client] = set()
         self._tokens: Dict[str, Client] = {}
@@ -681,22 +824,10 @@ class Directory:
             del self._tokens[token]
             if client.nickname:
                 self._clients.pop(client.key, None)
-            for name in ("nickname", "username", "host", "realname", "account", "owned_since",
-                         "away", "modes", "named", "ignored", "ignores", "watches", "signed_on",
-                         "spoke", "registered"):  # fmt: skip
-                setattr(client, name, getattr(old, name))
+            client.take_over(old)
             self._clients[client.key] = client
-            for room in self._rooms.values():
-                if old in room.invited:
-                    room.invited = room.invited - {old} | {client}
-            for room in old.rooms:
-                members = {
-                    client if member is old else member: bits
-                    for member, bits in room.members.items()
-                }
-                room.discard(old)  # the audience is made again
-                room.members = members
-                client.rooms.add(room)
+            for room in client.rooms:
+                room.replace(old, client)
             for key in client.watches:
                 self._watchers[key].add(client)
                 self._watchers[key].discard(old)
@@ -706,7 +837,7 @@ class Directory:
                 if old in other.ignored_by:
                     other.ignored_by = other.ignored_by - {old} | {client}
             self._ignorers.discard(old)
-            old.rooms, old.watches, old.registered = set(), {}, False
+            old.rooms, old.watches, old.registered = set(), {}, False  # nobody any more
             old.nickname = old.token = ""
             self._introduce(client)
             self._give_token(client, new_token)
@@ -733,8 +864,6 @@ class Directory:
             self._remember(client)
         for room in list(client.rooms):
             self._leave(client, room)
-        for room in self._rooms.values():
-            room.invited.discard(client)
         for key in client.watches:
             self._unwatch(client, key)
         client.watches = {}
@@ -844,13 +973,15 @@ class Directory:
 
     # Rooms
 
-    def restore(self, state: Dict[str, Any]) -> None:
-        """Have a room of which something was kept."""
+    def restore(self, state: Dict[str, Any], owners: Mapping[str, int]) -> None:
+        """Have a room of which something was kept, and its operators that have accounts still."""
         room = Room(str(state["name"]))
         room.is_lobby = room.key == self._lobby
         room.restore(state)
+        room.review(owners)
         with self._lock:
             self._rooms[room.key] = room
+            self._mind_emptiness(room)
 
     def join(self, client: Client, name: str, password: str = "") -> Optional[Event]:
         """Place `client` in a room, made where there is none, and tell it who is there.
@@ -870,15 +1001,14 @@ class Directory:
                 if len(self._rooms) >= MAX_ALL_ROOMS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 room = self._rooms[key] = Room(name, key == self._lobby)
-            is_remembered = room.remembers(client)
             # Who comes first has the say where nobody else can; what keeps others out of a room
             # that was left empty keeps them out too: its history is behind that door.
             is_first = not (room.members or room.operators or room.is_lobby)
-            bits = OPERATOR if is_remembered or is_first else 0
-            if not (is_remembered or client.is_operator):
-                self._admit(client, room, password)
+            bits = OPERATOR if is_first or room.remembers(client) else 0
+            room.mind_door(client, password)
             room.add(client, bits)
-            room.invited.discard(client)
+            self._left.pop(room.key, None)
+            client.invited.discard(room)
             client.rooms.add(room)
             if bits and client.account:
                 room.remember(client)
@@ -919,18 +1049,6 @@ class Directory:
     def _welcome(self, client: Client, room: Room) -> Event:
         return answer(client, topic_replies(room) + names_replies(client, room), self._server_name)
 
-    def _admit(self, client: Client, room: Room, password: str) -> None:
-        if client in room.invited:
-            return
-        for is_kept_out, numeric, letter in (
-            (room.is_banned(client), "474", "b"),
-            ("i" in room.flags, "473", "i"),
-            (room.password and password != room.password, "475", "k"),
-            (room.limit and len(room.members) >= room.limit, "471", "l"),
-        ):
-            if is_kept_out:
-                raise ReplyError(numeric, room.name, "Cannot join channel (+%s)" % letter)
-
     def names(self, client: Client, name: str) -> int:
         """Tell `client` who is in a room, in order with who comes and goes; how many lines."""
         with self._lock:
@@ -943,19 +1061,15 @@ class Directory:
         """Take `client` out of a room. Raises ReplyError 403 or 442."""
         with self._lock:
             room = self._room(client, name)
-            params = (room.name, reason) if reason else (room.name,)
-            message = Message("PART", params, client.source)
-            self._post(Event(message, room.audience, client, (room.key,)))
+            self._tell_room(room, client, "PART", *([reason] if reason else []))
             self._put_out(client, room)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
         """Put somebody out of a room. Raises ReplyError 401, 403, 441, 442 or 482."""
         with self._lock:
             room = self._governed(client, name)
-            other = self._member(room, nickname)
-            params = (room.name, other.nickname, reason or client.nickname)
-            message = Message("KICK", params, client.source)
-            self._post(Event(message, room.audience, client, (room.key,)))
+            other = room.member(self._person(nickname))
+            self._tell_room(room, client, "KICK", other.nickname, reason or client.nickname)
             self._put_out(other, room)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
@@ -963,12 +1077,12 @@ class Directory:
         with self._lock:
             other = self._person(nickname)
             room = self._room(client, name)
-            if "i" in room.flags and not self._governs(client, room):
-                raise ReplyError("482", room.name, "You're not channel operator")
+            if "i" in room.flags:
+                room.mind_rank(client)
             if other in room.members:
                 raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            if self._governs(client, room):  # others may ask, but open no door
-                room.invited.add(other)
+            if room.governs(client):  # others may ask, but open no door
+                other.invited.add(room)
             message = Message("INVITE", (other.nickname, room.name), client.source)
             if other not in client.ignored_by:
                 self._post(Event(message, (other,), client))
@@ -979,7 +1093,7 @@ class Directory:
     def invitations(self, client: Client) -> List[str]:
         """The rooms that `client` is asked to."""
         with self._lock:
-            return [room.name for room in self._rooms.values() if client in room.invited]
+            return sorted(room.name for room in client.invited)
 
     def tell(self, client: Client, message: Message) -> str:
         """Pass on what `client` says to a room or a person, `message.params[0]`.
@@ -988,7 +1102,6 @@ class Directory:
         """
         params = message.params
         target = params[0]
-        is_to_self = False
         away = ""
         with self._lock:
             self._mind_end(client)
@@ -997,13 +1110,12 @@ class Directory:
                 if room is None:
                     raise ReplyError("403", target, "No such channel")
                 if room.is_guarded or client not in room.members:
-                    self._mind_silence(client, room)
+                    room.mind_silence(client)
                 name, audience, key = room.name, room.audience, room.key
             else:
                 recipient = self._person(target)
                 name, away = recipient.nickname, recipient.away
-                is_to_self = recipient is client
-                audience = (client,) if is_to_self else (recipient, client)
+                audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(name, client.nickname)
                 if message.command != "TAGMSG" and recipient not in client.ignored_by:
                     recipient.correspondent = client.nickname  # whom they have read
@@ -1011,9 +1123,7 @@ class Directory:
                 params = (name, *params[1:])
             relayed = Message(message.command, params, client.source, message.tags)
             kept_for = () if message.command == "TAGMSG" else (key,)
-            event = Event(relayed, audience, client, kept_for)
-            event.is_to_self = is_to_self
-            self._post(event)
+            self._post(Event(relayed, audience, client, kept_for))
         return away
 
     def leave_word(self, client: Client, message: Message, owner: str) -> bool:
@@ -1032,12 +1142,12 @@ class Directory:
         """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             room = self._room(client, name)
-            self._mind_silence(client, room)
-            if "t" in room.flags and not self._governs(client, room):
-                raise ReplyError("482", room.name, "You're not channel operator")
-            message = protocol.fit(Message("TOPIC", (room.name, topic), client.source))
-            self._post(Event(message, room.audience, client, (room.key,)))
-            room.topic, room.topic_by, room.topic_at = message.text, client.nickname, time.time()
+            room.mind_silence(client)
+            if "t" in room.flags:
+                room.mind_rank(client)
+            topic = protocol.fit(Message("TOPIC", (room.name, topic), client.source)).text
+            self._tell_room(room, client, "TOPIC", topic)
+            room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
 
     def change_modes(
         self, client: Client, name: str, changes: List[ModeChange]
@@ -1049,73 +1159,16 @@ class Directory:
             room = self._governed(client, name)
             for change in changes:
                 try:
-                    made = self._change_mode(client, room, change)
+                    made = room.change(change, client, self._person)
                 except ReplyError as refusal:
                     refused.append(refusal)
                 else:
                     done += [made] if made else []
             room.guard()
             for words in protocol.split_modes(done, client.source, room.name) if done else ():
-                message = Message("MODE", (room.name, *words), client.source)
-                self._post(Event(message, room.audience, client, (room.key,)))
+                self._tell_room(room, client, "MODE", *words)
+            self._mind_emptiness(room)
         return refused
-
-    def _change_mode(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
-        """Make one change; what it was, or None where it changes nothing."""
-        adding, letter, arg = change
-        kind = protocol.ROOM_MODES.get(letter)
-        if kind is None:
-            raise ReplyError("472", letter, "is unknown mode char to me")
-        if kind == "flag":
-            if adding == (letter in room.flags):
-                return None
-            room.flags ^= {letter}
-            return change
-        if kind == "set" and not adding:
-            was, room.limit = room.limit, 0
-            return change if was else None
-        if letter == "k" and not adding:
-            was_key, room.password = room.password, ""
-            return change._replace(arg="*") if was_key else None
-        if not arg:
-            raise ReplyError("696", room.name, letter, "*", "This mode wants a parameter")
-        if kind == "member":
-            member = self._member(room, arg)
-            bits, bit = room.members[member], _MEMBER_BITS[letter]
-            if letter == "o" and member.account:
-                if adding:
-                    room.remember(member)
-                else:
-                    room.operators.pop(protocol.casefold(member.account), None)
-            if bool(bits & bit) == adding:
-                return None
-            room.members[member] = bits ^ bit
-            return change._replace(arg=member.nickname)
-        if letter == "b":
-            return self._change_ban(client, room, change)
-        if letter == "k":
-            if not protocol.is_key(arg):
-                raise ReplyError("696", room.name, "k", "*", "A key has no spaces, no commas")
-            room.password = arg
-            return change
-        limit = protocol.parse_limit(arg)
-        if not limit:
-            raise ReplyError("696", room.name, "l", arg, "A limit is a number above 0")
-        room.limit = limit
-        return change._replace(arg=str(limit))
-
-    def _change_ban(self, client: Client, room: Room, change: ModeChange) -> Optional[ModeChange]:
-        mask = protocol.as_mask(change.arg)
-        key = protocol.casefold(mask)
-        known = next((ban for ban in room.bans if protocol.casefold(ban) == key), "")
-        if not change.adding:
-            return change._replace(arg=known) if room.bans.pop(known, None) else None
-        if known:
-            return None
-        if len(room.bans) >= MAX_BANS:
-            raise ReplyError("478", room.name, "b", "Channel list is full")
-        room.bans[mask] = (client.nickname, int(time.time()))
-        return change._replace(arg=mask)
 
     def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
         """The name and key of what `client` may read again, and the number after which it may.
@@ -1204,39 +1257,13 @@ class Directory:
             raise ReplyError("442", room.name, "You're not on that channel")
         return room
 
-    def _governs(self, client: Client, room: Room) -> bool:
-        return client.is_operator or bool(room.members.get(client, 0) & OPERATOR)
-
     def _governed(self, client: Client, name: str) -> Room:
         """A room that `client` has the say in. Raises ReplyError 403, 442 or 482."""
         room = self._seen(client, name)
         if room is None or not client.is_operator:
             room = self._room(client, name)
-        if not self._governs(client, room):
-            raise ReplyError("482", room.name, "You're not channel operator")
+        room.mind_rank(client)
         return room
-
-    def _member(self, room: Room, nickname: str) -> Client:
-        """Raises ReplyError 401 or 441."""
-        client = self._person(nickname)
-        if client not in room.members:
-            raise ReplyError("441", client.nickname, room.name, "They aren't on that channel")
-        return client
-
-    def _mind_silence(self, client: Client, room: Room) -> None:
-        """Raises ReplyError 404 for one who may not speak in a room."""
-        bits = room.members.get(client, 0)
-        fault = ""
-        if client not in room.members and "n" in room.flags:
-            fault = "Cannot send to a channel that you are not in"
-        elif bits or client.is_operator:
-            return
-        elif "m" in room.flags:
-            fault = "Only those with a voice may speak in %s. Its operators give it." % room.name
-        elif room.is_banned(client):
-            fault = "You are banned from %s, and may not speak there" % room.name
-        if fault:
-            raise ReplyError("404", room.name, fault)
 
     def _introduce(self, client: Client) -> None:
         source = client.source
@@ -1254,6 +1281,11 @@ class Directory:
         for room in client.rooms:
             peers.update(room.members)
         return tuple(peers)
+
+    def _tell_room(self, room: Room, client: Client, command: str, *params: str) -> None:
+        """What `client` does to a room: for all who are there, and for later."""
+        message = Message(command, (room.name, *params), client.source)
+        self._post(Event(message, room.audience, client, (room.key,)))
 
     def _tell_peers(self, client: Client, message: Message) -> None:
         """What has changed about `client`: for its peers, and for those who watch it closely."""
@@ -1294,8 +1326,24 @@ class Directory:
     def _leave(self, client: Client, room: Room) -> None:
         room.discard(client)
         client.rooms.discard(room)
-        if not (room.members or room.is_kept):
+        self._mind_emptiness(room)
+
+    def _mind_emptiness(self, room: Room) -> None:
+        """See that no room is there for nothing, when it may be that nobody is in it."""
+        if room.members:
+            return
+        self._left.pop(room.key, None)
+        if not room.is_kept:
             del self._rooms[room.key]
+        elif room.is_of_guests:
+            self._left[room.key] = None
+            if len(self._left) > MAX_GUEST_ROOMS:
+                self._end_room(next(iter(self._left)))
+
+    def _end_room(self, key: str) -> None:
+        """Forget a room, and see that what was said in it is not for the next of its name."""
+        del self._left[key]
+        self._post(Event(Message("GONE", (self._rooms.pop(key).name,)), (), None, (key,)))
 
 
 # The database: what outlives the server
@@ -1376,6 +1424,10 @@ class Database:
         """
         CREATE INDEX texts_by_key ON messages (key, number)
         WHERE command IN ('PRIVMSG', 'NOTICE');
+        """,
+        # What came before a room was GONE is not for those who are in it since.
+        """
+        CREATE INDEX gone_by_key ON messages (key, number) WHERE command = 'GONE';
         """,
     )
     RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
@@ -1649,11 +1701,12 @@ class History:
         """
         order = "DESC" if latest else "ASC"
         texts = "" if more else "AND command IN ('PRIVMSG', 'NOTICE')"
+        end = "SELECT COALESCE(MAX(number), 0) FROM messages WHERE key = ? AND command = 'GONE'"
         query = (
-            "SELECT number, key, command, line, '' FROM messages WHERE key = ? AND number > ?"
-            " AND number < ? %s ORDER BY number %s LIMIT ?"
+            "SELECT number, key, command, line, '' FROM messages WHERE key = ?"
+            " AND number > MAX(?, (%s)) AND number < ? %s ORDER BY number %s LIMIT ?"
         )
-        found = self._select(query % (texts, order), (key, after, before, limit))
+        found = self._select(query % (end, texts, order), (key, after, key, before, limit))
         return found[::-1] if latest else found
 
     def last_number(self) -> int:
@@ -1732,11 +1785,13 @@ class History:
             marks = ",".join(["(?,?,?,?)"] * len(part))
             values = list(itertools.chain.from_iterable([row[:4] for row in part]))
             writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
-        for number, key, _, _, waiting_for in rows:
+        for number, key, command, _, waiting_for in rows:
             owner, is_private, other = key.partition(" ")
             if is_private:
                 pairs = [(owner, other, number), (other, owner, number)]
                 writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
+            if command == "GONE":  # with all that was kept of it
+                writer.execute("DELETE FROM rooms WHERE key = ?", (key,))
             if waiting_for:
                 writer.execute("REPLACE INTO waiting VALUES (?,?)", (waiting_for, number))
 
@@ -1811,7 +1866,7 @@ class Sanction(NamedTuple):
     """What keeps somebody out ("ban") or silent ("mute")."""
 
     kind: str
-    target: str  # as `sanction_target` gives it
+    target: str  # as `protocol.sanction_target` gives it
     until: float  # seconds since 1970; 0 is for ever
     reason: str
     by: str
@@ -1829,55 +1884,6 @@ class _Secret(NamedTuple):
 
 # What no password gives: it stands for the names without an account, at the same price.
 _NOBODY = _Secret(Account("", False, 0.0), SCRYPT, bytes(16), bytes(32))
-
-
-def password_fault(password: str) -> str:
-    """The rule that a password breaks, in words for whoever chose it; "" for none."""
-    if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD:
-        return "A password has at least %d characters." % MIN_PASSWORD
-    if len(_password_bytes(password)) > MAX_PASSWORD:
-        return "That password is too long: %d bytes at most." % MAX_PASSWORD
-    return ""
-
-
-def _password_bytes(password: str) -> bytes:
-    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
-
-
-def sanction_target(text: str) -> str:
-    """What a sanction calls a name, an address or a network, however it was typed."""
-    network = _network_of(text)
-    if network is None:
-        return protocol.casefold(text)
-    return str(network.network_address if network.num_addresses == 1 else network)
-
-
-def sanction_matches(target: str, names: Iterable[str], address: str) -> bool:
-    """Whether a sanction meets somebody with these folded names, who comes from `address`."""
-    network = _network_of(target)
-    if network is None:
-        return protocol.casefold(target) in names
-    host = _network_of(address)
-    return host is not None and host.network_address in network
-
-
-@functools.lru_cache(maxsize=4096)
-def _network_of(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
-    """The network that an address, or an address and a size, stands for; None for a name.
-
-    IPv4 in IPv6's clothes (::ffff:192.0.2.1) is IPv4, and the zone of an address does not count.
-    """
-    if not ("." in text or ":" in text):
-        return None
-    try:
-        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
-    except ValueError:
-        return None
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
-    return network
 
 
 class Records:
@@ -1991,7 +1997,7 @@ class Records:
         return is_done
 
     def _new_hash(self, password: str) -> Tuple[int, int, int, bytes, bytes]:
-        fault = password_fault(password)
+        fault = protocol.password_fault(password)
         if fault:
             raise PasswordError(fault)
         salt = os.urandom(16)
@@ -2001,7 +2007,8 @@ class Records:
         if not hasattr(hashlib, "scrypt"):
             raise RecordsError("This server's Python cannot do scrypt: it keeps no passwords.")
         n, r, p = cost
-        data = _password_bytes(password)[: MAX_PASSWORD + 1]  # longer ones match nothing
+        # Longer ones match nothing.
+        data = protocol.password_bytes(password)[: protocol.MAX_PASSWORD + 1]
         with self._hashing:
             return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
 
@@ -2030,13 +2037,14 @@ class Records:
 
     def add_sanction(self, sanction: Sanction) -> None:
         """In place of one of that kind which that target has."""
-        values = sanction._replace(target=sanction_target(sanction.target))
+        values = sanction._replace(target=protocol.sanction_target(sanction.target))
         query = "REPLACE INTO sanctions VALUES (?,?,?,?,?,?)"
         self._write(lambda writer: writer.execute(query, values))
 
     def remove_sanctions(self, target: str) -> int:
         """How many there were."""
-        query, values = "DELETE FROM sanctions WHERE target = ?", (sanction_target(target),)
+        query = "DELETE FROM sanctions WHERE target = ?"
+        values = (protocol.sanction_target(target),)
         return self._write(lambda writer: writer.execute(query, values).rowcount)
 
     def sanctions(self) -> List[Sanction]:
@@ -2268,8 +2276,8 @@ class Delivery(threading.Thread):
         for index, event in enumerate(events):
             sender = event.sender
             if sender is not None:
-                is_unlike = event.is_to_self or not sender.caps & ECHO_MESSAGE
-                if event.label or (event.is_text and is_unlike):
+                is_echo = sender.caps & ECHO_MESSAGE and not event.is_to_self
+                if event.label or (event.is_text and not is_echo):
                     own.setdefault(sender, []).append(index)
                 for client in sender.ignored_by if event.is_text else ():
                     own.setdefault(client, []).append(index)
@@ -2353,7 +2361,7 @@ def _audience_id(work: Work) -> int:
 
 # Replies that several commands give, and how replies are told
 
-Reply = Tuple[str, ...]  # a numeric (or FAIL, WARN, NOTE) and its parameters, text last
+Reply = Tuple[str, ...]  # a numeric, or another command of the server's, and its parameters
 
 
 def names_replies(client: Client, room: Room) -> List[Message]:
@@ -2386,25 +2394,26 @@ def topic_replies(room: Room) -> List[Message]:
 
 
 def _addressed(message: Message, client: Client, server_name: str) -> Message:
-    """A numeric as `client` gets it: from the server, its own name first.
+    """What the server says as `client` gets it: a numeric has its own name first.
 
     What a peer has said may stand in it, so each middle parameter is made a word.
     """
-    words = map(protocol.as_word, message.params[:-1])
-    to = (client.nickname or "*",) if message.command.isdigit() else ()  # FAIL names nobody
-    params = (*to, *words, message.text)
-    return Message(message.command, params, server_name)
+    command, params, _, _ = message
+    to = (client.nickname or "*",) if command.isdigit() else ()
+    return Message(command, (*to, *map(protocol.as_word, params[:-1]), *params[-1:]), server_name)
 
 
 def answer(client: Client, replies: Iterable[Message], server_name: str) -> Event:
-    """Many numerics as one piece of work: a long answer is no crowd in the delivery's queue."""
+    """What the server says to one client, as one piece of work: a long answer is no crowd."""
     now = time.time()
+    is_timed = client.caps & SERVER_TIME
+    times = {"time": protocol.format_time(now)} if is_timed else protocol.NO_TAGS
     lines: List[bytes] = []
     for reply in replies:
         message, line = protocol.fit_line(_addressed(reply, client, server_name))
         if not client.caps & PLAIN_TEXT:
             label, opening = client.take_label()
-            lines.append(opening + protocol.serialize_tags(label) + line)
+            lines.append(opening + protocol.serialize_tags({**label, **times}) + line)
             continue
         told = protocol.describe(message, client.nickname, now)
         if told:
@@ -2593,12 +2602,17 @@ class Session:
     # Answers
 
     def tell(self, message: Message) -> None:
+        """What is not the server's own word, or not for all clients."""
         self.delivery.post(Event(message, (self.client,), self.client))
 
+    def reply(self, command: str, *params: str) -> None:
+        """One message of the server's: a numeric, which gets the client's name, or another."""
+        replies = [Message(command, params)]
+        self.delivery.post(answer(self.client, replies, self.options.server_name))
+
     def say(self, text: str) -> None:
-        """The server's own words, to this client."""
-        target = self.client.nickname or "*"
-        self.tell(Message("NOTICE", (target, text), self.options.server_name))
+        """Its own words."""
+        self.reply("NOTICE", self.client.nickname or "*", text)
 
     def note(self, *params: str) -> None:
         """A standard reply NOTE: as a notice, for those who do not know them."""
@@ -2606,10 +2620,6 @@ class Session:
             self.reply("NOTE", *params)
         else:
             self.say(params[-1])
-
-    def reply(self, numeric: str, *params: str) -> None:
-        message = _addressed(Message(numeric, params), self.client, self.options.server_name)
-        self.tell(message)
 
     def refuse(self, refusal: ReplyError) -> None:
         self.reply(refusal.numeric, *refusal.params)
@@ -2624,15 +2634,10 @@ class Session:
             for reply in replies:
                 messages.append(Message(reply[0], reply[1:]))
         finally:
-            if len(messages) > 1:
-                with self.labeled_batch():
-                    self._answer(messages)
-            elif messages:
-                self._answer(messages)
-
-    def _answer(self, messages: List[Message]) -> None:
-        self.delivery.post(answer(self.client, messages, self.options.server_name))
-        self.charge(len(messages))
+            if messages:
+                with self.labeled_batch(len(messages) > 1):
+                    self.delivery.post(answer(self.client, messages, self.options.server_name))
+                self.charge(len(messages))
 
     def charge(self, lines: int) -> None:
         """Have an answer of so many lines count: it takes others' time too."""
@@ -2647,11 +2652,11 @@ class Session:
         self.tell(Message("BATCH", ("-" + reference,), name))
 
     @contextlib.contextmanager
-    def labeled_batch(self) -> Iterator[None]:
+    def labeled_batch(self, is_needed: bool = True) -> Iterator[None]:
         """What answers the present command meanwhile is in one batch, where it has a label."""
         client, name = self.client, self.options.server_name
         label = client.label
-        if "label" not in label or not client.caps & BATCH:
+        if not is_needed or "label" not in label or not client.caps & BATCH:
             yield
             return
         reference = "b%d" % next(self.batches)
@@ -2682,11 +2687,11 @@ class Session:
                 raise ReplyError("461", name, "Not enough parameters")
             if client.registered and command.rules & NOT_LATE:
                 raise ReplyError("462", "You may not reregister")
-            if command.rules & BY_OPERATORS:
+            if command.rules & (BY_OPERATORS | BY_RANK):
                 _review(self)
-                if not client.is_operator:
-                    raise ReplyError("481", "Permission denied: you're not an operator")
-            if command.rules & OF_SERVER and not self._is_here("".join(message.params[:1])):
+            if command.rules & BY_OPERATORS and not client.is_operator:
+                raise ReplyError("481", "Permission denied: you're not an operator")
+            if command.rules & OF_SERVER and not self._is_here(message.param(0)):
                 raise ReplyError("402", message.params[0], "No such server")
             if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
                 fault = _mute_fault(client)
@@ -2749,13 +2754,10 @@ class IrcDialect:
         session, client = self._session, self._client
         client.label = {"label": label}
         try:
-            if self._has_several_answers(message):
-                with session.labeled_batch():
-                    session.run_command(message)
-            else:
+            with session.labeled_batch(self._has_several_answers(message)):
                 session.run_command(message)
             if client.label:
-                session.tell(Message("ACK", (), session.options.server_name))
+                session.reply("ACK")
         finally:
             client.label = protocol.NO_TAGS
 
@@ -2767,7 +2769,7 @@ class IrcDialect:
         asked = message.params[: command.least]
         if command.rules & SEVERAL or any("," in param for param in asked):
             return True
-        target = "".join(message.params[:1])
+        target = message.param(0)
         if command.handler is not on_text or target.startswith("#"):
             return False
         other = self._session.directory.find(target)
@@ -2861,7 +2863,7 @@ def on_cap(session: Session, message: Message) -> None:
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        word = "".join(message.params[1:2])
+        word = message.param(1)
         version = int(word) if word.isdecimal() else 0
         session.cap_version = max(session.cap_version, version)
         is_new = version >= 302
@@ -2903,9 +2905,8 @@ def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool
     name = session.client.nickname or "*"
     *lines, last = protocol.pack(words, " ", 400 if may_continue else 480) or [""]
     for line in lines:
-        params = (name, verb, "*", line) if may_continue else (name, verb, line)
-        session.tell(Message("CAP", params, session.options.server_name))
-    session.tell(Message("CAP", (name, verb, last), session.options.server_name))
+        session.reply("CAP", name, verb, *(["*"] if may_continue else []), line)
+    session.reply("CAP", name, verb, last)
 
 
 def on_pass(session: Session, message: Message) -> None:
@@ -2922,7 +2923,6 @@ def on_nick(session: Session, message: Message) -> None:
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
     client = session.client
-    _review(session)
     nickname = protocol.normalize(message.params[0])
     fault = protocol.nickname_fault(nickname)
     if fault:
@@ -3048,7 +3048,7 @@ def _welcome(session: Session) -> None:
     session.charge(-len(replies))
     _tell_modes(session, set())
     if client.token:
-        session.tell(Message("RESUME", ("TOKEN", client.token), options.server_name))
+        session.reply("RESUME", "TOKEN", client.token)
     if session.server.history is not None and session.server.history.fault:
         session.say(HISTORY_FAILS)
 
@@ -3116,12 +3116,14 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
     """https://ircv3.net/specs/extensions/sasl-3.2: PLAIN, before and after registration."""
     word = message.params[0]
     if session.sasl is None:
-        if word.upper() != "PLAIN" or not session.server.records.has_accounts:
+        if not session.server.records.has_accounts:
+            raise ReplyError("904", NO_ACCOUNTS)
+        if word.upper() != "PLAIN":
             yield "908", "PLAIN", "are available SASL mechanisms"
             raise ReplyError("904", "SASL authentication failed")
         session.sasl = protocol.Sasl()
         if not session.client.caps & PLAIN_TEXT:
-            session.tell(Message("AUTHENTICATE", ("+",), session.options.server_name))
+            yield "AUTHENTICATE", "+"
         return
     if word == "*":
         session.sasl = None
@@ -3140,7 +3142,7 @@ def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    refusal = ReplyError("904", "SASL authentication failed")
+    refusal = ReplyError("904", "That username and that password do not belong together.")
     account = _check_password(session, name, password, refusal)
     yield from _log_in(session, account)
     yield "903", "SASL authentication successful"
@@ -3157,8 +3159,8 @@ def _check_password(session: Session, name: str, password: str, refusal: ReplyEr
         if wait > 0:
             server.attempts.give_back(whose)
     if wait > 0:
-        session.say("Too many wrong passwords. Try again in %d seconds." % (wait + 1))
-        raise ReplyError(refusal.numeric, "Too many attempts")
+        text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
+        raise ReplyError(refusal.numeric, text)
     account = server.records.log_in(name, password)
     if account is None:
         # Some type their password in the place of the name: that is not for the log.
@@ -3214,14 +3216,14 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         return ReplyError("FAIL", "REGISTER", code, name or "*", text)
 
     if not records.has_accounts:
-        raise fail("TEMPORARILY_UNAVAILABLE", "This server keeps no accounts.")
+        raise fail("TEMPORARILY_UNAVAILABLE", NO_ACCOUNTS)
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
     if client.account:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    fault = password_fault(password)
+    fault = protocol.password_fault(password)
     if fault:
         raise fail("WEAK_PASSWORD", fault)
     if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
@@ -3232,8 +3234,7 @@ def on_register(session: Session, message: Message) -> Iterator[Reply]:
         raise fail("ACCOUNT_EXISTS", str(error)) from None
     log.info("%s registered the account %s", client.name, account.name)
     text = "%s is yours alone now. Next time, type /login %s PASSWORD" % (name, name)
-    params = ("SUCCESS", account.name, text)
-    session.tell(Message("REGISTER", params, session.options.server_name))
+    yield "REGISTER", "SUCCESS", account.name, text
     yield from _log_in(session, account)
 
 
@@ -3338,7 +3339,7 @@ def on_away(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_silence(session: Session, message: Message) -> Iterator[Reply]:
     """SILENCE +MASK, -MASK, or none for the list: whom one does not want to hear."""
-    client, word = session.client, "".join(message.params[:1])
+    client, word = session.client, message.param(0)
     name = word.lstrip("+-")
     if not name:
         for mask in list(client.ignores):
@@ -3384,7 +3385,7 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None
 def on_join(session: Session, message: Message) -> None:
     """Modern IRC, JOIN message; "0" leaves every room."""
     client, directory = session.client, session.directory
-    keys = dict(zip(message.params[0].split(","), "".join(message.params[1:2]).split(",")))
+    keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
         name = protocol.normalize(given)
@@ -3406,7 +3407,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     """Modern IRC, PART message"""
-    reason = _last_words(session, "".join(message.params[1:2]))
+    reason = _last_words(session, message.param(1))
     part = session.directory.part
     _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
 
@@ -3415,7 +3416,7 @@ def on_kick(session: Session, message: Message) -> None:
     """Modern IRC, KICK message: several people of one room, or one of each of several."""
     rooms = message.params[0].split(",")
     places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
-    client, reason = session.client, "".join(message.params[2:3])[:MAX_REASON]
+    client, reason = session.client, message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
         room = next(places, "")
@@ -3467,7 +3468,7 @@ def _seen_room(session: Session, name: str) -> Room:
 
 def on_names(session: Session, message: Message) -> None:
     """Modern IRC, NAMES message"""
-    names = message.params[0] if message.params else "*"
+    names = message.param(0) or "*"
 
     def tell(name: str) -> None:
         session.charge(session.directory.names(session.client, name))
@@ -3644,7 +3645,7 @@ def on_whois(session: Session, message: Message) -> Iterator[Reply]:
 def on_whowas(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, WHOWAS message"""
     nickname = message.params[0]
-    count = "".join(message.params[1:2])
+    count = message.param(1)
     found = session.directory.past(nickname)
     if count.isdecimal() and int(count[:9]):
         found = found[: int(count[:9])]
@@ -3679,7 +3680,7 @@ def on_monitor(session: Session, message: Message) -> Iterator[Reply]:
     """https://ircv3.net/specs/extensions/monitor"""
     client, directory = session.client, session.directory
     verb = message.params[0].upper()
-    names = [name for name in "".join(message.params[1:2]).split(",") if name]
+    names = [name for name in message.param(1).split(",") if name]
     if verb == "+":
         added: List[str] = []
         for i, name in enumerate(names):
@@ -3778,10 +3779,6 @@ def _repeat(session: Session, row: Row, day: str) -> str:
     return date
 
 
-# The places that each verb names, before the limit; LATEST's may be "*".
-_POINTS = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
-
-
 def on_chathistory(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/chathistory"""
 
@@ -3791,53 +3788,49 @@ def on_chathistory(session: Session, message: Message) -> None:
     history = session.server.history
     if history is None:
         raise fail("MESSAGE_ERROR", "This server keeps no history")
-    verb, *params = message.params
-    verb = verb.upper()
-    if verb not in _POINTS:
-        raise fail("INVALID_PARAMS", "Unknown command")
-    first = 0 if verb == "TARGETS" else 1
-    end = first + _POINTS[verb]
-    if len(params) != end + 1 or not params[end].isdecimal():
-        raise fail("INVALID_PARAMS", "Too few parameters, too many, or a limit that is no number")
-    limit = min(int(params[end][:9]), MAX_HISTORY)
     try:
-        found = [protocol.parse_point(text) for text in params[first:end]]
-    except ValueError:
-        found = []
-    if not found or ("*" in params[first:end] and verb != "LATEST"):
-        raise fail("INVALID_PARAMS", "Not a msgid or a timestamp")
+        query = protocol.parse_chathistory(message.params)
+    except protocol.ProtocolError as error:
+        raise fail("INVALID_PARAMS", str(error)) from None
+    query = query._replace(limit=min(query.limit, MAX_HISTORY))
     session.delivery.sync()  # what this client has just said is part of it
-    if verb == "TARGETS":
-        _replay_targets(session, history, found, limit)
+    if query.verb == "TARGETS":
+        _replay_targets(session, history, query)
         return
-    place = session.directory.history_key(session.client, params[0])
+    place = session.directory.history_key(session.client, query.target)
     if place is None:
-        fault = "You are not in %s, or it is not there" % params[0]
-        raise fail("INVALID_TARGET", params[0], fault)
+        fault = "You are not in %s, or it is not there" % query.target
+        raise fail("INVALID_TARGET", query.target, fault)
     name, key, since = place
-    read = functools.partial(history.read, key, more=bool(session.client.caps & PLAYBACK))
-    before, after = found[0]
+    is_full = bool(session.client.caps & PLAYBACK)
+    read = functools.partial(history.read, key, more=is_full)
+    replay(session, name, _rows_of(query, since, read))
+
+
+def _rows_of(
+    query: protocol.HistoryQuery, since: int, read: Callable[..., List[Row]]
+) -> List[Row]:
+    """What it asks for of a conversation, of which one may read what came after `since`."""
+    verb, _, points, limit = query
+    before, after = points[0]
     if verb == "LATEST":
-        rows = read(max(since, after), END, limit, latest=True)
-    elif verb == "BEFORE":
-        rows = read(since, before, limit, latest=True)
-    elif verb == "AFTER":
-        rows = read(max(since, after), END, limit, latest=False)
-    elif verb == "AROUND":
+        return read(max(since, after), END, limit, latest=True)
+    if verb == "BEFORE":
+        return read(since, before, limit, latest=True)
+    if verb == "AFTER":
+        return read(max(since, after), END, limit, latest=False)
+    if verb == "AROUND":
         rows = read(since, before, limit // 2, latest=True)
         rest = limit - len(rows)
-        rows += read(max(since, before - 1), END, rest, latest=False)
-    else:
-        low, high = sorted(found)
-        rows = read(max(since, low[1]), high[0], limit, latest=found[0] > found[1])
-    replay(session, name, rows)
+        return rows + read(max(since, before - 1), END, rest, latest=False)
+    low, high = sorted(points)
+    return read(max(since, low[1]), high[0], limit, latest=points[0] > points[1])
 
 
-def _replay_targets(
-    session: Session, history: History, points: List[Tuple[int, int]], limit: int
-) -> None:
+def _replay_targets(session: Session, history: History, query: protocol.HistoryQuery) -> None:
     """TARGETS: where the last was said between two points, and when; counted from the first."""
     client, name = session.client, session.options.server_name
+    _, _, points, limit = query
     after, before = min(points)[1], max(points)[0]
     found = history.conversations(client.nickname, max(after, client.named_since), before)
     for room in session.directory.rooms(of=client):
@@ -3864,15 +3857,15 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if _network_of(target) is None and not protocol.is_nickname(target):
+    if not protocol.is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    if kind == "ban" and sanction_matches(target, [client.key], client.ip):
+    if kind == "ban" and protocol.sanction_matches(target, [client.key], client.ip):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     now = time.time()
     until = now + seconds if seconds else 0.0
     reason = protocol.clean(reason, MAX_REASON)
-    sanction = Sanction(kind, sanction_target(target), until, reason, client.nickname, now)
+    sanction = Sanction(kind, protocol.sanction_target(target), until, reason, client.nickname, now)
     session.server.sanctions.add(sanction)
     session.server.end_banned()
     how_long = protocol.format_duration(seconds)
@@ -3892,9 +3885,9 @@ def on_unban(session: Session, message: Message) -> None:
     session.note("UNBAN", "DONE", target, "%s may come in and speak again." % target)
 
 
-def on_bans(session: Session, message: Message) -> None:
+def on_bans(session: Session, message: Message) -> Iterator[Reply]:
     """BANS: who is banned or muted."""
-    now = time.time()
+    now, name = time.time(), session.client.nickname
     held = session.server.sanctions.all()
     for sanction in held:
         done = "banned" if sanction.kind == "ban" else "muted"
@@ -3902,10 +3895,9 @@ def on_bans(session: Session, message: Message) -> None:
         how_long = " for " + left if left else ""
         form = "%s is %s%s, by %s%s"
         reason = ": " + sanction.reason if sanction.reason else ""
-        session.say(form % (sanction.target, done, how_long, sanction.by, reason))
+        yield "NOTICE", name, form % (sanction.target, done, how_long, sanction.by, reason)
     if not held:
-        session.say("Nobody is banned or muted.")
-    session.charge(len(held))
+        yield "NOTICE", name, "Nobody is banned or muted."
 
 
 def on_announce(session: Session, message: Message) -> None:
@@ -3941,7 +3933,7 @@ def on_chghost(session: Session, message: Message) -> None:
     """CHGHOST nickname host: have others see another host than somebody's address."""
     nickname, host = message.params[:2]
     other = session.directory.get(nickname)
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z", host):
+    if not protocol.is_host(host):
         raise ReplyError("FAIL", "CHGHOST", "INVALID_HOST", "%s is not a host's name" % host)
     log.warning("%s: %s has the host %s", session.client.name, other.name, host)
     session.directory.become(other, host=host)
@@ -4013,7 +4005,7 @@ def on_links(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_help(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, HELP message: what there is, from the table."""
-    subject = "".join(message.params[:1]).upper() or "*"
+    subject = message.param(0).upper() or "*"
     if subject == "*":
         yield "704", subject, "The commands of this server:"
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
@@ -4029,7 +4021,7 @@ def on_help(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_stats(session: Session, message: Message) -> Iterator[Reply]:
     """Modern IRC, STATS message: all there is, whatever letter is asked for."""
-    letter = "".join(message.params[:1])[:1] or "*"
+    letter = message.param(0)[:1] or "*"
     for figure in session.server.statistics().split():
         yield "249", letter, figure.replace("=", ": ")
     yield "219", letter, "End of /STATS report"
@@ -4037,8 +4029,7 @@ def on_stats(session: Session, message: Message) -> Iterator[Reply]:
 
 def on_ping(session: Session, message: Message) -> None:
     """Modern IRC, PING message"""
-    name = session.options.server_name
-    session.tell(Message("PONG", (name, message.params[0]), name))
+    session.reply("PONG", session.options.server_name, message.params[0])
 
 
 def on_pong(session: Session, message: Message) -> None:
@@ -4059,17 +4050,18 @@ class Command(NamedTuple):
 
     handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
     least: int  # parameters
-    rules: int  # EARLY, NOT_LATE, SEVERAL, BY_OPERATORS, OF_SERVER
+    rules: int  # those of EARLY and the others below that hold
     usage: str
     help: str
     heard: int = 0  # parameters with which it says something to others; 0: it never does
 
 
 EARLY = 1  # allowed before registration
-SEVERAL = 2  # more than one message may answer it, beside its replies
-BY_OPERATORS = 4
-NOT_LATE = 8  # refused after registration
-OF_SERVER = 16  # the first parameter, where there is one, tells which server is asked
+NOT_LATE = 2  # refused after registration
+SEVERAL = 4  # more than one message may answer it, beside its replies
+BY_OPERATORS = 8
+BY_RANK = 16  # what it does depends on what the client's account may
+OF_SERVER = 32  # the first parameter, where there is one, tells which server is asked
 
 COMMANDS = {
     "ADMIN": Command(on_admin, 0, OF_SERVER, "[SERVER]", "Tells who looks after this server."),
@@ -4081,7 +4073,7 @@ COMMANDS = {
                     "Says that you are away, and without a reason that you are back.", heard=1),
     "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                    "Keeps a name, account or address out."),
-    "BANS": Command(on_bans, 0, SEVERAL | BY_OPERATORS, "", "Shows who is banned or muted."),
+    "BANS": Command(on_bans, 0, BY_OPERATORS, "", "Shows who is banned or muted."),
     "CAP": Command(on_cap, 1, EARLY | SEVERAL, "LS|LIST|REQ|END [:NAMES]",
                    "Agrees on what a program and this server can do."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …",
@@ -4091,19 +4083,19 @@ COMMANDS = {
     "HELP": Command(on_help, 0, 0, "[COMMAND]", "Shows the commands, or how one is used."),
     "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
                     "Tells what this server is, and since when it runs."),
-    "INVITE": Command(on_invite, 0, 0, "[NAME ROOM]",
+    "INVITE": Command(on_invite, 0, BY_RANK, "[NAME ROOM]",
                       "Asks somebody to a room, or shows where you are asked to.", heard=2),
     "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
-    "JOIN": Command(on_join, 1, SEVERAL, "ROOM[,ROOM] [KEY[,KEY]]",
+    "JOIN": Command(on_join, 1, SEVERAL | BY_RANK, "ROOM[,ROOM] [KEY[,KEY]]",
                     "Enters rooms; JOIN 0 leaves them all."),
-    "KICK": Command(on_kick, 2, 0, "ROOM NAME[,NAME] [:REASON]",
+    "KICK": Command(on_kick, 2, BY_RANK, "ROOM NAME[,NAME] [:REASON]",
                     "Puts people out of a room that you look after.", heard=3),
     "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
     "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
     "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
                     "Shows the rooms, or those with more than so many people."),
     "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
-    "MODE": Command(on_mode, 1, SEVERAL, "ROOM|NAME [CHANGES]",
+    "MODE": Command(on_mode, 1, SEVERAL | BY_RANK, "ROOM|NAME [CHANGES]",
                     "Shows or changes how a room is, or how you are.", heard=3),
     "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
                        "Tells you when these people come and go."),
@@ -4111,8 +4103,8 @@ COMMANDS = {
     "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
                     "Has somebody read, but not speak."),
     "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": Command(on_nick, 0, EARLY | SEVERAL, "NAME", "Gives you a name, or another one.",
-                    heard=1),
+    "NICK": Command(on_nick, 0, EARLY | SEVERAL | BY_RANK, "NAME",
+                    "Gives you a name, or another one.", heard=1),
     "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers.",
                       heard=1),
     "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
@@ -4136,7 +4128,7 @@ COMMANDS = {
     "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it.",
                       heard=1),
     "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
-    "TOPIC": Command(on_topic, 1, 0, "ROOM [:TEXT]", "Shows or changes what a room is about.",
+    "TOPIC": Command(on_topic, 1, BY_RANK, "ROOM [:TEXT]", "Shows or changes what a room is about.",
                      heard=2),
     "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",
@@ -4176,7 +4168,7 @@ class Sanctions:
         """One of that kind that meets somebody with these folded names and this address."""
         known = tuple(names)
         for sanction in self.all():
-            if sanction.kind == kind and sanction_matches(sanction.target, known, address):
+            if sanction.kind == kind and protocol.sanction_matches(sanction.target, known, address):
                 return sanction
         return None
 
@@ -4201,7 +4193,7 @@ class Sanctions:
 
     def remove(self, target: str) -> int:
         """How many there were. Raises RecordsError, and nothing has changed."""
-        target = sanction_target(target)
+        target = protocol.sanction_target(target)
         with self._lock:
             self._records.remove_sanctions(target)
             held = self.all()
@@ -4256,14 +4248,17 @@ class Server:
 
     def _restore_rooms(self) -> None:
         with contextlib.suppress(RecordsError):  # the log says why
+            accounts = self.records.accounts()
+            owners = {protocol.casefold(account.name): account.number for account in accounts}
             for state in self.records.rooms():
                 try:
-                    self.directory.restore(state)
+                    self.directory.restore(state, owners)
                 except (KeyError, TypeError, ValueError) as error:
                     log.warning("cannot use what was kept of a room: %r", error)
 
     def keep_room(self, name: str) -> None:
         """Have the records know what a room is now: after each change of its topic or modes."""
+        self.delivery.sync()  # an earlier one of that name is forgotten before
         with self._keeping_lock:
             room = self.directory.room(name)
             try:
@@ -4656,7 +4651,7 @@ def _lobby(name: str) -> str:
 
 
 def _server_name(name: str) -> str:
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}\Z", name):
+    if not protocol.is_host(name) or ":" in name:  # a port does not belong to it
         raise argparse.ArgumentTypeError("%s is not a host's name" % name)
     return name
 
@@ -4757,7 +4752,7 @@ def _ask_for_password(name: str) -> str:
     """From the terminal, twice and unseen, or a line of standard input. Raises PasswordError."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password for %s: " % name)
-        fault = password_fault(password)
+        fault = protocol.password_fault(password)
         if not fault and getpass.getpass("The same again: ") != password:
             fault = "Those were two different passwords. Nothing was changed."
     else:
@@ -4765,7 +4760,9 @@ def _ask_for_password(name: str) -> str:
             password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise PasswordError("That password is not UTF-8.") from None
-        fault = password_fault(password) if password else "No password came on standard input."
+        fault = protocol.password_fault(password)
+        if not password:
+            fault = "No password came on standard input."
     if fault:
         raise PasswordError(fault)
     return password

@@ -136,8 +136,15 @@ ROWS = (
         (HUB + "AUTHENTICATE +", ":alice… NICK olga", HUB + "900 …", HUB + "903 …"),
     ),
     (
-        "server-time", "", ("bob> PRIVMSG #lobby hi",),
-        ("@time=T " + BOB + "PRIVMSG #lobby hi",), (BOB + "PRIVMSG #lobby hi",),
+        "server-time", "", ("bob> PRIVMSG #lobby hi", "ISON bob", "PING x", "TEA"),
+        (
+            "@time=T " + BOB + "PRIVMSG #lobby hi", "@time=T " + HUB + "303 alice bob",
+            "@time=T " + HUB + "PONG hubbub.local x", "@time=T " + HUB + "421 …",
+        ),
+        (
+            BOB + "PRIVMSG #lobby hi", HUB + "303 alice bob",
+            HUB + "PONG hubbub.local x", HUB + "421 …",
+        ),
     ),
     ("setname", "", ("bob> SETNAME Bobby",), (BOB + "SETNAME Bobby",), ()),
     (

@@ -163,7 +163,7 @@ ROWS = {
         ("root", "ANNOUNCE :tea", "NOTICE root :Announcement by root: tea"),
     ],
     "AUTHENTICATE": [
-        ("bare", "AUTHENTICATE PLAIN", "904 alice :SASL authentication failed"),
+        ("bare", "AUTHENTICATE PLAIN", "904 alice :This server keeps no accounts."),
         ("new", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "900 * *!user@* olga :*"),
         ("alice", *["AUTHENTICATE PLAIN", "AUTHENTICATE YWJj"] * 5, "904 alice :SASL *"),
         ("alice", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), ME + "NICK olga"),
@@ -175,8 +175,8 @@ ROWS = {
         ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + "A" * 401, "905 root :*too long"),
         ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE ???", "904 root :SASL *failed"),
         ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE YWJj", "904 root :SASL *failed"),
-        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root", "x"), "904 root :SASL *"),
-        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("no", "x"), "904 root :SASL *"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("root", "x"), "904 root :That *"),
+        ("root", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("no", "x"), "904 root :That *"),
         (
             "root",
             "AUTHENTICATE PLAIN",
@@ -519,7 +519,7 @@ ROWS = {
         ("alice", "OPER root", "461 alice OPER :Not enough parameters"),
         ("alice", "OPER root x", "464 alice :Password incorrect"),
         ("alice", "OPER dave x", "464 alice :Password incorrect"),
-        ("alice", *["OPER root x"] * 6, "464 alice :Too many attempts"),
+        ("alice", *["OPER root x"] * 6, "464 alice :Too many wrong *."),
         ("alice", "OPER olga :" + PASSWORD, "491 alice :olga is not an operator's account"),
         ("alice", "OPER root :" + PASSWORD, "900 root root!alice@127.0.0.1 root :You are now *"),
         ("alice", "OPER root :" + PASSWORD, "381 root :You are now an operator"),
@@ -917,7 +917,8 @@ def refusals(key, seen):
             found |= refusals(("", node.id), seen)
         elif isinstance(node, ast.Attribute):
             of = ast.unparse(node.value)
-            owner = key[0] if of == "self" else "Directory" if of.endswith("directory") else None
+            owners = {"self": key[0], "directory": "Directory", "room": "Room"}
+            owner = owners.get(of.rpartition(".")[2])
             found |= refusals((owner, node.attr), seen)
     return found
 

@@ -753,7 +753,7 @@ def test_help_says_what_only_operators_may_do():
         (":srv 705 me * :words of help", "words of help"),
         (":srv 900 me me!u@h alice :You are now", "You are logged in as alice"),
         (":srv 901 me me!u@h :You are", "You are logged out."),
-        (":srv 904 me :failed", "That username and that password do not belong together."),
+        (":srv 904 me :Try again later.", "Try again later."),
         (":srv 905 me :too long", "That password is too long."),
         (":srv 907 me :already", "You are logged in already."),
         (":srv REGISTER SUCCESS alice :The name is yours", "The name is yours"),
@@ -828,3 +828,41 @@ def test_whatever_comes_can_be_described(command, params):
 def test_a_bare_mask_is_the_same_mask(mask):
     """What people are shown of it, they may write."""
     assert protocol.as_mask(protocol.bare_mask(mask)) == mask
+
+
+# Hosts, and what CHATHISTORY asks for
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("tea.lan", True), ("fe80::1", True), ("x" * 63, True), ("x" * 64, False), ("", False)]
+    + [(word, False) for word in ("-", ":", ".lan", "a b", "a@b", "a!b", "a\n", "é")],
+)
+def test_a_host_can_stand_in_a_source(text, is_one):
+    assert protocol.is_host(text) == is_one
+
+
+@pytest.mark.parametrize(
+    ("line", "query"),
+    [
+        ("latest #tea * 5", ("LATEST", "#tea", [(0, 0)], 5)),
+        ("BEFORE #tea msgid=7 5", ("BEFORE", "#tea", [(7, 7)], 5)),
+        ("BETWEEN bob msgid=7 msgid=9 5", ("BETWEEN", "bob", [(7, 7), (9, 9)], 5)),
+        ("TARGETS msgid=7 msgid=9 5", ("TARGETS", "", [(7, 7), (9, 9)], 5)),
+        ("LATEST #tea * 123456789000", ("LATEST", "#tea", [(0, 0)], 123456789)),
+        ("READ #tea * 5", "Unknown command"),
+        ("LATEST", "Too few parameters, too many, or a limit that is no number"),
+        ("LATEST #tea * 5 6", "Too few parameters, too many, or a limit that is no number"),
+        ("TARGETS msgid=7 5", "Too few parameters, too many, or a limit that is no number"),
+        ("LATEST #tea * x", "Too few parameters, too many, or a limit that is no number"),
+        ("BEFORE #tea * 5", "Not a msgid or a timestamp"),
+        ("BEFORE #tea 7 5", "Not a msgid or a timestamp"),
+    ],
+)
+def test_chathistory_asks_for_so_much_of_a_conversation(line, query):
+    """Or breaks a rule, in words."""
+    if isinstance(query, tuple):
+        assert protocol.parse_chathistory(line.split()) == query
+        return
+    with pytest.raises(protocol.ProtocolError, match=query):
+        protocol.parse_chathistory(line.split())

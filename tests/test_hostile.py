@@ -1,9 +1,11 @@
 """What somebody might try who wishes the others no good: each test is one attempt that fails."""
 
 import hashlib
+import re
+import threading
 
 import pytest
-from harness import IrcTalker, PlainTalker, folded
+from harness import TIMEOUT, IrcTalker, PlainTalker, folded
 
 import protocol
 import server
@@ -174,9 +176,9 @@ def test_wrong_passwords_for_one_account_keep_nobody_from_another(kept):
     """From the same address, as all of a classroom are; the account itself has to wait."""
     mallory, boss = kept.irc("mallory"), kept.irc("somebody")
     mallory.send(*["OPER alice :wrong one"] * 6)
-    assert has(mallory.heard(), "Too many attempts")
+    assert has(mallory.heard(), "Too many wrong passwords")
     mallory.send("OPER alice :" + PASSWORD)
-    assert has(mallory.heard(), "Too many attempts")
+    assert has(mallory.heard(), "Too many wrong passwords")
     boss.send("OPER boss :" + PASSWORD)
     assert has(boss.heard(), " 381 ")
 
@@ -189,7 +191,7 @@ def test_guesses_at_many_accounts_cost_the_server_only_so_much(kept, monkeypatch
     monkeypatch.setattr(kept.server.records, "_digest", lambda *args: hashed.append(args) or b"")
     mallory = kept.irc("mallory")
     mallory.send(*["OPER name%d :wrong one" % number for number in range(50)])
-    assert sum("Too many attempts" in line for line in mallory.heard()) == 30
+    assert sum("Too many wrong passwords" in line for line in mallory.heard()) == 30
     assert len(hashed) == 20
 
 
@@ -323,6 +325,49 @@ def test_what_an_operator_does_is_in_the_log(kept, caplog, act, logged):
     assert "(boss): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
 
 
+@needs_scrypt
+def test_who_guesses_too_often_is_told_so_in_one_sentence(kept):
+    """However they log in; until then it says that the password was wrong."""
+    eve, dan = kept.irc("eve"), kept.plain("dan")
+    eve.heard()
+    wrong = "[SERVER]: That username and that password do not belong together."
+    dan.send(*["/login alice a-password"] * 6)
+    *lines, last = dan.heard()
+    assert lines == [wrong] * 5
+    assert re.match(r"\[SERVER\]: Too many wrong passwords. Try again in \d+ seconds.", last)
+    eve.send("OPER alice :" + PASSWORD)
+    (line,) = eve.heard()
+    assert " 464 eve :Too many wrong passwords. Try again in " in line
+
+
+DEMOTED = {  # what an operator may do in rooms, and the refusal that others get
+    "JOIN #shut": " 475 ",
+    "TOPIC #den :mine": " 482 ",
+    "MODE #den +i": " 482 ",
+    "KICK #den dan": " 482 ",
+    "INVITE eve #den": " 482 ",
+}
+
+
+@needs_scrypt
+@pytest.mark.parametrize("line", DEMOTED)
+def test_who_is_no_operator_any_more_has_no_say_in_rooms(kept, line):
+    """With the very next command, whatever it is that took the rights away."""
+    dan, eve = kept.irc("dan"), kept.irc("eve")
+    dan.send("JOIN #den,#shut", "MODE #den +t", "MODE #shut +k sesame")
+    dan.heard()
+    boss = become_operator(kept)
+    boss.send("JOIN #den")
+    dan.until(" JOIN #den")
+    dan.send("MODE #den -o boss", "MODE #den +i" if line.startswith("INVITE") else "PING x")
+    dan.heard()
+    eve.heard()
+    boss.heard()
+    kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+    boss.send(line)
+    assert has(boss.heard(), DEMOTED[line])
+
+
 # Rooms
 
 
@@ -347,6 +392,100 @@ def test_an_empty_room_is_as_closed_as_a_full_one(kept, mode, refusal):
     eve.send("JOIN #den")
     heard = eve.heard()
     assert has(heard, refusal) and not has(heard, "private")
+
+
+def kept_rooms(room):
+    """Those that are there, and those that would be after a restart."""
+    room.server.delivery.sync()
+    here = {found.name for found in room.server.directory.rooms()}
+    return here, {state["name"] for state in room.server.records.rooms()}
+
+
+def test_guests_leave_no_more_rooms_behind_than_so_many(kept, monkeypatch):
+    """What was left first goes first, and what was said there is not for the next of its name."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 2)
+    dan, eve = kept.irc("dan"), kept.irc("eve", "batch draft/chathistory draft/event-playback")
+    for name in ("#a", "#b", "#c"):
+        dan.send("JOIN " + name, "MODE %s +k sesame" % name, "PRIVMSG %s :private" % name)
+    dan.send("PART #a,#b", "JOIN #a sesame", "PART #a")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#a", "#b", "#c"}, {"#a", "#b", "#c"})
+    dan.send("PART #c")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#a", "#c"}, {"#a", "#c"})
+    eve.send("JOIN #a", "JOIN #b", "PRIVMSG #b :hello", "CHATHISTORY LATEST #b * 9")
+    heard = eve.heard()
+    assert has(heard, " 475 eve #a ") and has(heard, "353 eve = #b :@eve")
+    assert has(heard, "PRIVMSG #b :hello") and not has(heard, "private")
+    assert not has(kept.irc("fay").heard(), "private")
+    assert not has(heard, "GONE")
+
+
+def test_the_next_room_of_a_name_is_kept_though_the_disk_is_behind(kept, monkeypatch):
+    """That the last one is gone is written first."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 0)
+    dan, eve = kept.irc("dan"), kept.irc("eve", "draft/chathistory")
+    dan.send("JOIN #den", "TOPIC #den :old")
+    dan.heard()
+    history, delivery, directory = kept.server.history, kept.server.delivery, kept.server.directory
+    is_left, may_write = threading.Event(), threading.Event()
+    write, sync, part = history._write, delivery.sync, directory.part
+    monkeypatch.setattr(directory, "part", lambda *a: (part(*a), is_left.set()))
+    monkeypatch.setattr(history, "_write", lambda rows: may_write.wait(TIMEOUT) and write(rows))
+    monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
+    dan.send("PART #den")
+    assert is_left.wait(TIMEOUT)
+    eve.send("JOIN #den", "TOPIC #den :new")
+    eve.expect("TOPIC #den :new")
+    eve.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#den"}, {"#den"})
+
+
+@needs_scrypt
+def test_a_room_in_which_an_account_has_a_say_is_there_for_good(kept, monkeypatch):
+    """And so is the lobby, though nobody is in it."""
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 1)
+    boss, dan = become_operator(kept), kept.irc("dan")
+    boss.send("TOPIC #lobby :tea", "JOIN #own", "TOPIC #own :tea", "PART #own,#lobby")
+    boss.heard()
+    dan.send(*("JOIN #%d" % n for n in range(3)), *("TOPIC #%d :x" % n for n in range(3)))
+    dan.send("PART #lobby,#0,#1,#2")
+    dan.heard()
+    assert kept_rooms(kept) == ({"#lobby", "#own", "#2"},) * 2
+
+
+@needs_scrypt
+def test_the_rooms_of_an_account_that_is_gone_are_guests_rooms(kept, open_room, monkeypatch):
+    """After a restart; those of others are not, nor is one whose account is another's now."""
+    boss, dan, eve = become_operator(kept), kept.irc("dan"), kept.irc("eve")
+    for talker in (dan, eve):
+        talker.send("REGISTER * * :" + PASSWORD)
+    for talker, name in ((boss, "#boss"), (dan, "#dan"), (eve, "#eve")):
+        talker.send("JOIN " + name, "TOPIC %s :mine" % name, "PART " + name)
+        talker.heard()
+    records = kept.server.records
+    kept.server.delivery.sync()
+    for name in ("dan", "eve"):
+        records.remove_account(name)
+    records.add_account("eve", PASSWORD)
+    kept.close()
+    monkeypatch.setattr(server, "MAX_GUEST_ROOMS", 1)
+    again = open_room(data=kept.server.options.data)
+    assert kept_rooms(again) == ({"#boss", "#eve"}, {"#boss", "#eve"})
+
+
+@needs_scrypt
+def test_an_operator_opens_an_empty_room_from_outside_and_it_is_gone(kept):
+    """With the last that kept it."""
+    boss, dan = become_operator(kept), kept.irc("dan")
+    dan.send("JOIN #den", "MODE #den +ik sesame", "PART #den")
+    dan.heard()
+    boss.send("MODE #den -i")
+    boss.heard()
+    assert "#den" in kept_rooms(kept)[0]
+    boss.send("MODE #den -k")
+    boss.heard()
+    assert kept_rooms(kept) == ({"#lobby"}, set())
 
 
 @pytest.mark.parametrize("mode, refusal", [("+k sesame", " 475 "), ("+b eve", " 474 ")])

@@ -345,7 +345,7 @@ def test_sasl_with_a_wrong_password_is_refused(start, server, folder, kind):
     """And the program says so."""
     name = {WeeChat: "wrong-w", Irssi: "wrong-i", HexChat: "wrong-h"}[kind]
     add_account(folder / "data", name, PASSWORD)
-    start(kind, name, name, "not it", until="SASL authentication failed").close()
+    start(kind, name, name, "not it", until="do not belong together").close()
 
 
 def test_nobody_was_told_of_an_unknown_command(people):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import protocol
 import server
 from server import Sanction
 
@@ -168,7 +169,7 @@ def test_an_account_that_is_removed_is_gone(records):
 @needs_scrypt
 def test_a_password_has_8_characters_to_300_bytes(records, password, fault):
     """Composed; the words say so."""
-    assert server.password_fault(password) == fault
+    assert protocol.password_fault(password) == fault
     if fault:
         with pytest.raises(server.PasswordError) as refusal:
             records.add_account("alice", password)
@@ -409,8 +410,8 @@ def test_sanctions_hold_until_they_run_out_or_are_removed(records, tmp_path):
 )
 def test_a_target_has_one_spelling(typed, target):
     """Names are folded, networks begin where they begin, IPv4 is IPv4."""
-    assert server.sanction_target(typed) == target
-    assert server.sanction_target(target) == target
+    assert protocol.sanction_target(typed) == target
+    assert protocol.sanction_target(target) == target
 
 
 @pytest.mark.parametrize(
@@ -439,7 +440,7 @@ def test_a_target_has_one_spelling(typed, target):
 )
 def test_a_sanction_meets_a_name_an_address_or_a_network(target, address, matches):
     """Whoever comes from there, or has one of the names."""
-    assert server.sanction_matches(target, ["ally", "alice"], address) == matches
+    assert protocol.sanction_matches(target, ["ally", "alice"], address) == matches
 
 
 # Waiting messages

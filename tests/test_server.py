@@ -100,7 +100,7 @@ def test_what_takes_several_messages_is_refused_once(room):
     ann = room.plain("ann")
     ann.send("/login ann a-password")
     (line,) = ann.heard()
-    assert line == "[SERVER]: That username and that password do not belong together."
+    assert line == "[SERVER]: This server keeps no accounts."
 
 
 def test_one_may_write_to_oneself(room):
@@ -304,8 +304,8 @@ def test_of_200_who_claim_a_name_at_once_exactly_one_gets_it(room):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum("001" in numerics for numerics in answers) == 1
-    assert sum(numerics == {"433", "PONG"} for numerics in answers) == 199
+    assert sum("001" in numerics and "433" not in numerics for numerics in answers) == 1
+    assert sum("433" in numerics for numerics in answers) == 199
 
 
 @pytest.mark.parametrize("other", ["alice", "ALICE", "Ａｌｉｃｅ"])
