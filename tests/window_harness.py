@@ -48,6 +48,9 @@ class Screen:
         os.environ["DISPLAY"] = self.name
         first = client.tk.Tk()  # from now on Tk keeps what it has opened
         first.update()
+        corner = {"x": first.winfo_screenwidth(), "y": first.winfo_screenheight()}
+        first.event_generate("<Motion>", warp=True, **corner)  # else Tk lends who is there the keys
+        first.update()
         first.destroy()
 
     def close(self):
