@@ -1100,8 +1100,7 @@ class Outbox:
 
     def labeled(self, label: str) -> Optional[Pending]:
         """The one that was sent with this label."""
-        serial = int(label[1:]) if label[:1] == "m" and label[1:].isdecimal() else 0
-        return next((p for p in self.waiting if serial and p.serial == serial), None)
+        return next((p for p in self.waiting if label and p.message.tag("label") == label), None)
 
     def said(self, stage: str, params: Tuple[str, ...]) -> Optional[Pending]:
         """The first one in this stage that begins with these parameters."""

@@ -1744,6 +1744,7 @@ def test_a_topic_is_not_told_again_to_who_comes_back():
     "said",
     [
         "@label=m1 :hub 401 alice",
+        "@label=m%s :hub 401 alice bob :No" % ("9" * 5000),
         ":bob!b@h NICK :no name at all",
         ":bob!b@h NICK ::",
         "@label=m1 :alice!a@h PRIVMSG * :hi",
