@@ -860,6 +860,11 @@ class Conversation:
         """Who is in it, in order."""
         return [self.members[key] for key in sorted(self.members)]
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether one is not in it, and does not come back to it by oneself."""
+        return not self.is_joined and not self.is_wanted
+
     def is_with(self, key: str) -> bool:
         """Whether somebody is in it."""
         return key in self.members or (key == self.key and self.kind == PRIVATE)
@@ -2393,10 +2398,8 @@ class Chat(Ear):
             raise protocol.InputError("You are not connected. Wait until you are.")
         if need and self.state == CONNECTED and need not in self._session.caps:
             raise protocol.InputError("This server has no /%s." % typed.verb)
-        place = self.current
-        is_out = self.is_settled and not place.is_joined and place.key not in self._session.held
-        if texts and typed.verb in ("say", "me") and is_out:
-            raise protocol.InputError(OUTSIDE.format(place.name))
+        if texts and typed.verb in ("say", "me") and self.current.is_outside:
+            raise protocol.InputError(OUTSIDE.format(self.current.name))
 
     @property
     def entering(self) -> FrozenSet[str]:
@@ -2417,7 +2420,7 @@ class Chat(Ear):
     def open(self, name: str, now: float) -> Outcome:
         """Show the conversation with a person, or in a room, which is entered first."""
         found = self.find(name)
-        if found is not None and (found.is_joined or found.key in self._session.held):
+        if found is not None and not found.is_outside:
             return self.select(found, now)
         if name.startswith(self._session.room_signs):
             return self.submit("/join " + name, now)

@@ -1434,6 +1434,19 @@ def test_what_was_said_under_another_name_is_not_said_twice(before, after):
     assert any("may not have arrived" in line for line in alice.seen())
 
 
+def test_one_goes_to_ones_rooms_without_a_connection():
+    """What one writes there waits; into a room that one is not in one does not come."""
+    alice = Talk().join()
+    alice.hear(":alice!a@h JOIN #tea", ":op!o@h KICK #tea alice :out")
+    alice.lose()
+    alice.do(alice.chat.open("bob", NOW))
+    alice.do(alice.chat.open("#lobby", NOW))
+    assert alice.chat.current.name == "#lobby"
+    assert alice.type("hi") == ["<[alice]: hi (waiting to send)>"]
+    with pytest.raises(protocol.InputError, match="You are not connected"):
+        alice.chat.open("#tea", NOW)
+
+
 def test_who_takes_the_old_place_back_knows_what_has_not_arrived():
     """Then the history is that of the same session, and what is missing was never there."""
     alice = Talk(Hub.CAPS).join()
