@@ -4529,7 +4529,9 @@ class Search:
 
     def step(self, step: int) -> str:
         """Go to the next place, or to the previous."""
-        if self._due:
+        if not self.is_open:
+            self.open()
+        elif self._due:
             self.look()
         elif self._hits:
             self._at = (self._at + step) % len(self._hits)

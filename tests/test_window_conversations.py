@@ -443,6 +443,19 @@ def test_search_goes_through_the_whole_conversation(alice, desk, hub):
     assert not alice.chat_view.search.frame.winfo_viewable()
 
 
+def test_to_search_on_one_needs_the_bar(alice, desk, hub):
+    """F3 brings it back with its words, so that Esc can take away what is marked."""
+    told(hub, alice, "one two one")
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("one")
+    desk.pump(lambda: alice.found == "2 of 2")
+    alice.press("Escape")
+    alice.press("F3")
+    assert alice.chat_view.search.is_open and alice.found == "2 of 2"
+    alice.press("Escape")
+    assert not alice.text.tag_ranges("found")
+
+
 def test_links_open_on_a_click_and_only_to_the_web(alice, desk, hub, monkeypatch):
     """Those of http and https, without the full stop behind; nothing opens by itself."""
     opened = []
