@@ -2581,7 +2581,7 @@ class Settings:
         self.levels: Dict[str, str] = {}  # of what one wants to be told, by conversation
         self.sound = True
         self.emoji = "auto"  # "off" where they end the program (HUBBUB_EMOJI wins), or "on"
-        self._before = self._values()  # as they were found
+        self._before = self._values()  # as they were found, or written
 
     def load(self) -> None:
         """Take what the file has, as far as it makes sense."""
@@ -2621,6 +2621,7 @@ class Settings:
             with open(self._path + ".new", "w", encoding="utf-8") as file:
                 file.write(whole + "\n")
             os.replace(self._path + ".new", self._path)
+            self._before = self._values()
         except (OSError, ValueError) as error:
             log.warning("The settings are not kept: %s", error)
 

@@ -62,6 +62,19 @@ def test_two_windows_keep_what_each_has_changed(path):
     assert sorted(found.servers) == ["lab", "office"]
 
 
+def test_what_was_saved_once_is_not_saved_for_ever(path):
+    """What another window changes after it stays, too."""
+    one, other = load(path), load(path)
+    one.theme, one.levels["office/#tea"] = "light", client.NONE
+    one.save()
+    other.load()
+    other.theme, other.levels["office/#tea"] = "dark", client.ALL
+    other.save()
+    one.save()
+    found = load(path)
+    assert (found.theme, found.levels) == ("dark", {"office/#tea": client.ALL})
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])
 def test_a_file_that_makes_no_sense_is_moved_aside(path, data, caplog):
     """The program starts as on the first day, says so in the log, and keeps the file."""
