@@ -4593,8 +4593,7 @@ class ConnectView:
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
         self._head = Drawing(body, look, "bg", 54, self._draw_head)
         self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
-        # Tk's entry fields cannot take emoji; neither a name nor an address has any.
-        accept = root.register(lambda text: all(char <= "\uffff" for char in text))
+        accept = root.register(self._on_edit)
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
         self._parts: Dict[str, List[Any]] = {}
@@ -4629,7 +4628,6 @@ class ConnectView:
                 "<Return>": lambda event: self.submit(), "<KP_Enter>": lambda event: self.submit(),
                 "<Down>": lambda event: self.list.canvas.focus_set(),
             })  # fmt: skip
-        self.fields[SERVER].bind("<KeyRelease>", lambda event: self._refresh())
         self.button.bind("<Return>", lambda event: self.submit())
 
     def _add_field(self, field: str, caption: str, accept: str) -> None:
@@ -4672,6 +4670,11 @@ class ConnectView:
         self._write(SERVER, server)
         self._show_field(SERVER, server not in servers)
         self._refresh()
+
+    def _on_edit(self, text: str) -> bool:
+        """Whether a field may say this: Tk's entry fields cannot take emoji, and need none here."""
+        self.frame.after_idle(self._refresh)
+        return max(text, default="") <= "\uffff"
 
     def _write(self, field: str, text: str) -> None:
         self.fields[field].delete(0, "end")
@@ -4732,14 +4735,12 @@ class ConnectView:
         )
         self._write(SERVER, server)
         self._show_field(SERVER, False)
-        self._refresh()
         if is_sure:
             self.submit()
 
     def _on_other(self) -> None:
         self._write(SERVER, "")
         self._show_field(SERVER, True)
-        self._refresh()
         self.fields[SERVER].focus_set()
 
 

@@ -541,6 +541,20 @@ def test_editing_emoji_in_the_chat_box_does_not_crash(screen, hub):
         assert end_of(process) == (0, "")
 
 
+def test_an_address_that_was_pasted_by_mouse_can_be_connected_to(desk):
+    """The button knows what stands in the field, whatever put it there."""
+    alice = desk.open()
+    alice.fill(server="")
+    desk.update()
+    assert alice.connect_view.button.instate(["disabled"])
+    alice.root.clipboard_clear()
+    alice.root.clipboard_append("office")
+    alice.connect_view.fields[SERVER].event_generate("<<Paste>>")
+    desk.update()
+    assert alice.connect_view.button.cget("text") == "Connect to office"
+    assert alice.connect_view.button.instate(["!disabled"])
+
+
 def test_the_connect_fields_refuse_emoji(desk):
     """Neither a name nor an address has any, and Tk's entry fields cannot edit them."""
     alice = desk.open()
