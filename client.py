@@ -670,12 +670,18 @@ class Connection:
             if self._handshake.done:
                 self._welcome(message)
         elif message.command == "ERROR":
-            raise RefusedError(LOST, message.text)
+            raise self._ended(message.text)
         else:
             is_ours = message.nickname == self._handshake.nickname
             if message.command == "NICK" and is_ours and protocol.is_word(message.text):
                 self._nickname = self._handshake.nickname = message.text
             self._put(message)
+
+    def _ended(self, reason: str) -> RefusedError:
+        """The server ends it. Who has logged in elsewhere, too, would come back to no end."""
+        owner = protocol.OWNER_CAME.format(self._login.name if self._login is not None else "")
+        is_taken = protocol.casefold(reason) == protocol.casefold(owner)
+        return RefusedError(NAME if is_taken else LOST, reason, is_final=is_taken)
 
     def _welcome(self, message: Message) -> None:
         """Go on from the handshake; under another name only until ours is free again."""

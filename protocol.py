@@ -1006,6 +1006,7 @@ LOBBY = "#lobby"  # the room that stands for the whole chat, where the server na
 ONLINE = "Online users ({}): {}"
 NO_SUCH_USER = "No such user: {}"
 NAME_TAKEN = "Username already taken: {}. Choose another."
+OWNER_CAME = "{} has come back, and taken the name"
 UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
 
 # The kinds of line, which a window colours.

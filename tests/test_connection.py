@@ -471,6 +471,17 @@ def test_its_owner_is_let_in_and_comes_back(owned, call):
     assert alice.connection._login == ("alice", "opensesame")
 
 
+def test_who_logs_in_elsewhere_takes_the_name_for_good(owned, call):
+    """Two windows of one person do not throw each other out for ever."""
+    here = call(owned.server.port, password="opensesame")
+    here.welcomed()
+    there = owned.irc("alicia", "sasl")
+    typed = protocol.parse_input("/login alice opensesame")
+    there.send(*(protocol.serialize(m).decode() for m in protocol.compose(typed, "", "", "")))
+    assert here.end() == Disconnected(NAME, "alice has come back, and taken the name")
+    assert any(" NICK alice" in line for line in there.heard())
+
+
 def test_a_lost_place_is_taken_back_unseen(room, call):
     """On the real server: nobody sees a leave or a join, and the rooms are ours at once."""
     bob = room.irc("bob")
