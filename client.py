@@ -2390,7 +2390,7 @@ class Chat(Ear):
 
     def _compose(self, typed: protocol.Input) -> List[Message]:
         here = self.current.name if self.current.kind != CONSOLE else ""
-        if typed.verb not in ("say", "me"):
+        if typed.verb not in ("say", "me", "history"):
             here = self._room.name if self._room is not None else ""
         source = self.nickname + _USER_AT_HOST
         return protocol.compose(typed, here, source, self._correspondent)

@@ -1335,6 +1335,15 @@ def test_history_that_is_typed_is_told_again():
     assert wire.room == wire.said
 
 
+def test_history_that_is_typed_is_that_of_the_conversation_in_view():
+    """The room's, which one does not see there, would be no answer."""
+    alice = Talk(Hub.CAPS).join()
+    alice.do(alice.chat.open("bob", NOW))
+    alice.sent  # noqa: B018
+    alice.type("/history 5")
+    assert alice.sent == ["CHATHISTORY LATEST bob * :5"]
+
+
 @given(
     st.lists(
         st.one_of(
