@@ -1737,7 +1737,7 @@ class Memory(Voice):
             return self._ask(place, FIRST, ("LATEST", place.name, "*"))
         if past.missed:
             words = "1 message" if past.missed == 1 else "%d messages" % past.missed
-            self._inform("Connected again. You missed %s." % words, place)
+            self._inform("Welcome back. You missed %s." % words, place)
         is_whole = place.kind == ROOM and past.link is None and past.pages == 1
         return self._resolve(place.key, past.is_linked or is_whole or self._session.is_resumed)
 

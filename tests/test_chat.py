@@ -1257,7 +1257,7 @@ def test_what_was_missed_is_fetched_counted_and_marked():
     assert room.new_count == 3
     (first,) = [entry for entry in room.entries if entry.id == room.first_unread]
     assert first.text == "[carol]: missed 0"
-    assert wire.alice.seen()[-1] == "[system]: Connected again. You missed 3 messages."
+    assert wire.alice.seen()[-1] == "[system]: Welcome back. You missed 3 messages."
 
 
 def test_what_is_said_while_it_is_fetched_keeps_its_place():
