@@ -5936,7 +5936,8 @@ class Window:
 
     def _on_stray_key(self, event: "tk.Event[Any]") -> Optional[str]:
         """Typing goes to the chat box, wherever one has clicked."""
-        if not event.char or not event.char.isprintable() or int(event.state) & 0x4C:
+        others = 0x20004 if self.look.system == "win32" else 0x4C  # there 8 is Num Lock
+        if not event.char or not event.char.isprintable() or int(event.state) & others:
             return None  # a key, or one with Control or Alt, that a text may want
         self.chat_view.composer.insert(event.char)
         return "break"

@@ -282,6 +282,15 @@ def test_keys_typed_in_the_transcript_go_to_the_box(alice, desk):
     assert alice.lines == before
 
 
+@pytest.mark.parametrize("system, state, typed", [("win32", 8, "x"), ("x11", 8, "")])
+def test_what_means_alt_here_is_num_lock_elsewhere(alice, system, state, typed):
+    """With Num Lock one types in the transcript, too; with Alt one does not."""
+    alice.window.look.system = system
+    alice.text.focus_force()
+    alice.text.event_generate("<x>", state=state)
+    assert alice.box.get("1.0", "end-1c") == typed
+
+
 def test_quit_closes_the_window(alice, desk, hub):
     """/quit says goodbye and ends the program."""
     alice.say("/quit see you")
