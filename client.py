@@ -5321,6 +5321,7 @@ class Window:
         look.follow(root, self._paint_behind)
         look.follow(root, self._set_minimum)
         self._bind_keys()
+        self.menu = tk.Menu(root, tearoff=False, bd=1, relief="solid")  # it has keys of its own
 
     @property
     def chat_view(self) -> ChatView:
@@ -5782,8 +5783,9 @@ class Window:
     def _pop_up(self, entries: Sequence[Any], x: int, y: int) -> None:
         """Open a context menu; None stands for a line."""
         color = self.look.color
-        menu = tk.Menu(self.root, tearoff=False, bd=1, relief="solid", bg=color["field"],
-                       fg=color["text"], activebackground=color["accent"],
+        menu = self.menu
+        menu.delete(0, "end")
+        menu.configure(bg=color["field"], fg=color["text"], activebackground=color["accent"],
                        activeborderwidth=self.look.dp(3), activeforeground="#ffffff",
                        font=self.look.font["ui"])  # fmt: skip
         for entry in entries:
@@ -5791,7 +5793,6 @@ class Window:
                 menu.add_separator()
             else:
                 menu.add_command(label=self.look.text("  %s  " % entry[0]), command=entry[1])
-        self.menu = menu  # or it goes before it is seen
         menu.tk_popup(x, y)
         menu.grab_release()
 

@@ -352,6 +352,7 @@ def test_what_is_written_has_a_menu(alice, desk):
         widget.focus_force()
         widget.event_generate("<%s>" % key, x=3, y=3)
         assert alice.menu == ["Cut", "Copy", "Paste", "Select all"]
+    assert [kind.winfo_class() for kind in alice.root.winfo_children()].count("Menu") == 1
     name = desk.open().connect_view.fields["name"]
     name.event_generate("<Button-3>", x=3, y=3)
     assert desk._people[1].menu == ["Cut", "Copy", "Paste", "Select all"]
