@@ -648,7 +648,7 @@ class Connection:
     def _mind_stranger(self) -> None:
         if not self._handshake.done:
             self._token = ""  # whoever that is knows nothing of it
-            text = "%s answers, but not as a chat server does." % self.address
+            text = "%s is there, but does not answer as a chat server does." % self.address
             raise RefusedError(SERVER, text)
 
     def _handle(self, line: bytes) -> None:

@@ -125,7 +125,7 @@ def test_a_listener_that_never_speaks_is_given_up(call, hub, monkeypatch):
     """What accepts but never answers is no chat server."""
     monkeypatch.setattr(client, "CONNECT_TIME", 0.5)
     end = call(hub.port).end()
-    reason = "127.0.0.1:%d answers, but not as a chat server does." % hub.port
+    reason = "127.0.0.1:%d is there, but does not answer as a chat server does." % hub.port
     assert end == Disconnected(SERVER, reason)
 
 
@@ -302,7 +302,7 @@ def test_what_speaks_something_else_ends_in_words(call, hub, answer):
     hub.accept().send_bytes(answer)
     hub.expect("USER alice 0 * :alice")
     hub.finish()
-    reason = "127.0.0.1:%d answers, but not as a chat server does." % hub.port
+    reason = "127.0.0.1:%d is there, but does not answer as a chat server does." % hub.port
     assert alice.end() == Disconnected(SERVER, reason)
 
 
