@@ -1813,6 +1813,7 @@ class Wire(Memory):
         self.state, self.nickname = CONNECTED, event.nickname
         if is_return:
             self._back_at = self._now
+            self._inform("Connected again.")
             session.is_certain = self._is_me(self._former)
             session.held = {c.key for c in self.conversations if c.is_wanted}
             session.held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}

@@ -1443,6 +1443,14 @@ def test_what_was_said_under_another_name_is_not_said_twice(before, after):
     assert any("may not have arrived" in line for line in alice.seen())
 
 
+def test_a_line_tells_of_the_loss_and_one_of_the_return():
+    """Who reads line by line sees no banner."""
+    alice = Talk().join()
+    assert alice.lose() == ["[system]: The connection was lost. Messages you send now wait here."]
+    assert alice.lose(attempt=2) == []
+    assert alice.connect() == ["[system]: Connected again."]
+
+
 def test_one_goes_to_ones_rooms_without_a_connection():
     """What one writes there waits; into a room that one is not in one does not come."""
     alice = Talk().join()
