@@ -5831,7 +5831,8 @@ class Window:
 
     def on_go(self) -> None:
         """Go to a conversation or a person, by a part of the name."""
-        self._pick("Go to", lambda chat: [c.name for c in chat.conversations] + everybody(chat),
+        self._pick("Go to", lambda chat: [c.name for c in chat.conversations
+                                          if c.kind != CONSOLE] + everybody(chat),
                    "Join #%s", "Write to %s")  # fmt: skip
 
     def on_private(self) -> None:

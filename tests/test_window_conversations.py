@@ -279,6 +279,14 @@ def test_people_of_other_rooms_are_offered(tea, desk):
         tea.press("Escape")
 
 
+def test_the_server_is_nobody_to_write_to(alice, desk, hub):
+    """Who is in no room sees its name, but it is no person's."""
+    hub.send(":alice!a@h PART #lobby")
+    desk.pump(lambda: alice.conversations == ["Hub"])
+    alice.press("Control-k", alice.box)
+    assert [row.text for row in alice.window._sheet.list.rows] == ["Write a name"]
+
+
 @pytest.mark.parametrize("key", "dhiot")
 def test_a_key_pressed_by_mistake_leaves_the_text_alone(alice, key):
     """What Tk has from Emacs deletes, turns around or inserts."""
