@@ -100,6 +100,7 @@ MAX_GUEST_ROOMS = 1000  # of those, empty ones that are kept though no account h
 MAX_BANS = 100  # masks that a room may ban
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
+MAX_KEPT_TAGS = 512  # bytes of a message's tags that the history keeps; of longer ones, none
 MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
 MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
 MAX_PAST = 500  # names of which one remembers who had them
@@ -717,6 +718,8 @@ class Event:
         if not isinstance(self.message, Message):
             return []
         command, tags, rows = self.message.command, dict(self.message.tags), []
+        if len(protocol.serialize_tags(tags)) > MAX_KEPT_TAGS:
+            tags.clear()
         for i, key in enumerate(self.kept_for):
             line = protocol.serialize_tags(tags) + self.line[:-2]
             rows.append((self.number + i, key, command, line, self.waiting_for))

@@ -727,6 +727,21 @@ def test_a_kilobyte_of_tags_is_no_short_line(room, monkeypatch):
     assert charged == [0, 4 * server.LINES_A_TOKEN]
 
 
+@needs_scrypt
+@pytest.mark.parametrize("target", ["alice", "#lobby"])
+def test_no_tags_make_more_of_the_history_than_one_may_be_told_at_once(kept, target):
+    """They would end whoever logs in to what waits, or asks, each time anew: SendQ exceeded."""
+    told = server.MAX_KEPT_TAGS + 2 * protocol.MAX_MESSAGE
+    assert told * max(server.MAX_HISTORY, server.MAX_WAITING) <= server.Options().max_sendq
+    eve = kept.irc("eve", "batch draft/chathistory message-tags server-time")
+    for size in (server.MAX_KEPT_TAGS, server.MAX_KEPT_TAGS + 1):
+        tags = "+a=".ljust(size - len("@ "), "x")
+        eve.send("@%s PRIVMSG %s :with %d" % (tags, target, size))
+    eve.send("CHATHISTORY LATEST %s * 2" % target)
+    lines = [line for line in eve.heard() if " PRIVMSG " in line]
+    assert ["+a=" in line for line in lines] == [True, False]
+
+
 def test_a_ban_in_the_moment_of_coming_in_holds(room, monkeypatch):
     """Between the look at the bans and the welcome, one may be added."""
     register = room.server.directory.register
