@@ -820,6 +820,7 @@ class Directory:
         Gives back who had it, as `claim` does; None where nobody has that token.
         """
         with self._lock:
+            self._mind_end(client)
             old = self._tokens.get(token)
             if old is None or old.end:  # who was put out comes back by no token
                 return None

@@ -220,6 +220,7 @@ ACTIONS = {  # what the thread of a connection may be about to do when it is put
     "register": lambda directory, client: directory.register(client, ""),
     "join": lambda directory, client: directory.join(client, "#den"),
     "tell": lambda directory, client: directory.tell(client, Message("PRIVMSG", ("bob", "psst"))),
+    "resume": lambda directory, client: directory.resume(client, "of somebody else", ""),
     "leave word": lambda directory, client: directory.leave_word(
         client, Message("PRIVMSG", ("carol", "psst")), "carol"
     ),
