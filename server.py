@@ -2675,6 +2675,15 @@ class Session:
             if not is_empty:
                 self.tell(Message("BATCH", ("-" + reference,), name))
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is told meanwhile is no answer to the present command."""
+        client = self.client
+        label, opening = client.label, client.opening
+        client.label, client.opening = protocol.NO_TAGS, b""
+        yield
+        client.label, client.opening = label, opening
+
     def run_command(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done.
 
@@ -3197,17 +3206,17 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
 
 def _review(session: Session) -> None:
     """See that the client has no more than its account gives: other processes change accounts."""
-    client = session.client
+    client, modes = session.client, session.client.modes
     if not client.account:
         return
     account = session.server.records.account(client.account)
-    if account is None or account.number != client.owned_since:
-        session.directory.log_in(client, None)
-        told = Message("901", (client.source, "You are now logged out"))
-        told = _addressed(told, client, session.options.server_name)
-        session.delivery.post(Event(told, (client,)))  # no answer to what was asked
-    elif client.is_operator and not account.is_operator:
-        session.directory.log_in(client, account)
+    with session.aside():
+        if account is None or account.number != client.owned_since:
+            session.directory.log_in(client, None)
+            session.reply("901", client.source, "You are now logged out")
+        elif client.is_operator and not account.is_operator:
+            session.directory.become(client, modes=modes - {"o"})
+        _tell_modes(session, modes)
 
 
 def on_register(session: Session, message: Message) -> Iterator[Reply]:

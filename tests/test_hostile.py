@@ -369,6 +369,28 @@ def test_who_is_no_operator_any_more_has_no_say_in_rooms(kept, line):
     assert has(boss.heard(), DEMOTED[line])
 
 
+@needs_scrypt
+@pytest.mark.parametrize("line", ["TOPIC #den :Tea", "JOIN #tea"])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_what_an_account_has_lost_is_told_and_answers_no_question(kept, is_gone, line):
+    """The label of the command that finds out is for what it asked."""
+    boss = kept.irc("guest", "account-notify batch echo-message labeled-response")
+    boss.send("OPER boss :" + PASSWORD, "JOIN #den")
+    boss.heard()
+    who = ":boss!guest@127.0.0.1"
+    lost = ["%s MODE boss :-o" % who]
+    if is_gone:
+        kept.server.records.remove_account("boss")
+        told = ":hubbub.local 901 boss %s :You are now logged out" % who[1:]
+        lost = ["%s ACCOUNT *" % who, told, *lost]
+    else:
+        kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+    boss.send("@label=x " + line)
+    heard = boss.heard()
+    assert heard[: len(lost)] == lost
+    assert heard[len(lost)].startswith("@label=x ")
+
+
 # Rooms
 
 
