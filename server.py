@@ -360,7 +360,7 @@ class Room:
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
-        self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
+        self.operators: Dict[str, int] = {}  # whenever they join: folded accounts, their numbers
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
 
@@ -398,7 +398,7 @@ class Room:
 
     def remember(self, client: Client) -> None:
         """Have the owner of its account be an operator again, whenever they join."""
-        self.operators[protocol.casefold(client.account)] = int(time.time() * 1e6)
+        self.operators[protocol.casefold(client.account)] = client.owned_since
 
     def remembers(self, client: Client) -> bool:
         """Whether its account was an operator: that one, not an earlier of the same name."""

@@ -128,6 +128,16 @@ def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
     assert has(heard, " 473 ") and not has(heard, "private")
 
 
+@needs_scrypt
+def test_an_account_that_was_made_by_a_wrong_clock_keeps_its_say(kept):
+    """A clock that was ahead, and is right again, takes nobody's room away."""
+    ahead = "UPDATE accounts SET created = created + 3600"
+    kept.server._database.write(lambda writer: writer.execute(ahead))
+    dan = kept.irc("dan")
+    dan.send(*LOG_IN, "JOIN #den", "MODE #den +i", "PART #den", "JOIN #den")
+    assert has(dan.heard()[-2:], " 353 alice = #den :@alice")
+
+
 def test_a_room_that_an_earlier_version_kept_is_restored():
     """It knew its operators by their names alone."""
     room = server.Room("#den")
