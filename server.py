@@ -127,6 +127,7 @@ ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
 FOREVER = 86400.0  # seconds: a timeout for those who have none
+LARGE = 1024 * 1024  # bytes of memory that go back to the system as soon as they are free
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 
 
@@ -4715,6 +4716,16 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _give_memory_back() -> None:
+    """Have glibc keep no large piece of memory: it would keep a password's 16 MiB a thread."""
+    m_mmap_threshold = -3  # malloc.h
+    # Another C library, or a Python that was built without ctypes.
+    with contextlib.suppress(ImportError, AttributeError, OSError, TypeError):
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, LARGE)
+
+
 def do(chore: Chore, folder: str) -> int:
     """See to an account; 0 where that was done, else 2 and one line that tells why.
 
@@ -4790,6 +4801,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
         threading.stack_size(STACK_SIZE)
     _raise_descriptor_limit()
+    _give_memory_back()
     # Messages are born and die by the thousand, in no cycles: looking for cycles among them
     # took a tenth of the readers' time.
     gc.set_threshold(100000, 20, 50)
