@@ -113,7 +113,7 @@ LINGER = 2.0  # seconds that an ended client has to take what was sent and close
 SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
 PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on without
 RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
-DISK_TIMEOUT = 5.0  # seconds that anybody waits for a turn at the database
+DISK_TIMEOUT = 5.0  # seconds that one waits for a turn at the database, before it is stuck
 MAX_WAITING = 500  # messages that wait for somebody who is away
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
@@ -1363,6 +1363,7 @@ class Handle:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._lock = threading.Lock()  # guards the connection
+        self._is_stuck = False  # somebody has waited for it in vain: the next do not
         self._connection: Optional[sqlite3.Connection] = None
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -1370,8 +1371,10 @@ class Handle:
 
         It may be asked again then: what it changes is to be the same the second time.
         """
-        if not self._lock.acquire(timeout=DISK_TIMEOUT):
+        if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
+            self._is_stuck = True
             raise sqlite3.OperationalError("the disk does not answer")
+        self._is_stuck = False
         try:
             if self._connection is None:
                 self._connection = self._connect()
