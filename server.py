@@ -19,8 +19,9 @@ What holds at all times:
   is full, broken or slow stops nobody: the chat goes on, and says that nothing is kept.
 - Nobody waits for a slow reader. The delivery never blocks on a socket; what a client
   does not take waits in its outbox, and past `--max-sendq` that client is ended.
-- A name has one owner. The thread that reads a connection is the only one that removes
-  its client from the directory; everybody else asks the delivery to hang up.
+- A name has one owner. The thread that reads a connection removes its client from the
+  directory; everybody else asks the delivery to hang up. Only who proves that the name, or
+  the place, is theirs takes it at once: that thread can do nothing more under the name.
 - A descriptor is closed by the delivery, as its last work for that client: no other thread
   can be about to use the number.
 
