@@ -128,7 +128,7 @@ ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
 FOREVER = 86400.0  # seconds: a timeout for those who have none
-LARGE = 1024 * 1024  # bytes of memory that go back to the system as soon as they are free
+LARGE = 4 * 1024 * 1024  # bytes of memory that go back to the system as soon as they are free
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 
 
@@ -4722,12 +4722,13 @@ def _raise_descriptor_limit() -> None:
 
 def _give_memory_back() -> None:
     """Have glibc keep no large piece of memory: it would keep a password's 16 MiB a thread."""
-    m_mmap_threshold = -3  # malloc.h
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     # Another C library, or a Python that was built without ctypes.
     with contextlib.suppress(ImportError, AttributeError, OSError, TypeError):
         import ctypes
 
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, LARGE)
+        for which in (m_trim_threshold, m_mmap_threshold):
+            ctypes.CDLL(None).mallopt(which, LARGE)
 
 
 def do(chore: Chore, folder: str) -> int:
