@@ -924,8 +924,9 @@ class Directory:
 
     def find_all(self, nicknames: Iterable[str]) -> List[Client]:
         """The registered clients of those names."""
-        found = map(self.find, nicknames)
-        return [client for client in found if client is not None]
+        with self._lock:
+            found = map(self._registered, nicknames)
+            return [client for client in found if client is not None]
 
     def everyone(self) -> List[Client]:
         """All who have registered."""
