@@ -349,7 +349,8 @@ class Connection:
         self._unsent: Deque[Tuple[int, Message]] = deque()  # sizes and messages in _outgoing
         self._written = 0  # bytes of the first of them that are gone
         self._open = 0  # the session that one may send in; 0 for none
-        self._closing_since = 0.0  # when `close` was called, or answered last; 0 before that
+        self._closing_since = 0.0  # since the goodbye, or what was heard last; 0 before that
+        self._is_heard = True  # somebody polls the queue
         self._hurries = False  # the next attempt waits no more
         # Of the receive thread alone:
         self._nickname, self._password, self._token = nickname, password, ""
@@ -382,8 +383,8 @@ class Connection:
         """Send what a Chat wants sent, remember what it wants remembered, end when it is done."""
         self._login = outcome.login or self._login
         if outcome.done:
-            self.close(goodbye=outcome.send)
-        elif outcome.send:
+            self._say_goodbye(outcome.send)
+        elif outcome.send and not self._closing_since:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
@@ -405,17 +406,21 @@ class Connection:
         self._hurries = True
         self._wake()
 
-    def close(self, wait: float = 0.0, goodbye: Iterable[Message] = (Message("QUIT"),)) -> None:
-        """Say `goodbye` after what is left to send, and end when the server hangs up.
+    def close(self, wait: float = 0.0) -> None:
+        """Say goodbye after what is left to send, and end when the server hangs up.
 
         That takes as long as the server still has something to say. `wait` seconds for it.
         The only event that follows is a Disconnected. Idempotent.
         """
-        if not self._closing_since:
-            self._closing_since = time.monotonic()
-            self.send(goodbye)
+        self._is_heard = False
+        self._say_goodbye([Message("QUIT")])
         if wait and self._thread.is_alive():
             self._thread.join(wait)
+
+    def _say_goodbye(self, messages: Iterable[Message]) -> None:
+        if not self._closing_since:
+            self._closing_since = time.monotonic()
+            self.send(messages)
 
     @property
     def _is_late(self) -> bool:
@@ -526,11 +531,11 @@ class Connection:
 
     def _put(self, event: Event) -> None:
         """Hand an event over; wait for room in the queue, for as long as somebody polls it."""
-        while not self._closing_since or isinstance(event, Disconnected):
+        while self._is_heard or isinstance(event, Disconnected):
             try:
                 return self._events.put(event, timeout=0.1)
             except queue.Full:
-                if self._closing_since:
+                if not self._is_heard:
                     return None
         return None
 

@@ -19,8 +19,9 @@ What holds at all times:
   is full, broken or slow stops nobody: the chat goes on, and says that nothing is kept.
 - Nobody waits for a slow reader. The delivery never blocks on a socket; what a client
   does not take waits in its outbox, and past `--max-sendq` that client is ended.
-- A name has one owner. The thread that reads a connection is the only one that removes
-  its client from the directory; everybody else asks the delivery to hang up.
+- A name has one owner. The thread that reads a connection removes its client from the
+  directory; everybody else asks the delivery to hang up. Only who proves that the name, or
+  the place, is theirs takes it at once: that thread can do nothing more under the name.
 - A descriptor is closed by the delivery, as its last work for that client: no other thread
   can be about to use the number.
 
@@ -100,6 +101,7 @@ MAX_GUEST_ROOMS = 1000  # of those, empty ones that are kept though no account h
 MAX_BANS = 100  # masks that a room may ban
 MAX_REASON = 200  # characters of why somebody is away, or was removed
 MAX_REALNAME = 100  # characters
+MAX_KEPT_TAGS = 512  # bytes of a message's tags that the history keeps; of longer ones, none
 MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
 MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
 MAX_PAST = 500  # names of which one remembers who had them
@@ -112,7 +114,7 @@ LINGER = 2.0  # seconds that an ended client has to take what was sent and close
 SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
 PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on without
 RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
-DISK_TIMEOUT = 5.0  # seconds that anybody waits for a turn at the database
+DISK_TIMEOUT = 5.0  # seconds that one waits for a turn at the database, before it is stuck
 MAX_WAITING = 500  # messages that wait for somebody who is away
 SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
@@ -126,6 +128,7 @@ ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
 CLEANED_AT_ONCE = 2000  # rows deleted with one write
 CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
 FOREVER = 86400.0  # seconds: a timeout for those who have none
+LARGE = 4 * 1024 * 1024  # bytes of memory that go back to the system as soon as they are free
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 
 
@@ -359,7 +362,7 @@ class Room:
         self.limit = 0  # mode l
         self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
         self.banned = protocol.Masks(())  # the same, to match with
-        self.operators: Dict[str, int] = {}  # folded accounts that are whenever they join: since
+        self.operators: Dict[str, int] = {}  # whenever they join: folded accounts, their numbers
         self.is_guarded = False  # being a member is not enough to speak
         self._audience: Optional[Tuple[Client, ...]] = None
 
@@ -397,7 +400,7 @@ class Room:
 
     def remember(self, client: Client) -> None:
         """Have the owner of its account be an operator again, whenever they join."""
-        self.operators[protocol.casefold(client.account)] = int(time.time() * 1e6)
+        self.operators[protocol.casefold(client.account)] = client.owned_since
 
     def remembers(self, client: Client) -> bool:
         """Whether its account was an operator: that one, not an earlier of the same name."""
@@ -717,6 +720,8 @@ class Event:
         if not isinstance(self.message, Message):
             return []
         command, tags, rows = self.message.command, dict(self.message.tags), []
+        if len(protocol.serialize_tags(tags)) > MAX_KEPT_TAGS:
+            tags.clear()
         for i, key in enumerate(self.kept_for):
             line = protocol.serialize_tags(tags) + self.line[:-2]
             rows.append((self.number + i, key, command, line, self.waiting_for))
@@ -817,6 +822,7 @@ class Directory:
         Gives back who had it, as `claim` does; None where nobody has that token.
         """
         with self._lock:
+            self._mind_end(client)
             old = self._tokens.get(token)
             if old is None or old.end:  # who was put out comes back by no token
                 return None
@@ -918,8 +924,9 @@ class Directory:
 
     def find_all(self, nicknames: Iterable[str]) -> List[Client]:
         """The registered clients of those names."""
-        found = map(self.find, nicknames)
-        return [client for client in found if client is not None]
+        with self._lock:
+            found = map(self._registered, nicknames)
+            return [client for client in found if client is not None]
 
     def everyone(self) -> List[Client]:
         """All who have registered."""
@@ -1358,6 +1365,7 @@ class Handle:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._lock = threading.Lock()  # guards the connection
+        self._is_stuck = False  # somebody has waited for it in vain: the next do not
         self._connection: Optional[sqlite3.Connection] = None
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -1365,8 +1373,10 @@ class Handle:
 
         It may be asked again then: what it changes is to be the same the second time.
         """
-        if not self._lock.acquire(timeout=DISK_TIMEOUT):
+        if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
+            self._is_stuck = True
             raise sqlite3.OperationalError("the disk does not answer")
+        self._is_stuck = False
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -2671,6 +2681,15 @@ class Session:
             if not is_empty:
                 self.tell(Message("BATCH", ("-" + reference,), name))
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is told meanwhile is no answer to the present command."""
+        client = self.client
+        label, opening = client.label, client.opening
+        client.label, client.opening = protocol.NO_TAGS, b""
+        yield
+        client.label, client.opening = label, opening
+
     def run_command(self, message: Message) -> bool:
         """Look the command up, check its row's rules, call its handler; whether it was done.
 
@@ -3193,17 +3212,17 @@ def _log_in(session: Session, account: Account) -> Iterator[Reply]:
 
 def _review(session: Session) -> None:
     """See that the client has no more than its account gives: other processes change accounts."""
-    client = session.client
+    client, modes = session.client, session.client.modes
     if not client.account:
         return
     account = session.server.records.account(client.account)
-    if account is None or account.number != client.owned_since:
-        session.directory.log_in(client, None)
-        told = Message("901", (client.source, "You are now logged out"))
-        told = _addressed(told, client, session.options.server_name)
-        session.delivery.post(Event(told, (client,)))  # no answer to what was asked
-    elif client.is_operator and not account.is_operator:
-        session.directory.log_in(client, account)
+    with session.aside():
+        if account is None or account.number != client.owned_since:
+            session.directory.log_in(client, None)
+            session.reply("901", client.source, "You are now logged out")
+        elif client.is_operator and not account.is_operator:
+            session.directory.become(client, modes=modes - {"o"})
+        _tell_modes(session, modes)
 
 
 def on_register(session: Session, message: Message) -> Iterator[Reply]:
@@ -4702,6 +4721,17 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _give_memory_back() -> None:
+    """Have glibc keep no large piece of memory: it would keep a password's 16 MiB a thread."""
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    # Another C library, or a Python that was built without ctypes.
+    with contextlib.suppress(ImportError, AttributeError, OSError, TypeError):
+        import ctypes
+
+        for which in (m_trim_threshold, m_mmap_threshold):
+            ctypes.CDLL(None).mallopt(which, LARGE)
+
+
 def do(chore: Chore, folder: str) -> int:
     """See to an account; 0 where that was done, else 2 and one line that tells why.
 
@@ -4777,6 +4807,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
         threading.stack_size(STACK_SIZE)
     _raise_descriptor_limit()
+    _give_memory_back()
     # Messages are born and die by the thousand, in no cycles: looking for cycles among them
     # took a tenth of the readers' time.
     gc.set_threshold(100000, 20, 50)

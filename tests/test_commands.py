@@ -899,6 +899,7 @@ NEVER = {  # though the function that refuses with it is used
     ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
     ("RESUME", "465"): "no row knows a token",
+    ("RESUME", "901"): "the same",
     ("TAGMSG", "412"): "it has no text",
     **{("NOTICE", numeric): "never answered" for numeric in ("401", "403", "404", "407", "412")},
 }

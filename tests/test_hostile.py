@@ -128,6 +128,16 @@ def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
     assert has(heard, " 473 ") and not has(heard, "private")
 
 
+@needs_scrypt
+def test_an_account_that_was_made_by_a_wrong_clock_keeps_its_say(kept):
+    """A clock that was ahead, and is right again, takes nobody's room away."""
+    ahead = "UPDATE accounts SET created = created + 3600"
+    kept.server._database.write(lambda writer: writer.execute(ahead))
+    dan = kept.irc("dan")
+    dan.send(*LOG_IN, "JOIN #den", "MODE #den +i", "PART #den", "JOIN #den")
+    assert has(dan.heard()[-2:], " 353 alice = #den :@alice")
+
+
 def test_a_room_that_an_earlier_version_kept_is_restored():
     """It knew its operators by their names alone."""
     room = server.Room("#den")
@@ -220,6 +230,7 @@ ACTIONS = {  # what the thread of a connection may be about to do when it is put
     "register": lambda directory, client: directory.register(client, ""),
     "join": lambda directory, client: directory.join(client, "#den"),
     "tell": lambda directory, client: directory.tell(client, Message("PRIVMSG", ("bob", "psst"))),
+    "resume": lambda directory, client: directory.resume(client, "of somebody else", ""),
     "leave word": lambda directory, client: directory.leave_word(
         client, Message("PRIVMSG", ("carol", "psst")), "carol"
     ),
@@ -366,6 +377,28 @@ def test_who_is_no_operator_any_more_has_no_say_in_rooms(kept, line):
     kept.server.records.set_password("boss", PASSWORD, is_operator=False)
     boss.send(line)
     assert has(boss.heard(), DEMOTED[line])
+
+
+@needs_scrypt
+@pytest.mark.parametrize("line", ["TOPIC #den :Tea", "JOIN #tea"])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_what_an_account_has_lost_is_told_and_answers_no_question(kept, is_gone, line):
+    """The label of the command that finds out is for what it asked."""
+    boss = kept.irc("guest", "account-notify batch echo-message labeled-response")
+    boss.send("OPER boss :" + PASSWORD, "JOIN #den")
+    boss.heard()
+    who = ":boss!guest@127.0.0.1"
+    lost = ["%s MODE boss :-o" % who]
+    if is_gone:
+        kept.server.records.remove_account("boss")
+        told = ":hubbub.local 901 boss %s :You are now logged out" % who[1:]
+        lost = ["%s ACCOUNT *" % who, told, *lost]
+    else:
+        kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+    boss.send("@label=x " + line)
+    heard = boss.heard()
+    assert heard[: len(lost)] == lost
+    assert heard[len(lost)].startswith("@label=x ")
 
 
 # Rooms
@@ -725,6 +758,21 @@ def test_a_kilobyte_of_tags_is_no_short_line(room, monkeypatch):
     bob.send("@+a=b TAGMSG #lobby", "@+a=%s TAGMSG #lobby" % ("x" * 2048))
     bob.heard()
     assert charged == [0, 4 * server.LINES_A_TOKEN]
+
+
+@needs_scrypt
+@pytest.mark.parametrize("target", ["alice", "#lobby"])
+def test_no_tags_make_more_of_the_history_than_one_may_be_told_at_once(kept, target):
+    """They would end whoever logs in to what waits, or asks, each time anew: SendQ exceeded."""
+    told = server.MAX_KEPT_TAGS + 2 * protocol.MAX_MESSAGE
+    assert told * max(server.MAX_HISTORY, server.MAX_WAITING) <= server.Options().max_sendq
+    eve = kept.irc("eve", "batch draft/chathistory message-tags server-time")
+    for size in (server.MAX_KEPT_TAGS, server.MAX_KEPT_TAGS + 1):
+        tags = "+a=".ljust(size - len("@ "), "x")
+        eve.send("@%s PRIVMSG %s :with %d" % (tags, target, size))
+    eve.send("CHATHISTORY LATEST %s * 2" % target)
+    lines = [line for line in eve.heard() if " PRIVMSG " in line]
+    assert ["+a=" in line for line in lines] == [True, False]
 
 
 def test_a_ban_in_the_moment_of_coming_in_holds(room, monkeypatch):

@@ -317,3 +317,25 @@ def read_until(descriptor, end):
     while end not in shown:
         shown += os.read(descriptor, 4096)
     return shown
+
+
+@pytest.mark.skipif(
+    not (hasattr(hashlib, "scrypt") and os.path.exists("/proc/self/statm")),
+    reason="no scrypt, or no way to ask for the memory in use",
+)
+def test_passwords_take_no_memory_for_good(start, tmp_path):
+    """Each costs 16 MiB for a moment, in whichever thread: none of them keeps it."""
+    process = start("--data", str(tmp_path / "data"))
+
+    def pages():
+        path = "/proc/%d/statm" % process._process.pid
+        with open(path, encoding="ascii") as file:
+            return int(file.read().split()[1])
+
+    people = [process.irc("guest%d" % number) for number in range(12)]
+    before = pages()
+    for number, person in enumerate(people):
+        person.send("OPER nobody%d :wrong password" % number)
+        assert " 464 " in person.heard()[-1]
+    taken = (pages() - before) * os.sysconf("SC_PAGE_SIZE")
+    assert taken < 64 << 20

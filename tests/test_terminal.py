@@ -167,6 +167,14 @@ def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
     assert texts == ["line %d" % number for number in range(1000)]
 
 
+def test_what_was_asked_before_quit_is_answered(room, start):
+    """A pipe that ends with /quit reads all that it has asked for, and its own words."""
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say("Hello from a pipe", "/list", "/quit")
+    alice.expect("[alice]: Hello from a pipe", "[SERVER]: Online users (1): alice")
+    assert alice.finish() == (0, "")
+
+
 def test_quit_takes_nothing_back(open_room, start):
     """What was typed before it arrives, however slowly the server takes it."""
     room = open_room(rate_limit=40)
