@@ -769,7 +769,7 @@ class Directory:
             if holder is not None:
                 if not is_owner:
                     raise ReplyError("433", nickname, "Nickname is already in use")
-                holder.end = holder.end or "%s has come back, and taken the name" % nickname
+                holder.end = holder.end or protocol.OWNER_CAME.format(nickname)
                 self._remove(holder, "Its owner has come back")
             self._rename(client, nickname, key)
             return holder
