@@ -2865,7 +2865,7 @@ def _encoding(stream: Any) -> str:
 
 POLL_MS = 30  # between two looks at the queue; 10 when there was more than is taken at once
 BATCH = 100  # events shown at once, so that a flood leaves time for keys
-BATCH_TIME = 0.01  # seconds that taking them may last: other threads and programs run, too
+BATCH_TIME = 0.005  # seconds that taking them may last: other threads and programs run, too
 SWITCH_TIME = 0.001  # seconds: for so long a thread may keep Tk's from coming back to Python
 MAX_ROWS = 5  # lines that the chat box grows to
 CROWD = 5  # people who join or leave one after the other share a line

@@ -45,6 +45,10 @@ class ScriptedServer(IrcTalker):
         self._lines, self._rest = [], b""
         return self
 
+    def fileno(self):
+        """The descriptor of the connection."""
+        return self._socket.fileno()
+
     def is_called(self):
         """Whether a client wants to be let in."""
         return bool(select.select([self._listener], [], [], 0)[0])
