@@ -3799,7 +3799,7 @@ class Transcript:
     a source begins with a CLOCK, then comes the source's text.
     """
 
-    PAGE, MAX_LINES = 200, 1000
+    PAGE, MAX_LINES = 100, 600
     CLOCK = "[00:00:00] "
 
     def __init__(
