@@ -802,7 +802,7 @@ MAX_LIMIT = 99999  # people to which a room may be limited
 
 def is_key(text: str) -> bool:
     """Whether it may open a room: one word that looks like what it is, and no list."""
-    return text == as_word(text) and "," not in text and len(text) <= MAX_KEY
+    return is_word(text) and "," not in text and len(text) <= MAX_KEY
 
 
 def parse_limit(text: str) -> int:
