@@ -788,7 +788,7 @@ def _compile_mask(mask: str) -> Pattern[str]:
     *middle, last = rest
     # What stands between two stars is matched at its first place for good: a lookahead is never
     # entered again, so that there is no backtracking.
-    atoms = "".join("(?=(.*?%s))\\%d" % (part, n) for n, part in enumerate(middle, 1))
+    atoms = "".join("(?=(?P<g%d>.*?%s))(?P=g%d)" % (n, part, n) for n, part in enumerate(middle, 1))
     return re.compile("(?s)%s%s.*%s\\Z" % (first, atoms, last))
 
 
