@@ -446,12 +446,13 @@ def clean_name(text: str, limit: int = MAX_TEXT) -> str:
 def clean_message(message: Message) -> Message:
     """Return a message from the network with all its text safe to show.
 
-    CTCP's delimiters stay. Tags with a value that is not a middle parameter are dropped.
+    The delimiters of CTCP stay. Tags with a value that is not a middle parameter are dropped.
     """
     command, params, source, tags = message
     cleaned = [clean_name(param) for param in params]
     if params and command not in _NAMES_LAST:
-        delimiter = "\x01" if params[-1].startswith("\x01") else ""
+        is_ctcp = command in ("PRIVMSG", "NOTICE") and params[-1].startswith("\x01")
+        delimiter = "\x01" if is_ctcp else ""
         cleaned[-1] = delimiter + clean(params[-1]) + delimiter
     if tags:
         tags = {key: value for key, value in tags.items() if is_middle(value)}
@@ -855,13 +856,13 @@ def describe(
 
 def _describe_text(message: Message, me: str, when: float) -> Optional[Line]:
     target, text = message.params[0], message.params[1]
-    if "!" not in message.source:
-        return server_line(text, when)
     is_action = text.startswith(ACTION)
     if is_action:
         text = text[len(ACTION) :].rstrip("\x01")
     elif text.startswith("\x01"):
         return None  # other CTCP, from program to program
+    if "!" not in message.source:
+        return server_line(text, when)
     sender = message.nickname
     is_own = casefold(sender) == casefold(me)
     if not target.startswith("#"):
