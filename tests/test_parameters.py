@@ -1,0 +1,303 @@
+"""server.py: dialects, and the parameters of users' commands."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import protocol
+import server
+from protocol import MAX_PLAIN_LINE, Message, ProtocolError
+from server import HTTP, IRC, MAX_CONDITIONS, PLAIN, TLS
+
+# Dialects
+# --------
+
+
+@pytest.mark.parametrize(
+    ("data", "dialect"),
+    [
+        *((data, None) for data in (b"", b"N", b"NICK alice", b"x" * MAX_PLAIN_LINE)),
+        (b"NICK alice\n", IRC),
+        (b"nick alice\r\n", IRC),
+        (b"CAP LS 302\r\n", IRC),
+        (b"PASS secret\r\n", IRC),
+        (b"PASS caf\xe9\r\n", IRC),
+        (b"NICK \xff\r\n", IRC),
+        (b"USER a 0 * :A\r\nNICK a\r\n", IRC),
+        (b"AUTHENTICATE PLAIN\r\n", IRC),
+        (b"QUIT\r\n", IRC),
+        (b"QUIT :bye now\r\n", IRC),
+        *((data, PLAIN) for data in (b"alice\r\n", b"\r\n", b"Nick\r\n", b"NICK\r\n", b"\xe9\r\n")),
+        (b"hello NICK alice\r\n", PLAIN),
+        (b"\xff\xfb\x01alice\r\n", PLAIN),
+        (b"x" * (MAX_PLAIN_LINE + 1), PLAIN),
+        *((data, TLS) for data in (b"\x16", b"\x16\x03\x01\x02\x00\x01")),
+        (b"GET / HTTP/1.1\r\n", HTTP),
+        (b"POST /\r\nNICK evil\r\n", HTTP),
+        (b"PRI * HTTP/2.0\r\n", HTTP),
+        (b"OPTIONS ", HTTP),
+    ],
+)
+def test_first_bytes_tell_the_dialect(data, dialect):
+    assert server.sniff(data) == dialect
+
+
+@given(st.binary(max_size=60))
+def test_dialect_does_not_change_with_later_bytes(data):
+    dialects = [server.sniff(data[:size]) for size in range(len(data) + 1)]
+    assert len({dialect for dialect in dialects if dialect}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"hello", "hello"),
+        (b"  hello \t", "hello"),
+        (b"\xff\xfd\x03\xff\xfb\x18alice", "alice"),
+        (b"al\xff\xfa\x18\x00xterm\xff\xf0ice", "alice"),
+        (b"\xff\xf1alice\xff", "alice"),
+        (b"\xff\xfa\x18never ends", ""),
+        (b"caf\xe9", "caf\ufffd"),
+        (b"caf\xc3\xa9", "café"),
+        (b"a\tb\0c", "a bc"),
+        (b"\x1b[31mred", "[31mred"),
+    ],
+)
+def test_plain_line_is_clean_and_without_telnet_commands(line, text):
+    assert server.decode_plain(line) == text
+
+
+# Names
+# -----
+
+
+@pytest.mark.parametrize(
+    ("text", "username"),
+    [("~bob", "bob"), ("Bob7", "Bob7"), ("", "user"), ("жук", "user"), ("b!o@b", "bob")]
+    + [("x" * 11, "x" * 10)],
+)
+def test_username_has_up_to_10_ascii_letters_and_digits(text, username):
+    assert server.to_username(text) == username
+
+
+@pytest.mark.parametrize(
+    ("text", "is_valid"),
+    [(text, True) for text in ("tea.lan", "fe80::1", "x" * 63)]
+    + [(text, False) for text in ("x" * 64, "", "-", ":", ".lan", "a b", "a@b", "a!b", "a\n", "é")],
+)
+def test_host_has_up_to_63_characters_of_names_and_addresses(text, is_valid):
+    assert server.is_host(text) is is_valid
+
+
+# History queries
+# ---------------
+
+
+@pytest.mark.parametrize(
+    ("line", "query"),
+    [
+        ("latest #tea * 5", ("LATEST", "#tea", [(0, 0)], 5)),
+        ("BEFORE #tea msgid=7 5", ("BEFORE", "#tea", [(7, 7)], 5)),
+        (
+            "AFTER #tea timestamp=1970-01-01T00:00:01.5Z 5",
+            ("AFTER", "#tea", [(1500000, 1500999)], 5),
+        ),
+        ("BETWEEN bob msgid=7 msgid=9 5", ("BETWEEN", "bob", [(7, 7), (9, 9)], 5)),
+        ("TARGETS msgid=7 msgid=9 5", ("TARGETS", "", [(7, 7), (9, 9)], 5)),
+        ("LATEST #tea * 123456789000", ("LATEST", "#tea", [(0, 0)], 123456789)),
+    ],
+)
+def test_chathistory_has_references_and_a_limit(line, query):
+    assert server.parse_chathistory(line.split()) == query
+
+
+COUNT_OR_LIMIT = "Too few parameters, too many, or a limit that is no number"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("READ #tea * 5", "Unknown command"),
+        ("LATEST", COUNT_OR_LIMIT),
+        ("LATEST #tea * 5 6", COUNT_OR_LIMIT),
+        ("TARGETS msgid=7 5", COUNT_OR_LIMIT),
+        ("LATEST #tea * x", COUNT_OR_LIMIT),
+        ("BEFORE #tea * 5", "Not a msgid or a timestamp"),
+        ("BEFORE #tea 7 5", "Not a msgid or a timestamp"),
+        ("BEFORE #tea msgid=x 5", "Not a msgid or a timestamp"),
+        ("BEFORE #tea msgid=1234567890123456789 5", "Not a msgid or a timestamp"),
+        ("BEFORE #tea timestamp=now 5", "Not a msgid or a timestamp"),
+    ],
+)
+def test_invalid_chathistory_is_refused_in_words(line, words):
+    with pytest.raises(ProtocolError, match=words):
+        server.parse_chathistory(line.split())
+
+
+# User and channel queries
+# ------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fields_and_token"),
+    [
+        ("%cuhsnfdar", ("cuhsnfdar", "")),  # WeeChat
+        ("%chtsunfra,152", ("tcuhsnfar", "152")),  # HexChat
+        ("%tna,1", ("tna", "1")),
+        ("%tcuihsnfdlaor,999", ("tcuihsnfdlaor", "999")),
+        *(
+            (text, ("n", ""))
+            for text in ("o%n", "%nnnn", "%nxyz", "%n,1234", "%n,abc", "%n,٣", "%n,")
+        ),
+        *((text, ("", "")) for text in ("%,1", "%", "%xyz,1", "o", "")),
+    ],
+)
+def test_whox_fields_are_in_the_order_of_the_reply(text, fields_and_token):
+    assert server.parse_whox(text) == fields_and_token
+
+
+def test_whox_reply_has_a_middle_parameter_for_each_field_but_the_realname():
+    values = dict(zip("tcuihsnfdlao", "1 #c u 1.2.3.4 host srv bob H@ 0 5 0 n/a".split()))
+    values["r"] = "Bob the Builder"
+    assert server.whox_params("tna", values) == ("1", "bob", "0")
+    assert server.whox_params("nr", values) == ("bob", "Bob the Builder")
+    assert server.whox_params("cn", {"c": "", "n": "a b"}) == ("*", "a_b")
+    assert server.whox_params("", values) == ()
+
+
+NOW = 1_000_000.0
+CHANNELS = {  # name: users, created, topic_at
+    "#lobby": (12, NOW - 9000, NOW - 60),
+    "#tea": (4, NOW - 600, 0.0),
+    "#TeaParty": (5, NOW - 30, NOW - 30),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        (">4,<10000", "#lobby #TeaParty"),  # HexChat
+        (">4", "#lobby #TeaParty"),
+        ("<5", "#tea"),
+        (">4,<12", "#TeaParty"),
+        ("#tea", "#tea"),
+        ("#TEA,#lobby", "#lobby #tea"),
+        ("*tea*", "#tea #TeaParty"),
+        ("!*tea*", "#lobby"),
+        ("*tea*,!*party", "#tea"),
+        ("*tea*,>4", "#TeaParty"),
+        ("C>60", "#lobby"),
+        ("C<11", "#tea #TeaParty"),
+        ("c<11", "#tea #TeaParty"),
+        ("T<5", "#lobby #TeaParty"),
+        ("T>0", "#lobby #TeaParty"),
+        ("T>1", ""),
+        (">1234567890", ""),  # too long for a number, so it is a name
+        (">x", ""),
+        ("!", "#lobby #tea #TeaParty"),
+        ("#x," * (MAX_CONDITIONS - 2) + "#lobby,#tea", "#lobby #tea"),
+        ("#x," * (MAX_CONDITIONS - 1) + "#lobby,#tea", "#lobby"),
+        ("*," * MAX_CONDITIONS + "!*,>1000", "#lobby #tea #TeaParty"),
+    ],
+)
+def test_list_accepts_any_of_the_masks_within_all_bounds(text, accepted):
+    """Conditions after MAX_CONDITIONS are ignored."""
+    found = server.parse_elist(text)
+    names = [name for name in CHANNELS if found.accepts(name, *CHANNELS[name], NOW)]
+    assert " ".join(names) == accepted
+
+
+@pytest.mark.parametrize("text", ["", ",,"])
+def test_list_without_conditions_has_no_filter(text):
+    assert server.parse_elist(text) is None
+
+
+@given(st.text(max_size=40) | st.text("CT<>!*,#a1", max_size=40))
+def test_queries_accept_any_text(text):
+    server.parse_whox(text)
+    found = server.parse_elist(text)
+    if found is not None:
+        found.accepts("#tea", 1, 0.0, 0.0, NOW)
+
+
+# Targets of bans
+# ---------------
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("Bob", "bob"),
+        ("\uff21lice", "alice"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7/24", "192.0.2.0/24"),
+        ("192.0.2.7/32", "192.0.2.7"),
+        ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("0::1", "::1"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_target_is_stored_in_a_normal_form(text, target):
+    assert server.is_target(text)
+    assert server.normalize_target(text) == target
+    assert server.normalize_target(target) == target
+
+
+@pytest.mark.parametrize("text", ["", "*!*@*", "#tea", "300.1.1.1", "192.0.2.0/33", "a b", "::x"])
+def test_target_is_a_nickname_an_address_or_a_network(text):
+    assert not server.is_target(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "address", "is_match"),
+    [
+        ("alice", "192.0.2.7", True),
+        ("ALICE", "192.0.2.7", True),
+        ("alice2", "192.0.2.7", False),
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.70", False),
+        ("192.0.2.0/24", "192.0.2.255", True),
+        ("192.0.2.0/24", "192.0.3.0", False),
+        ("0.0.0.0/0", "192.0.2.7", True),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("192.0.2.0/24", "::ffff:192.0.2.7", True),
+        ("::ffff:192.0.2.0/120", "192.0.2.7", True),
+        ("::/0", "192.0.2.7", False),
+        ("2001:db8::/32", "2001:db8::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("::1", "0::1", True),
+        ("fe80::1", "fe80::1%eth0", True),
+        ("192.0.2.0/24", "somewhere", False),
+        ("192.0.2.0/24", "", False),
+        ("", "192.0.2.7", False),
+    ],
+)
+def test_target_matches_names_and_addresses(target, address, is_match):
+    assert server.target_matches(target, ["ally", "alice"], address) is is_match
+
+
+# Display
+# -------
+
+
+@pytest.mark.parametrize(
+    ("channel", "text", "shown"),
+    [
+        ("#lobby", "Hello!", ("[bob]:", "Hello!")),
+        ("#LOBBY", "\x01ACTION waves\x01", ("* bob", "waves")),
+        ("#tea", "Hello!", ("[bob in #tea]:", "Hello!")),
+        ("#tea", "\x01ACTION waves\x01", ("* bob", "waves (in #tea)")),
+        ("me", "Hello!", ("[bob -> you]:", "Hello!")),
+    ],
+)
+def test_channels_other_than_the_lobby_are_named(channel, text, shown):
+    message = protocol.clean_message(Message("PRIVMSG", (channel, text), "bob!b@h"))
+    line = server.describe_with_channel(message, "me", 0.0, "#lobby")
+    assert (line.head, line.text) == shown
+
+
+def test_messages_that_are_not_shown_have_no_line():
+    assert server.describe_with_channel(Message("PING", ("x",)), "me", 0.0, "#lobby") is None
