@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
-"""The tests, in one command:
+"""Run the checks and the tests.
 
-    python3 tests/run.py                    everything: ruff, mypy, pytest
+    python3 tests/run.py                    ruff, mypy and pytest
     python3 tests/run.py -k name -x         pytest alone, with these arguments
 
-Makes .venv at the repository's top with the Python that runs this file, installs
-tests/requirements.txt into it, and makes it anew when either has changed or the last
-attempt was cut short. Before everything it also installs the Debian packages of the
-programs that the tests drive, where that takes no question: as root, or with sudo in CI.
-The tests of what is missing then are skipped. Stops at the first failure, with its exit
-code. Every command runs at the repository's top, whatever the current directory: paths
-start from there.
+Creates .venv at the top of the repository with the Python that runs this file and installs
+tests/requirements.txt there; creates it again after either has changed or an attempt was
+interrupted. Without arguments it also installs the Debian packages of the programs that the
+tests run, if that needs no password: as root, or with sudo in CI. Tests of missing programs are
+skipped. Stops at the first failure and returns its exit code. All commands run at the top of
+the repository.
 """
 
 import glob
@@ -27,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 REQUIREMENTS = ROOT / "tests" / "requirements.txt"
-STAMP = VENV / "made-from.txt"  # written last: where it stands, .venv is whole
-OLDEST = (3, 10)  # that the tools run on; Hubbub itself also runs on older ones
+STAMP = VENV / "made-from.txt"  # written last: without it .venv is incomplete
+OLDEST = (3, 10)  # for the tools; Hubbub itself also runs on older versions
 
-PACKAGES = {  # of Debian and Ubuntu, by the program, or file, that the tests need
+PACKAGES = {  # program or file: its package in Debian and Ubuntu
     "Xvfb": "xvfb",
+    "openbox": "openbox",
     "xdotool": "xdotool",
     "import": "imagemagick",
     "weechat": "weechat-curses",
@@ -43,39 +43,35 @@ PACKAGES = {  # of Debian and Ubuntu, by the program, or file, that the tests ne
     "nc": "netcat-openbsd",
     "ngircd": "ngircd",
 }
-SERVICES = ["ngircd"]  # that Debian would start at once, and open to the network
-APT = [
-    "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0",
-    "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20",
-]  # fmt: skip
+SERVICES = ["ngircd"]  # packages whose server Debian would start, open to the network
+APT = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+APT += ["-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=60"]
+APT += ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
 
-# A process for each core takes one file of tests after the other.
-SIDE_BY_SIDE = ["-n", "auto", "--dist", "loadfile"]
-CHECKS = [
-    ["-m", "ruff", "check", "."],
-    ["-m", "mypy", "--strict", "server.py", "client.py", "protocol.py"],
-]
+CHECKS = [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"]]
+PYTEST = ["-m", "pytest"]
+PARALLEL = ["-n", "auto", "--dist", "loadfile"]  # a process per core, each file in one of them
 
 
 def main(arguments: List[str]) -> int:
-    """Run the checks and the tests; the exit code of the first that fails, or 0."""
-    fault = python_fault()
-    if fault:
-        print("tests/run.py: " + fault, file=sys.stderr)
+    """Run the checks and the tests; return the first exit code other than 0, or 0."""
+    error = python_error()
+    if error:
+        print("tests/run.py: " + error, file=sys.stderr)
         return 2
-    tests = ["-m", "pytest", *(arguments or SIDE_BY_SIDE)]
-    try:
-        if not arguments:
-            install_programs()
-        return make_venv() or run_each([tests] if arguments else [*CHECKS, tests])
-    except KeyboardInterrupt:
-        return 130
+    commands = [[*PYTEST, *arguments]] if arguments else [*CHECKS, [*PYTEST, *PARALLEL]]
+    if not arguments:
+        install_packages()
+    code = create_venv()
+    for command in commands:
+        code = code or run([str(PYTHON), *command])
+    return code
 
 
-def python_fault() -> str:
-    """Why the Python that runs this file cannot make .venv, and what to do; "" if it can."""
+def python_error() -> str:
+    """Return why this Python cannot create .venv and what helps; "" if it can."""
     if sys.version_info < OLDEST:
-        return "the tests' tools need Python %d.%d or newer, this is %d.%d." % (
+        return "the test tools need Python %d.%d or newer, this is %d.%d." % (
             *OLDEST,
             *sys.version_info[:2],
         )
@@ -84,81 +80,58 @@ def python_fault() -> str:
     return ""
 
 
-def install_programs() -> None:
-    """Install what the tests drive and this machine lacks, and say what it lacks then."""
+def install_packages() -> None:
+    """Install the missing packages if that needs no password; print those still missing."""
     missing = missing_packages()
-    root = how_to_be_root() if missing and shutil.which("apt-get") else None
+    root = root_prefix() if missing and shutil.which("apt-get") else None
     if root is not None:
-        services = [name + ".service" for name in SERVICES if name in missing]
-        if services and shutil.which("systemctl"):
-            run([*root, "systemctl", "--quiet", "mask", *services])
-        install = [*root, *APT, "install", "-y", "--no-install-recommends"]
-        if run([*root, *APT, "update"]) or run([*install, *missing], is_quiet=True):
-            for package in missing:  # one that there is not must not keep out the others
-                run([*install, package], is_quiet=True)
+        for package in set(SERVICES) & set(missing):
+            if shutil.which("systemctl"):
+                run([*root, "systemctl", "--quiet", "mask", package + ".service"])
+        run([*root, *APT, "update"])
+        for package in missing:  # one at a time: a release may lack some of them
+            run([*root, *APT, "install", "-y", "--no-install-recommends", package], is_quiet=True)
         missing = missing_packages()
     if missing:
-        print("Not installed, so that tests are skipped: " + " ".join(missing), flush=True)
+        print("Not installed, their tests are skipped: " + " ".join(missing), flush=True)
 
 
 def missing_packages() -> List[str]:
-    """The packages of what is not there."""
+    """Return the packages whose program or file is not on this machine."""
     return [package for program, package in PACKAGES.items() if not find_program(program)]
 
 
 def find_program(name: str) -> Optional[str]:
-    """Where a program or a file is, be it one that only root has in the PATH."""
+    """Return the path of a program, in PATH or /usr/sbin, or of a file; None if there is none."""
     if "/" in name:
         return next(glob.iglob(name), None)
     return shutil.which(name, path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
 
 
-def how_to_be_root() -> Optional[List[str]]:
-    """What to put before a command of root's; None where that takes a question."""
+def root_prefix() -> Optional[List[str]]:
+    """Return the words to put before a command to run it as root; None if not possible."""
     if os.geteuid() == 0:
         return []
-    if not (os.environ.get("CI") and shutil.which("sudo")):
+    sudo = ["sudo", "-n"]  # fails rather than asking for a password
+    if not os.environ.get("CI") or not shutil.which("sudo"):
         return None
-    sudo = ["sudo", "-n"]
     return sudo if subprocess.call([*sudo, "true"], stderr=subprocess.DEVNULL) == 0 else None
 
 
-def make_venv() -> int:
-    """Bring .venv up to date; the exit code of what failed, or 0."""
+def create_venv() -> int:
+    """Create .venv unless it is up to date; return the exit code of what failed, or 0."""
     made_from = "%s\n%s\n%s" % (sys.version, sys.base_prefix, REQUIREMENTS.read_text("utf-8"))
-    if is_whole(made_from):
+    if STAMP.is_file() and STAMP.read_text("utf-8") == made_from:
         return 0
     code = run([sys.executable, "-m", "venv", "--clear", str(VENV)])
-    if code:
-        return code
-    code = run([str(PYTHON), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)])
+    code = code or run([str(PYTHON), "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS)])
     if not code:
         STAMP.write_text(made_from, "utf-8")
     return code
 
 
-def is_whole(made_from: str) -> bool:
-    """Whether .venv was finished, from this Python and these requirements, and still runs."""
-    try:
-        if STAMP.read_text("utf-8") != made_from:
-            return False
-        probe = [str(PYTHON), "-c", "import hypothesis, mypy, pytest, pytest_timeout, ruff, xdist"]
-        return subprocess.call(probe, stderr=subprocess.DEVNULL) == 0
-    except (OSError, ValueError):
-        return False
-
-
-def run_each(commands: List[List[str]]) -> int:
-    """Run Python with each list of arguments; the exit code of the first that fails, or 0."""
-    for command in commands:
-        code = run([str(PYTHON), *command])
-        if code:
-            return code
-    return 0
-
-
 def run(command: List[str], is_quiet: bool = False) -> int:
-    """Print a command, run it at the repository's top, give its exit code."""
+    """Print a command, run it at the top of the repository and return its exit code."""
     shown = [word.replace(str(ROOT), ".", 1) for word in command]
     print("$ " + " ".join(map(shlex.quote, shown)), flush=True)
     stdout = subprocess.DEVNULL if is_quiet else None
@@ -166,4 +139,7 @@ def run(command: List[str], is_quiet: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
