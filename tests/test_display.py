@@ -321,6 +321,7 @@ def compose(text, channel="#tea"):
         ("/mute bob 0 noise", ["MUTE bob 0 :noise"]),
         ("/unban bob", ["UNBAN bob"]),
         ("/unban ::1", ["UNBAN 0::1"]),
+        ("/unban a:1", ["UNBAN a:1"]),
         ("/bans", ["BANS"]),
         ("/announce tea is ready", ["ANNOUNCE :tea is ready"]),
         ("/stats", ["STATS"]),
