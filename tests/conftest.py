@@ -1,4 +1,4 @@
-"""Fixtures: a server for a test, and the proof that the test left nothing behind."""
+"""Fixtures: servers, windows, and the check that a test leaves nothing behind."""
 
 import contextlib
 import logging
@@ -15,45 +15,46 @@ from client_harness import ScriptedServer
 from harness import Room, count_descriptors
 from window_harness import Desk, Screen
 
-# The same examples each time, however slow the machine is.
+# The same examples in every run, without a time limit for slow machines.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
 settings.load_profile("hubbub")
 
 
-class Errors(logging.Handler):
-    """Keeps what the program logs as its own mistakes."""
+class ErrorLog(logging.Handler):
+    """Keeps the errors that the program logs."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
-        self.found = []
+        self.texts = []
 
     def emit(self, record):
-        self.found.append(self.format(record))
+        self.texts.append(self.format(record))
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_behind():
-    """No thread, no descriptor, and no mistake in the log is left after a test."""
-    errors = Errors()
-    logging.getLogger("hubbub").addHandler(errors)
+def nothing_is_left():
+    """Fail a test that leaves a thread, a file descriptor or an error in the log."""
+    log = ErrorLog()
+    logging.getLogger("hubbub").addHandler(log)
     threads, descriptors = set(threading.enumerate()), count_descriptors()
     yield
-    logging.getLogger("hubbub").removeHandler(errors)
+    logging.getLogger("hubbub").removeHandler(log)
     assert set(threading.enumerate()) <= threads
     assert count_descriptors() <= descriptors
-    assert errors.found == []
+    assert log.texts == []
 
 
 @pytest.fixture(autouse=True)
-def data_of_its_own(monkeypatch, tmp_path):
-    """Programs that a test starts keep their data in a folder of the test."""
+def environment(monkeypatch, tmp_path):
+    """Keep all programs to the test's own folder, and from looking for servers."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HUBBUB_FIND", "")
 
 
 @pytest.fixture
 def open_room():
-    """Opens servers with options of the test's choice; nobody is slowed but on purpose."""
+    """Start servers with the test's options, by default without a rate limit."""
     rooms = []
 
     def open_(**options):
@@ -67,36 +68,36 @@ def open_room():
 
 @pytest.fixture
 def room(open_room):
-    """A server with everything at its default, but no limit to what one may say a second."""
+    """A server with the default options, without a rate limit."""
     return open_room()
 
 
 @pytest.fixture
 def hub():
-    """A server that says what the test tells it."""
+    """A server that sends what the test tells it to."""
     with contextlib.closing(ScriptedServer()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def screen():
-    """One virtual screen for all tests: what Tk has opened once must not close."""
+    """A virtual screen for all tests: Tk cannot open another after the first has closed."""
     with contextlib.closing(Screen()) as screen_:
         yield screen_
 
 
 @pytest.fixture
 def desk(screen):
-    """Where windows are opened; at its end none of their threads and errors may be left."""
+    """Opens windows; checks at the end that none of their threads or errors is left."""
     with contextlib.closing(Desk()) as desk_:
         yield desk_
 
 
 @pytest.fixture
 def alice(desk, hub):
-    """Alice at her window, in #lobby on that server, all of whose welcome she has seen."""
+    """Alice's window in #lobby, after the server's welcome."""
     alice = desk.open(hub.port, "alice", at_once=True)
     hub.welcome()
     desk.pump(lambda: alice.people == ["alice", "bob"])
-    desk.pump(lambda: alice.root.winfo_width() == 1160)  # what it shows moves with its size
+    desk.pump(lambda: alice.root.winfo_width() == 1160)  # resizing moves its contents
     return alice
