@@ -1,4 +1,4 @@
-"""Server and client talk across Python versions: each one that is here with its neighbour."""
+"""A server and a client on different versions of Python, for all versions on this machine."""
 
 import os
 import re
@@ -14,34 +14,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 6)
-TIMEOUT = 20  # seconds; reached only where something is broken
+TIMEOUT = 20  # seconds; reached only by a failing test
 
-WHO = "import sys; print(*sys.version_info[:2], sys.executable, sep='\\n')"
+PRINT_VERSION = "import sys; print(*sys.version_info[:2], sys.executable, sep='\\n')"
 CLOCK = re.compile(r"\[\d\d:\d\d:\d\d\] ")
-LOGGED = re.compile(r"(\d{4}-\d\d-\d\d [\d:,]+ )?(DEBUG|INFO|WARNING) .")
-
-
-def find_pythons():
-    """The Pythons of this machine, oldest first: (3, minor) to path, one for each minor."""
-    found = {}
-    for path in candidates():
-        name = re.match(r"python(3)\.(\d+)", path.name)
-        if name and tuple(map(int, name.groups())) in found:
-            continue
-        try:
-            answer = subprocess.run(
-                [str(path), "-c", WHO], stdout=PIPE, stderr=PIPE, timeout=TIMEOUT
-            )
-        except (OSError, subprocess.SubprocessError):
-            continue
-        if answer.returncode == 0:  # pyenv's stand-ins for versions that are not active fail
-            major, minor, executable = answer.stdout.decode().splitlines()
-            found.setdefault((int(major), int(minor)), executable)
-    return {version: found[version] for version in sorted(found) if version >= OLDEST}
+LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d [\d:,]+ )?(DEBUG|INFO|WARNING) .")
 
 
 def candidates():
-    """What may be a Python: the one that runs this, pyenv's, and pythonX.Y on PATH."""
+    """Yield paths of Pythons: the running Python, those of pyenv, and pythonX.Y in PATH."""
     yield Path(sys.executable)
     pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
     yield from pyenv.glob("versions/3.*/bin/python")
@@ -51,44 +32,61 @@ def candidates():
                 yield path
 
 
+def find_pythons():
+    """Return the path of a Python for each version from OLDEST on, as {(3, minor): path}."""
+    found = {}
+    for path in candidates():
+        name = re.match(r"python(3)\.(\d+)", path.name)
+        if name and tuple(map(int, name.groups())) in found:
+            continue
+        try:
+            command = [str(path), "-c", PRINT_VERSION]
+            result = subprocess.run(command, stdout=PIPE, stderr=PIPE, timeout=TIMEOUT)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if result.returncode == 0:  # pyenv's wrappers of inactive versions fail
+            major, minor, executable = result.stdout.decode().splitlines()
+            found.setdefault((int(major), int(minor)), executable)
+    return {version: found[version] for version in sorted(found) if version >= OLDEST}
+
+
 PYTHONS = find_pythons()
 VERSIONS = list(PYTHONS)
-NEIGHBOURS = list(zip(VERSIONS, VERSIONS[1:] + VERSIONS[:1]))
+PAIRS = list(zip(VERSIONS, VERSIONS[1:] + VERSIONS[:1]))
 
 
-class Speaker:
-    """One side of the conversation: lines go in, and lines come out."""
+class User:
+    """A user of plain text or of the terminal: sends lines and reads lines."""
 
     def __init__(self, write, read):
         self._write = write
         self._read = read
 
-    def say(self, *lines):
+    def send(self, *lines):
         for line in lines:
             self._write.write(line.encode() + b"\n")
         self._write.flush()
 
     def expect(self, *texts):
-        """Read on until all of `texts` have come, in this order, each behind its time."""
+        """Read until all of `texts` have come in this order, each after its time."""
         for text in texts:
-            while True:
+            seen = None
+            while seen != text:
                 line = self._read.readline().decode().rstrip("\r\n")
-                assert line, "the end came before %r" % text
-                print(line)  # shown where a test fails
-                assert CLOCK.match(line)
-                if CLOCK.sub("", line, 1) == text:
-                    break
+                assert CLOCK.match(line), "%r instead of %r" % (line, text)
+                print(line)  # shown if the test fails
+                seen = CLOCK.sub("", line, 1)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a program of the repository; what it says on stderr goes into a file."""
+    """Start programs of the repository on a version of Python, with stderr in a file."""
     with ExitStack() as stack:
 
         def start_program(version, *arguments):
             errors = tmp_path / (arguments[0] + ".err")
             stderr = stack.enter_context(errors.open("wb"))
-            stack.callback(lambda: print(errors.read_text("utf-8")))  # shown where a test fails
+            stack.callback(lambda: print(errors.read_text("utf-8")))  # shown if the test fails
             command = [PYTHONS[version], "-E", "-B", "-W", "error", *arguments]
             program = stack.enter_context(
                 subprocess.Popen(command, cwd=str(ROOT), stdin=PIPE, stdout=PIPE, stderr=stderr)
@@ -100,51 +98,50 @@ def start(tmp_path):
         yield start_program
 
 
-def check_end(program):
-    """It ends by itself with exit code 0, and has nothing to report but its log."""
+def check_exit(program):
+    """Check that a program ends by itself with exit code 0 and wrote only log lines."""
     code = program.wait(TIMEOUT)
     errors = program.errors.read_text("utf-8")
-    assert [line for line in errors.splitlines() if not LOGGED.match(line)] == []
+    assert [line for line in errors.splitlines() if not LOG_LINE.match(line)] == []
     assert code == 0, errors
 
 
 @pytest.mark.parametrize(
     ("server_version", "client_version"),
-    NEIGHBOURS,
-    ids=["server_%d.%d-client_%d.%d" % (*server, *client) for server, client in NEIGHBOURS],
+    PAIRS,
+    ids=["server_%d.%d-client_%d.%d" % (*server, *client) for server, client in PAIRS],
 )
-def test_neighbouring_pythons_understand_each_other(start, server_version, client_version):
-    """A client and a server on different Pythons understand each other, emoji and all."""
+def test_client_and_server_run_on_different_pythons(start, server_version, client_version):
     server = start(server_version, "server.py", "--host", "127.0.0.1", "--port", "0")
-    opening = server.stdout.readline().decode()
-    running = re.match(r"\[SERVER\] Running on (127\.0\.0\.1:(\d+))\r?\n", opening)
-    assert running, opening
-    place, port = running.groups()
+    first_line = server.stdout.readline().decode()
+    running = re.match(r"\[SERVER\] Running on (127\.0\.0\.1:(\d+))\r?\n", first_line)
+    assert running, first_line
+    address, port = running.groups()
 
     with ExitStack() as stack:
         peer = stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), TIMEOUT))
-        bob = Speaker(*(stack.enter_context(peer.makefile(mode)) for mode in ("wb", "rb")))
-        bob.say("bob")
+        bob = User(*(stack.enter_context(peer.makefile(mode)) for mode in ("wb", "rb")))
+        bob.send("bob")
         bob.expect("[SERVER]: bob joined the chat")
 
-        client = start(client_version, "client.py", place, "--username", "alice", "--terminal")
-        alice = Speaker(client.stdin, client.stdout)
+        client = start(client_version, "client.py", address, "--username", "alice", "--terminal")
+        alice = User(client.stdin, client.stdout)
         alice.expect("[SERVER]: alice joined the chat")
-        alice.say("é 李 😀", "@bob psst: é 李 😀")
+        alice.send("é 李 😀", "@bob psst: é 李 😀")
         bob.expect("[SERVER]: alice joined the chat", "[alice]: é 李 😀")
         bob.expect("[alice -> you]: psst: é 李 😀")
         alice.expect("[alice]: é 李 😀", "[you -> bob]: psst: é 李 😀")
 
-        bob.say("😀 李 é", "@alice yes: 😀 李 é")
+        bob.send("😀 李 é", "@alice yes: 😀 李 é")
         bob.expect("[bob]: 😀 李 é", "[you -> alice]: yes: 😀 李 é")
         alice.expect("[bob]: 😀 李 é", "[bob -> you]: yes: 😀 李 é")
 
-        alice.say("/list")
+        alice.send("/list")
         alice.expect("[SERVER]: Online users (2): alice, bob")
-        alice.say("/quit")
-        check_end(client)
+        alice.send("/quit")
+        check_exit(client)
         bob.expect("[SERVER]: alice left the chat")
 
-    if sys.platform != "win32":  # where terminating a program is the same as killing it
+    if sys.platform != "win32":  # where terminating a program is killing it
         server.send_signal(signal.SIGTERM)
-        check_end(server)
+        check_exit(server)
