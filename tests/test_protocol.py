@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import protocol
 from protocol import (
-    MAX_KEY,
     MAX_MASK,
     MAX_MESSAGE,
     MAX_MIDDLE,
@@ -786,8 +785,8 @@ def test_parse_modes_accepts_any_parameters(params):
 
 @pytest.mark.parametrize(
     ("text", "is_valid"),
-    [(key, True) for key in ("k", "schlüssel", "a:b", "x" * MAX_KEY)]
-    + [(key, False) for key in ("", ":a", "a b", "a,b", "\x02a", "a\u200b", "x" * (MAX_KEY + 1))],
+    [(key, True) for key in ("k", "schlüssel", "a:b", "x" * 32)]
+    + [(key, False) for key in ("", ":a", "a b", "a,b", "\x02a", "a\u200b", "x" * 33)],
 )
 def test_key_is_a_visible_word_without_commas(text, is_valid):
     assert protocol.is_key(text) is is_valid
