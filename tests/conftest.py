@@ -2,17 +2,12 @@
 
 import contextlib
 import logging
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from client_harness import ScriptedServer
 from harness import Room, count_descriptors
+from hypothesis import settings
 from window_harness import Desk, Screen
 
 # The same examples in every run, without a time limit for slow machines.
