@@ -113,6 +113,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 367 me #tea bob!*@* alice 1795367442", "bob is banned from #tea"),
         (":srv 372 me :- Hello", "- Hello"),
         (":srv 381 me :You are now an IRC operator", "You are an operator now."),
+        (":srv 400 me FOO :Some refusal", "Some refusal"),
         (":srv 401 me dave :No such nick", "No such user: dave"),
         (":srv 403 me #x :No such channel", "No such room: #x"),
         (":srv 404 me #tea :You are muted", "You are muted"),
