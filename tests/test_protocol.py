@@ -484,6 +484,12 @@ def test_server_time_is_in_utc_with_milliseconds(when, text):
     assert protocol.parse_time(text) == pytest.approx(when, abs=0.001)
 
 
+@pytest.mark.parametrize("fraction", ["", ".5", ".123456789"])
+def test_server_time_may_have_any_precision(fraction):
+    when = protocol.parse_time("2026-11-22T17:10:42%sZ" % fraction)
+    assert when == pytest.approx(1795367442 + float(fraction or 0), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "now", "17:10:42", "2026-11-22", "2026-11-22T17:10:42.1e9Z", "2026-13-22T17:10:42.000Z"]
