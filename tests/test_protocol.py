@@ -90,7 +90,8 @@ def test_parse_accepts_other_spellings(line, message):
 @pytest.mark.parametrize(
     ("line", "error"),
     [(line, ProtocolError) for line in (b"", b" ", b":", b":srv", b"@a", b"@a ", b"P1NG x")]
-    + [(line, ProtocolError) for line in (b"12 x", b"1234 x", b"PI\0NG", b"A\rB", b"A\nB")]
+    + [(line, ProtocolError) for line in (b"12 x", b"1234 x", b"PI\0NG")]
+    + [(b"PING a%sb" % end, ProtocolError) for end in (b"\0", b"\r", b"\n")]
     + [(line, EncodingError) for line in (b"PRIVMSG a :\xff", b"@k=\xff PING x", b"NICK \xc3")]
     + [(b"PING :" + b"x" * MAX_MESSAGE, TooLongError), (b"@" + b"k" * MAX_TAGS, TooLongError)],
 )
@@ -782,6 +783,13 @@ def test_split_modes_fits_every_part_into_a_line(size, count):
     assert [change for part in parts for change in protocol.parse_modes(part)] == found
     for part in parts:
         protocol.serialize(Message("MODE", ("#tea", *part), source))
+
+
+@pytest.mark.parametrize(("over", "count"), [(-1, 1), (0, 1), (1, 2)])
+def test_split_modes_makes_as_few_parts_as_possible(over, count):
+    found = changes("+b one, +b two")
+    source = "s" * (MAX_MESSAGE - len(": MODE #tea +bb one :two\r\n") + over)
+    assert len(protocol.split_modes(found, source, "#tea")) == count
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
