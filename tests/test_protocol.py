@@ -239,9 +239,12 @@ def test_fit_truncates_the_longest_parameter_as_little_as_possible(letter):
     assert protocol.serialize(fitted) == b"@k=v " + line
 
 
-def test_fit_keeps_what_fits():
-    message = Message("PING", ("x" * (MAX_MESSAGE - len("PING \r\n")),))
-    assert protocol.fit(message) is message
+@pytest.mark.parametrize(("over", "fits"), AT_LIMIT)
+def test_fit_changes_only_what_is_too_long(over, fits):
+    message = Message("PING", ("x" * (512 - len("PING \r\n") + over),))
+    fitted = protocol.fit(message)
+    assert (fitted is message) is fits
+    assert len(protocol.serialize(fitted)) == min(512 + over, 512)
 
 
 def test_fit_refuses_a_message_without_parameters_to_truncate():
@@ -558,14 +561,23 @@ def test_unescape_token_is_the_inverse_of_escape_token(value):
     assert protocol.unescape_token(escaped) == value
 
 
-@given(st.lists(st.from_regex(r"[A-Z]{1,12}(=[!-9;-~]{0,60})?", fullmatch=True), max_size=50))
-def test_isupport_lines_fit_beside_the_longest_names(tokens):
+def check_isupport_lines(tokens):
     lines = protocol.isupport_lines(tokens)
     assert [token for line in lines for token in line] == tokens
     for line in lines:
         assert 1 <= len(line) <= 13
         params = ("👋" * MAX_NAME, *line, "are supported by this server")
         protocol.serialize(Message("005", params, "s" * 64))
+
+
+@given(st.lists(st.from_regex(r"[A-Z]{1,12}(=[!-9;-~]{0,60})?", fullmatch=True), max_size=50))
+def test_isupport_lines_fit_beside_the_longest_names(tokens):
+    check_isupport_lines(tokens)
+
+
+def test_isupport_lines_fit_at_any_length():
+    for size in range(1, 100):
+        check_isupport_lines(["A" * 50] * 4 + ["B" * size])
 
 
 def test_isupport_lines_are_as_few_as_possible():
