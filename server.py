@@ -106,7 +106,7 @@ MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
 # What a client may cause, in tokens of --rate-limit
 BURST = 100  # tokens at once
 LINES_A_TOKEN = 20  # lines of a reply for a token
-LOOKS_A_LINE = 10  # users or channels looked at that cost as much as a line of a reply
+LOOKS_A_TOKEN = 200  # users or channels looked at for a token
 
 # What a client may have
 MAX_CHANNELS = 50  # channels of one client
@@ -136,6 +136,8 @@ LINGER = 2.0  # for an ended client to take what was sent, and to close
 SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
 PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
+PAUSE = 0.0004  # between batches, for more to come
+CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none
 
@@ -589,30 +591,15 @@ class ChannelBan(NamedTuple):
     at: int  # seconds since 1970
 
 
-class ChannelView(NamedTuple):
-    """A channel at one moment, as the client may see it that asked."""
-
-    name: str
-    key: str
-    topic: Topic
-    created: float  # seconds since 1970
-    modes: Tuple[str, ...]  # parameters of 324
-    bans: Tuple[ChannelBan, ...]
-    is_secret: bool
-    is_member: bool
-    members: Tuple[Tuple[Client, int], ...]  # all of them, in order of joining, with their bits
-    is_full: bool  # invisible members are shown
-
-    def visible_members(self) -> List[Tuple[Client, int]]:
-        """Return the members that the client may see."""
-        return [(m, bits) for m, bits in self.members if self.is_full or "i" not in m.modes]
-
-
 class Channel:
-    """A channel, its members and its modes. Guarded by the directory's lock."""
+    """A channel, its members and its modes. Changed under the directory's lock alone.
+
+    Other threads may read it without: what is not a number or a string is immutable and replaced
+    as a whole, but for `members`, which may only be asked for one member's bits.
+    """
 
     __slots__ = (
-        "__weakref__", "_audience", "ban_masks", "bans", "created", "flags", "is_lobby",
+        "__weakref__", "audience", "ban_masks", "bans", "created", "flags", "is_lobby",
         "is_saved", "key", "limit", "members", "name", "operators", "password", "topic",
     )  # fmt: skip
 
@@ -630,28 +617,21 @@ class Channel:
         self.ban_masks = protocol.MaskSet(())  # of `bans`
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.is_saved = False  # the store has it
-        self._audience: Optional[Tuple[Client, ...]] = None
+        self.audience: Tuple[Client, ...] = ()  # the members: the same tuple until they change
 
     def add(self, client: Client, bits: int = 0) -> None:
         self.members[client] = bits
-        self._audience = None
+        self.audience = tuple(self.members)
 
     def discard(self, client: Client) -> None:
         self.members.pop(client, None)
-        self._audience = None
+        self.audience = tuple(self.members)
 
     def replace(self, old: Client, new: Client) -> None:
         """Put `new` in the place of a member."""
         members = self.members.items()
         self.members = {new if member is old else member: bits for member, bits in members}
-        self._audience = None
-
-    @property
-    def audience(self) -> Tuple[Client, ...]:
-        """The members: the same tuple until they change, so that sending makes no copy."""
-        if self._audience is None:
-            self._audience = tuple(self.members)
-        return self._audience
+        self.audience = tuple(self.members)
 
     @property
     def is_persistent(self) -> bool:
@@ -785,29 +765,21 @@ class Channel:
         self.limit = limit
         return change._replace(arg=str(limit))
 
-    # Copies
-
-    def view(self, client: Optional[Client]) -> ChannelView:
-        """Return a copy for `client`, or for the server itself."""
-        is_member = client in self.members
-        is_full = client is None or is_member or client.is_operator
+    def mode_params(self, client: Client) -> Tuple[str, ...]:
+        """Return the parameters of 324; only members see the key."""
         changes = [ModeChange(True, flag, "") for flag in sorted(self.flags)]
         if self.password:
-            changes.append(ModeChange(True, "k", self.password if is_full else "*"))
+            key = self.password if self.shows_all(client) else "*"
+            changes.append(ModeChange(True, "k", key))
         if self.limit:
             changes.append(ModeChange(True, "l", str(self.limit)))
-        return ChannelView(
-            name=self.name,
-            key=self.key,
-            topic=self.topic,
-            created=self.created,
-            modes=protocol.format_modes(changes) or ("+",),
-            bans=self.bans,
-            is_secret="s" in self.flags,
-            is_member=is_member,
-            members=tuple(self.members.items()),
-            is_full=is_full,
-        )
+        return protocol.format_modes(changes) or ("+",)
+
+    def shows_all(self, client: Client) -> bool:
+        """Return True if the client sees invisible members and the key."""
+        return client in self.members or client.is_operator
+
+    # Saving
 
     SAVED = ("name", "topic", "created", "password", "limit", "bans")
 
@@ -860,7 +832,7 @@ class Event:
     """
 
     __slots__ = (
-        "_sender_tags", "_tags", "audience", "extended", "is_text", "keys", "label", "line",
+        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys", "label", "line",
         "message", "needs", "number", "sender", "waiting_for", "when",
     )  # fmt: skip
 
@@ -882,6 +854,7 @@ class Event:
         self.is_text = message.command in _TEXTS and sender is not None
         self.needs = _NEEDS.get(message.command, 0)
         self.label = NO_LABEL
+        self.client_tags = b""  # tags that the sender has given it, serialized
         self.extended = b""
         self.waiting_for = 0
         self._sender_tags = sender.tags if sender is not None else ()
@@ -904,37 +877,29 @@ class Event:
         return b"@" + data + b" " + line if data else line
 
     def render_own(self, client: Client, lobby: str) -> bytes:
-        """Return its line for its sender.
-
-        A client that asked for echoes gets the message to itself twice: sent, and received.
-        """
-        message, caps = self.message, client.caps
-        data = self.label.opening
-        if not self.is_text or caps & (ECHO_MESSAGE | PLAIN_TEXT):
+        """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
+        message, caps, data = self.message, client.caps, self.label.opening
+        is_received = self.is_text and message.params[0] == message.nickname
+        wants_echo = not self.is_text or caps & ECHO_MESSAGE
+        if wants_echo or (caps & PLAIN_TEXT and not is_received):
             data += self.render(caps, lobby, message.nickname, self.label.tags)
-        if self.is_text and message.params[0] == message.nickname and not caps & PLAIN_TEXT:
+        if is_received:
             data += self.render(caps, lobby)
         return data
 
     def rows(self) -> List["Row"]:
         """Return what the history keeps of it."""
-        message, rows = self.message, []
-        tags = protocol.serialize_tags(message.tags)
-        if len(tags) > MAX_KEPT_TAGS:
-            tags = b""
-        for i, key in enumerate(self.keys):
-            if i == 1:  # rows have a number each, and the event has one msgid
-                tags = protocol.serialize_tags({"msgid": str(self.number)})
-            line, number = tags + self.line[:-2], self.number + i
-            rows.append(Row(number, self.when, key, message.command, line, self.waiting_for))
-        return rows
+        tags = b"@" + self.client_tags + b" " if self.client_tags else b""
+        line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
+        command, waiting_for = self.message.command, self.waiting_for
+        return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
 
     def _make_tags(self) -> Tuple[Tag, ...]:
-        message = self.message
-        tags: List[Tag] = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
-        if self.number and "!" in message.source:
-            client_tags = {"msgid": str(self.number), **message.tags}
-            tags.append((MESSAGE_TAGS, protocol.serialize_tags(client_tags)[1:-1]))
+        tags = [make_tag("time", protocol.format_time(self.when), SERVER_TIME)]
+        if self.number and "!" in self.message.source:
+            tags.append(make_tag("msgid", str(self.number), MESSAGE_TAGS))
+        if self.client_tags:
+            tags.append((MESSAGE_TAGS, self.client_tags))
         self._tags = (*tags, *self._sender_tags)
         return self._tags
 
@@ -991,11 +956,10 @@ class Response:
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self._batch: Tuple[Tag, ...] = ()  # the tag of the batch that answers it
-        self._inner: Tuple[Tag, ...] = ()  # the tag of another batch, in that one
-        self._replies: List[Tuple[Event, Tuple[Tag, ...]]] = []
-        self._count = 0  # of those, the messages that a label would have to cover
+        self._batch = ""  # reference of the batch that answers
         self._references = itertools.count(1)
+        self._opening = b""  # the line that opens the batch, not sent yet
+        self._replies: List[Event] = []
 
     def begin(self, label: str) -> None:
         """Start the answer to a command with that label, "" if it has none."""
@@ -1008,35 +972,25 @@ class Response:
 
     def add(self, event: Event) -> None:
         """Add an event for this client alone."""
-        self._replies.append((event, self._inner))
-        self._count += not self._inner
+        self._replies.append(event)
 
-    @contextlib.contextmanager
-    def batch(self, kind: str, *params: str) -> Iterator[None]:
-        """Put what is added meanwhile into a batch, if the client knows batches."""
-        if not self.client.caps & BATCH:
-            yield
-            return
-        reference = "b%d" % next(self._references)
-        self.reply("BATCH", "+" + reference, kind, *params)
-        self._inner = (make_tag("batch", reference),)
-        yield
-        self._inner = ()
-        self.reply("BATCH", "-" + reference)
-        self._count -= 1  # covered by the beginning
+    def open_batch(self, kind: str, *params: str) -> None:
+        """Answer with a batch of that kind, if the client knows batches."""
+        if self.client.caps & BATCH:
+            label, self._label = self._label, ""
+            self._batch = "b%d" % next(self._references)
+            tags = (make_tag("label", label),) if label else ()
+            self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
 
     def take_label(self, more: bool) -> Label:
         """Return the beginning of the next message of the answer; `more` will follow it."""
+        if self._label and (more or self.is_long):
+            self.open_batch("labeled-response")
         label, self._label = self._label, ""
-        if not label:
-            return Label(b"", self._batch)
-        tags = (make_tag("label", label),)
-        if not (more or self.is_long) or not self.client.caps & BATCH:
-            return Label(b"", tags)
-        reference = "b%d" % next(self._references)
-        opening = self._render(("BATCH", "+" + reference, "labeled-response"), tags)
-        self._batch = (make_tag("batch", reference),)
-        return Label(opening, self._batch)
+        if label:
+            return Label(b"", (make_tag("label", label),))
+        opening, self._opening = self._opening, b""
+        return Label(opening, (make_tag("batch", self._batch),) if self._batch else ())
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
         """Return replies that are made later, for a place among the events."""
@@ -1051,19 +1005,16 @@ class Response:
 
     def flush(self, is_done: bool = True) -> Tuple[bytes, int]:
         """Return what was added, and the number of lines; `is_done` ends the answer."""
-        client, data = self.client, []
-        replies, more = self._replies, self._count > 1 or not is_done
-        self._replies = []
-        for event, inner in replies:
-            opening, tags = Label(b"", inner) if inner else self.take_label(more)
-            data.append(opening + event.render(client.caps, self._lobby, client.nickname, tags))
-        if is_done:
-            if self._label:
-                data.append(self._render(("ACK",), self.take_label(False).tags))
-            elif self._batch:
-                reference = self._batch[0][1].partition(b"=")[2].decode()
-                data.append(self._render(("BATCH", "-" + reference), ()))
-            self._batch, self._count = (), 0
+        replies, self._replies = self._replies, []
+        more, data = len(replies) > 1 or not is_done, []
+        for event in replies:
+            opening, tags = self.take_label(more)
+            data.append(opening + self._render_event(event, tags))
+        if is_done and self._label:
+            data.append(self._render(("ACK",), self.take_label(False).tags))
+        elif is_done and self._batch:
+            data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
+            self._opening, self._batch = b"", ""
         return b"".join(data), len(replies)
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
@@ -1073,34 +1024,38 @@ class Response:
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
-        message = Message(command, tuple(params), source)
-        return Event(message, (self.client,), time.time())
+        return Event(Message(command, tuple(params), source), (self.client,), time.time())
+
+    def _render_event(self, event: Event, tags: Tuple[Tag, ...]) -> bytes:
+        return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tuple[Tag, ...]) -> bytes:
-        client = self.client
-        return self._make_event(reply).render(client.caps, self._lobby, client.nickname, tags)
+        return self._render_event(self._make_event(reply), tags)
 
 
-def names_replies(client: Client, view: ChannelView) -> List[Reply]:
+def names_replies(client: Client, channel: Channel, members: Iterable[Client]) -> List[Reply]:
     """Return 353, with as many names as surely fit into a line, and 366."""
     with_hosts = client.caps & USERHOST_IN_NAMES
+    shows_all = channel.shows_all(client)
     words = (
-        member_prefix(client, bits) + (member.source if with_hosts else member.nickname)
-        for member, bits in view.visible_members()
+        member_prefix(client, channel.members.get(member, 0))
+        + (member.source if with_hosts else member.nickname)
+        for member in members
+        if shows_all or "i" not in member.modes
     )
-    kind = "@" if view.is_secret else "="
+    kind = "@" if "s" in channel.flags else "="
     texts = protocol.pack(words, " ", NAMES_SIZE)
-    replies: List[Reply] = [("353", kind, view.name, text) for text in texts]
-    return [*replies, ("366", view.name, "End of /NAMES list")]
+    replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
+    return [*replies, ("366", channel.name, "End of /NAMES list")]
 
 
-def topic_replies(view: ChannelView) -> List[Reply]:
+def topic_replies(channel: Channel) -> List[Reply]:
     """Return 332 and 333, or nothing if there is no topic."""
-    topic = view.topic
+    topic = channel.topic
     if not topic.text:
         return []
-    by = ("333", view.name, topic.by, str(int(topic.at)))
-    return [("332", view.name, topic.text), by]
+    by = ("333", channel.name, topic.by, str(int(topic.at)))
+    return [("332", channel.name, topic.text), by]
 
 
 def member_prefix(client: Client, bits: int) -> str:
@@ -1134,17 +1089,6 @@ Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last 
 
 # The directory
 # -------------
-
-
-class ChannelInfo(NamedTuple):
-    """A row of a list of channels."""
-
-    name: str
-    key: str
-    size: int  # members
-    bits: int  # of the member whose channels were asked for
-    created: float  # seconds since 1970
-    topic: Topic
 
 
 class FormerUser(NamedTuple):
@@ -1384,11 +1328,6 @@ class Directory:
         with self._lock:
             return self._users()
 
-    def unknown_count(self) -> int:
-        """Return the number of clients with a nickname that have not registered."""
-        with self._lock:
-            return len(self._clients) - len(self._users())
-
     def former_users(self, nickname: str) -> List[FormerUser]:
         """Return the users who had that nickname, the latest first."""
         key = protocol.casefold(nickname)
@@ -1452,7 +1391,6 @@ class Directory:
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
                 self._post(Message("AWAY", (client.away,), client.source), others, client)
-            self._post_welcome(client, channel, response)
             return Joined(number, client.left.get(key, 0), len(channel.members))
 
     def rejoin(self, client: Client, response: Response) -> None:
@@ -1460,7 +1398,6 @@ class Directory:
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
                 self._post_join(client, channel, (client,), response)
-                self._post_welcome(client, channel, response)
 
     def _post_join(
         self,
@@ -1470,25 +1407,21 @@ class Directory:
         response: Response,
         keys: Tuple[str, ...] = (),
     ) -> int:
+        """Tell of a JOIN, and the client who is there; return the number of the event."""
         message = Message("JOIN", (channel.name,), client.source)
-        event = self._make_event(message, audience, client, keys)
         params = (channel.name, client.account_name or "*", client.realname)
-        event.extended = protocol.fit_line(message._replace(params=params))[1]
-        self._queue_event(event, response, more=True)
+        extended = protocol.fit_line(message._replace(params=params))[1]
+        event = self._post(message, audience, client, keys, response, more=True, extended=extended)
+        members = channel.audience
+        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
+        self._queue(response.defer(make))
         return event.number
 
-    def _post_welcome(self, client: Client, channel: Channel, response: Response) -> None:
-        view = channel.view(client)
-        make = lambda: topic_replies(view) + names_replies(client, view)  # noqa: E731
-        self._queue(response.defer(make))
-
-    def names(self, client: Client, name: str, response: Response) -> int:
-        """Tell `client` who is in a channel, in order with joins and leaves; return how many."""
+    def names(self, client: Client, channel: Channel, response: Response) -> None:
+        """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            channel = self._find_channel(client, name)
-            view = (channel or Channel(name)).view(client)
-            self._queue(response.defer(functools.partial(names_replies, client, view)))
-            return len(view.members)
+            make = functools.partial(names_replies, client, channel, channel.audience)
+            self._queue(response.defer(make))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
@@ -1531,54 +1464,60 @@ class Directory:
         with self._lock:
             return sorted(channel.name for channel in client.invited)
 
-    def relay(self, client: Client, target: str, message: Message, response: Response) -> str:
-        """Send the text and tags of `message` from `client` to a channel or a user.
+    def relay(
+        self, client: Client, target: str, message: Message, tags: bytes, response: Response
+    ) -> str:
+        """Send a text from `client`, with its serialized tags, to a channel or a user.
 
         Returns why that user is away, "" otherwise. Raises ReplyError 401, 403 or 404.
         """
-        away = ""
-        is_listener = True
+        command, params, away = message.command, message.params, ""
         with self._lock:
             self._check_end(client)
             if target.startswith("#"):
                 channel = self._channels.get(protocol.casefold(target))
                 if channel is None:
                     raise ReplyError("403", target, "No such channel")
-                is_listener = client in channel.members
-                if not is_listener or channel.bans or "m" in channel.flags:
+                is_member = client in channel.members
+                if not is_member or channel.bans or "m" in channel.flags:
                     channel.check_can_speak(client)
                 name, audience, key = channel.name, channel.audience, channel.key
+                heard_by = response if is_member else None
             else:
                 recipient = self._get(target)
-                name = recipient.nickname
+                name, heard_by = recipient.nickname, response
                 audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(recipient.participant, client.participant)
-                if message.command == "PRIVMSG":
+                if command == "PRIVMSG":
                     away = recipient.away
-                if message.command != "TAGMSG":
+                if command != "TAGMSG":
                     recipient.correspondent = client.nickname
-            keys = (key,) if message.command != "TAGMSG" else ()
-            relayed = Message(
-                message.command, (name, *message.params[1:2]), client.source, message.tags
-            )
-            listener = response if is_listener else None
-            self._post(relayed, audience, client, keys, listener, more=bool(away))
+            keys = (key,) if command != "TAGMSG" else ()
+            relayed = Message(command, (name, *params[1:2]), client.source)
+            more = bool(away)
+            self._post(relayed, audience, client, keys, heard_by, more, client_tags=tags)
             return away
 
     def store_offline(
-        self, client: Client, message: Message, account: "Account", response: Response
+        self, client: Client, message: Message, tags: bytes, account: "Account", response: Response
     ) -> bool:
         """Keep a private text for the owner of an account; False if they have come meanwhile."""
         with self._lock:
             self._check_end(client)
             if self._find(account.name) is not None:
                 return False
-            params = (account.name, message.params[1])
-            relayed = Message("PRIVMSG", params, client.source, message.tags)
+            stored = Message("PRIVMSG", (account.name, message.params[1]), client.source)
             keys = (private_key("=%d" % account.id, client.participant),)
-            event = self._make_event(relayed, (client,), client, keys)
-            event.waiting_for = account.id
-            self._queue_event(event, response, more=True)
+            self._post(
+                stored,
+                (client,),
+                client,
+                keys,
+                response,
+                more=True,
+                client_tags=tags,
+                waiting_for=account.id,
+            )
             return True
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
@@ -1618,37 +1557,25 @@ class Directory:
             self._drop_if_empty(channel)
         return errors
 
-    def channel(self, name: str, client: Optional[Client] = None) -> Optional[ChannelView]:
+    def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
         """Return the channel of that name, if `client` may know of it."""
         with self._lock:
-            channel = self._find_channel(client, name)
-            return channel.view(client) if channel is not None else None
+            return self._find_channel(client, name)
 
     def channels(
         self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[ChannelInfo]:
+    ) -> List[Channel]:
         """Return the channels that `client` may know of; only those that `of` is in, if given."""
         with self._lock:
-            found = [
-                ChannelInfo(
-                    channel.name,
-                    channel.key,
-                    len(channel.members),
-                    channel.members.get(of, 0) if of is not None else 0,
-                    channel.created,
-                    channel.topic,
-                )
-                for channel in (self._channels.values() if of is None else of.channels)
-                if self._is_visible(client, channel)
-            ]
-        return sorted(found, key=lambda info: info.key)
+            found = list(self._channels.values() if of is None else of.channels)
+            found = [channel for channel in found if self._is_visible(client, channel)]
+        return sorted(found, key=lambda channel: channel.key)
 
-    def shared_channel(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
-        """Return the name of a channel that both are in, and the bits of `other` there."""
+    def shared_channel(self, client: Client, other: Client) -> Optional[Channel]:
+        """Return a channel that both are in."""
         with self._lock:
             shared = client.channels & other.channels
-            channel = min(shared, key=lambda channel: channel.key, default=None)
-            return None if channel is None else (channel.name, channel.members[other])
+            return min(shared, key=lambda channel: channel.key, default=None)
 
     def close(self) -> None:
         """Stop telling others who leaves: everybody does."""
@@ -1671,34 +1598,24 @@ class Directory:
         response: Optional[Response] = None,
         more: bool = False,
         needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> Event:
         """Number a message and queue it.
 
         `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. Only clients with the capabilities `needs` are told.
+        will follow. For the rest see Event.
         """
-        event = self._make_event(message, audience, sender, keys)
+        event = Event(message, audience, time.time(), self._next_number(), keys, sender)
         event.needs |= needs
-        self._queue_event(event, response, more)
-        return event
-
-    def _make_event(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        sender: Optional[Client],
-        keys: Tuple[str, ...],
-    ) -> Event:
-        number = self._next_number()
-        self._last_number += max(0, len(keys) - 1)  # each row of the history has its own
-        return Event(message, audience, time.time(), number, keys, sender)
-
-    def _queue_event(self, event: Event, response: Optional[Response], more: bool) -> None:
+        event.extended, event.client_tags, event.waiting_for = extended, client_tags, waiting_for
         if response is not None:
             caps = response.client.caps
             if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
                 event.label = response.take_label(more)
         self._queue(event)
+        return event
 
     def _post_to_channel(
         self, channel: Channel, client: Client, response: Response, command: str, *params: str
@@ -1966,11 +1883,7 @@ class DamagedError(StoreError):
 
 
 class FolderTakenError(StoreError):
-    """Another server uses the data folder."""
-
-    def __init__(self, folder: str) -> None:
-        text = "another server keeps its data in %s. Give this one its own folder: --data FOLDER"
-        super().__init__(text % folder)
+    """Another server uses the data folder; the text is for the host."""
 
 
 class AccountExistsError(StoreError):
@@ -2176,7 +2089,7 @@ class Store:
         Without events, only texts. If the disk fails, the list is empty and the log says so.
         """
         query = (
-            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="
+            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="  # noqa: S608
             " (SELECT id FROM conversations WHERE key = ?) AND kind = ? AND number > ?"
             " AND number < ? ORDER BY number %s LIMIT ?" % ("DESC" if latest else "ASC")
         )
@@ -2387,10 +2300,8 @@ class Store:
 
     def save_channel(self, key: str, state: Dict[str, Any]) -> None:
         """Store the state of a channel, which JSON can hold, in place of an earlier one."""
-        values = (key, json.dumps(state, ensure_ascii=False))
-        self._writer.run(
-            lambda writer: writer.execute("REPLACE INTO channels VALUES (?,?)", values)
-        )
+        query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
+        self._writer.run(lambda writer: writer.execute(query, values))
 
     def delete_channel(self, key: str, with_history: bool) -> None:
         """Delete a channel; with its history, so that a later one of that name begins anew."""
@@ -2432,10 +2343,8 @@ class Store:
 
     def add_sanction(self, sanction: Sanction) -> None:
         """Store a sanction in place of an earlier one of that kind and target."""
-        query = "DELETE FROM sanctions WHERE until > 0 AND until <= ?"
-        self._change(
-            (query, (time.time(),)), ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction)
-        )
+        expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
+        self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
 
     def remove_sanctions(self, target: str) -> int:
         """Delete the sanctions of a target, and return how many were in force."""
@@ -2504,9 +2413,8 @@ class Store:
             # SQLite's errors of this class, not of one below it, are those of a damaged file.
             if type(error.__cause__) is sqlite3.DatabaseError:
                 raise DamagedError(self.path, str(error.__cause__)) from error
-            raise StoreError(
-                "cannot open %s: %s" % (self.path, error.__cause__ or error)
-            ) from error
+            reason = error.__cause__ or error
+            raise StoreError("cannot open %s: %s" % (self.path, reason)) from error
         self._reported = self._revision
 
     def _open(self) -> sqlite3.Connection:
@@ -2521,29 +2429,29 @@ class Store:
         path = self.path or ":memory:"
         connection = sqlite3.connect(path, timeout=self._timeout, check_same_thread=False)
         try:
+            # Tables first: another process may be creating them, and commits both together.
+            (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != SCHEMA_VERSION and (version or tables):
+                raise DamagedError(self.path, "it was made by another version of Hubbub")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            self._create_schema(connection)
+            if not version:
+                _create_schema(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _create_schema(self, connection: sqlite3.Connection) -> None:
-        """Create the tables in an empty file. Raises DamagedError for another schema."""
-        query = "PRAGMA user_version"
-        if connection.execute(query).fetchone()[0] == SCHEMA_VERSION:
-            return
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")  # another process may be about to do the same
-            version = connection.execute(query).fetchone()[0]
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and not tables:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
-            elif version != SCHEMA_VERSION:
-                raise DamagedError(self.path, "it was made by another version of Hubbub")
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not version:  # no other process was faster
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
 
 
 def _delete_older(
@@ -2581,7 +2489,8 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     except sqlite3.Error as error:
         claim.close()
         if "locked" in str(error):
-            raise FolderTakenError(folder) from None
+            text = "another server uses %s. Give this one its own folder: --data FOLDER"
+            raise FolderTakenError(text % folder) from None
         return None
     return claim
 
@@ -2615,6 +2524,7 @@ class Journal(threading.Thread):
         self._error = ""  # of the last attempt
         self._is_stopping = False
         self.fault = ""  # why nothing is being kept, as `on_change` was told
+        self._clean_at = 0.0  # monotonic; for the thread alone
 
     def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
@@ -2640,13 +2550,16 @@ class Journal(threading.Thread):
         self.join(PATIENCE)
 
     def run(self) -> None:
-        next_upkeep = time.monotonic()
+        upkeep_at = 0.0
         while not self._is_stopping or (self._waiting and not self._error):
+            if time.monotonic() >= upkeep_at:
+                self._do_upkeep()
+                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
             with self._changed:
                 is_due = lambda: self._is_stopping or self._waiting  # noqa: E731
                 self._changed.wait_for(is_due, UPKEEP_INTERVAL)
                 work = self._waiting[:]
-            error = self._commit(work)
+            error = self._commit(work) if work else ""
             with self._changed:
                 if not error:
                     del self._waiting[: len(work)]
@@ -2654,9 +2567,6 @@ class Journal(threading.Thread):
                 self._changed.notify_all()
                 if error:
                     self._changed.wait_for(lambda: self._is_stopping, RETRY_AFTER)
-            if time.monotonic() >= next_upkeep and not error:
-                self._do_upkeep()
-                next_upkeep = time.monotonic() + UPKEEP_INTERVAL
 
     def _commit(self, work: List[Union[Row, ChannelRecord]]) -> str:
         """Write in order; return the error, "" if there was none."""
@@ -2676,7 +2586,8 @@ class Journal(threading.Thread):
 
     def _do_upkeep(self) -> None:
         try:
-            self._store.clean()
+            if time.monotonic() >= self._clean_at and not self._store.clean():
+                self._clean_at = time.monotonic() + CLEANING_INTERVAL
             if self._store.accounts_changed():
                 accounts = self._store.accounts()
                 self._on_accounts({account.id: account for account in accounts})
@@ -2758,6 +2669,8 @@ class Delivery(threading.Thread):
                 for work in batch:
                     if isinstance(work, threading.Event):
                         work.set()
+                if len(batch) > 1:  # busy: larger batches cost less, and one message no delay
+                    time.sleep(PAUSE)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
@@ -3097,6 +3010,10 @@ class Session:
         """Charge the client for work: the next line waits until it is paid for."""
         self._bucket.charge(tokens, time.monotonic())
 
+    def charge_looks(self, count: int) -> None:
+        """Charge the client for `count` users or channels looked at."""
+        self.charge(count / LOOKS_A_TOKEN)
+
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
         data, lines = self.response.flush(is_done)
@@ -3232,7 +3149,7 @@ class PlainDialect:
 
     def _on_input(self, typed: protocol.Input) -> None:
         session, client = self._session, self._client
-        channels = {info.key: info.name for info in session.directory.channels(of=client)}
+        channels = {channel.key: channel.name for channel in session.directory.channels(of=client)}
         if protocol.casefold(self._channel) not in channels:
             self._channel = next(iter(channels.values()), "")
         if typed.verb == "help":
@@ -3255,8 +3172,8 @@ class PlainDialect:
 
     def _list_users(self) -> None:
         directory = self._session.directory
-        view = directory.channel(self._session.options.lobby)
-        users = [member for member, _ in view.members] if view is not None else directory.users()
+        lobby = directory.channel(self._session.options.lobby)
+        users = list(lobby.audience) if lobby is not None else directory.users()
         for text in protocol.online_lines([user.nickname for user in users]):
             self._session.notice(text)
 
@@ -3545,7 +3462,7 @@ def on_authenticate(session: Session, message: Message) -> None:
     session.reply("903", "SASL authentication successful")
 
 
-def _check_password(session: Session, name: str, password: str, error: ReplyError) -> "Account":
+def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     client, server, now = session.client, session.server, time.monotonic()
     guess = "%s %s" % (client.ip, protocol.casefold(name[: protocol.MAX_NAME]))
@@ -3569,7 +3486,7 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     return account
 
 
-def _log_in(session: Session, account: "Account") -> None:
+def _log_in(session: Session, account: Account) -> None:
     """Log the client in to the account. Its nickname stays."""
     client = session.client
     session.directory.log_in(client, account)
@@ -3652,19 +3569,24 @@ def on_text(session: Session, message: Message) -> None:
     session.client.spoke = time.time()
     if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
         raise ReplyError("412", "No text to send")
+    tags = b""
     if message.tags:
-        tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
-        message = message._replace(tags=tags)
+        client_tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
+        try:
+            tags = protocol.serialize_tags(client_tags)[1:-1]
+        except ValueError:
+            raise ReplyError("400", "*", "That line is not an IRC message") from None
     for target in _targets(session, params[0], "PRIVMSG"):
-        _relay(session, target, message)
+        _relay(session, target, message, tags)
 
 
-def _relay(session: Session, target: str, message: Message) -> None:
+def _relay(session: Session, target: str, message: Message, tags: bytes) -> None:
+    client, response = session.client, session.response
     try:
-        away = session.directory.relay(session.client, target, message, session.response)
+        away = session.directory.relay(client, target, message, tags, response)
     except ReplyError as error:
         if message.command == "PRIVMSG" and error.numeric == "401":
-            _store_offline(session, target, message, error)
+            _store_offline(session, target, message, tags)
         elif message.command != "NOTICE":
             session.reply(error.numeric, *error.params)
     else:
@@ -3672,20 +3594,20 @@ def _relay(session: Session, target: str, message: Message) -> None:
             session.reply("301", target, away)
 
 
-def _store_offline(session: Session, target: str, message: Message, error: ReplyError) -> None:
-    """Keep a private message for the owner of an account; without one, reply with `error`."""
-    server = session.server
+def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
+    """Keep a private message for the owner of an account, if there is one of that name."""
+    client, server = session.client, session.server
     account = server.store.account(target)
     if account is None or server.journal is None or server.journal.fault:
-        session.reply(error.numeric, *error.params)
+        session.reply("401", target, "No such nick")
     elif server.store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.store_offline(session.client, message, account, session.response):
+    elif session.directory.store_offline(client, message, tags, account, session.response):
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
     else:
-        _relay(session, target, message)
+        _relay(session, target, message, tags)
 
 
 def mute_text(client: Client) -> str:
@@ -3743,14 +3665,14 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, error)
         joined = directory.join(client, name, keys.get(given, ""), session.response)
         if joined is not None:
-            session.charge(joined.size / LOOKS_A_LINE / LINES_A_TOKEN)
+            session.charge_looks(joined.size)
             recall(session, name, joined)
 
     if message.params[0] == "0":
         session.response.is_long = True
-        for info in directory.channels(of=client):
+        for channel in directory.channels(of=client):
             with contextlib.suppress(ReplyError):  # the client was removed meanwhile
-                directory.part(client, info.name, "", session.response)
+                directory.part(client, channel.name, "", session.response)
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
@@ -3803,24 +3725,27 @@ def on_topic(session: Session, message: Message) -> None:
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic, session.response)
         return
-    view = _find_channel(session, name)
-    replies = topic_replies(view) or [("331", view.name, "No topic is set")]
-    for reply in replies:
+    channel = _find_channel(session, name)
+    for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
         session.reply(*reply)
 
 
-def _find_channel(session: Session, name: str) -> ChannelView:
+def _find_channel(session: Session, name: str) -> Channel:
     """Raises ReplyError 403."""
-    view = session.directory.channel(name, session.client)
-    if view is None:
+    channel = session.directory.channel(name, session.client)
+    if channel is None:
         raise ReplyError("403", name, "No such channel")
-    return view
+    return channel
 
 
 def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
-        size = session.directory.names(session.client, name, session.response)
-        session.charge(size / LOOKS_A_LINE / LINES_A_TOKEN)
+        channel = session.directory.channel(name, session.client)
+        if channel is None:
+            session.reply("366", name, "End of /NAMES list")
+        else:
+            session.charge_looks(len(channel.members))
+            session.directory.names(session.client, channel, session.response)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
 
@@ -3830,13 +3755,13 @@ def on_list(session: Session, message: Message) -> None:
     condition = parse_elist(",".join(message.params))
     now = time.time()
     channels = session.directory.channels(session.client)
-    session.charge(len(channels) / LOOKS_A_LINE / LINES_A_TOKEN)
+    session.charge_looks(len(channels))
     session.reply("321", "Channel", "Users  Name")
-    for info in channels:
-        topic_at = info.topic.at if info.topic.text else 0.0
-        facts = (info.name, info.size, info.created, topic_at, now)
+    for channel in channels:
+        topic, size = channel.topic, len(channel.members)
+        facts = (channel.name, size, channel.created, topic.at if topic.text else 0.0, now)
         if condition is None or condition.accepts(*facts):
-            session.reply("322", info.name, str(info.size), info.topic.text)
+            session.reply("322", channel.name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
 
@@ -3849,22 +3774,22 @@ def on_mode(session: Session, message: Message) -> None:
 
 
 def _channel_modes(session: Session, name: str, params: List[str]) -> None:
-    view = _find_channel(session, name)
+    channel, client = _find_channel(session, name), session.client
     if not params:
-        session.reply("324", view.name, *view.modes)
-        session.reply("329", view.name, str(int(view.created)))
+        session.reply("324", channel.name, *channel.mode_params(client))
+        session.reply("329", channel.name, str(int(channel.created)))
         return
     changes = protocol.parse_modes(params)
     for change in list(changes):
         if change.letter == "b" and not change.arg:
             changes.remove(change)
-            for ban in view.bans:
-                session.reply("367", view.name, ban.mask, ban.by, str(ban.at))
-            session.reply("368", view.name, "End of channel ban list")
+            for ban in channel.bans:
+                session.reply("367", channel.name, ban.mask, ban.by, str(ban.at))
+            session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
-        client, response = session.client, session.response
-        for error in session.directory.change_modes(client, view.name, changes, response):
+        response = session.response
+        for error in session.directory.change_modes(client, channel.name, changes, response):
             session.reply(error.numeric, *error.params)
 
 
@@ -3901,10 +3826,10 @@ def on_who(session: Session, message: Message) -> None:
     """Describe users, in the fields of https://ircv3.net/specs/extensions/whox if it names any."""
     mask, *options = message.params or ("*",)
     fields, token = parse_whox("".join(options[:1]))
-    for other, place in _who(session, mask):
+    for other, channel in _who(session, mask):
         if options and options[0].startswith("o") and not other.is_operator:
             continue
-        values = _who_values(session, place, other, token)
+        values = _who_values(session, other, channel, token)
         if fields:
             session.reply("354", *whox_params(fields, values))
         else:
@@ -3913,16 +3838,17 @@ def on_who(session: Session, message: Message) -> None:
     session.reply("315", mask, "End of WHO list")
 
 
-def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Tuple[str, int]]]]:
-    """Yield the users that WHO finds, each with a channel and the user's bits in it."""
+def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel]]]:
+    """Yield the users that WHO finds, each with a channel that it is in."""
     client, directory = session.client, session.directory
     if mask.startswith("#"):
-        view = directory.channel(mask, client)
-        for other, bits in view.visible_members() if view is not None else ():
-            yield other, (view.name if view is not None else "", bits)
+        channel = directory.channel(mask, client)
+        for other in channel.audience if channel is not None else ():
+            if "i" not in other.modes or (channel is not None and channel.shows_all(client)):
+                yield other, channel
         return
     users = directory.users()
-    session.charge(len(users) / LOOKS_A_LINE / LINES_A_TOKEN)
+    session.charge_looks(len(users))
     masks = protocol.MaskSet([mask])
     for other in users:
         names = (other.nickname, other.username, other.host, other.realname, other.account_name)
@@ -3934,17 +3860,17 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Tuple[s
 
 
 def _who_values(
-    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
+    session: Session, other: Client, channel: Optional[Channel], token: str
 ) -> Dict[str, str]:
-    name, bits = place or ("*", 0)
+    bits = channel.members.get(other, 0) if channel is not None else 0
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
     flags += member_prefix(session.client, bits)
     flags += "B" if "B" in other.modes else ""
     return {
-        "t": token or "0", "c": name, "u": other.username,
-        "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
-        "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
+        "t": token or "0", "c": channel.name if channel is not None else "*",
+        "u": other.username, "i": other.host, "h": other.host, "s": session.options.server_name,
+        "n": other.nickname, "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
         "a": other.account_name or "0", "o": "1" if bits & CHANOP else "n/a", "r": other.realname,
     }  # fmt: skip
 
@@ -3963,7 +3889,10 @@ def _reply_whois(session: Session, other: Client) -> None:
     name, options = other.nickname, session.options
     session.reply("311", name, other.username, other.host, "*", other.realname)
     channels = session.directory.channels(session.client, of=other)
-    words = (member_prefix(session.client, info.bits) + info.name for info in channels)
+    words = (
+        member_prefix(session.client, channel.members.get(other, 0)) + channel.name
+        for channel in channels
+    )
     for text in protocol.pack(words, " ", NAMES_SIZE):
         session.reply("319", name, text)
     session.reply("312", name, options.server_name, options.network)
@@ -4072,41 +4001,52 @@ def recall(session: Session, name: str, joined: Joined) -> None:
         session.delivery.sync()
         key = protocol.casefold(name)
         rows = server.store.read(key, joined.left, joined.number, RECALLED, latest=True)
-        if rows:
-            replay(session, name, rows)
+        is_marked = rows and not session.client.caps & SERVER_TIME
+        if is_marked:
+            session.notice("Earlier in %s:", name)
+        _repeat(session, rows)
+        if is_marked:
+            session.notice("Now:")
 
 
-def replay(session: Session, target: str, rows: List["Row"]) -> None:
-    """Repeat earlier messages, marked as such: by their times, by a batch, or in words."""
+def replay(session: Session, target: str, rows: List[Row]) -> None:
+    """Repeat earlier messages, marked as such: by a batch, by their times, or in words."""
     caps = session.client.caps
     if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
-        with session.response.batch("chathistory", target):
-            for row in rows:
-                session.response.add(_to_event(session, row))
-        return
-    session.notice("Earlier in %s:" % target if rows else "Nothing was said earlier.")
-    _repeat(session, rows)
-    if rows:
+        session.response.open_batch("chathistory", target)
+        for row in rows:
+            session.response.add(_to_event(session, row))
+    elif rows:
+        session.notice("Earlier in %s:" % target)
+        _repeat(session, rows)
         session.notice("Now:")
+    else:
+        session.notice("Nothing was said earlier.")
 
 
-def _to_event(session: Session, row: "Row") -> Event:
-    return Event(protocol.parse(row.line), (session.client,), row.time, row.number)
+def _to_event(session: Session, row: Row) -> Event:
+    tags, line = b"", row.line
+    if line.startswith(b"@"):
+        tags, _, line = line[1:].partition(b" ")
+    event = Event(protocol.parse(line), (session.client,), row.time, row.number)
+    event.client_tags = tags
+    return event
 
 
-def _repeat(session: Session, rows: List["Row"]) -> None:
-    """Repeat earlier messages, with their times or below the names of their days."""
-    client, lobby = session.client, session.options.lobby
-    day = ""
-    for row in rows:
-        event = _to_event(session, row)
+def _repeat(session: Session, rows: List[Row]) -> None:
+    """Repeat earlier messages with their times, or below the names of their days."""
+    client, day = session.client, ""
+    for event in [_to_event(session, row) for row in rows]:
+        if client.caps & SERVER_TIME:
+            session.response.add(event)
+            continue
         message = protocol.clean_message(event.message)
-        shown = describe_with_channel(message, client.nickname, row.time, lobby)
-        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
-        if shown and date != day and not client.caps & SERVER_TIME:
+        shown = describe_with_channel(message, client.nickname, event.when, session.options.lobby)
+        date = time.strftime("%A, %d %B %Y", time.localtime(event.when))
+        if shown and date != day:
             session.notice(date)
             day = date
-        if client.caps & (SERVER_TIME | PLAIN_TEXT):
+        if client.caps & PLAIN_TEXT:
             session.response.add(event)
         elif shown:
             session.notice(str(shown))
@@ -4142,9 +4082,9 @@ def on_chathistory(session: Session, message: Message) -> None:
 def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
     """Return the name and key of what the client may read, and the number after which it may."""
     client = session.client
-    view = session.directory.channel(target, client)
-    if view is not None and view.is_member:
-        return view.name, view.key, 0
+    channel = session.directory.channel(target)
+    if channel is not None and client in channel.members:
+        return channel.name, channel.key, 0
     if not protocol.is_nickname(target):
         return None
     other, account = session.directory.find(target), session.server.store.account(target)
@@ -4156,7 +4096,7 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
     return name, private_key(client.participant, participant), client.readable_since
 
 
-def _select_rows(query: HistoryQuery, since: int, read: Callable[..., List["Row"]]) -> List["Row"]:
+def _select_rows(query: HistoryQuery, since: int, read: Callable[..., List[Row]]) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
     before, after = references[0]
@@ -4186,13 +4126,13 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
         (names.get(other, other), number)
         for other, number in store.correspondents(client.participant, since, before)
     ]
-    for info in session.directory.channels(of=client):
-        last = store.read(info.key, after, LAST, 1, latest=True)
-        found += [(info.name, row.number) for row in last if row.number < before]
+    for channel in session.directory.channels(of=client):
+        last = store.read(channel.key, after, LAST, 1, latest=True)
+        found += [(channel.name, row.number) for row in last if row.number < before]
     found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
-    with session.response.batch("draft/chathistory-targets"):
-        for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
-            session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
+    session.response.open_batch("draft/chathistory-targets")
+    for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
+        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
 
 
 # Commands: moderation
@@ -4270,15 +4210,15 @@ def on_kill(session: Session, message: Message) -> None:
 
 
 def on_lusers(session: Session, message: Optional[Message] = None) -> None:
-    directory = session.directory
-    users, channels = directory.users(), len(directory.channels())
+    users, channels = session.directory.users(), session.directory.channels()
     invisible, operators = (sum(mode in user.modes for user in users) for mode in "io")
-    count, most = len(users), max(directory.most_users, len(users))
+    count, most = len(users), max(session.directory.most_users, len(users))
     text = "There are %d users and %d invisible on 1 servers" % (count - invisible, invisible)
+    unknown = session.server.connection_count() - count
     session.reply("251", text)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("253", str(directory.unknown_count()), "unknown connection(s)")
-    session.reply("254", str(channels), "channels formed")
+    session.reply("253", str(unknown), "unknown connection(s)")
+    session.reply("254", str(len(channels)), "channels formed")
     session.reply("255", "I have %d clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         text = "Current %s users %d, max %d" % (where, count, most)
@@ -4511,12 +4451,15 @@ class Server:
             if client.end:
                 self.end(client)
 
+    def connection_count(self) -> int:
+        """Return the number of connections, registered or not."""
+        with self._lock:
+            return len(self._threads)
+
     def statistics(self) -> str:
         """Return the figures for STATS and the log."""
-        with self._lock:
-            count = len(self._threads)
         figures = {
-            "connections": count,
+            "connections": self.connection_count(),
             "clients": len(self.directory.users()),
             "rooms": len(self.directory.channels()),
             "events": self.delivery.count,
@@ -4536,7 +4479,7 @@ class Server:
             log.warning("the history is being kept again")
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
-    def _on_accounts(self, accounts: Mapping[int, "Account"]) -> None:
+    def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
         """Accounts or sanctions have changed, perhaps by another process."""
         self.directory.update_accounts(accounts)
         self.apply_sanctions_to_all()
@@ -4758,7 +4701,7 @@ class Console(logging.Handler):
         self.release()
 
     def stop(self) -> None:
-        """Write what is left, if somebody reads it, and end the thread."""
+        """Write what is left if the console takes it, and end the thread."""
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=CONSOLE_TIMEOUT)
         self._thread.join(CONSOLE_TIMEOUT)
@@ -4807,26 +4750,16 @@ class Parser(argparse.ArgumentParser):
             self.error("%s in the line %s" % (error, arg_line))
 
 
-class Chore(NamedTuple):
-    """A change of the accounts, done instead of serving."""
-
-    verb: str  # "add", "remove" or "list"
-    name: str = ""
-    is_operator: bool = False
-
-
-def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Chore]]:
-    """Return the options, the log level, and the chore if there is one.
+def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
+    """Return the fields of Options, and those of the account chores.
 
     Exits with code 2 and one line if the command line is wrong.
     """
-    defaults = Options(
-        network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
-    )
+    defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
         description="Hubbub's server: chat for a local network.",
-        epilog="For every limit, 0 turns it off. @FILE reads options from a file. Accounts are in"
-        " the folder of --data; they can be changed while a server uses it.",
+        epilog="@FILE reads options from a file. Accounts are in the folder of --data; they can"
+        " be changed while a server uses it.",
         fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
@@ -4846,20 +4779,16 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Cho
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    values = vars(parser.parse_args(argv))
-    log_level = values.pop("log_level")
-    added, removed = values.pop("add_account"), values.pop("remove_account")
-    listed, is_operator = values.pop("list_accounts"), values.pop("oper")
-    chore = None
-    if added:
-        chore = Chore("add", added, is_operator)
-    elif is_operator:
+    arguments = parser.parse_args(argv)
+    if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
-    elif removed or listed:
-        chore = Chore("remove", removed) if removed else Chore("list")
-    if chore is not None and not values["data"]:
+    if _is_chore(arguments) and not arguments.data:
         parser.error("accounts need a folder: --data FOLDER")
-    return Options(**values), log_level, chore
+    return arguments
+
+
+def _is_chore(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
 
 
 def _nickname(name: str) -> str:
@@ -4907,14 +4836,6 @@ def _server_name(name: str) -> str:
     if not is_host(name) or ":" in name:  # with a colon it is an address and a port, or IPv6
         raise argparse.ArgumentTypeError("%s is not a host name" % name)
     return name
-
-
-def _default_server_name() -> str:
-    name = socket.gethostname().partition(".")[0]
-    try:
-        return _server_name(name + ".local")
-    except argparse.ArgumentTypeError:
-        return Options().server_name
 
 
 def _default_folder() -> str:
@@ -4975,17 +4896,15 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 )  # fmt: skip
 
 
-def run_chore(chore: Chore, folder: str) -> int:
+def run_chore(arguments: argparse.Namespace) -> int:
     """Change or list the accounts in a folder, which a server may be using; the exit code."""
     try:
-        password = _read_password(chore.name) if chore.verb == "add" else ""
-        if chore.verb != "add" and not os.path.exists(os.path.join(folder, STORE_FILE)):
-            raise StoreError("there are no accounts in %s." % folder)
-        store = Store(folder, claim=False)
-        try:
-            lines = _do_chore(chore, store, password)
-        finally:
-            store.close()
+        password = _read_password(arguments.add_account) if arguments.add_account else ""
+        path = os.path.join(arguments.data, STORE_FILE)
+        if not (arguments.add_account or os.path.exists(path)):
+            raise StoreError("there are no accounts in %s." % arguments.data)
+        with contextlib.closing(Store(arguments.data, claim=False)) as store:
+            lines = _do_chore(arguments, store, password)
     except StoreError as error:
         print("server.py: %s" % error, file=sys.stderr)
         return 2
@@ -4998,22 +4917,22 @@ def run_chore(chore: Chore, folder: str) -> int:
     return 0
 
 
-def _do_chore(chore: Chore, store: Store, password: str) -> List[str]:
+def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> List[str]:
     """Do the chore, and return lines for the user. Raises StoreError."""
-    name = chore.name
-    if chore.verb == "list":
+    if arguments.list_accounts:
         return [
             account.name + (" (operator)" if account.is_operator else "")
             for account in store.accounts()
         ]
-    if chore.verb == "remove":
-        if not store.remove_account(name):
-            raise StoreError("%s has no account." % name)
-        return ["The account %s was deleted. Anyone may use the name now." % name]
-    kind = "an operator's account" if chore.is_operator else "an ordinary account"
-    if store.set_password(name, password, chore.is_operator):
+    if arguments.remove_account:
+        if not store.remove_account(arguments.remove_account):
+            raise StoreError("%s has no account." % arguments.remove_account)
+        return ["%s has no account now. Anyone may use the name." % arguments.remove_account]
+    name, is_operator = arguments.add_account, arguments.oper
+    kind = "an operator's account" if is_operator else "an ordinary account"
+    if store.set_password(name, password, is_operator):
         return ["%s has a new password. It is %s." % (name, kind)]
-    store.add_account(name, password, chore.is_operator)
+    store.add_account(name, password, is_operator)
     return ["%s now has %s." % (name, kind)]
 
 
@@ -5037,12 +4956,13 @@ def _read_password(name: str) -> str:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
-    options, log_level, chore = parse_options(argv)
-    if chore is not None:
-        return run_chore(chore, options.data)
+    arguments = parse_arguments(argv)
+    if _is_chore(arguments):
+        return run_chore(arguments)
+    options = Options(*(getattr(arguments, field) for field in Options._fields))
     console = Console()
     form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=log_level, format=form, handlers=[console])
+    logging.basicConfig(level=arguments.log_level, format=form, handlers=[console])
     try:
         return _serve(options, console)
     finally:
@@ -5066,7 +4986,7 @@ def _serve(options: Options, console: Console) -> int:
         return 2
 
     def on_signal(number: int, frame: Optional[FrameType]) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one forces the end
+        signal.signal(number, signal.SIG_DFL)  # a second signal forces the end
         server.stop()
 
     signal.signal(signal.SIGINT, on_signal)

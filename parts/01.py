@@ -106,7 +106,7 @@ MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
 # What a client may cause, in tokens of --rate-limit
 BURST = 100  # tokens at once
 LINES_A_TOKEN = 20  # lines of a reply for a token
-LOOKS_A_LINE = 10  # users or channels looked at that cost as much as a line of a reply
+LOOKS_A_TOKEN = 200  # users or channels looked at for a token
 
 # What a client may have
 MAX_CHANNELS = 50  # channels of one client
@@ -136,6 +136,8 @@ LINGER = 2.0  # for an ended client to take what was sent, and to close
 SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
 PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
+PAUSE = 0.0004  # between batches, for more to come
+CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none
 

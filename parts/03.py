@@ -180,30 +180,15 @@ class ChannelBan(NamedTuple):
     at: int  # seconds since 1970
 
 
-class ChannelView(NamedTuple):
-    """A channel at one moment, as the client may see it that asked."""
-
-    name: str
-    key: str
-    topic: Topic
-    created: float  # seconds since 1970
-    modes: Tuple[str, ...]  # parameters of 324
-    bans: Tuple[ChannelBan, ...]
-    is_secret: bool
-    is_member: bool
-    members: Tuple[Tuple[Client, int], ...]  # all of them, in order of joining, with their bits
-    is_full: bool  # invisible members are shown
-
-    def visible_members(self) -> List[Tuple[Client, int]]:
-        """Return the members that the client may see."""
-        return [(m, bits) for m, bits in self.members if self.is_full or "i" not in m.modes]
-
-
 class Channel:
-    """A channel, its members and its modes. Guarded by the directory's lock."""
+    """A channel, its members and its modes. Changed under the directory's lock alone.
+
+    Other threads may read it without: what is not a number or a string is immutable and replaced
+    as a whole, but for `members`, which may only be asked for one member's bits.
+    """
 
     __slots__ = (
-        "__weakref__", "_audience", "ban_masks", "bans", "created", "flags", "is_lobby",
+        "__weakref__", "audience", "ban_masks", "bans", "created", "flags", "is_lobby",
         "is_saved", "key", "limit", "members", "name", "operators", "password", "topic",
     )  # fmt: skip
 
@@ -221,28 +206,21 @@ class Channel:
         self.ban_masks = protocol.MaskSet(())  # of `bans`
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.is_saved = False  # the store has it
-        self._audience: Optional[Tuple[Client, ...]] = None
+        self.audience: Tuple[Client, ...] = ()  # the members: the same tuple until they change
 
     def add(self, client: Client, bits: int = 0) -> None:
         self.members[client] = bits
-        self._audience = None
+        self.audience = tuple(self.members)
 
     def discard(self, client: Client) -> None:
         self.members.pop(client, None)
-        self._audience = None
+        self.audience = tuple(self.members)
 
     def replace(self, old: Client, new: Client) -> None:
         """Put `new` in the place of a member."""
         members = self.members.items()
         self.members = {new if member is old else member: bits for member, bits in members}
-        self._audience = None
-
-    @property
-    def audience(self) -> Tuple[Client, ...]:
-        """The members: the same tuple until they change, so that sending makes no copy."""
-        if self._audience is None:
-            self._audience = tuple(self.members)
-        return self._audience
+        self.audience = tuple(self.members)
 
     @property
     def is_persistent(self) -> bool:
@@ -376,29 +354,21 @@ class Channel:
         self.limit = limit
         return change._replace(arg=str(limit))
 
-    # Copies
-
-    def view(self, client: Optional[Client]) -> ChannelView:
-        """Return a copy for `client`, or for the server itself."""
-        is_member = client in self.members
-        is_full = client is None or is_member or client.is_operator
+    def mode_params(self, client: Client) -> Tuple[str, ...]:
+        """Return the parameters of 324; only members see the key."""
         changes = [ModeChange(True, flag, "") for flag in sorted(self.flags)]
         if self.password:
-            changes.append(ModeChange(True, "k", self.password if is_full else "*"))
+            key = self.password if self.shows_all(client) else "*"
+            changes.append(ModeChange(True, "k", key))
         if self.limit:
             changes.append(ModeChange(True, "l", str(self.limit)))
-        return ChannelView(
-            name=self.name,
-            key=self.key,
-            topic=self.topic,
-            created=self.created,
-            modes=protocol.format_modes(changes) or ("+",),
-            bans=self.bans,
-            is_secret="s" in self.flags,
-            is_member=is_member,
-            members=tuple(self.members.items()),
-            is_full=is_full,
-        )
+        return protocol.format_modes(changes) or ("+",)
+
+    def shows_all(self, client: Client) -> bool:
+        """Return True if the client sees invisible members and the key."""
+        return client in self.members or client.is_operator
+
+    # Saving
 
     SAVED = ("name", "topic", "created", "password", "limit", "bans")
 

@@ -24,7 +24,7 @@ class Event:
     """
 
     __slots__ = (
-        "_sender_tags", "_tags", "audience", "extended", "is_text", "keys", "label", "line",
+        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys", "label", "line",
         "message", "needs", "number", "sender", "waiting_for", "when",
     )  # fmt: skip
 
@@ -46,6 +46,7 @@ class Event:
         self.is_text = message.command in _TEXTS and sender is not None
         self.needs = _NEEDS.get(message.command, 0)
         self.label = NO_LABEL
+        self.client_tags = b""  # tags that the sender has given it, serialized
         self.extended = b""
         self.waiting_for = 0
         self._sender_tags = sender.tags if sender is not None else ()
@@ -68,37 +69,29 @@ class Event:
         return b"@" + data + b" " + line if data else line
 
     def render_own(self, client: Client, lobby: str) -> bytes:
-        """Return its line for its sender.
-
-        A client that asked for echoes gets the message to itself twice: sent, and received.
-        """
-        message, caps = self.message, client.caps
-        data = self.label.opening
-        if not self.is_text or caps & (ECHO_MESSAGE | PLAIN_TEXT):
+        """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
+        message, caps, data = self.message, client.caps, self.label.opening
+        is_received = self.is_text and message.params[0] == message.nickname
+        wants_echo = not self.is_text or caps & ECHO_MESSAGE
+        if wants_echo or (caps & PLAIN_TEXT and not is_received):
             data += self.render(caps, lobby, message.nickname, self.label.tags)
-        if self.is_text and message.params[0] == message.nickname and not caps & PLAIN_TEXT:
+        if is_received:
             data += self.render(caps, lobby)
         return data
 
     def rows(self) -> List["Row"]:
         """Return what the history keeps of it."""
-        message, rows = self.message, []
-        tags = protocol.serialize_tags(message.tags)
-        if len(tags) > MAX_KEPT_TAGS:
-            tags = b""
-        for i, key in enumerate(self.keys):
-            if i == 1:  # rows have a number each, and the event has one msgid
-                tags = protocol.serialize_tags({"msgid": str(self.number)})
-            line, number = tags + self.line[:-2], self.number + i
-            rows.append(Row(number, self.when, key, message.command, line, self.waiting_for))
-        return rows
+        tags = b"@" + self.client_tags + b" " if self.client_tags else b""
+        line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
+        command, waiting_for = self.message.command, self.waiting_for
+        return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
 
     def _make_tags(self) -> Tuple[Tag, ...]:
-        message = self.message
-        tags: List[Tag] = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
-        if self.number and "!" in message.source:
-            client_tags = {"msgid": str(self.number), **message.tags}
-            tags.append((MESSAGE_TAGS, protocol.serialize_tags(client_tags)[1:-1]))
+        tags = [make_tag("time", protocol.format_time(self.when), SERVER_TIME)]
+        if self.number and "!" in self.message.source:
+            tags.append(make_tag("msgid", str(self.number), MESSAGE_TAGS))
+        if self.client_tags:
+            tags.append((MESSAGE_TAGS, self.client_tags))
         self._tags = (*tags, *self._sender_tags)
         return self._tags
 
@@ -155,11 +148,10 @@ class Response:
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self._batch: Tuple[Tag, ...] = ()  # the tag of the batch that answers it
-        self._inner: Tuple[Tag, ...] = ()  # the tag of another batch, in that one
-        self._replies: List[Tuple[Event, Tuple[Tag, ...]]] = []
-        self._count = 0  # of those, the messages that a label would have to cover
+        self._batch = ""  # reference of the batch that answers
         self._references = itertools.count(1)
+        self._opening = b""  # the line that opens the batch, not sent yet
+        self._replies: List[Event] = []
 
     def begin(self, label: str) -> None:
         """Start the answer to a command with that label, "" if it has none."""
@@ -172,35 +164,25 @@ class Response:
 
     def add(self, event: Event) -> None:
         """Add an event for this client alone."""
-        self._replies.append((event, self._inner))
-        self._count += not self._inner
+        self._replies.append(event)
 
-    @contextlib.contextmanager
-    def batch(self, kind: str, *params: str) -> Iterator[None]:
-        """Put what is added meanwhile into a batch, if the client knows batches."""
-        if not self.client.caps & BATCH:
-            yield
-            return
-        reference = "b%d" % next(self._references)
-        self.reply("BATCH", "+" + reference, kind, *params)
-        self._inner = (make_tag("batch", reference),)
-        yield
-        self._inner = ()
-        self.reply("BATCH", "-" + reference)
-        self._count -= 1  # covered by the beginning
+    def open_batch(self, kind: str, *params: str) -> None:
+        """Answer with a batch of that kind, if the client knows batches."""
+        if self.client.caps & BATCH:
+            label, self._label = self._label, ""
+            self._batch = "b%d" % next(self._references)
+            tags = (make_tag("label", label),) if label else ()
+            self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
 
     def take_label(self, more: bool) -> Label:
         """Return the beginning of the next message of the answer; `more` will follow it."""
+        if self._label and (more or self.is_long):
+            self.open_batch("labeled-response")
         label, self._label = self._label, ""
-        if not label:
-            return Label(b"", self._batch)
-        tags = (make_tag("label", label),)
-        if not (more or self.is_long) or not self.client.caps & BATCH:
-            return Label(b"", tags)
-        reference = "b%d" % next(self._references)
-        opening = self._render(("BATCH", "+" + reference, "labeled-response"), tags)
-        self._batch = (make_tag("batch", reference),)
-        return Label(opening, self._batch)
+        if label:
+            return Label(b"", (make_tag("label", label),))
+        opening, self._opening = self._opening, b""
+        return Label(opening, (make_tag("batch", self._batch),) if self._batch else ())
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
         """Return replies that are made later, for a place among the events."""
@@ -215,19 +197,16 @@ class Response:
 
     def flush(self, is_done: bool = True) -> Tuple[bytes, int]:
         """Return what was added, and the number of lines; `is_done` ends the answer."""
-        client, data = self.client, []
-        replies, more = self._replies, self._count > 1 or not is_done
-        self._replies = []
-        for event, inner in replies:
-            opening, tags = Label(b"", inner) if inner else self.take_label(more)
-            data.append(opening + event.render(client.caps, self._lobby, client.nickname, tags))
-        if is_done:
-            if self._label:
-                data.append(self._render(("ACK",), self.take_label(False).tags))
-            elif self._batch:
-                reference = self._batch[0][1].partition(b"=")[2].decode()
-                data.append(self._render(("BATCH", "-" + reference), ()))
-            self._batch, self._count = (), 0
+        replies, self._replies = self._replies, []
+        more, data = len(replies) > 1 or not is_done, []
+        for event in replies:
+            opening, tags = self.take_label(more)
+            data.append(opening + self._render_event(event, tags))
+        if is_done and self._label:
+            data.append(self._render(("ACK",), self.take_label(False).tags))
+        elif is_done and self._batch:
+            data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
+            self._opening, self._batch = b"", ""
         return b"".join(data), len(replies)
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
@@ -237,34 +216,38 @@ class Response:
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
-        message = Message(command, tuple(params), source)
-        return Event(message, (self.client,), time.time())
+        return Event(Message(command, tuple(params), source), (self.client,), time.time())
+
+    def _render_event(self, event: Event, tags: Tuple[Tag, ...]) -> bytes:
+        return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tuple[Tag, ...]) -> bytes:
-        client = self.client
-        return self._make_event(reply).render(client.caps, self._lobby, client.nickname, tags)
+        return self._render_event(self._make_event(reply), tags)
 
 
-def names_replies(client: Client, view: ChannelView) -> List[Reply]:
+def names_replies(client: Client, channel: Channel, members: Iterable[Client]) -> List[Reply]:
     """Return 353, with as many names as surely fit into a line, and 366."""
     with_hosts = client.caps & USERHOST_IN_NAMES
+    shows_all = channel.shows_all(client)
     words = (
-        member_prefix(client, bits) + (member.source if with_hosts else member.nickname)
-        for member, bits in view.visible_members()
+        member_prefix(client, channel.members.get(member, 0))
+        + (member.source if with_hosts else member.nickname)
+        for member in members
+        if shows_all or "i" not in member.modes
     )
-    kind = "@" if view.is_secret else "="
+    kind = "@" if "s" in channel.flags else "="
     texts = protocol.pack(words, " ", NAMES_SIZE)
-    replies: List[Reply] = [("353", kind, view.name, text) for text in texts]
-    return [*replies, ("366", view.name, "End of /NAMES list")]
+    replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
+    return [*replies, ("366", channel.name, "End of /NAMES list")]
 
 
-def topic_replies(view: ChannelView) -> List[Reply]:
+def topic_replies(channel: Channel) -> List[Reply]:
     """Return 332 and 333, or nothing if there is no topic."""
-    topic = view.topic
+    topic = channel.topic
     if not topic.text:
         return []
-    by = ("333", view.name, topic.by, str(int(topic.at)))
-    return [("332", view.name, topic.text), by]
+    by = ("333", channel.name, topic.by, str(int(topic.at)))
+    return [("332", channel.name, topic.text), by]
 
 
 def member_prefix(client: Client, bits: int) -> str:

@@ -2,17 +2,6 @@
 # -------------
 
 
-class ChannelInfo(NamedTuple):
-    """A row of a list of channels."""
-
-    name: str
-    key: str
-    size: int  # members
-    bits: int  # of the member whose channels were asked for
-    created: float  # seconds since 1970
-    topic: Topic
-
-
 class FormerUser(NamedTuple):
     """A user who had a nickname."""
 
@@ -250,11 +239,6 @@ class Directory:
         with self._lock:
             return self._users()
 
-    def unknown_count(self) -> int:
-        """Return the number of clients with a nickname that have not registered."""
-        with self._lock:
-            return len(self._clients) - len(self._users())
-
     def former_users(self, nickname: str) -> List[FormerUser]:
         """Return the users who had that nickname, the latest first."""
         key = protocol.casefold(nickname)
@@ -318,7 +302,6 @@ class Directory:
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
                 self._post(Message("AWAY", (client.away,), client.source), others, client)
-            self._post_welcome(client, channel, response)
             return Joined(number, client.left.get(key, 0), len(channel.members))
 
     def rejoin(self, client: Client, response: Response) -> None:
@@ -326,7 +309,6 @@ class Directory:
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
                 self._post_join(client, channel, (client,), response)
-                self._post_welcome(client, channel, response)
 
     def _post_join(
         self,
@@ -336,25 +318,23 @@ class Directory:
         response: Response,
         keys: Tuple[str, ...] = (),
     ) -> int:
+        """Tell of a JOIN, and the client who is there; return the number of the event."""
         message = Message("JOIN", (channel.name,), client.source)
-        event = self._make_event(message, audience, client, keys)
         params = (channel.name, client.account_name or "*", client.realname)
-        event.extended = protocol.fit_line(message._replace(params=params))[1]
-        self._queue_event(event, response, more=True)
+        extended = protocol.fit_line(message._replace(params=params))[1]
+        event = self._post(
+            message, audience, client, keys, response, more=True, extended=extended
+        )
+        members = channel.audience
+        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
+        self._queue(response.defer(make))
         return event.number
 
-    def _post_welcome(self, client: Client, channel: Channel, response: Response) -> None:
-        view = channel.view(client)
-        make = lambda: topic_replies(view) + names_replies(client, view)  # noqa: E731
-        self._queue(response.defer(make))
-
-    def names(self, client: Client, name: str, response: Response) -> int:
-        """Tell `client` who is in a channel, in order with joins and leaves; return how many."""
+    def names(self, client: Client, channel: Channel, response: Response) -> None:
+        """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            channel = self._find_channel(client, name)
-            view = (channel or Channel(name)).view(client)
-            self._queue(response.defer(functools.partial(names_replies, client, view)))
-            return len(view.members)
+            make = functools.partial(names_replies, client, channel, channel.audience)
+            self._queue(response.defer(make))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
@@ -398,55 +378,59 @@ class Directory:
             return sorted(channel.name for channel in client.invited)
 
     def relay(
-        self, client: Client, target: str, message: Message, response: Response
+        self, client: Client, target: str, message: Message, tags: bytes, response: Response
     ) -> str:
-        """Send the text and tags of `message` from `client` to a channel or a user.
+        """Send a text from `client`, with its serialized tags, to a channel or a user.
 
         Returns why that user is away, "" otherwise. Raises ReplyError 401, 403 or 404.
         """
-        away = ""
-        is_listener = True
+        command, params, away = message.command, message.params, ""
         with self._lock:
             self._check_end(client)
             if target.startswith("#"):
                 channel = self._channels.get(protocol.casefold(target))
                 if channel is None:
                     raise ReplyError("403", target, "No such channel")
-                is_listener = client in channel.members
-                if not is_listener or channel.bans or "m" in channel.flags:
+                is_member = client in channel.members
+                if not is_member or channel.bans or "m" in channel.flags:
                     channel.check_can_speak(client)
                 name, audience, key = channel.name, channel.audience, channel.key
+                heard_by = response if is_member else None
             else:
                 recipient = self._get(target)
-                name = recipient.nickname
+                name, heard_by = recipient.nickname, response
                 audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(recipient.participant, client.participant)
-                if message.command == "PRIVMSG":
+                if command == "PRIVMSG":
                     away = recipient.away
-                if message.command != "TAGMSG":
+                if command != "TAGMSG":
                     recipient.correspondent = client.nickname
-            keys = (key,) if message.command != "TAGMSG" else ()
-            relayed = Message(
-                message.command, (name, *message.params[1:2]), client.source, message.tags
-            )
-            listener = response if is_listener else None
-            self._post(relayed, audience, client, keys, listener, more=bool(away))
+            keys = (key,) if command != "TAGMSG" else ()
+            relayed = Message(command, (name, *params[1:2]), client.source)
+            more = bool(away)
+            self._post(relayed, audience, client, keys, heard_by, more, client_tags=tags)
             return away
 
     def store_offline(
-        self, client: Client, message: Message, account: "Account", response: Response
+        self, client: Client, message: Message, tags: bytes, account: "Account", response: Response
     ) -> bool:
         """Keep a private text for the owner of an account; False if they have come meanwhile."""
         with self._lock:
             self._check_end(client)
             if self._find(account.name) is not None:
                 return False
-            params = (account.name, message.params[1])
-            relayed = Message("PRIVMSG", params, client.source, message.tags)
+            stored = Message("PRIVMSG", (account.name, message.params[1]), client.source)
             keys = (private_key("=%d" % account.id, client.participant),)
-            event = self._make_event(relayed, (client,), client, keys)
-            event.waiting_for = account.id
-            self._queue_event(event, response, more=True)
+            self._post(
+                stored,
+                (client,),
+                client,
+                keys,
+                response,
+                more=True,
+                client_tags=tags,
+                waiting_for=account.id,
+            )
             return True
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
@@ -486,37 +470,25 @@ class Directory:
             self._drop_if_empty(channel)
         return errors
 
-    def channel(self, name: str, client: Optional[Client] = None) -> Optional[ChannelView]:
+    def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
         """Return the channel of that name, if `client` may know of it."""
         with self._lock:
-            channel = self._find_channel(client, name)
-            return channel.view(client) if channel is not None else None
+            return self._find_channel(client, name)
 
     def channels(
         self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[ChannelInfo]:
+    ) -> List[Channel]:
         """Return the channels that `client` may know of; only those that `of` is in, if given."""
         with self._lock:
-            found = [
-                ChannelInfo(
-                    channel.name,
-                    channel.key,
-                    len(channel.members),
-                    channel.members.get(of, 0) if of is not None else 0,
-                    channel.created,
-                    channel.topic,
-                )
-                for channel in (self._channels.values() if of is None else of.channels)
-                if self._is_visible(client, channel)
-            ]
-        return sorted(found, key=lambda info: info.key)
+            found = list(self._channels.values() if of is None else of.channels)
+            found = [channel for channel in found if self._is_visible(client, channel)]
+        return sorted(found, key=lambda channel: channel.key)
 
-    def shared_channel(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
-        """Return the name of a channel that both are in, and the bits of `other` there."""
+    def shared_channel(self, client: Client, other: Client) -> Optional[Channel]:
+        """Return a channel that both are in."""
         with self._lock:
             shared = client.channels & other.channels
-            channel = min(shared, key=lambda channel: channel.key, default=None)
-            return None if channel is None else (channel.name, channel.members[other])
+            return min(shared, key=lambda channel: channel.key, default=None)
 
     def close(self) -> None:
         """Stop telling others who leaves: everybody does."""
@@ -539,34 +511,24 @@ class Directory:
         response: Optional[Response] = None,
         more: bool = False,
         needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> Event:
         """Number a message and queue it.
 
         `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. Only clients with the capabilities `needs` are told.
+        will follow. For the rest see Event.
         """
-        event = self._make_event(message, audience, sender, keys)
+        event = Event(message, audience, time.time(), self._next_number(), keys, sender)
         event.needs |= needs
-        self._queue_event(event, response, more)
-        return event
-
-    def _make_event(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        sender: Optional[Client],
-        keys: Tuple[str, ...],
-    ) -> Event:
-        number = self._next_number()
-        self._last_number += max(0, len(keys) - 1)  # each row of the history has its own
-        return Event(message, audience, time.time(), number, keys, sender)
-
-    def _queue_event(self, event: Event, response: Optional[Response], more: bool) -> None:
+        event.extended, event.client_tags, event.waiting_for = extended, client_tags, waiting_for
         if response is not None:
             caps = response.client.caps
             if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
                 event.label = response.take_label(more)
         self._queue(event)
+        return event
 
     def _post_to_channel(
         self, channel: Channel, client: Client, response: Response, command: str, *params: str

@@ -62,11 +62,7 @@ class DamagedError(StoreError):
 
 
 class FolderTakenError(StoreError):
-    """Another server uses the data folder."""
-
-    def __init__(self, folder: str) -> None:
-        text = "another server keeps its data in %s. Give this one its own folder: --data FOLDER"
-        super().__init__(text % folder)
+    """Another server uses the data folder; the text is for the host."""
 
 
 class AccountExistsError(StoreError):
@@ -272,9 +268,9 @@ class Store:
         Without events, only texts. If the disk fails, the list is empty and the log says so.
         """
         query = (
-            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="
+            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="  # noqa: S608
             " (SELECT id FROM conversations WHERE key = ?) AND kind = ? AND number > ?"
-            " AND number < ? ORDER BY number %s LIMIT ?" % ("DESC" if latest else "ASC")
+            " AND number < ? ORDER BY number %s LIMIT ?" % ("DESC" if latest else "ASC")  # noqa: S608
         )
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
@@ -483,10 +479,8 @@ class Store:
 
     def save_channel(self, key: str, state: Dict[str, Any]) -> None:
         """Store the state of a channel, which JSON can hold, in place of an earlier one."""
-        values = (key, json.dumps(state, ensure_ascii=False))
-        self._writer.run(
-            lambda writer: writer.execute("REPLACE INTO channels VALUES (?,?)", values)
-        )
+        query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
+        self._writer.run(lambda writer: writer.execute(query, values))
 
     def delete_channel(self, key: str, with_history: bool) -> None:
         """Delete a channel; with its history, so that a later one of that name begins anew."""
@@ -528,10 +522,8 @@ class Store:
 
     def add_sanction(self, sanction: Sanction) -> None:
         """Store a sanction in place of an earlier one of that kind and target."""
-        query = "DELETE FROM sanctions WHERE until > 0 AND until <= ?"
-        self._change(
-            (query, (time.time(),)), ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction)
-        )
+        expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
+        self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
 
     def remove_sanctions(self, target: str) -> int:
         """Delete the sanctions of a target, and return how many were in force."""
@@ -600,9 +592,8 @@ class Store:
             # SQLite's errors of this class, not of one below it, are those of a damaged file.
             if type(error.__cause__) is sqlite3.DatabaseError:
                 raise DamagedError(self.path, str(error.__cause__)) from error
-            raise StoreError(
-                "cannot open %s: %s" % (self.path, error.__cause__ or error)
-            ) from error
+            reason = error.__cause__ or error
+            raise StoreError("cannot open %s: %s" % (self.path, reason)) from error
         self._reported = self._revision
 
     def _open(self) -> sqlite3.Connection:
@@ -617,29 +608,29 @@ class Store:
         path = self.path or ":memory:"
         connection = sqlite3.connect(path, timeout=self._timeout, check_same_thread=False)
         try:
+            # Tables first: another process may be creating them, and commits both together.
+            (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != SCHEMA_VERSION and (version or tables):
+                raise DamagedError(self.path, "it was made by another version of Hubbub")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            self._create_schema(connection)
+            if not version:
+                _create_schema(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _create_schema(self, connection: sqlite3.Connection) -> None:
-        """Create the tables in an empty file. Raises DamagedError for another schema."""
-        query = "PRAGMA user_version"
-        if connection.execute(query).fetchone()[0] == SCHEMA_VERSION:
-            return
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")  # another process may be about to do the same
-            version = connection.execute(query).fetchone()[0]
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and not tables:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
-            elif version != SCHEMA_VERSION:
-                raise DamagedError(self.path, "it was made by another version of Hubbub")
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not version:  # no other process was faster
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
 
 
 def _delete_older(
@@ -677,7 +668,8 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     except sqlite3.Error as error:
         claim.close()
         if "locked" in str(error):
-            raise FolderTakenError(folder) from None
+            text = "another server uses %s. Give this one its own folder: --data FOLDER"
+            raise FolderTakenError(text % folder) from None
         return None
     return claim
 

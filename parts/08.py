@@ -27,6 +27,7 @@ class Journal(threading.Thread):
         self._error = ""  # of the last attempt
         self._is_stopping = False
         self.fault = ""  # why nothing is being kept, as `on_change` was told
+        self._clean_at = 0.0  # monotonic; for the thread alone
 
     def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
@@ -52,13 +53,16 @@ class Journal(threading.Thread):
         self.join(PATIENCE)
 
     def run(self) -> None:
-        next_upkeep = time.monotonic()
+        upkeep_at = 0.0
         while not self._is_stopping or (self._waiting and not self._error):
+            if time.monotonic() >= upkeep_at:
+                self._do_upkeep()
+                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
             with self._changed:
                 is_due = lambda: self._is_stopping or self._waiting  # noqa: E731
                 self._changed.wait_for(is_due, UPKEEP_INTERVAL)
                 work = self._waiting[:]
-            error = self._commit(work)
+            error = self._commit(work) if work else ""
             with self._changed:
                 if not error:
                     del self._waiting[: len(work)]
@@ -66,9 +70,6 @@ class Journal(threading.Thread):
                 self._changed.notify_all()
                 if error:
                     self._changed.wait_for(lambda: self._is_stopping, RETRY_AFTER)
-            if time.monotonic() >= next_upkeep and not error:
-                self._do_upkeep()
-                next_upkeep = time.monotonic() + UPKEEP_INTERVAL
 
     def _commit(self, work: List[Union[Row, ChannelRecord]]) -> str:
         """Write in order; return the error, "" if there was none."""
@@ -88,7 +89,8 @@ class Journal(threading.Thread):
 
     def _do_upkeep(self) -> None:
         try:
-            self._store.clean()
+            if time.monotonic() >= self._clean_at and not self._store.clean():
+                self._clean_at = time.monotonic() + CLEANING_INTERVAL
             if self._store.accounts_changed():
                 accounts = self._store.accounts()
                 self._on_accounts({account.id: account for account in accounts})
@@ -170,6 +172,8 @@ class Delivery(threading.Thread):
                 for work in batch:
                     if isinstance(work, threading.Event):
                         work.set()
+                if len(batch) > 1:  # busy: larger batches cost less, and one message no delay
+                    time.sleep(PAUSE)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")

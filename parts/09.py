@@ -176,6 +176,10 @@ class Session:
         """Charge the client for work: the next line waits until it is paid for."""
         self._bucket.charge(tokens, time.monotonic())
 
+    def charge_looks(self, count: int) -> None:
+        """Charge the client for `count` users or channels looked at."""
+        self.charge(count / LOOKS_A_TOKEN)
+
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
         data, lines = self.response.flush(is_done)
@@ -311,7 +315,7 @@ class PlainDialect:
 
     def _on_input(self, typed: protocol.Input) -> None:
         session, client = self._session, self._client
-        channels = {info.key: info.name for info in session.directory.channels(of=client)}
+        channels = {channel.key: channel.name for channel in session.directory.channels(of=client)}
         if protocol.casefold(self._channel) not in channels:
             self._channel = next(iter(channels.values()), "")
         if typed.verb == "help":
@@ -334,8 +338,8 @@ class PlainDialect:
 
     def _list_users(self) -> None:
         directory = self._session.directory
-        view = directory.channel(self._session.options.lobby)
-        users = [member for member, _ in view.members] if view is not None else directory.users()
+        lobby = directory.channel(self._session.options.lobby)
+        users = list(lobby.audience) if lobby is not None else directory.users()
         for text in protocol.online_lines([user.nickname for user in users]):
             self._session.notice(text)
 
@@ -624,7 +628,7 @@ def on_authenticate(session: Session, message: Message) -> None:
     session.reply("903", "SASL authentication successful")
 
 
-def _check_password(session: Session, name: str, password: str, error: ReplyError) -> "Account":
+def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     client, server, now = session.client, session.server, time.monotonic()
     guess = "%s %s" % (client.ip, protocol.casefold(name[: protocol.MAX_NAME]))
@@ -648,7 +652,7 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     return account
 
 
-def _log_in(session: Session, account: "Account") -> None:
+def _log_in(session: Session, account: Account) -> None:
     """Log the client in to the account. Its nickname stays."""
     client = session.client
     session.directory.log_in(client, account)
@@ -731,19 +735,24 @@ def on_text(session: Session, message: Message) -> None:
     session.client.spoke = time.time()
     if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
         raise ReplyError("412", "No text to send")
+    tags = b""
     if message.tags:
-        tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
-        message = message._replace(tags=tags)
+        client_tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
+        try:
+            tags = protocol.serialize_tags(client_tags)[1:-1]
+        except ValueError:
+            raise ReplyError("400", "*", "That line is not an IRC message") from None
     for target in _targets(session, params[0], "PRIVMSG"):
-        _relay(session, target, message)
+        _relay(session, target, message, tags)
 
 
-def _relay(session: Session, target: str, message: Message) -> None:
+def _relay(session: Session, target: str, message: Message, tags: bytes) -> None:
+    client, response = session.client, session.response
     try:
-        away = session.directory.relay(session.client, target, message, session.response)
+        away = session.directory.relay(client, target, message, tags, response)
     except ReplyError as error:
         if message.command == "PRIVMSG" and error.numeric == "401":
-            _store_offline(session, target, message, error)
+            _store_offline(session, target, message, tags)
         elif message.command != "NOTICE":
             session.reply(error.numeric, *error.params)
     else:
@@ -751,20 +760,20 @@ def _relay(session: Session, target: str, message: Message) -> None:
             session.reply("301", target, away)
 
 
-def _store_offline(session: Session, target: str, message: Message, error: ReplyError) -> None:
-    """Keep a private message for the owner of an account; without one, reply with `error`."""
-    server = session.server
+def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
+    """Keep a private message for the owner of an account, if there is one of that name."""
+    client, server = session.client, session.server
     account = server.store.account(target)
     if account is None or server.journal is None or server.journal.fault:
-        session.reply(error.numeric, *error.params)
+        session.reply("401", target, "No such nick")
     elif server.store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.store_offline(session.client, message, account, session.response):
+    elif session.directory.store_offline(client, message, tags, account, session.response):
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
     else:
-        _relay(session, target, message)
+        _relay(session, target, message, tags)
 
 
 def mute_text(client: Client) -> str:
@@ -822,14 +831,14 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, error)
         joined = directory.join(client, name, keys.get(given, ""), session.response)
         if joined is not None:
-            session.charge(joined.size / LOOKS_A_LINE / LINES_A_TOKEN)
+            session.charge_looks(joined.size)
             recall(session, name, joined)
 
     if message.params[0] == "0":
         session.response.is_long = True
-        for info in directory.channels(of=client):
+        for channel in directory.channels(of=client):
             with contextlib.suppress(ReplyError):  # the client was removed meanwhile
-                directory.part(client, info.name, "", session.response)
+                directory.part(client, channel.name, "", session.response)
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
@@ -882,24 +891,27 @@ def on_topic(session: Session, message: Message) -> None:
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic, session.response)
         return
-    view = _find_channel(session, name)
-    replies = topic_replies(view) or [("331", view.name, "No topic is set")]
-    for reply in replies:
+    channel = _find_channel(session, name)
+    for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
         session.reply(*reply)
 
 
-def _find_channel(session: Session, name: str) -> ChannelView:
+def _find_channel(session: Session, name: str) -> Channel:
     """Raises ReplyError 403."""
-    view = session.directory.channel(name, session.client)
-    if view is None:
+    channel = session.directory.channel(name, session.client)
+    if channel is None:
         raise ReplyError("403", name, "No such channel")
-    return view
+    return channel
 
 
 def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
-        size = session.directory.names(session.client, name, session.response)
-        session.charge(size / LOOKS_A_LINE / LINES_A_TOKEN)
+        channel = session.directory.channel(name, session.client)
+        if channel is None:
+            session.reply("366", name, "End of /NAMES list")
+        else:
+            session.charge_looks(len(channel.members))
+            session.directory.names(session.client, channel, session.response)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
 
@@ -909,13 +921,13 @@ def on_list(session: Session, message: Message) -> None:
     condition = parse_elist(",".join(message.params))
     now = time.time()
     channels = session.directory.channels(session.client)
-    session.charge(len(channels) / LOOKS_A_LINE / LINES_A_TOKEN)
+    session.charge_looks(len(channels))
     session.reply("321", "Channel", "Users  Name")
-    for info in channels:
-        topic_at = info.topic.at if info.topic.text else 0.0
-        facts = (info.name, info.size, info.created, topic_at, now)
+    for channel in channels:
+        topic, size = channel.topic, len(channel.members)
+        facts = (channel.name, size, channel.created, topic.at if topic.text else 0.0, now)
         if condition is None or condition.accepts(*facts):
-            session.reply("322", info.name, str(info.size), info.topic.text)
+            session.reply("322", channel.name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
 
@@ -928,22 +940,22 @@ def on_mode(session: Session, message: Message) -> None:
 
 
 def _channel_modes(session: Session, name: str, params: List[str]) -> None:
-    view = _find_channel(session, name)
+    channel, client = _find_channel(session, name), session.client
     if not params:
-        session.reply("324", view.name, *view.modes)
-        session.reply("329", view.name, str(int(view.created)))
+        session.reply("324", channel.name, *channel.mode_params(client))
+        session.reply("329", channel.name, str(int(channel.created)))
         return
     changes = protocol.parse_modes(params)
     for change in list(changes):
         if change.letter == "b" and not change.arg:
             changes.remove(change)
-            for ban in view.bans:
-                session.reply("367", view.name, ban.mask, ban.by, str(ban.at))
-            session.reply("368", view.name, "End of channel ban list")
+            for ban in channel.bans:
+                session.reply("367", channel.name, ban.mask, ban.by, str(ban.at))
+            session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
-        client, response = session.client, session.response
-        for error in session.directory.change_modes(client, view.name, changes, response):
+        response = session.response
+        for error in session.directory.change_modes(client, channel.name, changes, response):
             session.reply(error.numeric, *error.params)
 
 
@@ -980,10 +992,10 @@ def on_who(session: Session, message: Message) -> None:
     """Describe users, in the fields of https://ircv3.net/specs/extensions/whox if it names any."""
     mask, *options = message.params or ("*",)
     fields, token = parse_whox("".join(options[:1]))
-    for other, place in _who(session, mask):
+    for other, channel in _who(session, mask):
         if options and options[0].startswith("o") and not other.is_operator:
             continue
-        values = _who_values(session, place, other, token)
+        values = _who_values(session, other, channel, token)
         if fields:
             session.reply("354", *whox_params(fields, values))
         else:
@@ -992,16 +1004,17 @@ def on_who(session: Session, message: Message) -> None:
     session.reply("315", mask, "End of WHO list")
 
 
-def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Tuple[str, int]]]]:
-    """Yield the users that WHO finds, each with a channel and the user's bits in it."""
+def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel]]]:
+    """Yield the users that WHO finds, each with a channel that it is in."""
     client, directory = session.client, session.directory
     if mask.startswith("#"):
-        view = directory.channel(mask, client)
-        for other, bits in view.visible_members() if view is not None else ():
-            yield other, (view.name if view is not None else "", bits)
+        channel = directory.channel(mask, client)
+        for other in channel.audience if channel is not None else ():
+            if "i" not in other.modes or (channel is not None and channel.shows_all(client)):
+                yield other, channel
         return
     users = directory.users()
-    session.charge(len(users) / LOOKS_A_LINE / LINES_A_TOKEN)
+    session.charge_looks(len(users))
     masks = protocol.MaskSet([mask])
     for other in users:
         names = (other.nickname, other.username, other.host, other.realname, other.account_name)
@@ -1013,17 +1026,17 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Tuple[s
 
 
 def _who_values(
-    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
+    session: Session, other: Client, channel: Optional[Channel], token: str
 ) -> Dict[str, str]:
-    name, bits = place or ("*", 0)
+    bits = channel.members.get(other, 0) if channel is not None else 0
     flags = "G" if other.away else "H"
     flags += "*" if other.is_operator else ""
     flags += member_prefix(session.client, bits)
     flags += "B" if "B" in other.modes else ""
     return {
-        "t": token or "0", "c": name, "u": other.username,
-        "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
-        "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
+        "t": token or "0", "c": channel.name if channel is not None else "*",
+        "u": other.username, "i": other.host, "h": other.host, "s": session.options.server_name,
+        "n": other.nickname, "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
         "a": other.account_name or "0", "o": "1" if bits & CHANOP else "n/a", "r": other.realname,
     }  # fmt: skip
 
@@ -1042,7 +1055,10 @@ def _reply_whois(session: Session, other: Client) -> None:
     name, options = other.nickname, session.options
     session.reply("311", name, other.username, other.host, "*", other.realname)
     channels = session.directory.channels(session.client, of=other)
-    words = (member_prefix(session.client, info.bits) + info.name for info in channels)
+    words = (
+        member_prefix(session.client, channel.members.get(other, 0)) + channel.name
+        for channel in channels
+    )
     for text in protocol.pack(words, " ", NAMES_SIZE):
         session.reply("319", name, text)
     session.reply("312", name, options.server_name, options.network)
@@ -1151,41 +1167,54 @@ def recall(session: Session, name: str, joined: Joined) -> None:
         session.delivery.sync()
         key = protocol.casefold(name)
         rows = server.store.read(key, joined.left, joined.number, RECALLED, latest=True)
-        if rows:
-            replay(session, name, rows)
+        is_marked = rows and not session.client.caps & SERVER_TIME
+        if is_marked:
+            session.notice("Earlier in %s:", name)
+        _repeat(session, rows)
+        if is_marked:
+            session.notice("Now:")
 
 
-def replay(session: Session, target: str, rows: List["Row"]) -> None:
-    """Repeat earlier messages, marked as such: by their times, by a batch, or in words."""
+def replay(session: Session, target: str, rows: List[Row]) -> None:
+    """Repeat earlier messages, marked as such: by a batch, by their times, or in words."""
     caps = session.client.caps
     if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
-        with session.response.batch("chathistory", target):
-            for row in rows:
-                session.response.add(_to_event(session, row))
-        return
-    session.notice("Earlier in %s:" % target if rows else "Nothing was said earlier.")
-    _repeat(session, rows)
-    if rows:
+        session.response.open_batch("chathistory", target)
+        for row in rows:
+            session.response.add(_to_event(session, row))
+    elif rows:
+        session.notice("Earlier in %s:" % target)
+        _repeat(session, rows)
         session.notice("Now:")
+    else:
+        session.notice("Nothing was said earlier.")
 
 
-def _to_event(session: Session, row: "Row") -> Event:
-    return Event(protocol.parse(row.line), (session.client,), row.time, row.number)
+def _to_event(session: Session, row: Row) -> Event:
+    tags, line = b"", row.line
+    if line.startswith(b"@"):
+        tags, _, line = line[1:].partition(b" ")
+    event = Event(protocol.parse(line), (session.client,), row.time, row.number)
+    event.client_tags = tags
+    return event
 
 
-def _repeat(session: Session, rows: List["Row"]) -> None:
-    """Repeat earlier messages, with their times or below the names of their days."""
-    client, lobby = session.client, session.options.lobby
-    day = ""
-    for row in rows:
-        event = _to_event(session, row)
+def _repeat(session: Session, rows: List[Row]) -> None:
+    """Repeat earlier messages with their times, or below the names of their days."""
+    client, day = session.client, ""
+    for event in [_to_event(session, row) for row in rows]:
+        if client.caps & SERVER_TIME:
+            session.response.add(event)
+            continue
         message = protocol.clean_message(event.message)
-        shown = describe_with_channel(message, client.nickname, row.time, lobby)
-        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
-        if shown and date != day and not client.caps & SERVER_TIME:
+        shown = describe_with_channel(
+            message, client.nickname, event.when, session.options.lobby
+        )
+        date = time.strftime("%A, %d %B %Y", time.localtime(event.when))
+        if shown and date != day:
             session.notice(date)
             day = date
-        if client.caps & (SERVER_TIME | PLAIN_TEXT):
+        if client.caps & PLAIN_TEXT:
             session.response.add(event)
         elif shown:
             session.notice(str(shown))
@@ -1221,9 +1250,9 @@ def on_chathistory(session: Session, message: Message) -> None:
 def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
     """Return the name and key of what the client may read, and the number after which it may."""
     client = session.client
-    view = session.directory.channel(target, client)
-    if view is not None and view.is_member:
-        return view.name, view.key, 0
+    channel = session.directory.channel(target)
+    if channel is not None and client in channel.members:
+        return channel.name, channel.key, 0
     if not protocol.is_nickname(target):
         return None
     other, account = session.directory.find(target), session.server.store.account(target)
@@ -1236,8 +1265,8 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
 
 
 def _select_rows(
-    query: HistoryQuery, since: int, read: Callable[..., List["Row"]]
-) -> List["Row"]:
+    query: HistoryQuery, since: int, read: Callable[..., List[Row]]
+) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
     before, after = references[0]
@@ -1267,13 +1296,13 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
         (names.get(other, other), number)
         for other, number in store.correspondents(client.participant, since, before)
     ]
-    for info in session.directory.channels(of=client):
-        last = store.read(info.key, after, LAST, 1, latest=True)
-        found += [(info.name, row.number) for row in last if row.number < before]
+    for channel in session.directory.channels(of=client):
+        last = store.read(channel.key, after, LAST, 1, latest=True)
+        found += [(channel.name, row.number) for row in last if row.number < before]
     found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
-    with session.response.batch("draft/chathistory-targets"):
-        for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
-            session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
+    session.response.open_batch("draft/chathistory-targets")
+    for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
+        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
 
 
 # Commands: moderation
@@ -1351,15 +1380,15 @@ def on_kill(session: Session, message: Message) -> None:
 
 
 def on_lusers(session: Session, message: Optional[Message] = None) -> None:
-    directory = session.directory
-    users, channels = directory.users(), len(directory.channels())
+    users, channels = session.directory.users(), session.directory.channels()
     invisible, operators = (sum(mode in user.modes for user in users) for mode in "io")
-    count, most = len(users), max(directory.most_users, len(users))
+    count, most = len(users), max(session.directory.most_users, len(users))
     text = "There are %d users and %d invisible on 1 servers" % (count - invisible, invisible)
+    unknown = session.server.connection_count() - count
     session.reply("251", text)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("253", str(directory.unknown_count()), "unknown connection(s)")
-    session.reply("254", str(channels), "channels formed")
+    session.reply("253", str(unknown), "unknown connection(s)")
+    session.reply("254", str(len(channels)), "channels formed")
     session.reply("255", "I have %d clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         text = "Current %s users %d, max %d" % (where, count, most)
@@ -1592,12 +1621,15 @@ class Server:
             if client.end:
                 self.end(client)
 
+    def connection_count(self) -> int:
+        """Return the number of connections, registered or not."""
+        with self._lock:
+            return len(self._threads)
+
     def statistics(self) -> str:
         """Return the figures for STATS and the log."""
-        with self._lock:
-            count = len(self._threads)
         figures = {
-            "connections": count,
+            "connections": self.connection_count(),
             "clients": len(self.directory.users()),
             "rooms": len(self.directory.channels()),
             "events": self.delivery.count,
@@ -1617,7 +1649,7 @@ class Server:
             log.warning("the history is being kept again")
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
-    def _on_accounts(self, accounts: Mapping[int, "Account"]) -> None:
+    def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
         """Accounts or sanctions have changed, perhaps by another process."""
         self.directory.update_accounts(accounts)
         self.apply_sanctions_to_all()

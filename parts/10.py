@@ -35,7 +35,7 @@ class Console(logging.Handler):
         self.release()
 
     def stop(self) -> None:
-        """Write what is left, if somebody reads it, and end the thread."""
+        """Write what is left if the console takes it, and end the thread."""
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=CONSOLE_TIMEOUT)
         self._thread.join(CONSOLE_TIMEOUT)
@@ -84,26 +84,16 @@ class Parser(argparse.ArgumentParser):
             self.error("%s in the line %s" % (error, arg_line))
 
 
-class Chore(NamedTuple):
-    """A change of the accounts, done instead of serving."""
-
-    verb: str  # "add", "remove" or "list"
-    name: str = ""
-    is_operator: bool = False
-
-
-def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Chore]]:
-    """Return the options, the log level, and the chore if there is one.
+def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
+    """Return the fields of Options, and those of the account chores.
 
     Exits with code 2 and one line if the command line is wrong.
     """
-    defaults = Options(
-        network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
-    )
+    defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
         description="Hubbub's server: chat for a local network.",
-        epilog="For every limit, 0 turns it off. @FILE reads options from a file. Accounts are in"
-        " the folder of --data; they can be changed while a server uses it.",
+        epilog="@FILE reads options from a file. Accounts are in the folder of --data; they can"
+        " be changed while a server uses it.",
         fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
@@ -123,20 +113,16 @@ def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Cho
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    values = vars(parser.parse_args(argv))
-    log_level = values.pop("log_level")
-    added, removed = values.pop("add_account"), values.pop("remove_account")
-    listed, is_operator = values.pop("list_accounts"), values.pop("oper")
-    chore = None
-    if added:
-        chore = Chore("add", added, is_operator)
-    elif is_operator:
+    arguments = parser.parse_args(argv)
+    if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
-    elif removed or listed:
-        chore = Chore("remove", removed) if removed else Chore("list")
-    if chore is not None and not values["data"]:
+    if _is_chore(arguments) and not arguments.data:
         parser.error("accounts need a folder: --data FOLDER")
-    return Options(**values), log_level, chore
+    return arguments
+
+
+def _is_chore(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
 
 
 def _nickname(name: str) -> str:
@@ -184,14 +170,6 @@ def _server_name(name: str) -> str:
     if not is_host(name) or ":" in name:  # with a colon it is an address and a port, or IPv6
         raise argparse.ArgumentTypeError("%s is not a host name" % name)
     return name
-
-
-def _default_server_name() -> str:
-    name = socket.gethostname().partition(".")[0]
-    try:
-        return _server_name(name + ".local")
-    except argparse.ArgumentTypeError:
-        return Options().server_name
 
 
 def _default_folder() -> str:
@@ -252,17 +230,15 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 )  # fmt: skip
 
 
-def run_chore(chore: Chore, folder: str) -> int:
+def run_chore(arguments: argparse.Namespace) -> int:
     """Change or list the accounts in a folder, which a server may be using; the exit code."""
     try:
-        password = _read_password(chore.name) if chore.verb == "add" else ""
-        if chore.verb != "add" and not os.path.exists(os.path.join(folder, STORE_FILE)):
-            raise StoreError("there are no accounts in %s." % folder)
-        store = Store(folder, claim=False)
-        try:
-            lines = _do_chore(chore, store, password)
-        finally:
-            store.close()
+        password = _read_password(arguments.add_account) if arguments.add_account else ""
+        path = os.path.join(arguments.data, STORE_FILE)
+        if not (arguments.add_account or os.path.exists(path)):
+            raise StoreError("there are no accounts in %s." % arguments.data)
+        with contextlib.closing(Store(arguments.data, claim=False)) as store:
+            lines = _do_chore(arguments, store, password)
     except StoreError as error:
         print("server.py: %s" % error, file=sys.stderr)
         return 2
@@ -275,22 +251,22 @@ def run_chore(chore: Chore, folder: str) -> int:
     return 0
 
 
-def _do_chore(chore: Chore, store: Store, password: str) -> List[str]:
+def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> List[str]:
     """Do the chore, and return lines for the user. Raises StoreError."""
-    name = chore.name
-    if chore.verb == "list":
+    if arguments.list_accounts:
         return [
             account.name + (" (operator)" if account.is_operator else "")
             for account in store.accounts()
         ]
-    if chore.verb == "remove":
-        if not store.remove_account(name):
-            raise StoreError("%s has no account." % name)
-        return ["The account %s was deleted. Anyone may use the name now." % name]
-    kind = "an operator's account" if chore.is_operator else "an ordinary account"
-    if store.set_password(name, password, chore.is_operator):
+    if arguments.remove_account:
+        if not store.remove_account(arguments.remove_account):
+            raise StoreError("%s has no account." % arguments.remove_account)
+        return ["%s has no account now. Anyone may use the name." % arguments.remove_account]
+    name, is_operator = arguments.add_account, arguments.oper
+    kind = "an operator's account" if is_operator else "an ordinary account"
+    if store.set_password(name, password, is_operator):
         return ["%s has a new password. It is %s." % (name, kind)]
-    store.add_account(name, password, chore.is_operator)
+    store.add_account(name, password, is_operator)
     return ["%s now has %s." % (name, kind)]
 
 
@@ -314,12 +290,13 @@ def _read_password(name: str) -> str:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
-    options, log_level, chore = parse_options(argv)
-    if chore is not None:
-        return run_chore(chore, options.data)
+    arguments = parse_arguments(argv)
+    if _is_chore(arguments):
+        return run_chore(arguments)
+    options = Options(*(getattr(arguments, field) for field in Options._fields))
     console = Console()
     form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=log_level, format=form, handlers=[console])
+    logging.basicConfig(level=arguments.log_level, format=form, handlers=[console])
     try:
         return _serve(options, console)
     finally:
@@ -343,7 +320,7 @@ def _serve(options: Options, console: Console) -> int:
         return 2
 
     def on_signal(number: int, frame: Optional[FrameType]) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one forces the end
+        signal.signal(number, signal.SIG_DFL)  # a second signal forces the end
         server.stop()
 
     signal.signal(signal.SIGINT, on_signal)

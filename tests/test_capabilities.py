@@ -167,9 +167,9 @@ def kept(open_room, tmp_path, monkeypatch):
 
     def open_():
         room = open_room(data=str(tmp_path / "kept"))
-        if room.server.records.account("root") is None:
-            room.server.records.add_account("root", PASSWORD, is_operator=True)
-            room.server.records.add_account("olga", PASSWORD)
+        if room.server.store.account("root") is None:
+            room.server.store.add_account("root", PASSWORD, is_operator=True)
+            room.server.store.add_account("olga", PASSWORD)
         return room
 
     return open_
@@ -356,9 +356,9 @@ def test_a_label_has_64_bytes(room, label):
 def test_an_owner_has_the_name_at_once_whoever_holds_it(kept, other):
     """Programs ask for the name first, are refused, and only then log in."""
     room = kept()
-    room.server.records.remove_account("olga")
+    room.server.store.remove_account("olga")
     thief = room.plain("olga")
-    room.server.records.add_account("olga", PASSWORD)
+    room.server.store.add_account("olga", PASSWORD)
     heard = log_in(room, "olga", then=other)[1]
     assert any(" 001 olga " in line for line in heard)
     assert "taken the name" in "".join(thief.rest())

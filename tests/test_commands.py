@@ -38,7 +38,7 @@ def is_like(mask, line):
     line = untagged(line)
     if not mask.startswith(":") and line.startswith(HUB):
         line = line[len(HUB) :]
-    return protocol.matches(mask.replace(" :", " "), line.replace(" :", " "))
+    return protocol.mask_matches(mask.replace(" :", " "), line.replace(" :", " "))
 
 
 def expect_in_order(masks, lines):
@@ -69,8 +69,8 @@ def kept(open_room, tmp_path):
     def open_(**options):
         room = open_room(data=str(tmp_path / "kept"), **options)
         with contextlib.suppress(server.AccountExistsError):
-            room.server.records.add_account("root", PASSWORD, is_operator=True)
-            room.server.records.add_account("olga", PASSWORD)
+            room.server.store.add_account("root", PASSWORD, is_operator=True)
+            room.server.store.add_account("olga", PASSWORD)
         return room
 
     return open_
@@ -826,15 +826,15 @@ def answers(kept, open_room, small, monkeypatch):
                 people[who] = opening(world.room.connect(IrcTalker))
         for talker in people.values():
             talker.heard()
-        monkeypatch.setattr(server, "MAX_ROOMS", 5)
+        monkeypatch.setattr(server, "MAX_CHANNELS", 5)
         heard = []
         for line in lines:
             name, _, words = line.rpartition("> ")
             if name == "add-account":
-                world.room.server.records.add_account(words, PASSWORD)
+                world.room.server.store.add_account(words, PASSWORD)
                 continue
             if name == "remove-account":
-                world.room.server.records.remove_account(words)
+                world.room.server.store.remove_account(words)
                 continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()
@@ -878,7 +878,7 @@ def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
             assert any(mask.startswith("461 ") for mask in masks), name
         if command.rules & server.NOT_LATE:
             assert any(mask.startswith("462 ") for mask in masks), name
-        if command.rules & server.BY_OPERATORS:
+        if command.rules & server.OPERATORS:
             assert any(mask.startswith("481 ") for mask in masks), name
 
 
@@ -965,7 +965,7 @@ def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
     """Who is no operator learns nothing by what is missing."""
     alice = room.irc("alice")
     for name, command in server.COMMANDS.items():
-        if command.rules & server.BY_OPERATORS:
+        if command.rules & server.OPERATORS:
             alice.send("%s a b c" % name)
             assert " 481 alice " in alice.heard()[0]
 

@@ -29,7 +29,7 @@ def ids(lines):
 
 def stored(folder, key="#lobby"):
     """What a history holds, read with nobody's help."""
-    database = sqlite3.connect(str(folder / "history.db"))
+    database = sqlite3.connect(str(folder / "hubbub.db"))
     try:
         query = "SELECT line FROM messages WHERE key = ? AND command = 'PRIVMSG' ORDER BY number"
         return [parse(line).text for (line,) in database.execute(query, (key,))]
@@ -77,7 +77,7 @@ def test_joins_leaves_and_topics_are_kept(room, tmp_path):
     alice.until("PART #lobby :bye")
     bob.send("JOIN #lobby", "QUIT :gone")
     alice.until("QUIT :Quit: gone")
-    database = sqlite3.connect(str(tmp_path / "history" / "history.db"))
+    database = sqlite3.connect(str(tmp_path / "history" / "hubbub.db"))
     found = [command for (command,) in database.execute("SELECT command FROM messages")]
     database.close()
     assert found == ["JOIN", "JOIN", "TOPIC", "PART", "JOIN", "QUIT"]
@@ -88,7 +88,7 @@ def test_the_history_is_readable_by_its_owner_alone(room, tmp_path):
     room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
     folder = tmp_path / "history"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("history.db", "history.db-wal", "history.db-shm"):
+    for name in ("hubbub.db", "hubbub.db-wal", "hubbub.db-shm"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
@@ -98,7 +98,7 @@ def test_what_is_too_old_is_deleted(open_room, tmp_path):
     room = open_room(data=str(folder))
     room.irc("alice", CAPS).send("PRIVMSG #lobby :old")
     room.close()
-    database = sqlite3.connect(str(folder / "history.db"))
+    database = sqlite3.connect(str(folder / "hubbub.db"))
     database.execute("UPDATE messages SET number = number - ?", (2 * 86400 * 1000000,))
     database.commit()
     database.close()
@@ -163,7 +163,7 @@ def test_who_comes_back_to_a_room_is_told_what_was_said_meanwhile(room, way):
 
 def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monkeypatch):
     """Who wanders through rooms for ever takes no more memory for it."""
-    monkeypatch.setattr(server, "MAX_ROOMS", 3)
+    monkeypatch.setattr(server, "MAX_CHANNELS", 3)
     bob = room.irc("bob")
     for number in range(5):
         bob.send("JOIN #room%d" % number, "PART #room%d" % number)
@@ -485,13 +485,13 @@ def test_a_damaged_history_is_moved_aside(start, tmp_path, damage):
     """Never deleted; a new one begins, and the log says so."""
     folder = tmp_path / "history"
     folder.mkdir()
-    (folder / "history.db").write_bytes(damage)
+    (folder / "hubbub.db").write_bytes(damage)
     process = start()
     alice = process.irc("alice")
     alice.send("PRIVMSG #lobby :hello")
     alice.heard()
     assert stored(folder) == ["hello"]
-    (aside,) = folder.glob("history.db.damaged-*[0-9]")
+    (aside,) = folder.glob("hubbub.db.damaged-*[0-9]")
     assert aside.read_bytes() == damage
     assert any("damaged" in line and str(aside) in line for line in process.log)
 

@@ -22,9 +22,9 @@ def kept(open_room, tmp_path, monkeypatch):
     """A room that keeps things, whose passwords cost next to nothing; boss is its operator."""
     monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
     room = open_room(data=str(tmp_path / "data"))
-    if room.server.records.has_accounts:
-        room.server.records.add_account("alice", PASSWORD)
-        room.server.records.add_account("boss", PASSWORD, is_operator=True)
+    if room.server.store.has_accounts:
+        room.server.store.add_account("alice", PASSWORD)
+        room.server.store.add_account("boss", PASSWORD, is_operator=True)
     return room
 
 
@@ -77,7 +77,7 @@ def test_an_owner_gets_the_name_from_whoever_holds_it(kept):
 @needs_scrypt
 def test_who_had_an_account_has_no_more_than_the_next_who_has_it(kept):
     """It was removed while they were here, and its name is another's now."""
-    records = kept.server.records
+    records = kept.server.store
     old = become_operator(kept)
     old.send("NICK somebody")
     old.heard()
@@ -98,7 +98,7 @@ def test_who_had_an_account_has_no_more_than_the_next_who_has_it(kept):
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_who_is_no_operator_any_more_has_no_rights_of_one(kept, is_resumed):
     """From the next command on, and not by the token of an earlier place either."""
-    records = kept.server.records
+    records = kept.server.store
     boss, token = come_with_token(kept, "guest")
     boss.send("OPER boss :" + PASSWORD)
     boss.heard()
@@ -121,7 +121,7 @@ def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
     heard = dan.rest()
     assert sum(" JOIN #den" in line for line in heard) == 2
     kept.wait_for_thread(dan)
-    kept.server.records.remove_account("dan")
+    kept.server.store.remove_account("dan")
     other = kept.irc("dan")
     other.send("REGISTER * * :" + PASSWORD, "JOIN #den")
     heard = other.heard()
@@ -132,7 +132,7 @@ def test_the_next_account_of_a_name_has_no_say_in_the_rooms_of_the_last(kept):
 def test_an_account_that_was_made_by_a_wrong_clock_keeps_its_say(kept):
     """A clock that was ahead, and is right again, takes nobody's room away."""
     ahead = "UPDATE accounts SET created = created + 3600"
-    kept.server._database.write(lambda writer: writer.execute(ahead))
+    kept.server.store.write(lambda writer: writer.execute(ahead))
     dan = kept.irc("dan")
     dan.send(*LOG_IN, "JOIN #den", "MODE #den +i", "PART #den", "JOIN #den")
     assert has(dan.heard()[-2:], " 353 alice = #den :@alice")
@@ -150,7 +150,7 @@ def test_a_room_that_an_earlier_version_kept_is_restored():
 def test_what_a_guest_said_under_the_name_is_not_for_its_owner(kept, way):
     """The account was made while somebody else had its name; not even later is it the owner's."""
     guest, bob = kept.irc("carol"), kept.irc("bob")
-    kept.server.records.add_account("carol", PASSWORD)
+    kept.server.store.add_account("carol", PASSWORD)
     guest.send("PRIVMSG bob :mine alone")
     guest.heard()
     login = ("AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGNvcnJlY3QgaG9yc2U=")
@@ -171,14 +171,14 @@ def test_what_a_guest_said_under_the_name_is_not_for_its_owner(kept, way):
 @needs_scrypt
 def test_who_only_seems_to_come_takes_nothing_from_the_owner(kept):
     """A name that is asked for and not used changes nothing of what its owner may read."""
-    number = kept.server.records.account("alice").number
+    number = kept.server.store.account("alice").number
     ghost = kept.connect(IrcTalker)
     ghost.send("CAP LS 302", "NICK alice", "USER a 0 * :A")
     ghost.heard()
     alice = kept.irc("guest")
     alice.send(*LOG_IN)
     assert has(alice.heard(), " NICK alice") and has(ghost.rest(), "taken the name")
-    assert kept.server.records.account("alice").number == number
+    assert kept.server.store.account("alice").number == number
 
 
 @needs_scrypt
@@ -198,7 +198,7 @@ def test_guesses_at_many_accounts_cost_the_server_only_so_much(kept, monkeypatch
     """What an address has left is spent at last, however many names it tries."""
     monkeypatch.setattr(kept.server, "guesses", server.Attempts(20, 1000.0))
     hashed = []
-    monkeypatch.setattr(kept.server.records, "_digest", lambda *args: hashed.append(args) or b"")
+    monkeypatch.setattr(kept.server.store, "_digest", lambda *args: hashed.append(args) or b"")
     mallory = kept.irc("mallory")
     mallory.send(*["OPER name%d :wrong one" % number for number in range(50)])
     assert sum("Too many wrong passwords" in line for line in mallory.heard()) == 30
@@ -374,7 +374,7 @@ def test_who_is_no_operator_any_more_has_no_say_in_rooms(kept, line):
     dan.heard()
     eve.heard()
     boss.heard()
-    kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+    kept.server.store.set_password("boss", PASSWORD, is_operator=False)
     boss.send(line)
     assert has(boss.heard(), DEMOTED[line])
 
@@ -390,11 +390,11 @@ def test_what_an_account_has_lost_is_told_and_answers_no_question(kept, is_gone,
     who = ":boss!guest@127.0.0.1"
     lost = ["%s MODE boss :-o" % who]
     if is_gone:
-        kept.server.records.remove_account("boss")
+        kept.server.store.remove_account("boss")
         told = ":hubbub.local 901 boss %s :You are now logged out" % who[1:]
         lost = ["%s ACCOUNT *" % who, told, *lost]
     else:
-        kept.server.records.set_password("boss", PASSWORD, is_operator=False)
+        kept.server.store.set_password("boss", PASSWORD, is_operator=False)
     boss.send("@label=x " + line)
     heard = boss.heard()
     assert heard[: len(lost)] == lost
@@ -430,8 +430,8 @@ def test_an_empty_room_is_as_closed_as_a_full_one(kept, mode, refusal):
 def kept_rooms(room):
     """Those that are there, and those that would be after a restart."""
     room.server.delivery.sync()
-    here = {found.name for found in room.server.directory.rooms()}
-    return here, {state["name"] for state in room.server.records.rooms()}
+    here = {found.name for found in room.server.directory.channels()}
+    return here, {state["name"] for state in room.server.store.rooms()}
 
 
 def test_guests_leave_no_more_rooms_behind_than_so_many(kept, monkeypatch):
@@ -496,7 +496,7 @@ def test_the_rooms_of_an_account_that_is_gone_are_guests_rooms(kept, open_room, 
     for talker, name in ((boss, "#boss"), (dan, "#dan"), (eve, "#eve")):
         talker.send("JOIN " + name, "TOPIC %s :mine" % name, "PART " + name)
         talker.heard()
-    records = kept.server.records
+    records = kept.server.store
     kept.server.delivery.sync()
     for name in ("dan", "eve"):
         records.remove_account(name)
@@ -684,7 +684,7 @@ def test_who_is_banned_takes_back_no_place_and_gets_nothing_that_waited(kept):
 @pytest.mark.parametrize("more", [False, True])
 def test_coming_and_going_does_not_bury_what_was_said(kept, more):
     """What is asked of the history is found by an index, whatever came since."""
-    database, history = kept.server._database, kept.server.history
+    database, history = kept.server.store, kept.server.history
     asked = []
     history._select = lambda query, values: asked.append((query, values)) or []
     history.read("#lobby", 0, 1, 20, latest=True, more=more)

@@ -11,8 +11,8 @@ from harness import IrcTalker, PlainTalker, count_descriptors, folded
 
 import protocol
 import server
-from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_TYPED, VERSION
-from server import ABORT, BURST, MAX_ROOMS, Ending
+from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_PLAIN_LINE, VERSION
+from server import ABORT, BURST, MAX_CHANNELS, Ending
 
 # Talking
 
@@ -158,7 +158,7 @@ def test_a_message_that_grows_too_long_with_its_source_is_cut_between_characters
 def test_a_long_typed_line_arrives_whole_in_pieces(room):
     """A person with nc may write as much as a terminal hands on."""
     carol, bob = room.plain("carol"), room.irc("bob")
-    text = "word " * (MAX_TYPED // 5 - 1) + "end"
+    text = "word " * (MAX_PLAIN_LINE // 5 - 1) + "end"
     carol.send(text)
     carol.heard()
     pieces = [line.partition(" #lobby :")[2] for line in bob.heard()]
@@ -607,10 +607,10 @@ def test_join_0_leaves_every_room(room):
 def test_one_may_be_in_so_many_rooms_and_not_one_more(room):
     """The last that is allowed is joined, the next refused with 405."""
     alice = room.irc("alice")
-    alice.send("JOIN " + ",".join("#%d" % n for n in range(MAX_ROOMS)))
+    alice.send("JOIN " + ",".join("#%d" % n for n in range(MAX_CHANNELS)))
     lines = alice.heard()
-    assert sum(" JOIN #" in line for line in lines) == MAX_ROOMS - 1  # and the lobby
-    assert ":hubbub.local 405 alice #%d :You have joined too many channels" % (MAX_ROOMS - 1) in (
+    assert sum(" JOIN #" in line for line in lines) == MAX_CHANNELS - 1  # and the lobby
+    assert ":hubbub.local 405 alice #%d :You have joined too many channels" % (MAX_CHANNELS - 1) in (
         lines
     )
 
@@ -1013,7 +1013,7 @@ def test_two_hundred_come_and_go_and_nothing_is_left(room):
     assert threading.active_count() == threads
     assert count_descriptors() == descriptors
     assert room.names() == folded("carol")
-    assert [found.name for found in room.server.directory.rooms()] == ["#lobby"]
+    assert [found.name for found in room.server.directory.channels()] == ["#lobby"]
 
 
 # Limits
