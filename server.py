@@ -832,8 +832,8 @@ class Event:
     """
 
     __slots__ = (
-        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys", "label", "line",
-        "message", "needs", "number", "sender", "waiting_for", "when",
+        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys",
+        "label", "line", "message", "needs", "number", "sender", "waiting_for", "when",
     )  # fmt: skip
 
     def __init__(
@@ -904,31 +904,11 @@ class Event:
         return self._tags
 
 
-class Output:
-    """Bytes for one client, in their place among the events.
+class Output(NamedTuple):
+    """Bytes for one client, in their place among the events; `make` is called by the delivery."""
 
-    `make` may take long, so it runs after the directory's lock was released, in the first thread
-    that needs the data.
-    """
-
-    __slots__ = ("_data", "_make", "client")
-
-    def __init__(
-        self,
-        client: Client,
-        data: Optional[bytes] = None,
-        make: Optional[Callable[[], bytes]] = None,
-    ) -> None:
-        self.client = client
-        self._data = data
-        self._make = make
-
-    @property
-    def data(self) -> bytes:
-        """The bytes."""
-        if self._data is None and self._make is not None:
-            self._data = self._make()
-        return self._data or b""
+    client: Client
+    make: Callable[[], bytes]
 
 
 class Label(NamedTuple):
@@ -1001,7 +981,7 @@ class Response:
             lines = [self._render(reply, rest.tags if i else first.tags) for i, reply in replies]
             return first.opening + b"".join(lines)
 
-        return Output(self.client, make=render)
+        return Output(self.client, render)
 
     def flush(self, is_done: bool = True) -> Tuple[bytes, int]:
         """Return what was added, and the number of lines; `is_done` ends the answer."""
@@ -1101,14 +1081,6 @@ class FormerUser(NamedTuple):
     left_at: float  # seconds since 1970
 
 
-class Joined(NamedTuple):
-    """A client has joined a channel."""
-
-    number: int  # of the event
-    left: int  # number at which it had left the channel before, 0 if it had not
-    size: int  # members now
-
-
 class Directory:
     """The users, by nickname, and the channels.
 
@@ -1121,7 +1093,8 @@ class Directory:
     def __init__(
         self, post: Callable[[Work], None], server_name: str, lobby: str, last_number: int
     ) -> None:
-        self._lock = threading.Lock()  # guards all below, and the marked parts of Client
+        # Guards all below, and the marked parts of Client and Channel; methods may call each other.
+        self._lock = threading.RLock()
         self._queue = post  # only appends to a queue
         self._server_name = server_name
         self._lobby = protocol.casefold(lobby)
@@ -1135,10 +1108,38 @@ class Directory:
         self._is_closing = False
         self.most_users = 0  # at once
 
-    def post(self, message: Message, audience: Tuple[Client, ...], needs: int = 0) -> None:
-        """Send a message to the clients that have the capabilities `needs`."""
+    def post(
+        self,
+        message: Message,
+        audience: Tuple[Client, ...],
+        sender: Optional[Client] = None,
+        keys: Tuple[str, ...] = (),
+        response: Optional[Response] = None,
+        more: bool = False,
+        needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
+    ) -> Event:
+        """Number a message and queue it for `audience`.
+
+        `response` is that of the sender, if the sender is in the audience; `more` of the answer
+        will follow. For the rest see Event.
+        """
         with self._lock:
-            self._post(message, audience, needs=needs)
+            event = Event(message, audience, time.time(), self._next_number(), keys, sender)
+            event.needs |= needs
+            event.extended, event.client_tags, event.waiting_for = (
+                extended,
+                client_tags,
+                waiting_for,
+            )
+            if response is not None:
+                caps = response.client.caps
+                if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
+                    event.label = response.take_label(more)
+            self._queue(event)
+            return event
 
     # Users
 
@@ -1158,7 +1159,7 @@ class Directory:
                 if not client.owns(nickname):
                     raise ReplyError("433", nickname, "Nickname is already in use")
                 holder.end = holder.end or "%s has logged in elsewhere" % nickname
-                self._remove(holder, "Logged in elsewhere")
+                self.remove(holder, "Logged in elsewhere")
             self._rename(client, nickname, key, response)
             return holder
 
@@ -1169,7 +1170,7 @@ class Directory:
         if client.registered:
             keys = tuple(channel.key for channel in client.channels)
             message = Message("NICK", (nickname,), client.source)
-            self._post(message, self._peers(client), client, keys, response)
+            self.post(message, self._peers(client), client, keys, response)
             if key != old_key:
                 self._remember(client)
                 self._tell_watchers(client, False)
@@ -1199,7 +1200,7 @@ class Directory:
             client.registered = True
             self._set_token(client, token)
             self._tell_watchers(client, True)
-            self.most_users = max(self.most_users, len(self._users()))
+            self.most_users = max(self.most_users, len(self.users()))
 
     def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
         """Make `client` the user who has the token; nobody is told.
@@ -1237,26 +1238,21 @@ class Directory:
     def remove(self, client: Client, reason: str) -> None:
         """Forget a client; its nickname is free. Idempotent."""
         with self._lock:
-            self._remove(client, reason)
-
-    def _remove(self, client: Client, reason: str) -> None:
-        if client.registered:
-            if not self._is_closing:
-                audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                keys = tuple(channel.key for channel in client.channels)
-                message = Message("QUIT", (reason,), client.source)
-                self._post(message, audience, client, keys)
-                self._tell_watchers(client, False)
-            self._remember(client)
-        for channel in list(client.channels):
-            self._leave(client, channel)
-        for key in client.watches:
-            self._unwatch(client, key)
-        client.watches = {}
-        self._tokens.pop(client.token, None)
-        if self._clients.get(client.key) is client:  # and not the owner, who has taken it since
-            del self._clients[client.key]
-        client.registered = False
+            if client.registered:
+                if not self._is_closing:
+                    audience = tuple(peer for peer in self._peers(client) if peer is not client)
+                    keys = tuple(channel.key for channel in client.channels)
+                    message = Message("QUIT", (reason,), client.source)
+                    self.post(message, audience, client, keys)
+                    self._tell_watchers(client, False)
+                self._remember(client)
+            for channel in list(client.channels):
+                self._leave(client, channel)
+            self.unwatch(client, list(client.watches))
+            self._tokens.pop(client.token, None)
+            if self._clients.get(client.key) is client:  # and not the owner, who took it since
+                del self._clients[client.key]
+            client.registered = False
 
     def log_in(self, client: Client, account: "Account") -> None:
         """Make the client the account's; it keeps its nickname."""
@@ -1275,7 +1271,7 @@ class Directory:
                 account = accounts.get(client.account.id)
                 if account is None and client.registered:
                     params = (client.nickname, client.source, "You are now logged out")
-                    self._post(Message("901", params, self._server_name), (client,))
+                    self.post(Message("901", params, self._server_name), (client,))
                 self._set_account(client, account)
 
     def _set_account(self, client: Client, account: Optional["Account"]) -> None:
@@ -1292,7 +1288,7 @@ class Directory:
             self._post_to_peers(client, message)
         if client.modes != old_modes:
             params = (client.nickname, "+o" if client.is_operator else "-o")
-            self._post(Message("MODE", params, client.source), (client,))
+            self.post(Message("MODE", params, client.source), (client,))
 
     def set_away(self, client: Client, reason: str) -> None:
         """Mark the user as away, or with "" as back."""
@@ -1316,17 +1312,20 @@ class Directory:
     def find(self, nickname: str) -> Optional[Client]:
         """Return the registered client with that nickname."""
         with self._lock:
-            return self._find(nickname)
+            client = self._clients.get(protocol.casefold(nickname))
+            return client if client is not None and client.registered else None
 
     def get(self, nickname: str) -> Client:
         """Return the registered client with that nickname. Raises ReplyError 401."""
-        with self._lock:
-            return self._get(nickname)
+        client = self.find(nickname)
+        if client is None:
+            raise ReplyError("401", nickname, "No such nick")
+        return client
 
     def users(self) -> List[Client]:
         """Return all registered clients."""
         with self._lock:
-            return self._users()
+            return [client for client in self._clients.values() if client.registered]
 
     def former_users(self, nickname: str) -> List[FormerUser]:
         """Return the users who had that nickname, the latest first."""
@@ -1347,7 +1346,9 @@ class Directory:
         with self._lock:
             for key in map(protocol.casefold, nicknames):
                 if client.watches.pop(key, None) is not None:
-                    self._unwatch(client, key)
+                    self._watchers[key].discard(client)
+                    if not self._watchers[key]:
+                        del self._watchers[key]
 
     # Channels
 
@@ -1360,10 +1361,11 @@ class Directory:
 
     def join(
         self, client: Client, name: str, password: str, response: Response
-    ) -> Optional[Joined]:
+    ) -> Optional[Tuple[int, int]]:
         """Add `client` to a channel, created if need be, and tell it who is there.
 
-        Returns None if it was there already. Raises ReplyError 405, 471, 473, 474 or 475.
+        Returns the numbers between which it was not there, None if it is there already. Raises
+        ReplyError 405, 471, 473, 474 or 475.
         """
         key = protocol.casefold(name)
         with self._lock:
@@ -1390,8 +1392,8 @@ class Directory:
             number = self._post_join(client, channel, channel.audience, response, (key,))
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
-                self._post(Message("AWAY", (client.away,), client.source), others, client)
-            return Joined(number, client.left.get(key, 0), len(channel.members))
+                self.post(Message("AWAY", (client.away,), client.source), others, client)
+            return client.left.get(key, 0), number
 
     def rejoin(self, client: Client, response: Response) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1411,7 +1413,7 @@ class Directory:
         message = Message("JOIN", (channel.name,), client.source)
         params = (channel.name, client.account_name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
-        event = self._post(message, audience, client, keys, response, more=True, extended=extended)
+        event = self.post(message, audience, client, keys, response, more=True, extended=extended)
         members = channel.audience
         make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
         self._queue(response.defer(make))
@@ -1437,7 +1439,7 @@ class Directory:
         """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442 or 482."""
         with self._lock:
             channel = self._operated_channel(client, name)
-            other = channel.check_member(self._get(nickname))
+            other = channel.check_member(self.get(nickname))
             params = (other.nickname, reason or client.nickname)
             event = self._post_to_channel(channel, client, response, "KICK", *params)
             self._leave(other, channel, event.number)
@@ -1445,7 +1447,7 @@ class Directory:
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Invite a user to a channel. Raises ReplyError 401, 403, 442, 443 or 482."""
         with self._lock:
-            other = self._get(nickname)
+            other = self.get(nickname)
             channel = self._joined_channel(client, name)
             if "i" in channel.flags:
                 channel.check_chanop(client)
@@ -1454,9 +1456,9 @@ class Directory:
             if channel.is_chanop(client):  # the invitation of others opens nothing
                 other.invited.add(channel)
             message = Message("INVITE", (other.nickname, channel.name), client.source)
-            self._post(message, (other,), client)
+            self.post(message, (other,), client)
             members = tuple(member for member in channel.members if member is not client)
-            self._post(message, members, client, needs=INVITE_NOTIFY)
+            self.post(message, members, client, needs=INVITE_NOTIFY)
             return other
 
     def invitations(self, client: Client) -> List[str]:
@@ -1484,7 +1486,7 @@ class Directory:
                 name, audience, key = channel.name, channel.audience, channel.key
                 heard_by = response if is_member else None
             else:
-                recipient = self._get(target)
+                recipient = self.get(target)
                 name, heard_by = recipient.nickname, response
                 audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(recipient.participant, client.participant)
@@ -1495,7 +1497,7 @@ class Directory:
             keys = (key,) if command != "TAGMSG" else ()
             relayed = Message(command, (name, *params[1:2]), client.source)
             more = bool(away)
-            self._post(relayed, audience, client, keys, heard_by, more, client_tags=tags)
+            self.post(relayed, audience, client, keys, heard_by, more, client_tags=tags)
             return away
 
     def store_offline(
@@ -1504,11 +1506,11 @@ class Directory:
         """Keep a private text for the owner of an account; False if they have come meanwhile."""
         with self._lock:
             self._check_end(client)
-            if self._find(account.name) is not None:
+            if self.find(account.name) is not None:
                 return False
             stored = Message("PRIVMSG", (account.name, message.params[1]), client.source)
             keys = (private_key("=%d" % account.id, client.participant),)
-            self._post(
+            self.post(
                 stored,
                 (client,),
                 client,
@@ -1544,7 +1546,7 @@ class Directory:
             channel = self._operated_channel(client, name)
             for change in changes:
                 try:
-                    result = channel.change(change, client, self._get)
+                    result = channel.change(change, client, self.get)
                 except ReplyError as error:
                     errors.append(error)
                 else:
@@ -1560,7 +1562,10 @@ class Directory:
     def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
         """Return the channel of that name, if `client` may know of it."""
         with self._lock:
-            return self._find_channel(client, name)
+            channel = self._channels.get(protocol.casefold(name))
+            if channel is not None and self._is_visible(client, channel):
+                return channel
+            return None
 
     def channels(
         self, client: Optional[Client] = None, of: Optional[Client] = None
@@ -1589,41 +1594,13 @@ class Directory:
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
         return self._last_number
 
-    def _post(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        sender: Optional[Client] = None,
-        keys: Tuple[str, ...] = (),
-        response: Optional[Response] = None,
-        more: bool = False,
-        needs: int = 0,
-        client_tags: bytes = b"",
-        extended: bytes = b"",
-        waiting_for: int = 0,
-    ) -> Event:
-        """Number a message and queue it.
-
-        `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the rest see Event.
-        """
-        event = Event(message, audience, time.time(), self._next_number(), keys, sender)
-        event.needs |= needs
-        event.extended, event.client_tags, event.waiting_for = extended, client_tags, waiting_for
-        if response is not None:
-            caps = response.client.caps
-            if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
-                event.label = response.take_label(more)
-        self._queue(event)
-        return event
-
     def _post_to_channel(
         self, channel: Channel, client: Client, response: Response, command: str, *params: str
     ) -> Event:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
         heard = response if client in channel.members else None
-        return self._post(message, channel.audience, client, (channel.key,), heard)
+        return self.post(message, channel.audience, client, (channel.key,), heard)
 
     def _post_to_peers(
         self, client: Client, message: Message, response: Optional[Response] = None
@@ -1633,15 +1610,15 @@ class Directory:
         audience = peers
         if message.command == "AWAY":  # its sender has a reply of its own
             audience = tuple(peer for peer in peers if peer is not client)
-        self._post(message, audience, client, response=response)
+        self.post(message, audience, client, response=response)
         watchers = self._watchers.get(client.key, set()).difference(peers)
         if watchers:
-            self._post(message, tuple(watchers), client, needs=EXTENDED_MONITOR)
+            self.post(message, tuple(watchers), client, needs=EXTENDED_MONITOR)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
-            self._post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
+            self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
 
     def _save(self, channel: Channel) -> None:
         """Have the store keep the channel as it is now, or delete it if it is not persistent."""
@@ -1654,31 +1631,13 @@ class Directory:
         if client.end:
             raise Disconnect(client.end)
 
-    def _users(self) -> List[Client]:
-        return [client for client in self._clients.values() if client.registered]
-
-    def _find(self, nickname: str) -> Optional[Client]:
-        client = self._clients.get(protocol.casefold(nickname))
-        return client if client is not None and client.registered else None
-
-    def _get(self, nickname: str) -> Client:
-        """Raises ReplyError 401."""
-        client = self._find(nickname)
-        if client is None:
-            raise ReplyError("401", nickname, "No such nick")
-        return client
-
     def _is_visible(self, client: Optional[Client], channel: Channel) -> bool:
         is_public = client is None or "s" not in channel.flags or client.is_operator
         return is_public or client in channel.members
 
-    def _find_channel(self, client: Optional[Client], name: str) -> Optional[Channel]:
-        channel = self._channels.get(protocol.casefold(name))
-        return channel if channel is not None and self._is_visible(client, channel) else None
-
     def _joined_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
-        channel = self._find_channel(client, name)
+        channel = self.channel(name, client)
         if channel is None:
             raise ReplyError("403", name, "No such channel")
         if client not in channel.members:
@@ -1687,7 +1646,7 @@ class Directory:
 
     def _operated_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is a chanop of. Raises ReplyError 403, 442 or 482."""
-        channel = self._find_channel(client, name)
+        channel = self.channel(name, client)
         if channel is None or not client.is_operator:
             channel = self._joined_channel(client, name)
         channel.check_chanop(client)
@@ -1701,12 +1660,6 @@ class Directory:
         for channel in client.channels:
             peers.update(channel.members)
         return tuple(peers)
-
-    def _unwatch(self, client: Client, key: str) -> None:
-        watchers = self._watchers.get(key, set())
-        watchers.discard(client)
-        if not watchers:
-            self._watchers.pop(key, None)
 
     def _remember(self, client: Client) -> None:
         names = (client.nickname, client.username, client.host, client.realname)
@@ -2720,7 +2673,7 @@ class Delivery(threading.Thread):
             for work in run:
                 try:
                     if isinstance(work, Output):
-                        self._append(work.client, work.data)
+                        self._append(work.client, work.make())
                     elif isinstance(work, Ending):
                         self._end(work)
                 except Exception:
@@ -2912,7 +2865,7 @@ class Session:
             opening += next(chunks)
             name = sniff(opening)
         if name in REFUSALS:
-            self.delivery.post(Output(self.client, REFUSALS[name]))
+            self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
         dialect = IrcDialect(self) if name == IRC else PlainDialect(self)
         framer = protocol.Framer(dialect.MAX_LINE)
@@ -3018,7 +2971,7 @@ class Session:
         """Send the replies; `is_done` ends the answer to the command."""
         data, lines = self.response.flush(is_done)
         if data:
-            self.delivery.post(Output(self.client, data))
+            self.delivery.post(Output(self.client, lambda: data))
             self.charge(lines / LINES_A_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
@@ -3053,18 +3006,11 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if command.rules & OF_SERVER and not self._is_here(message.param(0)):
-            raise ReplyError("402", message.params[0], "No such server")
         if client.muted_until and 0 < command.speaks <= len(message.params) and message.text:
             text = mute_text(client)
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
-
-    def _is_here(self, mask: str) -> bool:
-        """Return True if `mask` is this server, or a user of it."""
-        is_ours = protocol.mask_matches(mask or "*", self.options.server_name)
-        return is_ours or self.directory.find(mask) is not None
 
 
 class IrcDialect:
@@ -3663,10 +3609,11 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        joined = directory.join(client, name, keys.get(given, ""), session.response)
-        if joined is not None:
-            session.charge_looks(joined.size)
-            recall(session, name, joined)
+        absence = directory.join(client, name, keys.get(given, ""), session.response)
+        if absence is not None:
+            channel = directory.channel(name)
+            session.charge_looks(len(channel.members) if channel is not None else 0)
+            recall(session, name, absence)
 
     if message.params[0] == "0":
         session.response.is_long = True
@@ -3991,16 +3938,16 @@ def on_setname(session: Session, message: Message) -> None:
 # -----------------
 
 
-def recall(session: Session, name: str, joined: Joined) -> None:
-    """Show a client that cannot ask what was said in a channel before it joined.
+def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
+    """Show a client that cannot ask what was said last in a channel before it joined.
 
-    A client that was there before has it up to when it left: it is shown the rest.
+    Only what was said between the two numbers: a client that was there before has the rest.
     """
     server = session.server
     if server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = server.store.read(key, joined.left, joined.number, RECALLED, latest=True)
+        rows = server.store.read(key, *absence, RECALLED, latest=True)
         is_marked = rows and not session.client.caps & SERVER_TIME
         if is_marked:
             session.notice("Earlier in %s:", name)
@@ -4304,7 +4251,6 @@ class Command(NamedTuple):
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
-OF_SERVER = 8  # the first parameter, if there is one, names the server that is asked
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -4315,7 +4261,7 @@ COMMANDS = {
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
-    "INFO": Command(on_info, 0, OF_SERVER, "Describe this server."),
+    "INFO": Command(on_info, 0, 0, "Describe this server."),
     "INVITE": Command(on_invite, 0, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
     "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
@@ -4325,7 +4271,7 @@ COMMANDS = {
     "LUSERS": Command(on_lusers, 0, 0, "Count users and channels."),
     "MODE": Command(on_mode, 1, 0, "Show or change the modes of a channel or user.", speaks=3),
     "MONITOR": Command(on_monitor, 1, 0, "Be told when users come and go."),
-    "MOTD": Command(on_motd, 0, OF_SERVER, "Show the message of the day."),
+    "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
     "NAMES": Command(on_names, 0, 0, "List the members of a channel."),
     "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
@@ -4342,12 +4288,12 @@ COMMANDS = {
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
     "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
     "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", speaks=1),
-    "TIME": Command(on_time, 0, OF_SERVER, "Show this server's time."),
+    "TIME": Command(on_time, 0, 0, "Show this server's time."),
     "TOPIC": Command(on_topic, 1, 0, "Show or set the topic of a channel.", speaks=2),
     "UNBAN": Command(on_unban, 1, OPERATORS, "Lift a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE, "Give your user name and real name."),
     "USERHOST": Command(on_userhost, 1, 0, "Show the hosts of up to five users."),
-    "VERSION": Command(on_version, 0, OF_SERVER, "Show the version and what is supported."),
+    "VERSION": Command(on_version, 0, 0, "Show the version and what is supported."),
     "WHO": Command(on_who, 0, 0, "Describe the users that match a mask, or are in a channel."),
     "WHOIS": Command(on_whois, 1, 0, "Describe a user."),
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
@@ -4422,7 +4368,7 @@ class Server:
         if elsewhere:
             fail = Message("FAIL", ("*", "LOGGED_IN_ELSEWHERE", elsewhere, client.end))
             source = self.options.server_name
-            self.directory.post(fail._replace(source=source), (client,), STANDARD_REPLIES)
+            self.directory.post(fail._replace(source=source), (client,), needs=STANDARD_REPLIES)
         self.directory.post(Message("ERROR", (client.end,)), (client,))
         self.delivery.post(Ending(client, SEVER))
         self.delivery.wake()
@@ -4564,7 +4510,8 @@ class Server:
         except RuntimeError:  # the system gives no more threads
             log.error("%s refused: out of threads", client.address)
             self._forget(client, host)
-            self.delivery.post(Output(client, _error_line("%s is full." % self.options.network)))
+            line = _error_line("%s is full. Try again later." % self.options.network)
+            self.delivery.post(Output(client, lambda: line))
             self.delivery.post(Ending(client, CLOSE))
             self.delivery.wake()
 

@@ -610,9 +610,9 @@ def test_one_may_be_in_so_many_rooms_and_not_one_more(room):
     alice.send("JOIN " + ",".join("#%d" % n for n in range(MAX_CHANNELS)))
     lines = alice.heard()
     assert sum(" JOIN #" in line for line in lines) == MAX_CHANNELS - 1  # and the lobby
-    assert ":hubbub.local 405 alice #%d :You have joined too many channels" % (MAX_CHANNELS - 1) in (
-        lines
-    )
+    assert ":hubbub.local 405 alice #%d :You have joined too many channels" % (
+        MAX_CHANNELS - 1
+    ) in (lines)
 
 
 def test_the_names_of_a_full_room_all_arrive(room):
