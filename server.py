@@ -824,9 +824,9 @@ class Event:
 
     `number` is its place in the order of all events and its msgid, 0 for a reply; `when` is its
     time. The history keeps it under each of `keys`, and for the account `waiting_for`. `sender`
-    is a client of the audience that gets another rendering: an echo, with the label `label`.
-    Only clients with the capabilities `needs` are told. `extended` is the line for clients with
-    extended-join.
+    is the client whose message it is: it gets a rendering of its own, an echo with `label`. Only
+    clients with the capabilities `needs` are told. `client_tags` are serialized tags from the
+    sender, `extended` is the line for clients with extended-join.
 
     A message too long for a line is truncated. Raises ValueError for what no line can carry.
     """
@@ -844,6 +844,10 @@ class Event:
         number: int = 0,
         keys: Tuple[str, ...] = (),
         sender: Optional[Client] = None,
+        needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> None:
         self.message, self.line = protocol.fit_line(message)
         self.audience = audience
@@ -852,11 +856,11 @@ class Event:
         self.keys = keys
         self.sender = sender
         self.is_text = message.command in _TEXTS and sender is not None
-        self.needs = _NEEDS.get(message.command, 0)
+        self.needs = needs | _NEEDS.get(message.command, 0)
+        self.client_tags = client_tags
+        self.extended = extended
+        self.waiting_for = waiting_for
         self.label = NO_LABEL
-        self.client_tags = b""  # tags that the sender has given it, serialized
-        self.extended = b""
-        self.waiting_for = 0
         self._sender_tags = sender.tags if sender is not None else ()
         self._tags: Optional[Tuple[Tag, ...]] = None
 
@@ -1116,24 +1120,16 @@ class Directory:
         keys: Tuple[str, ...] = (),
         response: Optional[Response] = None,
         more: bool = False,
-        needs: int = 0,
-        client_tags: bytes = b"",
-        extended: bytes = b"",
-        waiting_for: int = 0,
+        **details: Any,
     ) -> Event:
         """Number a message and queue it for `audience`.
 
         `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the rest see Event.
+        will follow. For the other arguments see Event.
         """
         with self._lock:
-            event = Event(message, audience, time.time(), self._next_number(), keys, sender)
-            event.needs |= needs
-            event.extended, event.client_tags, event.waiting_for = (
-                extended,
-                client_tags,
-                waiting_for,
-            )
+            number = self._next_number()
+            event = Event(message, audience, time.time(), number, keys, sender, **details)
             if response is not None:
                 caps = response.client.caps
                 if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
@@ -1200,7 +1196,7 @@ class Directory:
             client.registered = True
             self._set_token(client, token)
             self._tell_watchers(client, True)
-            self.most_users = max(self.most_users, len(self.users()))
+            self.most_users = max(self.most_users, len(self._clients))
 
     def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
         """Make `client` the user who has the token; nobody is told.
@@ -3975,9 +3971,8 @@ def _to_event(session: Session, row: Row) -> Event:
     tags, line = b"", row.line
     if line.startswith(b"@"):
         tags, _, line = line[1:].partition(b" ")
-    event = Event(protocol.parse(line), (session.client,), row.time, row.number)
-    event.client_tags = tags
-    return event
+    message = protocol.parse(line)
+    return Event(message, (session.client,), row.time, row.number, client_tags=tags)
 
 
 def _repeat(session: Session, rows: List[Row]) -> None:

@@ -282,7 +282,7 @@ def test_without_a_lobby_nobody_is_placed_in_a_room(open_room):
     room = open_room(lobby="")
     alice, carol = room.irc("alice"), room.connect(PlainTalker)
     carol.send("carol", "hello?", "@alice hi")
-    carol.expect("or write to one person: @USERNAME MESSAGE")
+    carol.expect("or write to one person: @USERNAME TEXT")
     alice.expect("PRIVMSG alice :hi")
     alice.send("JOIN #den")
     alice.expect(" 366 alice #den :End of /NAMES list")
@@ -422,7 +422,7 @@ QUESTIONS = [  # what alice sends, where bob is in #lobby and #den; the answer a
     ("WHOIS dave", "401 alice dave :No such nick"),
     ("PING :a b", "PONG hubbub.local :a b"),
     ("12 x", "400 alice * :That line is not an IRC message"),
-    ("@a_b PING x", "400 alice * :That line is not an IRC message"),
+    ("@+a_b PRIVMSG bob :hi", "400 alice * :That line is not an IRC message"),
     ("PING " + "x" * MAX_MESSAGE, "417 alice :Input line was too long"),
     ("@+k=" + "x" * MAX_CLIENT_TAGS + " PING x", "417 alice :Input line was too long"),
     ("PING " + "x" * 20000, "417 alice :Input line was too long"),
@@ -647,7 +647,7 @@ def test_capabilities_are_listed_asked_for_and_given_back(room):
     alice.send("CAP REQ :-server-time", "CAP LIST")
     assert [untagged(line) for line in alice.heard()] == [
         ":hubbub.local CAP alice LS :account-notify account-tag away-notify batch cap-notify"
-        " chghost echo-message extended-join extended-monitor hubbub/resume invite-notify"
+        " echo-message extended-join extended-monitor hubbub/resume invite-notify"
         " labeled-response message-tags multi-prefix server-time setname standard-replies"
         " userhost-in-names",
         ":hubbub.local CAP alice ACK :server-time echo-message",
@@ -1085,11 +1085,3 @@ def test_a_server_that_stops_tells_everybody_and_waits_for_nobody(open_room):
     assert alice.rest() == ["ERROR :The server is shutting down"]
     assert carol.rest() == ["[SERVER]: The server is shutting down"]
     assert half.rest() == ["ERROR :The server is shutting down"]
-
-
-def test_the_servers_own_words_reach_irc_clients_too(open_room):
-    """A notice of the server is no echo: who did not ask for echoes gets it all the same."""
-    room = open_room(motd=())
-    alice = room.irc("alice")
-    alice.send("SILENCE +mallory")
-    alice.expect("NOTICE alice :You do not hear mallory any more")
