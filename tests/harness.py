@@ -244,8 +244,9 @@ def folded(*names):
 class Process:
     """`python server.py`, as people start it."""
 
-    def __init__(self, stderr, *args):
-        command = [sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0", *args]
+    def __init__(self, stderr, *args, launcher=()):
+        command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
+        command += args
         self._stderr = stderr
         self._talkers = []
         with stderr.open("wb") as file:

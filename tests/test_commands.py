@@ -885,7 +885,10 @@ NEVER = {  # though the function that refuses with it is used
     ("NICK", "465"): "432 comes before",
     ("RESUME", "465"): "no row knows a token",
     ("TAGMSG", "412"): "it has no text",
-    **{("NOTICE", numeric): "never answered" for numeric in ("400", "401", "403", "404", "407", "412")},
+    **{
+        ("NOTICE", numeric): "never answered"
+        for numeric in ("400", "401", "403", "404", "407", "412")
+    },
 }
 
 
