@@ -105,13 +105,12 @@ MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
 
 # What a client may cause, in tokens of --rate-limit
 BURST = 100  # tokens at once
-LINES_A_TOKEN = 20  # lines of a reply for a token
+REPLIES_A_TOKEN = 2048  # bytes of replies for a token
 LOOKS_A_TOKEN = 200  # users or channels looked at for a token
 
 # What a client may have
 MAX_CHANNELS = 50  # channels of one client
 MAX_WATCHES = 100  # nicknames in MONITOR
-MAX_NAME_TRIES = 10  # usernames that a person with nc may try
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
 MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
@@ -416,34 +415,26 @@ CAPABILITIES = {
     name: 1 << bit
     for bit, name in enumerate(
         "account-notify account-tag away-notify batch cap-notify draft/account-registration"
-        " draft/chathistory draft/event-playback echo-message extended-join extended-monitor"
-        " hubbub/resume invite-notify labeled-response message-tags multi-prefix sasl server-time"
-        " setname standard-replies userhost-in-names".split()
+        " draft/chathistory draft/event-playback echo-message extended-join hubbub/resume"
+        " invite-notify labeled-response message-tags multi-prefix sasl server-time setname"
+        " standard-replies".split()
     )
 }
 PLAIN_TEXT = 1 << len(CAPABILITIES)
-ACCOUNT_TAG = CAPABILITIES["account-tag"]
 BATCH = CAPABILITIES["batch"]
 CHATHISTORY = CAPABILITIES["draft/chathistory"]
 ECHO_MESSAGE = CAPABILITIES["echo-message"]
-EVENT_PLAYBACK = CAPABILITIES["draft/event-playback"]
 EXTENDED_JOIN = CAPABILITIES["extended-join"]
-EXTENDED_MONITOR = CAPABILITIES["extended-monitor"]
-INVITE_NOTIFY = CAPABILITIES["invite-notify"]
-LABELED_RESPONSE = CAPABILITIES["labeled-response"]
 MESSAGE_TAGS = CAPABILITIES["message-tags"]
-MULTI_PREFIX = CAPABILITIES["multi-prefix"]
-RESUME = CAPABILITIES["hubbub/resume"]
 SERVER_TIME = CAPABILITIES["server-time"]
-SETNAME = CAPABILITIES["setname"]
 STANDARD_REPLIES = CAPABILITIES["standard-replies"]
-USERHOST_IN_NAMES = CAPABILITIES["userhost-in-names"]
+TAGS = SERVER_TIME | MESSAGE_TAGS | CAPABILITIES["account-tag"]
 # Commands that are sent only to clients with a capability
 _NEEDS = {
     "ACCOUNT": CAPABILITIES["account-notify"],
     "AWAY": CAPABILITIES["away-notify"],
     "BATCH": BATCH,
-    "SETNAME": SETNAME,
+    "SETNAME": CAPABILITIES["setname"],
     "TAGMSG": MESSAGE_TAGS,
 }
 
@@ -478,17 +469,16 @@ class Client:
             reader.family, reader.type, reader.proto, fileno=reader.fileno()
         )
         self.writer.settimeout(0)
+        self.host = host
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
         self.caps = 0  # PLAIN_TEXT once the user turns out to have nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
-        self.nickname = ""
+        self.nickname = self.realname = ""
         self.username = "user"
-        self.host = host
-        self.realname = ""
         self.source = ""  # nickname!user@host
-        self.account: Optional[Account] = None  # logged in to
+        self.account = NO_ACCOUNT  # logged in to
         self.away = ""  # the reason, "" if present
         self.modes: FrozenSet[str] = frozenset()
         self.tags: Tuple[Tag, ...] = ()  # of each of its messages
@@ -517,13 +507,7 @@ class Client:
         return protocol.casefold(self.nickname)
 
     @property
-    def ip(self) -> str:
-        """The address without the port."""
-        return self.address.rpartition(":")[0]
-
-    @property
     def log_name(self) -> str:
-        """The name in the log."""
         return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
 
     @property
@@ -531,35 +515,27 @@ class Client:
         """True for an operator of the whole server."""
         return "o" in self.modes
 
-    @property
-    def account_name(self) -> str:
-        """The name of its account, "" if it is not logged in."""
-        return self.account.name if self.account is not None else ""
-
     def owns(self, nickname: str) -> bool:
         """Return True if the nickname is that of the account that it is logged in to."""
-        return bool(nickname) and protocol.casefold(self.account_name) == protocol.casefold(
+        return bool(nickname) and protocol.casefold(self.account.name) == protocol.casefold(
             nickname
         )
 
     @property
     def participant(self) -> str:
         """Its part of the key of a private conversation: its account, or its nickname."""
-        if self.account is not None and self.owns(self.nickname):
-            return "=%d" % self.account.id
-        return self.key
+        return "=%d" % self.account.id if self.owns(self.nickname) else self.key
 
     @property
     def readable_since(self) -> int:
-        """The number after which private messages to its nickname are its own."""
+        """The number after which private messages to its participant are its own."""
         return 0 if self.owns(self.nickname) else self.named_since
 
     def refresh(self) -> None:
         """Rebuild what goes with its messages, after a change of what that says."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
-        tags = [make_tag("account", self.account_name, ACCOUNT_TAG)] if self.account else []
-        tags += [make_tag("bot", "", MESSAGE_TAGS)] if "B" in self.modes else []
-        self.tags = tuple(tags)
+        account = (CAPABILITIES["account-tag"], make_tag("account", self.account.name))
+        self.tags = (account,) if self.account.id else ()
 
 
 def private_key(one: str, other: str) -> str:
@@ -594,8 +570,7 @@ class ChannelBan(NamedTuple):
 class Channel:
     """A channel, its members and its modes. Changed under the directory's lock alone.
 
-    Other threads may read it without: what is not a number or a string is immutable and replaced
-    as a whole, but for `members`, which may only be asked for one member's bits.
+    Other threads may read it: containers are replaced as a whole, never changed in size.
     """
 
     __slots__ = (
@@ -608,30 +583,23 @@ class Channel:
         self.key = protocol.casefold(name)
         self.is_lobby = is_lobby
         self.created = time.time()
-        self.members: Dict[Client, int] = {}  # in order of joining; CHANOP and VOICE
+        self.set_members({})
         self.topic = Topic()
         self.flags: FrozenSet[str] = frozenset("n")
         self.password = ""  # mode k
         self.limit = 0  # mode l
-        self.bans: Tuple[ChannelBan, ...] = ()
-        self.ban_masks = protocol.MaskSet(())  # of `bans`
+        self.set_bans(())
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.is_saved = False  # the store has it
-        self.audience: Tuple[Client, ...] = ()  # the members: the same tuple until they change
 
-    def add(self, client: Client, bits: int = 0) -> None:
-        self.members[client] = bits
-        self.audience = tuple(self.members)
+    def set_members(self, members: Dict[Client, int]) -> None:
+        """Replace the members, in order of joining, each with CHANOP and VOICE."""
+        self.members = members
+        self.audience = tuple(members)  # the same tuple until they change
 
-    def discard(self, client: Client) -> None:
-        self.members.pop(client, None)
-        self.audience = tuple(self.members)
-
-    def replace(self, old: Client, new: Client) -> None:
-        """Put `new` in the place of a member."""
-        members = self.members.items()
-        self.members = {new if member is old else member: bits for member, bits in members}
-        self.audience = tuple(self.members)
+    def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
+        self.bans = bans
+        self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
 
     @property
     def is_persistent(self) -> bool:
@@ -644,15 +612,6 @@ class Channel:
         """True if a user who comes back can prove to be a chanop."""
         return bool(self.operators) or self.is_lobby
 
-    def add_operator(self, client: Client) -> None:
-        """Make the client's account a chanop whenever it joins."""
-        if client.account is not None:
-            self.operators |= {client.account.id}
-
-    def has_operator(self, client: Client) -> bool:
-        """Return True if the client's account is a chanop whenever it joins."""
-        return client.account is not None and client.account.id in self.operators
-
     # Permission checks; each raises ReplyError if `client` lacks the right.
 
     def is_chanop(self, client: Client) -> bool:
@@ -664,7 +623,7 @@ class Channel:
             raise ReplyError("482", self.name, "You're not channel operator")
 
     def check_can_join(self, client: Client, password: str) -> None:
-        if self in client.invited or client.is_operator or self.has_operator(client):
+        if self in client.invited or client.is_operator or client.account.id in self.operators:
             return
         for is_refused, numeric, letter in (
             (self.ban_masks.match(client.source), "474", "b"),
@@ -707,24 +666,25 @@ class Channel:
         kind = protocol.CHANNEL_MODES.get(letter)
         if kind is None:
             raise ReplyError("472", letter, "is unknown mode char to me")
-        if kind == "flag":
-            if adding == (letter in self.flags):
-                return None
-            self.flags ^= {letter}
-            return change
-        if not arg and (adding or letter not in "kl"):
+        if kind != "flag" and not arg and (adding or letter not in "kl"):
             raise ReplyError("696", self.name, letter, "*", "This mode needs a parameter")
         if kind == "member":
             return self._change_member(change, self.check_member(find(arg)))
         if letter == "b":
             return self._change_ban(change, by)
-        return self._change_key(change) if letter == "k" else self._change_limit(change)
+        if letter in "kl":
+            return self._change_key(change) if letter == "k" else self._change_limit(change)
+        if adding == (letter in self.flags):
+            return None
+        self.flags ^= {letter}
+        return change
 
     def _change_member(self, change: ModeChange, member: Client) -> Optional[ModeChange]:
         bits, bit = self.members[member], _MEMBER_BITS[change.letter]
-        if bit == CHANOP and member.account is not None:
-            account = frozenset([member.account.id])
-            self.operators = self.operators | account if change.adding else self.operators - account
+        if bit == CHANOP and member.account.id:
+            self.operators -= {member.account.id}
+            if change.adding:
+                self.operators |= {member.account.id}
         if bool(bits & bit) == change.adding:
             return None
         self.members[member] = bits ^ bit
@@ -737,13 +697,11 @@ class Channel:
         if change.adding == bool(known):
             return None
         if known:
-            mask = known[0].mask
-            self.bans = tuple(ban for ban in self.bans if ban not in known)
-        elif len(self.bans) >= MAX_BANS:
+            self.set_bans(tuple(ban for ban in self.bans if ban not in known))
+            return change._replace(arg=known[0].mask)
+        if len(self.bans) >= MAX_BANS:
             raise ReplyError("478", self.name, "b", "Channel list is full")
-        else:
-            self.bans += (ChannelBan(mask, by.nickname, int(time.time())),)
-        self.ban_masks = protocol.MaskSet(ban.mask for ban in self.bans)
+        self.set_bans((*self.bans, ChannelBan(mask, by.nickname, int(time.time()))))
         return change._replace(arg=mask)
 
     def _change_key(self, change: ModeChange) -> Optional[ModeChange]:
@@ -769,37 +727,25 @@ class Channel:
         """Return the parameters of 324; only members see the key."""
         changes = [ModeChange(True, flag, "") for flag in sorted(self.flags)]
         if self.password:
-            key = self.password if self.shows_all(client) else "*"
-            changes.append(ModeChange(True, "k", key))
+            is_shown = client in self.members or client.is_operator
+            changes.append(ModeChange(True, "k", self.password if is_shown else "*"))
         if self.limit:
             changes.append(ModeChange(True, "l", str(self.limit)))
         return protocol.format_modes(changes) or ("+",)
 
-    def shows_all(self, client: Client) -> bool:
-        """Return True if the client sees invisible members and the key."""
-        return client in self.members or client.is_operator
-
-    # Saving
-
-    SAVED = ("name", "topic", "created", "password", "limit", "bans")
-
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
-        state = {name: getattr(self, name) for name in self.SAVED}
+        saved = ("name", "topic", "created", "password", "limit", "bans")
+        state = {name: getattr(self, name) for name in saved}
         return dict(state, flags=sorted(self.flags), operators=sorted(self.operators))
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], accounts: Iterable[int]) -> "Channel":
-        """Return the channel of `state`, whose operators are among `accounts`.
-
-        Raises KeyError, TypeError or ValueError for what is no state.
-        """
-        channel = cls(str(state["name"]))
-        channel.topic = Topic(*state["topic"])
-        channel.created = float(state["created"])
-        channel.password, channel.limit = str(state["password"]), int(state["limit"])
-        channel.bans = tuple(ChannelBan(*ban) for ban in state["bans"])
-        channel.ban_masks = protocol.MaskSet(ban.mask for ban in channel.bans)
+        """Return the channel of `state`, whose operators are among `accounts`."""
+        channel = cls(state["name"])
+        channel.topic, channel.created = Topic(*state["topic"]), state["created"]
+        channel.password, channel.limit = state["password"], state["limit"]
+        channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
         channel.operators = frozenset(state["operators"]).intersection(accounts)
         channel.is_saved = True
@@ -809,14 +755,14 @@ class Channel:
 # Events
 # ------
 
-# A serialized tag, and the capabilities of the clients that get it
-Tag = Tuple[int, bytes]
+Tag = Tuple[int, bytes]  # the capabilities that it takes, and the tag serialized
+Tags = Tuple[Tag, ...]
+Reply = Tuple[str, ...]  # command, parameters
 _TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")  # their sender sees them only as an echo
 
 
-def make_tag(key: str, value: str, needs: int = 0) -> Tag:
-    """Return a tag for clients with the capabilities `needs`."""
-    return needs, protocol.serialize_tags({key: value})[1:-1]
+def make_tag(key: str, value: str) -> bytes:
+    return protocol.serialize_tags({key: value})[1:-1]
 
 
 class Event:
@@ -860,11 +806,11 @@ class Event:
         self.client_tags = client_tags
         self.extended = extended
         self.waiting_for = waiting_for
-        self.label = NO_LABEL
+        self.label: Tuple[bytes, Tags] = (b"", ())  # as from Response.take_label
         self._sender_tags = sender.tags if sender is not None else ()
-        self._tags: Optional[Tuple[Tag, ...]] = None
+        self._tags: Tags = ()  # all of them, serialized when they are first needed
 
-    def render(self, caps: int, lobby: str, me: str = "", tags: Tuple[Tag, ...] = ()) -> bytes:
+    def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
 
         `me` is the nickname and `tags` are more tags of the only client that it is rendered for.
@@ -872,24 +818,27 @@ class Event:
         if caps & self.needs != self.needs:
             return b""
         if caps & PLAIN_TEXT:
-            message = protocol.clean_message(self.message)
-            shown = describe_with_channel(message, me, self.when, lobby)
-            return (str(shown) + "\r\n").encode("utf-8") if shown else b""
-        tags += self._tags or self._make_tags()
-        data = b";".join([tag for needs, tag in tags if caps & needs == needs])
+            shown = self.describe(me, lobby)
+            return (shown + "\r\n").encode("utf-8") if shown else b""
         line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
+        if caps & TAGS:
+            tags += self._tags or self._make_tags()
+        data = b";".join([tag for needs, tag in tags if caps & needs == needs])
         return b"@" + data + b" " + line if data else line
+
+    def describe(self, me: str, lobby: str) -> str:
+        """Return its line for a user in plain text, "" if it is not shown."""
+        message = protocol.clean_message(self.message)
+        return str(describe_with_channel(message, me, self.when, lobby) or "")
 
     def render_own(self, client: Client, lobby: str) -> bytes:
         """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
-        message, caps, data = self.message, client.caps, self.label.opening
+        message, caps, (data, tags) = self.message, client.caps, self.label
         is_received = self.is_text and message.params[0] == message.nickname
         wants_echo = not self.is_text or caps & ECHO_MESSAGE
         if wants_echo or (caps & PLAIN_TEXT and not is_received):
-            data += self.render(caps, lobby, message.nickname, self.label.tags)
-        if is_received:
-            data += self.render(caps, lobby)
-        return data
+            data += self.render(caps, lobby, message.nickname, tags)
+        return data + self.render(caps, lobby) if is_received else data
 
     def rows(self) -> List["Row"]:
         """Return what the history keeps of it."""
@@ -898,10 +847,10 @@ class Event:
         command, waiting_for = self.message.command, self.waiting_for
         return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
 
-    def _make_tags(self) -> Tuple[Tag, ...]:
-        tags = [make_tag("time", protocol.format_time(self.when), SERVER_TIME)]
+    def _make_tags(self) -> Tags:
+        tags = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
         if self.number and "!" in self.message.source:
-            tags.append(make_tag("msgid", str(self.number), MESSAGE_TAGS))
+            tags.append((MESSAGE_TAGS, b"msgid=%d" % self.number))
         if self.client_tags:
             tags.append((MESSAGE_TAGS, self.client_tags))
         self._tags = (*tags, *self._sender_tags)
@@ -915,17 +864,6 @@ class Output(NamedTuple):
     make: Callable[[], bytes]
 
 
-class Label(NamedTuple):
-    """The beginning of a message that answers a labeled command."""
-
-    opening: bytes  # the line that opens the batch, for its first message
-    tags: Tuple[Tag, ...]
-
-
-NO_LABEL = Label(b"", ())
-Reply = Tuple[str, ...]  # command, parameters
-
-
 class Response:
     """The replies to a command, collected until it is done. Used by the client's own thread.
 
@@ -936,14 +874,14 @@ class Response:
 
     def __init__(self, client: Client, server_name: str, lobby: str) -> None:
         self.client = client
+        self.events: List[Event] = []  # for this client alone
         self.is_long = False  # more than one message will answer
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
         self._batch = ""  # reference of the batch that answers
-        self._references = itertools.count(1)
         self._opening = b""  # the line that opens the batch, not sent yet
-        self._replies: List[Event] = []
+        self._references = itertools.count(1)
 
     def begin(self, label: str) -> None:
         """Start the answer to a command with that label, "" if it has none."""
@@ -952,54 +890,55 @@ class Response:
 
     def reply(self, command: str, *params: str, source: str = "") -> None:
         """Add a reply. Numerics and notices get the client's nickname as first parameter."""
-        self.add(self._make_event((command, *params), source))
+        self.events.append(self._make_event((command, *params), source))
 
-    def add(self, event: Event) -> None:
-        """Add an event for this client alone."""
-        self._replies.append(event)
+    @property
+    def has_batch(self) -> bool:
+        return bool(self._batch)
 
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self.client.caps & BATCH:
-            label, self._label = self._label, ""
-            self._batch = "b%d" % next(self._references)
-            tags = (make_tag("label", label),) if label else ()
+            tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
+            self._label, self._batch = "", "b%d" % next(self._references)
             self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
 
-    def take_label(self, more: bool) -> Label:
-        """Return the beginning of the next message of the answer; `more` will follow it."""
+    def take_label(self, more: bool) -> Tuple[bytes, Tags]:
+        """Return what comes before the next message of the answer, and its tags.
+
+        `more` will follow it.
+        """
         if self._label and (more or self.is_long):
             self.open_batch("labeled-response")
         label, self._label = self._label, ""
-        if label:
-            return Label(b"", (make_tag("label", label),))
         opening, self._opening = self._opening, b""
-        return Label(opening, (make_tag("batch", self._batch),) if self._batch else ())
+        if label:
+            return b"", ((0, make_tag("label", label)),)
+        return opening, ((0, make_tag("batch", self._batch)),) if self._batch else ()
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
         """Return replies that are made later, for a place among the events."""
-        first, rest = self.take_label(True), self.take_label(True)
+        (opening, first), (_, rest) = self.take_label(True), self.take_label(True)
 
         def render() -> bytes:
             replies = enumerate(make())
-            lines = [self._render(reply, rest.tags if i else first.tags) for i, reply in replies]
-            return first.opening + b"".join(lines)
+            return opening + b"".join([self._render(r, rest if i else first) for i, r in replies])
 
         return Output(self.client, render)
 
-    def flush(self, is_done: bool = True) -> Tuple[bytes, int]:
-        """Return what was added, and the number of lines; `is_done` ends the answer."""
-        replies, self._replies = self._replies, []
-        more, data = len(replies) > 1 or not is_done, []
-        for event in replies:
+    def flush(self, is_done: bool = True) -> bytes:
+        """Return what was added; `is_done` ends the answer."""
+        events, self.events = self.events, []
+        more, data = len(events) > 1 or not is_done, []
+        for event in events:
             opening, tags = self.take_label(more)
             data.append(opening + self._render_event(event, tags))
         if is_done and self._label:
-            data.append(self._render(("ACK",), self.take_label(False).tags))
+            data.append(self._render(("ACK",), self.take_label(False)[1]))
         elif is_done and self._batch:
             data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
             self._opening, self._batch = b"", ""
-        return b"".join(data), len(replies)
+        return b"".join(data)
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
         command, *params = reply
@@ -1010,23 +949,16 @@ class Response:
             source = self._server_name
         return Event(Message(command, tuple(params), source), (self.client,), time.time())
 
-    def _render_event(self, event: Event, tags: Tuple[Tag, ...]) -> bytes:
+    def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
 
-    def _render(self, reply: Reply, tags: Tuple[Tag, ...]) -> bytes:
+    def _render(self, reply: Reply, tags: Tags) -> bytes:
         return self._render_event(self._make_event(reply), tags)
 
 
-def names_replies(client: Client, channel: Channel, members: Iterable[Client]) -> List[Reply]:
+def names_replies(client: Client, channel: Channel, members: Mapping[Client, int]) -> List[Reply]:
     """Return 353, with as many names as surely fit into a line, and 366."""
-    with_hosts = client.caps & USERHOST_IN_NAMES
-    shows_all = channel.shows_all(client)
-    words = (
-        member_prefix(client, channel.members.get(member, 0))
-        + (member.source if with_hosts else member.nickname)
-        for member in members
-        if shows_all or "i" not in member.modes
-    )
+    words = (member_prefix(client, bits) + member.nickname for member, bits in members.items())
     kind = "@" if "s" in channel.flags else "="
     texts = protocol.pack(words, " ", NAMES_SIZE)
     replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
@@ -1035,17 +967,15 @@ def names_replies(client: Client, channel: Channel, members: Iterable[Client]) -
 
 def topic_replies(channel: Channel) -> List[Reply]:
     """Return 332 and 333, or nothing if there is no topic."""
-    topic = channel.topic
-    if not topic.text:
-        return []
-    by = ("333", channel.name, topic.by, str(int(topic.at)))
-    return [("332", channel.name, topic.text), by]
+    name, topic = channel.name, channel.topic
+    by = ("333", name, topic.by, str(int(topic.at)))
+    return [("332", name, topic.text), by] if topic.text else []
 
 
 def member_prefix(client: Client, bits: int) -> str:
     """Return the signs of a member with these bits as `client` sees them."""
     prefix = _PREFIXES[bits]
-    return prefix if client.caps & MULTI_PREFIX else prefix[:1]
+    return prefix if client.caps & CAPABILITIES["multi-prefix"] else prefix[:1]
 
 
 class ChannelRecord(NamedTuple):
@@ -1054,6 +984,9 @@ class ChannelRecord(NamedTuple):
     key: str
     state: Optional[Dict[str, Any]]
     is_evicted: bool = False
+
+
+FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
 
 
 class Ending(NamedTuple):
@@ -1067,7 +1000,6 @@ class Ending(NamedTuple):
     how: str
 
 
-FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
 Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last is a barrier
 
 
@@ -1075,14 +1007,10 @@ Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last 
 # -------------
 
 
-class FormerUser(NamedTuple):
-    """A user who had a nickname."""
-
-    nickname: str
-    username: str
-    host: str
-    realname: str
-    left_at: float  # seconds since 1970
+FormerUser = NamedTuple(
+    "FormerUser",
+    [("nickname", str), ("username", str), ("host", str), ("realname", str), ("left_at", float)],
+)
 
 
 class Directory:
@@ -1095,21 +1023,21 @@ class Directory:
     """
 
     def __init__(
-        self, post: Callable[[Work], None], server_name: str, lobby: str, last_number: int
+        self, queue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
     ) -> None:
         # Guards all below, and the marked parts of Client and Channel; methods may call each other.
         self._lock = threading.RLock()
-        self._queue = post  # only appends to a queue
+        self._queue = queue  # only appends
         self._server_name = server_name
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
         self._channels: Dict[str, Channel] = {}  # by casefolded name
         self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
-        self._watchers: Dict[str, Set[Client]] = {}  # by casefolded nickname
+        self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
-        self._is_closing = False
+        self.is_closing = False  # nobody is told who leaves: everybody does
         self.most_users = 0  # at once
 
     def post(
@@ -1139,172 +1067,6 @@ class Directory:
 
     # Users
 
-    def claim(self, client: Client, nickname: str, response: Response) -> Optional[Client]:
-        """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
-
-        The owner of its account takes it from its holder, who is removed and returned: the
-        caller ends that connection.
-        """
-        key = protocol.casefold(nickname)
-        with self._lock:
-            self._check_end(client)
-            holder = self._clients.get(key)
-            if holder is client:
-                holder = None
-            if holder is not None:
-                if not client.owns(nickname):
-                    raise ReplyError("433", nickname, "Nickname is already in use")
-                holder.end = holder.end or "%s has logged in elsewhere" % nickname
-                self.remove(holder, "Logged in elsewhere")
-            self._rename(client, nickname, key, response)
-            return holder
-
-    def _rename(self, client: Client, nickname: str, key: str, response: Response) -> None:
-        old, old_key = client.nickname, client.key
-        if nickname == old:
-            return
-        if client.registered:
-            keys = tuple(channel.key for channel in client.channels)
-            message = Message("NICK", (nickname,), client.source)
-            self.post(message, self._peers(client), client, keys, response)
-            if key != old_key:
-                self._remember(client)
-                self._tell_watchers(client, False)
-        if old:
-            del self._clients[old_key]
-        if key != old_key:
-            client.named_since = self._next_number()
-        self._clients[key] = client
-        client.nickname = nickname
-        client.refresh()
-        if client.registered and key != old_key:
-            self._tell_watchers(client, True)
-
-    def release(self, client: Client) -> None:
-        """Take the nickname from a client that has not registered."""
-        with self._lock:
-            self._check_end(client)
-            if not client.registered and client.nickname:
-                del self._clients[client.key]
-                client.nickname = ""
-
-    def register(self, client: Client, token: str) -> None:
-        """Let a client that has a nickname in."""
-        with self._lock:
-            self._check_end(client)
-            client.refresh()
-            client.registered = True
-            self._set_token(client, token)
-            self._tell_watchers(client, True)
-            self.most_users = max(self.most_users, len(self._clients))
-
-    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
-        """Make `client` the user who has the token; nobody is told.
-
-        Returns the former client, as `claim` does; None if there is no such token.
-        """
-        with self._lock:
-            self._check_end(client)
-            old = self._tokens.get(token)
-            if old is None or old.end:  # a user who was removed comes back by no token
-                return None
-            old.end = "Connected again"
-            del self._tokens[token]
-            if client.nickname:
-                self._clients.pop(client.key, None)
-            for name in Client.IDENTITY:
-                setattr(client, name, getattr(old, name))
-            self._clients[client.key] = client
-            for channel in client.channels:
-                channel.replace(old, client)
-            for key in client.watches:
-                self._watchers[key].add(client)
-                self._watchers[key].discard(old)
-            old.channels, old.watches, old.registered = set(), {}, False  # no user any more
-            old.nickname = old.token = ""
-            client.refresh()
-            self._set_token(client, new_token)
-            return old
-
-    def _set_token(self, client: Client, token: str) -> None:
-        client.token = token
-        if token:
-            self._tokens[token] = client
-
-    def remove(self, client: Client, reason: str) -> None:
-        """Forget a client; its nickname is free. Idempotent."""
-        with self._lock:
-            if client.registered:
-                if not self._is_closing:
-                    audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                    keys = tuple(channel.key for channel in client.channels)
-                    message = Message("QUIT", (reason,), client.source)
-                    self.post(message, audience, client, keys)
-                    self._tell_watchers(client, False)
-                self._remember(client)
-            for channel in list(client.channels):
-                self._leave(client, channel)
-            self.unwatch(client, list(client.watches))
-            self._tokens.pop(client.token, None)
-            if self._clients.get(client.key) is client:  # and not the owner, who took it since
-                del self._clients[client.key]
-            client.registered = False
-
-    def log_in(self, client: Client, account: "Account") -> None:
-        """Make the client the account's; it keeps its nickname."""
-        with self._lock:
-            self._check_end(client)
-            self._set_account(client, account)
-
-    def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
-        """Apply what another process has changed: these are all accounts now, by id."""
-        with self._lock:
-            for channel in self._channels.values():
-                channel.operators &= accounts.keys()
-            for client in list(self._clients.values()):
-                if client.account is None or client.account == accounts.get(client.account.id):
-                    continue
-                account = accounts.get(client.account.id)
-                if account is None and client.registered:
-                    params = (client.nickname, client.source, "You are now logged out")
-                    self.post(Message("901", params, self._server_name), (client,))
-                self._set_account(client, account)
-
-    def _set_account(self, client: Client, account: Optional["Account"]) -> None:
-        old_name, old_modes = client.account_name, client.modes
-        client.account = account
-        client.modes -= {"o"}
-        if account is not None and account.is_operator:
-            client.modes |= {"o"}
-        client.refresh()
-        if not client.registered:
-            return
-        if client.account_name != old_name:
-            message = Message("ACCOUNT", (client.account_name or "*",), client.source)
-            self._post_to_peers(client, message)
-        if client.modes != old_modes:
-            params = (client.nickname, "+o" if client.is_operator else "-o")
-            self.post(Message("MODE", params, client.source), (client,))
-
-    def set_away(self, client: Client, reason: str) -> None:
-        """Mark the user as away, or with "" as back."""
-        with self._lock:
-            client.away = reason
-            params = (reason,) if reason else ()
-            self._post_to_peers(client, Message("AWAY", params, client.source))
-
-    def set_realname(self, client: Client, realname: str, response: Response) -> None:
-        with self._lock:
-            client.realname = realname
-            message = Message("SETNAME", (realname,), client.source)
-            self._post_to_peers(client, message, response)
-
-    def set_modes(self, client: Client, modes: FrozenSet[str]) -> None:
-        """Change the modes of a user; nobody is told."""
-        with self._lock:
-            client.modes = modes
-            client.refresh()
-
     def find(self, nickname: str) -> Optional[Client]:
         """Return the registered client with that nickname."""
         with self._lock:
@@ -1330,13 +1092,147 @@ class Directory:
             former = list(self._former)
         return [user for user in reversed(former) if protocol.casefold(user.nickname) == key]
 
-    def watch(self, client: Client, nickname: str) -> None:
-        """Tell `client` when a user with that nickname comes or goes (MONITOR)."""
-        key = protocol.casefold(nickname)
+    def claim(self, client: Client, nickname: str, response: Response) -> Optional[Client]:
+        """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
+
+        The owner of its account takes it from its holder, who is removed and returned: the
+        caller ends that connection.
+        """
+        key, old_key = protocol.casefold(nickname), client.key
         with self._lock:
             self._check_end(client)
-            client.watches[key] = nickname
-            self._watchers.setdefault(key, set()).add(client)
+            holder = self._clients.get(key)
+            if holder is client:
+                holder = None
+            if holder is not None:
+                if not client.owns(nickname):
+                    raise ReplyError("433", nickname, "Nickname is already in use")
+                holder.end = holder.end or "%s has logged in elsewhere" % nickname
+                self.remove(holder, "Logged in elsewhere")
+            is_user, is_new = client.registered, key != old_key
+            if is_user and nickname != client.nickname:
+                keys = tuple(channel.key for channel in client.channels)
+                message = Message("NICK", (nickname,), client.source)
+                self.post(message, self._peers(client), client, keys, response)
+            if is_user and is_new:
+                self._remember(client)
+                self._tell_watchers(client, False)
+            if is_new:
+                self._clients.pop(old_key, None)
+                client.named_since = self._next_number()
+            self._clients[key] = client
+            client.nickname = nickname
+            client.refresh()
+            if is_user and is_new:
+                self._tell_watchers(client, True)
+            return holder
+
+    def register(self, client: Client, token: str) -> None:
+        """Let a client that has a nickname in."""
+        with self._lock:
+            self._check_end(client)
+            client.refresh()
+            client.registered = True
+            self._set_token(client, token)
+            self._tell_watchers(client, True)
+            self.most_users = max(self.most_users, len(self._clients))
+
+    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
+        """Make `client` the user who has the token; nobody is told.
+
+        Returns the former client, as `claim` does; None if there is no such token.
+        """
+        with self._lock:
+            self._check_end(client)
+            old = self._tokens.get(token)
+            if old is None or old.end:  # a user who was removed comes back by no token
+                return None
+            old.end = "Connected again"
+            del self._tokens[token]
+            self._clients.pop(client.key, None)
+            for name in Client.IDENTITY:
+                setattr(client, name, getattr(old, name))
+            self._clients[client.key] = client
+            for channel in client.channels:
+                members = channel.members.items()
+                channel.set_members({client if m is old else m: bits for m, bits in members})
+            for key in client.watches:
+                self._watchers[key] ^= {client, old}
+            old.channels, old.watches, old.registered = set(), {}, False  # no user any more
+            old.nickname = old.token = ""
+            client.refresh()
+            self._set_token(client, new_token)
+            return old
+
+    def _set_token(self, client: Client, token: str) -> None:
+        client.token = token
+        if token:
+            self._tokens[token] = client
+
+    def remove(self, client: Client, reason: str) -> None:
+        """Forget a client; its nickname is free. Idempotent."""
+        with self._lock:
+            if client.registered and not self.is_closing:
+                audience = tuple(peer for peer in self._peers(client) if peer is not client)
+                keys = tuple(channel.key for channel in client.channels)
+                self.post(Message("QUIT", (reason,), client.source), audience, client, keys)
+                self._tell_watchers(client, False)
+                self._remember(client)
+            for channel in list(client.channels):
+                self._leave(client, channel)
+            self.unwatch(client, list(client.watches))
+            self._tokens.pop(client.token, None)
+            if self._clients.get(client.key) is client:  # and not the owner, who took it since
+                del self._clients[client.key]
+            client.registered = False
+
+    def set_account(self, client: Client, account: "Account") -> None:
+        """Log the client in to the account, or out for NO_ACCOUNT; its nickname stays."""
+        with self._lock:
+            self._check_end(client)
+            is_other, was_operator = account.id != client.account.id, client.is_operator
+            client.account = account
+            client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
+            client.refresh()
+            if client.registered and is_other:
+                self._post_to_peers(client, "ACCOUNT", account.name or "*")
+            if client.registered and client.is_operator != was_operator:
+                params = (client.nickname, "-o" if was_operator else "+o")
+                self.post(Message("MODE", params, client.source), (client,))
+
+    def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
+        """Apply what another process has changed: these are all accounts now, by id."""
+        with self._lock:
+            for channel in self._channels.values():
+                channel.operators &= accounts.keys()
+            for client in list(self._clients.values()):
+                account = accounts.get(client.account.id, NO_ACCOUNT)
+                if account == client.account:
+                    continue
+                if client.registered and not account.id:
+                    params = (client.nickname, client.source, "You are now logged out")
+                    self.post(Message("901", params, self._server_name), (client,))
+                with contextlib.suppress(Disconnect):
+                    self.set_account(client, account)
+
+    def change(
+        self, client: Client, command: str, *params: str, response: Response, **state: Any
+    ) -> None:
+        """Change attributes of a user, and tell its peers by a message; nobody if it is ""."""
+        with self._lock:
+            for name, value in state.items():
+                setattr(client, name, value)
+            if command:
+                self._post_to_peers(client, command, *params, response=response)
+
+    def watch(self, client: Client, nicknames: Iterable[str]) -> None:
+        """Tell `client` when users with these nicknames come and go (MONITOR)."""
+        with self._lock:
+            self._check_end(client)
+            for nickname in nicknames:
+                key = protocol.casefold(nickname)
+                client.watches[key] = nickname
+                self._watchers[key].add(client)
 
     def unwatch(self, client: Client, nicknames: Iterable[str]) -> None:
         with self._lock:
@@ -1347,6 +1243,21 @@ class Directory:
                         del self._watchers[key]
 
     # Channels
+
+    def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
+        """Return the channel of that name, if `client` may know of it."""
+        with self._lock:
+            channel = self._channels.get(protocol.casefold(name))
+        return channel if channel is not None and _is_visible(client, channel) else None
+
+    def channels(
+        self, client: Optional[Client] = None, of: Optional[Client] = None
+    ) -> List[Channel]:
+        """Return the channels that `client` may know of; only those that `of` is in, if given."""
+        with self._lock:
+            found = list(self._channels.values() if of is None else of.channels)
+        found = [channel for channel in found if _is_visible(client, channel)]
+        return sorted(found, key=lambda channel: channel.key)
 
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
@@ -1376,15 +1287,15 @@ class Directory:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 channel = self._channels[key] = Channel(name, key == self._lobby)
             # An empty channel stays closed to those that its modes keep out: so does its history.
-            is_founder = not (channel.members or channel.has_owner)
-            bits = CHANOP if is_founder or channel.has_operator(client) else 0
             channel.check_can_join(client, password)
-            channel.add(client, bits)
+            is_founder = not (channel.members or channel.has_owner)
+            bits = CHANOP if is_founder or client.account.id in channel.operators else 0
+            if is_founder and client.account.id:
+                channel.operators |= {client.account.id}
+            channel.set_members({**channel.members, client: bits})
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
             client.channels.add(channel)
-            if bits:
-                channel.add_operator(client)
             number = self._post_join(client, channel, channel.audience, response, (key,))
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
@@ -1407,10 +1318,10 @@ class Directory:
     ) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
         message = Message("JOIN", (channel.name,), client.source)
-        params = (channel.name, client.account_name or "*", client.realname)
+        params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
-        event = self.post(message, audience, client, keys, response, more=True, extended=extended)
-        members = channel.audience
+        event = self.post(message, audience, client, keys, response, True, extended=extended)
+        members = channel.members
         make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
         self._queue(response.defer(make))
         return event.number
@@ -1418,7 +1329,7 @@ class Directory:
     def names(self, client: Client, channel: Channel, response: Response) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            make = functools.partial(names_replies, client, channel, channel.audience)
+            make = functools.partial(names_replies, client, channel, channel.members)
             self._queue(response.defer(make))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
@@ -1452,9 +1363,9 @@ class Directory:
             if channel.is_chanop(client):  # the invitation of others opens nothing
                 other.invited.add(channel)
             message = Message("INVITE", (other.nickname, channel.name), client.source)
-            self.post(message, (other,), client)
             members = tuple(member for member in channel.members if member is not client)
-            self.post(message, members, client, needs=INVITE_NOTIFY)
+            self.post(message, (other,), client)
+            self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
             return other
 
     def invitations(self, client: Client) -> List[str]:
@@ -1463,13 +1374,22 @@ class Directory:
             return sorted(channel.name for channel in client.invited)
 
     def relay(
-        self, client: Client, target: str, message: Message, tags: bytes, response: Response
-    ) -> str:
+        self,
+        client: Client,
+        target: str,
+        message: Message,
+        tags: bytes,
+        response: Response,
+        account: Optional["Account"] = None,
+    ) -> Optional[str]:
         """Send a text from `client`, with its serialized tags, to a channel or a user.
 
-        Returns why that user is away, "" otherwise. Raises ReplyError 401, 403 or 404.
+        Returns the user's away message, "" without one. If there is no such user, it is kept for
+        the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
-        command, params, away = message.command, message.params, ""
+        command, waiting_for = message.command, 0
+        away: Optional[str] = ""
+        listener: Optional[Response] = response
         with self._lock:
             self._check_end(client)
             if target.startswith("#"):
@@ -1480,10 +1400,14 @@ class Directory:
                 if not is_member or channel.bans or "m" in channel.flags:
                     channel.check_can_speak(client)
                 name, audience, key = channel.name, channel.audience, channel.key
-                heard_by = response if is_member else None
+                listener = response if is_member else None
+            elif account is not None and self.find(account.name) is None:
+                name, audience, away = account.name, (client,), None
+                key = private_key("=%d" % account.id, client.participant)
+                waiting_for = account.id
             else:
                 recipient = self.get(target)
-                name, heard_by = recipient.nickname, response
+                name = recipient.nickname
                 audience = (client,) if recipient is client else (recipient, client)
                 key = private_key(recipient.participant, client.participant)
                 if command == "PRIVMSG":
@@ -1491,32 +1415,13 @@ class Directory:
                 if command != "TAGMSG":
                     recipient.correspondent = client.nickname
             keys = (key,) if command != "TAGMSG" else ()
-            relayed = Message(command, (name, *params[1:2]), client.source)
-            more = bool(away)
-            self.post(relayed, audience, client, keys, heard_by, more, client_tags=tags)
-            return away
-
-    def store_offline(
-        self, client: Client, message: Message, tags: bytes, account: "Account", response: Response
-    ) -> bool:
-        """Keep a private text for the owner of an account; False if they have come meanwhile."""
-        with self._lock:
-            self._check_end(client)
-            if self.find(account.name) is not None:
-                return False
-            stored = Message("PRIVMSG", (account.name, message.params[1]), client.source)
-            keys = (private_key("=%d" % account.id, client.participant),)
-            self.post(
-                stored,
-                (client,),
-                client,
-                keys,
-                response,
-                more=True,
-                client_tags=tags,
-                waiting_for=account.id,
+            relayed, more = (
+                Message(command, (name, *message.params[1:2]), client.source),
+                away != "",
             )
-            return True
+            details = {"client_tags": tags, "waiting_for": waiting_for}
+            self.post(relayed, audience, client, keys, listener, more, **details)
+            return away
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
         """Raises ReplyError 403, 404, 442 or 482."""
@@ -1543,10 +1448,9 @@ class Directory:
             for change in changes:
                 try:
                     result = channel.change(change, client, self.get)
+                    applied += [result] if result else []
                 except ReplyError as error:
                     errors.append(error)
-                else:
-                    applied += [result] if result else []
             lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
             response.is_long |= len(lines) + len(errors) > 1
             for params in lines:
@@ -1555,34 +1459,6 @@ class Directory:
             self._drop_if_empty(channel)
         return errors
 
-    def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
-        """Return the channel of that name, if `client` may know of it."""
-        with self._lock:
-            channel = self._channels.get(protocol.casefold(name))
-            if channel is not None and self._is_visible(client, channel):
-                return channel
-            return None
-
-    def channels(
-        self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[Channel]:
-        """Return the channels that `client` may know of; only those that `of` is in, if given."""
-        with self._lock:
-            found = list(self._channels.values() if of is None else of.channels)
-            found = [channel for channel in found if self._is_visible(client, channel)]
-        return sorted(found, key=lambda channel: channel.key)
-
-    def shared_channel(self, client: Client, other: Client) -> Optional[Channel]:
-        """Return a channel that both are in."""
-        with self._lock:
-            shared = client.channels & other.channels
-            return min(shared, key=lambda channel: channel.key, default=None)
-
-    def close(self) -> None:
-        """Stop telling others who leaves: everybody does."""
-        with self._lock:
-            self._is_closing = True
-
     # The rest is called with the lock held.
 
     def _next_number(self) -> int:
@@ -1590,46 +1466,46 @@ class Directory:
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
         return self._last_number
 
+    def _check_end(self, client: Client) -> None:
+        """Raise Disconnect for a client that was removed: another may have its nickname."""
+        if client.end:
+            raise Disconnect(client.end)
+
     def _post_to_channel(
         self, channel: Channel, client: Client, response: Response, command: str, *params: str
     ) -> Event:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
-        heard = response if client in channel.members else None
-        return self.post(message, channel.audience, client, (channel.key,), heard)
+        listener = response if client in channel.members else None
+        return self.post(message, channel.audience, client, (channel.key,), listener)
 
     def _post_to_peers(
-        self, client: Client, message: Message, response: Optional[Response] = None
+        self, client: Client, command: str, *params: str, response: Optional[Response] = None
     ) -> None:
-        """Tell what has changed about `client` to its peers, and with extended-monitor others."""
-        peers = self._peers(client)
-        audience = peers
-        if message.command == "AWAY":  # its sender has a reply of its own
-            audience = tuple(peer for peer in peers if peer is not client)
-        self.post(message, audience, client, response=response)
-        watchers = self._watchers.get(client.key, set()).difference(peers)
-        if watchers:
-            self.post(message, tuple(watchers), client, needs=EXTENDED_MONITOR)
+        """Tell the peers of `client` what has changed about it."""
+        audience = self._peers(client)
+        if command == "AWAY":  # its sender has a reply of its own
+            audience = tuple(peer for peer in audience if peer is not client)
+            response = None
+        self.post(Message(command, params, client.source), audience, client, response=response)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
 
-    def _save(self, channel: Channel) -> None:
-        """Have the store keep the channel as it is now, or delete it if it is not persistent."""
-        if channel.is_persistent or channel.is_saved:
-            channel.is_saved = channel.is_persistent
-            self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
+    def _peers(self, client: Client) -> Tuple[Client, ...]:
+        """Return all who share a channel with `client`, and itself, once each."""
+        if len(client.channels) == 1:
+            return next(iter(client.channels)).audience
+        peers = {client: 0}
+        for channel in client.channels:
+            peers.update(channel.members)
+        return tuple(peers)
 
-    def _check_end(self, client: Client) -> None:
-        """Raise Disconnect for a client that was removed: another may have its nickname."""
-        if client.end:
-            raise Disconnect(client.end)
-
-    def _is_visible(self, client: Optional[Client], channel: Channel) -> bool:
-        is_public = client is None or "s" not in channel.flags or client.is_operator
-        return is_public or client in channel.members
+    def _remember(self, client: Client) -> None:
+        names = (client.nickname, client.username, client.host, client.realname)
+        self._former.append(FormerUser(*names, left_at=time.time()))
 
     def _joined_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
@@ -1648,18 +1524,11 @@ class Directory:
         channel.check_chanop(client)
         return channel
 
-    def _peers(self, client: Client) -> Tuple[Client, ...]:
-        """Return all who share a channel with `client`, and itself, once each."""
-        if len(client.channels) == 1:
-            return next(iter(client.channels)).audience
-        peers = {client: 0}
-        for channel in client.channels:
-            peers.update(channel.members)
-        return tuple(peers)
-
-    def _remember(self, client: Client) -> None:
-        names = (client.nickname, client.username, client.host, client.realname)
-        self._former.append(FormerUser(*names, left_at=time.time()))
+    def _save(self, channel: Channel) -> None:
+        """Have the store keep the channel as it is now, or delete it if it is not persistent."""
+        if channel.is_persistent or channel.is_saved:
+            channel.is_saved = channel.is_persistent
+            self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
 
     def _leave(self, client: Client, channel: Channel, number: int = 0) -> None:
         """Remove a client from a channel; `number` is that of the event, if it stays online."""
@@ -1668,7 +1537,7 @@ class Directory:
             while len(client.left) >= MAX_CHANNELS:
                 del client.left[next(iter(client.left))]
             client.left[channel.key] = number
-        channel.discard(client)
+        channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
@@ -1685,6 +1554,12 @@ class Directory:
                 key = next(iter(self._abandoned))
                 del self._abandoned[key], self._channels[key]
                 self._queue(ChannelRecord(key, None, is_evicted=True))
+
+
+def _is_visible(client: Optional[Client], channel: Channel) -> bool:
+    """Return True if `client`, or the server itself, may know of the channel."""
+    is_public = client is None or "s" not in channel.flags or client.is_operator
+    return is_public or client in channel.members
 
 
 # Limits
@@ -1866,6 +1741,9 @@ class Account(NamedTuple):
     created: float  # seconds since 1970
 
 
+NO_ACCOUNT = Account(0, "", False, 0.0)
+
+
 class Sanction(NamedTuple):
     """A ban or mute for the whole server."""
 
@@ -1889,7 +1767,7 @@ class _Secret(NamedTuple):
 
 
 # Stands in for names without an account, so that they cost the same work; no password fits.
-_NO_SECRET = _Secret(Account(0, "", False, 0.0), bytes(16), bytes(32))
+_NO_SECRET = _Secret(NO_ACCOUNT, bytes(16), bytes(32))
 
 
 class _Handle:
@@ -2252,7 +2130,7 @@ class Store:
         query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
         self._writer.run(lambda writer: writer.execute(query, values))
 
-    def delete_channel(self, key: str, with_history: bool) -> None:
+    def delete_channel(self, key: str, with_history: bool = True) -> None:
         """Delete a channel; with its history, so that a later one of that name begins anew."""
 
         def delete(writer: sqlite3.Connection) -> None:
@@ -2451,10 +2329,10 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
 class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
-    A disk that is slow, full or broken holds up nobody: `write` waits PATIENCE, then what waits
-    for the disk is kept in a bounded list, and `on_change` is told why, once; and "" once it is
-    all written. It also deletes what is too old, and looks for accounts that another process has
-    changed, for `on_accounts`.
+    A disk that is slow, full or broken holds up nobody: the delivery waits PATIENCE, then goes
+    on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
+    "" once all is written. The thread also deletes what is too old, and looks for accounts that
+    another process has changed, for `on_accounts`.
     """
 
     def __init__(
@@ -2468,63 +2346,76 @@ class Journal(threading.Thread):
         self._store = store
         self._on_change = on_change
         self._on_accounts = on_accounts
-        self._changed = threading.Condition()  # guards all below
-        self._waiting: List[Union[Row, ChannelRecord]] = []
-        self._error = ""  # of the last attempt
+        # They hand `_work` to the thread, and back: one thread releases what the other acquires.
+        self._start, self._done = threading.Lock(), threading.Lock()
+        self._start.acquire()
+        self._done.acquire()
+        self._work: List[Union[Row, ChannelRecord]] = []
+        self._error = ""  # why `_work` was not written
         self._is_stopping = False
+        # For the delivery alone:
         self.fault = ""  # why nothing is being kept, as `on_change` was told
-        self._clean_at = 0.0  # monotonic; for the thread alone
+        self._backlog: List[Union[Row, ChannelRecord]] = []
+        self._is_busy = False  # the thread has `_work`
+        self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
-        with self._changed:
-            self._waiting += work[: MAX_BACKLOG - len(self._waiting)]
-            self._changed.notify_all()
-            if not self.fault:
-                is_settled = lambda: not self._waiting or self._error  # noqa: E731
-                if not self._changed.wait_for(is_settled, PATIENCE):
-                    self._error = "the disk does not answer"
-            fault = self._error if self._waiting else ""
-        if fault != self.fault:
-            is_news = bool(fault) != bool(self.fault)
-            self.fault = fault
-            if is_news:
-                self._on_change(fault)
+        self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
+        if self._is_busy:
+            self._collect(0)
+        if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
+            self._work, self._backlog, self._is_busy = self._backlog, [], True
+            self._start.release()
+            self._collect(0 if self.fault else PATIENCE)
+
+    def _collect(self, timeout: float) -> None:
+        """Take the work back if the thread is done with it in time."""
+        fault = "the disk does not answer"
+        if self._done.acquire(timeout=timeout):
+            self._is_busy, fault = False, self._error
+            if fault:
+                self._backlog = self._work + self._backlog
+                self._retry_at = time.monotonic() + RETRY_AFTER
+        was_well, self.fault = not self.fault, fault
+        if was_well == bool(fault):
+            self._on_change(fault)
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        with self._changed:
+        self._retry_at = 0.0
+        self.write([])
+        if not self._is_busy:
             self._is_stopping = True
-            self._changed.notify_all()
-        self.join(PATIENCE)
+            self._start.release()
+            self.join(PATIENCE)
 
     def run(self) -> None:
-        upkeep_at = 0.0
-        while not self._is_stopping or (self._waiting and not self._error):
-            if time.monotonic() >= upkeep_at:
-                self._do_upkeep()
-                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
-            with self._changed:
-                is_due = lambda: self._is_stopping or self._waiting  # noqa: E731
-                self._changed.wait_for(is_due, UPKEEP_INTERVAL)
-                work = self._waiting[:]
-            error = self._commit(work) if work else ""
-            with self._changed:
-                if not error:
-                    del self._waiting[: len(work)]
-                self._error = error
-                self._changed.notify_all()
-                if error:
-                    self._changed.wait_for(lambda: self._is_stopping, RETRY_AFTER)
+        upkeep_at = clean_at = 0.0
+        while not self._is_stopping:
+            if self._start.acquire(timeout=UPKEEP_INTERVAL):
+                self._error = self._commit()
+                self._done.release()
+            now = time.monotonic()
+            if now < upkeep_at or self._error:
+                continue
+            upkeep_at = now + UPKEEP_INTERVAL
+            try:
+                if now >= clean_at and not self._store.clean():
+                    clean_at = now + CLEANING_INTERVAL
+                if self._store.accounts_changed():
+                    self._on_accounts({account.id: account for account in self._store.accounts()})
+            except StoreError as error:
+                log.warning("cannot clean the store: %s", error)
 
-    def _commit(self, work: List[Union[Row, ChannelRecord]]) -> str:
-        """Write in order; return the error, "" if there was none."""
+    def _commit(self) -> str:
+        """Write `_work` in order; return the error, "" if there was none."""
         try:
-            for is_row, run in itertools.groupby(work, lambda item: isinstance(item, Row)):
-                items = list(run)
+            for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
                 if is_row:
-                    self._store.append([item for item in items if isinstance(item, Row)])
-                for item in items:
+                    self._store.append([item for item in run if isinstance(item, Row)])
+                    continue
+                for item in run:
                     if isinstance(item, ChannelRecord) and item.state is not None:
                         self._store.save_channel(item.key, item.state)
                     elif isinstance(item, ChannelRecord):
@@ -2532,16 +2423,6 @@ class Journal(threading.Thread):
         except StoreError as error:
             return str(error)
         return ""
-
-    def _do_upkeep(self) -> None:
-        try:
-            if time.monotonic() >= self._clean_at and not self._store.clean():
-                self._clean_at = time.monotonic() + CLEANING_INTERVAL
-            if self._store.accounts_changed():
-                accounts = self._store.accounts()
-                self._on_accounts({account.id: account for account in accounts})
-        except StoreError as error:
-            log.warning("cannot look after the store: %s", error)
 
 
 class Delivery(threading.Thread):
@@ -2552,8 +2433,7 @@ class Delivery(threading.Thread):
         self._journal = journal
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
-        self._pending: Deque[Work] = collections.deque()  # appended to by all threads
-        self._drained = threading.Condition()  # readers wait here for a shorter queue
+        self.pending: Deque[Work] = collections.deque()  # appended to by all threads
         self._is_asleep = False  # True while it waits in select, and a byte must wake it
         self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
@@ -2562,13 +2442,9 @@ class Delivery(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
-        self.count = 0  # items delivered
+        self.post = self.pending.append  # queues work; `wake` is called when all is posted
 
     # For all threads
-
-    def post(self, work: Work) -> None:
-        """Queue `work`. Never blocks and wakes nobody: call `wake` when all is posted."""
-        self._pending.append(work)
 
     def wake(self) -> None:
         """Deliver what was posted."""
@@ -2577,22 +2453,16 @@ class Delivery(threading.Thread):
             with contextlib.suppress(OSError):  # full of wake-ups, or closed: both are fine
                 self._waker.send(b"!")
 
-    @property
-    def waiting(self) -> int:
-        """The number of items not delivered yet."""
-        return len(self._pending)
-
     def wait(self) -> None:
         """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
         self.wake()
-        if len(self._pending) > MAX_PENDING:
-            with self._drained:
-                self._drained.wait_for(lambda: len(self._pending) <= MAX_PENDING)
+        while len(self.pending) > MAX_PENDING:
+            time.sleep(0.001)
 
     def sync(self) -> None:
         """Wait until all that was posted is stored and sent: PATIENCE at most."""
         barrier = threading.Event()
-        self._pending.append(barrier)
+        self.pending.append(barrier)
         self.wake()
         barrier.wait(PATIENCE)
 
@@ -2609,71 +2479,50 @@ class Delivery(threading.Thread):
     # For its own thread
 
     def run(self) -> None:
-        while self._pending or not self._is_stopping:
+        while self.pending or not self._is_stopping:
             try:
-                batch = self._take()
+                count = min(len(self.pending), MAX_BATCH)
+                batch = [self.pending.popleft() for _ in range(count)]
                 self._store(batch)
                 self._deliver(batch)
                 self._flush()
                 for work in batch:
                     if isinstance(work, threading.Event):
                         work.set()
-                if len(batch) > 1:  # busy: larger batches cost less, and one message no delay
-                    time.sleep(PAUSE)
+                # When it is busy, wait for as many again: a lone message is not delayed.
+                for _ in range(5 if len(batch) > 1 else 0):
+                    if len(self.pending) < len(batch):
+                        time.sleep(PAUSE)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
 
-    def _take(self) -> List[Work]:
-        pending = self._pending
-        batch = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
-        self.count += len(batch)
-        if batch and len(pending) <= MAX_PENDING < len(pending) + len(batch):
-            with self._drained:
-                self._drained.notify_all()
-        return batch
-
-    def _poll(self) -> None:
-        """Send to those who can take more; sleep if there is nothing to do."""
-        if not self._pending:
-            self._is_asleep = True
-        is_idle = self._is_asleep and not self._pending and not self._is_stopping
-        if is_idle or len(self._selector.get_map()) > 1:
-            for key, _ in self._selector.select(None if is_idle else 0):
-                if key.data is not None:
-                    self._send(key.data)
-                else:
-                    self._woken.recv(4096)
-        self._is_asleep = False
-
     def _store(self, batch: List[Work]) -> None:
         """Have the history keep what it is to keep of a batch."""
-        if self._journal is None:
-            return
         kept: List[Union[Row, ChannelRecord]] = []
         for work in batch:
             if isinstance(work, Event):
-                if work.keys:
-                    kept += work.rows()
+                kept += work.rows() if work.keys else ()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
-        if kept:
+        if kept and self._journal is not None:
             self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
         """Put what is on disk now into the outboxes; carry out endings."""
-        for audience, run in itertools.groupby(batch, _audience_id):
-            if audience:
-                self._put([work for work in run if isinstance(work, Event)])
-                continue
-            for work in run:
-                try:
+        audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
+        for is_event, run in itertools.groupby(batch, audience_of):
+            works = list(run)
+            try:
+                if is_event:
+                    self._put([work for work in works if isinstance(work, Event)])
+                for work in works:
                     if isinstance(work, Output):
                         self._append(work.client, work.make())
                     elif isinstance(work, Ending):
                         self._end(work)
-                except Exception:
-                    log.exception("our mistake: %.200r", work)
+            except Exception:  # these are lost then, but none beside them
+                log.exception("our mistake: %.1000r", works)
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2681,29 +2530,20 @@ class Delivery(threading.Thread):
         joined: Dict[int, bytes] = {}
         own: Dict[Client, List[int]] = {}  # senders, and the events that look different to them
         for index, event in enumerate(events):
-            if event.sender is not None and (event.is_text or event.label is not NO_LABEL):
+            if event.sender is not None and (event.is_text or event.label[1]):
                 own.setdefault(event.sender, []).append(index)
         for client in events[0].audience:
             caps = client.caps
             if caps not in lines:
-                lines[caps] = [self._render(event, caps) for event in events]
+                lines[caps] = [event.render(caps, self._lobby) for event in events]
                 joined[caps] = b"".join(lines[caps])
             data = joined[caps]
             if client in own:
                 pieces = lines[caps].copy()
                 for index in own[client]:
-                    pieces[index] = self._render(events[index], caps, client)
+                    pieces[index] = events[index].render_own(client, self._lobby)
                 data = b"".join(pieces)
             self._append(client, data)
-
-    def _render(self, event: Event, caps: int, sender: Optional[Client] = None) -> bytes:
-        try:
-            if sender is not None:
-                return event.render_own(sender, self._lobby)
-            return event.render(caps, self._lobby)
-        except Exception:  # this event is lost then, but none beside it
-            log.exception("our mistake: %.200r", event.message)
-            return b""
 
     def _append(self, client: Client, data: bytes) -> None:
         if data and not client.closed and client.finishing is None:
@@ -2719,6 +2559,19 @@ class Delivery(threading.Thread):
         for client in touched:
             if not client.closed and not client.blocked:
                 self._send(client)
+
+    def _poll(self) -> None:
+        """Send to those who can take more; sleep if there is nothing to do."""
+        if not self.pending:
+            self._is_asleep = True
+        is_idle = self._is_asleep and not self.pending and not self._is_stopping
+        if is_idle or len(self._selector.get_map()) > 1:
+            for key, _ in self._selector.select(None if is_idle else 0):
+                if key.data is not None:
+                    self._send(key.data)
+                else:
+                    self._woken.recv(4096)
+        self._is_asleep = False
 
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability if it does not take all."""
@@ -2736,7 +2589,8 @@ class Delivery(threading.Thread):
         if client.queued > self._max_sendq:
             self._abort(client, "SendQ exceeded")
         elif not client.queued and client.finishing is not None:
-            self._shutdown(client, client.finishing)
+            with contextlib.suppress(OSError):  # the peer was faster
+                client.reader.shutdown(client.finishing)
 
     def _watch(self, client: Client, blocked: bool) -> None:
         if blocked and not client.blocked:
@@ -2767,16 +2621,8 @@ class Delivery(threading.Thread):
         client.queued = 0
         client.closed = True
         client.end = client.end or reason
-        self._shutdown(client, socket.SHUT_RDWR)
-
-    def _shutdown(self, client: Client, how: int) -> None:
-        with contextlib.suppress(OSError):  # the peer was faster
-            client.reader.shutdown(how)
-
-
-def _audience_id(work: Work) -> int:
-    """Return what events of one audience have in common; 0 for other work."""
-    return id(work.audience) if isinstance(work, Event) else 0
+        with contextlib.suppress(OSError):
+            client.reader.shutdown(socket.SHUT_RDWR)
 
 
 # Sessions
@@ -2805,6 +2651,7 @@ class Session:
         self.delivery = server.delivery
         self.client = client
         self.response = Response(client, server.options.server_name, server.options.lobby)
+        self.reply = self.response.reply  # the answer to a command, or a part of it
         self._bucket = Bucket(server.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
@@ -2836,22 +2683,16 @@ class Session:
         self.flush()
         self.delivery.post(Ending(client, FINISH))
         self.delivery.wake()
+        # Read to the end, LINGER at most, so that closing resets nothing that was sent.
+        deadline = time.monotonic() + LINGER
         with contextlib.suppress(OSError):
-            self._drain()
+            client.reader.settimeout(LINGER)
+            while client.reader.recv(RECEIVE_SIZE) and time.monotonic() < deadline:
+                client.reader.settimeout(max(0.001, deadline - time.monotonic()))
         self.delivery.post(Ending(client, CLOSE))
         self.delivery.wake()
         # The words with which users leave are not for the log.
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
-
-    def _drain(self) -> None:
-        """Read to the end, so that closing resets nothing that was sent (LINGER at most)."""
-        deadline = time.monotonic() + LINGER
-        left = LINGER
-        while left > 0:
-            self.client.reader.settimeout(left)
-            if not self.client.reader.recv(RECEIVE_SIZE):
-                return
-            left = deadline - time.monotonic()
 
     def _converse(self) -> None:
         opening = b""
@@ -2921,7 +2762,7 @@ class Session:
         """Pay for a line; wait for tokens, and for the delivery, unless the connection ends."""
         client = self.client
         wait = self._bucket.charge(1.0, time.monotonic())
-        if wait > 0 or self.delivery.waiting > MAX_PENDING:
+        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
@@ -2938,11 +2779,7 @@ class Session:
             farewell = "No username came in time. Connect again when you are ready."
             raise Disconnect("Registration timeout", farewell)
 
-    # For the handlers
-
-    def reply(self, command: str, *params: str, source: str = "") -> None:
-        """Reply to the command; numerics and notices get the client's nickname first."""
-        self.response.reply(command, *params, source=source)
+    # For the handlers, beside `reply`
 
     def notice(self, text: str, *args: object) -> None:
         """Reply with a notice, made from `text` and `args`."""
@@ -2950,25 +2787,19 @@ class Session:
 
     def note(self, *params: str) -> None:
         """Reply with a standard reply NOTE; a notice, if the client does not know them."""
-        if self.client.caps & STANDARD_REPLIES:
-            self.reply("NOTE", *params)
-        else:
-            self.reply("NOTICE", params[-1])
+        is_known = self.client.caps & STANDARD_REPLIES
+        self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
 
     def charge(self, tokens: float) -> None:
         """Charge the client for work: the next line waits until it is paid for."""
         self._bucket.charge(tokens, time.monotonic())
 
-    def charge_looks(self, count: int) -> None:
-        """Charge the client for `count` users or channels looked at."""
-        self.charge(count / LOOKS_A_TOKEN)
-
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
-        data, lines = self.response.flush(is_done)
+        data = self.response.flush(is_done)
         if data:
             self.delivery.post(Output(self.client, lambda: data))
-            self.charge(lines / LINES_A_TOKEN)
+            self.charge(len(data) / REPLIES_A_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
         """Check the rules of a command, and run its handler; return True if it was carried out.
@@ -3035,7 +2866,11 @@ class IrcDialect:
             session.reply("400", "*", "That line is not an IRC message")
         else:
             session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
-            label = message.tag("label") if session.client.caps & LABELED_RESPONSE else ""
+            label = (
+                message.tag("label")
+                if session.client.caps & CAPABILITIES["labeled-response"]
+                else ""
+            )
             session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
             return
         session.flush()
@@ -3050,7 +2885,6 @@ class PlainDialect:
         self._session = session
         self._client = session.client
         self._client.caps = PLAIN_TEXT
-        self._tries = MAX_NAME_TRIES
         self._channel = session.options.lobby  # where messages go
 
     def on_line(self, line: Optional[bytes]) -> None:
@@ -3068,19 +2902,11 @@ class PlainDialect:
             elif self._client.nickname:
                 session.password = text
                 self._register()
-            else:
-                self._on_username(text)
+            elif session.run_command(Message("NICK", (text,))):
+                self._register()
         except protocol.InputError as error:
             session.notice(str(error))
         session.flush()
-
-    def _on_username(self, text: str) -> None:
-        if self._session.run_command(Message("NICK", (text,))):
-            self._register()
-            return
-        self._tries -= 1
-        if not self._tries:
-            raise Disconnect("No username", "That was none either. Connect again to try others.")
 
     def _register(self) -> None:
         session, options = self._session, self._session.options
@@ -3129,7 +2955,7 @@ class PlainDialect:
 def on_cap(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/capability-negotiation"""
     verb, client = message.params[0].upper(), session.client
-    offered = session.server.offered_capabilities()
+    nickname, offered = client.nickname or "*", session.server.offered_capabilities()
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
@@ -3140,18 +2966,17 @@ def on_cap(session: Session, message: Message) -> None:
         if is_new:
             client.caps |= CAPABILITIES["cap-notify"]
         words = [name + value if is_new else name for name, value in offered.items()]
-        _reply_capabilities(session, "LS", words, is_new)
+        session.reply("CAP", nickname, "LS", " ".join(words))
     elif verb == "LIST":
         held = [name for name in offered if client.caps & CAPABILITIES[name]]
-        _reply_capabilities(session, "LIST", held, session.cap_version >= 302)
+        session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
         caps = _changed_capabilities(session, words)
         if caps is None:
-            rejected = protocol.truncate(" ".join(words), 300)
-            _reply_capabilities(session, "NAK", [rejected], False)
+            session.reply("CAP", nickname, "NAK", " ".join(words))
         else:
-            _reply_capabilities(session, "ACK", words, False)
+            session.reply("CAP", nickname, "ACK", " ".join(words))
             session.flush()
             session.delivery.sync()  # what is on the way is for the capabilities up to now
             client.caps = caps
@@ -3171,15 +2996,6 @@ def _changed_capabilities(session: Session, words: List[str]) -> Optional[int]:
             return None
         caps = caps | CAPABILITIES[name] if word == name else caps & ~CAPABILITIES[name]
     return caps
-
-
-def _reply_capabilities(session: Session, verb: str, words: List[str], is_new: bool) -> None:
-    """Reply in one line, or for new clients in as many as it takes."""
-    name = session.client.nickname or "*"
-    *lines, last = protocol.pack(words, " ", 400 if is_new else 480) or [""]
-    for line in lines:
-        session.reply("CAP", name, verb, *(["*"] if is_new else []), line)
-    session.reply("CAP", name, verb, last)
 
 
 def on_pass(session: Session, message: Message) -> None:
@@ -3218,7 +3034,7 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     """Raises ReplyError for a nickname that is registered, unless by this client's account."""
     client = session.client
     account = session.server.store.account(nickname)
-    if account is None or (client.account is not None and client.account.id == account.id):
+    if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
     text = form % (account.name, account.name)
@@ -3241,11 +3057,7 @@ def _try_to_register(session: Session) -> None:
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
     _check_server_password(session)
-    try:
-        _check_not_reserved(session, client.nickname)
-    except ReplyError:
-        session.directory.release(client)
-        raise
+    _check_not_reserved(session, client.nickname)
     _apply_sanctions(session)
     if session.sasl is not None:
         session.sasl = None
@@ -3275,7 +3087,7 @@ def _check_server_password(session: Session) -> None:
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted:
         return
-    guesses, address = session.server.guesses, session.client.ip
+    guesses, address = session.server.guesses, session.client.host
     if guesses.try_take(address, time.monotonic()) > 0:
         session.reply("464", "Too many wrong passwords.")
         raise Disconnect("Too many wrong passwords", "Connect again in a minute.")
@@ -3286,7 +3098,7 @@ def _check_server_password(session: Session) -> None:
 
 
 def _new_token(client: Client) -> str:
-    return "%x" % int.from_bytes(os.urandom(16), "big") if client.caps & RESUME else ""
+    return os.urandom(16).hex() if client.caps & CAPABILITIES["hubbub/resume"] else ""
 
 
 def _welcome(session: Session) -> None:
@@ -3324,7 +3136,7 @@ def _reply_isupport(session: Session) -> None:
         "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
         "NAMELEN=%d" % MAX_REALNAME,
         "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(MAX_TARGETS.items())),
-        "MONITOR=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "BOT=B", "SAFELIST", "UTF8ONLY",
+        "MONITOR=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "SAFELIST", "UTF8ONLY",
     ]  # fmt: skip
     if session.server.journal is not None:
         tokens += ["CHATHISTORY=%d" % MAX_HISTORY, "MSGREFTYPES=msgid,timestamp"]
@@ -3334,21 +3146,12 @@ def _reply_isupport(session: Session) -> None:
 
 def _keep_alive(session: Session) -> None:
     """Let the system find out if a silent peer is gone: for clients that cannot PONG."""
-    interval = int(session.options.ping_interval)
-    if interval < 1:
-        return
-    sock = session.client.reader
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", interval),
-        ("TCP_KEEPALIVE", interval),  # the same on macOS
-        ("TCP_KEEPINTVL", max(1, interval // 3)),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 2000 * interval),  # ms
-    ):
-        if hasattr(socket, option):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    interval, sock = int(session.options.ping_interval), session.client.reader
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, interval > 0)
+    values = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval // 3}
+    for name, value in {**values, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 2000 * interval}.items():
+        with contextlib.suppress(AttributeError, OSError):  # not on this system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def on_resume(session: Session, message: Message) -> None:
@@ -3407,10 +3210,10 @@ def on_authenticate(session: Session, message: Message) -> None:
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     client, server, now = session.client, session.server, time.monotonic()
-    guess = "%s %s" % (client.ip, protocol.casefold(name[: protocol.MAX_NAME]))
+    guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
     wait = server.attempts.try_take(guess, now)
     if wait <= 0:
-        wait = server.guesses.try_take(client.ip, now)
+        wait = server.guesses.try_take(client.host, now)
         if wait > 0:
             server.attempts.refund(guess)
     if wait > 0:
@@ -3424,14 +3227,14 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
         log.warning("%s: wrong password for %s", client.log_name, name)
         raise error
     server.attempts.refund(guess)
-    server.guesses.refund(client.ip)
+    server.guesses.refund(client.host)
     return account
 
 
 def _log_in(session: Session, account: Account) -> None:
     """Log the client in to the account. Its nickname stays."""
     client = session.client
-    session.directory.log_in(client, account)
+    session.directory.set_account(client, account)
     log.info("%s logged in as %s", client.log_name, account.name)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
@@ -3455,14 +3258,14 @@ def on_register(session: Session, message: Message) -> None:
         raise fail("TEMPORARILY_UNAVAILABLE", NO_ACCOUNTS)
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
-    if client.account is not None:
+    if client.account.id:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register the username that you have.")
     error = protocol.password_error(password)
     if error:
         raise fail("WEAK_PASSWORD", error)
-    if session.server.registrations.try_take(client.ip, time.monotonic()) > 0:
+    if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     try:
         account = store.add_account(client.nickname, password)
@@ -3487,14 +3290,12 @@ def deliver_waiting(session: Session) -> None:
     """Send the messages that came for an account while its owner was offline."""
     client, store = session.client, session.server.store
     account = client.account
-    if account is None or not client.owns(client.nickname) or client.end:
+    if not client.owns(client.nickname) or client.end:
         return
     session.delivery.sync()  # what was stored a moment ago is among them
     rows = store.waiting(account.id)
     if rows:
-        session.notice("While you were away:")
-        _repeat(session, rows)
-        session.notice("Now:")
+        replay(session, "While you were away:", rows)
         session.flush(is_done=False)
         session.delivery.sync()
         if not client.closed:
@@ -3509,7 +3310,7 @@ def on_text(session: Session, message: Message) -> None:
     """PRIVMSG, NOTICE, and TAGMSG of message-tags."""
     params = message.params
     session.client.spoke = time.time()
-    if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
+    if message.command != "TAGMSG" and not message.param(1):
         raise ReplyError("412", "No text to send")
     tags = b""
     if message.tags:
@@ -3518,38 +3319,34 @@ def on_text(session: Session, message: Message) -> None:
             tags = protocol.serialize_tags(client_tags)[1:-1]
         except ValueError:
             raise ReplyError("400", "*", "That line is not an IRC message") from None
-    for target in _targets(session, params[0], "PRIVMSG"):
-        _relay(session, target, message, tags)
 
-
-def _relay(session: Session, target: str, message: Message, tags: bytes) -> None:
-    client, response = session.client, session.response
-    try:
-        away = session.directory.relay(client, target, message, tags, response)
-    except ReplyError as error:
-        if message.command == "PRIVMSG" and error.numeric == "401":
-            _store_offline(session, target, message, tags)
-        elif message.command != "NOTICE":
-            session.reply(error.numeric, *error.params)
-    else:
+    def relay(target: str) -> None:
+        away = session.directory.relay(session.client, target, message, tags, session.response)
         if away:
             session.reply("301", target, away)
+
+    for target in _targets(session, params[0], "PRIVMSG"):
+        try:
+            relay(target)
+        except ReplyError as error:
+            if error.numeric == "401" and message.command == "PRIVMSG":
+                _store_offline(session, target, message, tags)
+            elif message.command != "NOTICE":
+                session.reply(error.numeric, *error.params)
 
 
 def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
     """Keep a private message for the owner of an account, if there is one of that name."""
-    client, server = session.client, session.server
+    client, server, response = session.client, session.server, session.response
     account = server.store.account(target)
     if account is None or server.journal is None or server.journal.fault:
         session.reply("401", target, "No such nick")
     elif server.store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.store_offline(client, message, tags, account, session.response):
+    elif session.directory.relay(client, target, message, tags, response, account) is None:
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
-    else:
-        _relay(session, target, message, tags)
 
 
 def mute_text(client: Client) -> str:
@@ -3562,8 +3359,9 @@ def mute_text(client: Client) -> str:
 
 
 def on_away(session: Session, message: Message) -> None:
-    away = protocol.clean(message.text, MAX_REASON)
-    session.directory.set_away(session.client, away)
+    client, away = session.client, protocol.clean(message.text, MAX_REASON)
+    params = (away,) if away else ()
+    session.directory.change(client, "AWAY", *params, response=session.response, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
     else:
@@ -3576,8 +3374,7 @@ def on_away(session: Session, message: Message) -> None:
 
 def _targets(session: Session, names: str, verb: str) -> List[str]:
     """Return the names of `a,b,c`. Raises ReplyError 407 for more than MAX_TARGETS."""
-    targets = names.split(",")
-    most = MAX_TARGETS[verb]
+    targets, most = names.split(","), MAX_TARGETS[verb]
     if len(targets) > most:
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
@@ -3586,7 +3383,7 @@ def _targets(session: Session, names: str, verb: str) -> List[str]:
     return targets
 
 
-def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
+def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
     """Act on each of `a,b,c`; an error does not keep the others from it."""
     for name in _targets(session, names, verb):
         try:
@@ -3597,7 +3394,7 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None
 
 def on_join(session: Session, message: Message) -> None:
     """Join channels; "0" leaves all of them."""
-    client, directory = session.client, session.directory
+    client, directory, response = session.client, session.directory, session.response
     keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
@@ -3605,39 +3402,31 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        absence = directory.join(client, name, keys.get(given, ""), session.response)
+        absence = directory.join(client, name, keys.get(given, ""), response)
         if absence is not None:
-            channel = directory.channel(name)
-            session.charge_looks(len(channel.members) if channel is not None else 0)
+            session.charge(len(_find_channel(session, name).members) / LOOKS_A_TOKEN)
             recall(session, name, absence)
 
     if message.params[0] == "0":
-        session.response.is_long = True
+        response.is_long = True
         for channel in directory.channels(of=client):
             with contextlib.suppress(ReplyError):  # the client was removed meanwhile
-                directory.part(client, channel.name, "", session.response)
+                directory.part(client, channel.name, "", response)
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, directory = session.client, session.directory
+    client, part, response = session.client, session.directory.part, session.response
     reason = "" if mute_text(client) else message.param(1)
-
-    def part(name: str) -> None:
-        directory.part(client, name, reason, session.response)
-
-    _for_each(session, message.params[0], "PART", part)
+    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason, response))
 
 
 def on_kick(session: Session, message: Message) -> None:
-    """Remove several users of one channel, or one of each of several channels."""
-    names = message.params[0].split(",")
-    channels = itertools.cycle(names) if len(names) == 1 else iter(names)
-    client, reason = session.client, message.param(2)[:MAX_REASON]
+    """Remove users from a channel."""
+    client, channel, reason = session.client, message.params[0], message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        channel = next(channels, "")
         session.directory.kick(client, channel, nickname, reason, session.response)
         if client.is_operator:
             why = protocol.clean(reason)
@@ -3662,6 +3451,14 @@ def on_invite(session: Session, message: Message) -> None:
         session.reply("301", other.nickname, other.away)
 
 
+def _find_channel(session: Session, name: str) -> Channel:
+    """Raises ReplyError 403."""
+    channel = session.directory.channel(name, session.client)
+    if channel is None:
+        raise ReplyError("403", name, "No such channel")
+    return channel
+
+
 def on_topic(session: Session, message: Message) -> None:
     name = message.params[0]
     if len(message.params) > 1:
@@ -3673,22 +3470,11 @@ def on_topic(session: Session, message: Message) -> None:
         session.reply(*reply)
 
 
-def _find_channel(session: Session, name: str) -> Channel:
-    """Raises ReplyError 403."""
-    channel = session.directory.channel(name, session.client)
-    if channel is None:
-        raise ReplyError("403", name, "No such channel")
-    return channel
-
-
 def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
-        channel = session.directory.channel(name, session.client)
-        if channel is None:
-            session.reply("366", name, "End of /NAMES list")
-        else:
-            session.charge_looks(len(channel.members))
-            session.directory.names(session.client, channel, session.response)
+        channel = session.directory.channel(name, session.client) or Channel(name)
+        session.charge(len(channel.members) / LOOKS_A_TOKEN)
+        session.directory.names(session.client, channel, session.response)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
 
@@ -3696,28 +3482,23 @@ def on_names(session: Session, message: Message) -> None:
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
     condition = parse_elist(",".join(message.params))
-    now = time.time()
-    channels = session.directory.channels(session.client)
-    session.charge_looks(len(channels))
+    channels, now = session.directory.channels(session.client), time.time()
+    session.charge(len(channels) / LOOKS_A_TOKEN)
     session.reply("321", "Channel", "Users  Name")
     for channel in channels:
-        topic, size = channel.topic, len(channel.members)
-        facts = (channel.name, size, channel.created, topic.at if topic.text else 0.0, now)
-        if condition is None or condition.accepts(*facts):
-            session.reply("322", channel.name, str(size), topic.text)
+        name, size, topic = channel.name, len(channel.members), channel.topic
+        topic_at = topic.at if topic.text else 0.0
+        if condition is None or condition.accepts(name, size, channel.created, topic_at, now):
+            session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
 
 def on_mode(session: Session, message: Message) -> None:
     target, *params = message.params
-    if target.startswith("#"):
-        _channel_modes(session, target, params)
-    else:
-        _user_modes(session, target, "".join(params[:1]))
-
-
-def _channel_modes(session: Session, name: str, params: List[str]) -> None:
-    channel, client = _find_channel(session, name), session.client
+    if not target.startswith("#"):
+        _user_modes(session, target, params[:1])
+        return
+    channel, client = _find_channel(session, target), session.client
     if not params:
         session.reply("324", channel.name, *channel.mode_params(client))
         session.reply("329", channel.name, str(int(channel.created)))
@@ -3736,29 +3517,23 @@ def _channel_modes(session: Session, name: str, params: List[str]) -> None:
             session.reply(error.numeric, *error.params)
 
 
-def _user_modes(session: Session, nickname: str, change: str) -> None:
+def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
     client = session.client
     if session.directory.get(nickname) is not client:
         raise ReplyError("502", "Cannot change the modes of others")
-    if not change:
+    if not params:
         session.reply("221", "+" + "".join(sorted(client.modes)))
-        return
-    old, modes, adding = client.modes, set(client.modes), True
-    for letter in change:
-        if letter in "+-":
-            adding = letter == "+"
-        elif letter not in USER_MODES:
-            session.reply("501", "Unknown mode %s" % letter)
-        elif not adding:
-            modes.discard(letter)
-        elif letter != "o":  # OPER gives that, for a password
-            modes.add(letter)
-    session.directory.set_modes(client, frozenset(modes))
-    changes = [ModeChange(False, letter, "") for letter in sorted(old - modes)]
-    changes += [ModeChange(True, letter, "") for letter in sorted(modes - old)]
-    if changes:
-        params = protocol.format_modes(changes)
-        session.reply("MODE", client.nickname, *params, source=client.source)
+    done: List[ModeChange] = []
+    for change in protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag")):
+        if change.letter not in USER_MODES:
+            session.reply("501", "Unknown mode %s" % change.letter)
+        elif change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+            done.append(change)  # not +o: OPER gives that, for a password
+            modes = client.modes ^ {change.letter}
+            session.directory.change(client, "", response=session.response, modes=modes)
+    if done:
+        source = client.source
+        session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
 
 
 # Commands: users
@@ -3787,68 +3562,55 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
         for other in channel.audience if channel is not None else ():
-            if "i" not in other.modes or (channel is not None and channel.shows_all(client)):
-                yield other, channel
+            yield other, channel
         return
-    users = directory.users()
-    session.charge_looks(len(users))
-    masks = protocol.MaskSet([mask])
+    users, masks = directory.users(), protocol.MaskSet([mask])
+    session.charge(len(users) / LOOKS_A_TOKEN)
     for other in users:
-        names = (other.nickname, other.username, other.host, other.realname, other.account_name)
+        names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
-            shared = directory.shared_channel(client, other)
-            is_exact = protocol.casefold(mask) == other.key
-            if "i" not in other.modes or shared or is_exact or other is client:
-                yield other, shared
+            shared = client.channels & other.channels
+            yield other, min(shared, key=lambda channel: channel.key, default=None)
 
 
 def _who_values(
     session: Session, other: Client, channel: Optional[Channel], token: str
 ) -> Dict[str, str]:
     bits = channel.members.get(other, 0) if channel is not None else 0
-    flags = "G" if other.away else "H"
-    flags += "*" if other.is_operator else ""
-    flags += member_prefix(session.client, bits)
-    flags += "B" if "B" in other.modes else ""
+    flags = ("G" if other.away else "H") + "*" * other.is_operator
     return {
         "t": token or "0", "c": channel.name if channel is not None else "*",
         "u": other.username, "i": other.host, "h": other.host, "s": session.options.server_name,
-        "n": other.nickname, "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
-        "a": other.account_name or "0", "o": "1" if bits & CHANOP else "n/a", "r": other.realname,
+        "n": other.nickname, "f": flags + member_prefix(session.client, bits), "d": "0",
+        "l": str(int(time.time() - other.spoke)), "a": other.account.name or "0",
+        "o": "1" if bits & CHANOP else "n/a", "r": other.realname,
     }  # fmt: skip
 
 
 def on_whois(session: Session, message: Message) -> None:
-    nickname = message.text
+    nickname, options = message.text, session.options
     other = session.directory.find(nickname)
     if other is None:
         session.reply("401", nickname, "No such nick")
     else:
-        _reply_whois(session, other)
+        name = other.nickname
+        session.reply("311", name, other.username, other.host, "*", other.realname)
+        words = (
+            member_prefix(session.client, channel.members.get(other, 0)) + channel.name
+            for channel in session.directory.channels(session.client, of=other)
+        )
+        for text in protocol.pack(words, " ", NAMES_SIZE):
+            session.reply("319", name, text)
+        session.reply("312", name, options.server_name, options.network)
+        if other.is_operator:
+            session.reply("313", name, "is an operator")
+        if other.account.id:
+            session.reply("330", name, other.account.name, "is logged in as")
+        if other.away:
+            session.reply("301", name, other.away)
+        times = str(int(time.time() - other.spoke)), str(int(other.signed_on))
+        session.reply("317", name, *times, "seconds idle, signon time")
     session.reply("318", nickname, "End of /WHOIS list")
-
-
-def _reply_whois(session: Session, other: Client) -> None:
-    name, options = other.nickname, session.options
-    session.reply("311", name, other.username, other.host, "*", other.realname)
-    channels = session.directory.channels(session.client, of=other)
-    words = (
-        member_prefix(session.client, channel.members.get(other, 0)) + channel.name
-        for channel in channels
-    )
-    for text in protocol.pack(words, " ", NAMES_SIZE):
-        session.reply("319", name, text)
-    session.reply("312", name, options.server_name, options.network)
-    if other.is_operator:
-        session.reply("313", name, "is an operator")
-    if other.account is not None:
-        session.reply("330", name, other.account_name, "is logged in as")
-    if "B" in other.modes:
-        session.reply("335", name, "is a bot")
-    if other.away:
-        session.reply("301", name, other.away)
-    times = str(int(time.time() - other.spoke)), str(int(other.signed_on))
-    session.reply("317", name, *times, "seconds idle, signon time")
 
 
 def on_whowas(session: Session, message: Message) -> None:
@@ -3877,9 +3639,8 @@ def on_userhost(session: Session, message: Message) -> None:
     words = []
     for user in map(session.directory.find, message.params[:5]):
         if user is not None:
-            sign = "-" if user.away else "+"
-            values = (user.nickname, "*" * user.is_operator, sign, user.username, user.host)
-            words.append("%s%s=%s%s@%s" % values)
+            signs = "*" * user.is_operator + "=" + ("-" if user.away else "+")
+            words.append("%s%s%s@%s" % (user.nickname, signs, user.username, user.host))
     session.reply("302", " ".join(words))
 
 
@@ -3887,47 +3648,36 @@ def on_monitor(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/monitor"""
     client, directory = session.client, session.directory
     verb = message.params[0].upper()
-    names = [name for name in message.param(1).split(",") if name]
+    names = list(filter(protocol.is_nickname, message.param(1).split(",")))
     if verb == "+":
-        added: List[str] = []
-        for i, name in enumerate(names):
-            if not protocol.is_nickname(name):
-                continue
-            if len(client.watches) >= MAX_WATCHES and protocol.casefold(name) not in client.watches:
-                for text in protocol.pack(names[i:], ",", 100):
-                    session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
-                break
-            directory.watch(client, name)
-            added.append(name)
-        _reply_presence(session, added)
-    elif verb == "-":
-        directory.unwatch(client, names)
-    elif verb == "C":
-        directory.unwatch(client, list(client.watches))
+        excess = names[max(0, MAX_WATCHES - len(client.watches)) :]
+        for text in protocol.pack(excess, ",", 100):
+            session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
+        names = names[: len(names) - len(excess)]
+        directory.watch(client, names)
+    elif verb in "-C":
+        directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
         for text in protocol.pack(list(client.watches.values()), ",", 350):
             session.reply("732", text)
         session.reply("733", "End of MONITOR list")
-    elif verb == "S":
-        _reply_presence(session, list(client.watches.values()))
-
-
-def _reply_presence(session: Session, names: List[str]) -> None:
-    users = [(name, session.directory.find(name)) for name in names]
-    online = [user.source for _, user in users if user is not None]
-    offline = [name for name, user in users if user is None]
-    for numeric, words in (("730", online), ("731", offline)):
-        for text in protocol.pack(words, ",", 350):
-            session.reply(numeric, text)
+    if verb in "+S":
+        found = [(name, directory.find(name)) for name in names or client.watches.values()]
+        online = [user.source for _, user in found if user is not None]
+        offline = [name for name, user in found if user is None]
+        for numeric, words in (("730", online), ("731", offline)):
+            for text in protocol.pack(words, ",", 350):
+                session.reply(numeric, text)
 
 
 def on_setname(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/setname; a forgotten colon loses no word."""
+    client, response = session.client, session.response
     realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
-    session.directory.set_realname(session.client, realname, session.response)
+    session.directory.change(client, "SETNAME", realname, response=response, realname=realname)
 
 
 # Commands: history
@@ -3939,59 +3689,36 @@ def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
 
     Only what was said between the two numbers: a client that was there before has the rest.
     """
-    server = session.server
-    if server.journal is not None and not session.client.caps & CHATHISTORY:
+    if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = server.store.read(key, *absence, RECALLED, latest=True)
-        is_marked = rows and not session.client.caps & SERVER_TIME
-        if is_marked:
-            session.notice("Earlier in %s:", name)
-        _repeat(session, rows)
-        if is_marked:
-            session.notice("Now:")
+        rows = session.server.store.read(key, *absence, RECALLED, latest=True)
+        replay(session, "Earlier in %s:" % name, rows)
 
 
-def replay(session: Session, target: str, rows: List[Row]) -> None:
-    """Repeat earlier messages, marked as such: by a batch, by their times, or in words."""
-    caps = session.client.caps
-    if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
-        session.response.open_batch("chathistory", target)
-        for row in rows:
-            session.response.add(_to_event(session, row))
-    elif rows:
-        session.notice("Earlier in %s:" % target)
-        _repeat(session, rows)
-        session.notice("Now:")
-    else:
-        session.notice("Nothing was said earlier.")
-
-
-def _to_event(session: Session, row: Row) -> Event:
-    tags, line = b"", row.line
-    if line.startswith(b"@"):
-        tags, _, line = line[1:].partition(b" ")
-    message = protocol.parse(line)
-    return Event(message, (session.client,), row.time, row.number, client_tags=tags)
-
-
-def _repeat(session: Session, rows: List[Row]) -> None:
-    """Repeat earlier messages with their times, or below the names of their days."""
+def replay(session: Session, heading: str, rows: List[Row]) -> None:
+    """Repeat earlier messages: with their times, or in words below the heading and their days."""
     client, day = session.client, ""
-    for event in [_to_event(session, row) for row in rows]:
-        if client.caps & SERVER_TIME:
-            session.response.add(event)
-            continue
-        message = protocol.clean_message(event.message)
-        shown = describe_with_channel(message, client.nickname, event.when, session.options.lobby)
-        date = time.strftime("%A, %d %B %Y", time.localtime(event.when))
-        if shown and date != day:
+    is_marked = client.caps & SERVER_TIME or session.response.has_batch
+    if rows and not is_marked:
+        session.notice(heading)
+    for row in rows:
+        tags, line = b"", row.line
+        if line.startswith(b"@"):
+            tags, _, line = line[1:].partition(b" ")
+        message = protocol.parse(line)
+        event = Event(message, (client,), row.time, row.number, client_tags=tags)
+        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
+        shown = event.describe(client.nickname, session.options.lobby)
+        if shown and date != day and not is_marked:
             session.notice(date)
             day = date
-        if client.caps & PLAIN_TEXT:
-            session.response.add(event)
+        if is_marked or client.caps & PLAIN_TEXT:
+            session.response.events.append(event)
         elif shown:
-            session.notice(str(shown))
+            session.notice(shown)
+    if rows and not is_marked:
+        session.notice("Now:")
 
 
 def on_chathistory(session: Session, message: Message) -> None:
@@ -4016,9 +3743,14 @@ def on_chathistory(session: Session, message: Message) -> None:
         text = "You are not in %s, or it does not exist" % query.target
         raise fail("INVALID_TARGET", query.target, text)
     name, key, since = found
-    with_events = bool(session.client.caps & EVENT_PLAYBACK)
-    read = functools.partial(session.server.store.read, key, with_events=with_events)
-    replay(session, name, _select_rows(query, since, read))
+    caps = session.client.caps
+    with_events = bool(caps & CAPABILITIES["draft/event-playback"])
+    rows = _select_rows(session.server.store, query, key, since, with_events)
+    if caps & (SERVER_TIME | CHATHISTORY):
+        session.response.open_batch("chathistory", name)
+    if not rows and not session.response.has_batch:
+        session.notice("Nothing was said earlier.")
+    replay(session, "Earlier in %s:" % name, rows)
 
 
 def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
@@ -4031,30 +3763,33 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
         return None
     other, account = session.directory.find(target), session.server.store.account(target)
     if other is not None:
-        name, participant = other.nickname, other.participant
+        target, participant = other.nickname, other.participant
     else:
-        name = target
         participant = "=%d" % account.id if account is not None else protocol.casefold(target)
-    return name, private_key(client.participant, participant), client.readable_since
+    return target, private_key(client.participant, participant), client.readable_since
 
 
-def _select_rows(query: HistoryQuery, since: int, read: Callable[..., List[Row]]) -> List[Row]:
+def _select_rows(
+    store: Store, query: HistoryQuery, key: str, since: int, with_events: bool
+) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
+
+    def read(after: int, before: int, limit: int, latest: bool) -> List[Row]:
+        return store.read(key, max(since, after), before, limit, latest, with_events)
+
     before, after = references[0]
     if verb == "LATEST":
-        return read(max(since, after), LAST, limit, latest=True)
+        return read(after, LAST, limit, True)
     if verb == "BEFORE":
-        return read(since, before, limit, latest=True)
+        return read(0, before, limit, True)
     if verb == "AFTER":
-        return read(max(since, after), LAST, limit, latest=False)
+        return read(after, LAST, limit, False)
     if verb == "AROUND":
-        rows = read(since, before, limit // 2, latest=True)
-        rest = limit - len(rows)
-        return rows + read(max(since, before - 1), LAST, rest, latest=False)
+        rows = read(0, before, limit // 2, True)
+        return rows + read(before - 1, LAST, limit - len(rows), False)
     low, high = sorted(references)
-    is_latest = references[0] > references[1]
-    return read(max(since, low[1]), high[0], limit, latest=is_latest)
+    return read(low[1], high[0], limit, references[0] > references[1])
 
 
 def _reply_targets(session: Session, query: HistoryQuery) -> None:
@@ -4063,11 +3798,8 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     _, _, references, limit = query
     after, before = min(references)[1], max(references)[0]
     names = {"=%d" % account.id: account.name for account in store.accounts()}
-    since = max(after, client.readable_since)
-    found = [
-        (names.get(other, other), number)
-        for other, number in store.correspondents(client.participant, since, before)
-    ]
+    others = store.correspondents(client.participant, max(after, client.readable_since), before)
+    found = [(names.get(other, other), number) for other, number in others]
     for channel in session.directory.channels(of=client):
         last = store.read(channel.key, after, LAST, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]
@@ -4093,7 +3825,7 @@ def on_sanction(session: Session, message: Message) -> None:
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    if kind == "ban" and target_matches(target, [client.key], client.ip):
+    if kind == "ban" and target_matches(target, [client.key], client.host):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     target, reason, now = normalize_target(target), protocol.clean(reason, MAX_REASON), time.time()
     until = now + seconds if seconds else 0.0
@@ -4153,18 +3885,14 @@ def on_kill(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Optional[Message] = None) -> None:
     users, channels = session.directory.users(), session.directory.channels()
-    invisible, operators = (sum(mode in user.modes for user in users) for mode in "io")
-    count, most = len(users), max(session.directory.most_users, len(users))
-    text = "There are %d users and %d invisible on 1 servers" % (count - invisible, invisible)
-    unknown = session.server.connection_count() - count
-    session.reply("251", text)
+    count, most = str(len(users)), str(max(session.directory.most_users, len(users)))
+    operators = sum(user.is_operator for user in users)
+    session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("253", str(unknown), "unknown connection(s)")
     session.reply("254", str(len(channels)), "channels formed")
-    session.reply("255", "I have %d clients and 0 servers" % count)
+    session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
-        text = "Current %s users %d, max %d" % (where, count, most)
-        session.reply(numeric, str(count), str(most), text)
+        session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
 
 
 def on_motd(session: Session, message: Optional[Message] = None) -> None:
@@ -4181,17 +3909,6 @@ def on_version(session: Session, message: Message) -> None:
     options = session.options
     session.reply("351", "hubbub-" + VERSION, options.server_name, options.network)
     _reply_isupport(session)
-
-
-def on_time(session: Session, message: Message) -> None:
-    now = time.strftime("%A, %d %B %Y, %H:%M:%S %z")
-    session.reply("391", session.options.server_name, now)
-
-
-def on_info(session: Session, message: Message) -> None:
-    session.reply("371", "Hubbub %s: chat for a local network" % VERSION)
-    session.reply("371", "Up since %s" % time.ctime(session.server.started))
-    session.reply("374", "End of INFO list")
 
 
 def on_help(session: Session, message: Message) -> None:
@@ -4256,7 +3973,6 @@ COMMANDS = {
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
-    "INFO": Command(on_info, 0, 0, "Describe this server."),
     "INVITE": Command(on_invite, 0, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
     "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
@@ -4283,7 +3999,6 @@ COMMANDS = {
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
     "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
     "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", speaks=1),
-    "TIME": Command(on_time, 0, 0, "Show this server's time."),
     "TOPIC": Command(on_topic, 1, 0, "Show or set the topic of a channel.", speaks=2),
     "UNBAN": Command(on_unban, 1, OPERATORS, "Lift a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE, "Give your user name and real name."),
@@ -4293,7 +4008,7 @@ COMMANDS = {
     "WHOIS": Command(on_whois, 1, 0, "Describe a user."),
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
-USER_MODES = "Bio"
+USER_MODES = "io"
 # Names in one command, for those that take several
 MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
 
@@ -4376,12 +4091,12 @@ class Server:
 
     def apply_sanctions(self, client: Client) -> None:
         """Mark a client that is banned as ended (its `end` says why), mute one that is muted."""
-        names = [client.key, protocol.casefold(client.account_name)]
-        ban = self.store.find_sanction("ban", names, client.ip)
+        names = [client.key, protocol.casefold(client.account.name)]
+        ban = self.store.find_sanction("ban", names, client.host)
         if ban is not None and not client.is_operator:
             reason = ban.reason or "no reason was given"
             client.end = client.end or "You are banned: %s." % reason.rstrip(".")
-        mute = self.store.find_sanction("mute", names, client.ip)
+        mute = self.store.find_sanction("mute", names, client.host)
         until = (mute.until or float("inf")) if mute is not None else 0.0
         client.muted_until = 0.0 if client.is_operator else until
 
@@ -4392,21 +4107,14 @@ class Server:
             if client.end:
                 self.end(client)
 
-    def connection_count(self) -> int:
-        """Return the number of connections, registered or not."""
-        with self._lock:
-            return len(self._threads)
-
     def statistics(self) -> str:
         """Return the figures for STATS and the log."""
         figures = {
-            "connections": self.connection_count(),
+            "connections": len(self._threads),
             "clients": len(self.directory.users()),
             "rooms": len(self.directory.channels()),
-            "events": self.delivery.count,
-            "waiting": self.delivery.waiting,
+            "waiting": len(self.delivery.pending),
             "threads": threading.active_count(),
-            "memory_mib": _memory() >> 20,
             "history_mib": self.store.size() >> 20,
             "uptime_s": int(time.time() - self.started),
         }
@@ -4519,7 +4227,7 @@ class Server:
 
     def _shut_down(self) -> None:
         self._listener.close()
-        self.directory.close()
+        self.directory.is_closing = True
         with self._lock:
             threads = dict(self._threads)
         log.info("shutting down, with %d connected", len(threads))
@@ -4560,14 +4268,6 @@ def _refuse(sock: socket.socket, text: str) -> None:
     with contextlib.suppress(OSError):
         sock.send(_error_line(text))
     sock.close()
-
-
-def _memory() -> int:
-    """Return the bytes of memory in use at most, 0 if the system does not tell."""
-    if resource is None:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -84,11 +84,6 @@ ROWS = (
         (ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea"),
     ),
     (
-        "extended-monitor", "away-notify", ("PART #lobby", "MONITOR + bob", "bob> AWAY tea"),
-        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1", BOB + "AWAY tea"),
-        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1"),
-    ),
-    (
         "invite-notify", "", ("JOIN #tea", "bob> JOIN #tea", "bob> INVITE root #tea"),
         (
             ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea",
@@ -150,11 +145,6 @@ ROWS = (
             HUB + "NOTICE alice olga is offline; …", HUB + "NOTICE alice olga is registered. …",
             HUB + "433 alice olga Nickname is registered",
         ),
-    ),
-    (
-        "userhost-in-names", "", ("NAMES #lobby",),
-        (HUB + "353 alice = #lobby …bob!bob@127.0.0.1…", "…"),
-        (HUB + "353 alice = #lobby …bob …", "…"),
     ),
 )  # fmt: skip
 TOKEN = "hubbub/resume"  # has the test below
@@ -304,20 +294,6 @@ def test_an_older_version_is_told_no_values(kept):
     assert " sasl=PLAIN " in new and " sasl " in old and "=" not in old
 
 
-def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):
-    """The star tells those who know version 302 that more follows."""
-    many = {"example.org/capability-%d" % number: "" for number in range(40)}
-    monkeypatch.setattr(room.server, "offered_capabilities", lambda: many)
-    talker = room.connect(IrcTalker)
-    talker.send("CAP LS 302")
-    *lines, last = talker.heard()
-    assert len(lines) > 1
-    assert all(line.startswith(HUB + "CAP * LS * :") for line in lines)
-    assert last.startswith(HUB + "CAP * LS :")
-    words = " ".join(line.partition(" :")[2] for line in [*lines, last]).split()
-    assert words == list(many)
-
-
 # Labels
 
 
@@ -410,12 +386,10 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
     olga.heard()
     store, delivery, directory = room.server.store, room.server.delivery, room.server.directory
     is_stored, may_write = threading.Event(), threading.Event()
-    append, sync, store_offline = store.append, delivery.sync, directory.store_offline
+    append, sync, relay = store.append, delivery.sync, directory.relay
     monkeypatch.setattr(store, "append", lambda rows: may_write.wait(TIMEOUT) and append(rows))
     monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
-    monkeypatch.setattr(
-        directory, "store_offline", lambda *a: (store_offline(*a), is_stored.set())[0]
-    )
+    monkeypatch.setattr(directory, "relay", lambda *a: (relay(*a), is_stored.set())[0])
     alice.send("PRIVMSG olga :Call me")
     assert is_stored.wait(TIMEOUT)
     olga.send("CAP END")

@@ -269,13 +269,6 @@ ROWS = {
         ),
         ("alice", "HELP tea", "524 alice TEA :No help available on this topic"),
     ],
-    "INFO": [
-        (
-            "alice",
-            "INFO",
-            ("371 alice :Hubbub *", "371 alice :Up since *", "374 alice :End of INFO list"),
-        ),
-    ],
     "INVITE": [
         ("alice", "INVITE", "336 alice :#asked"),
         ("alice", "INVITE", "337 alice :End of /INVITE list"),
@@ -331,16 +324,8 @@ ROWS = {
         ("alice", "KICK #lobby bob", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK", "461 alice KICK :Not enough parameters"),
         ("alice", "KICK #own a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
-        ("alice", "KICK #own,#lobby bob,carol", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
         ("alice", "KICK #own bob :" + "я" * 201, ME + "KICK #own bob :" + "я" * 200),
-        (
-            "alice",
-            "JOIN #mine",
-            "carol> JOIN #own,#mine",
-            "KICK #own,#mine carol,carol",
-            (ME + "KICK #own carol alice", ME + "KICK #mine carol alice"),
-        ),
         ("root", "KICK #lobby bob", ROOT + "KICK #lobby bob root"),
     ],
     "KILL": [
@@ -378,18 +363,11 @@ ROWS = {
             (
                 "251 alice :There are 4 users and 0 invisible on 1 servers",
                 "252 alice 1 :operator(s) online",
-                "253 alice 0 :unknown connection(s)",
                 "254 alice 11 :channels formed",
                 "255 alice :I have 4 clients and 0 servers",
                 "265 alice 4 4 :Current local users 4, max 4",
                 "266 alice 4 4 :Current global users 4, max 4",
             ),
-        ),
-        (
-            "alice",
-            "bob> MODE bob +i",
-            "LUSERS",
-            "251 alice :There are 3 users and 1 invisible on 1 servers",
         ),
     ],
     "MODE": [
@@ -430,7 +408,7 @@ ROWS = {
         ("alice", "MODE #own +l 5", "MODE #own -l", ME + "MODE #own -l"),
         ("alice", "MODE #own +b eve", "MODE #own -b EVE", ME + "MODE #own -b eve!*@*"),
         ("alice", "MODE alice", "221 alice :+"),
-        ("alice", "MODE alice +iB", ME + "MODE alice +Bi"),
+        ("alice", "MODE alice +i-i+i", ME + "MODE alice +i-i+i"),
         ("alice", "MODE alice +o", "MODE alice", "221 alice :+"),
         ("alice", "MODE alice +x", "501 alice :Unknown mode x"),
         ("alice", "MODE bob", "502 alice :Cannot change the modes of others"),
@@ -618,9 +596,6 @@ ROWS = {
         ("alice", "root> MUTE alice", "@+t=1 TAGMSG bob", "FAIL TAGMSG MUTED :An operator has *"),
         ("alice", "@+t=1 TAGMSG a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
     ],
-    "TIME": [
-        ("alice", "TIME", "391 alice hubbub.local :*"),
-    ],
     "TOPIC": [
         ("alice", "TOPIC", "461 alice TOPIC :Not enough parameters"),
         ("alice", "TOPIC #own", "331 alice #own :No topic is set"),
@@ -651,7 +626,7 @@ ROWS = {
                 "001 new :Welcome to Hubbub, new. 5 people are here.",
                 "002 new :Your host is hubbub.local, running Hubbub *",
                 "003 new :This server was started *",
-                "004 new hubbub.local hubbub-* Bio biklmnostv bklov",
+                "004 new hubbub.local hubbub-* io biklmnostv bklov",
                 "005 new NETWORK=Hubbub *",
                 "…",
                 "251 new *",
@@ -711,19 +686,13 @@ ROWS = {
                 " TOPICLEN=200 KICKLEN=200 AWAYLEN=200 :are supported by this server",
                 "005 alice KEYLEN=32 USERLEN=10 NAMELEN=100"
                 " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4 MONITOR=2"
-                " ELIST=CMNTU WHOX BOT=B SAFELIST UTF8ONLY CHATHISTORY=500"
+                " ELIST=CMNTU WHOX SAFELIST UTF8ONLY CHATHISTORY=500"
                 " MSGREFTYPES=msgid,timestamp :are supported by this server",
             ),
         ),
     ],
     "WHO": [
         ("alice", "WHO #own", "352 alice #own bob 127.0.0.1 hubbub.local bob H :0 Bob"),
-        (
-            "alice",
-            "MODE alice +B",
-            "WHO #own",
-            "352 alice #own alice 127.0.0.1 hubbub.local alice H@B :0 Alice",
-        ),
         ("alice", "WHO carol", "352 alice #lobby carol 127.0.0.1 hubbub.local carol G :0 Carol"),
         ("alice", "WHO #secret", "315 alice #secret :End of WHO list"),
         ("alice", "WHO bob %tcuihsnfdlaor,42", "354 alice 42 #lobby bob 127.0.0.1 127.0.0.1 *"),
@@ -739,7 +708,6 @@ ROWS = {
         ("alice", "WHOIS carol", "301 alice carol :lunch"),
         ("alice", "WHOIS bob", "317 alice bob * :seconds idle, signon time"),
         ("alice", "WHOIS hubbub.local bob", "311 alice bob *"),
-        ("alice", "MODE alice +B", "WHOIS alice", "335 alice alice :is a bot"),
         (
             "alice",
             "WHOIS bob",

@@ -203,16 +203,12 @@ def response(client):
 PSST = Message("PRIVMSG", ("bob", "psst"))
 ACTIONS = {  # the next step of a thread whose client was removed a moment ago
     "claim": lambda directory, client: directory.claim(client, "mallory", response(client)),
-    "release": lambda directory, client: directory.release(client),
     "register": lambda directory, client: directory.register(client, ""),
     "join": lambda directory, client: directory.join(client, "#den", "", response(client)),
     "relay": lambda directory, client: directory.relay(client, "bob", PSST, b"", response(client)),
     "resume": lambda directory, client: directory.resume(client, "of another", ""),
-    "log in": lambda directory, client: directory.log_in(client, ACCOUNT),
-    "store offline": lambda directory, client: directory.store_offline(
-        client, PSST, b"", ACCOUNT, response(client)
-    ),
-    "watch": lambda directory, client: directory.watch(client, "bob"),
+    "log in": lambda directory, client: directory.set_account(client, ACCOUNT),
+    "watch": lambda directory, client: directory.watch(client, ["bob"]),
 }
 ACCOUNT = server.Account(1, "alice", False, 0.0)
 
@@ -227,7 +223,7 @@ def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     if way == "the connection is resumed":
         assert directory.resume(owner, token, "") is old
     else:
-        directory.log_in(owner, ACCOUNT)
+        directory.set_account(owner, ACCOUNT)
         assert directory.claim(owner, "alice", response(owner)) is old
     bob.heard()
     with pytest.raises(server.Disconnect):
