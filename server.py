@@ -12,16 +12,15 @@ Threads:
 
 Guarantees:
 
-- One order. Whatever happens gets its number and its place in the delivery's queue under the
-  directory's lock, so users are told of it in the order in which it happened.
+- One order. Each event gets its number and its place in the delivery's queue under the
+  directory's lock, so users are told of changes in the order in which they happened.
 - Store, then deliver. What anybody has seen is on disk; an echo means stored. A disk that is
   full, broken or slow stops nobody: users are told that nothing is being kept.
-- Nobody waits for a slow reader. The delivery never blocks on a socket: what a client does not
-  take waits in its outbox, and past `--max-sendq` that client is disconnected.
+- Nobody waits for a slow reader. What a client does not take waits in its outbox; past
+  `--max-sendq` that client is disconnected.
 - A nickname has one holder. The thread that reads a connection removes its client from the
-  directory; other threads ask the delivery to hang up. Only the owner of an account, and RESUME,
-  take a nickname at once: the thread that had it can do nothing more under that nickname.
-- A descriptor is closed by the delivery, as its last work for that client.
+  directory; others ask the delivery to hang up. Only the owner of an account, and RESUME, take
+  a nickname at once: the thread that had it can do nothing more under that nickname.
 - No thread holds two locks, or uses the disk while it holds the directory's.
 
 A user with `nc` is an IRC client in other words: what they type becomes the same messages
@@ -2659,6 +2658,7 @@ class Session:
         self.cap_version = 0
         self.password = ""  # for the server
         self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
+        self.channel = server.options.lobby  # where a user with nc writes
 
     def run(self) -> None:
         client = self.client
@@ -2704,13 +2704,15 @@ class Session:
         if name in REFUSALS:
             self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
-        dialect = IrcDialect(self) if name == IRC else PlainDialect(self)
-        framer = protocol.Framer(dialect.MAX_LINE)
+        self.client.caps = 0 if name == IRC else PLAIN_TEXT
+        on_line = on_irc_line if name == IRC else on_plain_line
+        max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
+        framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
             for line in framer.feed(chunk):
                 if line != b"":
                     self._throttle()
-                    dialect.on_line(line)
+                    on_line(self, line)
             self.delivery.wait()
 
     def _chunks(self) -> Iterator[bytes]:
@@ -2840,110 +2842,83 @@ class Session:
         return command
 
 
-class IrcDialect:
-    """Lines of IRC clients: a message each."""
-
-    MAX_LINE = protocol.MAX_TAGS + protocol.MAX_MESSAGE
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        session.client.caps = 0
-
-    def on_line(self, line: Optional[bytes]) -> None:
-        session = self._session
-        session.response.begin("")
-        try:
-            tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
-            if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
-                raise protocol.TooLongError
-            message = protocol.parse(line)
-        except protocol.TooLongError:
-            session.reply("417", "Input line was too long")
-        except protocol.EncodingError:
-            text = "Your line is not UTF-8, the only encoding here. It was not passed on."
-            session.reply("FAIL", "*", "INVALID_UTF8", text)
-        except ValueError:
-            session.reply("400", "*", "That line is not an IRC message")
-        else:
-            session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
-            label = (
-                message.tag("label")
-                if session.client.caps & CAPABILITIES["labeled-response"]
-                else ""
-            )
-            session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
-            return
-        session.flush()
+def on_irc_line(session: Session, line: Optional[bytes]) -> None:
+    """Carry out a line of an IRC client: a message. None is a line that was too long."""
+    session.response.begin("")
+    try:
+        tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
+        if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
+            raise protocol.TooLongError
+        message = protocol.parse(line)
+    except protocol.TooLongError:
+        session.reply("417", "Input line was too long")
+    except protocol.EncodingError:
+        text = "Your line is not UTF-8, the only encoding here. It was not passed on."
+        session.reply("FAIL", "*", "INVALID_UTF8", text)
+    except ValueError:
+        session.reply("400", "*", "That line is not an IRC message")
+    else:
+        session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
+        has_labels = session.client.caps & CAPABILITIES["labeled-response"]
+        label = message.tag("label") if has_labels else ""
+        session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+    session.flush()
 
 
-class PlainDialect:
-    """Lines of users with `nc`: first a username, then what can be typed in a chat box."""
+def on_plain_line(session: Session, line: Optional[bytes]) -> None:
+    """Carry out a line of a user with nc: first a username, then text for the chat box."""
+    client, text = session.client, decode_plain(line or b"")
+    try:
+        if line is None:
+            session.notice("That line is too long: %d bytes at most.", MAX_PLAIN_LINE)
+        elif client.registered or text.startswith("/login "):
+            if text:
+                _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
+        elif text == "/quit":
+            raise Disconnect("Quit", "Goodbye.")
+        elif text and client.nickname:
+            session.password = text
+            _register_plain(session)
+        elif text and session.run_command(Message("NICK", (text,))):
+            _register_plain(session)
+    except protocol.InputError as error:
+        session.notice(str(error))
+    session.flush()
 
-    MAX_LINE = MAX_PLAIN_LINE
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._client = session.client
-        self._client.caps = PLAIN_TEXT
-        self._channel = session.options.lobby  # where messages go
+def _register_plain(session: Session) -> None:
+    if session.options.password and not session.password:
+        text = "%s asks for a password. Type it and press Enter."
+        session.notice(text, session.options.network)
+    else:
+        session.run_command(Message("USER", ("nc", "0", "*", session.client.nickname)))
 
-    def on_line(self, line: Optional[bytes]) -> None:
-        session = self._session
-        text = decode_plain(line or b"")
-        try:
-            if line is None:
-                session.notice("That line is too long: %d bytes at most.", self.MAX_LINE)
-            elif not text:
-                return
-            elif self._client.registered or text.startswith("/login "):
-                self._on_input(protocol.parse_input(text, protocol.PLAIN_VERBS))
-            elif text == "/quit":
-                raise Disconnect("Quit", "Goodbye.")
-            elif self._client.nickname:
-                session.password = text
-                self._register()
-            elif session.run_command(Message("NICK", (text,))):
-                self._register()
-        except protocol.InputError as error:
-            session.notice(str(error))
-        session.flush()
 
-    def _register(self) -> None:
-        session, options = self._session, self._session.options
-        if options.password and not session.password:
-            session.notice("%s asks for a password. Type it and press Enter.", options.network)
-        else:
-            session.run_command(Message("USER", ("nc", "0", "*", self._client.nickname)))
-
-    def _on_input(self, typed: protocol.Input) -> None:
-        session, client = self._session, self._client
-        channels = {channel.key: channel.name for channel in session.directory.channels(of=client)}
-        if protocol.casefold(self._channel) not in channels:
-            self._channel = next(iter(channels.values()), "")
-        if typed.verb == "help":
-            for text in protocol.help_lines(protocol.PLAIN_VERBS):
-                session.notice(text)
-            return
-        if typed.verb == "list" and self._channel in ("", session.options.lobby):
-            self._list_users()
-            return
-        messages = protocol.compose(typed, self._channel, client.source, client.correspondent)
-        if typed.verb == "login":
-            messages.append(Message("NICK", typed.args[:1]))
-        for message in messages:
-            if not session.run_command(message):
-                return
-            if message.command == "JOIN":
-                self._channel = protocol.normalize(message.params[0])
-        if not client.registered and client.nickname:
-            self._register()
-
-    def _list_users(self) -> None:
-        directory = self._session.directory
-        lobby = directory.channel(self._session.options.lobby)
-        users = list(lobby.audience) if lobby is not None else directory.users()
+def _on_input(session: Session, typed: protocol.Input) -> None:
+    client, directory, lobby = session.client, session.directory, session.options.lobby
+    channels = {channel.key: channel.name for channel in directory.channels(of=client)}
+    if protocol.casefold(session.channel) not in channels:
+        session.channel = next(iter(channels.values()), "")
+    if typed.verb == "help":
+        for text in protocol.help_lines(protocol.PLAIN_VERBS):
+            session.notice(text)
+        return
+    if typed.verb == "list" and session.channel in ("", lobby):
+        channel = directory.channel(lobby)
+        users = channel.audience if channel is not None else directory.users()
         for text in protocol.online_lines([user.nickname for user in users]):
-            self._session.notice(text)
+            session.notice(text)
+        return
+    messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
+    if typed.verb == "login":
+        messages.append(Message("NICK", typed.args[:1]))
+    for message in messages:
+        if not session.run_command(message):
+            return
+        if message.command == "JOIN":
+            session.channel = protocol.normalize(message.params[0])
+    if not client.registered and client.nickname:
+        _register_plain(session)
 
 
 # Commands: registration
@@ -4040,7 +4015,10 @@ class Server:
         self.attempts = Limiter(*PASSWORDS)  # passwords for one account from one address
         self.guesses = Limiter(*GUESSES)  # passwords from one address
         self.registrations = Limiter(*REGISTRATIONS)  # accounts from one address
-        self._restore_channels()
+        accounts = [account.id for account in self.store.accounts()]
+        with contextlib.suppress(StoreError):  # users are told that nothing is kept
+            for state in self.store.channels():
+                self.directory.restore(Channel.restore(state, accounts))
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
         self._per_address: Dict[str, int] = collections.defaultdict(int)
@@ -4048,15 +4026,6 @@ class Server:
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
-
-    def _restore_channels(self) -> None:
-        accounts = [account.id for account in self.store.accounts()]
-        with contextlib.suppress(StoreError):  # users are told that nothing is kept
-            for state in self.store.channels():
-                try:
-                    self.directory.restore(Channel.restore(state, accounts))
-                except (KeyError, TypeError, ValueError) as error:
-                    log.warning("cannot restore a channel: %r", error)
 
     # For the sessions
 
