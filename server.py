@@ -2382,7 +2382,7 @@ class Journal(threading.Thread):
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        self._retry_at = 0.0
+        self.fault = ""  # so that even a disk that failed is waited for
         self.write([])
         if not self._is_busy:
             self._is_stopping = True
@@ -3668,14 +3668,15 @@ def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
         session.delivery.sync()
         key = protocol.casefold(name)
         rows = session.server.store.read(key, *absence, RECALLED, latest=True)
-        replay(session, "Earlier in %s:" % name, rows)
+        is_timed = session.client.caps & SERVER_TIME
+        replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
 
 def replay(session: Session, heading: str, rows: List[Row]) -> None:
-    """Repeat earlier messages: with their times, or in words below the heading and their days."""
+    """Repeat earlier messages below a heading, if any: with their times, or below their days."""
     client, day = session.client, ""
     is_marked = client.caps & SERVER_TIME or session.response.has_batch
-    if rows and not is_marked:
+    if rows and heading:
         session.notice(heading)
     for row in rows:
         tags, line = b"", row.line
@@ -3692,7 +3693,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
             session.response.events.append(event)
         elif shown:
             session.notice(shown)
-    if rows and not is_marked:
+    if rows and heading:
         session.notice("Now:")
 
 
@@ -3723,9 +3724,10 @@ def on_chathistory(session: Session, message: Message) -> None:
     rows = _select_rows(session.server.store, query, key, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
         session.response.open_batch("chathistory", name)
-    if not rows and not session.response.has_batch:
+    is_marked = caps & SERVER_TIME or session.response.has_batch
+    if not rows and not is_marked:
         session.notice("Nothing was said earlier.")
-    replay(session, "Earlier in %s:" % name, rows)
+    replay(session, "" if is_marked else "Earlier in %s:" % name, rows)
 
 
 def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
@@ -3840,7 +3842,6 @@ def on_bans(session: Session, message: Message) -> None:
 def on_announce(session: Session, message: Message) -> None:
     text = "Announcement by %s: %s" % (session.client.nickname, message.text)
     log.warning("%s: announced something", session.client.log_name)
-    session.flush(is_done=False)
     session.server.announce(text)
 
 
