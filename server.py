@@ -413,8 +413,8 @@ def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network
 CAPABILITIES = {
     name: 1 << bit
     for bit, name in enumerate(
-        "account-notify account-tag away-notify batch cap-notify draft/account-registration"
-        " draft/chathistory draft/event-playback echo-message extended-join hubbub/resume"
+        "account-notify account-tag away-notify batch draft/account-registration draft/chathistory"
+        " draft/event-playback echo-message extended-join hubbub/resume"
         " invite-notify labeled-response message-tags multi-prefix sasl server-time setname"
         " standard-replies".split()
     )
@@ -1366,11 +1366,6 @@ class Directory:
             self.post(message, (other,), client)
             self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
             return other
-
-    def invitations(self, client: Client) -> List[str]:
-        """Return the names of the channels that `client` is invited to."""
-        with self._lock:
-            return sorted(channel.name for channel in client.invited)
 
     def relay(
         self,
@@ -2655,7 +2650,6 @@ class Session:
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
-        self.cap_version = 0
         self.password = ""  # for the server
         self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
         self.channel = server.options.lobby  # where a user with nc writes
@@ -2930,16 +2924,12 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
 def on_cap(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/capability-negotiation"""
     verb, client = message.params[0].upper(), session.client
-    nickname, offered = client.nickname or "*", session.server.offered_capabilities()
+    nickname, offered = client.nickname or "*", session.server.capabilities
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        word = message.param(1)
-        version = int(word) if word.isdecimal() else 0
-        session.cap_version = max(session.cap_version, version)
-        is_new = version >= 302
-        if is_new:
-            client.caps |= CAPABILITIES["cap-notify"]
+        version = message.param(1)
+        is_new = version.isdecimal() and int(version) >= 302
         words = [name + value if is_new else name for name, value in offered.items()]
         session.reply("CAP", nickname, "LS", " ".join(words))
     elif verb == "LIST":
@@ -2947,11 +2937,13 @@ def on_cap(session: Session, message: Message) -> None:
         session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        caps = _changed_capabilities(session, words)
-        if caps is None:
-            session.reply("CAP", nickname, "NAK", " ".join(words))
-        else:
-            session.reply("CAP", nickname, "ACK", " ".join(words))
+        caps = client.caps
+        for word in words:
+            bit = CAPABILITIES.get(word.lstrip("-"), 0)
+            caps = caps & ~bit if word.startswith("-") else caps | bit
+        is_offered = all(re.sub("^-", "", word) in offered for word in words)
+        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
+        if is_offered:
             session.flush()
             session.delivery.sync()  # what is on the way is for the capabilities up to now
             client.caps = caps
@@ -2960,17 +2952,6 @@ def on_cap(session: Session, message: Message) -> None:
         _try_to_register(session)
     else:
         raise ReplyError("410", verb, "Invalid CAP command")
-
-
-def _changed_capabilities(session: Session, words: List[str]) -> Optional[int]:
-    """Return the client's capabilities after these changes; None if one is not possible."""
-    caps, offered = session.client.caps, session.server.offered_capabilities()
-    for word in words:
-        name = word[1:] if word.startswith("-") else word
-        if name not in offered or (word == "-cap-notify" and session.cap_version >= 302):
-            return None
-        caps = caps | CAPABILITIES[name] if word == name else caps & ~CAPABILITIES[name]
-    return caps
 
 
 def on_pass(session: Session, message: Message) -> None:
@@ -3411,14 +3392,6 @@ def on_kick(session: Session, message: Message) -> None:
 
 
 def on_invite(session: Session, message: Message) -> None:
-    """Invite a user to a channel; without parameters, list the client's own invitations."""
-    if not message.params:
-        for name in session.directory.invitations(session.client):
-            session.reply("336", name)
-        session.reply("337", "End of /INVITE list")
-        return
-    if len(message.params) < 2:
-        raise ReplyError("461", "INVITE", "Not enough parameters")
     nickname, name = message.params[:2]
     other = session.directory.invite(session.client, nickname, name)
     session.reply("341", other.nickname, name)
@@ -3949,7 +3922,7 @@ COMMANDS = {
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
-    "INVITE": Command(on_invite, 0, 0, "Invite a user to a channel.", speaks=2),
+    "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
     "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
     "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", speaks=3),
@@ -4009,6 +3982,12 @@ class Server:
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
             self.journal = Journal(self.store, self._on_journal, self._on_accounts)
+        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # that are offered, and their values
+        self.capabilities["sasl"] = "=PLAIN"
+        if self.journal is None:
+            del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
+        if not self.store.has_accounts:
+            del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
         self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
         self.directory = Directory(
             self.delivery.post, options.server_name, options.lobby, self.store.last_number()
@@ -4029,16 +4008,6 @@ class Server:
         self._waker.setblocking(False)
 
     # For the sessions
-
-    def offered_capabilities(self) -> Dict[str, str]:
-        """Return each capability, and its value for clients of version 302."""
-        offered = dict.fromkeys(CAPABILITIES, "")
-        offered["sasl"] = "=PLAIN"
-        if self.journal is None:
-            del offered["draft/chathistory"], offered["draft/event-playback"]
-        if not self.store.has_accounts:
-            del offered["draft/account-registration"], offered["sasl"]
-        return offered
 
     def end(self, client: Client, elsewhere: str = "") -> None:
         """End another client's connection; its `end` says why.
@@ -4183,10 +4152,8 @@ class Server:
         except RuntimeError:  # the system gives no more threads
             log.error("%s refused: out of threads", client.address)
             self._forget(client, host)
-            line = _error_line("%s is full. Try again later." % self.options.network)
-            self.delivery.post(Output(client, lambda: line))
-            self.delivery.post(Ending(client, CLOSE))
-            self.delivery.wake()
+            client.writer.detach()
+            _refuse(sock, "%s is full. Try again later." % self.options.network)
 
     def _forget(self, client: Client, host: str) -> None:
         with self._lock:
@@ -4227,16 +4194,11 @@ class Server:
         self._waker.close()
 
 
-def _error_line(text: str) -> bytes:
-    """Return a line that is understood in both dialects."""
-    return ("ERROR :%s\r\n" % text).encode("utf-8")
-
-
 def _refuse(sock: socket.socket, text: str) -> None:
-    """Say why, if that needs no waiting, and close."""
+    """Say why, in a line for both dialects, if that needs no waiting, and close."""
     sock.setblocking(False)
     with contextlib.suppress(OSError):
-        sock.send(_error_line(text))
+        sock.send(("ERROR :%s\r\n" % text).encode("utf-8"))
     sock.close()
 
 

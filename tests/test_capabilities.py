@@ -49,10 +49,6 @@ ROWS = (
         ),
     ),
     (
-        "cap-notify", "", ("CAP LIST",),
-        (HUB + "CAP alice LIST cap-notify",), (HUB + "CAP alice LIST",),
-    ),
-    (
         "draft/account-registration", "", ("REGISTER * * longenough",),
         (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
         (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
@@ -270,19 +266,6 @@ def test_a_capability_is_at_work_once_it_is_acknowledged(room):
         "@time=T " + HUB + "CAP * LIST server-time",
         "@time=T " + HUB + "CAP * ACK -server-time",
         HUB + "CAP * LIST",
-    ]
-
-
-def test_who_knows_version_302_is_always_told_of_capabilities(room):
-    """cap-notify comes with the version and stays; each LS is answered in the version it names."""
-    old, new = room.irc("old", caps="cap-notify"), room.irc("new")
-    old.send("CAP REQ -cap-notify", "CAP LIST")
-    assert told(old)[-2:] == [HUB + "CAP old ACK -cap-notify", HUB + "CAP old LIST"]
-    new.send("CAP LS 307", "CAP REQ :batch -cap-notify", "CAP REQ --batch", "CAP LIST")
-    assert told(new)[1:] == [
-        HUB + "CAP new NAK batch -cap-notify",
-        HUB + "CAP new NAK --batch",
-        HUB + "CAP new LIST cap-notify",
     ]
 
 

@@ -270,8 +270,6 @@ ROWS = {
         ("alice", "HELP tea", "524 alice TEA :No help available on this topic"),
     ],
     "INVITE": [
-        ("alice", "INVITE", "336 alice :#asked"),
-        ("alice", "INVITE", "337 alice :End of /INVITE list"),
         ("alice", "INVITE bob", "461 alice INVITE :Not enough parameters"),
         ("alice", "INVITE carol #own", "341 alice carol :#own"),
         ("alice", "INVITE dave #own", "401 alice dave :No such nick"),
