@@ -1,32 +1,35 @@
 #!/usr/bin/env python3
-"""Hubbub's server: chat rooms for a local network, spoken in IRC and in plain text.
+"""Hubbub's server: chat rooms for a local network, in IRC and in plain text.
 
     python3 server.py
 
-Four kinds of thread share the work:
+Threads:
 
     main            accepts connections, and ends everything in order
-    client H:P      one for each connection: reads, frames, parses, checks, and decides
-                    who is to be told
+    client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to sockets, and the only one that closes them
-    history         writes to disk what the delivery is about to send
+    history         writes to disk what the delivery is about to send, and the channels
 
-What holds at all times:
+Guarantees:
 
-- One order. Whatever happens is appended to the delivery's queue while the directory's
-  lock is held, so the order in which people are told is the order in which it happened.
-- Log, then deliver. What anybody has seen is on disk, and an echo means stored. A disk that
-  is full, broken or slow stops nobody: the chat goes on, and says that nothing is kept.
-- Nobody waits for a slow reader. The delivery never blocks on a socket; what a client
-  does not take waits in its outbox, and past `--max-sendq` that client is ended.
-- A name has one owner. The thread that reads a connection removes its client from the
-  directory; everybody else asks the delivery to hang up. Only who proves that the name, or
-  the place, is theirs takes it at once: that thread can do nothing more under the name.
-- A descriptor is closed by the delivery, as its last work for that client: no other thread
-  can be about to use the number.
+- One order. Each event gets its number and its place in the delivery's queue under the
+  directory's lock, so users are told of changes in the order in which they happened.
+- Store, then deliver. What anybody has seen is on disk; an echo means stored. A disk that is
+  full, broken or slow stops nobody: users are told that nothing is being kept.
+- Nobody waits for a slow reader. What a client does not take waits in its outbox; past
+  `--max-sendq` that client is disconnected.
+- A nickname has one holder. The thread that reads a connection removes its client from the
+  directory; others ask the delivery to hang up. Only the owner of an account, and RESUME, take
+  a nickname at once: the thread that had it can do nothing more under that nickname.
+- No thread holds two locks, or uses the disk while it holds the directory's.
 
-A person with `nc` is an IRC client with other words: what they type becomes the same
-messages (`protocol.compose`), and what they are told is described (`protocol.describe`).
+A user with `nc` is an IRC client in other words: what they type becomes the same messages
+(`protocol.compose`), and what they are told is described (`protocol.describe`).
+
+Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
+Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
+accounts, messages, channels, users, history, moderation, server; The command table; The server;
+The command line.
 """
 
 import argparse
@@ -38,24 +41,28 @@ import gc
 import getpass
 import hashlib
 import hmac
+import ipaddress
 import itertools
 import json
 import logging
 import os
 import queue
+import re
 import selectors
 import shlex
 import signal
 import socket
 import sqlite3
+import stat
 import sys
 import threading
 import time
-import urllib.parse
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import (
     Any,
+    BinaryIO,
     Callable,
     Deque,
     Dict,
@@ -67,79 +74,89 @@ from typing import (
     NamedTuple,
     NoReturn,
     Optional,
+    Sequence,
     Set,
+    TextIO,
     Tuple,
     TypeVar,
     Union,
 )
 
 import protocol
-from protocol import HTTP, IRC, PLAIN, SERVER, TLS, VERSION, Message, ModeChange, ReplyError
+from protocol import MAX_PLAIN_LINE, SERVER, VERSION, Message, ModeChange, ReplyError
 
 try:
     import resource
-except ImportError:  # Windows, which has no such limit
+except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("hubbub")
 _Result = TypeVar("_Result")
 
+# Constants
+# ---------
+
+# Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
-BURST = 100  # lines that may come at once before --rate-limit counts
-MAX_PENDING = 10000  # events that wait for the delivery; past it the readers wait
-MAX_BATCH = 500  # events delivered together: bounds what a batch puts into one outbox
-END = 1 << 62  # past the number of every event
-RECALLED = 20  # earlier texts that one is told on joining a room
-MAX_HISTORY = 500  # earlier texts that one may ask for at once
-MAX_TRIES = 10  # usernames that a person may try before they have to connect again
-MAX_ROOMS = 50  # rooms that one client may be in
-NAMES_SIZE = 180  # bytes of names in one line, beside the longest of all other names
-LINES_A_TOKEN = 20  # lines of an answer that count as one line said
-LOOKS_A_LINE = 10  # people or rooms looked at that count as one line of an answer
-MAX_ALL_ROOMS = 10000  # rooms of the server
-MAX_GUEST_ROOMS = 1000  # of those, empty ones that are kept though no account has a say there
-MAX_BANS = 100  # masks that a room may ban
-MAX_REASON = 200  # characters of why somebody is away, or was removed
+MAX_PENDING = 10000  # events that wait for the delivery; beyond it readers wait
+MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
+MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
+
+# What a client may cause, in tokens of --rate-limit
+BURST = 100  # tokens at once
+REPLIES_A_TOKEN = 2048  # bytes of replies for a token
+LOOKS_A_TOKEN = 200  # users or channels looked at for a token
+
+# What a client may have
+MAX_CHANNELS = 50  # channels of one client
+MAX_WATCHES = 100  # nicknames in MONITOR
+MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
+MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
-MAX_KEPT_TAGS = 512  # bytes of a message's tags that the history keeps; of longer ones, none
-MAX_LABEL = 64  # bytes of a label; longer ones are none (labeled-response)
-MAX_WATCHES = 100  # names that one client may watch, and masks that it may ignore
-MAX_PAST = 500  # names of which one remembers who had them
+MAX_CONDITIONS = 20  # of one LIST
+
+# What the server has
+MAX_ALL_CHANNELS = 10000
+MAX_ABANDONED = 1000  # empty channels that are kept though no account has a say in them
+MAX_BANS = 100  # ban masks of a channel
+MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
+
+# The history
+RECALLED = 20  # earlier messages that a joining client is shown
+MAX_HISTORY = 500  # earlier messages in one answer
+MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
+LAST = 1 << 62  # beyond the number of every event
+NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
+
+# Times, in seconds
+PROMPT_AFTER = 1.0  # of silence before a new connection is asked for a username
+LINGER = 2.0  # for an ended client to take what was sent, and to close
+SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
+PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
+RETRY_AFTER = 5.0  # between attempts to use a disk that failed
+PAUSE = 0.0004  # between batches, for more to come
+CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
+UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
+FOREVER = 86400.0  # a timeout where there is none
+
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
+# Limiters: attempts a second from one address, and attempts at once
+PASSWORDS = (0.1, 5)  # wrong passwords for one account
+GUESSES = (1.0, 300)  # wrong passwords in all: a classroom may share an address
+REGISTRATIONS = (1 / 60, 60)  # new accounts
+
 NO_ACCOUNTS = "This server keeps no accounts."
-OUT_OF_MEANS = "The server cannot take more people now. Try again later."
-PROMPT_AFTER = 1.0  # seconds of silence after which a person is asked for a name
-LINGER = 2.0  # seconds that an ended client has to take what was sent and close
-SHUTDOWN_TIME = 1.0  # seconds that all of them have when the server stops
-PATIENCE = 1.0  # seconds that the chat waits for the disk, before it goes on without
-RETRY_AFTER = 5.0  # seconds after a fault of the disk in which it is left alone
-DISK_TIMEOUT = 5.0  # seconds that one waits for a turn at the database, before it is stuck
-MAX_WAITING = 500  # messages that wait for somebody who is away
-SCRYPT = (2**14, 8, 1)  # n, r and p of new passwords: 16 MiB and some 50 ms each
-HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
-ATTEMPTS_AT_ONCE = 5  # wrong passwords for one account from one address, before a wait
-ATTEMPT_INTERVAL = 10.0  # seconds until there may be one more
-# Many people may share an address, and all come at once: those bound the work of hashing.
-GUESSES_AT_ONCE, GUESS_INTERVAL = 300, 1.0  # wrong passwords from one address, for whatever
-FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL = 60, 60.0  # accounts that one address may make
-MAX_ATTEMPTERS = 10000  # addresses that are remembered for each of that
-ROWS_AT_ONCE = 200  # rows to a statement; SQLite takes 999 values at least
-CLEANED_AT_ONCE = 2000  # rows deleted with one write
-CLEANING_INTERVAL = 3600.0  # seconds between two looks for what is older than --history-days
-FOREVER = 86400.0  # seconds: a timeout for those who have none
-LARGE = 4 * 1024 * 1024  # bytes of memory that go back to the system as soon as they are free
-STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 
 
 class Options(NamedTuple):
-    """What the command line sets; the defaults are its defaults. 0 turns a limit off."""
+    """Options of the command line, with its defaults. 0 turns a limit off."""
 
     host: str = "0.0.0.0"
     port: int = protocol.PORT
     network: str = "Hubbub"  # the name that people see
     server_name: str = "hubbub.local"  # the name that IRC clients see
-    lobby: str = "#lobby"  # "" places nobody in a room
+    lobby: str = "#lobby"  # "" places nobody in a channel
     motd: Tuple[str, ...] = ()
     password: str = ""
     rate_limit: float = 10.0  # lines a second
@@ -148,99 +165,300 @@ class Options(NamedTuple):
     register_timeout: float = 30.0  # seconds
     ping_interval: float = 60.0  # seconds
     max_sendq: int = 1024 * 1024  # bytes
-    data: str = ""  # the folder of the history; "" keeps none
-    history_days: float = 0.0  # days that it is kept; 0 is for ever
+    data: str = ""  # folder of the store; "" keeps nothing
+    history_days: float = 0.0  # days to keep history; 0 is forever
 
 
-class FolderTakenError(Exception):
-    """The user's: another server keeps its history in the folder."""
-
-    def __str__(self) -> str:
-        return (
-            "another server keeps its history in %s. Give this one a folder of its own:"
-            " --data FOLDER" % self.args[0]
-        )
+# Errors
+# ------
 
 
-class Ended(Exception):
-    """This connection is over. `told` is what its client still hears about it, if anything."""
+class Disconnect(Exception):
+    """This connection is to end: the reason for others, and a last line for its client, or ""."""
 
-    def __init__(self, reason: str, told: str = "") -> None:
+    def __init__(self, reason: str, farewell: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.told = told
+        self.farewell = farewell
 
 
-# Clients and rooms
+# Dialects
+# --------
 
-# IRCv3 capabilities (https://ircv3.net/irc/), as bits of Client.caps; and PLAIN_TEXT, which is
-# none: it marks a person, who is also shown what they said.
+IRC, PLAIN, TLS, HTTP = "IRC", "plain text", "TLS", "HTTP"
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z")
+_OPENERS = frozenset("CAP NICK PASS USER AUTHENTICATE STARTTLS PING WEBIRC PROTOCTL".split())
+_HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
+_TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
+
+
+def sniff(data: bytes) -> Optional[str]:
+    """Return the dialect of a connection from its first bytes; None if it takes more of them.
+
+    A whole line is needed to tell a user called Nick from the command NICK. HTTP is recognised
+    by its first word alone, before anything that a web page can choose.
+    """
+    if data[:1] == b"\x16":
+        return TLS
+    if _HTTP.match(data):
+        return HTTP
+    line, end, _ = data.partition(b"\n")
+    if not end and len(data) <= MAX_PLAIN_LINE:
+        return None
+    try:
+        message = protocol.parse(line.rstrip(b"\r"), "replace")
+    except protocol.ProtocolError:
+        return PLAIN
+    is_opener = message.command in _OPENERS and message.params
+    return IRC if is_opener or message.command == "QUIT" else PLAIN
+
+
+def decode_plain(line: bytes) -> str:
+    """Return the text of a plain-text line: without telnet's commands, and safe to show."""
+    if b"\xff" in line:
+        line = _TELNET.sub(b"", line)
+    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).strip()
+
+
+def to_username(text: str) -> str:
+    """Return what USER gave as the user part of a source: ASCII letters and digits."""
+    kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
+    return kept[: protocol.MAX_USERNAME] or "user"
+
+
+def is_host(text: str) -> bool:
+    """Return True for a host name or address that may stand in a source."""
+    return bool(_HOST.match(text))
+
+
+def describe_with_channel(
+    message: Message, me: str, when: float, lobby: str
+) -> Optional[protocol.Line]:
+    """Return `describe` for a reader of all channels in one place: it names all but the lobby."""
+    line = protocol.describe(message, me, when, lobby)
+    channel = message.param(0)
+    if line is None or line.kind not in (protocol.FROM_ME, protocol.FROM_OTHERS):
+        return line
+    if protocol.casefold(channel) == protocol.casefold(lobby):
+        return line
+    if line.head.endswith("]:"):
+        return line._replace(head="%s in %s]:" % (line.head[:-2], channel))
+    return line._replace(text="%s (in %s)" % (line.text, channel))
+
+
+# Command parameters
+# ------------------
+
+# https://ircv3.net/specs/extensions/chathistory; LATEST alone may refer to "*"
+_REFERENCES = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
+
+# A reference to a place in the history, among message numbers that grow with the microseconds
+# since 1970: what is before it is below the first number, what is after it above the second.
+Reference = Tuple[int, int]
+
+
+class HistoryQuery(NamedTuple):
+    """The parameters of CHATHISTORY."""
+
+    verb: str
+    target: str  # a channel or a nickname, "" for TARGETS
+    references: List[Reference]
+    limit: int
+
+
+def parse_reference(text: str) -> Reference:
+    """Return the place of `msgid=N` or `timestamp=T`; "*" is before everything.
+
+    Raises ValueError for anything else.
+    """
+    kind, _, value = text.partition("=")
+    if text == "*":
+        return 0, 0
+    if kind == "msgid" and value.isdecimal() and len(value) < 19:
+        return int(value), int(value)
+    if kind != "timestamp":
+        raise ValueError("neither msgid nor timestamp: %.40r" % text)
+    ms = round(protocol.parse_time(value) * 1000)
+    return ms * 1000, ms * 1000 + 999
+
+
+def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
+    """Return the query in CHATHISTORY's parameters. Raises ProtocolError with words for people."""
+    verb, *rest = params
+    verb = verb.upper()
+    if verb not in _REFERENCES:
+        raise protocol.ProtocolError("Unknown command")
+    target = rest.pop(0) if rest and verb != "TARGETS" else ""
+    if len(rest) != _REFERENCES[verb] + 1 or not rest[-1].isdecimal():
+        raise protocol.ProtocolError("Too few parameters, too many, or a limit that is no number")
+    *texts, limit = rest
+    if "*" in texts and verb != "LATEST":
+        raise protocol.ProtocolError("Not a msgid or a timestamp")
+    try:
+        references = [parse_reference(text) for text in texts]
+    except ValueError:
+        raise protocol.ProtocolError("Not a msgid or a timestamp") from None
+    return HistoryQuery(verb, target, references, int(limit[:9]))
+
+
+_WHOX_FIELDS = (
+    "tcuihsnfdlaor"  # in the order of the reply (https://ircv3.net/specs/extensions/whox)
+)
+_BOUND = re.compile(r"([CT]?)([<>])([0-9]{1,9})\Z", re.IGNORECASE)
+
+
+def parse_whox(text: str) -> Tuple[str, str]:
+    """Return fields, in the order of the reply, and token of WHO's "%fields,token".
+
+    Returns ("", "") if no fields are asked for. A token has at most three digits, or is "".
+    """
+    asked, _, token = text.partition("%")[2].partition(",")
+    fields = "".join(field for field in _WHOX_FIELDS if field in asked)
+    return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
+
+
+def whox_params(fields: str, values: Mapping[str, str]) -> Tuple[str, ...]:
+    """Return the parameters of 354 after the client's name; the realname is last."""
+    return tuple(
+        values[field] if field == "r" else protocol.to_middle(values[field]) for field in fields
+    )
+
+
+class ListFilter(NamedTuple):
+    """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
+
+    wanted: Optional[protocol.MaskSet]  # None accepts every name
+    unwanted: protocol.MaskSet
+    bounds: Tuple[Tuple[str, str, int], ...]  # ("", ">", users) or ("C" or "T", "<", minutes)
+
+    def accepts(self, name: str, users: int, created: float, topic_at: float, now: float) -> bool:
+        """Return True if a channel meets all conditions; times in seconds, no topic is 0."""
+        for what, sign, bound in self.bounds:
+            if what == "T" and not topic_at:
+                return False
+            value = (now - (created if what == "C" else topic_at)) / 60 if what else users
+            if not (value > bound if sign == ">" else value < bound):
+                return False
+        return not self.unwanted.match(name) and (self.wanted is None or self.wanted.match(name))
+
+
+def parse_elist(text: str) -> Optional[ListFilter]:
+    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS; None without any.
+
+    Separated by commas: names and masks (`#tea`, `*x*`, `!*x*`), users (`>4`, `<9`), minutes
+    since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message".
+    """
+    items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
+    bounds = [match for match in map(_BOUND.match, items) if match]
+    masks = [item for item in items if not _BOUND.match(item)]
+    wanted = [mask for mask in masks if mask[0] != "!"]
+    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
+    limits = tuple((match[1].upper(), match[2], int(match[3])) for match in bounds)
+    return (
+        ListFilter(protocol.MaskSet(wanted) if wanted else None, unwanted, limits)
+        if items
+        else None
+    )
+
+
+# Bans and mutes of the whole server are for names, addresses and networks.
+
+
+def normalize_target(text: str) -> str:
+    """Return the name, address or network of a ban in the form in which it is stored."""
+    network = _to_network(text)
+    if network is None:
+        return protocol.casefold(text)
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def target_matches(target: str, names: Iterable[str], address: str) -> bool:
+    """Return True if a ban applies to a client with these casefolded names and this address."""
+    network = _to_network(target)
+    if network is None:
+        return protocol.casefold(target) in names
+    host = _to_network(address)
+    return host is not None and host.network_address in network
+
+
+def is_target(text: str) -> bool:
+    """Return True for a name, an address or a network."""
+    return protocol.is_nickname(text) or _to_network(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
+    """Return the network of an address, or of an address and a prefix; None for a name.
+
+    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; the zone of an address is ignored.
+    """
+    if not ("." in text or ":" in text):
+        return None
+    try:
+        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
+    return network
+
+
+# Capabilities
+# ------------
+
+# IRCv3 capabilities (https://ircv3.net/irc/) are bits of Client.caps. PLAIN_TEXT, which is none,
+# marks a user with nc, who is also shown their own messages.
 CAPABILITIES = {
     name: 1 << bit
     for bit, name in enumerate(
-        (
-            "account-notify", "account-tag", "away-notify", "batch", "cap-notify", "chghost",
-            "draft/account-registration", "draft/chathistory", "draft/event-playback",
-            "echo-message", "extended-join", "extended-monitor", "hubbub/resume",
-            "invite-notify", "labeled-response", "message-tags", "multi-prefix", "sasl",
-            "server-time", "setname", "standard-replies", "userhost-in-names",
-        )
+        "account-notify account-tag away-notify batch draft/account-registration draft/chathistory"
+        " draft/event-playback echo-message extended-join hubbub/resume"
+        " invite-notify labeled-response message-tags multi-prefix sasl server-time setname"
+        " standard-replies".split()
     )
-}  # fmt: skip
+}
 PLAIN_TEXT = 1 << len(CAPABILITIES)
-ACCOUNT_TAG = CAPABILITIES["account-tag"]
 BATCH = CAPABILITIES["batch"]
 CHATHISTORY = CAPABILITIES["draft/chathistory"]
 ECHO_MESSAGE = CAPABILITIES["echo-message"]
 EXTENDED_JOIN = CAPABILITIES["extended-join"]
-EXTENDED_MONITOR = CAPABILITIES["extended-monitor"]
-LABELS = CAPABILITIES["labeled-response"]
 MESSAGE_TAGS = CAPABILITIES["message-tags"]
-MULTI_PREFIX = CAPABILITIES["multi-prefix"]
-PLAYBACK = CAPABILITIES["draft/event-playback"]
-RESUME = CAPABILITIES["hubbub/resume"]
 SERVER_TIME = CAPABILITIES["server-time"]
 STANDARD_REPLIES = CAPABILITIES["standard-replies"]
-USERHOST_IN_NAMES = CAPABILITIES["userhost-in-names"]
-# Commands of which only those are told who asked for them.
-_ASKED_FOR = {
+TAGS = SERVER_TIME | MESSAGE_TAGS | CAPABILITIES["account-tag"]
+# Commands that are sent only to clients with a capability
+_NEEDS = {
     "ACCOUNT": CAPABILITIES["account-notify"],
     "AWAY": CAPABILITIES["away-notify"],
     "BATCH": BATCH,
-    "CHGHOST": CAPABILITIES["chghost"],
     "SETNAME": CAPABILITIES["setname"],
     "TAGMSG": MESSAGE_TAGS,
 }
-INVITE_NOTIFY = CAPABILITIES["invite-notify"]
-_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")  # their sender sees them only as an echo
 
-OPERATOR, VOICE = 2, 1  # bits of a member: @ and +
-_PREFIXES = ("", "+", "@", "@+")
-_MEMBER_BITS = {"o": OPERATOR, "v": VOICE}
 
-# Tags that go with a message to those who hold a capability: its bit, key and value.
-Tags = Tuple[Tuple[int, str, str], ...]
+# Clients
+# -------
 
 
 class Client:
-    """One connection, as every thread sees it.
+    """A connection and its user, as every thread sees them.
 
-    `reader` and `writer` are two views of one descriptor: reads block with a timeout,
-    writes never do. Who may touch what is said beside each attribute.
+    `reader` and `writer` are two views of one descriptor: reads block with a timeout, writes
+    never block.
     """
 
     __slots__ = (
-        "account", "address", "away", "blocked", "caps", "closed", "correspondent", "end",
-        "finishing", "host", "ignored", "ignored_by", "ignores", "invited", "label", "left",
-        "modes", "muted_until", "named", "nickname", "opening", "outbox", "owned_since", "queued",
-        "reader", "realname", "registered", "rooms", "signed_on", "source", "spoke", "tags",
-        "token", "username", "watches", "writer",
+        "account", "address", "away", "blocked", "caps", "channels", "closed", "correspondent",
+        "end", "finishing", "host", "invited", "left", "modes", "muted_until", "named_since",
+        "nickname", "outbox", "queued", "reader", "realname", "registered", "signed_on", "source",
+        "spoke", "tags", "token", "username", "watches", "writer",
     )  # fmt: skip
 
-    PERSON = (  # what is of who it is, and not of its connection
-        "account", "away", "host", "ignored", "ignores", "invited", "modes", "named", "nickname",
-        "owned_since", "realname", "registered", "rooms", "signed_on", "spoke", "username",
-        "watches",
+    IDENTITY = (  # state of the user, which RESUME moves to another connection
+        "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
+        "registered", "signed_on", "spoke", "username", "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -250,1881 +468,528 @@ class Client:
             reader.family, reader.type, reader.proto, fileno=reader.fileno()
         )
         self.writer.settimeout(0)
+        self.host = host
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
-        self.caps = 0  # PLAIN_TEXT once it turns out to be a person
-        self.label = protocol.NO_TAGS  # the tags that answer the label of the present command
-        self.opening = b""  # the line that begins their batch, until the first answer is under way
+        self.caps = 0  # PLAIN_TEXT once the user turns out to have nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
-        self.nickname = ""
+        self.nickname = self.realname = ""
         self.username = "user"
-        self.host = host
-        self.realname = ""
-        self.source = ""  # nickname!user@host, before what this client says
-        self.account = ""  # the name that it has proved to own
-        self.owned_since = 0  # the number, as of an event, of when that account was made
-        self.away = ""  # why, or "" for one who is here
-        self.modes: Set[str] = set()
-        self.tags: Tags = ()  # of what it says
-        self.named: Optional[Event] = None  # has the number since which it has that name
+        self.source = ""  # nickname!user@host
+        self.account = NO_ACCOUNT  # logged in to
+        self.away = ""  # the reason, "" if present
+        self.modes: FrozenSet[str] = frozenset()
+        self.tags: Tuple[Tag, ...] = ()  # of each of its messages
+        self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
-        self.rooms: Set[Room] = set()
-        self.invited: "weakref.WeakSet[Room]" = weakref.WeakSet()  # those that are there still
-        self.left: Dict[str, Event] = {}  # rooms that it was in, and has read up to there
-        self.ignores: Dict[str, None] = {}  # masks of those whom it does not want to hear
-        self.ignored = protocol.Masks(())  # the same, to match with
-        self.ignored_by: FrozenSet[Client] = frozenset()
-        self.watches: Dict[str, str] = {}  # folded nicknames to those it was asked for
-        self.correspondent = ""  # who wrote to it last
-        self.token = ""  # with which it may take its place back
-        # Written by whoever sanctions, read by its thread:
+        self.channels: Set[Channel] = set()
+        self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+        self.left: Dict[str, int] = {}  # channels that it left, and the number of that event
+        self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
+        self.correspondent = ""  # sender of the last private message
+        self.token = ""  # for RESUME
+        # Written by the thread that sanctions, read by the client's own:
         self.muted_until = 0.0  # seconds since 1970
         # Touched by the delivery alone:
         self.outbox: List[Union[bytes, memoryview]] = []
         self.queued = 0  # bytes in it
-        self.blocked = False  # the socket is full: the selector tells when it is not
-        self.closed = False  # nothing is put into it any more
-        self.finishing: Optional[int] = None  # what to shut down when it is empty
-        # Set once by whoever ends the connection; its thread reads it and leaves.
+        self.blocked = False  # the socket is full; the selector tells when it is not
+        self.closed = False  # nothing is put into the outbox any more
+        self.finishing: Optional[int] = None  # how to shut down once the outbox is empty
+        # Set once by the thread that ends the connection; the client's thread reads it and leaves.
         self.end = ""
 
     @property
     def key(self) -> str:
-        """What tells its name from all others."""
+        """The casefolded nickname."""
         return protocol.casefold(self.nickname)
 
     @property
-    def is_operator(self) -> bool:
-        """Whether it may moderate the whole server."""
-        return "o" in self.modes
-
-    @property
-    def named_since(self) -> int:
-        """The number since which the name is its own: what came before is not.
-
-        The event that gave the name, or the making of its account of that name, if earlier.
-        """
-        named = (self.named and self.named.number) or END
-        is_owner = self.account and protocol.casefold(self.account) == self.key
-        return min(named, self.owned_since) if is_owner else named
-
-    @property
-    def ip(self) -> str:
-        """Where it comes from, whatever CHGHOST has others see."""
-        return self.address.rpartition(":")[0]
-
-    @property
-    def name(self) -> str:
-        """How the log calls it."""
+    def log_name(self) -> str:
         return "%s (%s)" % (self.address, self.nickname) if self.nickname else self.address
 
-    def take_label(self) -> Tuple[Mapping[str, str], bytes]:
-        """The tags for an answer, and what begins their batch, where it is the first of it.
+    @property
+    def is_operator(self) -> bool:
+        """True for an operator of the whole server."""
+        return "o" in self.modes
 
-        A label is for one answer, a batch for all. Called by the client's own thread.
-        """
-        label, opening = self.label, self.opening
-        self.opening = b""
-        if "label" in label:
-            self.label = protocol.NO_TAGS
-        return label, opening
+    def owns(self, nickname: str) -> bool:
+        """Return True if the nickname is that of the account that it is logged in to."""
+        return bool(nickname) and protocol.casefold(self.account.name) == protocol.casefold(
+            nickname
+        )
 
-    def take_over(self, old: "Client") -> None:
-        """Be who `old` was."""
-        for name in self.PERSON:
-            setattr(self, name, getattr(old, name))
+    @property
+    def participant(self) -> str:
+        """Its part of the key of a private conversation: its account, or its nickname."""
+        return "=%d" % self.account.id if self.owns(self.nickname) else self.key
 
-    def introduce(self) -> None:
-        """See that what goes with its messages tells who it is now."""
+    @property
+    def readable_since(self) -> int:
+        """The number after which private messages to its participant are its own."""
+        return 0 if self.owns(self.nickname) else self.named_since
+
+    def refresh(self) -> None:
+        """Rebuild what goes with its messages, after a change of what that says."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
-        account: Tags = ((ACCOUNT_TAG, "account", self.account),) if self.account else ()
-        self.tags = account + (((MESSAGE_TAGS, "bot", ""),) if "B" in self.modes else ())
+        account = (CAPABILITIES["account-tag"], make_tag("account", self.account.name))
+        self.tags = (account,) if self.account.id else ()
 
 
-class Room:
-    """A room, its members and its modes. Guarded by the directory's lock."""
+def private_key(one: str, other: str) -> str:
+    """Return the key of the conversation of two participants, the same for both."""
+    return " ".join(sorted([one, other]))
+
+
+# Channels
+# --------
+
+CHANOP, VOICE = 2, 1  # bits of a member: @ and +
+_PREFIXES = ("", "+", "@", "@+")
+_MEMBER_BITS = {"o": CHANOP, "v": VOICE}
+
+
+class Topic(NamedTuple):
+    """The topic of a channel; without one, the text is ""."""
+
+    text: str = ""
+    by: str = ""
+    at: float = 0.0  # seconds since 1970
+
+
+class ChannelBan(NamedTuple):
+    """A ban mask of a channel."""
+
+    mask: str
+    by: str
+    at: int  # seconds since 1970
+
+
+class Channel:
+    """A channel, its members and its modes. Changed under the directory's lock alone.
+
+    Other threads may read it: containers are replaced as a whole, never changed in size.
+    """
 
     __slots__ = (
-        "__weakref__", "_audience", "banned", "bans", "created", "flags", "is_guarded", "is_lobby",
-        "key", "limit", "members", "name", "operators", "password", "topic", "topic_at", "topic_by",
+        "__weakref__", "audience", "ban_masks", "bans", "created", "flags", "is_lobby",
+        "is_saved", "key", "limit", "members", "name", "operators", "password", "topic",
     )  # fmt: skip
 
     def __init__(self, name: str, is_lobby: bool = False) -> None:
         self.name = name
         self.key = protocol.casefold(name)
         self.is_lobby = is_lobby
-        self.members: Dict[Client, int] = {}  # in order of joining; OPERATOR and VOICE
-        self.topic = self.topic_by = ""
-        self.created = self.topic_at = time.time()
-        self.flags = {"n"}
+        self.created = time.time()
+        self.set_members({})
+        self.topic = Topic()
+        self.flags: FrozenSet[str] = frozenset("n")
         self.password = ""  # mode k
         self.limit = 0  # mode l
-        self.bans: Dict[str, Tuple[str, int]] = {}  # mask to who set it, and when
-        self.banned = protocol.Masks(())  # the same, to match with
-        self.operators: Dict[str, int] = {}  # whenever they join: folded accounts, their numbers
-        self.is_guarded = False  # being a member is not enough to speak
-        self._audience: Optional[Tuple[Client, ...]] = None
+        self.set_bans(())
+        self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
+        self.is_saved = False  # the store has it
 
-    def add(self, client: Client, bits: int = 0) -> None:
-        self.members[client] = bits
-        self._audience = None
+    def set_members(self, members: Dict[Client, int]) -> None:
+        """Replace the members, in order of joining, each with CHANOP and VOICE."""
+        self.members = members
+        self.audience = tuple(members)  # the same tuple until they change
 
-    def discard(self, client: Client) -> None:
-        self.members.pop(client, None)
-        self._audience = None
-
-    def replace(self, old: Client, new: Client) -> None:
-        """Have another in the place of a member."""
-        members = self.members.items()
-        self.members = {new if member is old else member: bits for member, bits in members}
-        self._audience = None
+    def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
+        self.bans = bans
+        self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
 
     @property
-    def audience(self) -> Tuple[Client, ...]:
-        """The members: the same tuple until they change, so that sending costs no copy."""
-        if self._audience is None:
-            self._audience = tuple(self.members)
-        return self._audience
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether it is there when nobody is in it, and after a restart."""
+    def is_persistent(self) -> bool:
+        """True if it is kept when it is empty, and over a restart."""
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
-        return bool(self.topic) or not is_plain
+        return bool(self.topic.text) or not is_plain
 
     @property
-    def is_of_guests(self) -> bool:
-        """Whether nobody who comes back can prove to have a say here."""
-        return not (self.operators or self.is_lobby)
+    def has_owner(self) -> bool:
+        """True if a user who comes back can prove to be a chanop."""
+        return bool(self.operators) or self.is_lobby
 
-    def remember(self, client: Client) -> None:
-        """Have the owner of its account be an operator again, whenever they join."""
-        self.operators[protocol.casefold(client.account)] = client.owned_since
+    # Permission checks; each raises ReplyError if `client` lacks the right.
 
-    def remembers(self, client: Client) -> bool:
-        """Whether its account was an operator: that one, not an earlier of the same name."""
-        since = self.operators.get(protocol.casefold(client.account), 0)
-        return bool(client.account) and client.owned_since <= since
+    def is_chanop(self, client: Client) -> bool:
+        """Return True for a chanop, and for an operator of the server."""
+        return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
 
-    # Who may do what: each raises ReplyError for one who may not
-
-    def governs(self, client: Client) -> bool:
-        """Whether it has the say here."""
-        return client.is_operator or bool(self.members.get(client, 0) & OPERATOR)
-
-    def mind_rank(self, client: Client) -> None:
-        if not self.governs(client):
+    def check_chanop(self, client: Client) -> None:
+        if not self.is_chanop(client):
             raise ReplyError("482", self.name, "You're not channel operator")
 
-    def mind_door(self, client: Client, password: str) -> None:
-        if self in client.invited or client.is_operator or self.remembers(client):
+    def check_can_join(self, client: Client, password: str) -> None:
+        if self in client.invited or client.is_operator or client.account.id in self.operators:
             return
-        for is_kept_out, numeric, letter in (
-            (self.banned.match(client.source), "474", "b"),
+        for is_refused, numeric, letter in (
+            (self.ban_masks.match(client.source), "474", "b"),
             ("i" in self.flags, "473", "i"),
             (self.password and password != self.password, "475", "k"),
             (self.limit and len(self.members) >= self.limit, "471", "l"),
         ):
-            if is_kept_out:
+            if is_refused:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
-    def mind_silence(self, client: Client) -> None:
-        fault = ""
+    def check_can_speak(self, client: Client) -> None:
+        text = ""
         if client not in self.members and "n" in self.flags:
-            fault = "Cannot send to a channel that you are not in"
+            text = "Cannot send to a channel that you are not in"
         elif self.members.get(client) or client.is_operator:
             return
         elif "m" in self.flags:
-            fault = "Only those with a voice may speak in %s. Its operators give it." % self.name
-        elif self.banned.match(client.source):
-            fault = "You are banned from %s, and may not speak there" % self.name
-        if fault:
-            raise ReplyError("404", self.name, fault)
+            text = "Only operators and those with a voice may speak in %s" % self.name
+        elif self.ban_masks.match(client.source):
+            text = "You are banned from %s, and may not speak there" % self.name
+        if text:
+            raise ReplyError("404", self.name, text)
 
-    def member(self, client: Client) -> Client:
-        """The same, who is in it."""
+    def check_member(self, client: Client) -> Client:
+        """Return the client if it is a member."""
         if client not in self.members:
             raise ReplyError("441", client.nickname, self.name, "They aren't on that channel")
         return client
 
-    # What it is like
+    # Modes
 
     def change(
         self, change: ModeChange, by: Client, find: Callable[[str], Client]
     ) -> Optional[ModeChange]:
-        """Make one change; what it was, or None where it changes nothing.
+        """Apply a mode change; return it as it took effect, None if it changes nothing.
 
-        `find` gives the client of a nickname. Raises ReplyError for what cannot be done.
+        `find` returns the client of a nickname. Raises ReplyError.
         """
         adding, letter, arg = change
-        kind = protocol.ROOM_MODES.get(letter)
+        kind = protocol.CHANNEL_MODES.get(letter)
         if kind is None:
             raise ReplyError("472", letter, "is unknown mode char to me")
-        if kind == "flag":
-            return self._change_flag(change)
-        if not arg and (adding or letter not in "kl"):
-            raise ReplyError("696", self.name, letter, "*", "This mode wants a parameter")
+        if kind != "flag" and not arg and (adding or letter not in "kl"):
+            raise ReplyError("696", self.name, letter, "*", "This mode needs a parameter")
         if kind == "member":
-            return self._change_rank(change, self.member(find(arg)))
+            return self._change_member(change, self.check_member(find(arg)))
         if letter == "b":
             return self._change_ban(change, by)
-        if letter == "k":
-            return self._change_key(change)
-        return self._change_limit(change)
-
-    def _change_flag(self, change: ModeChange) -> Optional[ModeChange]:
-        if change.adding == (change.letter in self.flags):
+        if letter in "kl":
+            return self._change_key(change) if letter == "k" else self._change_limit(change)
+        if adding == (letter in self.flags):
             return None
-        self.flags ^= {change.letter}
+        self.flags ^= {letter}
         return change
 
-    def _change_rank(self, change: ModeChange, member: Client) -> Optional[ModeChange]:
+    def _change_member(self, change: ModeChange, member: Client) -> Optional[ModeChange]:
         bits, bit = self.members[member], _MEMBER_BITS[change.letter]
-        if bit == OPERATOR and member.account:
+        if bit == CHANOP and member.account.id:
+            self.operators -= {member.account.id}
             if change.adding:
-                self.remember(member)
-            else:
-                self.operators.pop(protocol.casefold(member.account), None)
+                self.operators |= {member.account.id}
         if bool(bits & bit) == change.adding:
             return None
         self.members[member] = bits ^ bit
         return change._replace(arg=member.nickname)
 
     def _change_ban(self, change: ModeChange, by: Client) -> Optional[ModeChange]:
-        mask = protocol.as_mask(change.arg)
+        mask = protocol.normalize_mask(change.arg)
         key = protocol.casefold(mask)
-        known = next((ban for ban in self.bans if protocol.casefold(ban) == key), "")
-        if not change.adding:
-            return change._replace(arg=known) if self.bans.pop(known, None) else None
-        if known:
+        known = [ban for ban in self.bans if protocol.casefold(ban.mask) == key]
+        if change.adding == bool(known):
             return None
+        if known:
+            self.set_bans(tuple(ban for ban in self.bans if ban not in known))
+            return change._replace(arg=known[0].mask)
         if len(self.bans) >= MAX_BANS:
             raise ReplyError("478", self.name, "b", "Channel list is full")
-        self.bans[mask] = (by.nickname, int(time.time()))
+        self.set_bans((*self.bans, ChannelBan(mask, by.nickname, int(time.time()))))
         return change._replace(arg=mask)
 
     def _change_key(self, change: ModeChange) -> Optional[ModeChange]:
         if not change.adding:
-            was, self.password = self.password, ""
-            return change._replace(arg="*") if was else None
+            old, self.password = self.password, ""
+            return change._replace(arg="*") if old else None
         if not protocol.is_key(change.arg):
-            raise ReplyError("696", self.name, "k", "*", "A key has no spaces, no commas")
+            raise ReplyError("696", self.name, "k", "*", "A key has no spaces and no commas")
         self.password = change.arg
         return change
 
     def _change_limit(self, change: ModeChange) -> Optional[ModeChange]:
         if not change.adding:
-            was, self.limit = self.limit, 0
-            return change if was else None
+            old, self.limit = self.limit, 0
+            return change if old else None
         limit = protocol.parse_limit(change.arg)
         if not limit:
             raise ReplyError("696", self.name, "l", change.arg, "A limit is a number above 0")
         self.limit = limit
         return change._replace(arg=str(limit))
 
-    def modes(self, in_full: bool) -> Tuple[str, ...]:
-        """The parameters of 324; the key is for members."""
-        changes = [protocol.ModeChange(True, flag, "") for flag in sorted(self.flags)]
+    def mode_params(self, client: Client) -> Tuple[str, ...]:
+        """Return the parameters of 324; only members see the key."""
+        changes = [ModeChange(True, flag, "") for flag in sorted(self.flags)]
         if self.password:
-            changes.append(protocol.ModeChange(True, "k", self.password if in_full else "*"))
+            is_shown = client in self.members or client.is_operator
+            changes.append(ModeChange(True, "k", self.password if is_shown else "*"))
         if self.limit:
-            changes.append(protocol.ModeChange(True, "l", str(self.limit)))
+            changes.append(ModeChange(True, "l", str(self.limit)))
         return protocol.format_modes(changes) or ("+",)
 
-    def guard(self) -> None:
-        """See that what depends on the modes follows from them."""
-        self.banned = protocol.Masks(self.bans)
-        self.is_guarded = bool(self.bans) or "m" in self.flags
-
-    KEPT = ("name", "topic", "topic_by", "topic_at", "created", "password", "limit", "bans")
-
     def state(self) -> Dict[str, Any]:
-        """What is kept of it, for JSON."""
-        state = {name: getattr(self, name) for name in self.KEPT}
-        return dict(state, flags=sorted(self.flags), operators=self.operators)
+        """Return what the store keeps of it, for JSON."""
+        saved = ("name", "topic", "created", "password", "limit", "bans")
+        state = {name: getattr(self, name) for name in saved}
+        return dict(state, flags=sorted(self.flags), operators=sorted(self.operators))
 
-    def restore(self, state: Dict[str, Any]) -> None:
-        """The inverse of `state`. KeyError, TypeError or ValueError for what is none."""
-        for name in self.KEPT:
-            setattr(self, name, type(getattr(self, name))(state[name]))
-        self.bans = {mask: (str(by), int(at)) for mask, (by, at) in self.bans.items()}
-        self.flags, operators = set(state["flags"]), state["operators"]
-        # Earlier versions kept no more than the names.
-        is_old = isinstance(operators, list)
-        self.operators = dict.fromkeys(operators, END) if is_old else dict(operators)
-        self.guard()
-
-    def review(self, owners: Mapping[str, int]) -> None:
-        """Forget operators whose account is gone; `owners` has the folded names and numbers."""
-        known = self.operators.items()
-        self.operators = {key: at for key, at in known if key in owners and owners[key] <= at}
-
-    def copy(self) -> "Room":
-        copy = Room(self.name, self.is_lobby)
-        copy.restore(self.state())
-        copy.members = dict(self.members)
-        return copy
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], accounts: Iterable[int]) -> "Channel":
+        """Return the channel of `state`, whose operators are among `accounts`."""
+        channel = cls(state["name"])
+        channel.topic, channel.created = Topic(*state["topic"]), state["created"]
+        channel.password, channel.limit = state["password"], state["limit"]
+        channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
+        channel.flags = frozenset(state["flags"])
+        channel.operators = frozenset(state["operators"]).intersection(accounts)
+        channel.is_saved = True
+        return channel
 
 
-class Listed(NamedTuple):
-    """What lists tell of a room."""
+# Events
+# ------
 
-    name: str
-    key: str
-    size: int  # members
-    bits: int  # of the member whose rooms were asked for
-    created: float  # seconds since 1970, as is `topic_at`
-    topic: str
-    topic_at: float
+Tag = Tuple[int, bytes]  # the capabilities that it takes, and the tag serialized
+Tags = Tuple[Tag, ...]
+Reply = Tuple[str, ...]  # command, parameters
+_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")  # their sender sees them only as an echo
 
 
-class Was(NamedTuple):
-    """Somebody who had a name."""
-
-    nickname: str
-    username: str
-    host: str
-    realname: str
-    left_at: float  # seconds since 1970
-
-
-def private_key(nickname: str, other: str) -> str:
-    """What the history calls the conversation of two people: the same for both."""
-    return " ".join(sorted([protocol.casefold(nickname), protocol.casefold(other)]))
+def make_tag(key: str, value: str) -> bytes:
+    return protocol.serialize_tags({key: value})[1:-1]
 
 
 class Event:
-    """Something that `audience` is to be told: a message, or bytes as they are.
+    """A message for `audience`, a tuple of clients; rendered once for each set of capabilities.
 
-    The `sender`, where it is in the audience, gets a text back only as an echo. The history
-    keeps it for each of `kept_for`, the keys of rooms or private conversations. The delivery
-    gives each event its `number`: its place in the one order, its msgid, and its time in
-    microseconds since 1970, all in one. What the history repeats has its number already.
+    `number` is its place in the order of all events and its msgid, 0 for a reply; `when` is its
+    time. The history keeps it under each of `keys`, and for the account `waiting_for`. `sender`
+    is the client whose message it is: it gets a rendering of its own, an echo with `label`. Only
+    clients with the capabilities `needs` are told. `client_tags` are serialized tags from the
+    sender, `extended` is the line for clients with extended-join.
 
-    `needs` are the capabilities without which one is not told, `extended` is the line for
-    those with extended-join, `waiting_for` the account for which it is also kept.
-
-    A message too long for its line is cut; what no line can carry is a ValueError here, in
-    the thread that thought of it.
+    A message too long for a line is truncated. Raises ValueError for what no line can carry.
     """
 
     __slots__ = (
-        "audience", "extended", "is_text", "kept_for", "label", "line", "message",
-        "needs", "number", "opening", "sender", "tags", "waiting_for",
+        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys",
+        "label", "line", "message", "needs", "number", "sender", "waiting_for", "when",
     )  # fmt: skip
 
     def __init__(
         self,
-        message: Union[Message, bytes],
+        message: Message,
         audience: Tuple[Client, ...],
-        sender: Optional[Client] = None,
-        kept_for: Tuple[str, ...] = (),
+        when: float,
         number: int = 0,
-        tags: Tags = (),
+        keys: Tuple[str, ...] = (),
+        sender: Optional[Client] = None,
         needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> None:
-        self.needs = needs
-        if isinstance(message, Message):
-            message, self.line = protocol.fit_line(message)
-            self.is_text = message.command in _TEXTS and "!" in message.source
-            if not needs:
-                self.needs = _ASKED_FOR.get(message.command, 0)
-        else:
-            self.line, self.is_text = message, False
-        self.message = message
+        self.message, self.line = protocol.fit_line(message)
         self.audience = audience
-        self.sender = sender
-        self.kept_for = kept_for
+        self.when = when
         self.number = number
-        self.tags = tags  # beside time and msgid
-        self.extended, self.waiting_for = b"", ""
-        self.label = protocol.NO_TAGS  # those that answer the sender's label, for it alone
-        self.opening = b""  # what goes before it then
-        if sender is None:
-            return
-        if sender.tags and isinstance(message, Message) and "!" in message.source:
-            self.tags = tags + sender.tags
-        if sender.label and self._is_answer(sender):
-            self.label, self.opening = sender.take_label()
+        self.keys = keys
+        self.sender = sender
+        self.is_text = message.command in _TEXTS and sender is not None
+        self.needs = needs | _NEEDS.get(message.command, 0)
+        self.client_tags = client_tags
+        self.extended = extended
+        self.waiting_for = waiting_for
+        self.label: Tuple[bytes, Tags] = (b"", ())  # as from Response.take_label
+        self._sender_tags = sender.tags if sender is not None else ()
+        self._tags: Tags = ()  # all of them, serialized when they are first needed
 
-    def _is_answer(self, sender: Client) -> bool:
-        """Whether the sender itself gets to read it."""
-        may_read = sender.caps & self.needs == self.needs and sender in self.audience
-        return may_read and not self.is_unheard
+    def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
+        """Return its line for clients with these capabilities, b"" if they are not told.
 
-    def render(self, caps: int, lobby: str, own: bool = False) -> bytes:
-        """Its line for clients with these capabilities, or (`own`) for its sender among them."""
-        message = self.message
-        if isinstance(message, bytes):
-            return message
-        try:
-            return self._render(message, caps, lobby, own)
-        except Exception:  # this one is lost then, but none beside it
-            log.exception("our mistake: %.200r", message)
-            return b""
-
-    def _render(self, message: Message, caps: int, lobby: str, own: bool) -> bytes:
+        `me` is the nickname and `tags` are more tags of the only client that it is rendered for.
+        """
         if caps & self.needs != self.needs:
             return b""
         if caps & PLAIN_TEXT:
-            me, when = message.nickname if own else "", self.number / 1e6
-            line = protocol.describe_in(message, me, when, lobby)
-            return (str(line) + "\r\n").encode("utf-8") if line else b""
-        tags: Dict[str, str] = {}
-        if own:
-            tags.update(self.label)
-        if caps & SERVER_TIME:
-            tags["time"] = protocol.format_time(self.number / 1e6)
-        if caps & MESSAGE_TAGS:
-            if "!" in message.source:  # somebody said or did it
-                tags["msgid"] = str(self.number)
-            tags.update(message.tags)
-        for bit, key, value in self.tags:
-            if caps & bit:
-                tags[key] = value
-        body = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
-        opening = self.opening if own else b""
-        return opening + protocol.serialize_tags(tags) + body
+            shown = self.describe(me, lobby)
+            return (shown + "\r\n").encode("utf-8") if shown else b""
+        line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
+        if caps & TAGS:
+            tags += self._tags or self._make_tags()
+        data = b";".join([tag for needs, tag in tags if caps & needs == needs])
+        return b"@" + data + b" " + line if data else line
 
-    @property
-    def is_unheard(self) -> bool:
-        """Whether it is a text whose sender, an IRC client, does not want its own words back."""
-        is_wanted = self.sender is None or self.sender.caps & (ECHO_MESSAGE | PLAIN_TEXT)
-        return self.is_text and not is_wanted
+    def describe(self, me: str, lobby: str) -> str:
+        """Return its line for a user in plain text, "" if it is not shown."""
+        message = protocol.clean_message(self.message)
+        return str(describe_with_channel(message, me, self.when, lobby) or "")
 
-    @property
-    def is_to_self(self) -> bool:
-        """Whether it is a text that its sender hears as its recipient, too."""
-        message = self.message
-        if not self.is_text or isinstance(message, bytes):
-            return False
-        return message.params[0] == message.nickname
-
-    def render_for(self, client: Client, lobby: str) -> bytes:
-        """Its line for one to whom it looks different: its sender, or who ignores its sender.
-
-        For the sender it is an echo, if that is wanted, with the label that asked for it;
-        an IRC client that writes to itself gets that echo, and then what it wrote.
-        """
-        if client is not self.sender:
-            return b""
-        echo = b"" if self.is_unheard else self.render(client.caps, lobby, own=True)
-        if not self.is_to_self:
-            return echo
-        received = self.render(client.caps, lobby)
-        return received if client.caps & PLAIN_TEXT else echo + received
+    def render_own(self, client: Client, lobby: str) -> bytes:
+        """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
+        message, caps, (data, tags) = self.message, client.caps, self.label
+        is_received = self.is_text and message.params[0] == message.nickname
+        wants_echo = not self.is_text or caps & ECHO_MESSAGE
+        if wants_echo or (caps & PLAIN_TEXT and not is_received):
+            data += self.render(caps, lobby, message.nickname, tags)
+        return data + self.render(caps, lobby) if is_received else data
 
     def rows(self) -> List["Row"]:
-        """What the history keeps of it."""
-        if not isinstance(self.message, Message):
-            return []
-        command, tags, rows = self.message.command, dict(self.message.tags), []
-        if len(protocol.serialize_tags(tags)) > MAX_KEPT_TAGS:
-            tags.clear()
-        for i, key in enumerate(self.kept_for):
-            line = protocol.serialize_tags(tags) + self.line[:-2]
-            rows.append((self.number + i, key, command, line, self.waiting_for))
-            tags["msgid"] = str(self.number)  # it has one, wherever it is kept
-        return rows
+        """Return what the history keeps of it."""
+        tags = b"@" + self.client_tags + b" " if self.client_tags else b""
+        line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
+        command, waiting_for = self.message.command, self.waiting_for
+        return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
+
+    def _make_tags(self) -> Tags:
+        tags = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
+        if self.number and "!" in self.message.source:
+            tags.append((MESSAGE_TAGS, b"msgid=%d" % self.number))
+        if self.client_tags:
+            tags.append((MESSAGE_TAGS, self.client_tags))
+        self._tags = (*tags, *self._sender_tags)
+        return self._tags
 
 
-class Directory:
-    """Who is here, by username, and in which rooms.
+class Output(NamedTuple):
+    """Bytes for one client, in their place among the events; `make` is called by the delivery."""
 
-    Each method is atomic and does no I/O. What others are to be told of a change is posted
-    before the lock is let go: the order of events is the order of the changes. A method that
-    refuses raises ReplyError, and nothing has changed.
+    client: Client
+    make: Callable[[], bytes]
+
+
+class Response:
+    """The replies to a command, collected until it is done. Used by the client's own thread.
+
+    A label is answered once: by ACK, by the one message that there is, or by a batch
+    (https://ircv3.net/specs/extensions/labeled-response). Events that are part of the answer,
+    such as an echo, take the label before they are posted.
     """
 
-    def __init__(self, post: Callable[[Event], None], server_name: str, lobby: str = "") -> None:
-        self._lock = threading.Lock()  # guards all below, and the marked parts of Client
-        self._post = post  # only appends to a queue
+    def __init__(self, client: Client, server_name: str, lobby: str) -> None:
+        self.client = client
+        self.events: List[Event] = []  # for this client alone
+        self.is_long = False  # more than one message will answer
         self._server_name = server_name
-        self._lobby = protocol.casefold(lobby)
-        self._clients: Dict[str, Client] = {}  # folded nickname to connection
-        self._rooms: Dict[str, Room] = {}  # folded name to room
-        self._left: Dict[str, None] = {}  # keys of guests' rooms that are empty, the longest first
-        self._watchers: Dict[str, Set[Client]] = {}  # folded nickname to who asked for it
-        self._ignorers: Set[Client] = set()
-        self._tokens: Dict[str, Client] = {}
-        self._past: Deque[Was] = collections.deque(maxlen=MAX_PAST)
-        self._closing = False
-        self.most = 0  # clients at once
-
-    # People
-
-    def claim(self, client: Client, nickname: str, is_owner: bool = False) -> Optional[Client]:
-        """Give `client` the name, in place of any it has. Raises ReplyError 433 if it is taken.
-
-        Its owner gets it all the same: who had it is gone from here, and is given back, for
-        the caller to end the connection.
-        """
-        key = protocol.casefold(nickname)
-        with self._lock:
-            self._mind_end(client)
-            holder: Optional[Client] = self._clients.get(key)
-            if holder is client:
-                holder = None
-            if holder is not None:
-                if not is_owner:
-                    raise ReplyError("433", nickname, "Nickname is already in use")
-                holder.end = holder.end or protocol.OWNER_CAME.format(nickname)
-                self._remove(holder, "Its owner has come back")
-            self._rename(client, nickname, key)
-            return holder
-
-    def _rename(self, client: Client, nickname: str, key: str) -> None:
-        if client.nickname == nickname:
-            return
-        old_key = client.key
-        if client.registered:
-            message = Message("NICK", (nickname,), client.source)
-            keys = tuple(room.key for room in client.rooms)
-            self._post(Event(message, self._peers(client), client, keys))
-            if old_key != key:
-                self._remember(client)
-                self._tell_watchers(client, False)
-        if client.nickname:
-            del self._clients[old_key]
-        if old_key != key:
-            client.named = Event(b"", ())
-            self._post(client.named)
-        self._clients[key] = client
-        client.nickname = nickname
-        self._introduce(client)
-        if client.registered and old_key != key:
-            self._tell_watchers(client, True)
-
-    def release(self, client: Client) -> None:
-        """Take the name from one who has not registered."""
-        with self._lock:
-            self._mind_end(client)
-            if not client.registered and client.nickname:
-                del self._clients[client.key]
-                client.nickname = ""
-
-    def register(self, client: Client, token: str) -> int:
-        """`client` has a name and may speak from now on; how many are here with it."""
-        with self._lock:
-            self._mind_end(client)
-            self._introduce(client)
-            client.registered = True
-            self._give_token(client, token)
-            self._tell_watchers(client, True)
-            count = sum(1 for other in self._clients.values() if other.registered)
-            self.most = max(self.most, count)
-            return count
-
-    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
-        """Give `client` the place of whoever has the token; nobody is told of it.
-
-        Gives back who had it, as `claim` does; None where nobody has that token.
-        """
-        with self._lock:
-            self._mind_end(client)
-            old = self._tokens.get(token)
-            if old is None or old.end:  # who was put out comes back by no token
-                return None
-            old.end = "Connected again"
-            del self._tokens[token]
-            if client.nickname:
-                self._clients.pop(client.key, None)
-            client.take_over(old)
-            self._clients[client.key] = client
-            for room in client.rooms:
-                room.replace(old, client)
-            for key in client.watches:
-                self._watchers[key].add(client)
-                self._watchers[key].discard(old)
-            if old in self._ignorers:
-                self._ignorers.add(client)
-            for other in self._clients.values():
-                if old in other.ignored_by:
-                    other.ignored_by = other.ignored_by - {old} | {client}
-            self._ignorers.discard(old)
-            old.rooms, old.watches, old.registered = set(), {}, False  # nobody any more
-            old.nickname = old.token = ""
-            self._introduce(client)
-            self._give_token(client, new_token)
-            return old
-
-    def _give_token(self, client: Client, token: str) -> None:
-        client.token = token
-        if token:
-            self._tokens[token] = client
-
-    def remove(self, client: Client, reason: str) -> None:
-        """Forget `client`: its name is free. Idempotent."""
-        with self._lock:
-            self._remove(client, reason)
-
-    def _remove(self, client: Client, reason: str) -> None:
-        if client.registered:
-            if not self._closing:
-                message = Message("QUIT", (reason,), client.source)
-                audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                keys = tuple(room.key for room in client.rooms)
-                self._post(Event(message, audience, client, keys))
-                self._tell_watchers(client, False)
-            self._remember(client)
-        for room in list(client.rooms):
-            self._leave(client, room)
-        for key in client.watches:
-            self._unwatch(client, key)
-        client.watches = {}
-        if client in self._ignorers:
-            self._ignorers.discard(client)
-            for other in self._clients.values():
-                other.ignored_by = other.ignored_by - {client}
-        self._tokens.pop(client.token, None)
-        if self._clients.get(client.key) is client:  # not its owner's, who has taken it since
-            del self._clients[client.key]
-        client.registered = False
-
-    def log_in(self, client: Client, account: Optional["Account"]) -> None:
-        """`client` has proved to own an account; or it owns none any more."""
-        with self._lock:
-            client.account = account.name if account is not None else ""
-            client.owned_since = account.number if account is not None else 0
-            is_operator = account is not None and account.is_operator
-            client.modes = client.modes - {"o"} | ({"o"} if is_operator else set())
-            self._introduce(client)
-            if client.registered:
-                params = (client.account or "*",)
-                self._tell_peers(client, Message("ACCOUNT", params, client.source))
-
-    def become(self, client: Client, **changes: Any) -> None:
-        """Change `away`, `realname`, `host`, `modes` or `owned_since`; who wants to is told."""
-        with self._lock:
-            source = client.source
-            for name, value in changes.items():
-                setattr(client, name, value)
-            self._introduce(client)
-            if not client.registered:
-                return
-            if "away" in changes:
-                why = (client.away,) if client.away else ()
-                self._tell_peers(client, Message("AWAY", why, source))
-            elif "realname" in changes:
-                self._tell_peers(client, Message("SETNAME", (client.realname,), source))
-            elif "host" in changes:
-                names = (client.username, client.host)
-                self._tell_peers(client, Message("CHGHOST", names, source))
-
-    def find(self, nickname: str) -> Optional[Client]:
-        """The registered client of that name."""
-        with self._lock:
-            return self._registered(nickname)
-
-    def get(self, nickname: str) -> Client:
-        """The same. Raises ReplyError 401."""
-        with self._lock:
-            return self._person(nickname)
-
-    def find_all(self, nicknames: Iterable[str]) -> List[Client]:
-        """The registered clients of those names."""
-        with self._lock:
-            found = map(self._registered, nicknames)
-            return [client for client in found if client is not None]
-
-    def everyone(self) -> List[Client]:
-        """All who have registered."""
-        with self._lock:
-            return [client for client in self._clients.values() if client.registered]
-
-    def past(self, nickname: str) -> List[Was]:
-        """Who had that name, the latest first."""
-        key = protocol.casefold(nickname)
-        with self._lock:
-            return [was for was in reversed(self._past) if protocol.casefold(was.nickname) == key]
-
-    def peers(self, client: Client) -> Set[Client]:
-        """Everyone who shares a room with `client`, and itself."""
-        with self._lock:
-            return set(self._peers(client))
-
-    # Who wants to know, and who does not
-
-    def watch(self, client: Client, nickname: str) -> None:
-        """MONITOR: tell `client` when somebody of that name comes or goes."""
-        key = protocol.casefold(nickname)
-        with self._lock:
-            self._mind_end(client)
-            client.watches[key] = nickname
-            self._watchers.setdefault(key, set()).add(client)
-
-    def unwatch(self, client: Client, nicknames: Iterable[str]) -> None:
-        with self._lock:
-            for key in map(protocol.casefold, nicknames):
-                if client.watches.pop(key, None) is not None:
-                    self._unwatch(client, key)
-
-    def ignore(self, client: Client, mask: str, adding: bool) -> None:
-        """SILENCE: `client` hears no more, or again, of those whom the mask stands for."""
-        with self._lock:
-            self._mind_end(client)
-            if adding:
-                client.ignores[mask] = None
-                self._ignorers.add(client)
-            else:
-                client.ignores.pop(mask, None)
-                if not client.ignores:
-                    self._ignorers.discard(client)
-            client.ignored = protocol.Masks(client.ignores)
-            for other in self._clients.values():
-                # What is added changes nothing for those who are ignored, nor the reverse.
-                may_change = other is not client and (client in other.ignored_by) != adding
-                if may_change and client.ignored.match(other.source) == adding:
-                    other.ignored_by = other.ignored_by ^ {client}
-
-    # Rooms
-
-    def restore(self, state: Dict[str, Any], owners: Mapping[str, int]) -> None:
-        """Have a room of which something was kept, and its operators that have accounts still."""
-        room = Room(str(state["name"]))
-        room.is_lobby = room.key == self._lobby
-        room.restore(state)
-        room.review(owners)
-        with self._lock:
-            self._rooms[room.key] = room
-            self._mind_emptiness(room)
-
-    def join(self, client: Client, name: str, password: str = "") -> Optional[Event]:
-        """Place `client` in a room, made where there is none, and tell it who is there.
-
-        Gives what others are told, or None where the client was there already. Raises
-        ReplyError 405, 471, 473, 474 or 475.
-        """
-        key = protocol.casefold(name)
-        with self._lock:
-            self._mind_end(client)
-            room = self._rooms.get(key)
-            if room is not None and client in room.members:
-                return None
-            if len(client.rooms) >= MAX_ROOMS:
-                raise ReplyError("405", name, "You have joined too many channels")
-            if room is None:
-                if len(self._rooms) >= MAX_ALL_ROOMS:
-                    raise ReplyError("405", name, "The server has as many channels as it can")
-                room = self._rooms[key] = Room(name, key == self._lobby)
-            # Who comes first has the say where nobody else can; what keeps others out of a room
-            # that was left empty keeps them out too: its history is behind that door.
-            is_first = not (room.members or room.operators or room.is_lobby)
-            bits = OPERATOR if is_first or room.remembers(client) else 0
-            room.mind_door(client, password)
-            room.add(client, bits)
-            self._left.pop(room.key, None)
-            client.invited.discard(room)
-            client.rooms.add(room)
-            if bits and client.account:
-                room.remember(client)
-            event = self._joined(client, room, room.audience, (room.key,))
-            self._post(event)
-            if client.away:
-                away = Message("AWAY", (client.away,), client.source)
-                self._post(Event(away, tuple(m for m in room.members if m is not client)))
-            self._post(self._welcome(client, room))
-            return event
-
-    def left(self, client: Client, name: str) -> int:
-        """The number up to which it has read a room that it was in; 0 where it was not."""
-        with self._lock:
-            event = client.left.get(protocol.casefold(name))
-            return event.number if event is not None else 0
-
-    def rejoin(self, client: Client) -> None:
-        """Tell one who has taken a place back of its rooms, as if it had joined them."""
-        with self._lock:
-            for room in sorted(client.rooms, key=lambda room: room.key):
-                self._post(self._joined(client, room, (client,)))
-                self._post(self._welcome(client, room))
-
-    def _joined(
-        self,
-        client: Client,
-        room: Room,
-        audience: Tuple[Client, ...],
-        kept_for: Tuple[str, ...] = (),
-    ) -> Event:
-        message = Message("JOIN", (room.name,), client.source)
-        event = Event(message, audience, client, kept_for)
-        params = (room.name, client.account or "*", client.realname)
-        event.extended = protocol.fit_line(message._replace(params=params))[1]
-        return event
-
-    def _welcome(self, client: Client, room: Room) -> Event:
-        return answer(client, topic_replies(room) + names_replies(client, room), self._server_name)
-
-    def names(self, client: Client, name: str) -> int:
-        """Tell `client` who is in a room, in order with who comes and goes; how many lines."""
-        with self._lock:
-            room = self._seen(client, name) or Room(name)
-            replies = names_replies(client, room)
-            self._post(answer(client, replies, self._server_name))
-            return len(replies)
-
-    def part(self, client: Client, name: str, reason: str) -> None:
-        """Take `client` out of a room. Raises ReplyError 403 or 442."""
-        with self._lock:
-            room = self._room(client, name)
-            self._tell_room(room, client, "PART", *([reason] if reason else []))
-            self._put_out(client, room)
-
-    def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
-        """Put somebody out of a room. Raises ReplyError 401, 403, 441, 442 or 482."""
-        with self._lock:
-            room = self._governed(client, name)
-            other = room.member(self._person(nickname))
-            self._tell_room(room, client, "KICK", other.nickname, reason or client.nickname)
-            self._put_out(other, room)
-
-    def invite(self, client: Client, nickname: str, name: str) -> Client:
-        """Ask somebody to a room. Raises ReplyError 401, 403, 442, 443 or 482."""
-        with self._lock:
-            other = self._person(nickname)
-            room = self._room(client, name)
-            if "i" in room.flags:
-                room.mind_rank(client)
-            if other in room.members:
-                raise ReplyError("443", other.nickname, room.name, "is already on channel")
-            if room.governs(client):  # others may ask, but open no door
-                other.invited.add(room)
-            message = Message("INVITE", (other.nickname, room.name), client.source)
-            if other not in client.ignored_by:
-                self._post(Event(message, (other,), client))
-            others = tuple(member for member in room.members if member is not client)
-            self._post(Event(message, others, client, needs=INVITE_NOTIFY))
-            return other
-
-    def invitations(self, client: Client) -> List[str]:
-        """The rooms that `client` is asked to."""
-        with self._lock:
-            return sorted(room.name for room in client.invited)
-
-    def tell(self, client: Client, message: Message) -> str:
-        """Pass on what `client` says to a room or a person, `message.params[0]`.
-
-        Gives why that person is away, "" for one who is not. Raises ReplyError 401, 403, 404.
-        """
-        params = message.params
-        target = params[0]
-        away = ""
-        with self._lock:
-            self._mind_end(client)
-            if target.startswith("#"):
-                room = self._rooms.get(protocol.casefold(target))
-                if room is None:
-                    raise ReplyError("403", target, "No such channel")
-                if room.is_guarded or client not in room.members:
-                    room.mind_silence(client)
-                name, audience, key = room.name, room.audience, room.key
-            else:
-                recipient = self._person(target)
-                name, away = recipient.nickname, recipient.away
-                audience = (client,) if recipient is client else (recipient, client)
-                key = private_key(name, client.nickname)
-                if message.command != "TAGMSG" and recipient not in client.ignored_by:
-                    recipient.correspondent = client.nickname  # whom they have read
-            if name != target:
-                params = (name, *params[1:])
-            relayed = Message(message.command, params, client.source, message.tags)
-            kept_for = () if message.command == "TAGMSG" else (key,)
-            self._post(Event(relayed, audience, client, kept_for))
-        return away
-
-    def leave_word(self, client: Client, message: Message, owner: str) -> bool:
-        """Keep a private text for the owner of an account; False where they have come now."""
-        with self._lock:
-            self._mind_end(client)
-            if self._registered(owner) is not None:
-                return False
-            relayed = Message("PRIVMSG", (owner, message.params[1]), client.source, message.tags)
-            event = Event(relayed, (client,), client, (private_key(owner, client.nickname),))
-            event.waiting_for = protocol.casefold(owner)
-            self._post(event)
-            return True
-
-    def set_topic(self, client: Client, name: str, topic: str) -> None:
-        """Raises ReplyError 403, 404, 442 or 482."""
-        with self._lock:
-            room = self._room(client, name)
-            room.mind_silence(client)
-            if "t" in room.flags:
-                room.mind_rank(client)
-            topic = protocol.fit(Message("TOPIC", (room.name, topic), client.source)).text
-            self._tell_room(room, client, "TOPIC", topic)
-            room.topic, room.topic_by, room.topic_at = topic, client.nickname, time.time()
-
-    def change_modes(
-        self, client: Client, name: str, changes: List[ModeChange]
-    ) -> List[ReplyError]:
-        """Do what can be done, and give what cannot. Raises ReplyError 403, 442 or 482."""
-        refused: List[ReplyError] = []
-        done: List[ModeChange] = []
-        with self._lock:
-            room = self._governed(client, name)
-            for change in changes:
-                try:
-                    made = room.change(change, client, self._person)
-                except ReplyError as refusal:
-                    refused.append(refusal)
-                else:
-                    done += [made] if made else []
-            room.guard()
-            for words in protocol.split_modes(done, client.source, room.name) if done else ():
-                self._tell_room(room, client, "MODE", *words)
-            self._mind_emptiness(room)
-        return refused
-
-    def history_key(self, client: Client, target: str) -> Optional[Tuple[str, str, int]]:
-        """The name and key of what `client` may read again, and the number after which it may.
-
-        A room's members may read all of it; of private messages, one reads what came since
-        one has had the name. None for what is not there for this client.
-        """
-        with self._lock:
-            room = self._rooms.get(protocol.casefold(target))
-            if room is not None and client in room.members:
-                return room.name, room.key, 0
-            if not protocol.is_nickname(target):
-                return None
-            other = self._registered(target)
-            name = other.nickname if other is not None else target
-            return name, private_key(name, client.nickname), client.named_since
-
-    def room(self, name: str, client: Optional[Client] = None) -> Optional[Room]:
-        """A copy of the room of that name, if `client` may know of it."""
-        with self._lock:
-            room = self._seen(client, name)
-            return room and room.copy()
-
-    def rooms(self, client: Optional[Client] = None, of: Optional[Client] = None) -> List[Listed]:
-        """All rooms that `client` may know of, or those of them that `of` is in."""
-        listed = []
-        with self._lock:
-            for room in self._rooms.values() if of is None else of.rooms:
-                if self._is_seen(client, room):
-                    size, bits = len(room.members), 0 if of is None else room.members[of]
-                    facts = (room.created, room.topic, room.topic_at)
-                    listed.append(Listed(room.name, room.key, size, bits, *facts))
-        return sorted(listed, key=lambda room: room.key)
-
-    def shared(self, client: Client, other: Client) -> Optional[Tuple[str, int]]:
-        """The name of a room that both are in, and the bits that `other` has there."""
-        with self._lock:
-            room = min(client.rooms & other.rooms, key=lambda room: room.key, default=None)
-            return None if room is None else (room.name, room.members[other])
-
-    def counts(self) -> Tuple[int, int, int, int, int]:
-        """Who has registered, the invisible and the operators of them, who has not, and rooms."""
-        with self._lock:
-            here = [client for client in self._clients.values() if client.registered]
-            invisible, operators = (sum(mode in client.modes for client in here) for mode in "io")
-            unknown = len(self._clients) - len(here)
-            return len(here), invisible, operators, unknown, len(self._rooms)
-
-    def close(self) -> None:
-        """From now on nobody is told who leaves: everybody does."""
-        with self._lock:
-            self._closing = True
-
-    # What follows is called with the lock held.
-
-    def _mind_end(self, client: Client) -> None:
-        """Raises Ended for one who was put out: another may have the name, and the place."""
-        if client.end:
-            raise Ended(client.end)
-
-    def _registered(self, nickname: str) -> Optional[Client]:
-        client = self._clients.get(protocol.casefold(nickname))
-        return client if client is not None and client.registered else None
-
-    def _person(self, nickname: str) -> Client:
-        """Raises ReplyError 401."""
-        client = self._registered(nickname)
-        if client is None:
-            raise ReplyError("401", nickname, "No such nick")
-        return client
-
-    def _is_seen(self, client: Optional[Client], room: Room) -> bool:
-        is_open = client is None or "s" not in room.flags or client.is_operator
-        return is_open or client in room.members
-
-    def _seen(self, client: Optional[Client], name: str) -> Optional[Room]:
-        room = self._rooms.get(protocol.casefold(name))
-        return room if room is not None and self._is_seen(client, room) else None
-
-    def _room(self, client: Client, name: str) -> Room:
-        """A room that `client` is in. Raises ReplyError 403 or 442."""
-        room = self._seen(client, name)
-        if room is None:
-            raise ReplyError("403", name, "No such channel")
-        if client not in room.members:
-            raise ReplyError("442", room.name, "You're not on that channel")
-        return room
-
-    def _governed(self, client: Client, name: str) -> Room:
-        """A room that `client` has the say in. Raises ReplyError 403, 442 or 482."""
-        room = self._seen(client, name)
-        if room is None or not client.is_operator:
-            room = self._room(client, name)
-        room.mind_rank(client)
-        return room
-
-    def _introduce(self, client: Client) -> None:
-        source = client.source
-        client.introduce()
-        if client.source != source:
-            others = (other for other in self._ignorers if other is not client)
-            ignorers = (other for other in others if other.ignored.match(client.source))
-            client.ignored_by = frozenset(ignorers)
-
-    def _peers(self, client: Client) -> Tuple[Client, ...]:
-        """Everyone who shares a room with `client`, and itself, once each."""
-        if len(client.rooms) == 1:
-            return next(iter(client.rooms)).audience
-        peers = {client: 0}
-        for room in client.rooms:
-            peers.update(room.members)
-        return tuple(peers)
-
-    def _tell_room(self, room: Room, client: Client, command: str, *params: str) -> None:
-        """What `client` does to a room: for all who are there, and for later."""
-        message = Message(command, (room.name, *params), client.source)
-        self._post(Event(message, room.audience, client, (room.key,)))
-
-    def _tell_peers(self, client: Client, message: Message) -> None:
-        """What has changed about `client`: for its peers, and for those who watch it closely."""
-        peers = self._peers(client)
-        others = peers
-        if message.command == "AWAY":  # who said it has its own answer
-            others = tuple(peer for peer in peers if peer is not client)
-        self._post(Event(message, others, client))
-        watchers = self._watchers.get(client.key, set()).difference(peers)
-        if watchers:
-            needs = EXTENDED_MONITOR | _ASKED_FOR[message.command]
-            self._post(Event(message, tuple(watchers), client, needs=needs))
-
-    def _tell_watchers(self, client: Client, is_here: bool) -> None:
-        numeric, who = ("730", client.source) if is_here else ("731", client.nickname)
-        for watcher in self._watchers.get(client.key, ()):
-            message = Message(numeric, (watcher.nickname, who), self._server_name)
-            self._post(Event(message, (watcher,)))
-
-    def _unwatch(self, client: Client, key: str) -> None:
-        watchers = self._watchers.get(key, set())
-        watchers.discard(client)
-        if not watchers:
-            self._watchers.pop(key, None)
-
-    def _remember(self, client: Client) -> None:
-        names = (client.nickname, client.username, client.host, client.realname)
-        self._past.append(Was(*names, time.time()))
-
-    def _put_out(self, client: Client, room: Room) -> None:
-        client.left.pop(room.key, None)
-        while len(client.left) >= MAX_ROOMS:
-            del client.left[next(iter(client.left))]
-        mark = client.left[room.key] = Event(b"", ())
-        self._post(mark)
-        self._leave(client, room)
-
-    def _leave(self, client: Client, room: Room) -> None:
-        room.discard(client)
-        client.rooms.discard(room)
-        self._mind_emptiness(room)
-
-    def _mind_emptiness(self, room: Room) -> None:
-        """See that no room is there for nothing, when it may be that nobody is in it."""
-        if room.members:
-            return
-        self._left.pop(room.key, None)
-        if not room.is_kept:
-            del self._rooms[room.key]
-        elif room.is_of_guests:
-            self._left[room.key] = None
-            if len(self._left) > MAX_GUEST_ROOMS:
-                self._end_room(next(iter(self._left)))
-
-    def _end_room(self, key: str) -> None:
-        """Forget a room, and see that what was said in it is not for the next of its name."""
-        del self._left[key]
-        self._post(Event(Message("GONE", (self._rooms.pop(key).name,)), (), None, (key,)))
-
-
-# The database: what outlives the server
-
-
-class Handle:
-    """One connection to the database: opened when it is needed, and anew after a fault.
-
-    Any thread may use it; one does at a time.
-    """
-
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
-        self._lock = threading.Lock()  # guards the connection
-        self._is_stuck = False  # somebody has waited for it in vain: the next do not
-        self._connection: Optional[sqlite3.Connection] = None
-
-    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """What `work` gives: one transaction. Raises sqlite3.Error or OSError, and nothing is done.
-
-        It may be asked again then: what it changes is to be the same the second time.
-        """
-        if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
-            self._is_stuck = True
-            raise sqlite3.OperationalError("the disk does not answer")
-        self._is_stuck = False
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            with self._connection:
-                return work(self._connection)
-        except (OSError, sqlite3.Error):
-            self._drop()
-            raise
-        finally:
-            self._lock.release()
-
-    def close(self) -> bool:
-        """Close the connection until it is needed again; False where the disk is stuck in it."""
-        if not self._lock.acquire(timeout=PATIENCE):
-            return False
-        self._drop()
-        self._lock.release()
-        return True
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class Database:
-    """The file that all is kept in (SQLite, write-ahead log), or the memory where there is none.
-
-    One handle writes and one reads, so that nobody who reads waits for a write. A file that
-    turns out to be damaged is moved aside, never deleted, by the process that has claimed the
-    folder: a server. Other processes may open the file meanwhile, and never move it.
-    """
-
-    MIGRATIONS = (  # from each version of the schema to the next
-        """
-        CREATE TABLE messages (number INTEGER PRIMARY KEY, key TEXT NOT NULL,
-                               command TEXT NOT NULL, line BLOB NOT NULL);
-        CREATE INDEX messages_by_key ON messages (key, number);
-        CREATE TABLE conversations (owner TEXT NOT NULL, other TEXT NOT NULL,
-                                    number INTEGER NOT NULL, PRIMARY KEY (owner, other));
-        """,
-        """
-        CREATE TABLE waiting (owner TEXT NOT NULL, number INTEGER NOT NULL,
-                              PRIMARY KEY (owner, number));
-        CREATE TABLE accounts (key TEXT PRIMARY KEY, name TEXT NOT NULL,
-                               is_operator INTEGER NOT NULL, created REAL NOT NULL,
-                               n INTEGER NOT NULL, r INTEGER NOT NULL, p INTEGER NOT NULL,
-                               salt BLOB NOT NULL, hash BLOB NOT NULL);
-        CREATE TABLE rooms (key TEXT PRIMARY KEY, state TEXT NOT NULL);
-        CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
-                                reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
-                                PRIMARY KEY (kind, target));
-        """,
-        # What is said last is found at once, however often people came and went since.
-        """
-        CREATE INDEX texts_by_key ON messages (key, number)
-        WHERE command IN ('PRIVMSG', 'NOTICE');
-        """,
-        # What came before a room was GONE is not for those who are in it since.
-        """
-        CREATE INDEX gone_by_key ON messages (key, number) WHERE command = 'GONE';
-        """,
-    )
-    RESCUED = ("accounts", "sanctions", "rooms")  # taken over from a damaged file, if readable
-
-    def __init__(self, folder: str, patience: float, claim: bool = True) -> None:
-        """`patience` is for other processes' writes, in seconds. Raises FolderTakenError."""
-        self.path = os.path.join(folder, "history.db") if folder else ""
-        self._patience = patience
-        self._claim = _claim_folder(folder) if folder and claim else None  # ours while it is open
-        self._moved = threading.Condition()  # guards the two below
-        self._age = 0  # how often the file was moved aside
-        self._is_moving = False
-        self._writer = Handle(lambda: self._connect(self._open))
-        to_read = functools.partial(_open_to_read, self.path)
-        self._reader = Handle(lambda: self._connect(to_read)) if folder else self._writer
-
-    def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """What `work` gives: one transaction. Raises sqlite3.Error or OSError, and nothing is done.
-
-        Where the file had to be moved aside, `work` runs once more, on the new one.
-        """
-        return self._run(self._writer, work)
-
-    def read(self, query: str, values: Tuple[object, ...] = ()) -> List[Any]:
-        """All rows that it finds. Raises sqlite3.Error or OSError."""
-
-        def find(reader: sqlite3.Connection) -> List[Any]:
-            return reader.execute(query, values).fetchall()
-
-        try:
-            return self._run(self._reader, find)
-        except sqlite3.OperationalError:
-            # On a read-only disk SQLite cannot make the files that readers share. A file with
-            # no log beside it is at rest, and can be read without.
-            is_at_rest = self.path and not os.path.exists(self.path + "-wal")
-            if not is_at_rest or os.access(self.path, os.W_OK):
-                raise
-            with contextlib.closing(_open_to_read(self.path, "&immutable=1")) as reader:
-                return find(reader)
-
-    def size(self) -> int:
-        """Bytes on disk."""
-        size = 0
-        for path in (self.path, self.path + "-wal") if self.path else ():
-            with contextlib.suppress(OSError):
-                size += os.stat(path).st_size
-        return size
+        self._lobby = lobby
+        self._label = ""  # not answered yet
+        self._batch = ""  # reference of the batch that answers
+        self._opening = b""  # the line that opens the batch, not sent yet
+        self._references = itertools.count(1)
+
+    def begin(self, label: str) -> None:
+        """Start the answer to a command with that label, "" if it has none."""
+        self._label = label
+        self.is_long = False
+
+    def reply(self, command: str, *params: str, source: str = "") -> None:
+        """Add a reply. Numerics and notices get the client's nickname as first parameter."""
+        self.events.append(self._make_event((command, *params), source))
 
     @property
-    def is_on_disk(self) -> bool:
-        """Whether it outlives the server."""
-        return bool(self.path)
+    def has_batch(self) -> bool:
+        return bool(self._batch)
 
-    def close(self) -> None:
-        """Close the file, and let others claim the folder."""
-        self._reader.close()
-        self._writer.close()
-        if self._claim is not None:
-            self._claim.close()
+    def open_batch(self, kind: str, *params: str) -> None:
+        """Answer with a batch of that kind, if the client knows batches."""
+        if self.client.caps & BATCH:
+            tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
+            self._label, self._batch = "", "b%d" % next(self._references)
+            self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
 
-    def _run(self, handle: Handle, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        age = self._age
-        try:
-            return handle.run(work)
-        except (OSError, sqlite3.Error) as error:
-            if not (_is_damage(error) and self._move_aside(str(error), age)):
-                raise
-        return handle.run(work)
+    def take_label(self, more: bool) -> Tuple[bytes, Tags]:
+        """Return what comes before the next message of the answer, and its tags.
 
-    def _connect(self, connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
-        if self._is_moving:
-            raise sqlite3.OperationalError(_MOVING)
-        return connect()
-
-    def _open(self) -> sqlite3.Connection:
-        if self.path:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            # SQLite keeps the mode. A file that is there is not opened: closing it again
-            # would end the locks that this process has on it (POSIX).
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        path = self.path or ":memory:"
-        writer = sqlite3.connect(path, timeout=self._patience, check_same_thread=False)
-        try:
-            writer.execute("PRAGMA journal_mode = WAL")
-            writer.execute("PRAGMA synchronous = NORMAL")
-            self._migrate(writer)
-            writer.execute("SELECT 1 FROM messages LIMIT 1").fetchone()
-        except BaseException:
-            writer.close()
-            raise
-        return writer
-
-    def _migrate(self, writer: sqlite3.Connection) -> None:
-        query, latest = "PRAGMA user_version", len(self.MIGRATIONS)
-        if writer.execute(query).fetchone()[0] != latest:
-            with writer:
-                writer.execute("BEGIN IMMEDIATE")  # another process may be about to do the same
-                version = writer.execute(query).fetchone()[0]
-                if version > latest:
-                    raise sqlite3.OperationalError("it was made by a newer Hubbub")
-                for script in self.MIGRATIONS[version:]:
-                    for statement in script.split(";"):
-                        writer.execute(statement)
-                writer.execute("PRAGMA user_version = %d" % latest)
-
-    def _move_aside(self, reason: str, age: int) -> bool:
-        """Have a new file in place of the damaged one that was there at `age`; whether it is."""
-        with self._moved:
-            self._moved.wait_for(lambda: not self._is_moving, DISK_TIMEOUT)
-            if self._age != age:
-                return True  # somebody was faster
-            if self._is_moving or self._claim is None:
-                return False
-            self._is_moving = True  # from here on nobody opens it
-        is_done = False
-        try:
-            # What is open would write to the old file, and delete the new one's log.
-            if not (self._reader.close() and self._writer.close()):
-                return False
-            aside = self.path + time.strftime(".damaged-%Y%m%d-%H%M%S")
-            try:
-                os.replace(self.path, aside)
-            except OSError as error:
-                log.error("the history is damaged (%s), and cannot be moved: %s", reason, error)
-                return False
-            for suffix in ("-wal", "-shm"):
-                with contextlib.suppress(OSError):
-                    os.replace(self.path + suffix, aside + suffix)
-            log.error("the history is damaged (%s): moved to %s, a new one begins", reason, aside)
-            is_done = True
-            self._rescue(aside)
-        finally:
-            with self._moved:
-                self._age += is_done
-                self._is_moving = False
-                self._moved.notify_all()
-        return is_done
-
-    def _rescue(self, aside: str) -> None:
-        """Take over what can be read of RESCUED: nobody else is to have a name that was owned."""
-        try:
-            with contextlib.closing(_open_to_read(aside)) as old:
-                with contextlib.closing(self._open()) as new:
-                    for table in self.RESCUED:
-                        self._rescue_table(table, old, new)
-        except (OSError, sqlite3.Error) as error:
-            log.error("nothing of it can be taken over: %s", error)
-
-    def _rescue_table(self, table: str, old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-        rows: List[Tuple[object, ...]] = []
-        fault = "that is all"
-        try:
-            for row in old.execute("SELECT * FROM %s" % table):  # noqa: S608
-                rows.append(row)
-        except sqlite3.Error as error:
-            fault = "the rest is lost: %s" % error
-        with new:
-            for row in rows:
-                marks = ",".join("?" * len(row))
-                new.execute("INSERT OR IGNORE INTO %s VALUES (%s)" % (table, marks), row)  # noqa: S608
-        log.error("of its %s, %d are taken over; %s", table, len(rows), fault)
-
-
-def _open_to_read(path: str, more: str = "") -> sqlite3.Connection:
-    uri = "file:%s?mode=ro%s" % (urllib.parse.quote(path), more)
-    return sqlite3.connect(uri, timeout=PATIENCE, uri=True, check_same_thread=False)
-
-
-def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
-    """Keep other servers from a data folder: by a lock, which ends with the process.
-
-    Raises FolderTakenError where another has it; None where the folder cannot be written at all,
-    which is no reason not to chat.
-    """
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
-        claim.execute("PRAGMA journal_mode = MEMORY")
-        claim.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise FolderTakenError(folder) from None
-        return None
-    except OSError:
-        return None
-    return claim
-
-
-_MOVING = "it is being moved aside"
-
-
-def _is_damage(error: Exception) -> bool:
-    return any(words in str(error) for words in ("malformed", "not a database", _MOVING))
-
-
-# The history
-
-
-# A message as the history keeps it: its number (microseconds since 1970, and the msgid), the
-# key of the room or private conversation, the command, the line with the tags of its sender,
-# and the folded name of the account that it waits for ("" for none).
-Row = Tuple[int, str, str, bytes, str]
-
-
-class History:
-    """What was said, on disk: the thread `history` writes, all read.
-
-    No disk can stop the chat: `finish` waits PATIENCE for a slow one, and what a full or broken
-    one did not take is passed on all the same. `on_change` is then told why, once, and ""
-    once it is kept again; it runs in the delivery thread.
-    """
-
-    def __init__(self, database: Database, days: float, on_change: Callable[[str], None]) -> None:
-        self._database = database
-        self._days = days
-        self._on_change = on_change
-        self._jobs: "queue.Queue[Optional[List[Row]]]" = queue.Queue()
-        self._faults: "queue.Queue[str]" = queue.Queue()  # one for each job: "" where it was kept
-        self._late = 1  # jobs whose fault the delivery has not heard: it alone counts them
-        self.fault = ""  # the present one, as `on_change` was told
-        self._clean_at = self._retry_at = 0.0  # in seconds of the monotonic clock
-        # Daemon: a disk that never answers must not keep the server from ending.
-        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
-        self._thread.start()
-        self._jobs.put([])  # so that a fault is known before anybody comes
-
-    # For the delivery
-
-    def begin(self, rows: List[Row]) -> None:
-        """Have `rows` written: `finish` waits for it."""
-        self._collect(0.0 if self.fault else PATIENCE)
-        if not self._late and not (self.fault and time.monotonic() < self._retry_at):
-            self._jobs.put(rows)
-            self._late += 1
-
-    def finish(self) -> None:
-        """Return when the rows are on disk, or when it is clear that they will not be."""
-        self._collect(0.0 if self.fault else PATIENCE)
-        if self._late and not self.fault:
-            self._tell("the disk does not answer")
-
-    def _collect(self, wait: float) -> None:
-        with contextlib.suppress(queue.Empty):
-            while self._late:
-                fault = self._faults.get(timeout=wait) if wait else self._faults.get_nowait()
-                self._late -= 1
-                self._tell(fault)
-
-    def _tell(self, fault: str) -> None:
-        was, self.fault = self.fault, fault
-        self._retry_at = time.monotonic() + RETRY_AFTER
-        if bool(fault) != bool(was):
-            self._on_change(fault)
-
-    def stop(self) -> None:
-        """Write what is left and end the thread."""
-        self._jobs.put(None)
-        self._thread.join(PATIENCE)
-
-    # For all threads
-
-    def read(
-        self, key: str, after: int, before: int, limit: int, latest: bool, more: bool = False
-    ) -> List[Row]:
-        """Texts with numbers between the two, oldest first: the `limit` latest or earliest.
-
-        With `more`, joins, leaves, topics and modes too.
-
-        What cannot be read is as if it were not there; the log says why.
+        `more` will follow it.
         """
-        order = "DESC" if latest else "ASC"
-        texts = "" if more else "AND command IN ('PRIVMSG', 'NOTICE')"
-        end = "SELECT COALESCE(MAX(number), 0) FROM messages WHERE key = ? AND command = 'GONE'"
-        query = (
-            "SELECT number, key, command, line, '' FROM messages WHERE key = ?"
-            " AND number > MAX(?, (%s)) AND number < ? %s ORDER BY number %s LIMIT ?"
-        )
-        found = self._select(query % (end, texts, order), (key, after, key, before, limit))
-        return found[::-1] if latest else found
-
-    def last_number(self) -> int:
-        """The highest number that it holds; 0 where there is none."""
-        found = self._select("SELECT MAX(number) FROM messages", ())
-        return int(found[0][0] or 0) if found else 0
-
-    def conversations(self, nickname: str, after: int, before: int) -> List[Tuple[str, int]]:
-        """With whom somebody spoke privately between the two numbers, and the last number."""
-        return self._select(
-            "SELECT other, number FROM conversations WHERE owner = ? AND number > ? AND number < ?",
-            (protocol.casefold(nickname), after, before),
-        )
-
-    def waiting_count(self, owner: str) -> int:
-        """How many messages wait for an account; MAX_WAITING are enough."""
-        found = self._select("SELECT COUNT(*) FROM waiting WHERE owner = ?", (owner,))
-        return int(found[0][0]) if found else 0
-
-    def take_waiting(self, owner: str) -> List[Row]:
-        """What waits for an account, oldest first, MAX_WAITING at once.
-
-        It waits on until `forget_waiting` is told that it has been delivered.
-        """
-        return self._select(
-            "SELECT number, key, command, line, owner FROM waiting JOIN messages USING (number)"
-            " WHERE owner = ? ORDER BY number LIMIT ?",
-            (owner, MAX_WAITING),
-        )
-
-    def forget_waiting(self, owner: str, upto: int) -> None:
-        """What waited for an account is delivered, up to this number.
-
-        Where the disk does not take that, it is delivered again the next time.
-        """
-        query = "DELETE FROM waiting WHERE owner = ? AND number <= ?"
-        try:
-            self._database.write(lambda writer: writer.execute(query, (owner, upto)))
-        except (OSError, sqlite3.Error) as error:
-            log.warning("cannot note what was delivered: %s", error)
-
-    def _select(self, query: str, values: Tuple[object, ...]) -> List[Any]:
-        try:
-            return self._database.read(query, values)
-        except (OSError, sqlite3.Error) as error:
-            log.warning("cannot read the history: %s", error)
-            return []
-
-    # The thread
-
-    def _run(self) -> None:
-        while True:
-            rows = self._jobs.get()
-            if rows is None:
-                break
-            self._faults.put(self._write(rows))
-
-    def _write(self, rows: List[Row]) -> str:
-        """Write in one transaction; what kept it from being done, or ""."""
-
-        def insert_and_clean(writer: sqlite3.Connection) -> None:
-            self._insert(writer, rows)
-            self._clean(writer)
-
-        try:
-            self._database.write(insert_and_clean)
-        except (OSError, sqlite3.Error) as error:
-            return getattr(error, "strerror", None) or str(error)
-        return ""
-
-    def _insert(self, writer: sqlite3.Connection, rows: List[Row]) -> None:
-        # Many rows to a statement: each statement lets go of the interpreter, and has to
-        # wait for its turn again.
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            marks = ",".join(["(?,?,?,?)"] * len(part))
-            values = list(itertools.chain.from_iterable([row[:4] for row in part]))
-            writer.execute("INSERT INTO messages VALUES " + marks, values)  # noqa: S608
-        for number, key, command, _, waiting_for in rows:
-            owner, is_private, other = key.partition(" ")
-            if is_private:
-                pairs = [(owner, other, number), (other, owner, number)]
-                writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", pairs)
-            if command == "GONE":  # with all that was kept of it
-                writer.execute("DELETE FROM rooms WHERE key = ?", (key,))
-            if waiting_for:
-                writer.execute("REPLACE INTO waiting VALUES (?,?)", (waiting_for, number))
-
-    def _clean(self, writer: sqlite3.Connection) -> None:
-        """Delete some of what is too old; the rest with the next writes."""
-        if not self._days or time.monotonic() < self._clean_at:
-            return
-        oldest = int((time.time() - self._days * 86400) * 1e6)
-        query = "SELECT number FROM messages WHERE number < ? LIMIT ?"
-        query = "DELETE FROM messages WHERE number IN (%s)" % query  # noqa: S608
-        if writer.execute(query, (oldest, CLEANED_AT_ONCE)).rowcount < CLEANED_AT_ONCE:
-            writer.execute("DELETE FROM conversations WHERE number < ?", (oldest,))
-            writer.execute("DELETE FROM waiting WHERE number < ?", (oldest,))
-            self._clean_at = time.monotonic() + CLEANING_INTERVAL
+        if self._label and (more or self.is_long):
+            self.open_batch("labeled-response")
+        label, self._label = self._label, ""
+        opening, self._opening = self._opening, b""
+        if label:
+            return b"", ((0, make_tag("label", label)),)
+        return opening, ((0, make_tag("batch", self._batch)),) if self._batch else ()
+
+    def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
+        """Return replies that are made later, for a place among the events."""
+        (opening, first), (_, rest) = self.take_label(True), self.take_label(True)
+
+        def render() -> bytes:
+            replies = enumerate(make())
+            return opening + b"".join([self._render(r, rest if i else first) for i, r in replies])
+
+        return Output(self.client, render)
+
+    def flush(self, is_done: bool = True) -> bytes:
+        """Return what was added; `is_done` ends the answer."""
+        events, self.events = self.events, []
+        more, data = len(events) > 1 or not is_done, []
+        for event in events:
+            opening, tags = self.take_label(more)
+            data.append(opening + self._render_event(event, tags))
+        if is_done and self._label:
+            data.append(self._render(("ACK",), self.take_label(False)[1]))
+        elif is_done and self._batch:
+            data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
+            self._opening, self._batch = b"", ""
+        return b"".join(data)
+
+    def _make_event(self, reply: Reply, source: str = "") -> Event:
+        command, *params = reply
+        if command.isdigit() or command == "NOTICE":
+            params.insert(0, self.client.nickname or "*")
+        params[:-1] = map(protocol.to_middle, params[:-1])
+        if not source and command not in ("ERROR", "PING"):
+            source = self._server_name
+        return Event(Message(command, tuple(params), source), (self.client,), time.time())
+
+    def _render_event(self, event: Event, tags: Tags) -> bytes:
+        return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
+
+    def _render(self, reply: Reply, tags: Tags) -> bytes:
+        return self._render_event(self._make_event(reply), tags)
+
+
+def names_replies(client: Client, channel: Channel, members: Mapping[Client, int]) -> List[Reply]:
+    """Return 353, with as many names as surely fit into a line, and 366."""
+    words = (member_prefix(client, bits) + member.nickname for member, bits in members.items())
+    kind = "@" if "s" in channel.flags else "="
+    texts = protocol.pack(words, " ", NAMES_SIZE)
+    replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
+    return [*replies, ("366", channel.name, "End of /NAMES list")]
+
+
+def topic_replies(channel: Channel) -> List[Reply]:
+    """Return 332 and 333, or nothing if there is no topic."""
+    name, topic = channel.name, channel.topic
+    by = ("333", name, topic.by, str(int(topic.at)))
+    return [("332", name, topic.text), by] if topic.text else []
+
+
+def member_prefix(client: Client, bits: int) -> str:
+    """Return the signs of a member with these bits as `client` sees them."""
+    prefix = _PREFIXES[bits]
+    return prefix if client.caps & CAPABILITIES["multi-prefix"] else prefix[:1]
+
+
+class ChannelRecord(NamedTuple):
+    """A channel for the store to save; None to delete it, and if it was evicted its history."""
+
+    key: str
+    state: Optional[Dict[str, Any]]
+    is_evicted: bool = False
 
-
-# What is remembered of people and rooms
-
-
-class RecordsError(Exception):
-    """The disk's: what is asked cannot be read or kept. The text is for people."""
-
-
-class AccountExistsError(RecordsError):
-    """The user's: the name has an account."""
-
-    def __str__(self) -> str:
-        return "%s has an account already." % self.args[0]
-
-
-class PasswordError(RecordsError):
-    """The user's: nobody may have such a password. The text says why."""
-
-
-# What a fault of the disk means for people, by a word of its text.
-_ADVICE = (
-    (("full", "no space"), "the disk is full. Its host has to make room there."),
-    (("locked", "moved aside", "not answer"), "they are busy. Try again in a moment."),
-    (
-        ("readonly", "read-only", "denied", "unable to open"),
-        "its folder cannot be written. Its host has to see to the rights of it.",
-    ),
-    (
-        ("malformed", "not a database"),
-        "the file is damaged. A server that starts there moves it aside and begins a new one.",
-    ),
-)
-
-
-def _advice(error: Exception) -> str:
-    fault = getattr(error, "strerror", None) or str(error)
-    for words, text in _ADVICE:
-        if any(word in fault.lower() for word in words):
-            return "The server's records cannot be used: " + text
-    return "The server's records cannot be used: %s." % fault
-
-
-class Account(NamedTuple):
-    """A name that somebody owns."""
-
-    name: str
-    is_operator: bool
-    created: float  # seconds since 1970
-
-    @property
-    def number(self) -> int:
-        """When it was made, as events are numbered: tells it from others that had its name."""
-        return int(self.created * 1e6)
-
-
-class Sanction(NamedTuple):
-    """What keeps somebody out ("ban") or silent ("mute")."""
-
-    kind: str
-    target: str  # as `protocol.sanction_target` gives it
-    until: float  # seconds since 1970; 0 is for ever
-    reason: str
-    by: str
-    at: float  # seconds since 1970
-
-
-class _Secret(NamedTuple):
-    """An account as it is stored: what its password's hash was made with, and the hash."""
-
-    account: Account
-    cost: Tuple[int, int, int]
-    salt: bytes
-    digest: bytes
-
-
-# What no password gives: it stands for the names without an account, at the same price.
-_NOBODY = _Secret(Account("", False, 0.0), SCRYPT, bytes(16), bytes(32))
-
-
-class Records:
-    """Accounts, rooms and sanctions, in the database: one short transaction an operation.
-
-    Any thread may call it, though not under the directory's lock: it waits for the disk.
-    Where that refuses, RecordsError says so, and nothing has changed. Other processes may
-    change accounts at any time. Names are compared folded, passwords composed (NFC).
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._known: Dict[str, _Secret] = {}  # as last read, by folded name: for broken disks
-        self._hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
-        self.keeps = database.is_on_disk
-        self.has_accounts = self.keeps and hasattr(hashlib, "scrypt")
-        with contextlib.suppress(RecordsError):  # the history tells of it
-            self._write(lambda writer: None)  # makes what is not there yet
-        with contextlib.suppress(RecordsError):
-            rows = self._read("SELECT * FROM accounts")
-            self._known = {row[0]: _secret(row) for row in rows}
-
-    # Accounts
-
-    def account(self, name: str) -> Optional[Account]:
-        """Who owns a name. What cannot be read is as it was last; the log says why."""
-        secret = self._find(protocol.casefold(name))
-        return secret and secret.account
-
-    def accounts(self) -> List[Account]:
-        """All of them, by name."""
-        rows = self._read("SELECT * FROM accounts ORDER BY key")
-        return [_secret(row).account for row in rows]
-
-    def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
-        """Raises AccountExistsError, PasswordError, RecordsError."""
-        key = protocol.casefold(name)
-        if self._find(key) is not None:  # before a hash is made for nothing
-            raise AccountExistsError(name)
-        account = Account(name, is_operator, time.time())
-        values = (key, *account, *self._new_hash(password))
-        query = "INSERT OR IGNORE INTO accounts VALUES (?,?,?,?,?,?,?,?,?)"
-        if not self._write(lambda writer: writer.execute(query, values).rowcount):
-            raise AccountExistsError(name)
-        self._find(key)
-        return account
-
-    def set_password(self, name: str, password: str, is_operator: Optional[bool] = None) -> bool:
-        """Change the password, and the rights too unless None; False where no account is.
-
-        Raises PasswordError, RecordsError.
-        """
-        return self._set_password(protocol.casefold(name), password, is_operator, None)
-
-    def renew(self, name: str) -> int:
-        """Have an account begin now, after what others have said under its name; its new number."""
-        now, key = time.time(), protocol.casefold(name)
-        query = "UPDATE accounts SET created = ? WHERE key = ?"
-        self._write(lambda writer: writer.execute(query, (now, key)))
-        self._find(key)
-        return int(now * 1e6)
-
-    def remove_account(self, name: str) -> bool:
-        """Forget an account and what waits for it; False where there is none."""
-        key = protocol.casefold(name)
-
-        def remove(writer: sqlite3.Connection) -> int:
-            writer.execute("DELETE FROM waiting WHERE owner = ?", (key,))
-            return writer.execute("DELETE FROM accounts WHERE key = ?", (key,)).rowcount
-
-        was_there = self._write(remove) > 0
-        self._find(key)
-        return was_there
-
-    def log_in(self, name: str, password: str) -> Optional[Account]:
-        """The account, if that is its password: the same work whether or not there is one."""
-        key = protocol.casefold(name)
-        found = self._find(key)
-        secret = found or _NOBODY
-        digest = self._digest(password, secret.salt, secret.cost)
-        if not hmac.compare_digest(digest, secret.digest) or found is None:
-            return None
-        if secret.cost != SCRYPT:  # passwords become as expensive as new ones are
-            with contextlib.suppress(RecordsError):
-                self._set_password(key, password, None, secret.digest)
-        return secret.account
-
-    def _find(self, key: str) -> Optional[_Secret]:
-        """The account of a folded name, which is known from now on."""
-        try:
-            rows = self._read("SELECT * FROM accounts WHERE key = ?", (key,))
-        except RecordsError as error:
-            log.warning("cannot read the accounts: %s", error.__cause__)
-            return self._known.get(key)
-        if not rows:
-            self._known.pop(key, None)
-            return None
-        secret = self._known[key] = _secret(rows[0])
-        return secret
-
-    def _set_password(
-        self, key: str, password: str, is_operator: Optional[bool], old: Optional[bytes]
-    ) -> bool:
-        values = (*self._new_hash(password), is_operator, key, old)
-        query = (
-            "UPDATE accounts SET n = ?, r = ?, p = ?, salt = ?, hash = ?,"
-            " is_operator = COALESCE(?, is_operator) WHERE key = ? AND hash = COALESCE(?, hash)"
-        )
-        is_done = self._write(lambda writer: writer.execute(query, values).rowcount) > 0
-        self._find(key)
-        return is_done
-
-    def _new_hash(self, password: str) -> Tuple[int, int, int, bytes, bytes]:
-        fault = protocol.password_fault(password)
-        if fault:
-            raise PasswordError(fault)
-        salt = os.urandom(16)
-        return (*SCRYPT, salt, self._digest(password, salt, SCRYPT))
-
-    def _digest(self, password: str, salt: bytes, cost: Tuple[int, int, int]) -> bytes:
-        if not hasattr(hashlib, "scrypt"):
-            raise RecordsError("This server's Python cannot do scrypt: it keeps no passwords.")
-        n, r, p = cost
-        # Longer ones match nothing.
-        data = protocol.password_bytes(password)[: protocol.MAX_PASSWORD + 1]
-        with self._hashing:
-            return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
-
-    # Rooms
-
-    def save_room(self, key: str, state: Dict[str, Any]) -> None:
-        """Remember what is said of a room, in place of what was: anything that JSON can say."""
-        values = (key, json.dumps(state, ensure_ascii=False))
-        self._write(lambda writer: writer.execute("REPLACE INTO rooms VALUES (?,?)", values))
-
-    def forget_room(self, key: str) -> None:
-        """Nothing happens where it is not remembered."""
-        self._write(lambda writer: writer.execute("DELETE FROM rooms WHERE key = ?", (key,)))
-
-    def rooms(self) -> List[Dict[str, Any]]:
-        """What is remembered of each room."""
-        found = []
-        for key, state in self._read("SELECT * FROM rooms ORDER BY key"):
-            try:
-                found.append(json.loads(state))
-            except ValueError as error:
-                log.warning("cannot read what is remembered of %s: %s", key, error)
-        return found
-
-    # Sanctions
-
-    def add_sanction(self, sanction: Sanction) -> None:
-        """In place of one of that kind which that target has."""
-        values = sanction._replace(target=protocol.sanction_target(sanction.target))
-        query = "REPLACE INTO sanctions VALUES (?,?,?,?,?,?)"
-        self._write(lambda writer: writer.execute(query, values))
-
-    def remove_sanctions(self, target: str) -> int:
-        """How many there were."""
-        query = "DELETE FROM sanctions WHERE target = ?"
-        values = (protocol.sanction_target(target),)
-        return self._write(lambda writer: writer.execute(query, values).rowcount)
-
-    def sanctions(self) -> List[Sanction]:
-        """Those that hold, oldest first. Those that have run out are deleted."""
-        now = time.time()
-        found = [Sanction(*row) for row in self._read("SELECT * FROM sanctions ORDER BY at, kind")]
-        holding = [sanction for sanction in found if not 0 < sanction.until <= now]
-        if len(holding) < len(found):
-            query = "DELETE FROM sanctions WHERE until > 0 AND until <= ?"
-            with contextlib.suppress(RecordsError):  # they are not told of, all the same
-                self._write(lambda writer: writer.execute(query, (now,)))
-        return holding
-
-    def _write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        try:
-            return self._database.write(work)
-        except (OSError, sqlite3.Error) as error:
-            raise RecordsError(_advice(error)) from error
-
-    def _read(self, query: str, values: Tuple[object, ...] = ()) -> List[Any]:
-        try:
-            return self._database.read(query, values)
-        except (OSError, sqlite3.Error) as error:
-            raise RecordsError(_advice(error)) from error
-
-
-def _secret(row: Tuple[Any, ...]) -> _Secret:
-    _, name, is_operator, created, n, r, p, salt, digest = row
-    return _Secret(Account(name, bool(is_operator), created), (n, r, p), salt, digest)
-
-
-class Attempts:
-    """Limits how fast an address may try something. Any thread may call it."""
-
-    def __init__(self, at_once: int = ATTEMPTS_AT_ONCE, interval: float = ATTEMPT_INTERVAL) -> None:
-        self._at_once, self._interval = at_once, interval
-        self._lock = threading.Lock()  # guards the one below
-        self._paid_until: Dict[str, float] = {}  # by address, as in Bucket
-
-    def wait(self, address: str, now: float) -> float:
-        """Take an attempt; or the seconds until there is one, where there is none."""
-        with self._lock:
-            paid_until = max(self._paid_until.get(address, now), now) + self._interval
-            wait = paid_until - now - self._at_once * self._interval
-            if wait > 0:
-                return wait
-            self._paid_until[address] = paid_until
-            if len(self._paid_until) > MAX_ATTEMPTERS:
-                self._forget_half()
-            return 0.0
-
-    def give_back(self, address: str) -> None:
-        """The attempt was the right password: it does not count."""
-        with self._lock:
-            if address in self._paid_until:
-                self._paid_until[address] -= self._interval
-
-    def _forget_half(self) -> None:
-        """Of those who have to wait longest, nobody is forgotten."""
-        longest = sorted(self._paid_until.items(), key=lambda item: item[1], reverse=True)
-        self._paid_until = dict(longest[: MAX_ATTEMPTERS // 2])
-
-
-# The delivery
 
 FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
 
 
 class Ending(NamedTuple):
-    """What the delivery is to do to a connection, when all that was posted before is sent.
+    """A step of a connection's end, when all that was posted before has been sent.
 
     FINISH tells the client that no more comes, SEVER also wakes its thread, ABORT does so
     without sending what is left, CLOSE gives the descriptor back.
@@ -2134,142 +999,1553 @@ class Ending(NamedTuple):
     how: str
 
 
-Work = Union[Event, Ending, threading.Event]  # the last is set when its turn comes
+Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last is a barrier
+
+
+# The directory
+# -------------
+
+
+FormerUser = NamedTuple(
+    "FormerUser",
+    [("nickname", str), ("username", str), ("host", str), ("realname", str), ("left_at", float)],
+)
+
+
+class Directory:
+    """The users, by nickname, and the channels.
+
+    Any thread may call its methods. Each is atomic and does no I/O. What others are told of a
+    change is numbered and posted before the lock is released: the order of events is the order
+    of changes. A method that raises ReplyError has changed nothing. `response` is that of the
+    client that acts: an event that answers its command takes the label.
+    """
+
+    def __init__(
+        self, queue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
+    ) -> None:
+        # Guards all below, and the marked parts of Client and Channel; methods may call each other.
+        self._lock = threading.RLock()
+        self._queue = queue  # only appends
+        self._server_name = server_name
+        self._lobby = protocol.casefold(lobby)
+        self._last_number = last_number
+        self._clients: Dict[str, Client] = {}  # by casefolded nickname
+        self._channels: Dict[str, Channel] = {}  # by casefolded name
+        self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
+        self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
+        self._tokens: Dict[str, Client] = {}
+        self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
+        self.is_closing = False  # nobody is told who leaves: everybody does
+        self.most_users = 0  # at once
+
+    def post(
+        self,
+        message: Message,
+        audience: Tuple[Client, ...],
+        sender: Optional[Client] = None,
+        keys: Tuple[str, ...] = (),
+        response: Optional[Response] = None,
+        more: bool = False,
+        **details: Any,
+    ) -> Event:
+        """Number a message and queue it for `audience`.
+
+        `response` is that of the sender, if the sender is in the audience; `more` of the answer
+        will follow. For the other arguments see Event.
+        """
+        with self._lock:
+            number = self._next_number()
+            event = Event(message, audience, time.time(), number, keys, sender, **details)
+            if response is not None:
+                caps = response.client.caps
+                if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
+                    event.label = response.take_label(more)
+            self._queue(event)
+            return event
+
+    # Users
+
+    def find(self, nickname: str) -> Optional[Client]:
+        """Return the registered client with that nickname."""
+        with self._lock:
+            client = self._clients.get(protocol.casefold(nickname))
+            return client if client is not None and client.registered else None
+
+    def get(self, nickname: str) -> Client:
+        """Return the registered client with that nickname. Raises ReplyError 401."""
+        client = self.find(nickname)
+        if client is None:
+            raise ReplyError("401", nickname, "No such nick")
+        return client
+
+    def users(self) -> List[Client]:
+        """Return all registered clients."""
+        with self._lock:
+            return [client for client in self._clients.values() if client.registered]
+
+    def former_users(self, nickname: str) -> List[FormerUser]:
+        """Return the users who had that nickname, the latest first."""
+        key = protocol.casefold(nickname)
+        with self._lock:
+            former = list(self._former)
+        return [user for user in reversed(former) if protocol.casefold(user.nickname) == key]
+
+    def claim(self, client: Client, nickname: str, response: Response) -> Optional[Client]:
+        """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
+
+        The owner of its account takes it from its holder, who is removed and returned: the
+        caller ends that connection.
+        """
+        key, old_key = protocol.casefold(nickname), client.key
+        with self._lock:
+            self._check_end(client)
+            holder = self._clients.get(key)
+            if holder is client:
+                holder = None
+            if holder is not None:
+                if not client.owns(nickname):
+                    raise ReplyError("433", nickname, "Nickname is already in use")
+                holder.end = holder.end or "%s has logged in elsewhere" % nickname
+                self.remove(holder, "Logged in elsewhere")
+            is_user, is_new = client.registered, key != old_key
+            if is_user and nickname != client.nickname:
+                keys = tuple(channel.key for channel in client.channels)
+                message = Message("NICK", (nickname,), client.source)
+                self.post(message, self._peers(client), client, keys, response)
+            if is_user and is_new:
+                self._remember(client)
+                self._tell_watchers(client, False)
+            if is_new:
+                self._clients.pop(old_key, None)
+                client.named_since = self._next_number()
+            self._clients[key] = client
+            client.nickname = nickname
+            client.refresh()
+            if is_user and is_new:
+                self._tell_watchers(client, True)
+            return holder
+
+    def register(self, client: Client, token: str) -> None:
+        """Let a client that has a nickname in."""
+        with self._lock:
+            self._check_end(client)
+            client.refresh()
+            client.registered = True
+            self._set_token(client, token)
+            self._tell_watchers(client, True)
+            self.most_users = max(self.most_users, len(self._clients))
+
+    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
+        """Make `client` the user who has the token; nobody is told.
+
+        Returns the former client, as `claim` does; None if there is no such token.
+        """
+        with self._lock:
+            self._check_end(client)
+            old = self._tokens.get(token)
+            if old is None or old.end:  # a user who was removed comes back by no token
+                return None
+            old.end = "Connected again"
+            del self._tokens[token]
+            self._clients.pop(client.key, None)
+            for name in Client.IDENTITY:
+                setattr(client, name, getattr(old, name))
+            self._clients[client.key] = client
+            for channel in client.channels:
+                members = channel.members.items()
+                channel.set_members({client if m is old else m: bits for m, bits in members})
+            for key in client.watches:
+                self._watchers[key] ^= {client, old}
+            old.channels, old.watches, old.registered = set(), {}, False  # no user any more
+            old.nickname = old.token = ""
+            client.refresh()
+            self._set_token(client, new_token)
+            return old
+
+    def _set_token(self, client: Client, token: str) -> None:
+        client.token = token
+        if token:
+            self._tokens[token] = client
+
+    def remove(self, client: Client, reason: str) -> None:
+        """Forget a client; its nickname is free. Idempotent."""
+        with self._lock:
+            if client.registered and not self.is_closing:
+                audience = tuple(peer for peer in self._peers(client) if peer is not client)
+                keys = tuple(channel.key for channel in client.channels)
+                self.post(Message("QUIT", (reason,), client.source), audience, client, keys)
+                self._tell_watchers(client, False)
+                self._remember(client)
+            for channel in list(client.channels):
+                self._leave(client, channel)
+            self.unwatch(client, list(client.watches))
+            self._tokens.pop(client.token, None)
+            if self._clients.get(client.key) is client:  # and not the owner, who took it since
+                del self._clients[client.key]
+            client.registered = False
+
+    def set_account(self, client: Client, account: "Account") -> None:
+        """Log the client in to the account, or out for NO_ACCOUNT; its nickname stays."""
+        with self._lock:
+            self._check_end(client)
+            is_other, was_operator = account.id != client.account.id, client.is_operator
+            client.account = account
+            client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
+            client.refresh()
+            if client.registered and is_other:
+                self._post_to_peers(client, "ACCOUNT", account.name or "*")
+            if client.registered and client.is_operator != was_operator:
+                params = (client.nickname, "-o" if was_operator else "+o")
+                self.post(Message("MODE", params, client.source), (client,))
+
+    def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
+        """Apply what another process has changed: these are all accounts now, by id."""
+        with self._lock:
+            for channel in self._channels.values():
+                channel.operators &= accounts.keys()
+            for client in list(self._clients.values()):
+                account = accounts.get(client.account.id, NO_ACCOUNT)
+                if account == client.account:
+                    continue
+                if client.registered and not account.id:
+                    params = (client.nickname, client.source, "You are now logged out")
+                    self.post(Message("901", params, self._server_name), (client,))
+                with contextlib.suppress(Disconnect):
+                    self.set_account(client, account)
+
+    def change(
+        self, client: Client, command: str, *params: str, response: Response, **state: Any
+    ) -> None:
+        """Change attributes of a user, and tell its peers by a message; nobody if it is ""."""
+        with self._lock:
+            for name, value in state.items():
+                setattr(client, name, value)
+            if command:
+                self._post_to_peers(client, command, *params, response=response)
+
+    def watch(self, client: Client, nicknames: Iterable[str]) -> None:
+        """Tell `client` when users with these nicknames come and go (MONITOR)."""
+        with self._lock:
+            self._check_end(client)
+            for nickname in nicknames:
+                key = protocol.casefold(nickname)
+                client.watches[key] = nickname
+                self._watchers[key].add(client)
+
+    def unwatch(self, client: Client, nicknames: Iterable[str]) -> None:
+        with self._lock:
+            for key in map(protocol.casefold, nicknames):
+                if client.watches.pop(key, None) is not None:
+                    self._watchers[key].discard(client)
+                    if not self._watchers[key]:
+                        del self._watchers[key]
+
+    # Channels
+
+    def channel(self, name: str, client: Optional[Client] = None) -> Optional[Channel]:
+        """Return the channel of that name, if `client` may know of it."""
+        with self._lock:
+            channel = self._channels.get(protocol.casefold(name))
+        return channel if channel is not None and _is_visible(client, channel) else None
+
+    def channels(
+        self, client: Optional[Client] = None, of: Optional[Client] = None
+    ) -> List[Channel]:
+        """Return the channels that `client` may know of; only those that `of` is in, if given."""
+        with self._lock:
+            found = list(self._channels.values() if of is None else of.channels)
+        found = [channel for channel in found if _is_visible(client, channel)]
+        return sorted(found, key=lambda channel: channel.key)
+
+    def restore(self, channel: Channel) -> None:
+        """Add a channel from the store."""
+        with self._lock:
+            channel.is_lobby = channel.key == self._lobby
+            self._channels[channel.key] = channel
+            self._drop_if_empty(channel)
+
+    def join(
+        self, client: Client, name: str, password: str, response: Response
+    ) -> Optional[Tuple[int, int]]:
+        """Add `client` to a channel, created if need be, and tell it who is there.
+
+        Returns the numbers between which it was not there, None if it is there already. Raises
+        ReplyError 405, 471, 473, 474 or 475.
+        """
+        key = protocol.casefold(name)
+        with self._lock:
+            self._check_end(client)
+            channel = self._channels.get(key)
+            if channel is not None and client in channel.members:
+                return None
+            if len(client.channels) >= MAX_CHANNELS:
+                raise ReplyError("405", name, "You have joined too many channels")
+            if channel is None:
+                if len(self._channels) >= MAX_ALL_CHANNELS:
+                    raise ReplyError("405", name, "The server has as many channels as it can")
+                channel = self._channels[key] = Channel(name, key == self._lobby)
+            # An empty channel stays closed to those that its modes keep out: so does its history.
+            channel.check_can_join(client, password)
+            is_founder = not (channel.members or channel.has_owner)
+            bits = CHANOP if is_founder or client.account.id in channel.operators else 0
+            if is_founder and client.account.id:
+                channel.operators |= {client.account.id}
+            channel.set_members({**channel.members, client: bits})
+            self._abandoned.pop(key, None)
+            client.invited.discard(channel)
+            client.channels.add(channel)
+            number = self._post_join(client, channel, channel.audience, response, (key,))
+            if client.away:
+                others = tuple(member for member in channel.members if member is not client)
+                self.post(Message("AWAY", (client.away,), client.source), others, client)
+            return client.left.get(key, 0), number
+
+    def rejoin(self, client: Client, response: Response) -> None:
+        """Tell a client that has resumed of its channels, as if it had joined them."""
+        with self._lock:
+            for channel in sorted(client.channels, key=lambda channel: channel.key):
+                self._post_join(client, channel, (client,), response)
+
+    def _post_join(
+        self,
+        client: Client,
+        channel: Channel,
+        audience: Tuple[Client, ...],
+        response: Response,
+        keys: Tuple[str, ...] = (),
+    ) -> int:
+        """Tell of a JOIN, and the client who is there; return the number of the event."""
+        message = Message("JOIN", (channel.name,), client.source)
+        params = (channel.name, client.account.name or "*", client.realname)
+        extended = protocol.fit_line(message._replace(params=params))[1]
+        event = self.post(message, audience, client, keys, response, True, extended=extended)
+        members = channel.members
+        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
+        self._queue(response.defer(make))
+        return event.number
+
+    def names(self, client: Client, channel: Channel, response: Response) -> None:
+        """Tell `client` who is in a channel, in order with joins and leaves."""
+        with self._lock:
+            make = functools.partial(names_replies, client, channel, channel.members)
+            self._queue(response.defer(make))
+
+    def part(self, client: Client, name: str, reason: str, response: Response) -> None:
+        """Remove `client` from a channel. Raises ReplyError 403 or 442."""
+        with self._lock:
+            channel = self._joined_channel(client, name)
+            params = (reason,) if reason else ()
+            event = self._post_to_channel(channel, client, response, "PART", *params)
+            self._leave(client, channel, event.number)
+
+    def kick(
+        self, client: Client, name: str, nickname: str, reason: str, response: Response
+    ) -> None:
+        """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442 or 482."""
+        with self._lock:
+            channel = self._operated_channel(client, name)
+            other = channel.check_member(self.get(nickname))
+            params = (other.nickname, reason or client.nickname)
+            event = self._post_to_channel(channel, client, response, "KICK", *params)
+            self._leave(other, channel, event.number)
+
+    def invite(self, client: Client, nickname: str, name: str) -> Client:
+        """Invite a user to a channel. Raises ReplyError 401, 403, 442, 443 or 482."""
+        with self._lock:
+            other = self.get(nickname)
+            channel = self._joined_channel(client, name)
+            if "i" in channel.flags:
+                channel.check_chanop(client)
+            if other in channel.members:
+                raise ReplyError("443", other.nickname, channel.name, "is already on channel")
+            if channel.is_chanop(client):  # the invitation of others opens nothing
+                other.invited.add(channel)
+            message = Message("INVITE", (other.nickname, channel.name), client.source)
+            members = tuple(member for member in channel.members if member is not client)
+            self.post(message, (other,), client)
+            self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
+            return other
+
+    def relay(
+        self,
+        client: Client,
+        target: str,
+        message: Message,
+        tags: bytes,
+        response: Response,
+        account: Optional["Account"] = None,
+    ) -> Optional[str]:
+        """Send a text from `client`, with its serialized tags, to a channel or a user.
+
+        Returns the user's away message, "" without one. If there is no such user, it is kept for
+        the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
+        """
+        command, waiting_for = message.command, 0
+        away: Optional[str] = ""
+        listener: Optional[Response] = response
+        with self._lock:
+            self._check_end(client)
+            if target.startswith("#"):
+                channel = self._channels.get(protocol.casefold(target))
+                if channel is None:
+                    raise ReplyError("403", target, "No such channel")
+                is_member = client in channel.members
+                if not is_member or channel.bans or "m" in channel.flags:
+                    channel.check_can_speak(client)
+                name, audience, key = channel.name, channel.audience, channel.key
+                listener = response if is_member else None
+            elif account is not None and self.find(account.name) is None:
+                name, audience, away = account.name, (client,), None
+                key = private_key("=%d" % account.id, client.participant)
+                waiting_for = account.id
+            else:
+                recipient = self.get(target)
+                name = recipient.nickname
+                audience = (client,) if recipient is client else (recipient, client)
+                key = private_key(recipient.participant, client.participant)
+                if command == "PRIVMSG":
+                    away = recipient.away
+                if command != "TAGMSG":
+                    recipient.correspondent = client.nickname
+            keys = (key,) if command != "TAGMSG" else ()
+            relayed, more = (
+                Message(command, (name, *message.params[1:2]), client.source),
+                away != "",
+            )
+            details = {"client_tags": tags, "waiting_for": waiting_for}
+            self.post(relayed, audience, client, keys, listener, more, **details)
+            return away
+
+    def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
+        """Raises ReplyError 403, 404, 442 or 482."""
+        with self._lock:
+            channel = self._joined_channel(client, name)
+            channel.check_can_speak(client)
+            if "t" in channel.flags:
+                channel.check_chanop(client)
+            event = self._post_to_channel(channel, client, response, "TOPIC", topic)
+            channel.topic = Topic(event.message.text, client.nickname, event.when)
+            self._save(channel)
+
+    def change_modes(
+        self, client: Client, name: str, changes: List[ModeChange], response: Response
+    ) -> List[ReplyError]:
+        """Apply the changes that are possible; return the errors of the others.
+
+        Raises ReplyError 403, 442 or 482.
+        """
+        errors: List[ReplyError] = []
+        applied: List[ModeChange] = []
+        with self._lock:
+            channel = self._operated_channel(client, name)
+            for change in changes:
+                try:
+                    result = channel.change(change, client, self.get)
+                    applied += [result] if result else []
+                except ReplyError as error:
+                    errors.append(error)
+            lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
+            response.is_long |= len(lines) + len(errors) > 1
+            for params in lines:
+                self._post_to_channel(channel, client, response, "MODE", *params)
+            self._save(channel)
+            self._drop_if_empty(channel)
+        return errors
+
+    # The rest is called with the lock held.
+
+    def _next_number(self) -> int:
+        """Return the next number: microseconds since 1970, or more if the clock is behind."""
+        self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
+        return self._last_number
+
+    def _check_end(self, client: Client) -> None:
+        """Raise Disconnect for a client that was removed: another may have its nickname."""
+        if client.end:
+            raise Disconnect(client.end)
+
+    def _post_to_channel(
+        self, channel: Channel, client: Client, response: Response, command: str, *params: str
+    ) -> Event:
+        """Tell a channel, and its history, what `client` does to it."""
+        message = Message(command, (channel.name, *params), client.source)
+        listener = response if client in channel.members else None
+        return self.post(message, channel.audience, client, (channel.key,), listener)
+
+    def _post_to_peers(
+        self, client: Client, command: str, *params: str, response: Optional[Response] = None
+    ) -> None:
+        """Tell the peers of `client` what has changed about it."""
+        audience = self._peers(client)
+        if command == "AWAY":  # its sender has a reply of its own
+            audience = tuple(peer for peer in audience if peer is not client)
+            response = None
+        self.post(Message(command, params, client.source), audience, client, response=response)
+
+    def _tell_watchers(self, client: Client, is_online: bool) -> None:
+        numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
+        for watcher in self._watchers.get(client.key, ()):
+            self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
+
+    def _peers(self, client: Client) -> Tuple[Client, ...]:
+        """Return all who share a channel with `client`, and itself, once each."""
+        if len(client.channels) == 1:
+            return next(iter(client.channels)).audience
+        peers = {client: 0}
+        for channel in client.channels:
+            peers.update(channel.members)
+        return tuple(peers)
+
+    def _remember(self, client: Client) -> None:
+        names = (client.nickname, client.username, client.host, client.realname)
+        self._former.append(FormerUser(*names, left_at=time.time()))
+
+    def _joined_channel(self, client: Client, name: str) -> Channel:
+        """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
+        channel = self.channel(name, client)
+        if channel is None:
+            raise ReplyError("403", name, "No such channel")
+        if client not in channel.members:
+            raise ReplyError("442", channel.name, "You're not on that channel")
+        return channel
+
+    def _operated_channel(self, client: Client, name: str) -> Channel:
+        """Return a channel that `client` is a chanop of. Raises ReplyError 403, 442 or 482."""
+        channel = self.channel(name, client)
+        if channel is None or not client.is_operator:
+            channel = self._joined_channel(client, name)
+        channel.check_chanop(client)
+        return channel
+
+    def _save(self, channel: Channel) -> None:
+        """Have the store keep the channel as it is now, or delete it if it is not persistent."""
+        if channel.is_persistent or channel.is_saved:
+            channel.is_saved = channel.is_persistent
+            self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
+
+    def _leave(self, client: Client, channel: Channel, number: int = 0) -> None:
+        """Remove a client from a channel; `number` is that of the event, if it stays online."""
+        if number:
+            client.left.pop(channel.key, None)
+            while len(client.left) >= MAX_CHANNELS:
+                del client.left[next(iter(client.left))]
+            client.left[channel.key] = number
+        channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
+        client.channels.discard(channel)
+        self._drop_if_empty(channel)
+
+    def _drop_if_empty(self, channel: Channel) -> None:
+        """Delete an empty channel unless it is persistent; keep so many of guests, the latest."""
+        if channel.members:
+            return
+        self._abandoned.pop(channel.key, None)
+        if not channel.is_persistent:
+            del self._channels[channel.key]
+        elif not channel.has_owner:
+            self._abandoned[channel.key] = None
+            if len(self._abandoned) > MAX_ABANDONED:
+                key = next(iter(self._abandoned))
+                del self._abandoned[key], self._channels[key]
+                self._queue(ChannelRecord(key, None, is_evicted=True))
+
+
+def _is_visible(client: Optional[Client], channel: Channel) -> bool:
+    """Return True if `client`, or the server itself, may know of the channel."""
+    is_public = client is None or "s" not in channel.flags or client.is_operator
+    return is_public or client in channel.members
+
+
+# Limits
+# ------
+
+MAX_KEYS = 10000  # keys that a Limiter remembers
+
+
+class Bucket:
+    """A token bucket: holds at most `burst` tokens, gains `rate` a second; a rate of 0 is no limit.
+
+    For one thread at a time. `now` is in seconds of the monotonic clock.
+    """
+
+    __slots__ = ("_at", "_balance", "_burst", "_rate")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._balance = burst
+        self._at = 0.0  # when the balance was computed
+
+    def balance(self, now: float) -> float:
+        """Return the tokens that are left; below zero if more were taken."""
+        gained = max(0.0, now - self._at) * self._rate
+        self._balance = min(self._burst, self._balance + gained)
+        self._at = max(self._at, now)
+        return self._balance
+
+    def charge(self, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        if not self._rate:
+            return 0.0
+        self._balance = self.balance(now) - tokens
+        return max(0.0, -self._balance / self._rate)
+
+    def refund(self, tokens: float) -> None:
+        """Give back tokens that were taken for nothing."""
+        self._balance = min(self._burst, self._balance + tokens)
+
+
+class Limiter:
+    """A Bucket for each key, such as an address or an account; for any thread.
+
+    Of more than MAX_KEYS keys, those with the highest balances are forgotten: a peer with many
+    addresses neither fills the memory nor wipes out its debts.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._lock = threading.Lock()  # guards the buckets
+        self._buckets: Dict[str, Bucket] = {}
+
+    def try_take(self, key: str, now: float) -> float:
+        """Take one token and return 0, or take none and return the seconds until there is one."""
+        with self._lock:
+            bucket = self._bucket(key, now)
+            wait = bucket.charge(1.0, now)
+            if wait > 0:
+                bucket.refund(1.0)
+            return wait
+
+    def charge(self, key: str, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        with self._lock:
+            return self._bucket(key, now).charge(tokens, now)
+
+    def refund(self, key: str, tokens: float = 1.0) -> None:
+        """Give back tokens that were taken for nothing."""
+        with self._lock:
+            if key in self._buckets:
+                self._buckets[key].refund(tokens)
+
+    def _bucket(self, key: str, now: float) -> Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_KEYS:
+                balances = {name: known.balance(now) for name, known in self._buckets.items()}
+                lowest = sorted(balances, key=balances.__getitem__)[: MAX_KEYS // 2]
+                self._buckets = {name: self._buckets[name] for name in lowest}
+            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+        return bucket
+
+
+# The store
+# ---------
+
+STORE_FILE = "hubbub.db"
+SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
+# Conversations are channels and pairs of people. A message is stored once for each of its
+# conversations, in the one B-tree from which it is read again: texts and other events apart, so
+# that the latest texts are found at once among thousands of joins. A deleted channel keeps its
+# row, without a key, until its messages are deleted in small steps. `revision` counts changes of
+# accounts and sanctions, so that a server notices those of other processes. The cost of a
+# password's hash (SCRYPT) is part of the version.
+SCHEMA = """
+    CREATE TABLE conversations (id INTEGER PRIMARY KEY, key TEXT UNIQUE);
+    CREATE TABLE participants (participant TEXT NOT NULL, conversation INTEGER NOT NULL,
+                               PRIMARY KEY (participant, conversation)) WITHOUT ROWID;
+    CREATE TABLE messages (conversation INTEGER NOT NULL, kind INTEGER NOT NULL,
+                           number INTEGER NOT NULL, time REAL NOT NULL, command TEXT NOT NULL,
+                           line BLOB NOT NULL,
+                           PRIMARY KEY (conversation, kind, number)) WITHOUT ROWID;
+    CREATE TABLE waiting (account INTEGER NOT NULL, number INTEGER NOT NULL,
+                          conversation INTEGER NOT NULL,
+                          PRIMARY KEY (account, number)) WITHOUT ROWID;
+    CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
+                           name TEXT NOT NULL, is_operator INTEGER NOT NULL, created REAL NOT NULL,
+                           salt BLOB NOT NULL, digest BLOB NOT NULL);
+    CREATE TABLE channels (key TEXT PRIMARY KEY, state TEXT NOT NULL);
+    CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
+                            reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
+                            PRIMARY KEY (kind, target));
+    CREATE TABLE revision (number INTEGER NOT NULL);
+    INSERT INTO revision VALUES (1)
+"""
+TEXT, EVENT = 0, 1  # kinds of messages
+
+DISK_TIMEOUT = 5.0  # seconds to wait for a turn at the disk, before it counts as stuck
+LOCK_TIMEOUT = 1.0  # seconds that a server waits for another process's write
+ROWS_AT_ONCE = 150  # rows in one INSERT; SQLite takes 999 values at least
+CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
+CLEANED_AT_ONCE = 2000  # rows deleted in one step of cleaning
+CONVERSATIONS_AT_ONCE = 500  # conversations looked at in one step of cleaning
+CACHED_CONVERSATIONS = 10000
+MAX_WAITING = 500  # messages that wait for one account
+SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
+HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
+
+
+class StoreError(Exception):
+    """The disk cannot be read or written; the text is for users."""
+
+
+class DamagedError(StoreError):
+    """The file cannot be used. The text, for the host, has the command that moves it aside."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        aside = path + time.strftime(".%Y%m%d-%H%M%S")
+        if sys.platform == "win32":
+            command = 'move "%s" "%s"' % (path, aside)
+        else:
+            command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
+        text = "cannot use %s: %s. To begin with an empty one, move it aside: %s"
+        super().__init__(text % (path, reason, command))
+
+
+class FolderTakenError(StoreError):
+    """Another server uses the data folder; the text is for the host."""
+
+
+class AccountExistsError(StoreError):
+    """The user's fault: the name has an account."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("%s has an account already." % name)
+
+
+class PasswordError(StoreError):
+    """The user's fault: the password is not allowed; the text says why."""
+
+
+class Row(NamedTuple):
+    """A message of one conversation in the history."""
+
+    number: int  # grows with each message
+    time: float  # seconds since 1970
+    key: str  # the conversation: a channel's key, or two participants with a space between
+    command: str
+    line: bytes  # with the tags that are kept, without CRLF
+    waiting_for: int = 0  # the id of the account that it waits for
+
+
+class Account(NamedTuple):
+    """A registered name."""
+
+    id: int  # never used again for another account
+    name: str
+    is_operator: bool
+    created: float  # seconds since 1970
+
+
+NO_ACCOUNT = Account(0, "", False, 0.0)
+
+
+class Sanction(NamedTuple):
+    """A ban or mute for the whole server."""
+
+    kind: str  # "ban" or "mute"
+    target: str  # as given by `normalize_target`
+    until: float  # seconds since 1970; 0 is forever
+    reason: str
+    by: str
+    at: float  # seconds since 1970
+
+    def is_in_force(self, now: float) -> bool:
+        return not 0 < self.until <= now
+
+
+class _Secret(NamedTuple):
+    """An account and the hash of its password."""
+
+    account: Account
+    salt: bytes
+    digest: bytes
+
+
+# Stands in for names without an account, so that they cost the same work; no password fits.
+_NO_SECRET = _Secret(NO_ACCOUNT, bytes(16), bytes(32))
+
+
+class _Handle:
+    """A connection to the file, opened when first used and again after a fault; for any thread."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()  # guards the connection
+        self._connection: Optional[sqlite3.Connection] = None
+        self._is_stuck = False  # a caller has waited in vain: until it moves, no other waits
+
+    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what `work` returns, run as one transaction; StoreError if nothing was changed."""
+        if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
+            self._is_stuck = True
+            raise StoreError("The server cannot use its disk: it does not answer.")
+        self._is_stuck = False
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            with self._connection:
+                return work(self._connection)
+        except (OSError, sqlite3.Error) as error:
+            self._drop()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StoreError("The server cannot use its disk: %s." % reason) from error
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the connection, unless the disk is stuck in it."""
+        if self._lock.acquire(timeout=LOCK_TIMEOUT):
+            self._drop()
+            self._lock.release()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Store:
+    """Everything that outlives the server: history, accounts, channels and sanctions.
+
+    One SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
+    no history and there are no accounts. One connection writes and another reads, so that no
+    reader waits for a write. Every method is one short transaction; any thread may call it, but
+    not while it holds the directory's lock, except for those that only look at memory:
+    `account`, `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the
+    next one tries again. A file that is damaged is never repaired, moved or deleted.
+
+    Names are compared casefolded, passwords composed (NFC). Other processes may change accounts
+    at any time: `accounts_changed`.
+    """
+
+    def __init__(self, folder: str, history_days: float = 0.0, claim: bool = True) -> None:
+        """Open the file, or create it; `claim` keeps other servers from the folder.
+
+        Raises FolderTakenError, DamagedError, or StoreError if there is a file that cannot be
+        opened: without its accounts and bans the server must not start. Where there was none
+        and none can be created, the store logs it, and tries again with the next write.
+        """
+        self.path = os.path.join(folder, STORE_FILE) if folder else ""
+        self.keeps_history = bool(folder)
+        self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
+        self._history_days = history_days
+        self._timeout = LOCK_TIMEOUT if claim else DISK_TIMEOUT
+        self._writer = _Handle(self._open)
+        self._reader = _Handle(self._open) if folder else self._writer
+        # Used under the writer's lock: the ids of conversations, and how far cleaning has come.
+        self._conversations: Dict[str, int] = {}
+        self._cleaned = 0
+        # Replaced as a whole, under the reader's lock; read by any thread without it.
+        self._accounts: Dict[str, _Secret] = {}  # by casefolded name
+        self._sanctions: Tuple[Sanction, ...] = ()
+        self._revision = 0  # of the file, when those two were read
+        self._reported = 0  # the revision of the last `accounts_changed`
+        self._last_number = 0
+        self._is_closed = False
+        self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
+        self._claim = _claim_folder(folder) if folder and claim else None
+        is_new = not (folder and os.path.exists(self.path))
+        try:
+            self._load(must_check=claim)
+        except StoreError as error:
+            if not (claim and is_new):
+                self.close()
+                raise
+            log.error("nothing is kept: %s", error)
+
+    def close(self) -> None:
+        """Close the file, and let other servers have the folder."""
+        self._is_closed = True
+        self._reader.close()
+        self._writer.close()
+        if self._claim is not None:
+            self._claim.close()
+        self._hashers.shutdown()
+
+    def size(self) -> int:
+        """Return the bytes on disk."""
+        size = 0
+        for path in (self.path, self.path + "-wal") if self.path else ():
+            with contextlib.suppress(OSError):
+                size += os.stat(path).st_size
+        return size
+
+    # History
+
+    def append(self, rows: List[Row]) -> None:
+        """Store messages; storing the same number twice for a conversation is harmless."""
+
+        def insert(writer: sqlite3.Connection) -> None:
+            values: List[object] = []
+            waiting: List[Tuple[int, int, int]] = []
+            for number, at, key, command, line, account in rows:
+                conversation = self._conversation(writer, key)
+                kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
+                values += (conversation, kind, number, at, command, line)
+                if account:
+                    waiting.append((account, number, conversation))
+            # Many rows in a statement: each statement gives up the interpreter's lock.
+            for start in range(0, len(values), 6 * ROWS_AT_ONCE):
+                part = values[start : start + 6 * ROWS_AT_ONCE]
+                marks = ",".join(["(?,?,?,?,?,?)"] * (len(part) // 6))
+                writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
+            writer.executemany("REPLACE INTO waiting VALUES (?,?,?)", waiting)
+
+        try:
+            self._writer.run(insert)
+        except StoreError:
+            self._conversations.clear()  # some of them may not be in the file now
+            raise
+
+    def read(
+        self,
+        key: str,
+        after: int,
+        before: int,
+        limit: int,
+        latest: bool,
+        with_events: bool = False,
+    ) -> List[Row]:
+        """Return messages with numbers between two, oldest first: the latest or the earliest.
+
+        Without events, only texts. If the disk fails, the list is empty and the log says so.
+        """
+        query = (
+            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="  # noqa: S608
+            " (SELECT id FROM conversations WHERE key = ?) AND kind = ? AND number > ?"
+            " AND number < ? ORDER BY number %s LIMIT ?" % ("DESC" if latest else "ASC")
+        )
+        found: List[Row] = []
+        for kind in (TEXT, EVENT) if with_events else (TEXT,):
+            rows = self._select(query, (key, key, kind, after, before, limit))
+            found += [Row(*row) for row in rows]
+        found.sort(reverse=latest)
+        return found[:limit][::-1] if latest else found[:limit]
+
+    def last_number(self) -> int:
+        """Return the highest number in the file when it was opened; 0 if it was empty."""
+        return self._last_number
+
+    def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int]]:
+        """Return the participants with whom `owner` last talked between two numbers.
+
+        Each with the number of the last message; in no particular order.
+        """
+        query = (
+            "SELECT key, (SELECT MAX(number) FROM messages WHERE conversation = id AND kind = ?)"
+            " FROM participants JOIN conversations ON id = conversation WHERE participant = ?"
+        )
+        found = []
+        for key, number in self._select(query, (TEXT, owner)):
+            first, _, second = key.partition(" ")
+            if number is not None and after < number < before:
+                found.append((second if first == owner else first, number))
+        return found
+
+    def waiting_count(self, account_id: int) -> int:
+        """Return how many messages wait for an account."""
+        query = "SELECT COUNT(*) FROM waiting WHERE account = ?"
+        found = self._select(query, (account_id,))
+        return int(found[0][0]) if found else 0
+
+    def waiting(self, account_id: int) -> List[Row]:
+        """Return the messages that wait for an account, oldest first, at most MAX_WAITING.
+
+        They wait until `forget_waiting` is called.
+        """
+        query = (
+            "SELECT number, time, key, command, line, account FROM waiting"
+            " JOIN messages USING (conversation, number) JOIN conversations ON id = conversation"
+            " WHERE account = ? AND kind = ? ORDER BY number LIMIT ?"
+        )
+        return [Row(*row) for row in self._select(query, (account_id, TEXT, MAX_WAITING))]
+
+    def forget_waiting(self, account_id: int, upto: int) -> None:
+        """Note that messages up to this number were delivered; if it fails, they come again."""
+        query = "DELETE FROM waiting WHERE account = ? AND number <= ?"
+        try:
+            self._writer.run(lambda writer: writer.execute(query, (account_id, upto)))
+        except StoreError as error:
+            log.warning("cannot note what was delivered: %s", error)
+
+    def clean(self) -> bool:
+        """Delete some messages of deleted channels, or older than `history_days`.
+
+        Returns True if the next call may find more. Each takes some milliseconds.
+        """
+        oldest = time.time() - self._history_days * 86400 if self._history_days else 0.0
+        return self._writer.run(lambda writer: self._clean(writer, oldest))
+
+    def _clean(self, writer: sqlite3.Connection, oldest: float) -> bool:
+        query = (
+            "SELECT id, key FROM conversations WHERE id > ? AND (key IS NULL OR ?)"
+            " ORDER BY id LIMIT ?"
+        )
+        found = writer.execute(query, (self._cleaned, oldest > 0, CONVERSATIONS_AT_ONCE)).fetchall()
+        left = CLEANED_AT_ONCE
+        for conversation, key in found:
+            until = oldest if key is not None else float("inf")
+            for kind in (TEXT, EVENT):
+                left -= _delete_older(writer, conversation, kind, until, left)
+            if left <= 0:
+                return True
+            self._cleaned = conversation
+            query = "SELECT 1 FROM messages WHERE conversation = ? LIMIT 1"
+            if not writer.execute(query, (conversation,)).fetchone():
+                self._conversations.pop(key, None)
+                writer.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
+                query = "DELETE FROM participants WHERE participant = ? AND conversation = ?"
+                names = (key or "").split(" ")
+                writer.executemany(query, [(name, conversation) for name in names])
+        if found:
+            return True
+        self._cleaned = 0
+        writer.execute(
+            "DELETE FROM waiting WHERE NOT EXISTS (SELECT 1 FROM messages WHERE kind = ?"
+            " AND conversation = waiting.conversation AND number = waiting.number)",
+            (TEXT,),
+        )
+        return False
+
+    def _conversation(self, writer: sqlite3.Connection, key: str) -> int:
+        """Return the id of a conversation, which begins if there is none."""
+        found = self._conversations.get(key)
+        if found is None:
+            query = "SELECT id FROM conversations WHERE key = ?"
+            row = writer.execute(query, (key,)).fetchone()
+            if row is not None:
+                found = int(row[0])
+            else:
+                query = "INSERT INTO conversations (key) VALUES (?)"
+                found = int(writer.execute(query, (key,)).lastrowid or 0)
+                if " " in key:
+                    pairs = [(name, found) for name in set(key.split(" "))]
+                    writer.executemany("INSERT INTO participants VALUES (?,?)", pairs)
+            if len(self._conversations) >= CACHED_CONVERSATIONS:
+                self._conversations.clear()
+            self._conversations[key] = found
+        return found
+
+    def _select(self, query: str, values: Tuple[object, ...]) -> List[Any]:
+        """Return all rows; none if the disk fails, and the log says so."""
+        try:
+            return self._reader.run(lambda reader: reader.execute(query, values).fetchall())
+        except StoreError as error:
+            log.warning("cannot read the history: %s", error)
+            return []
+
+    # Accounts
+
+    def account(self, name: str) -> Optional[Account]:
+        """Return the account of a name, as last read: no disk."""
+        found = self._accounts.get(protocol.casefold(name))
+        return found.account if found is not None else None
+
+    def accounts(self) -> List[Account]:
+        """Return all accounts by name, as last read: no disk."""
+        return [secret.account for _, secret in sorted(self._accounts.items())]
+
+    def accounts_changed(self) -> bool:
+        """Return True if accounts or sanctions changed since the last call.
+
+        For one thread, every few seconds: reads what other processes have changed.
+        """
+        self._refresh()
+        changed, self._reported = self._reported != self._revision, self._revision
+        return changed
+
+    def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
+        """Raises AccountExistsError, PasswordError or StoreError."""
+        key = protocol.casefold(name)
+        if key in self._accounts:  # before the work of a hash
+            raise AccountExistsError(name)
+        salt, digest = self._new_hash(password)
+        query = (
+            "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
+            " VALUES (?,?,?,?,?,?)"
+        )
+        created = time.time()
+        cursor = self._change((query, (key, name, is_operator, created, salt, digest)))
+        if not cursor.rowcount:
+            raise AccountExistsError(name)
+        return Account(int(cursor.lastrowid or 0), name, is_operator, created)
+
+    def set_password(self, name: str, password: str, is_operator: Optional[bool] = None) -> bool:
+        """Change the password, and the rights unless None; False if there is no account.
+
+        Raises PasswordError or StoreError.
+        """
+        salt, digest = self._new_hash(password)
+        query = (
+            "UPDATE accounts SET salt = ?, digest = ?, is_operator = COALESCE(?, is_operator)"
+            " WHERE key = ?"
+        )
+        values = (salt, digest, is_operator, protocol.casefold(name))
+        return self._change((query, values)).rowcount > 0
+
+    def remove_account(self, name: str) -> bool:
+        """Delete an account and what waits for it; False if there is none."""
+        key = (protocol.casefold(name),)
+        query = "DELETE FROM waiting WHERE account = (SELECT id FROM accounts WHERE key = ?)"
+        return self._change((query, key), ("DELETE FROM accounts WHERE key = ?", key)).rowcount > 0
+
+    def log_in(self, name: str, password: str) -> Optional[Account]:
+        """Return the account if this is its password; the work is the same for every name."""
+        self._refresh()
+        secret = self._accounts.get(protocol.casefold(name), _NO_SECRET)
+        digest = self._hash(password, secret.salt)
+        if hmac.compare_digest(digest, secret.digest) and secret is not _NO_SECRET:
+            return secret.account
+        return None
+
+    def _new_hash(self, password: str) -> Tuple[bytes, bytes]:
+        error = protocol.password_error(password)
+        if error:
+            raise PasswordError(error)
+        salt = os.urandom(16)
+        return salt, self._hash(password, salt)
+
+    def _hash(self, password: str, salt: bytes) -> bytes:
+        if not hasattr(hashlib, "scrypt"):
+            raise StoreError("This server's Python has no scrypt: it cannot check passwords.")
+        # Longer passwords match nothing.
+        data = protocol.password_bytes(password)[: protocol.MAX_PASSWORD + 1]
+        return self._hashers.submit(self._scrypt, data, salt).result()
+
+    def _scrypt(self, data: bytes, salt: bytes) -> bytes:
+        if self._is_closed:
+            raise StoreError("The server is shutting down.")
+        n, r, p = SCRYPT
+        return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+
+    # Channels
+
+    def save_channel(self, key: str, state: Dict[str, Any]) -> None:
+        """Store the state of a channel, which JSON can hold, in place of an earlier one."""
+        query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
+        self._writer.run(lambda writer: writer.execute(query, values))
+
+    def delete_channel(self, key: str, with_history: bool = True) -> None:
+        """Delete a channel; with its history, so that a later one of that name begins anew."""
+
+        def delete(writer: sqlite3.Connection) -> None:
+            writer.execute("DELETE FROM channels WHERE key = ?", (key,))
+            if with_history:
+                self._conversations.pop(key, None)
+                writer.execute("UPDATE conversations SET key = NULL WHERE key = ?", (key,))
+
+        self._writer.run(delete)
+
+    def channels(self) -> List[Dict[str, Any]]:
+        """Return the states of all channels. Raises StoreError."""
+        query = "SELECT key, state FROM channels ORDER BY key"
+        states = []
+        for key, state in self._reader.run(lambda reader: reader.execute(query).fetchall()):
+            try:
+                states.append(json.loads(state))
+            except ValueError as error:
+                log.warning("cannot read the state of %s: %s", key, error)
+        return states
+
+    # Sanctions
+
+    @property
+    def sanctions(self) -> Tuple[Sanction, ...]:
+        """The sanctions in force, oldest first: no disk."""
+        now = time.time()
+        return tuple(sanction for sanction in self._sanctions if sanction.is_in_force(now))
+
+    def find_sanction(self, kind: str, names: Iterable[str], address: str) -> Optional[Sanction]:
+        """Return a sanction in force for one of the casefolded names or the address: no disk."""
+        known = tuple(names)
+        for sanction in self.sanctions:
+            if sanction.kind == kind and target_matches(sanction.target, known, address):
+                return sanction
+        return None
+
+    def add_sanction(self, sanction: Sanction) -> None:
+        """Store a sanction in place of an earlier one of that kind and target."""
+        expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
+        self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
+
+    def remove_sanctions(self, target: str) -> int:
+        """Delete the sanctions of a target, and return how many were in force."""
+        target = normalize_target(target)
+        count = sum(sanction.target == target for sanction in self.sanctions)
+        self._change(("DELETE FROM sanctions WHERE target = ?", (target,)))
+        return count
+
+    def _change(self, *statements: Tuple[str, Tuple[object, ...]]) -> sqlite3.Cursor:
+        """Run statements that change accounts or sanctions; return the cursor of the last."""
+
+        def change(writer: sqlite3.Connection) -> sqlite3.Cursor:
+            for query, values in statements:
+                cursor = writer.execute(query, values)
+            writer.execute("UPDATE revision SET number = number + 1")
+            return cursor
+
+        cursor = self._writer.run(change)
+        self._refresh()
+        return cursor
+
+    def _refresh(self) -> None:
+        """Read accounts and sanctions if they have changed; keep the old ones if the disk fails."""
+        try:
+            self._reader.run(self._read_accounts)
+        except StoreError as error:
+            log.warning("cannot read accounts and sanctions: %s", error)
+
+    def _read_accounts(self, reader: sqlite3.Connection) -> None:
+        reader.execute("BEGIN")  # all of them as of one moment
+        (revision,) = reader.execute("SELECT number FROM revision").fetchone()
+        if revision == self._revision:
+            return
+        accounts = {}
+        for row in reader.execute("SELECT * FROM accounts"):
+            number, key, name, is_operator, created, salt, digest = row
+            account = Account(number, name, bool(is_operator), created)
+            accounts[key] = _Secret(account, salt, digest)
+        sanctions = reader.execute("SELECT * FROM sanctions ORDER BY at, kind").fetchall()
+        self._accounts = accounts
+        self._sanctions = tuple(Sanction(*row) for row in sanctions)
+        self._revision = revision
+
+    # The file
+
+    def _load(self, must_check: bool) -> None:
+        """Read what is kept in memory, having checked the file if it is not large."""
+        query = (
+            "SELECT MAX((SELECT MAX(number) FROM messages WHERE conversation = id AND kind = k))"
+            " FROM conversations, (SELECT 0 AS k UNION SELECT 1)"
+        )
+
+        def check(writer: sqlite3.Connection) -> int:
+            if must_check and self.size() <= CHECKED_SIZE:
+                (found,) = writer.execute("PRAGMA quick_check(1)").fetchone()
+                if found != "ok":
+                    raise DamagedError(self.path, "it is damaged")
+            return int(writer.execute(query).fetchone()[0] or 0)
+
+        try:
+            self._last_number = self._writer.run(check)
+            self._reader.run(self._read_accounts)
+        except DamagedError:
+            raise
+        except StoreError as error:
+            # SQLite's errors of this class, not of one below it, are those of a damaged file.
+            if type(error.__cause__) is sqlite3.DatabaseError:
+                raise DamagedError(self.path, str(error.__cause__)) from error
+            reason = error.__cause__ or error
+            raise StoreError("cannot open %s: %s" % (self.path, reason)) from error
+        self._reported = self._revision
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            # SQLite keeps the mode. A file that is there is not opened: closing it again would
+            # release this process's locks on it (POSIX).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise DamagedError(self.path, "it is not a file")
+        path = self.path or ":memory:"
+        connection = sqlite3.connect(path, timeout=self._timeout, check_same_thread=False)
+        try:
+            # Tables first: another process may be creating them, and commits both together.
+            (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != SCHEMA_VERSION and (version or tables):
+                raise DamagedError(self.path, "it was made by another version of Hubbub")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if not version:
+                _create_schema(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not version:  # no other process was faster
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
+
+
+def _delete_older(
+    writer: sqlite3.Connection, conversation: int, kind: int, until: float, limit: int
+) -> int:
+    """Delete the first messages of a conversation that are older; return how many there were."""
+    query = (
+        "SELECT number, time FROM messages WHERE conversation = ? AND kind = ?"
+        " ORDER BY number LIMIT ?"
+    )
+    count = last = 0
+    for number, at in writer.execute(query, (conversation, kind, limit)):
+        if at >= until:
+            break
+        count, last = count + 1, number
+    if count:
+        query = "DELETE FROM messages WHERE conversation = ? AND kind = ? AND number <= ?"
+        writer.execute(query, (conversation, kind, last))
+    return count
+
+
+def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
+    """Lock a data folder against other servers; the lock ends with the process.
+
+    Returns None if the folder cannot be written. Raises FolderTakenError.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
+    except (OSError, sqlite3.Error):
+        return None
+    try:
+        claim.execute("PRAGMA journal_mode = MEMORY")
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        claim.close()
+        if "locked" in str(error):
+            text = "another server uses %s. Give this one its own folder: --data FOLDER"
+            raise FolderTakenError(text % folder) from None
+        return None
+    return claim
+
+
+# The delivery
+# ------------
+
+
+class Journal(threading.Thread):
+    """The thread `history`: writes to disk what the delivery is about to send, in that order.
+
+    A disk that is slow, full or broken holds up nobody: the delivery waits PATIENCE, then goes
+    on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
+    "" once all is written. The thread also deletes what is too old, and looks for accounts that
+    another process has changed, for `on_accounts`.
+    """
+
+    def __init__(
+        self,
+        store: "Store",
+        on_change: Callable[[str], None],
+        on_accounts: Callable[[Mapping[int, "Account"]], None],
+    ) -> None:
+        # Daemon: a disk that never answers must not keep the server from ending.
+        super().__init__(name="history", daemon=True)
+        self._store = store
+        self._on_change = on_change
+        self._on_accounts = on_accounts
+        # They hand `_work` to the thread, and back: one thread releases what the other acquires.
+        self._start, self._done = threading.Lock(), threading.Lock()
+        self._start.acquire()
+        self._done.acquire()
+        self._work: List[Union[Row, ChannelRecord]] = []
+        self._error = ""  # why `_work` was not written
+        self._is_stopping = False
+        # For the delivery alone:
+        self.fault = ""  # why nothing is being kept, as `on_change` was told
+        self._backlog: List[Union[Row, ChannelRecord]] = []
+        self._is_busy = False  # the thread has `_work`
+        self._retry_at = 0.0  # monotonic
+
+    def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
+        """Return when `work` is on disk, or when it is clear that it will not be soon."""
+        self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
+        if self._is_busy:
+            self._collect(0)
+        if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
+            self._work, self._backlog, self._is_busy = self._backlog, [], True
+            self._start.release()
+            self._collect(0 if self.fault else PATIENCE)
+
+    def _collect(self, timeout: float) -> None:
+        """Take the work back if the thread is done with it in time."""
+        fault = "the disk does not answer"
+        if self._done.acquire(timeout=timeout):
+            self._is_busy, fault = False, self._error
+            if fault:
+                self._backlog = self._work + self._backlog
+                self._retry_at = time.monotonic() + RETRY_AFTER
+        was_well, self.fault = not self.fault, fault
+        if was_well == bool(fault):
+            self._on_change(fault)
+
+    def stop(self) -> None:
+        """Write what waits, and end the thread."""
+        self.fault = ""  # so that even a disk that failed is waited for
+        self.write([])
+        if not self._is_busy:
+            self._is_stopping = True
+            self._start.release()
+            self.join(PATIENCE)
+
+    def run(self) -> None:
+        upkeep_at = clean_at = 0.0
+        while not self._is_stopping:
+            if self._start.acquire(timeout=UPKEEP_INTERVAL):
+                self._error = self._commit()
+                self._done.release()
+            now = time.monotonic()
+            if now < upkeep_at or self._error:
+                continue
+            upkeep_at = now + UPKEEP_INTERVAL
+            try:
+                if now >= clean_at and not self._store.clean():
+                    clean_at = now + CLEANING_INTERVAL
+                if self._store.accounts_changed():
+                    self._on_accounts({account.id: account for account in self._store.accounts()})
+            except StoreError as error:
+                log.warning("cannot clean the store: %s", error)
+
+    def _commit(self) -> str:
+        """Write `_work` in order; return the error, "" if there was none."""
+        try:
+            for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
+                if is_row:
+                    self._store.append([item for item in run if isinstance(item, Row)])
+                    continue
+                for item in run:
+                    if isinstance(item, ChannelRecord) and item.state is not None:
+                        self._store.save_channel(item.key, item.state)
+                    elif isinstance(item, ChannelRecord):
+                        self._store.delete_channel(item.key, item.is_evicted)
+        except StoreError as error:
+            return str(error)
+        return ""
 
 
 class Delivery(threading.Thread):
     """The one thread that writes: takes all that waits, then sends each outbox at once."""
 
-    def __init__(self, max_sendq: int, history: Optional[History], lobby: str) -> None:
+    def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
         super().__init__(name="delivery")
-        self._history = history
+        self._journal = journal
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
-        self._pending: Deque[Work] = collections.deque()  # appended to by all
-        self._drained = threading.Condition()  # readers wait here for a shorter queue
-        self._asleep = False  # True while it waits in select, and a byte must wake it
-        self._stopping = False
+        self.pending: Deque[Work] = collections.deque()  # appended to by all threads
+        self._is_asleep = False  # True while it waits in select, and a byte must wake it
+        self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self.count = 0  # events that have had their turn
-        self._last_number = 0
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
+        self.post = self.pending.append  # queues work; `wake` is called when all is posted
 
-    # For all threads:
-
-    def post(self, work: Work) -> None:
-        """Queue `work`. Never blocks and wakes nobody: call `wake` when the batch is whole."""
-        self._pending.append(work)
+    # For all threads
 
     def wake(self) -> None:
-        """See to what was posted."""
-        if self._asleep:
-            self._asleep = False
-            with contextlib.suppress(OSError):  # full of wake-ups, or closed: both will do
+        """Deliver what was posted."""
+        if self._is_asleep:
+            self._is_asleep = False
+            with contextlib.suppress(OSError):  # full of wake-ups, or closed: both are fine
                 self._waker.send(b"!")
-
-    @property
-    def waiting(self) -> int:
-        """Events that have not had their turn."""
-        return len(self._pending)
 
     def wait(self) -> None:
         """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
         self.wake()
-        if len(self._pending) > MAX_PENDING:
-            with self._drained:
-                self._drained.wait_for(lambda: len(self._pending) <= MAX_PENDING)
+        while len(self.pending) > MAX_PENDING:
+            time.sleep(0.001)
 
     def sync(self) -> None:
-        """Wait until all that was posted has its number and is kept: PATIENCE at most."""
-        done = threading.Event()
-        self._pending.append(done)
+        """Wait until all that was posted is stored and sent: PATIENCE at most."""
+        barrier = threading.Event()
+        self.pending.append(barrier)
         self.wake()
-        done.wait(PATIENCE)
+        barrier.wait(PATIENCE)
 
     def stop(self) -> None:
-        """End the thread when all that was posted has been seen to, and wait for it."""
-        self._stopping = True
-        self._asleep = True  # so that it is woken in any case
+        """End the thread when all that was posted has been delivered, and wait for it."""
+        self._is_stopping = True
+        self._is_asleep = True  # so that it is woken in any case
         self.wake()
         self.join()
         self._selector.close()
         self._woken.close()
         self._waker.close()
 
-    # For its own:
+    # For its own thread
 
     def run(self) -> None:
-        if self._history is not None:
-            self._history.finish()  # opening it
-            self._last_number = self._history.last_number()
-        while self._pending or not self._stopping:
+        while self.pending or not self._is_stopping:
             try:
-                batch = self._take()
-                self._record(batch)
-                self._flush()  # the last batch goes out while the disk is busy with this one
-                if self._history is not None:
-                    self._history.finish()
+                count = min(len(self.pending), MAX_BATCH)
+                batch = [self.pending.popleft() for _ in range(count)]
+                self._store(batch)
                 self._deliver(batch)
-                if not self._pending:
-                    self._flush()
+                self._flush()
+                for work in batch:
+                    if isinstance(work, threading.Event):
+                        work.set()
+                # When it is busy, wait for as many again: a lone message is not delayed.
+                for _ in range(5 if len(batch) > 1 else 0):
+                    if len(self.pending) < len(batch):
+                        time.sleep(PAUSE)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
 
-    def _take(self) -> List[Work]:
-        pending = self._pending
-        batch = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH))]
-        if batch and len(pending) <= MAX_PENDING < len(pending) + len(batch):
-            with self._drained:
-                self._drained.notify_all()
-        return batch
-
-    def _poll(self) -> None:
-        """Send to those who can take more; sleep where there is nothing to do."""
-        if not self._pending:
-            self._asleep = True
-        idle = self._asleep and not self._pending and not self._stopping  # nothing came since
-        if idle or len(self._selector.get_map()) > 1:
-            for key, _ in self._selector.select(None if idle else 0):
-                if key.data is not None:
-                    self._send(key.data)
-                else:
-                    self._woken.recv(4096)
-        self._asleep = False
-
-    def _record(self, batch: List[Work]) -> None:
-        """Number the events, and have the history begin to write those that it keeps."""
-        now = int(time.time() * 1e6)
-        self.count += len(batch)
-        rows: List[Row] = []
-        for event in batch:
-            if isinstance(event, Event) and not event.number:
-                event.number = max(now, self._last_number + 1)
-                self._last_number = event.number + max(0, len(event.kept_for) - 1)
-                if event.kept_for and self._history is not None:
-                    rows += event.rows()
-        if rows and self._history is not None:
-            self._history.begin(rows)
+    def _store(self, batch: List[Work]) -> None:
+        """Have the history keep what it is to keep of a batch."""
+        kept: List[Union[Row, ChannelRecord]] = []
+        for work in batch:
+            if isinstance(work, Event):
+                kept += work.rows() if work.keys else ()
+            elif isinstance(work, ChannelRecord):
+                kept.append(work)
+        if kept and self._journal is not None:
+            self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
-        """Put what is on disk now into the outboxes, and do what else has its turn."""
-        for _, run in itertools.groupby(batch, _audience_id):
+        """Put what is on disk now into the outboxes; carry out endings."""
+        audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
+        for is_event, run in itertools.groupby(batch, audience_of):
             works = list(run)
-            events = [work for work in works if isinstance(work, Event)]
-            if events:
-                self._put(events)
-            for work in works:
-                if isinstance(work, Ending):
-                    try:
+            try:
+                if is_event:
+                    self._put([work for work in works if isinstance(work, Event)])
+                for work in works:
+                    if isinstance(work, Output):
+                        self._append(work.client, work.make())
+                    elif isinstance(work, Ending):
                         self._end(work)
-                    except Exception:
-                        log.exception("%s: our mistake", work.client.name)
-                elif isinstance(work, threading.Event):
-                    work.set()
+            except Exception:  # these are lost then, but none beside them
+                log.exception("our mistake: %.1000r", works)
+
+    def _put(self, events: List[Event]) -> None:
+        """Put events of one audience into its outboxes, rendered once per set of capabilities."""
+        lines: Dict[int, List[bytes]] = {}  # of all events, by capabilities
+        joined: Dict[int, bytes] = {}
+        own: Dict[Client, List[int]] = {}  # senders, and the events that look different to them
+        for index, event in enumerate(events):
+            if event.sender is not None and (event.is_text or event.label[1]):
+                own.setdefault(event.sender, []).append(index)
+        for client in events[0].audience:
+            caps = client.caps
+            if caps not in lines:
+                lines[caps] = [event.render(caps, self._lobby) for event in events]
+                joined[caps] = b"".join(lines[caps])
+            data = joined[caps]
+            if client in own:
+                pieces = lines[caps].copy()
+                for index in own[client]:
+                    pieces[index] = events[index].render_own(client, self._lobby)
+                data = b"".join(pieces)
+            self._append(client, data)
+
+    def _append(self, client: Client, data: bytes) -> None:
+        if data and not client.closed and client.finishing is None:
+            client.outbox.append(data)
+            client.queued += len(data)
+            self._touched[client] = None
+            if client.blocked and client.queued > self._max_sendq:
+                self._abort(client, "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2278,41 +2554,21 @@ class Delivery(threading.Thread):
             if not client.closed and not client.blocked:
                 self._send(client)
 
-    def _put(self, events: List[Event]) -> None:
-        """Put events of one audience into its outboxes, rendered once for each kind of client."""
-        lines: Dict[int, List[bytes]] = {}  # of all events, by capabilities
-        joined: Dict[int, bytes] = {}
-        own: Dict[Client, List[int]] = {}  # which events look different to whom
-        for index, event in enumerate(events):
-            sender = event.sender
-            if sender is not None:
-                is_echo = sender.caps & ECHO_MESSAGE and not event.is_to_self
-                if event.label or (event.is_text and not is_echo):
-                    own.setdefault(sender, []).append(index)
-                for client in sender.ignored_by if event.is_text else ():
-                    own.setdefault(client, []).append(index)
-        for client in events[0].audience:
-            if client.closed or client.finishing is not None:
-                continue
-            bits = client.caps
-            if bits not in lines:
-                lines[bits] = [event.render(bits, self._lobby) for event in events]
-                joined[bits] = b"".join(lines[bits])
-            data = joined[bits]
-            if client in own:
-                pieces = lines[bits].copy()
-                for index in own[client]:
-                    pieces[index] = events[index].render_for(client, self._lobby)
-                data = b"".join(pieces)
-            if data:
-                client.outbox.append(data)
-                client.queued += len(data)
-                self._touched[client] = None
-                if client.blocked and client.queued > self._max_sendq:
-                    self._abort(client, "SendQ exceeded")
+    def _poll(self) -> None:
+        """Send to those who can take more; sleep if there is nothing to do."""
+        if not self.pending:
+            self._is_asleep = True
+        is_idle = self._is_asleep and not self.pending and not self._is_stopping
+        if is_idle or len(self._selector.get_map()) > 1:
+            for key, _ in self._selector.select(None if is_idle else 0):
+                if key.data is not None:
+                    self._send(key.data)
+                else:
+                    self._woken.recv(4096)
+        self._is_asleep = False
 
     def _send(self, client: Client) -> None:
-        """Send what the socket takes; wait for writability where it does not take all."""
+        """Send what the socket takes; wait for writability if it does not take all."""
         data = b"".join(client.outbox)
         try:
             sent = client.writer.send(data) if data else 0
@@ -2327,7 +2583,8 @@ class Delivery(threading.Thread):
         if client.queued > self._max_sendq:
             self._abort(client, "SendQ exceeded")
         elif not client.queued and client.finishing is not None:
-            self._shutdown(client, client.finishing)
+            with contextlib.suppress(OSError):  # the peer was faster
+                client.reader.shutdown(client.finishing)
 
     def _watch(self, client: Client, blocked: bool) -> None:
         if blocked and not client.blocked:
@@ -2358,117 +2615,27 @@ class Delivery(threading.Thread):
         client.queued = 0
         client.closed = True
         client.end = client.end or reason
-        self._shutdown(client, socket.SHUT_RDWR)
-
-    def _shutdown(self, client: Client, how: int) -> None:
-        with contextlib.suppress(OSError):  # the peer was faster
-            client.reader.shutdown(how)
+        with contextlib.suppress(OSError):
+            client.reader.shutdown(socket.SHUT_RDWR)
 
 
-def _audience_id(work: Work) -> int:
-    return id(work.audience) if isinstance(work, Event) else 0
+# Sessions
+# --------
 
-
-# Replies that several commands give, and how replies are told
-
-Reply = Tuple[str, ...]  # a numeric, or another command of the server's, and its parameters
-
-
-def names_replies(client: Client, room: Room) -> List[Message]:
-    """353 with as many names as surely fit a line, and 366."""
-    with_hosts = client.caps & USERHOST_IN_NAMES
-    is_inside = client in room.members or client.is_operator
-    words = (
-        _prefix(client, held) + (member.source if with_hosts else member.nickname)
-        for member, held in room.members.items()
-        if is_inside or "i" not in member.modes
-    )
-    kind = "@" if "s" in room.flags else "="
-    texts = protocol.pack(words, " ", NAMES_SIZE)
-    replies = [Message("353", (kind, room.name, text)) for text in texts]
-    return [*replies, Message("366", (room.name, "End of /NAMES list"))]
-
-
-def _prefix(client: Client, bits: int) -> str:
-    """How a member with these bits is marked for `client`."""
-    prefix = _PREFIXES[bits]
-    return prefix if client.caps & MULTI_PREFIX else prefix[:1]
-
-
-def topic_replies(room: Room) -> List[Message]:
-    """332 and 333, or nothing where no topic is set."""
-    if not room.topic:
-        return []
-    topic = Message("332", (room.name, room.topic))
-    return [topic, Message("333", (room.name, room.topic_by, str(int(room.topic_at))))]
-
-
-def _addressed(message: Message, client: Client, server_name: str) -> Message:
-    """What the server says as `client` gets it: a numeric has its own name first.
-
-    What a peer has said may stand in it, so each middle parameter is made a word.
-    """
-    command, params, _, _ = message
-    to = (client.nickname or "*",) if command.isdigit() else ()
-    return Message(command, (*to, *map(protocol.as_word, params[:-1]), *params[-1:]), server_name)
-
-
-def answer(client: Client, replies: Iterable[Message], server_name: str) -> Event:
-    """What the server says to one client, as one piece of work: a long answer is no crowd."""
-    now = time.time()
-    is_timed = client.caps & SERVER_TIME
-    times = {"time": protocol.format_time(now)} if is_timed else protocol.NO_TAGS
-    lines: List[bytes] = []
-    for reply in replies:
-        message, line = protocol.fit_line(_addressed(reply, client, server_name))
-        if not client.caps & PLAIN_TEXT:
-            label, opening = client.take_label()
-            lines.append(opening + protocol.serialize_tags({**label, **times}) + line)
-            continue
-        told = protocol.describe(message, client.nickname, now)
-        if told:
-            lines.append((str(told) + "\r\n").encode("utf-8"))
-    return Event(b"".join(lines), (client,))
-
-
-# One connection
-
-
-class Bucket:
-    """Slows a flood: `rate` tokens a second, BURST at once (0 is no limit)."""
-
-    def __init__(self, rate: float) -> None:
-        self._interval = 1 / rate if rate else 0.0
-        self._paid_until = 0.0
-
-    def charge(self, tokens: float) -> None:
-        """Take tokens that need not be there: the next line waits for them."""
-        self._paid_until += tokens * self._interval
-
-    def take(self, now: float) -> float:
-        """Take a token; the seconds to wait until there is one, where there is none."""
-        if not self._interval:
-            return 0.0
-        self._paid_until = max(self._paid_until, now) + self._interval
-        return max(0.0, self._paid_until - now - BURST * self._interval)
-
-
-REFUSALS = {  # bytes, for peers that speak neither of our dialects
+REFUSALS = {  # for peers that speak neither of our dialects
     # A TLS alert: fatal, protocol_version (RFC 8446, 6)
     TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-    HTTP: (
-        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        b"Connection: close\r\n\r\n"
-        b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n"
-    ),
-}  # fmt: skip
+    HTTP: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Connection: close\r\n\r\n"
+    b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n",
+}
 
 
 class Session:
-    """What a client's thread does: reads, and answers each line, until the connection ends.
+    """The work of a client's thread: reads and carries out each line until the connection ends.
 
-    The handlers of COMMANDS work on it. They may raise ReplyError, which becomes the
-    numeric, and Ended.
+    The handlers in COMMANDS get it. They answer with `reply` and `note`, or refuse by raising
+    ReplyError; the answer is sent when they are done. They may raise Disconnect.
     """
 
     def __init__(self, server: "Server", client: Client) -> None:
@@ -2477,56 +2644,49 @@ class Session:
         self.directory = server.directory
         self.delivery = server.delivery
         self.client = client
-        self._bucket = Bucket(server.options.rate_limit)
+        self.response = Response(client, server.options.server_name, server.options.lobby)
+        self.reply = self.response.reply  # the answer to a command, or a part of it
+        self._bucket = Bucket(server.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
-        self.cap_version = 0
-        self.password = ""  # what the client offered
-        self.taken = ""  # folded: the name that it was refused, for somebody else has it
-        self.sasl: Optional[protocol.Sasl] = None  # while an AUTHENTICATE is under way
-        self.batches = itertools.count(1)
-
-    # The thread
+        self.password = ""  # for the server
+        self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
+        self.channel = server.options.lobby  # where a user with nc writes
 
     def run(self) -> None:
         client = self.client
         log.info("%s connected", client.address)
         try:
             self._converse()
-        except Ended as ended:
-            end = ended
+        except Disconnect as disconnect:
+            end = disconnect
         except OSError as error:
-            end = Ended(error.strerror or "Connection lost")
+            end = Disconnect(error.strerror or "Connection lost")
         except Exception:
-            log.exception("%s: our mistake", client.name)
-            end = Ended("Server error", "Something went wrong in the server. Please come again.")
-        self._finish(Ended(client.end, client.end) if client.end else end)
+            log.exception("%s: our mistake", client.log_name)
+            end = Disconnect("Server error", "Something went wrong in the server. Please rejoin.")
+        self._finish(Disconnect(client.end, client.end) if client.end else end)
 
-    def _finish(self, end: Ended) -> None:
+    def _finish(self, end: Disconnect) -> None:
         client = self.client
-        name = client.name
+        name = client.log_name
         self.directory.remove(client, end.reason)
-        if end.told:
-            self.tell(Message("ERROR", (end.told,)))
+        if end.farewell:
+            self.reply("ERROR", end.farewell)
+        self.flush()
         self.delivery.post(Ending(client, FINISH))
         self.delivery.wake()
+        # Read to the end, LINGER at most, so that closing resets nothing that was sent.
+        deadline = time.monotonic() + LINGER
         with contextlib.suppress(OSError):
-            self._drain()
+            client.reader.settimeout(LINGER)
+            while client.reader.recv(RECEIVE_SIZE) and time.monotonic() < deadline:
+                client.reader.settimeout(max(0.001, deadline - time.monotonic()))
         self.delivery.post(Ending(client, CLOSE))
         self.delivery.wake()
-        # What people say as they leave is not for the log.
+        # The words with which users leave are not for the log.
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
-
-    def _drain(self) -> None:
-        """Read to the end, so that closing resets nothing that was sent (LINGER at most)."""
-        deadline = time.monotonic() + LINGER
-        left = LINGER
-        while left > 0:
-            self.client.reader.settimeout(left)
-            if not self.client.reader.recv(RECEIVE_SIZE):
-                return
-            left = deadline - time.monotonic()
 
     def _converse(self) -> None:
         opening = b""
@@ -2534,372 +2694,257 @@ class Session:
         chunks = self._chunks()
         while name is None:
             opening += next(chunks)
-            name = protocol.sniff(opening)
+            name = sniff(opening)
         if name in REFUSALS:
-            self.delivery.post(Event(REFUSALS[name], (self.client,)))
-            raise Ended("Refused %s" % name)
-        dialect = IrcDialect(self) if name == IRC else PlainDialect(self)
-        framer = protocol.Framer(dialect.LIMIT)
+            self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
+            raise Disconnect("Refused %s" % name)
+        self.client.caps = 0 if name == IRC else PLAIN_TEXT
+        on_line = on_irc_line if name == IRC else on_plain_line
+        max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
+        framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
             for line in framer.feed(chunk):
                 if line != b"":
                     self._throttle()
-                    dialect.on_line(line)
+                    on_line(self, line)
             self.delivery.wait()
 
     def _chunks(self) -> Iterator[bytes]:
-        """What arrives, as it comes; sees to the prompt, the pings and the timeouts meanwhile."""
+        """Yield what arrives; prompts, pings and times out meanwhile."""
         client, options = self.client, self.options
         timeout = PROMPT_AFTER
-        silent = True  # nothing has come, and nobody has been asked for a name
-        asked = False  # a PING is out
+        is_silent = True  # nothing has come, and nobody has been asked for a username
+        is_pinged = False  # a PING is not answered yet
         while True:
             client.reader.settimeout(timeout)
             try:
                 data = client.reader.recv(RECEIVE_SIZE)
             except socket.timeout:
-                if silent:
+                if is_silent:
                     client.caps = PLAIN_TEXT
-                    self.say("Welcome to %s. Type your username and press Enter." % options.network)
-                elif client.registered and asked:
-                    raise Ended("Ping timeout: %g seconds" % options.ping_interval) from None
-                elif self._is_pinged():
-                    self.tell(Message("PING", (options.server_name,)))
-                    asked = True
-                silent = False
+                    self.notice(
+                        "Welcome to %s. Type your username and press Enter.", options.network
+                    )
+                elif client.registered and is_pinged:
+                    reason = "Ping timeout: %g seconds" % options.ping_interval
+                    raise Disconnect(reason) from None
+                elif self._can_ping():
+                    self.reply("PING", options.server_name)
+                    is_pinged = True
+                is_silent = False
+                self.flush()
                 self.delivery.wake()
             else:
                 if not data:
-                    raise Ended("Connection closed", "" if client.registered else "Goodbye.")
-                silent = asked = False
+                    raise Disconnect("Connection closed", "" if client.registered else "Goodbye.")
+                is_silent = is_pinged = False
                 yield data
             if client.end:
-                raise Ended(client.end)
-            if self._is_pinged():
+                raise Disconnect(client.end)
+            if self._can_ping():
                 timeout = options.ping_interval
             elif client.registered:
-                timeout = FOREVER  # the system's keepalive watches over it
+                timeout = FOREVER  # the system's keepalive watches the connection
             else:
-                self._mind_deadline()
+                self._check_deadline()
                 timeout = max(0.01, self._deadline - time.monotonic())
 
-    def _is_pinged(self) -> bool:
+    def _can_ping(self) -> bool:
         client = self.client
-        may_answer = client.registered and not client.caps & PLAIN_TEXT
-        return bool(may_answer and self.options.ping_interval)
+        can_answer = client.registered and not client.caps & PLAIN_TEXT
+        return bool(can_answer and self.options.ping_interval)
 
     def _throttle(self) -> None:
-        """Wait for a token, and for the delivery; notice meanwhile if the connection ends."""
+        """Pay for a line; wait for tokens, and for the delivery, unless the connection ends."""
         client = self.client
-        wait = self._bucket.take(time.monotonic())
-        if wait > 0 or self.delivery.waiting > MAX_PENDING:
+        wait = self._bucket.charge(1.0, time.monotonic())
+        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
-            self._mind_deadline()
+            self._check_deadline()
             with contextlib.suppress(BlockingIOError):
                 if not client.writer.recv(1, socket.MSG_PEEK):
-                    raise Ended("Connection closed")
+                    raise Disconnect("Connection closed")
         if client.end:
-            raise Ended(client.end)
+            raise Disconnect(client.end)
 
-    def _mind_deadline(self) -> None:
+    def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
-            told = "No username came in time. Connect again when you are ready."
-            raise Ended("Registration timeout", told)
+            farewell = "No username came in time. Connect again when you are ready."
+            raise Disconnect("Registration timeout", farewell)
 
-    # Answers
+    # For the handlers, beside `reply`
 
-    def tell(self, message: Message) -> None:
-        """What is not the server's own word, or not for all clients."""
-        self.delivery.post(Event(message, (self.client,), self.client))
-
-    def reply(self, command: str, *params: str) -> None:
-        """One message of the server's: a numeric, which gets the client's name, or another."""
-        replies = [Message(command, params)]
-        self.delivery.post(answer(self.client, replies, self.options.server_name))
-
-    def say(self, text: str) -> None:
-        """Its own words."""
-        self.reply("NOTICE", self.client.nickname or "*", text)
+    def notice(self, text: str, *args: object) -> None:
+        """Reply with a notice, made from `text` and `args`."""
+        self.reply("NOTICE", text % args if args else text)
 
     def note(self, *params: str) -> None:
-        """A standard reply NOTE: as a notice, for those who do not know them."""
-        if self.client.caps & STANDARD_REPLIES:
-            self.reply("NOTE", *params)
-        else:
-            self.say(params[-1])
+        """Reply with a standard reply NOTE; a notice, if the client does not know them."""
+        is_known = self.client.caps & STANDARD_REPLIES
+        self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
 
-    def refuse(self, refusal: ReplyError) -> None:
-        self.reply(refusal.numeric, *refusal.params)
+    def charge(self, tokens: float) -> None:
+        """Charge the client for work: the next line waits until it is paid for."""
+        self._bucket.charge(tokens, time.monotonic())
 
-    def answer(self, replies: Iterable[Reply]) -> None:
-        """Tell a long answer, which costs more of the rate limit than a short one.
+    def flush(self, is_done: bool = True) -> None:
+        """Send the replies; `is_done` ends the answer to the command."""
+        data = self.response.flush(is_done)
+        if data:
+            self.delivery.post(Output(self.client, lambda: data))
+            self.charge(len(data) / REPLIES_A_TOKEN)
 
-        What a handler gives before it refuses is told, and then the refusal.
+    def run_command(self, message: Message, label: str = "") -> bool:
+        """Check the rules of a command, and run its handler; return True if it was carried out.
+
+        A NOTICE is never answered, not even with an error.
         """
-        messages: List[Message] = []
+        name, is_done = message.command, False
+        self.response.begin(label)
         try:
-            for reply in replies:
-                messages.append(Message(reply[0], reply[1:]))
-        finally:
-            if messages:
-                with self.labeled_batch(len(messages) > 1):
-                    self.delivery.post(answer(self.client, messages, self.options.server_name))
-                self.charge(len(messages))
+            self._check_rules(message).handler(self, message)
+            is_done = True
+        except ReplyError as error:
+            if name != "NOTICE" or not self.client.registered:
+                self.reply(error.numeric, *error.params)
+        except StoreError as error:
+            self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
+        self.flush()
+        return is_done
 
-    def charge(self, lines: int) -> None:
-        """Have an answer of so many lines count: it takes others' time too."""
-        self._bucket.charge(lines / LINES_A_TOKEN)
-
-    @contextlib.contextmanager
-    def batch(self, kind: str, *params: str) -> Iterator[str]:
-        """What is told meanwhile, with its reference, belongs together."""
-        name, reference = self.options.server_name, "b%d" % next(self.batches)
-        self.tell(Message("BATCH", ("+" + reference, kind, *params), name))
-        yield reference
-        self.tell(Message("BATCH", ("-" + reference,), name))
-
-    @contextlib.contextmanager
-    def labeled_batch(self, is_needed: bool = True) -> Iterator[None]:
-        """What answers the present command meanwhile is in one batch, where it has a label."""
-        client, name = self.client, self.options.server_name
-        label = client.label
-        if not is_needed or "label" not in label or not client.caps & BATCH:
-            yield
-            return
-        reference = "b%d" % next(self.batches)
-        opening = Message("BATCH", ("+" + reference, "labeled-response"), name)
-        client.opening = protocol.serialize_tags(label) + protocol.fit_line(opening)[1]
-        client.label = {"batch": reference}
-        try:
-            yield
-        finally:
-            is_empty, client.opening = bool(client.opening), b""  # there is no batch then
-            client.label = label if is_empty else protocol.NO_TAGS
-            if not is_empty:
-                self.tell(Message("BATCH", ("-" + reference,), name))
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """What is told meanwhile is no answer to the present command."""
-        client = self.client
-        label, opening = client.label, client.opening
-        client.label, client.opening = protocol.NO_TAGS, b""
-        yield
-        client.label, client.opening = label, opening
-
-    def run_command(self, message: Message) -> bool:
-        """Look the command up, check its row's rules, call its handler; whether it was done.
-
-        A NOTICE is never answered, not even refused.
-        """
+    def _check_rules(self, message: Message) -> "Command":
+        """Return the command's row. Raises ReplyError if its rules are not kept."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
-        try:
-            if command is None:
-                raise ReplyError("421", name, "Unknown command")
-            if not client.registered and not command.rules & EARLY:
-                raise ReplyError("451", "You have not registered")
-            if len(message.params) < command.least:
-                raise ReplyError("461", name, "Not enough parameters")
-            if client.registered and command.rules & NOT_LATE:
-                raise ReplyError("462", "You may not reregister")
-            if command.rules & (BY_OPERATORS | BY_RANK):
-                _review(self)
-            if command.rules & BY_OPERATORS and not client.is_operator:
-                raise ReplyError("481", "Permission denied: you're not an operator")
-            if command.rules & OF_SERVER and not self._is_here(message.param(0)):
-                raise ReplyError("402", message.params[0], "No such server")
-            if client.muted_until and 0 < command.heard <= len(message.params) and message.text:
-                fault = _mute_fault(client)
-                if fault:
-                    raise ReplyError("FAIL", name, "MUTED", fault)
-            replies = command.handler(self, message)
-            if replies is not None:
-                self.answer(replies)
-        except ReplyError as refusal:
-            if name != "NOTICE" or not client.registered:
-                self.refuse(refusal)
-            return False
-        except RecordsError as error:
-            self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
-            return False
-        return True
-
-    def _is_here(self, mask: str) -> bool:
-        """Whether this server, or somebody on it, is called so."""
-        is_ours = protocol.matches(mask or "*", self.options.server_name)
-        return is_ours or self.directory.find(mask) is not None
-
-
-class IrcDialect:
-    """Lines of programs: one message each."""
-
-    LIMIT = protocol.MAX_TAGS + protocol.MAX_MESSAGE
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._client = session.client
-        self._client.caps = 0
-
-    def on_line(self, line: Optional[bytes]) -> None:
-        session = self._session
-        try:
-            if line is None:
-                raise protocol.TooLongError
-            message = protocol.parse(line)
-            if message.tags and _size_of(message.tags) > protocol.MAX_CLIENT_TAGS:
-                raise protocol.TooLongError
-        except protocol.TooLongError:
-            session.reply("417", "Input line was too long")
-        except protocol.EncodingError:
-            text = "Your line is not UTF-8, the only encoding here. It was not passed on."
-            session.reply("FAIL", "*", "INVALID_UTF8", text)
-        except ValueError:
-            session.reply("400", "*", "That line is not an IRC message")
-        else:
-            if message.tags:  # they are kept and passed on too: so many lines' worth of them
-                session.charge(LINES_A_TOKEN * (_size_of(message.tags) // protocol.MAX_MESSAGE))
-            label = message.tag("label") if self._client.caps & LABELS else ""
-            if 0 < len(label.encode("utf-8")) <= MAX_LABEL:
-                self._run_labeled(message, label)
-            else:
-                session.run_command(message)
-
-    def _run_labeled(self, message: Message, label: str) -> None:
-        """https://ircv3.net/specs/extensions/labeled-response"""
-        session, client = self._session, self._client
-        client.label = {"label": label}
-        try:
-            with session.labeled_batch(self._has_several_answers(message)):
-                session.run_command(message)
-            if client.label:
-                session.reply("ACK")
-        finally:
-            client.label = protocol.NO_TAGS
-
-    def _has_several_answers(self, message: Message) -> bool:
-        """Whether a command may be answered by more than what its handler yields."""
-        command = COMMANDS.get(message.command)
         if command is None:
-            return False
-        asked = message.params[: command.least]
-        if command.rules & SEVERAL or any("," in param for param in asked):
-            return True
-        target = message.param(0)
-        if command.handler is not on_text or target.startswith("#"):
-            return False
-        other = self._session.directory.find(target)
-        return other is None or bool(other.away)  # an echo, and what there is to say of it
+            raise ReplyError("421", name, "Unknown command")
+        if not client.registered and not command.rules & EARLY:
+            raise ReplyError("451", "You have not registered")
+        if len(message.params) < command.least:
+            raise ReplyError("461", name, "Not enough parameters")
+        if client.registered and command.rules & NOT_LATE:
+            raise ReplyError("462", "You may not reregister")
+        if command.rules & OPERATORS and not client.is_operator:
+            raise ReplyError("481", "Permission denied: you're not an operator")
+        if client.muted_until and 0 < command.speaks <= len(message.params) and message.text:
+            text = mute_text(client)
+            if text:
+                raise ReplyError("FAIL", name, "MUTED", text)
+        return command
 
 
-def _size_of(tags: Mapping[str, str]) -> int:
-    return len(protocol.serialize_tags(tags)) - 2  # without the "@" and the space
+def on_irc_line(session: Session, line: Optional[bytes]) -> None:
+    """Carry out a line of an IRC client: a message. None is a line that was too long."""
+    session.response.begin("")
+    try:
+        tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
+        if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
+            raise protocol.TooLongError
+        message = protocol.parse(line)
+    except protocol.TooLongError:
+        session.reply("417", "Input line was too long")
+    except protocol.EncodingError:
+        text = "Your line is not UTF-8, the only encoding here. It was not passed on."
+        session.reply("FAIL", "*", "INVALID_UTF8", text)
+    except ValueError:
+        session.reply("400", "*", "That line is not an IRC message")
+    else:
+        session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
+        has_labels = session.client.caps & CAPABILITIES["labeled-response"]
+        label = message.tag("label") if has_labels else ""
+        session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+    session.flush()
 
 
-class PlainDialect:
-    """Lines of people with `nc`: first a username, then what one types in a chat box."""
-
-    LIMIT = protocol.MAX_TYPED
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._client = session.client
-        self._client.caps = PLAIN_TEXT
-        self._tries = MAX_TRIES  # that are left to choose a username
-        self._home = session.options.lobby  # the room in which what is typed is said
-
-    def on_line(self, line: Optional[bytes]) -> None:
-        session = self._session
+def on_plain_line(session: Session, line: Optional[bytes]) -> None:
+    """Carry out a line of a user with nc: first a username, then text for the chat box."""
+    client, text = session.client, decode_plain(line or b"")
+    try:
         if line is None:
-            session.say("That line is too long: %d bytes at most." % protocol.MAX_TYPED)
+            session.notice("That line is too long: %d bytes at most.", MAX_PLAIN_LINE)
+        elif client.registered or text.startswith("/login "):
+            if text:
+                _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
+        elif text == "/quit":
+            raise Disconnect("Quit", "Goodbye.")
+        elif text and client.nickname:
+            session.password = text
+            _register_plain(session)
+        elif text and session.run_command(Message("NICK", (text,))):
+            _register_plain(session)
+    except protocol.InputError as error:
+        session.notice(str(error))
+    session.flush()
+
+
+def _register_plain(session: Session) -> None:
+    if session.options.password and not session.password:
+        text = "%s asks for a password. Type it and press Enter."
+        session.notice(text, session.options.network)
+    else:
+        session.run_command(Message("USER", ("nc", "0", "*", session.client.nickname)))
+
+
+def _on_input(session: Session, typed: protocol.Input) -> None:
+    client, directory, lobby = session.client, session.directory, session.options.lobby
+    channels = {channel.key: channel.name for channel in directory.channels(of=client)}
+    if protocol.casefold(session.channel) not in channels:
+        session.channel = next(iter(channels.values()), "")
+    if typed.verb == "help":
+        for text in protocol.help_lines(protocol.PLAIN_VERBS):
+            session.notice(text)
+        return
+    if typed.verb == "list" and session.channel in ("", lobby):
+        channel = directory.channel(lobby)
+        users = channel.audience if channel is not None else directory.users()
+        for text in protocol.online_lines([user.nickname for user in users]):
+            session.notice(text)
+        return
+    messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
+    if typed.verb == "login":
+        messages.append(Message("NICK", typed.args[:1]))
+    for message in messages:
+        if not session.run_command(message):
             return
-        text = protocol.typed(line)
-        if not text:
-            return
-        try:
-            if self._client.registered or text.startswith("/login "):
-                self._on_input(protocol.parse_input(text))
-            elif text == "/quit":
-                raise Ended("Quit", "Goodbye.")
-            elif self._client.nickname:
-                session.password = text
-                self._come_in()
-            else:
-                self._on_name(text)
-        except protocol.InputError as error:
-            session.say(str(error))
-
-    def _on_name(self, text: str) -> None:
-        if self._session.run_command(Message("NICK", (text,))):
-            self._come_in()
-            return
-        self._tries -= 1
-        if not self._tries:
-            raise Ended("No username", "That was none either. Connect again to try others.")
-
-    def _come_in(self) -> None:
-        session, options = self._session, self._session.options
-        if options.password and not session.password:
-            session.say("%s asks for a password. Type it and press Enter." % options.network)
-        else:
-            session.run_command(Message("USER", ("nc", "0", "*", self._client.nickname)))
-
-    def _on_input(self, typed: protocol.Input) -> None:
-        session, client = self._session, self._client
-        rooms = {room.key: room.name for room in session.directory.rooms(of=client)}
-        if protocol.casefold(self._home) not in rooms:
-            self._home = next(iter(rooms.values()), "")
-        lobby = session.options.lobby
-        if typed.verb == "help":
-            for line in protocol.help_lines():
-                session.say(line)
-        elif typed.verb == "list" and self._home in ("", lobby):
-            room = session.directory.room(lobby)
-            found = list(room.members) if room is not None else session.directory.everyone()
-            for text in protocol.online([client.nickname for client in found]):
-                session.say(text)
-        else:
-            friend = client.correspondent
-            for message in protocol.compose(typed, self._home, client.source, friend):
-                if not session.run_command(message):
-                    break
-                if message.command == "JOIN":
-                    self._home = protocol.normalize(message.params[0])
-            if not client.registered and client.account and client.nickname:
-                self._come_in()
+        if message.command == "JOIN":
+            session.channel = protocol.normalize(message.params[0])
+    if not client.registered and client.nickname:
+        _register_plain(session)
 
 
-# Registration: Modern IRC (https://modern.ircdocs.horse), Connection Setup
+# Commands: registration
+# ----------------------
+
+# https://modern.ircdocs.horse describes all commands that are not said to be from elsewhere.
 
 
 def on_cap(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/capability-negotiation"""
     verb, client = message.params[0].upper(), session.client
-    offered = session.server.offered_capabilities()
+    nickname, offered = client.nickname or "*", session.server.capabilities
     if verb in ("LS", "REQ") and not client.registered:
         session.is_negotiating = True
     if verb == "LS":
-        word = message.param(1)
-        version = int(word) if word.isdecimal() else 0
-        session.cap_version = max(session.cap_version, version)
-        is_new = version >= 302
-        words = [cap + value if is_new else cap for cap, value in offered.items()]
-        if is_new:
-            client.caps |= CAPABILITIES["cap-notify"]
-        _cap_reply(session, "LS", words, is_new)
+        version = message.param(1)
+        is_new = version.isdecimal() and int(version) >= 302
+        words = [name + value if is_new else name for name, value in offered.items()]
+        session.reply("CAP", nickname, "LS", " ".join(words))
     elif verb == "LIST":
-        held = [cap for cap in offered if client.caps & CAPABILITIES[cap]]
-        _cap_reply(session, "LIST", held, session.cap_version >= 302)
+        held = [name for name in offered if client.caps & CAPABILITIES[name]]
+        session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
         words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        caps = _changed_caps(session, words)
-        if caps is None:
-            _cap_reply(session, "NAK", [protocol.cut(" ".join(words), 300)], False)
-        else:
-            _cap_reply(session, "ACK", words, False)
+        caps = client.caps
+        for word in words:
+            bit = CAPABILITIES.get(word.lstrip("-"), 0)
+            caps = caps & ~bit if word.startswith("-") else caps | bit
+        is_offered = all(re.sub("^-", "", word) in offered for word in words)
+        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
+        if is_offered:
+            session.flush()
             session.delivery.sync()  # what is on the way is for the capabilities up to now
             client.caps = caps
     elif verb == "END":
@@ -2909,893 +2954,720 @@ def on_cap(session: Session, message: Message) -> None:
         raise ReplyError("410", verb, "Invalid CAP command")
 
 
-def _changed_caps(session: Session, words: List[str]) -> Optional[int]:
-    """The capabilities that the client has with these changes; None where one cannot be."""
-    caps, offered = session.client.caps, session.server.offered_capabilities()
-    for word in words:
-        name = word[1:] if word.startswith("-") else word
-        if name not in offered or (word == "-cap-notify" and session.cap_version >= 302):
-            return None
-        caps = caps | CAPABILITIES[name] if word == name else caps & ~CAPABILITIES[name]
-    return caps
-
-
-def _cap_reply(session: Session, verb: str, words: List[str], may_continue: bool) -> None:
-    name = session.client.nickname or "*"
-    *lines, last = protocol.pack(words, " ", 400 if may_continue else 480) or [""]
-    for line in lines:
-        session.reply("CAP", name, verb, *(["*"] if may_continue else []), line)
-    session.reply("CAP", name, verb, last)
-
-
 def on_pass(session: Session, message: Message) -> None:
-    """Modern IRC, PASS message"""
     session.password = message.params[0]
 
 
 def on_nick(session: Session, message: Message) -> None:
-    """Modern IRC, NICK message: at first and to rename.
+    """Set or change the nickname.
 
-    A name that has an account is its owner's: who has not logged in yet may take it only
-    while capabilities are negotiated, and is asked again at the end.
+    A registered nickname is for the owner of its account, who takes it from whoever has it. A
+    client that has not logged in yet may have it while capabilities are negotiated: clients send
+    NICK before AUTHENTICATE.
     """
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
-    client = session.client
+    client, server = session.client, session.server
     nickname = protocol.normalize(message.params[0])
-    fault = protocol.nickname_fault(nickname)
-    if fault:
-        raise ReplyError("432", nickname, fault)
+    error = protocol.nickname_error(nickname)
+    if error:
+        raise ReplyError("432", nickname, error)
     if not session.is_negotiating:
-        _refuse_if_owned(session, nickname)
-    ban = session.server.sanctions.find("ban", [protocol.casefold(nickname)], "")
+        _check_not_reserved(session, nickname)
+    ban = server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    try:
-        _claim(session, nickname, _owns(client, nickname))
-    except ReplyError:
-        session.taken = protocol.casefold(nickname)
-        raise
+    session.response.is_long = client.owns(nickname)  # messages may wait for the account
+    holder = session.directory.claim(client, nickname, session.response)
+    if holder is not None:
+        server.end(holder, elsewhere=nickname)
     if client.registered:
-        _tell_what_waited(session)
+        deliver_waiting(session)
     _try_to_register(session)
 
 
-def _claim(session: Session, nickname: str, is_owner: bool) -> None:
-    """Give the client a name, and end who had it, where its owner has come."""
-    client, records = session.client, session.server.records
-    holder = session.directory.claim(client, nickname, is_owner)
-    if holder is None:
-        return
-    session.server.end(holder)
-    if holder.signed_on and holder.account != client.account:
-        session.delivery.sync()  # what they said privately has its number, and is not the owner's
-        with contextlib.suppress(RecordsError):
-            session.directory.become(client, owned_since=records.renew(client.account))
-
-
-def _owns(client: Client, nickname: str) -> bool:
-    return protocol.casefold(client.account) == protocol.casefold(nickname)
-
-
-def _refuse_if_owned(session: Session, nickname: str) -> None:
-    account = session.server.records.account(nickname)
-    if account is None or _owns(session.client, nickname):
+def _check_not_reserved(session: Session, nickname: str) -> None:
+    """Raises ReplyError for a nickname that is registered, unless by this client's account."""
+    client = session.client
+    account = session.server.store.account(nickname)
+    if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
-    session.say(form % (account.name, account.name))
+    text = form % (account.name, account.name)
+    if client.caps & (STANDARD_REPLIES | PLAIN_TEXT):
+        raise ReplyError("FAIL", "NICK", "NICKNAME_RESERVED", nickname, text)
+    session.notice(text)
     raise ReplyError("433", nickname, "Nickname is registered")
 
 
 def on_user(session: Session, message: Message) -> None:
-    """Modern IRC, USER message"""
-    session.client.username = protocol.as_username(message.params[0])
+    session.client.username = to_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
     _try_to_register(session)
 
 
 def _try_to_register(session: Session) -> None:
-    client, options = session.client, session.options
+    """Let the client in if it has said all that is needed."""
+    client = session.client
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
     _check_server_password(session)
-    try:
-        _refuse_if_owned(session, client.nickname)
-    except ReplyError:
-        session.directory.release(client)
-        raise
+    _check_not_reserved(session, client.nickname)
     _apply_sanctions(session)
-    if session.sasl is not None:  # it comes in without
+    if session.sasl is not None:
         session.sasl = None
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
-    _apply_sanctions(session)  # there may be new ones, since it was asked
+    _apply_sanctions(session)  # again: one may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
-    if options.lobby:
-        session.run_command(Message("JOIN", (options.lobby,)))
-    _tell_what_waited(session)
+    if session.options.lobby:
+        on_join(session, Message("JOIN", (session.options.lobby,)))
+    deliver_waiting(session)
 
 
 def _apply_sanctions(session: Session) -> None:
-    """Mute one who is muted, and raise Ended for one who may not come in."""
+    """Mute the client if a mute applies. Raises Disconnect if a ban does."""
     client = session.client
-    session.server.sanctions.apply(client)
+    session.server.apply_sanctions(client)
     if client.end:
         session.reply("465", client.end)
-        raise Ended(client.end, client.end)
+        raise Disconnect(client.end, client.end)
 
 
 def _check_server_password(session: Session) -> None:
-    """Raises Ended for a wrong one, and for any where too many came from that address."""
-    wanted, offered = session.options.password.encode("utf-8"), session.password.encode("utf-8")
+    """Raises Disconnect for a wrong password, and for any after too many from that address."""
+    wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted:
         return
-    guesses, address = session.server.guesses, session.client.ip
-    if guesses.wait(address, time.monotonic()) > 0:
+    guesses, address = session.server.guesses, session.client.host
+    if guesses.try_take(address, time.monotonic()) > 0:
         session.reply("464", "Too many wrong passwords.")
-        raise Ended("Too many wrong passwords", "Connect again in a minute.")
+        raise Disconnect("Too many wrong passwords", "Connect again in a minute.")
     if not hmac.compare_digest(wanted, offered):
         session.reply("464", "Wrong password.")
-        raise Ended("Wrong password", "Ask the host for it, and connect again.")
-    guesses.give_back(address)
+        raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
+    guesses.refund(address)
 
 
 def _new_token(client: Client) -> str:
-    return "%x" % int.from_bytes(os.urandom(16), "big") if client.caps & RESUME else ""
+    return os.urandom(16).hex() if client.caps & CAPABILITIES["hubbub/resume"] else ""
 
 
 def _welcome(session: Session) -> None:
     client, options = session.client, session.options
-    _watch_line(session)
-    count = session.directory.counts()[0]
+    _keep_alive(session)
+    count = len(session.directory.users())
     people = "1 person is" if count == 1 else "%d people are" % count
-    welcome = "Welcome to %s, %s. %s here." % (options.network, client.nickname, people)
-    modes = "".join(sorted(protocol.ROOM_MODES))
-    replies: List[Reply] = [
-        ("001", welcome),
-        ("002", "Your host is %s, running Hubbub %s" % (options.server_name, VERSION)),
-        ("003", "This server was started %s" % time.ctime(session.server.started)),
-        ("004", options.server_name, "hubbub-" + VERSION, USER_MODES, modes, "bklov"),
-    ]
-    for tokens in protocol.isupport(_isupport(session)):
-        replies.append(("005", *tokens, "are supported by this server"))
-    session.answer([*replies, *on_lusers(session), *on_motd(session)])
-    session.charge(-len(replies))
-    _tell_modes(session, set())
+    modes = "".join(sorted(protocol.CHANNEL_MODES))
+    session.reply("001", "Welcome to %s, %s. %s here." % (options.network, client.nickname, people))
+    session.reply("002", "Your host is %s, running Hubbub %s" % (options.server_name, VERSION))
+    session.reply("003", "This server was started %s" % time.ctime(session.server.started))
+    session.reply("004", options.server_name, "hubbub-" + VERSION, USER_MODES, modes, "bklov")
+    _reply_isupport(session)
+    on_lusers(session)
+    on_motd(session)
+    if client.modes:
+        modes = "+" + "".join(sorted(client.modes))
+        session.reply("MODE", client.nickname, modes, source=client.source)
     if client.token:
         session.reply("RESUME", "TOKEN", client.token)
-    if session.server.history is not None and session.server.history.fault:
-        session.say(HISTORY_FAILS)
+    journal = session.server.journal
+    if journal is not None and journal.fault:
+        session.notice(HISTORY_FAILS)
+    session.flush(is_done=False)
 
 
-def _isupport(session: Session) -> List[str]:
+def _reply_isupport(session: Session) -> None:
     tokens = [
         "NETWORK=" + protocol.escape_token(session.options.network),
         "CASEMAPPING=ascii", "CHANTYPES=#",  # of our folding, the part that clients can do
         "CHANMODES=" + protocol.CHANMODES, "PREFIX=(ov)@+", "MODES=%d" % protocol.MAX_MODES,
-        "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_ROOMS,
+        "MAXLIST=b:%d" % MAX_BANS, "CHANLIMIT=#:%d" % MAX_CHANNELS,
         "NICKLEN=%d" % protocol.MAX_NAME, "CHANNELLEN=%d" % protocol.MAX_NAME,
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
         "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
         "NAMELEN=%d" % MAX_REALNAME,
-        "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(TARGETS.items())),
-        "MONITOR=%d" % MAX_WATCHES, "SILENCE=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "BOT=B",
-        "SAFELIST", "UTF8ONLY",
+        "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(MAX_TARGETS.items())),
+        "MONITOR=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "SAFELIST", "UTF8ONLY",
     ]  # fmt: skip
-    if session.server.history is not None:
+    if session.server.journal is not None:
         tokens += ["CHATHISTORY=%d" % MAX_HISTORY, "MSGREFTYPES=msgid,timestamp"]
-    return tokens
+    for line in protocol.isupport_lines(tokens):
+        session.reply("005", *line, "are supported by this server")
 
 
-def _watch_line(session: Session) -> None:
-    """Let the system find out when a silent peer is gone: for those who cannot PONG."""
-    interval = int(session.options.ping_interval)
-    if interval < 1:
-        return
-    sock = session.client.reader
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", interval),
-        ("TCP_KEEPALIVE", interval),  # macOS's name for it
-        ("TCP_KEEPINTVL", max(1, interval // 3)),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 2000 * interval),  # ms
-    ):
-        if hasattr(socket, option):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+def _keep_alive(session: Session) -> None:
+    """Let the system find out if a silent peer is gone: for clients that cannot PONG."""
+    interval, sock = int(session.options.ping_interval), session.client.reader
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, interval > 0)
+    values = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval // 3}
+    for name, value in {**values, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 2000 * interval}.items():
+        with contextlib.suppress(AttributeError, OSError):  # not on this system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def on_resume(session: Session, message: Message) -> None:
-    """Hubbub's own: take back the place of a connection that was lost, by its token."""
+    """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
     old = session.directory.resume(client, message.params[0], _new_token(client))
     if old is None:
-        raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That place is not kept any more")
+        raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
     session.server.end(old)
-    _review(session)
     session.is_negotiating = False
-    if old.host == old.ip != client.ip:  # from another address, which is not hidden
-        session.directory.become(client, host=client.ip)
     _apply_sanctions(session)
-    log.info("%s took back the place of %s", client.address, client.nickname)
+    log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
-    session.directory.rejoin(client)
-    _tell_what_waited(session)
+    session.directory.rejoin(client, session.response)
+    deliver_waiting(session)
 
 
-# Accounts
+# Commands: accounts
+# ------------------
 
 
-def on_authenticate(session: Session, message: Message) -> Iterator[Reply]:
+def on_authenticate(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/sasl-3.2: PLAIN, before and after registration."""
-    word = message.params[0]
+    chunk = message.params[0]
     if session.sasl is None:
-        if not session.server.records.has_accounts:
+        if not session.server.store.has_accounts:
             raise ReplyError("904", NO_ACCOUNTS)
-        if word.upper() != "PLAIN":
-            yield "908", "PLAIN", "are available SASL mechanisms"
+        if chunk.upper() != "PLAIN":
+            session.reply("908", "PLAIN", "are available SASL mechanisms")
             raise ReplyError("904", "SASL authentication failed")
-        session.sasl = protocol.Sasl()
+        session.sasl = protocol.SaslBuffer()
         if not session.client.caps & PLAIN_TEXT:
-            yield "AUTHENTICATE", "+"
+            session.reply("AUTHENTICATE", "+")
         return
-    if word == "*":
-        session.sasl = None
+    sasl, session.sasl = session.sasl, None
+    if chunk == "*":
         raise ReplyError("906", "SASL authentication aborted")
     try:
-        data = session.sasl.feed(word)
+        data = sasl.feed(chunk)
         if data is None:
+            session.sasl = sasl
             return
-        session.sasl = None
-        authzid, name, password = protocol.parse_plain(data)
+        authzid, name, password = protocol.parse_sasl_plain(data)
     except protocol.TooLongError:
-        session.sasl = None
         raise ReplyError("905", "SASL message too long") from None
     except protocol.ProtocolError:
-        session.sasl = None
         raise ReplyError("904", "SASL authentication failed") from None
     if protocol.casefold(authzid or name) != protocol.casefold(name):
         raise ReplyError("904", "SASL authentication failed")
-    refusal = ReplyError("904", "That username and that password do not belong together.")
-    account = _check_password(session, name, password, refusal)
-    yield from _log_in(session, account)
-    yield "903", "SASL authentication successful"
+    error = ReplyError("904", "That username and that password do not belong together.")
+    account = _check_password(session, name, password, error)
+    _log_in(session, account)
+    session.reply("903", "SASL authentication successful")
 
 
-def _check_password(session: Session, name: str, password: str, refusal: ReplyError) -> Account:
-    """The account of that name. Raises `refusal` for a wrong password, or one try too many."""
-    client, server = session.client, session.server
-    address, now = client.ip, time.monotonic()
-    whose = "%s %s" % (address, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.wait(whose, now)
+def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
+    """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
+    client, server, now = session.client, session.server, time.monotonic()
+    guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.try_take(guess, now)
     if wait <= 0:
-        wait = server.guesses.wait(address, now)
+        wait = server.guesses.try_take(client.host, now)
         if wait > 0:
-            server.attempts.give_back(whose)
+            server.attempts.refund(guess)
     if wait > 0:
         text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
-        raise ReplyError(refusal.numeric, text)
-    account = server.records.log_in(name, password)
+        raise ReplyError(error.numeric, text)
+    account = server.store.log_in(name, password)
     if account is None:
-        # Some type their password in the place of the name: that is not for the log.
-        known = server.records.account(name)
-        log.warning("%s: wrong password for %s", client.name, known.name if known else "no account")
-        raise refusal
-    server.attempts.give_back(whose)
-    server.guesses.give_back(address)
+        # Some users type their password in place of the name: that is not for the log.
+        known = server.store.account(name)
+        name = known.name if known is not None else "no account"
+        log.warning("%s: wrong password for %s", client.log_name, name)
+        raise error
+    server.attempts.refund(guess)
+    server.guesses.refund(client.host)
     return account
 
 
-def _log_in(session: Session, account: Account) -> Iterator[Reply]:
-    """Make the client the account's: it gets that name, if it talks already or has asked for it."""
-    client, modes = session.client, session.client.modes
-    session.directory.log_in(client, account)
-    log.info("%s logged in as %s", client.name, account.name)
-    has_asked = _owns(client, client.nickname) or _owns(client, session.taken)
-    if client.registered or client.caps & PLAIN_TEXT or has_asked:
-        _claim(session, account.name, is_owner=True)
-    if client.registered:
-        _tell_modes(session, modes)
+def _log_in(session: Session, account: Account) -> None:
+    """Log the client in to the account. Its nickname stays."""
+    client = session.client
+    session.directory.set_account(client, account)
+    log.info("%s logged in as %s", client.log_name, account.name)
     source = client.source if client.nickname else "*!%s@%s" % (client.username, client.host)
-    yield "900", source, account.name, "You are now logged in as %s" % account.name
+    session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
-        yield "381", "You are now an operator"
-    session.server.sanctions.apply(client)
+        session.reply("381", "You are now an operator")
+    session.server.apply_sanctions(client)
     if client.registered:
-        _tell_what_waited(session)
+        deliver_waiting(session)
 
 
-def _review(session: Session) -> None:
-    """See that the client has no more than its account gives: other processes change accounts."""
-    client, modes = session.client, session.client.modes
-    if not client.account:
-        return
-    account = session.server.records.account(client.account)
-    with session.aside():
-        if account is None or account.number != client.owned_since:
-            session.directory.log_in(client, None)
-            session.reply("901", client.source, "You are now logged out")
-        elif client.is_operator and not account.is_operator:
-            session.directory.become(client, modes=modes - {"o"})
-        _tell_modes(session, modes)
-
-
-def on_register(session: Session, message: Message) -> Iterator[Reply]:
+def on_register(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/account-registration"""
-    client, records = session.client, session.server.records
+    client, store = session.client, session.server.store
     name, _, password = message.params[:3]
     name = client.nickname if name == "*" else name
 
     def fail(code: str, text: str) -> ReplyError:
         return ReplyError("FAIL", "REGISTER", code, name or "*", text)
 
-    if not records.has_accounts:
+    if not store.has_accounts:
         raise fail("TEMPORARILY_UNAVAILABLE", NO_ACCOUNTS)
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
-    if client.account:
+    if client.account.id:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
     if protocol.casefold(name) != client.key:
-        raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can register the name that you have.")
-    fault = protocol.password_fault(password)
-    if fault:
-        raise fail("WEAK_PASSWORD", fault)
-    if session.server.foundings.wait(client.ip, time.monotonic()) > 0:
+        raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register the username that you have.")
+    error = protocol.password_error(password)
+    if error:
+        raise fail("WEAK_PASSWORD", error)
+    if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     try:
-        account = records.add_account(client.nickname, password)
-    except AccountExistsError as error:
-        raise fail("ACCOUNT_EXISTS", str(error)) from None
-    log.info("%s registered the account %s", client.name, account.name)
+        account = store.add_account(client.nickname, password)
+    except AccountExistsError as exists:
+        raise fail("ACCOUNT_EXISTS", str(exists)) from None
+    log.info("%s registered the account %s", client.log_name, account.name)
     text = "%s is yours alone now. Next time, type /login %s PASSWORD" % (name, name)
-    yield "REGISTER", "SUCCESS", account.name, text
-    yield from _log_in(session, account)
+    session.reply("REGISTER", "SUCCESS", account.name, text)
+    _log_in(session, account)
 
 
-def on_oper(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, OPER message: the name and password of an operator's account."""
-    refusal = ReplyError("464", "Password incorrect")
-    account = _check_password(session, message.params[0], message.params[1], refusal)
+def on_oper(session: Session, message: Message) -> None:
+    """Log in to an operator's account."""
+    error = ReplyError("464", "Password incorrect")
+    account = _check_password(session, message.params[0], message.params[1], error)
     if not account.is_operator:
         raise ReplyError("491", "%s is not an operator's account" % account.name)
-    yield from _log_in(session, account)
+    _log_in(session, account)
 
 
-def _tell_what_waited(session: Session) -> None:
-    """Private messages that came for an account while its owner was away from the network."""
-    client, history = session.client, session.server.history
-    is_owner = client.account and _owns(client, client.nickname)
-    if history is None or not is_owner or client.end:
+def deliver_waiting(session: Session) -> None:
+    """Send the messages that came for an account while its owner was offline."""
+    client, store = session.client, session.server.store
+    account = client.account
+    if not client.owns(client.nickname) or client.end:
         return
-    owner = protocol.casefold(client.account)
-    session.delivery.sync()  # what was left a moment ago is among it
-    rows = history.take_waiting(owner)
+    session.delivery.sync()  # what was stored a moment ago is among them
+    rows = store.waiting(account.id)
     if rows:
-        session.say("While you were away:")
-        day = ""
-        for row in rows:
-            day = _repeat(session, row, day)
-        session.say("Now:")
+        replay(session, "While you were away:", rows)
+        session.flush(is_done=False)
         session.delivery.sync()
-        session.delivery.sync()  # what had its turn before it has been sent
         if not client.closed:
-            history.forget_waiting(owner, rows[-1][0])
+            store.forget_waiting(account.id, rows[-1].number)
 
 
-# Talking
+# Commands: messages
+# ------------------
 
 
 def on_text(session: Session, message: Message) -> None:
-    """Modern IRC, PRIVMSG message and NOTICE message; TAGMSG, of message-tags."""
+    """PRIVMSG, NOTICE, and TAGMSG of message-tags."""
     params = message.params
     session.client.spoke = time.time()
-    if message.command != "TAGMSG" and (len(params) < 2 or not params[1]):
+    if message.command != "TAGMSG" and not message.param(1):
         raise ReplyError("412", "No text to send")
-    tags = message.tags
-    if tags:
-        tags = {key: value for key, value in tags.items() if key.startswith("+")}
-    for target in _targets(params[0], "PRIVMSG"):
-        _say(session, Message(message.command, (target, *params[1:2]), "", tags))
+    tags = b""
+    if message.tags:
+        client_tags = {key: value for key, value in message.tags.items() if key.startswith("+")}
+        try:
+            tags = protocol.serialize_tags(client_tags)[1:-1]
+        except ValueError:
+            raise ReplyError("400", "*", "That line is not an IRC message") from None
+
+    def relay(target: str) -> None:
+        away = session.directory.relay(session.client, target, message, tags, session.response)
+        if away:
+            session.reply("301", target, away)
+
+    for target in _targets(session, params[0], "PRIVMSG"):
+        try:
+            relay(target)
+        except ReplyError as error:
+            if error.numeric == "401" and message.command == "PRIVMSG":
+                _store_offline(session, target, message, tags)
+            elif message.command != "NOTICE":
+                session.reply(error.numeric, *error.params)
 
 
-def _say(session: Session, message: Message) -> None:
-    try:
-        away = session.directory.tell(session.client, message)
-    except ReplyError as refusal:
-        if message.command == "NOTICE" or (refusal.numeric == "401" and _leave(session, message)):
-            return
-        session.refuse(refusal)
-    else:
-        if away and message.command == "PRIVMSG":
-            session.reply("301", message.params[0], away)
-
-
-def _leave(session: Session, message: Message) -> bool:
-    """Keep a private text for somebody who is not here; False where nobody has such an account."""
-    history, target = session.server.history, message.params[0]
-    account = session.server.records.account(target) if history is not None else None
-    if account is None or history is None or history.fault or message.command != "PRIVMSG":
-        return False
-    if history.waiting_count(protocol.casefold(account.name)) >= MAX_WAITING:
-        text = "%s is offline, and no more can be kept for their return" % account.name
+def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
+    """Keep a private message for the owner of an account, if there is one of that name."""
+    client, server, response = session.client, session.server, session.response
+    account = server.store.account(target)
+    if account is None or server.journal is None or server.journal.fault:
+        session.reply("401", target, "No such nick")
+    elif server.store.waiting_count(account.id) >= MAX_WAITING:
+        text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.leave_word(session.client, message, account.name):
+    elif session.directory.relay(client, target, message, tags, response, account) is None:
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
-    else:
-        _say(session, message)
-    return True
 
 
-def _mute_fault(client: Client) -> str:
-    """Why it may not speak now; "" where it may."""
+def mute_text(client: Client) -> str:
+    """Return why the client may not speak now, "" if it may."""
     left = client.muted_until - time.time()
     if left <= 0:
         return ""
-    how_long = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
-    return "An operator has muted you%s. You can read on." % how_long
+    duration = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
+    return "An operator has muted you%s. You can still read." % duration
 
 
-def _last_words(session: Session, text: str) -> str:
-    """What others hear of why somebody leaves: of one who is muted, nothing."""
-    return "" if _mute_fault(session.client) else text
-
-
-def on_away(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, AWAY message"""
-    away = protocol.clean(message.text, MAX_REASON)
-    session.directory.become(session.client, away=away)
+def on_away(session: Session, message: Message) -> None:
+    client, away = session.client, protocol.clean(message.text, MAX_REASON)
+    params = (away,) if away else ()
+    session.directory.change(client, "AWAY", *params, response=session.response, away=away)
     if away:
-        yield "306", "You have been marked as being away"
+        session.reply("306", "You have been marked as being away")
     else:
-        yield "305", "You are no longer marked as being away"
+        session.reply("305", "You are no longer marked as being away")
 
 
-def on_silence(session: Session, message: Message) -> Iterator[Reply]:
-    """SILENCE +MASK, -MASK, or none for the list: whom one does not want to hear."""
-    client, word = session.client, message.param(0)
-    name = word.lstrip("+-")
-    if not name:
-        for mask in list(client.ignores):
-            yield "271", mask, "is silenced"
-        yield "272", "End of silence list"
-        return
-    mask = protocol.as_mask(name)
-    adding = not word.startswith("-")
-    if adding and len(client.ignores) >= MAX_WATCHES:
-        raise ReplyError("511", mask, "Your silence list is full")
-    session.directory.ignore(client, mask, adding)
-    session.charge(session.directory.counts()[0] // LOOKS_A_LINE)
-    text = "You do not hear %s any more" if adding else "You hear %s again"
-    session.note("SILENCE", "DONE", text % protocol.bare_mask(mask))
+# Commands: channels
+# ------------------
 
 
-# Rooms
-
-
-def _targets(names: str, verb: str) -> List[str]:
-    """The names of `a,b,c`. Raises ReplyError 407 for more than TARGETS allows."""
-    targets = names.split(",")
-    most = TARGETS[verb]
+def _targets(session: Session, names: str, verb: str) -> List[str]:
+    """Return the names of `a,b,c`. Raises ReplyError 407 for more than MAX_TARGETS."""
+    targets, most = names.split(","), MAX_TARGETS[verb]
     if len(targets) > most:
-        raise ReplyError("407", protocol.cut(names, 200), "Too many targets: %d at most" % most)
+        text = "Too many targets: %d at most" % most
+        raise ReplyError("407", protocol.truncate(names, 200), text)
+    session.charge(len(targets) - 1)
+    session.response.is_long |= len(targets) > 1
     return targets
 
 
-def _for_each(session: Session, names: str, verb: str, act: Callable[[str], None]) -> None:
-    """Act on each of `a,b,c`; one that is refused does not keep the others from it.
-
-    Raises ReplyError 407 for more than TARGETS allows, before any is acted on.
-    """
-    each = _targets(names, verb)
-    session.charge(LINES_A_TOKEN * (len(each) - 1))  # as if each had come on its own
-    for name in each:
+def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
+    """Act on each of `a,b,c`; an error does not keep the others from it."""
+    for name in _targets(session, names, verb):
         try:
             act(name)
-        except ReplyError as refusal:
-            session.refuse(refusal)
+        except ReplyError as error:
+            session.reply(error.numeric, *error.params)
 
 
 def on_join(session: Session, message: Message) -> None:
-    """Modern IRC, JOIN message; "0" leaves every room."""
-    client, directory = session.client, session.directory
+    """Join channels; "0" leaves all of them."""
+    client, directory, response = session.client, session.directory, session.response
     keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
         name = protocol.normalize(given)
-        fault = protocol.room_fault(name)
-        if fault:
-            raise ReplyError("403", name, fault)
-        event = directory.join(client, name, keys.get(given, ""))
-        if event is not None:
-            session.charge(len(event.audience) // LOOKS_A_LINE)  # who is there is told
-            recall(session, event, name)
+        error = protocol.channel_error(name)
+        if error:
+            raise ReplyError("403", name, error)
+        absence = directory.join(client, name, keys.get(given, ""), response)
+        if absence is not None:
+            session.charge(len(_find_channel(session, name).members) / LOOKS_A_TOKEN)
+            recall(session, name, absence)
 
     if message.params[0] == "0":
-        for room in directory.rooms(of=client):
-            with contextlib.suppress(ReplyError):  # somebody was faster, and put it out
-                directory.part(client, room.name, "")
+        response.is_long = True
+        for channel in directory.channels(of=client):
+            with contextlib.suppress(ReplyError):  # the client was removed meanwhile
+                directory.part(client, channel.name, "", response)
     elif message.params[0]:  # irssi sends an empty one, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
 def on_part(session: Session, message: Message) -> None:
-    """Modern IRC, PART message"""
-    reason = _last_words(session, message.param(1))
-    part = session.directory.part
-    _for_each(session, message.params[0], "PART", lambda name: part(session.client, name, reason))
+    client, part, response = session.client, session.directory.part, session.response
+    reason = "" if mute_text(client) else message.param(1)
+    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason, response))
 
 
 def on_kick(session: Session, message: Message) -> None:
-    """Modern IRC, KICK message: several people of one room, or one of each of several."""
-    rooms = message.params[0].split(",")
-    places = itertools.cycle(rooms) if len(rooms) == 1 else iter(rooms)
-    client, reason = session.client, message.param(2)[:MAX_REASON]
+    """Remove users from a channel."""
+    client, channel, reason = session.client, message.params[0], message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        room = next(places, "")
-        session.directory.kick(client, room, nickname, reason)
+        session.directory.kick(client, channel, nickname, reason, session.response)
         if client.is_operator:
             why = protocol.clean(reason)
-            log.warning("%s: removed %s from %s: %s", client.name, nickname, room, why)
+            log.warning("%s: removed %s from %s: %s", client.log_name, nickname, channel, why)
 
     _for_each(session, message.params[1], "KICK", kick)
 
 
-def on_invite(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, INVITE message; without parameters, the list of one's invitations."""
-    if not message.params:
-        for name in session.directory.invitations(session.client):
-            yield "336", name
-        yield "337", "End of /INVITE list"
-        return
-    if len(message.params) < 2:
-        raise ReplyError("461", "INVITE", "Not enough parameters")
+def on_invite(session: Session, message: Message) -> None:
     nickname, name = message.params[:2]
     other = session.directory.invite(session.client, nickname, name)
-    yield "341", other.nickname, name
+    session.reply("341", other.nickname, name)
     if other.away:
-        yield "301", other.nickname, other.away
+        session.reply("301", other.nickname, other.away)
 
 
-def on_topic(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, TOPIC message"""
+def _find_channel(session: Session, name: str) -> Channel:
+    """Raises ReplyError 403."""
+    channel = session.directory.channel(name, session.client)
+    if channel is None:
+        raise ReplyError("403", name, "No such channel")
+    return channel
+
+
+def on_topic(session: Session, message: Message) -> None:
     name = message.params[0]
     if len(message.params) > 1:
         topic = message.params[1][: protocol.MAX_TOPIC]
-        session.directory.set_topic(session.client, name, topic)
-        session.server.keep_room(name)
+        session.directory.set_topic(session.client, name, topic, session.response)
         return
-    room = _seen_room(session, name)
-    if not room.topic:
-        yield "331", room.name, "No topic is set"
-    for reply in topic_replies(room):
-        yield (reply.command, *reply.params)
-
-
-def _seen_room(session: Session, name: str) -> Room:
-    room = session.directory.room(name, session.client)
-    if room is None:
-        raise ReplyError("403", name, "No such channel")
-    return room
+    channel = _find_channel(session, name)
+    for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
+        session.reply(*reply)
 
 
 def on_names(session: Session, message: Message) -> None:
-    """Modern IRC, NAMES message"""
-    names = message.param(0) or "*"
+    def names(name: str) -> None:
+        channel = session.directory.channel(name, session.client) or Channel(name)
+        session.charge(len(channel.members) / LOOKS_A_TOKEN)
+        session.directory.names(session.client, channel, session.response)
 
-    def tell(name: str) -> None:
-        session.charge(session.directory.names(session.client, name))
-
-    _for_each(session, names, "NAMES", tell)
-
-
-def on_list(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, LIST message: names, conditions of ELIST, or both"""
-    wanted = protocol.parse_elist(",".join(message.params))
-    now = time.time()
-    rooms = session.directory.rooms(session.client)
-    session.charge(len(rooms) // LOOKS_A_LINE)
-    yield "321", "Channel", "Users  Name"
-    for room in rooms:
-        topic_at = room.topic_at if room.topic else 0.0
-        facts = (room.name, room.size, room.created, topic_at, now)
-        if wanted is None or wanted.accepts(*facts):
-            yield "322", room.name, str(room.size), room.topic
-    yield "323", "End of /LIST"
+    _for_each(session, message.param(0) or "*", "NAMES", names)
 
 
-def on_mode(session: Session, message: Message) -> Optional[Iterator[Reply]]:
-    """Modern IRC, MODE message"""
+def on_list(session: Session, message: Message) -> None:
+    """List channels: by name, by the conditions of ELIST, or by both."""
+    condition = parse_elist(",".join(message.params))
+    channels, now = session.directory.channels(session.client), time.time()
+    session.charge(len(channels) / LOOKS_A_TOKEN)
+    session.reply("321", "Channel", "Users  Name")
+    for channel in channels:
+        name, size, topic = channel.name, len(channel.members), channel.topic
+        topic_at = topic.at if topic.text else 0.0
+        if condition is None or condition.accepts(name, size, channel.created, topic_at, now):
+            session.reply("322", name, str(size), topic.text)
+    session.reply("323", "End of /LIST")
+
+
+def on_mode(session: Session, message: Message) -> None:
     target, *params = message.params
     if not target.startswith("#"):
-        return _user_modes(session, target, "".join(params[:1]))
-    return _room_modes(session, target, params)
-
-
-def _room_modes(session: Session, name: str, params: List[str]) -> Iterator[Reply]:
-    room = _seen_room(session, name)
+        _user_modes(session, target, params[:1])
+        return
+    channel, client = _find_channel(session, target), session.client
     if not params:
-        is_inside = session.client in room.members or session.client.is_operator
-        yield ("324", room.name, *room.modes(is_inside))
-        yield "329", room.name, str(int(room.created))
+        session.reply("324", channel.name, *channel.mode_params(client))
+        session.reply("329", channel.name, str(int(channel.created)))
         return
     changes = protocol.parse_modes(params)
     for change in list(changes):
         if change.letter == "b" and not change.arg:
             changes.remove(change)
-            for mask, (by, at) in room.bans.items():
-                yield "367", room.name, mask, by, str(at)
-            yield "368", room.name, "End of channel ban list"
+            for ban in channel.bans:
+                session.reply("367", channel.name, ban.mask, ban.by, str(ban.at))
+            session.reply("368", channel.name, "End of channel ban list")
+            session.response.is_long = True
     if changes:
-        for refusal in session.directory.change_modes(session.client, name, changes):
-            yield (refusal.numeric, *refusal.params)
-        session.server.keep_room(name)
+        response = session.response
+        for error in session.directory.change_modes(client, channel.name, changes, response):
+            session.reply(error.numeric, *error.params)
 
 
-def _user_modes(session: Session, nickname: str, change: str) -> Iterator[Reply]:
+def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
     client = session.client
     if session.directory.get(nickname) is not client:
         raise ReplyError("502", "Cannot change the modes of others")
-    if not change:
-        yield "221", "+" + "".join(sorted(client.modes))
-        return
-    old, modes, adding = client.modes, set(client.modes), True
-    for letter in change:
-        if letter in "+-":
-            adding = letter == "+"
-        elif letter not in USER_MODES:
-            yield "501", "Unknown mode %s" % letter
-        elif not adding:
-            modes.discard(letter)
-        elif letter != "o":  # that takes a password: OPER
-            modes.add(letter)
-    session.directory.become(client, modes=modes)
-    _tell_modes(session, old)
+    if not params:
+        session.reply("221", "+" + "".join(sorted(client.modes)))
+    done: List[ModeChange] = []
+    for change in protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag")):
+        if change.letter not in USER_MODES:
+            session.reply("501", "Unknown mode %s" % change.letter)
+        elif change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+            done.append(change)  # not +o: OPER gives that, for a password
+            modes = client.modes ^ {change.letter}
+            session.directory.change(client, "", response=session.response, modes=modes)
+    if done:
+        source = client.source
+        session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
 
 
-def _tell_modes(session: Session, old: Set[str]) -> None:
-    """Tell the client what has become of its modes."""
-    client = session.client
-    changes = [ModeChange(False, letter, "") for letter in sorted(old - client.modes)]
-    changes += [ModeChange(True, letter, "") for letter in sorted(client.modes - old)]
-    if changes:
-        params = (client.nickname, *protocol.format_modes(changes))
-        session.tell(Message("MODE", params, client.source))
+# Commands: users
+# ---------------
 
 
-# Asking about people
-
-
-def on_who(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, WHO message, and WHOX (https://ircv3.net/specs/extensions/whox)"""
+def on_who(session: Session, message: Message) -> None:
+    """Describe users, in the fields of https://ircv3.net/specs/extensions/whox if it names any."""
     mask, *options = message.params or ("*",)
-    client, directory = session.client, session.directory
-    fields, token = protocol.parse_whox("".join(options[:1]))
-    room = directory.room(mask, client) if mask.startswith("#") else None
-    if room is not None:
-        is_inside = client in room.members or client.is_operator
-        found = [other for other in room.members if is_inside or "i" not in other.modes]
-    elif mask.startswith("#"):
-        found = []
-    else:
-        peers, everyone = directory.peers(client), directory.everyone()
-        masks = protocol.Masks([mask])
-        found = [
-            other
-            for other in everyone
-            if (mask in ("*", "0") or _is_meant(masks, other))
-            and ("i" not in other.modes or other in peers or _is_exact(mask, other))
-        ]
-        session.charge(len(everyone) // LOOKS_A_LINE)
-    if options and options[0].startswith("o"):
-        found = [other for other in found if other.is_operator]
-    for other in found:
-        if room is not None:
-            place: Optional[Tuple[str, int]] = (room.name, room.members[other])
-        else:
-            place = directory.shared(client, other)
-        values = _who_values(session, place, other, token)
+    fields, token = parse_whox("".join(options[:1]))
+    for other, channel in _who(session, mask):
+        if options and options[0].startswith("o") and not other.is_operator:
+            continue
+        values = _who_values(session, other, channel, token)
         if fields:
-            yield ("354", *protocol.whox_params(fields, values))
+            session.reply("354", *whox_params(fields, values))
         else:
             text = "%s %s" % (values["d"], values["r"])
-            yield ("352", *(values[field] for field in "cuhsnf"), text)
-    yield "315", mask, "End of WHO list"
+            session.reply("352", *(values[field] for field in "cuhsnf"), text)
+    session.reply("315", mask, "End of WHO list")
 
 
-def _is_exact(mask: str, other: Client) -> bool:
-    return protocol.casefold(mask) == other.key
-
-
-def _is_meant(masks: protocol.Masks, other: Client) -> bool:
-    texts = (other.nickname, other.username, other.host, other.realname, other.account)
-    return any(map(masks.match, texts))
+def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel]]]:
+    """Yield the users that WHO finds, each with a channel that it is in."""
+    client, directory = session.client, session.directory
+    if mask.startswith("#"):
+        channel = directory.channel(mask, client)
+        for other in channel.audience if channel is not None else ():
+            yield other, channel
+        return
+    users, masks = directory.users(), protocol.MaskSet([mask])
+    session.charge(len(users) / LOOKS_A_TOKEN)
+    for other in users:
+        names = (other.nickname, other.username, other.host, other.realname, other.account.name)
+        if mask in ("*", "0") or any(map(masks.match, names)):
+            shared = client.channels & other.channels
+            yield other, min(shared, key=lambda channel: channel.key, default=None)
 
 
 def _who_values(
-    session: Session, place: Optional[Tuple[str, int]], other: Client, token: str
+    session: Session, other: Client, channel: Optional[Channel], token: str
 ) -> Dict[str, str]:
-    name, bits = place or ("*", 0)
-    flags = "G" if other.away else "H"
-    flags += "*" if other.is_operator else ""
-    flags += _prefix(session.client, bits)
-    flags += "B" if "B" in other.modes else ""
+    bits = channel.members.get(other, 0) if channel is not None else 0
+    flags = ("G" if other.away else "H") + "*" * other.is_operator
     return {
-        "t": token or "0", "c": name, "u": other.username,
-        "i": other.host, "h": other.host, "s": session.options.server_name, "n": other.nickname,
-        "f": flags, "d": "0", "l": str(int(time.time() - other.spoke)),
-        "a": other.account or "0", "o": "1" if bits & OPERATOR else "n/a", "r": other.realname,
+        "t": token or "0", "c": channel.name if channel is not None else "*",
+        "u": other.username, "i": other.host, "h": other.host, "s": session.options.server_name,
+        "n": other.nickname, "f": flags + member_prefix(session.client, bits), "d": "0",
+        "l": str(int(time.time() - other.spoke)), "a": other.account.name or "0",
+        "o": "1" if bits & CHANOP else "n/a", "r": other.realname,
     }  # fmt: skip
 
 
-def on_whois(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, WHOIS message"""
-    nickname = message.text
-    client = session.directory.find(nickname)
-    if client is None:
-        yield "401", nickname, "No such nick"
+def on_whois(session: Session, message: Message) -> None:
+    nickname, options = message.text, session.options
+    other = session.directory.find(nickname)
+    if other is None:
+        session.reply("401", nickname, "No such nick")
     else:
-        rooms = session.directory.rooms(session.client, of=client)
-        name, now = client.nickname, time.time()
-        yield "311", name, client.username, client.host, "*", client.realname
-        words = (_prefix(session.client, room.bits) + room.name for room in rooms)
+        name = other.nickname
+        session.reply("311", name, other.username, other.host, "*", other.realname)
+        words = (
+            member_prefix(session.client, channel.members.get(other, 0)) + channel.name
+            for channel in session.directory.channels(session.client, of=other)
+        )
         for text in protocol.pack(words, " ", NAMES_SIZE):
-            yield "319", name, text
-        yield "312", name, session.options.server_name, session.options.network
-        if client.is_operator:
-            yield "313", name, "is an operator"
-        if client.account:
-            yield "330", name, client.account, "is logged in as"
-        if "B" in client.modes:
-            yield "335", name, "is a bot"
-        if client.away:
-            yield "301", name, client.away
-        times = str(int(now - client.spoke)), str(int(client.signed_on))
-        yield ("317", name, *times, "seconds idle, signon time")
-    yield "318", nickname, "End of /WHOIS list"
+            session.reply("319", name, text)
+        session.reply("312", name, options.server_name, options.network)
+        if other.is_operator:
+            session.reply("313", name, "is an operator")
+        if other.account.id:
+            session.reply("330", name, other.account.name, "is logged in as")
+        if other.away:
+            session.reply("301", name, other.away)
+        times = str(int(time.time() - other.spoke)), str(int(other.signed_on))
+        session.reply("317", name, *times, "seconds idle, signon time")
+    session.reply("318", nickname, "End of /WHOIS list")
 
 
-def on_whowas(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, WHOWAS message"""
-    nickname = message.params[0]
-    count = message.param(1)
-    found = session.directory.past(nickname)
+def on_whowas(session: Session, message: Message) -> None:
+    nickname, count = message.params[0], message.param(1)
+    found = session.directory.former_users(nickname)
     if count.isdecimal() and int(count[:9]):
         found = found[: int(count[:9])]
-    for was in found:
-        yield "314", was.nickname, was.username, was.host, "*", was.realname
-        left = time.ctime(was.left_at)
-        yield "312", was.nickname, session.options.server_name, left
+    for user in found:
+        session.reply("314", user.nickname, user.username, user.host, "*", user.realname)
+        left_at = time.ctime(user.left_at)
+        session.reply("312", user.nickname, session.options.server_name, left_at)
     if not found:
-        yield "406", nickname, "There was no such nickname"
-    yield "369", nickname, "End of WHOWAS"
+        session.reply("406", nickname, "There was no such nickname")
+    session.reply("369", nickname, "End of WHOWAS")
 
 
-def on_ison(session: Session, message: Message) -> Iterator[Reply]:
+def on_ison(session: Session, message: Message) -> None:
     """RFC 2812, 4.9"""
-    asked = [name for param in message.params for name in param.split()]
-    found = session.directory.find_all(asked[:MAX_WATCHES])
-    yield ("303", " ".join(client.nickname for client in found))
+    names = [name for param in message.params for name in param.split()]
+    found = map(session.directory.find, names[:MAX_WATCHES])
+    session.reply("303", " ".join(user.nickname for user in found if user is not None))
 
 
-def on_userhost(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, USERHOST message: five names at most"""
-    found = session.directory.find_all(message.params[:5])
-    words = (
-        "%s%s=%s%s@%s"
-        % (c.nickname, "*" * c.is_operator, "-" if c.away else "+", c.username, c.host)
-        for c in found
-    )
-    yield ("302", " ".join(words))
+def on_userhost(session: Session, message: Message) -> None:
+    """Reply with the hosts of five users at most."""
+    words = []
+    for user in map(session.directory.find, message.params[:5]):
+        if user is not None:
+            signs = "*" * user.is_operator + "=" + ("-" if user.away else "+")
+            words.append("%s%s%s@%s" % (user.nickname, signs, user.username, user.host))
+    session.reply("302", " ".join(words))
 
 
-def on_monitor(session: Session, message: Message) -> Iterator[Reply]:
+def on_monitor(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/monitor"""
     client, directory = session.client, session.directory
     verb = message.params[0].upper()
-    names = [name for name in message.param(1).split(",") if name]
+    names = list(filter(protocol.is_nickname, message.param(1).split(",")))
     if verb == "+":
-        added: List[str] = []
-        for i, name in enumerate(names):
-            if not protocol.is_nickname(name):
-                continue
-            if len(client.watches) >= MAX_WATCHES and protocol.casefold(name) not in client.watches:
-                for text in protocol.pack(names[i:], ",", 100):
-                    yield "734", str(MAX_WATCHES), text, "Monitor list is full."
-                break
-            directory.watch(client, name)
-            added.append(name)
-        yield from _presence(session, added)
-    elif verb == "-":
-        directory.unwatch(client, names)
-    elif verb == "C":
-        directory.unwatch(client, list(client.watches))
+        excess = names[max(0, MAX_WATCHES - len(client.watches)) :]
+        for text in protocol.pack(excess, ",", 100):
+            session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
+        names = names[: len(names) - len(excess)]
+        directory.watch(client, names)
+    elif verb in "-C":
+        directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
         for text in protocol.pack(list(client.watches.values()), ",", 350):
-            yield "732", text
-        yield "733", "End of MONITOR list"
-    elif verb == "S":
-        yield from _presence(session, list(client.watches.values()))
-
-
-def _presence(session: Session, names: List[str]) -> Iterator[Reply]:
-    found = {client.key: client for client in session.directory.find_all(names)}
-    here = (client.source for client in found.values())
-    gone = (name for name in names if protocol.casefold(name) not in found)
-    for numeric, words in (("730", here), ("731", gone)):
-        for text in protocol.pack(words, ",", 350):
-            yield numeric, text
+            session.reply("732", text)
+        session.reply("733", "End of MONITOR list")
+    if verb in "+S":
+        found = [(name, directory.find(name)) for name in names or client.watches.values()]
+        online = [user.source for _, user in found if user is not None]
+        offline = [name for name, user in found if user is None]
+        for numeric, words in (("730", online), ("731", offline)):
+            for text in protocol.pack(words, ",", 350):
+                session.reply(numeric, text)
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname; a colon forgotten costs no word."""
+    """https://ircv3.net/specs/extensions/setname; a forgotten colon loses no word."""
+    client, response = session.client, session.response
     realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
-    session.directory.become(session.client, realname=realname)
+    session.directory.change(client, "SETNAME", realname, response=response, realname=realname)
 
 
-# The history, read again
+# Commands: history
+# -----------------
 
 
-def recall(session: Session, joined: Event, name: str) -> None:
-    """Tell a client that cannot ask what was said last in a room, before it joined.
+def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
+    """Show a client that cannot ask what was said last in a channel before it joined.
 
-    Who was there before has it on the screen up to when it left: it is told of the rest.
+    Only what was said between the two numbers: a client that was there before has the rest.
     """
-    history = session.server.history
-    if history is not None and not session.client.caps & CHATHISTORY:
+    if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        left = session.directory.left(session.client, name)
-        rows = history.read(key, left, joined.number or END, RECALLED, latest=True)
-        if rows:
-            replay(session, name, rows)
+        rows = session.server.store.read(key, *absence, RECALLED, latest=True)
+        is_timed = session.client.caps & SERVER_TIME
+        replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
 
-def replay(session: Session, target: str, rows: List[Row]) -> None:
-    """Repeat what was said earlier, marked so: by its time, in a batch, or in words."""
-    session.charge(len(rows))
-    caps = session.client.caps
-    if caps & SERVER_TIME or (caps & BATCH and caps & CHATHISTORY):
-        with session.batch("chathistory", target) as reference:
-            for number, _, _, line, _ in rows:
-                tags: Tags = ((BATCH, "batch", reference),)
-                message = protocol.parse(line)
-                session.delivery.post(Event(message, (session.client,), None, (), number, tags))
-        return
-    with session.labeled_batch():
-        session.say("Earlier in %s:" % target if rows else "Nothing was said earlier.")
-        day = ""
-        for row in rows:
-            day = _repeat(session, row, day)
-        if rows:
-            session.say("Now:")
-
-
-def _repeat(session: Session, row: Row, day: str) -> str:
-    """Repeat one message, after the name of its day where that is not `day`; its day."""
-    client, number = session.client, row[0]
-    message, when = protocol.parse(row[3]), row[0] / 1e6
-    if client.caps & SERVER_TIME:
-        session.delivery.post(Event(message, (client,), None, (), number))
-        return day
-    line = protocol.describe_in(message, client.nickname, when, session.options.lobby)
-    date = time.strftime("%A, %d %B %Y", time.localtime(when))
-    if line and date != day:
-        session.say(date)
-    if line and client.caps & PLAIN_TEXT:
-        session.delivery.post(Event((str(line) + "\r\n").encode("utf-8"), (client,)))
-    elif line:
-        session.say(str(line))
-    return date
+def replay(session: Session, heading: str, rows: List[Row]) -> None:
+    """Repeat earlier messages below a heading, if any: with their times, or below their days."""
+    client, day = session.client, ""
+    is_marked = client.caps & SERVER_TIME or session.response.has_batch
+    if rows and heading:
+        session.notice(heading)
+    for row in rows:
+        tags, line = b"", row.line
+        if line.startswith(b"@"):
+            tags, _, line = line[1:].partition(b" ")
+        message = protocol.parse(line)
+        event = Event(message, (client,), row.time, row.number, client_tags=tags)
+        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
+        shown = event.describe(client.nickname, session.options.lobby)
+        if shown and date != day and not is_marked:
+            session.notice(date)
+            day = date
+        if is_marked or client.caps & PLAIN_TEXT:
+            session.response.events.append(event)
+        elif shown:
+            session.notice(shown)
+    if rows and heading:
+        session.notice("Now:")
 
 
 def on_chathistory(session: Session, message: Message) -> None:
@@ -3804,67 +3676,91 @@ def on_chathistory(session: Session, message: Message) -> None:
     def fail(code: str, *context: str) -> ReplyError:
         return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], *context)
 
-    history = session.server.history
-    if history is None:
+    if session.server.journal is None:
         raise fail("MESSAGE_ERROR", "This server keeps no history")
     try:
-        query = protocol.parse_chathistory(message.params)
+        query = parse_chathistory(message.params)
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
     session.delivery.sync()  # what this client has just said is part of it
     if query.verb == "TARGETS":
-        _replay_targets(session, history, query)
+        _reply_targets(session, query)
         return
-    place = session.directory.history_key(session.client, query.target)
-    if place is None:
-        fault = "You are not in %s, or it is not there" % query.target
-        raise fail("INVALID_TARGET", query.target, fault)
-    name, key, since = place
-    is_full = bool(session.client.caps & PLAYBACK)
-    read = functools.partial(history.read, key, more=is_full)
-    replay(session, name, _rows_of(query, since, read))
+    found = _find_conversation(session, query.target)
+    if found is None:
+        text = "You are not in %s, or it does not exist" % query.target
+        raise fail("INVALID_TARGET", query.target, text)
+    name, key, since = found
+    caps = session.client.caps
+    with_events = bool(caps & CAPABILITIES["draft/event-playback"])
+    rows = _select_rows(session.server.store, query, key, since, with_events)
+    if caps & (SERVER_TIME | CHATHISTORY):
+        session.response.open_batch("chathistory", name)
+    is_marked = caps & SERVER_TIME or session.response.has_batch
+    if not rows and not is_marked:
+        session.notice("Nothing was said earlier.")
+    replay(session, "" if is_marked else "Earlier in %s:" % name, rows)
 
 
-def _rows_of(
-    query: protocol.HistoryQuery, since: int, read: Callable[..., List[Row]]
+def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
+    """Return the name and key of what the client may read, and the number after which it may."""
+    client = session.client
+    channel = session.directory.channel(target)
+    if channel is not None and client in channel.members:
+        return channel.name, channel.key, 0
+    if not protocol.is_nickname(target):
+        return None
+    other, account = session.directory.find(target), session.server.store.account(target)
+    if other is not None:
+        target, participant = other.nickname, other.participant
+    else:
+        participant = "=%d" % account.id if account is not None else protocol.casefold(target)
+    return target, private_key(client.participant, participant), client.readable_since
+
+
+def _select_rows(
+    store: Store, query: HistoryQuery, key: str, since: int, with_events: bool
 ) -> List[Row]:
-    """What it asks for of a conversation, of which one may read what came after `since`."""
-    verb, _, points, limit = query
-    before, after = points[0]
+    """Return the rows that a query asks for, of those after `since`."""
+    verb, _, references, limit = query
+
+    def read(after: int, before: int, limit: int, latest: bool) -> List[Row]:
+        return store.read(key, max(since, after), before, limit, latest, with_events)
+
+    before, after = references[0]
     if verb == "LATEST":
-        return read(max(since, after), END, limit, latest=True)
+        return read(after, LAST, limit, True)
     if verb == "BEFORE":
-        return read(since, before, limit, latest=True)
+        return read(0, before, limit, True)
     if verb == "AFTER":
-        return read(max(since, after), END, limit, latest=False)
+        return read(after, LAST, limit, False)
     if verb == "AROUND":
-        rows = read(since, before, limit // 2, latest=True)
-        rest = limit - len(rows)
-        return rows + read(max(since, before - 1), END, rest, latest=False)
-    low, high = sorted(points)
-    return read(max(since, low[1]), high[0], limit, latest=points[0] > points[1])
+        rows = read(0, before, limit // 2, True)
+        return rows + read(before - 1, LAST, limit - len(rows), False)
+    low, high = sorted(references)
+    return read(low[1], high[0], limit, references[0] > references[1])
 
 
-def _replay_targets(session: Session, history: History, query: protocol.HistoryQuery) -> None:
-    """TARGETS: where the last was said between two points, and when; counted from the first."""
-    client, name = session.client, session.options.server_name
-    _, _, points, limit = query
-    after, before = min(points)[1], max(points)[0]
-    found = history.conversations(client.nickname, max(after, client.named_since), before)
-    for room in session.directory.rooms(of=client):
-        last = history.read(room.key, after, END, 1, latest=True)
-        found += [(room.name, row[0]) for row in last if row[0] < before]
-    found.sort(key=lambda pair: pair[1], reverse=points[0] > points[1])
-    with session.batch("draft/chathistory-targets") as reference:
-        for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
-            params = ("TARGETS", target, protocol.format_time(number / 1e6))
-            message = Message("CHATHISTORY", params, name)
-            tags: Tags = ((BATCH, "batch", reference),)
-            session.delivery.post(Event(message, (client,), None, tags=tags))
+def _reply_targets(session: Session, query: HistoryQuery) -> None:
+    """Reply with the conversations that ended between two references, counted from the first."""
+    client, store = session.client, session.server.store
+    _, _, references, limit = query
+    after, before = min(references)[1], max(references)[0]
+    names = {"=%d" % account.id: account.name for account in store.accounts()}
+    others = store.correspondents(client.participant, max(after, client.readable_since), before)
+    found = [(names.get(other, other), number) for other, number in others]
+    for channel in session.directory.channels(of=client):
+        last = store.read(channel.key, after, LAST, 1, latest=True)
+        found += [(channel.name, row.number) for row in last if row.number < before]
+    found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
+    session.response.open_batch("draft/chathistory-targets")
+    for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
+        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
 
 
-# Moderation: what operators do, for the whole server
+# Commands: moderation
+# --------------------
 
 
 def on_sanction(session: Session, message: Message) -> None:
@@ -3874,363 +3770,204 @@ def on_sanction(session: Session, message: Message) -> None:
     try:
         seconds = protocol.parse_duration(duration)
     except ValueError:
-        text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is for ever."
+        text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
-    if not protocol.is_target(target):
+    if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    if kind == "ban" and protocol.sanction_matches(target, [client.key], client.ip):
+    if kind == "ban" and target_matches(target, [client.key], client.host):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
-    now = time.time()
+    target, reason, now = normalize_target(target), protocol.clean(reason, MAX_REASON), time.time()
     until = now + seconds if seconds else 0.0
-    reason = protocol.clean(reason, MAX_REASON)
-    sanction = Sanction(kind, protocol.sanction_target(target), until, reason, client.nickname, now)
-    session.server.sanctions.add(sanction)
-    session.server.end_banned()
-    how_long = protocol.format_duration(seconds)
+    session.server.store.add_sanction(Sanction(kind, target, until, reason, client.nickname, now))
+    session.server.apply_sanctions_to_all()
+    length = protocol.format_duration(seconds)
     done = "banned" if kind == "ban" else "muted"
-    text = "%s is %s (%s)." % (sanction.target, done, how_long)
-    log.warning("%s: %s %s (%s): %s", client.name, done, sanction.target, how_long, reason)
-    session.note(message.command, "DONE", sanction.target, text)
+    log.warning("%s: %s %s (%s): %s", client.log_name, done, target, length, reason)
+    session.note(message.command, "DONE", target, "%s is %s (%s)." % (target, done, length))
 
 
 def on_unban(session: Session, message: Message) -> None:
-    """UNBAN target: lift its bans and mutes."""
+    """Lift the bans and mutes of a target."""
     target = message.params[0]
-    if not session.server.sanctions.remove(target):
-        fault = "%s is neither banned nor muted. /bans shows who is." % target
-        raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, fault)
-    log.warning("%s: lifted what was against %s", session.client.name, target)
-    session.note("UNBAN", "DONE", target, "%s may come in and speak again." % target)
+    if not session.server.store.remove_sanctions(target):
+        text = "%s is neither banned nor muted. /bans shows who is." % target
+        raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
+    session.server.apply_sanctions_to_all()
+    log.warning("%s: lifted the sanctions against %s", session.client.log_name, target)
+    session.note("UNBAN", "DONE", target, "%s may join and speak again." % target)
 
 
-def on_bans(session: Session, message: Message) -> Iterator[Reply]:
-    """BANS: who is banned or muted."""
-    now, name = time.time(), session.client.nickname
-    held = session.server.sanctions.all()
-    for sanction in held:
+def on_bans(session: Session, message: Message) -> None:
+    """List the bans and mutes."""
+    now = time.time()
+    sanctions = session.server.store.sanctions
+    for sanction in sanctions:
         done = "banned" if sanction.kind == "ban" else "muted"
         left = protocol.format_duration(int(sanction.until - now) + 1) if sanction.until else ""
-        how_long = " for " + left if left else ""
-        form = "%s is %s%s, by %s%s"
+        length = " for " + left if left else ""
         reason = ": " + sanction.reason if sanction.reason else ""
-        yield "NOTICE", name, form % (sanction.target, done, how_long, sanction.by, reason)
-    if not held:
-        yield "NOTICE", name, "Nobody is banned or muted."
+        session.notice("%s is %s%s, by %s%s", sanction.target, done, length, sanction.by, reason)
+    if not sanctions:
+        session.notice("Nobody is banned or muted.")
 
 
 def on_announce(session: Session, message: Message) -> None:
-    """ANNOUNCE :text, to everyone in every room"""
-    client, name = session.client, session.options.server_name
-    text = "Announcement by %s: %s" % (client.nickname, message.text)
-    log.warning("%s: announced something", client.name)
-    for other in session.directory.everyone():
-        session.delivery.post(Event(Message("NOTICE", (other.nickname, text), name), (other,)))
-
-
-def on_wallops(session: Session, message: Message) -> None:
-    """Modern IRC, WALLOPS message: to those with the mode w"""
-    client = session.client
-    audience = tuple(other for other in session.directory.everyone() if "w" in other.modes)
-    session.delivery.post(
-        Event(Message("WALLOPS", (message.text,), client.source), audience, client)
-    )
+    text = "Announcement by %s: %s" % (session.client.nickname, message.text)
+    log.warning("%s: announced something", session.client.log_name)
+    session.server.announce(text)
 
 
 def on_kill(session: Session, message: Message) -> None:
-    """Modern IRC, KILL message"""
-    nickname, reason = message.params[0], protocol.clean(message.text, MAX_REASON)
+    client, nickname = session.client, message.params[0]
+    reason = protocol.clean(message.text, MAX_REASON)
     other = session.directory.get(nickname)
-    log.warning("%s: removed %s: %s", session.client.name, other.name, reason)
-    kill = Message("KILL", (other.nickname, reason), session.client.source)
-    session.delivery.post(Event(kill, (other,)))
-    other.end = other.end or "Killed by %s: %s" % (session.client.nickname, reason)
+    log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
+    session.directory.post(Message("KILL", (other.nickname, reason), client.source), (other,))
+    other.end = other.end or "Killed by %s: %s" % (client.nickname, reason)
     session.server.end(other)
 
 
-def on_chghost(session: Session, message: Message) -> None:
-    """CHGHOST nickname host: have others see another host than somebody's address."""
-    nickname, host = message.params[:2]
-    other = session.directory.get(nickname)
-    if not protocol.is_host(host):
-        raise ReplyError("FAIL", "CHGHOST", "INVALID_HOST", "%s is not a host's name" % host)
-    log.warning("%s: %s has the host %s", session.client.name, other.name, host)
-    session.directory.become(other, host=host)
-    session.note("CHGHOST", "DONE", "%s has the host %s" % (other.nickname, host))
+# Commands: server
+# ----------------
 
 
-# The server and the connection
-
-
-def on_lusers(session: Session, message: Optional[Message] = None) -> Iterator[Reply]:
-    """Modern IRC, LUSERS message"""
-    people, invisible, operators, unknown, rooms = session.directory.counts()
-    most = max(session.directory.most, people)
-    visible = people - invisible
-    yield "251", "There are %d users and %d invisible on 1 servers" % (visible, invisible)
-    yield "252", str(operators), "operator(s) online"
-    yield "253", str(unknown), "unknown connection(s)"
-    yield "254", str(rooms), "channels formed"
-    yield "255", "I have %d clients and 0 servers" % people
+def on_lusers(session: Session, message: Optional[Message] = None) -> None:
+    users, channels = session.directory.users(), session.directory.channels()
+    count, most = str(len(users)), str(max(session.directory.most_users, len(users)))
+    operators = sum(user.is_operator for user in users)
+    session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
+    session.reply("252", str(operators), "operator(s) online")
+    session.reply("254", str(len(channels)), "channels formed")
+    session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
-        text = "Current %s users %d, max %d" % (where, people, most)
-        yield numeric, str(people), str(most), text
+        session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
 
 
-def on_motd(session: Session, message: Optional[Message] = None) -> Iterator[Reply]:
-    """Modern IRC, MOTD message"""
+def on_motd(session: Session, message: Optional[Message] = None) -> None:
     if not session.options.motd:
-        yield "422", "There is no message of the day"
+        session.reply("422", "There is no message of the day")
         return
-    yield "375", "- %s Message of the day -" % session.options.server_name
+    session.reply("375", "- %s Message of the day -" % session.options.server_name)
     for line in session.options.motd:
-        yield "372", line
-    yield "376", "End of /MOTD command"
+        session.reply("372", line)
+    session.reply("376", "End of /MOTD command")
 
 
-def on_version(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, VERSION message"""
-    yield "351", "hubbub-" + VERSION, session.options.server_name, session.options.network
-    for tokens in protocol.isupport(_isupport(session)):
-        yield ("005", *tokens, "are supported by this server")
+def on_version(session: Session, message: Message) -> None:
+    options = session.options
+    session.reply("351", "hubbub-" + VERSION, options.server_name, options.network)
+    _reply_isupport(session)
 
 
-def on_time(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, TIME message"""
-    yield ("391", session.options.server_name, time.strftime("%A, %d %B %Y, %H:%M:%S %z"))
-
-
-def on_info(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, INFO message"""
-    yield "371", "Hubbub %s: chat for a local network" % VERSION
-    yield "371", "Up since %s" % time.ctime(session.server.started)
-    yield "374", "End of INFO list"
-
-
-def on_admin(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, ADMIN message"""
-    yield "256", session.options.server_name, "Administrative info"
-    yield "257", "This is %s." % session.options.network
-    yield "258", "Whoever started the server looks after it."
-    yield "259", "Ask an operator: /who * o shows those who are here."
-
-
-def on_links(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, LINKS message: this server has none."""
-    name = session.options.server_name
-    yield "364", name, name, "0 %s" % session.options.network
-    yield "365", "*", "End of /LINKS list"
-
-
-def on_help(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, HELP message: what there is, from the table."""
+def on_help(session: Session, message: Message) -> None:
+    """List the commands, or show the line of one of them."""
     subject = message.param(0).upper() or "*"
     if subject == "*":
-        yield "704", subject, "The commands of this server:"
+        session.reply("704", subject, "The commands of this server:")
         for text in protocol.pack(sorted(COMMANDS), " ", 300):
-            yield "705", subject, text
+            session.reply("705", subject, text)
     elif subject in COMMANDS:
-        row = COMMANDS[subject]
-        yield "704", subject, ("%s %s" % (subject, row.usage)).rstrip()
-        yield "705", subject, row.help + (" For operators." if row.rules & BY_OPERATORS else "")
+        session.reply("704", subject, COMMANDS[subject].help)
     else:
         raise ReplyError("524", subject, "No help available on this topic")
-    yield "706", subject, "End of /HELP"
+    session.reply("706", subject, "End of /HELP")
 
 
-def on_stats(session: Session, message: Message) -> Iterator[Reply]:
-    """Modern IRC, STATS message: all there is, whatever letter is asked for."""
+def on_stats(session: Session, message: Message) -> None:
+    """Show all figures, whatever letter is asked for."""
     letter = message.param(0)[:1] or "*"
     for figure in session.server.statistics().split():
-        yield "249", letter, figure.replace("=", ": ")
-    yield "219", letter, "End of /STATS report"
+        session.reply("249", letter, figure.replace("=", ": "))
+    session.reply("219", letter, "End of /STATS report")
 
 
 def on_ping(session: Session, message: Message) -> None:
-    """Modern IRC, PING message"""
     session.reply("PONG", session.options.server_name, message.params[0])
 
 
 def on_pong(session: Session, message: Message) -> None:
-    """Modern IRC, PONG message: that it came was all there is to it."""
+    """Do nothing: it shows that the client is there."""
 
 
 def on_quit(session: Session, message: Message) -> None:
-    """Modern IRC, QUIT message"""
-    reason = _last_words(session, message.text)
-    raise Ended("Quit: %s" % reason if reason else "Quit", "Goodbye.")
+    reason = "" if mute_text(session.client) else message.text
+    raise Disconnect("Quit: %s" % reason if reason else "Quit", "Goodbye.")
+
+
+# The command table
+# -----------------
 
 
 class Command(NamedTuple):
-    """A row of the table: what runs, what is checked before it does, and what HELP says of it.
+    """A row of the table: the handler, the rules that are checked before it, a line of help."""
 
-    A handler gives its replies, and refuses by raising ReplyError.
-    """
-
-    handler: Callable[[Session, Message], Optional[Iterator[Reply]]]
+    handler: Callable[[Session, Message], None]
     least: int  # parameters
-    rules: int  # those of EARLY and the others below that hold
-    usage: str
+    rules: int  # EARLY and the others below
     help: str
-    heard: int = 0  # parameters with which it says something to others; 0: it never does
+    speaks: int = 0  # parameters with which it says something to others; 0: it never does
 
 
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
-SEVERAL = 4  # more than one message may answer it, beside its replies
-BY_OPERATORS = 8
-BY_RANK = 16  # what it does depends on what the client's account may
-OF_SERVER = 32  # the first parameter, where there is one, tells which server is asked
+OPERATORS = 4  # for operators only
 
 COMMANDS = {
-    "ADMIN": Command(on_admin, 0, OF_SERVER, "[SERVER]", "Tells who looks after this server."),
-    "ANNOUNCE": Command(on_announce, 1, BY_OPERATORS, ":TEXT",
-                        "Tells everyone in every room something."),
-    "AUTHENTICATE": Command(on_authenticate, 1, EARLY | SEVERAL, "PLAIN",
-                            "Logs in to an account, as programs do it (SASL)."),
-    "AWAY": Command(on_away, 0, 0, "[:REASON]",
-                    "Says that you are away, and without a reason that you are back.", heard=1),
-    "BAN": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
-                   "Keeps a name, account or address out."),
-    "BANS": Command(on_bans, 0, BY_OPERATORS, "", "Shows who is banned or muted."),
-    "CAP": Command(on_cap, 1, EARLY | SEVERAL, "LS|LIST|REQ|END [:NAMES]",
-                   "Agrees on what a program and this server can do."),
-    "CHATHISTORY": Command(on_chathistory, 1, 0, "LATEST|BEFORE|AFTER|AROUND|BETWEEN|TARGETS …",
-                           "Reads what was said earlier."),
-    "CHGHOST": Command(on_chghost, 2, SEVERAL | BY_OPERATORS, "NAME HOST",
-                       "Has others see another host than an address."),
-    "HELP": Command(on_help, 0, 0, "[COMMAND]", "Shows the commands, or how one is used."),
-    "INFO": Command(on_info, 0, OF_SERVER, "[SERVER]",
-                    "Tells what this server is, and since when it runs."),
-    "INVITE": Command(on_invite, 0, BY_RANK, "[NAME ROOM]",
-                      "Asks somebody to a room, or shows where you are asked to.", heard=2),
-    "ISON": Command(on_ison, 1, 0, "NAME …", "Tells which of these people are here."),
-    "JOIN": Command(on_join, 1, SEVERAL | BY_RANK, "ROOM[,ROOM] [KEY[,KEY]]",
-                    "Enters rooms; JOIN 0 leaves them all."),
-    "KICK": Command(on_kick, 2, BY_RANK, "ROOM NAME[,NAME] [:REASON]",
-                    "Puts people out of a room that you look after.", heard=3),
-    "KILL": Command(on_kill, 2, BY_OPERATORS, "NAME :REASON", "Ends somebody's connection."),
-    "LINKS": Command(on_links, 0, 0, "", "Shows the servers of this network: there is one."),
-    "LIST": Command(on_list, 0, 0, "[CONDITION[,CONDITION]]",
-                    "Shows the rooms, or those with more than so many people."),
-    "LUSERS": Command(on_lusers, 0, 0, "", "Tells how many people and rooms there are."),
-    "MODE": Command(on_mode, 1, SEVERAL | BY_RANK, "ROOM|NAME [CHANGES]",
-                    "Shows or changes how a room is, or how you are.", heard=3),
-    "MONITOR": Command(on_monitor, 1, 0, "+|-|C|L|S [NAME[,NAME]]",
-                       "Tells you when these people come and go."),
-    "MOTD": Command(on_motd, 0, OF_SERVER, "[SERVER]", "Shows the message of the day."),
-    "MUTE": Command(on_sanction, 1, BY_OPERATORS, "TARGET [DURATION] [:REASON]",
-                    "Has somebody read, but not speak."),
-    "NAMES": Command(on_names, 0, SEVERAL, "[ROOM[,ROOM]]", "Shows who is in a room."),
-    "NICK": Command(on_nick, 0, EARLY | SEVERAL | BY_RANK, "NAME",
-                    "Gives you a name, or another one.", heard=1),
-    "NOTICE": Command(on_text, 0, 0, "NAME|ROOM :TEXT", "Says something that no program answers.",
-                      heard=1),
-    "OPER": Command(on_oper, 2, SEVERAL, "NAME PASSWORD",
-                    "Makes you an operator, with the password of that account."),
-    "PART": Command(on_part, 1, 0, "ROOM[,ROOM] [:REASON]", "Leaves rooms."),
-    "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "PASSWORD",
-                    "Gives the password that this server may ask for, before NICK."),
-    "PING": Command(on_ping, 1, EARLY, "TEXT", "Is answered with PONG: the connection works."),
-    "PONG": Command(on_pong, 0, EARLY, "TEXT", "Answers a PING."),
-    "PRIVMSG": Command(on_text, 1, 0, "NAME|ROOM[,…] :TEXT",
-                       "Says something to people or in rooms.", heard=1),
-    "QUIT": Command(on_quit, 0, EARLY, "[:REASON]", "Leaves the chat."),
-    "REGISTER": Command(on_register, 3, EARLY | SEVERAL, "* * :PASSWORD",
-                        "Makes your name yours alone."),
-    "RESUME": Command(on_resume, 1, EARLY | NOT_LATE | SEVERAL, "TOKEN",
-                      "Takes the place of a connection that was lost."),
-    "SETNAME": Command(on_setname, 1, 0, ":NAME", "Changes your real name.", heard=1),
-    "SILENCE": Command(on_silence, 0, 0, "[+NAME|-NAME]",
-                       "Ignores somebody, hears them again, or shows whom you ignore."),
-    "STATS": Command(on_stats, 0, BY_OPERATORS, "", "Shows the figures of this server."),
-    "TAGMSG": Command(on_text, 1, 0, "NAME|ROOM", "Sends tags without a text, as programs do it.",
-                      heard=1),
-    "TIME": Command(on_time, 0, OF_SERVER, "[SERVER]", "Tells this server's time."),
-    "TOPIC": Command(on_topic, 1, BY_RANK, "ROOM [:TEXT]", "Shows or changes what a room is about.",
-                     heard=2),
-    "UNBAN": Command(on_unban, 1, BY_OPERATORS, "TARGET", "Lifts a ban or a mute."),
-    "USER": Command(on_user, 4, EARLY | NOT_LATE | SEVERAL, "NAME 0 * :REAL NAME",
-                    "Says who you are, on connecting."),
-    "USERHOST": Command(on_userhost, 1, 0, "NAME …", "Tells the addresses of up to five people."),
-    "VERSION": Command(on_version, 0, OF_SERVER, "[SERVER]",
-                       "Tells which program this is, and what it can do."),
-    "WALLOPS": Command(on_wallops, 1, BY_OPERATORS, ":TEXT",
-                       "Tells something to those with the mode w."),
-    "WHO": Command(on_who, 0, 0, "[ROOM|NAME] [o] [%FIELDS]",
-                   "Shows who is in a room, or who is like a name."),
-    "WHOIS": Command(on_whois, 1, 0, "NAME", "Tells what is known of somebody."),
-    "WHOWAS": Command(on_whowas, 1, 0, "NAME [COUNT]", "Tells who had a name."),
-}  # fmt: skip
-USER_MODES = "Biow"
-# Names that one command may hold, where not one alone is meant.
-TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
-
-
-class Sanctions:
-    """Who is banned or muted, here and in the records. Any thread may call it."""
-
-    def __init__(self, records: Records, everyone: Callable[[], List[Client]]) -> None:
-        self._records = records
-        self._everyone = everyone
-        self._lock = threading.Lock()  # guards the one below, which is replaced as a whole
-        self._held: Tuple[Sanction, ...] = ()
-        with contextlib.suppress(RecordsError):  # the log says why
-            self._held = tuple(records.sanctions())
-
-    def all(self) -> List[Sanction]:
-        """Those that hold now, oldest first."""
-        now = time.time()
-        return [sanction for sanction in self._held if not 0 < sanction.until <= now]
-
-    def find(self, kind: str, names: Iterable[str], address: str) -> Optional[Sanction]:
-        """One of that kind that meets somebody with these folded names and this address."""
-        known = tuple(names)
-        for sanction in self.all():
-            if sanction.kind == kind and protocol.sanction_matches(sanction.target, known, address):
-                return sanction
-        return None
-
-    def apply(self, client: Client) -> None:
-        """End a client that is banned (its `end` says why), and mute one that is muted."""
-        names = [client.key, protocol.casefold(client.account)]
-        ban = self.find("ban", names, client.ip)
-        if ban is not None and not client.is_operator:
-            reason = ban.reason or "no reason was given"
-            client.end = client.end or "You are banned: %s." % reason.rstrip(".")
-        mute = self.find("mute", names, client.ip)
-        until = (mute.until or float("inf")) if mute is not None else 0.0
-        client.muted_until = 0.0 if client.is_operator else until
-
-    def add(self, sanction: Sanction) -> None:
-        """In place of one of its kind and target. Raises RecordsError, and nothing has changed."""
-        with self._lock:
-            self._records.add_sanction(sanction)
-            rest = (s for s in self.all() if s[:2] != sanction[:2])
-            self._held = (*rest, sanction)
-        self._apply_to_all()
-
-    def remove(self, target: str) -> int:
-        """How many there were. Raises RecordsError, and nothing has changed."""
-        target = protocol.sanction_target(target)
-        with self._lock:
-            self._records.remove_sanctions(target)
-            held = self.all()
-            self._held = tuple(sanction for sanction in held if sanction.target != target)
-            count = len(held) - len(self._held)
-        self._apply_to_all()
-        return count
-
-    def _apply_to_all(self) -> None:
-        for client in self._everyone():
-            self.apply(client)
+    "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
+    "AUTHENTICATE": Command(on_authenticate, 1, EARLY, "Log in to an account (SASL)."),
+    "AWAY": Command(on_away, 0, 0, "Mark yourself as away, or as back.", speaks=1),
+    "BAN": Command(on_sanction, 1, OPERATORS, "Keep a name, account or address out."),
+    "BANS": Command(on_bans, 0, OPERATORS, "List bans and mutes."),
+    "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
+    "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
+    "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
+    "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
+    "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
+    "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
+    "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", speaks=3),
+    "KILL": Command(on_kill, 2, OPERATORS, "Disconnect a user."),
+    "LIST": Command(on_list, 0, 0, "List channels."),
+    "LUSERS": Command(on_lusers, 0, 0, "Count users and channels."),
+    "MODE": Command(on_mode, 1, 0, "Show or change the modes of a channel or user.", speaks=3),
+    "MONITOR": Command(on_monitor, 1, 0, "Be told when users come and go."),
+    "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
+    "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
+    "NAMES": Command(on_names, 0, 0, "List the members of a channel."),
+    "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
+    "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", speaks=1),
+    "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
+    "PART": Command(on_part, 1, 0, "Leave channels."),
+    "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
+    "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
+    "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
+    "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", speaks=1),
+    "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
+    "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
+    "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
+    "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
+    "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
+    "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", speaks=1),
+    "TOPIC": Command(on_topic, 1, 0, "Show or set the topic of a channel.", speaks=2),
+    "UNBAN": Command(on_unban, 1, OPERATORS, "Lift a ban or a mute."),
+    "USER": Command(on_user, 4, EARLY | NOT_LATE, "Give your user name and real name."),
+    "USERHOST": Command(on_userhost, 1, 0, "Show the hosts of up to five users."),
+    "VERSION": Command(on_version, 0, 0, "Show the version and what is supported."),
+    "WHO": Command(on_who, 0, 0, "Describe the users that match a mask, or are in a channel."),
+    "WHOIS": Command(on_whois, 1, 0, "Describe a user."),
+    "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
+}
+USER_MODES = "io"
+# Names in one command, for those that take several
+MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
 
 
 # The server
+# ----------
 
 
 class Server:
-    """Listens as soon as it is made (OSError where it cannot); `run` serves until `stop`."""
+    """Listens as soon as it is made (OSError if it cannot); `run` serves until `stop`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -4238,128 +3975,129 @@ class Server:
         self._listener = _listen(options.host, options.port)
         self.port: int = self._listener.getsockname()[1]
         try:
-            self._database = Database(options.data, PATIENCE)
-        except FolderTakenError:
+            self.store = Store(options.data, options.history_days)
+        except BaseException:
             self._listener.close()
             raise
-        self.records = Records(self._database)
-        self.history: Optional[History] = None
-        if options.data:
-            self.history = History(self._database, options.history_days, self._on_history)
-        self.delivery = Delivery(options.max_sendq, self.history, options.lobby)
-        self.directory = Directory(self.delivery.post, options.server_name, options.lobby)
-        self.sanctions = Sanctions(self.records, self.directory.everyone)
-        self.attempts = Attempts()  # by address and account
-        self.guesses = Attempts(GUESSES_AT_ONCE, GUESS_INTERVAL)
-        self.foundings = Attempts(FOUNDINGS_AT_ONCE, FOUNDING_INTERVAL)
-        self._keeping_lock = threading.Lock()  # so that what is kept last is the latest
-        self._restore_rooms()
-        self._threads_lock = threading.Lock()  # guards the two below
+        self.journal: Optional[Journal] = None
+        if self.store.keeps_history:
+            self.journal = Journal(self.store, self._on_journal, self._on_accounts)
+        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # that are offered, and their values
+        self.capabilities["sasl"] = "=PLAIN"
+        if self.journal is None:
+            del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
+        if not self.store.has_accounts:
+            del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
+        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
+        self.directory = Directory(
+            self.delivery.post, options.server_name, options.lobby, self.store.last_number()
+        )
+        self.attempts = Limiter(*PASSWORDS)  # passwords for one account from one address
+        self.guesses = Limiter(*GUESSES)  # passwords from one address
+        self.registrations = Limiter(*REGISTRATIONS)  # accounts from one address
+        accounts = [account.id for account in self.store.accounts()]
+        with contextlib.suppress(StoreError):  # users are told that nothing is kept
+            for state in self.store.channels():
+                self.directory.restore(Channel.restore(state, accounts))
+        self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
         self._per_address: Dict[str, int] = collections.defaultdict(int)
-        self._stopping = False
-        self._reporting = False
-        self._is_out = False  # of descriptors
-        self._spare = socket.socket()  # one descriptor to turn people away with
+        self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
 
-    def _restore_rooms(self) -> None:
-        with contextlib.suppress(RecordsError):  # the log says why
-            accounts = self.records.accounts()
-            owners = {protocol.casefold(account.name): account.number for account in accounts}
-            for state in self.records.rooms():
-                try:
-                    self.directory.restore(state, owners)
-                except (KeyError, TypeError, ValueError) as error:
-                    log.warning("cannot use what was kept of a room: %r", error)
+    # For the sessions
 
-    def keep_room(self, name: str) -> None:
-        """Have the records know what a room is now: after each change of its topic or modes."""
-        self.delivery.sync()  # an earlier one of that name is forgotten before
-        with self._keeping_lock:
-            room = self.directory.room(name)
-            try:
-                if room is not None and room.is_kept:
-                    self.records.save_room(room.key, room.state())
-                else:
-                    self.records.forget_room(protocol.casefold(name))
-            except RecordsError as error:
-                log.error("what %s is like will not outlive the server: %s", name, error)
+    def end(self, client: Client, elsewhere: str = "") -> None:
+        """End another client's connection; its `end` says why.
 
-    def offered_capabilities(self) -> Dict[str, str]:
-        """Each capability, and what is said of it to clients of version 302."""
-        offered = dict.fromkeys(CAPABILITIES, "")
-        offered["sasl"] = "=PLAIN"
-        if self.history is None:
-            del offered["draft/chathistory"], offered["draft/event-playback"]
-        if not self.records.has_accounts:
-            del offered["draft/account-registration"], offered["sasl"]
-        return offered
-
-    def end(self, client: Client) -> None:
-        """End somebody else's connection, whose `end` tells them why. Any thread may call it."""
-        self.delivery.post(Event(Message("ERROR", (client.end,)), (client,)))
+        `elsewhere` is the nickname that the owner of its account has taken from it.
+        """
+        if elsewhere:
+            fail = Message("FAIL", ("*", "LOGGED_IN_ELSEWHERE", elsewhere, client.end))
+            source = self.options.server_name
+            self.directory.post(fail._replace(source=source), (client,), needs=STANDARD_REPLIES)
+        self.directory.post(Message("ERROR", (client.end,)), (client,))
         self.delivery.post(Ending(client, SEVER))
         self.delivery.wake()
 
-    def end_banned(self) -> None:
-        """End those who are here, and are banned now."""
-        for client in self.directory.everyone():
+    def announce(self, text: str) -> None:
+        """Send a notice to every user."""
+        for user in self.directory.users():
+            message = Message("NOTICE", (user.nickname, text), self.options.server_name)
+            self.directory.post(message, (user,))
+
+    def apply_sanctions(self, client: Client) -> None:
+        """Mark a client that is banned as ended (its `end` says why), mute one that is muted."""
+        names = [client.key, protocol.casefold(client.account.name)]
+        ban = self.store.find_sanction("ban", names, client.host)
+        if ban is not None and not client.is_operator:
+            reason = ban.reason or "no reason was given"
+            client.end = client.end or "You are banned: %s." % reason.rstrip(".")
+        mute = self.store.find_sanction("mute", names, client.host)
+        until = (mute.until or float("inf")) if mute is not None else 0.0
+        client.muted_until = 0.0 if client.is_operator else until
+
+    def apply_sanctions_to_all(self) -> None:
+        """Mute, or end the connections of, the users whom sanctions apply to."""
+        for client in self.directory.users():
+            self.apply_sanctions(client)
             if client.end:
                 self.end(client)
 
-    def fileno(self) -> int:
-        """A descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""
-        return self._waker.fileno()
-
-    def stop(self) -> None:
-        """End `run`. Any thread or signal handler may call it, more than once."""
-        self._stopping = True
-        with contextlib.suppress(OSError):  # full, or closed already: `run` knows
-            self._waker.send(b"!")
-
-    def report(self) -> None:
-        """Have the statistics logged. Any thread or signal handler may call it."""
-        self._reporting = True
-        with contextlib.suppress(OSError):
-            self._waker.send(b"!")
-
     def statistics(self) -> str:
-        """What is in the log at SIGUSR1 and at the end."""
-        with self._threads_lock:
-            count = len(self._threads)
-        size = self._database.size()
+        """Return the figures for STATS and the log."""
         figures = {
-            "connections": count,
-            "clients": len(self.directory.everyone()),
-            "rooms": len(self.directory.rooms()),
-            "events": self.delivery.count,
-            "waiting": self.delivery.waiting,
+            "connections": len(self._threads),
+            "clients": len(self.directory.users()),
+            "rooms": len(self.directory.channels()),
+            "waiting": len(self.delivery.pending),
             "threads": threading.active_count(),
-            "memory_mib": _memory() >> 20,
-            "history_mib": size >> 20,
+            "history_mib": self.store.size() >> 20,
             "uptime_s": int(time.time() - self.started),
         }
         return " ".join("%s=%d" % pair for pair in figures.items())
 
+    def _on_journal(self, fault: str) -> None:
+        """The history is not being kept, or is again. Called by the delivery."""
+        if fault:
+            log.error("the history is not being kept: %s", fault)
+        else:
+            log.warning("the history is being kept again")
+        self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
+
+    def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
+        """Accounts or sanctions have changed, perhaps by another process."""
+        self.directory.update_accounts(accounts)
+        self.apply_sanctions_to_all()
+        self.delivery.wake()
+
+    # Running
+
+    def fileno(self) -> int:
+        """Return a descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""
+        return self._waker.fileno()
+
+    def stop(self) -> None:
+        """End `run`. Any thread or signal handler may call it, more than once."""
+        self._is_stopping = True
+        with contextlib.suppress(OSError):  # full, or closed already: `run` knows
+            self._waker.send(b"!")
+
     def run(self) -> None:
         """Serve until `stop`, then tell everyone, close everything and return."""
+        if self.journal is not None:
+            self.journal.start()
         self.delivery.start()
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._listener, selectors.EVENT_READ, self._accept)
+                selector.register(self._listener, selectors.EVENT_READ)
                 selector.register(self._woken, selectors.EVENT_READ)
-                while not self._stopping:
+                while not self._is_stopping:
                     for key, _ in selector.select():
-                        if key.data is not None:
-                            key.data()
-                        else:
-                            self._woken.recv(4096)
-                    if self._reporting:
-                        self._reporting = False
-                        log.info("statistics: %s", self.statistics())
+                        if key.fileobj is self._listener:
+                            self._accept()
         finally:
             self._shut_down()
 
@@ -4369,9 +4107,9 @@ class Server:
         except BlockingIOError:
             return
         except OSError as error:
-            self._turn_away(error)
+            log.error("cannot accept connections: %s", error.strerror)
+            time.sleep(0.1)  # until descriptors are free again
             return
-        self._is_out = False
         host = address[0]
         refusal = self._refusal(host)
         if refusal:
@@ -4381,25 +4119,12 @@ class Server:
         try:
             self._start(sock, host, address[1])
         except OSError:
-            sock.close()  # gone before we looked
-
-    def _turn_away(self, error: OSError) -> None:
-        """Out of descriptors: take one more newcomer with the spare one, and say so."""
-        if not self._is_out:
-            log.error("newcomers are turned away: %s", error.strerror)
-        self._is_out = True
-        self._spare.close()
-        with contextlib.suppress(OSError):
-            sock, _ = self._listener.accept()
-            _refuse(sock, OUT_OF_MEANS)
-        try:
-            self._spare = socket.socket()
-        except OSError:
-            time.sleep(0.1)  # somebody was faster; do not spin
+            sock.close()  # the peer has gone already
 
     def _refusal(self, host: str) -> str:
+        """Return why a connection from that address is refused, "" if it is not."""
         options = self.options
-        with self._threads_lock:
+        with self._lock:
             count, from_host = len(self._threads), self._per_address.get(host, 0)
         if options.max_clients and count >= options.max_clients:
             return "%s is full (%d people). Try again later." % (options.network, count)
@@ -4408,7 +4133,7 @@ class Server:
         return ""
 
     def _start(self, sock: socket.socket, host: str, port: int) -> None:
-        # An address that begins with a colon would begin a last parameter.
+        # An address that begins with a colon could not be a middle parameter.
         client = Client(sock, "0" + host if host.startswith(":") else host, port)
         session = Session(self, client)
 
@@ -4419,7 +4144,7 @@ class Server:
                 self._forget(client, host)
 
         thread = threading.Thread(target=body, name="client %s" % client.address)
-        with self._threads_lock:
+        with self._lock:
             self._threads[client] = thread
             self._per_address[host] += 1
         try:
@@ -4427,12 +4152,11 @@ class Server:
         except RuntimeError:  # the system gives no more threads
             log.error("%s refused: out of threads", client.address)
             self._forget(client, host)
-            self.delivery.post(Event(_refusal_line(OUT_OF_MEANS), (client,)))
-            self.delivery.post(Ending(client, CLOSE))
-            self.delivery.wake()
+            client.writer.detach()
+            _refuse(sock, "%s is full. Try again later." % self.options.network)
 
     def _forget(self, client: Client, host: str) -> None:
-        with self._threads_lock:
+        with self._lock:
             del self._threads[client]
             self._per_address[host] -= 1
             if not self._per_address[host]:
@@ -4440,14 +4164,14 @@ class Server:
 
     def _shut_down(self) -> None:
         self._listener.close()
-        self.directory.close()
-        with self._threads_lock:
+        self.directory.is_closing = True
+        with self._lock:
             threads = dict(self._threads)
         log.info("shutting down, with %d connected", len(threads))
         farewell = Message("ERROR", ("The server is shutting down",))
         for client in threads:
             client.end = client.end or farewell.text
-        self.delivery.post(Event(farewell, tuple(threads)))
+        self.directory.post(farewell, tuple(threads))
         for how in (SEVER, ABORT):
             for client in threads:
                 self.delivery.post(Ending(client, how))
@@ -4460,51 +4184,26 @@ class Server:
                 break
         self.delivery.stop()
         log.info("statistics: %s", self.statistics())
-        if self.history is not None:
-            self.history.stop()
-        self._database.close()
-
-    def _on_history(self, fault: str) -> None:
-        """The history has failed, or is well again."""
-        if fault:
-            log.error("the history is not being kept: %s", fault)
-        else:
-            log.warning("the history is being kept again")
-        for client in self.directory.everyone():
-            text = HISTORY_FAILS if fault else HISTORY_WORKS
-            message = Message("NOTICE", (client.nickname, text), self.options.server_name)
-            self.delivery.post(Event(message, (client,)))
+        if self.journal is not None:
+            self.journal.stop()
+        self.store.close()
 
     def close(self) -> None:
-        """Give back what `fileno` and `stop` use: the last thing, after `run`."""
-        self._spare.close()
+        """Close what `fileno` and `stop` use: the last call, after `run`."""
         self._woken.close()
         self._waker.close()
 
 
-def _refusal_line(text: str) -> bytes:
-    """What both dialects understand."""
-    return ("ERROR :%s\r\n" % text).encode("utf-8")
-
-
 def _refuse(sock: socket.socket, text: str) -> None:
-    """Say why, as far as that needs no waiting, and close."""
+    """Say why, in a line for both dialects, if that needs no waiting, and close."""
     sock.setblocking(False)
     with contextlib.suppress(OSError):
-        sock.send(_refusal_line(text))
+        sock.send(("ERROR :%s\r\n" % text).encode("utf-8"))
     sock.close()
 
 
-def _memory() -> int:
-    """Bytes of memory in use at most, as far as the system tells."""
-    if resource is None:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError, whose text is for the user."""
+    """Return a listening socket. Raises OSError, whose text is for the user."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, proto, _, address = found[0]
     listener = socket.socket(family, kind, proto)
@@ -4523,7 +4222,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def addresses_to_tell(host: str) -> List[str]:
-    """The addresses at which others on the network find a server that listens on `host`."""
+    """Return the addresses at which others find a server that listens on `host`."""
     if host not in ("", "0.0.0.0", "::"):
         return [host]
     found = []
@@ -4540,16 +4239,83 @@ def addresses_to_tell(host: str) -> List[str]:
 
 
 # The command line
+# ----------------
+
+MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
+CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
+STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
+RESERVED_DESCRIPTORS = 64  # descriptors that are not for clients
+MAX_NUMBER = 86400.0  # for options in seconds, lines or days
+
+
+class Console(logging.Handler):
+    """The log on stderr and lines on stdout, written by a thread of its own.
+
+    Nobody waits for a console that is stopped or a pipe that is full: lines past MAX_LOG_LINES
+    are dropped and counted. The thread does not use Python's streams: a blocked write would
+    keep their locks, and the program could not end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: "queue.Queue[Optional[Tuple[BinaryIO, str]]]" = queue.Queue(MAX_LOG_LINES)
+        self._stdout, self._stderr = _unbuffered(sys.stdout), _unbuffered(sys.stderr)
+        self._dropped = 0  # lines; guarded by the handler's lock
+        # Daemon: it may be blocked for as long as nobody reads.
+        self._thread = threading.Thread(target=self._run, name="console", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._put(self._stderr, self.format(record))
+
+    def print(self, text: str) -> None:
+        """Write a line to stdout."""
+        self.acquire()
+        self._put(self._stdout, text)
+        self.release()
+
+    def stop(self) -> None:
+        """Write what is left if the console takes it, and end the thread."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=CONSOLE_TIMEOUT)
+        self._thread.join(CONSOLE_TIMEOUT)
+
+    def _put(self, stream: Optional[BinaryIO], text: str) -> None:
+        if stream is not None:
+            try:
+                self._lines.put_nowait((stream, text))
+            except queue.Full:
+                self._dropped += 1
+
+    def _run(self) -> None:
+        for stream, text in iter(self._lines.get, None):
+            self._write(stream, text)
+            if self._dropped:
+                self.acquire()
+                dropped, self._dropped = self._dropped, 0
+                self.release()
+                self._write(stream, "%d lines were dropped here: nobody read them." % dropped)
+
+    def _write(self, stream: BinaryIO, text: str) -> None:
+        data = (text + os.linesep).encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):  # closed: the line is lost
+            while data:
+                data = data[stream.write(data) or len(data) :]
+
+
+def _unbuffered(stream: Optional[TextIO]) -> Optional[BinaryIO]:
+    """Return a file for the descriptor of a standard stream; None if the program has none."""
+    return open(stream.fileno(), "wb", buffering=0, closefd=False) if stream is not None else None
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line."""
+    """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: %s\n" % (self.prog, message))
 
     def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """@FILE holds options as one writes them; a line that begins with # is a comment."""
+        """Split a line of @FILE as a shell does; lines that begin with # are comments."""
         if arg_line.lstrip().startswith("#"):
             return []
         try:
@@ -4558,81 +4324,52 @@ class Parser(argparse.ArgumentParser):
             self.error("%s in the line %s" % (error, arg_line))
 
 
-class Chore(NamedTuple):
-    """What the command line asks for in place of serving."""
+def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
+    """Return the fields of Options, and those of the account chores.
 
-    verb: str  # "add", "remove" or "list"
-    name: str = ""
-    is_operator: bool = False
-
-
-def parse_options(argv: Optional[List[str]]) -> Tuple[Options, str, Optional[Chore]]:
-    """The options, the log level and what else is to be done, if anything.
-
-    Exits with 2 and one line where they cannot be had.
+    Exits with code 2 and one line if the command line is wrong.
     """
-    defaults = Options(
-        network=socket.gethostname(), server_name=_default_server_name(), data=_default_folder()
-    )
-    rows: List[Tuple[str, str, Callable[[str], object], str, str]] = [
-        ("host", "host", str, "ADDRESS", "where to listen (default %(default)s: everywhere)"),
-        ("port", "port", _port, "PORT", "default %(default)s; 0: any that is free"),
-        ("network", "network", _network, "NAME", "the name that people see (%(default)s)"),
-        ("server-name", "server_name", _server_name, "HOST", "IRC's own name (%(default)s)"),
-        ("data", "data", str, "FOLDER", "where the history is kept (%(default)s); '' keeps none"),
-        ("history-days", "history_days", _limit, "DAYS", "that it is kept; 0: for ever"),
-        ("lobby", "lobby", _lobby, "ROOM", "where all are placed (%(default)s); '' for nowhere"),
-        ("motd", "motd", _lines_of, "FILE", "a text that everybody is shown"),
-        ("password-file", "password", _first_line_of, "FILE", "its first line is asked of all"),
-        ("rate-limit", "rate_limit", _limit, "LINES", "a second of one client (%(default)g)"),
-        ("max-clients", "max_clients", _count, "N", "connections (%(default)s)"),
-        ("max-per-address", "max_per_address", _count, "N", "of one address (%(default)s)"),
-        ("register-timeout", "register_timeout", _limit, "S", "to choose a name (%(default)g)"),
-        ("ping-interval", "ping_interval", _limit, "S", "of silence, then a PING (%(default)g)"),
-        ("max-sendq", "max_sendq", _count, "BYTES", "that may wait for a client (%(default)s)"),
-    ]
+    defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
-        description="Hubbub's server: chat rooms for a local network.",
-        epilog="0 turns a limit off. @FILE reads options from a file. What has to do with accounts"
-        " is done in the folder of --data, also while a server runs on it, and starts none.",
+        description="Hubbub's server: chat for a local network.",
+        epilog="@FILE reads options from a file. Accounts are in the folder of --data; they can"
+        " be changed while a server uses it.",
         fromfile_prefix_chars="@",
     )
-    for flag, name, kind, metavar, text in rows:
-        default = getattr(defaults, name)
+    for flag, field, convert, metavar, text in _OPTIONS:
+        default = getattr(defaults, field)
         parser.add_argument(
-            "--" + flag, dest=name, type=kind, metavar=metavar, help=text, default=default
+            "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
-    parser.add_argument("--log-level", choices=levels, default="INFO", help="default %(default)s")
+    text = "lowest level of messages in the log (default: %(default)s)"
+    parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
     chores = parser.add_mutually_exclusive_group()
-    text = "make an account, or give it a new password, which is asked for"
+    text = "create an account, or change its password; asks for the password"
     chores.add_argument("--add-account", type=_nickname, metavar="NAME", help=text)
-    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help="forget it")
-    chores.add_argument("--list-accounts", action="store_true", help="those that there are")
-    text = "with --add-account: with the rights of an operator; else without them"
+    text = "delete an account"
+    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
+    text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    values = vars(parser.parse_args(argv))
-    log_level = values.pop("log_level")
-    added, removed = values.pop("add_account"), values.pop("remove_account")
-    listed, is_operator = values.pop("list_accounts"), values.pop("oper")
-    chore = None
-    if added:
-        chore = Chore("add", added, is_operator)
-    elif is_operator:
-        parser.error("--oper goes with --add-account")
-    elif removed or listed:
-        chore = Chore("remove", removed) if removed else Chore("list")
-    if chore is not None and not values["data"]:
-        parser.error("accounts are kept in a folder: --data FOLDER")
-    return Options(**values), log_level, chore
+    arguments = parser.parse_args(argv)
+    if arguments.oper and not arguments.add_account:
+        parser.error("--oper is for --add-account")
+    if _is_chore(arguments) and not arguments.data:
+        parser.error("accounts need a folder: --data FOLDER")
+    return arguments
+
+
+def _is_chore(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
 
 
 def _nickname(name: str) -> str:
     name = protocol.normalize(name)
-    fault = protocol.nickname_fault(name)
-    if fault:
-        raise argparse.ArgumentTypeError(fault)
+    error = protocol.nickname_error(name)
+    if error:
+        raise argparse.ArgumentTypeError(error)
     return name
 
 
@@ -4646,13 +4383,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _limit(text: str) -> float:
+def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= FOREVER:
-        raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, FOREVER))
+    if not 0 <= value <= MAX_NUMBER:
+        raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, MAX_NUMBER))
     return value
 
 
@@ -4663,28 +4400,20 @@ def _port(text: str) -> int:
 
 
 def _lobby(name: str) -> str:
-    fault = name and protocol.room_fault(name)
-    if fault:
-        raise argparse.ArgumentTypeError("%s: %s" % (name, fault))
+    error = name and protocol.channel_error(name)
+    if error:
+        raise argparse.ArgumentTypeError("%s: %s" % (name, error))
     return name
 
 
 def _server_name(name: str) -> str:
-    if not protocol.is_host(name) or ":" in name:  # a port does not belong to it
-        raise argparse.ArgumentTypeError("%s is not a host's name" % name)
+    if not is_host(name) or ":" in name:  # with a colon it is an address and a port, or IPv6
+        raise argparse.ArgumentTypeError("%s is not a host name" % name)
     return name
 
 
-def _default_server_name() -> str:
-    name = socket.gethostname().partition(".")[0]
-    try:
-        return _server_name(name + ".local")
-    except argparse.ArgumentTypeError:
-        return Options().server_name
-
-
 def _default_folder() -> str:
-    """Where programs keep what is theirs, on this system."""
+    """Return the folder for the program's data that is usual on this system."""
     home = os.path.expanduser("~")
     if sys.platform == "win32":
         return os.path.join(os.environ.get("LOCALAPPDATA") or home, "Hubbub")
@@ -4704,145 +4433,168 @@ def _lines_of(path: str) -> Tuple[str, ...]:
 
 
 def _first_line_of(path: str) -> str:
-    if not path:  # the default
-        return ""
-    lines = _lines_of(path)
-    if not lines or not lines[0].strip():
+    lines = _lines_of(path) if path else ("",)
+    if path and not (lines and lines[0].strip()):
         raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
     return lines[0].strip()
 
 
-def _raise_descriptor_limit() -> None:
-    """Let as many clients connect as the system allows."""
-    if resource is None:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+# Each option's flag, field of Options, type, placeholder and help.
+_OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
+    ("host", "host", str, "ADDRESS", "address to listen on (default: %(default)s, all addresses)"),
+    ("port", "port", _port, "PORT", "TCP port (default: %(default)s; 0 = any free port)"),
+    ("network", "network", _network, "NAME", "name of the chat (default: %(default)s)"),
+    ("server-name", "server_name", _server_name, "HOST",
+     "name of the server for IRC clients (default: %(default)s)"),
+    ("data", "data", str, "FOLDER",
+     "folder for history and accounts (default: %(default)s; '' = keep nothing)"),
+    ("history-days", "history_days", _number, "DAYS",
+     "days to keep history (default: %(default)g = forever)"),
+    ("lobby", "lobby", _lobby, "ROOM",
+     "room that everyone joins (default: %(default)s; '' = none)"),
+    ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
+    ("password-file", "password", _first_line_of, "FILE",
+     "file whose first line is the password for joining"),
+    ("rate-limit", "rate_limit", _number, "LINES",
+     "lines a second from one client (default: %(default)g; 0 = no limit)"),
+    ("max-clients", "max_clients", _count, "N",
+     "connections at a time (default: %(default)s; 0 = no limit)"),
+    ("max-per-address", "max_per_address", _count, "N",
+     "connections from one address (default: %(default)s; 0 = no limit)"),
+    ("register-timeout", "register_timeout", _number, "SECONDS",
+     "time to choose a name (default: %(default)g; 0 = no limit)"),
+    ("ping-interval", "ping_interval", _number, "SECONDS",
+     "silence before a PING to a client (default: %(default)g; 0 = never)"),
+    ("max-sendq", "max_sendq", _count, "BYTES",
+     "unsent output before a client is dropped (default: %(default)s; 0 = no limit)"),
+)  # fmt: skip
 
 
-def _give_memory_back() -> None:
-    """Have glibc keep no large piece of memory: it would keep a password's 16 MiB a thread."""
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    # Another C library, or a Python that was built without ctypes.
-    with contextlib.suppress(ImportError, AttributeError, OSError, TypeError):
-        import ctypes
-
-        for which in (m_trim_threshold, m_mmap_threshold):
-            ctypes.CDLL(None).mallopt(which, LARGE)
-
-
-def do(chore: Chore, folder: str) -> int:
-    """See to an account; 0 where that was done, else 2 and one line that tells why.
-
-    A server may run on the folder meanwhile, and notices.
-    """
+def run_chore(arguments: argparse.Namespace) -> int:
+    """Change or list the accounts in a folder, which a server may be using; the exit code."""
     try:
-        password = _ask_for_password(chore.name) if chore.verb == "add" else ""
-        database = Database(folder, DISK_TIMEOUT, claim=False)
-        if chore.verb != "add" and not os.path.exists(database.path):
-            raise RecordsError("no accounts are kept in %s." % folder)
-        try:
-            told = _do(chore, Records(database), password)
-        finally:
-            database.close()
-    except RecordsError as error:
+        password = _read_password(arguments.add_account) if arguments.add_account else ""
+        path = os.path.join(arguments.data, STORE_FILE)
+        if not (arguments.add_account or os.path.exists(path)):
+            raise StoreError("there are no accounts in %s." % arguments.data)
+        with contextlib.closing(Store(arguments.data, claim=False)) as store:
+            lines = _do_chore(arguments, store, password)
+    except StoreError as error:
         print("server.py: %s" % error, file=sys.stderr)
         return 2
     except (EOFError, KeyboardInterrupt):
         print("\nserver.py: nothing was changed.", file=sys.stderr)
         return 2
     encoding = sys.stdout.encoding or "utf-8"
-    for line in told:
+    for line in lines:
         print(line.encode(encoding, "replace").decode(encoding))
     return 0
 
 
-def _do(chore: Chore, records: Records, password: str) -> List[str]:
-    """Do it; what people are told. Raises RecordsError."""
-    name = chore.name
-    if chore.verb == "list":
+def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> List[str]:
+    """Do the chore, and return lines for the user. Raises StoreError."""
+    if arguments.list_accounts:
         return [
             account.name + (" (operator)" if account.is_operator else "")
-            for account in records.accounts()
+            for account in store.accounts()
         ]
-    if chore.verb == "remove":
-        if not records.remove_account(name):
-            raise RecordsError("%s has no account." % name)
-        return ["%s has no account any more. Anybody may have the name." % name]
-    rights = "with" if chore.is_operator else "without"
-    rights += " the rights of an operator."
-    if records.set_password(name, password, chore.is_operator):
-        return ["%s had an account: it has the new password now, %s" % (name, rights)]
-    records.add_account(name, password, chore.is_operator)
-    return ["%s has an account now, %s" % (name, rights)]
+    if arguments.remove_account:
+        if not store.remove_account(arguments.remove_account):
+            raise StoreError("%s has no account." % arguments.remove_account)
+        return ["%s has no account now. Anyone may use the name." % arguments.remove_account]
+    name, is_operator = arguments.add_account, arguments.oper
+    kind = "an operator's account" if is_operator else "an ordinary account"
+    if store.set_password(name, password, is_operator):
+        return ["%s has a new password. It is %s." % (name, kind)]
+    store.add_account(name, password, is_operator)
+    return ["%s now has %s." % (name, kind)]
 
 
-def _ask_for_password(name: str) -> str:
-    """From the terminal, twice and unseen, or a line of standard input. Raises PasswordError."""
+def _read_password(name: str) -> str:
+    """Read a password: hidden and twice from a terminal, else a line. Raises PasswordError."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password for %s: " % name)
-        fault = protocol.password_fault(password)
-        if not fault and getpass.getpass("The same again: ") != password:
-            fault = "Those were two different passwords. Nothing was changed."
+        error = protocol.password_error(password)
+        if not error and getpass.getpass("Repeat it: ") != password:
+            error = "The two passwords differ. Nothing was changed."
     else:
         try:
             password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise PasswordError("That password is not UTF-8.") from None
-        fault = protocol.password_fault(password)
-        if not password:
-            fault = "No password came on standard input."
-    if fault:
-        raise PasswordError(fault)
+            raise PasswordError("The password is not UTF-8.") from None
+        error = protocol.password_error(password) if password else "No password on standard input."
+    if error:
+        raise PasswordError(error)
     return password
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after an orderly end, 2 where it could not start."""
-    options, log_level, chore = parse_options(argv)
-    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(message)s")
-    if chore is not None:
-        return do(chore, options.data)
-    with contextlib.suppress(ValueError):  # a system that rounds differently keeps its own
+    """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
+    arguments = parse_arguments(argv)
+    if _is_chore(arguments):
+        return run_chore(arguments)
+    options = Options(*(getattr(arguments, field) for field in Options._fields))
+    console = Console()
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=arguments.log_level, format=form, handlers=[console])
+    try:
+        return _serve(options, console)
+    finally:
+        console.stop()
+
+
+def _serve(options: Options, console: Console) -> int:
+    with contextlib.suppress(ValueError):  # another system may want another multiple of its pages
         threading.stack_size(STACK_SIZE)
-    _raise_descriptor_limit()
-    _give_memory_back()
-    # Messages are born and die by the thousand, in no cycles: looking for cycles among them
+    limit = _raise_descriptor_limit()
+    if limit:
+        most = max(1, limit - RESERVED_DESCRIPTORS)
+        options = options._replace(max_clients=min(options.max_clients or most, most))
+    # Messages are made and freed by the thousand, in no cycles; looking for cycles among them
     # took a tenth of the readers' time.
     gc.set_threshold(100000, 20, 50)
     try:
         server = Server(options)
-    except FolderTakenError as error:
-        print("server.py: %s" % error, file=sys.stderr)
-        return 2
-    except (OSError, UnicodeError) as error:  # no host's name can be as long as some are
-        reason = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", 0) == errno.EADDRINUSE:
-            reason = "another program listens there. Stop it, or choose another with --port"
-        place = "%s:%d" % (options.host, options.port)
-        print("server.py: cannot listen on %s: %s." % (place, reason), file=sys.stderr)
+    except (StoreError, OSError, UnicodeError) as error:
+        print("server.py: %s" % _start_error(options, error), file=sys.stderr)
         return 2
 
     def on_signal(number: int, frame: Optional[FrameType]) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one forces the end
+        signal.signal(number, signal.SIG_DFL)  # a second signal forces the end
         server.stop()
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, lambda number, frame: server.report())
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
-    print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
+    console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
     for address in addresses_to_tell(options.host):
-        print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
-    sys.stdout.flush()
+        console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
-    print("[%s] Stopped" % SERVER)
+    console.print("[%s] Stopped" % SERVER)
     return 0
+
+
+def _start_error(options: Options, error: Exception) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
+    reason = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", 0) == errno.EADDRINUSE:
+        reason = "another program uses the port. Stop it, or choose another with --port"
+    return "cannot listen on %s:%d: %s." % (options.host, options.port, reason)
+
+
+def _raise_descriptor_limit() -> int:
+    """Allow as many descriptors as the system does; return the limit, 0 if there is none."""
+    if resource is None:
+        return 0
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == resource.RLIM_INFINITY else soft
 
 
 if __name__ == "__main__":

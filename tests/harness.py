@@ -207,6 +207,15 @@ class Room:
                 thread.join(TIMEOUT)
                 assert not thread.is_alive()
 
+    def wait_until_noticed(self):
+        """Return when the server has looked at its accounts again."""
+        updated = threading.Event()
+        update = self.server.directory.update_accounts
+        self.server.directory.update_accounts = lambda accounts: (update(accounts), updated.set())
+        self.server.store._reported = 0
+        assert updated.wait(TIMEOUT)
+        del self.server.directory.update_accounts
+
     def client(self, nickname):
         """The server's side of somebody."""
         return self.server.directory.find(nickname)
@@ -235,8 +244,9 @@ def folded(*names):
 class Process:
     """`python server.py`, as people start it."""
 
-    def __init__(self, stderr, *args):
-        command = [sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0", *args]
+    def __init__(self, stderr, *args, launcher=()):
+        command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
+        command += args
         self._stderr = stderr
         self._talkers = []
         with stderr.open("wb") as file:

@@ -49,14 +49,6 @@ ROWS = (
         ),
     ),
     (
-        "cap-notify", "", ("CAP LIST",),
-        (HUB + "CAP alice LIST cap-notify",), (HUB + "CAP alice LIST",),
-    ),
-    (
-        "chghost", "", ("root> CHGHOST bob tea.lan",),
-        (BOB + "CHGHOST bob tea.lan",), (),
-    ),
-    (
         "draft/account-registration", "", ("REGISTER * * longenough",),
         (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
         (HUB + "REGISTER SUCCESS alice …", HUB + "900 alice …"),
@@ -86,11 +78,6 @@ ROWS = (
         "extended-join", "", ("JOIN #tea", "bob> JOIN #tea"),
         (ME + "JOIN #tea * Alice", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea * Bob"),
         (ME + "JOIN #tea", HUB + "353 …", HUB + "366 …", BOB + "JOIN #tea"),
-    ),
-    (
-        "extended-monitor", "away-notify", ("PART #lobby", "MONITOR + bob", "bob> AWAY tea"),
-        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1", BOB + "AWAY tea"),
-        (ME + "PART #lobby", HUB + "730 alice bob!bob@127.0.0.1"),
     ),
     (
         "invite-notify", "", ("JOIN #tea", "bob> JOIN #tea", "bob> INVITE root #tea"),
@@ -132,8 +119,8 @@ ROWS = (
     ),
     (
         "sasl", "", ("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga")),
-        (HUB + "AUTHENTICATE +", ":alice… NICK olga", HUB + "900 …", HUB + "903 …"),
-        (HUB + "AUTHENTICATE +", ":alice… NICK olga", HUB + "900 …", HUB + "903 …"),
+        (HUB + "AUTHENTICATE +", HUB + "900 alice alice!… olga …", HUB + "903 …"),
+        (HUB + "AUTHENTICATE +", HUB + "900 alice alice!… olga …", HUB + "903 …"),
     ),
     (
         "server-time", "", ("bob> PRIVMSG #lobby hi", "ISON bob", "PING x", "TEA"),
@@ -148,13 +135,12 @@ ROWS = (
     ),
     ("setname", "", ("bob> SETNAME Bobby",), (BOB + "SETNAME Bobby",), ()),
     (
-        "standard-replies", "", ("SILENCE +bob",),
-        (HUB + "NOTE SILENCE DONE …",), (HUB + "NOTICE alice You do not hear bob any more",),
-    ),
-    (
-        "userhost-in-names", "", ("NAMES #lobby",),
-        (HUB + "353 alice = #lobby …bob!bob@127.0.0.1…", "…"),
-        (HUB + "353 alice = #lobby …bob …", "…"),
+        "standard-replies", "", ("PRIVMSG olga hi", "NICK olga"),
+        (HUB + "NOTE PRIVMSG OFFLINE olga …", HUB + "FAIL NICK NICKNAME_RESERVED olga …"),
+        (
+            HUB + "NOTICE alice olga is offline; …", HUB + "NOTICE alice olga is registered. …",
+            HUB + "433 alice olga Nickname is registered",
+        ),
     ),
 )  # fmt: skip
 TOKEN = "hubbub/resume"  # has the test below
@@ -167,9 +153,9 @@ def kept(open_room, tmp_path, monkeypatch):
 
     def open_():
         room = open_room(data=str(tmp_path / "kept"))
-        if room.server.records.account("root") is None:
-            room.server.records.add_account("root", PASSWORD, is_operator=True)
-            room.server.records.add_account("olga", PASSWORD)
+        if room.server.store.account("root") is None:
+            room.server.store.add_account("root", PASSWORD, is_operator=True)
+            room.server.store.add_account("olga", PASSWORD)
         return room
 
     return open_
@@ -283,39 +269,12 @@ def test_a_capability_is_at_work_once_it_is_acknowledged(room):
     ]
 
 
-def test_who_knows_version_302_is_always_told_of_capabilities(room):
-    """cap-notify comes with the version and stays; each LS is answered in the version it names."""
-    old, new = room.irc("old", caps="cap-notify"), room.irc("new")
-    old.send("CAP REQ -cap-notify", "CAP LIST")
-    assert told(old)[-2:] == [HUB + "CAP old ACK -cap-notify", HUB + "CAP old LIST"]
-    new.send("CAP LS 307", "CAP REQ :batch -cap-notify", "CAP REQ --batch", "CAP LIST")
-    assert told(new)[1:] == [
-        HUB + "CAP new NAK batch -cap-notify",
-        HUB + "CAP new NAK --batch",
-        HUB + "CAP new LIST cap-notify",
-    ]
-
-
 def test_an_older_version_is_told_no_values(kept):
     """Though the newer one had been named before."""
     talker = kept().connect(IrcTalker)
     talker.send("CAP LS 302", "CAP LS")
     new, old = told(talker)
     assert " sasl=PLAIN " in new and " sasl " in old and "=" not in old
-
-
-def test_a_long_list_of_capabilities_takes_several_lines(room, monkeypatch):
-    """The star tells those who know version 302 that more follows."""
-    many = {"example.org/capability-%d" % number: "" for number in range(40)}
-    monkeypatch.setattr(room.server, "offered_capabilities", lambda: many)
-    talker = room.connect(IrcTalker)
-    talker.send("CAP LS 302")
-    *lines, last = talker.heard()
-    assert len(lines) > 1
-    assert all(line.startswith(HUB + "CAP * LS * :") for line in lines)
-    assert last.startswith(HUB + "CAP * LS :")
-    words = " ".join(line.partition(" :")[2] for line in [*lines, last]).split()
-    assert words == list(many)
 
 
 # Labels
@@ -352,16 +311,24 @@ def test_a_label_has_64_bytes(room, label):
 # Accounts, over the wire
 
 
-@pytest.mark.parametrize("other", [(), ("NICK olga2",)], ids=["waits", "takes another meanwhile"])
-def test_an_owner_has_the_name_at_once_whoever_holds_it(kept, other):
-    """Programs ask for the name first, are refused, and only then log in."""
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_owner_takes_nickname_from_its_holder(kept, is_registered):
+    """Logging in alone does not: the owner asks for the nickname then."""
     room = kept()
-    room.server.records.remove_account("olga")
-    thief = room.plain("olga")
-    room.server.records.add_account("olga", PASSWORD)
-    heard = log_in(room, "olga", then=other)[1]
-    assert any(" 001 olga " in line for line in heard)
-    assert "taken the name" in "".join(thief.rest())
+    room.server.store.remove_account("olga")
+    holder = room.connect(IrcTalker)
+    holder.send("CAP REQ standard-replies", "NICK olga", "USER u 0 * :U")
+    if is_registered:
+        holder.send("CAP END")
+    holder.heard()
+    room.server.store.add_account("olga", PASSWORD)
+    olga, heard = log_in(room, "olga")
+    assert any(" 433 * olga " in line for line in heard)
+    assert not any(" 001 " in line for line in heard)
+    olga.send("NICK olga")
+    assert any(" 001 olga " in line for line in olga.heard())
+    fail, error = holder.rest()[-2:]
+    assert " FAIL * LOGGED_IN_ELSEWHERE olga :" in fail and error.startswith("ERROR ")
 
 
 def test_what_was_written_meanwhile_is_told_with_its_time(kept):
@@ -387,7 +354,7 @@ def test_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
         olgas.append(log_in(room, "olga")[0])
         return 0
 
-    monkeypatch.setattr(room.server.history, "waiting_count", come)
+    monkeypatch.setattr(room.server.store, "waiting_count", come)
     alice.send("PRIVMSG olga :Call me")
     assert alice.heard()[-1] == ":olga!u@127.0.0.1 JOIN #lobby"
     assert told(olgas[0])[-1] == ME + "PRIVMSG olga Call me"
@@ -400,14 +367,14 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
     olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
     olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"))
     olga.heard()
-    history, delivery, directory = room.server.history, room.server.delivery, room.server.directory
-    is_left, may_write = threading.Event(), threading.Event()
-    write, sync, leave_word = history._write, delivery.sync, directory.leave_word
-    monkeypatch.setattr(history, "_write", lambda rows: may_write.wait(TIMEOUT) and write(rows))
+    store, delivery, directory = room.server.store, room.server.delivery, room.server.directory
+    is_stored, may_write = threading.Event(), threading.Event()
+    append, sync, relay = store.append, delivery.sync, directory.relay
+    monkeypatch.setattr(store, "append", lambda rows: may_write.wait(TIMEOUT) and append(rows))
     monkeypatch.setattr(delivery, "sync", lambda: may_write.set() or sync())
-    monkeypatch.setattr(directory, "leave_word", lambda *a: (leave_word(*a), is_left.set())[0])
+    monkeypatch.setattr(directory, "relay", lambda *a: (relay(*a), is_stored.set())[0])
     alice.send("PRIVMSG olga :Call me")
-    assert is_left.wait(TIMEOUT)
+    assert is_stored.wait(TIMEOUT)
     olga.send("CAP END")
     assert any(line.endswith("Call me") for line in olga.heard())
 
@@ -415,12 +382,12 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
 def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
     """Their connection was lost just when it was about to be told."""
     room = kept()
-    history, is_lost = room.server.history, threading.Event()
-    take = history.take_waiting
+    store, is_lost = room.server.store, threading.Event()
+    waiting = store.waiting
     alice = room.irc("alice")
     alice.send("PRIVMSG olga :Call me")
     alice.heard()
-    monkeypatch.setattr(history, "take_waiting", lambda *a: is_lost.wait(TIMEOUT) and take(*a))
+    monkeypatch.setattr(store, "waiting", lambda *a: is_lost.wait(TIMEOUT) and waiting(*a))
     olga = room.connect(IrcTalker)
     olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
     olga.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "CAP END")
@@ -429,18 +396,7 @@ def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
     is_lost.set()
     room.wait_for_thread(olga)
     assert any("Call me" in line for line in log_in(room, "olga")[1])
-    assert history.waiting_count("olga") == 0
-
-
-def test_who_registers_can_still_read_what_they_said_before(kept):
-    """The name has been theirs all the time."""
-    room = kept()
-    alice = room.irc("alice", "batch draft/chathistory")
-    room.irc("bob")
-    alice.send("PRIVMSG bob :hello")
-    alice.heard()
-    alice.send("REGISTER * * longenough", "CHATHISTORY LATEST bob * 9")
-    assert any("PRIVMSG bob :hello" in line for line in alice.heard())
+    assert store.waiting_count(store.account("olga").id) == 0
 
 
 def test_bans_and_rooms_outlive_the_server(kept):

@@ -38,7 +38,7 @@ def is_like(mask, line):
     line = untagged(line)
     if not mask.startswith(":") and line.startswith(HUB):
         line = line[len(HUB) :]
-    return protocol.matches(mask.replace(" :", " "), line.replace(" :", " "))
+    return protocol.mask_matches(mask.replace(" :", " "), line.replace(" :", " "))
 
 
 def expect_in_order(masks, lines):
@@ -60,6 +60,7 @@ def tags_of(line):
 def cheap_passwords(monkeypatch):
     """Passwords that cost next to nothing."""
     monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+    monkeypatch.setattr(server, "UPKEEP_INTERVAL", 0.01)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def kept(open_room, tmp_path):
     def open_(**options):
         room = open_room(data=str(tmp_path / "kept"), **options)
         with contextlib.suppress(server.AccountExistsError):
-            room.server.records.add_account("root", PASSWORD, is_operator=True)
-            room.server.records.add_account("olga", PASSWORD)
+            room.server.store.add_account("root", PASSWORD, is_operator=True)
+            room.server.store.add_account("olga", PASSWORD)
         return room
 
     return open_
@@ -147,16 +148,6 @@ ROWS = {
             ),
         ),
     ],
-    "ADMIN": [
-        ("alice", "ADMIN other.host", "402 alice other.host :No such server"),
-        ("alice", "ADMIN hubbub.*", "256 alice hubbub.local :Admin*"),
-        ("alice", "ADMIN bob", "256 alice hubbub.local :Admin*"),
-        (
-            "alice",
-            "ADMIN",
-            ("256 alice hubbub.local :Admin*", "257 alice :*", "258 alice :*", "259 alice :*"),
-        ),
-    ],
     "ANNOUNCE": [
         ("alice", "ANNOUNCE :tea", "481 alice :Permission denied: you're not an operator"),
         ("root", "ANNOUNCE", "461 root ANNOUNCE :Not enough parameters"),
@@ -166,7 +157,12 @@ ROWS = {
         ("bare", "AUTHENTICATE PLAIN", "904 alice :This server keeps no accounts."),
         ("new", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), "900 * *!user@* olga :*"),
         ("alice", *["AUTHENTICATE PLAIN", "AUTHENTICATE YWJj"] * 5, "904 alice :SASL *"),
-        ("alice", "AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"), ME + "NICK olga"),
+        (
+            "alice",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("olga"),
+            ("900 alice alice!alice@127.0.0.1 olga :*", "903 *"),
+        ),
         ("root", "AUTHENTICATE", "461 root AUTHENTICATE :Not enough parameters"),
         ("root", "AUTHENTICATE EXTERNAL", "908 root PLAIN :are available SASL mechanisms"),
         ("root", "AUTHENTICATE EXTERNAL", "904 root :SASL authentication failed"),
@@ -194,7 +190,7 @@ ROWS = {
             "root",
             "AUTHENTICATE PLAIN",
             "AUTHENTICATE " + plain("olga"),
-            (ROOT + "NICK olga", ":olga!root@127.0.0.1 MODE olga -o", "900 olga *"),
+            (ROOT + "MODE root -o", "900 root root!root@127.0.0.1 olga :*", "903 root *"),
         ),
     ],
     "AWAY": [
@@ -209,7 +205,7 @@ ROWS = {
         ("root", "BAN", "461 root BAN :Not enough parameters"),
         ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN #room", "FAIL BAN INVALID_TARGET :A ban is for a name, *"),
-        ("root", "CHGHOST root here", "BAN 127.0.0.1", "FAIL BAN INVALID_TARGET :That would *"),
+        ("root", "BAN 127.0.0.1", "FAIL BAN INVALID_TARGET :That would *"),
         ("root", "BAN root", "FAIL BAN INVALID_TARGET :That would ban yourself."),
         ("root", "BAN 127.0.0.0/8", "FAIL BAN INVALID_TARGET :That would ban yourself."),
         ("root", "BAN bob 1h :spam", "NOTICE root :bob is banned (1 hour)."),
@@ -260,43 +256,20 @@ ROWS = {
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
     ],
-    "CHGHOST": [
-        ("alice", "CHGHOST bob here", "481 alice :Permission denied: you're not an operator"),
-        ("root", "CHGHOST bob", "461 root CHGHOST :Not enough parameters"),
-        ("root", "CHGHOST dave here", "401 root dave :No such nick"),
-        ("root", "CHGHOST root -", "FAIL CHGHOST INVALID_HOST :- is not a host's name"),
-        ("root", "CHGHOST root here", "NOTICE root :root has the host here"),
-        (
-            "root",
-            "CAP REQ standard-replies",
-            "CHGHOST bob x",
-            "NOTE CHGHOST DONE bob has the host x",
-        ),
-    ],
     "HELP": [
-        ("alice", "HELP", "704 alice * :The commands of this server:"),
+        (
+            "alice",
+            "HELP",
+            ("704 alice * :The commands of this server:", "705 alice * :ANNOUNCE *", "…"),
+        ),
         (
             "alice",
             "HELP kick",
-            (
-                "704 alice KICK :KICK ROOM NAME[,NAME] [:REASON]",
-                "705 alice KICK :Puts people out of a room that you look after.",
-                "706 alice KICK :End of /HELP",
-            ),
+            ("704 alice KICK :Remove users from a channel.", "706 alice KICK :End of /HELP"),
         ),
         ("alice", "HELP tea", "524 alice TEA :No help available on this topic"),
     ],
-    "INFO": [
-        ("alice", "INFO other.host", "402 alice other.host :No such server"),
-        (
-            "alice",
-            "INFO",
-            ("371 alice :Hubbub *", "371 alice :Up since *", "374 alice :End of INFO list"),
-        ),
-    ],
     "INVITE": [
-        ("alice", "INVITE", "336 alice :#asked"),
-        ("alice", "INVITE", "337 alice :End of /INVITE list"),
         ("alice", "INVITE bob", "461 alice INVITE :Not enough parameters"),
         ("alice", "INVITE carol #own", "341 alice carol :#own"),
         ("alice", "INVITE dave #own", "401 alice dave :No such nick"),
@@ -349,16 +322,8 @@ ROWS = {
         ("alice", "KICK #lobby bob", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK", "461 alice KICK :Not enough parameters"),
         ("alice", "KICK #own a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
-        ("alice", "KICK #own,#lobby bob,carol", "482 alice #lobby :You're not channel operator"),
         ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
         ("alice", "KICK #own bob :" + "я" * 201, ME + "KICK #own bob :" + "я" * 200),
-        (
-            "alice",
-            "JOIN #mine",
-            "carol> JOIN #own,#mine",
-            "KICK #own,#mine carol,carol",
-            (ME + "KICK #own carol alice", ME + "KICK #mine carol alice"),
-        ),
         ("root", "KICK #lobby bob", ROOT + "KICK #lobby bob root"),
     ],
     "KILL": [
@@ -372,7 +337,6 @@ ROWS = {
         ),
         ("root", "KILL root :x", (ROOT + "KILL root :x", "ERROR Killed by root: x")),
     ],
-    "LINKS": [("alice", "LINKS", ("364 alice hubbub.local hubbub.local :0 Hubbub", "365 *"))],
     "LIST": [
         (
             "alice",
@@ -397,18 +361,11 @@ ROWS = {
             (
                 "251 alice :There are 4 users and 0 invisible on 1 servers",
                 "252 alice 1 :operator(s) online",
-                "253 alice 0 :unknown connection(s)",
                 "254 alice 11 :channels formed",
                 "255 alice :I have 4 clients and 0 servers",
                 "265 alice 4 4 :Current local users 4, max 4",
                 "266 alice 4 4 :Current global users 4, max 4",
             ),
-        ),
-        (
-            "alice",
-            "bob> MODE bob +i",
-            "LUSERS",
-            "251 alice :There are 3 users and 1 invisible on 1 servers",
         ),
     ],
     "MODE": [
@@ -421,12 +378,12 @@ ROWS = {
         ("alice", "MODE #banned b", "367 alice #banned alice!*@* bob :*"),
         ("alice", "MODE #banned b", "368 alice #banned :End of channel ban list"),
         ("alice", "MODE #own +x", "472 alice x :is unknown mode char to me"),
-        ("alice", "MODE #own +k", "696 alice #own k * :This mode wants a parameter"),
-        ("alice", "MODE #own +o", "696 alice #own o * :This mode wants a parameter"),
-        ("alice", "MODE #own +k \x02a", "696 alice #own k * :A key has no spaces, no commas"),
-        ("alice", "MODE #own +k :a b", "696 alice #own k * :A key has no spaces, no commas"),
-        ("alice", "MODE #own +k " + "a" * 33, "696 alice #own k * :A key has no spaces, *"),
-        ("alice", "MODE #own +k a,b", "696 alice #own k * :A key has no spaces, no commas"),
+        ("alice", "MODE #own +k", "696 alice #own k * :This mode needs a parameter"),
+        ("alice", "MODE #own +o", "696 alice #own o * :This mode needs a parameter"),
+        ("alice", "MODE #own +k \x02a", "696 alice #own k * :A key has no spaces and no commas"),
+        ("alice", "MODE #own +k :a b", "696 alice #own k * :A key has no spaces and no commas"),
+        ("alice", "MODE #own +k " + "a" * 33, "696 alice #own k * :A key has no spaces *"),
+        ("alice", "MODE #own +k a,b", "696 alice #own k * :A key has no spaces and no commas"),
         ("alice", "MODE #own +l x", "696 alice #own l x :A limit is a number above 0"),
         ("alice", "MODE #own +l 0", "696 alice #own l 0 :A limit is a number above 0"),
         ("alice", "MODE #own +l 000000019999999", "696 alice #own l *"),
@@ -449,7 +406,7 @@ ROWS = {
         ("alice", "MODE #own +l 5", "MODE #own -l", ME + "MODE #own -l"),
         ("alice", "MODE #own +b eve", "MODE #own -b EVE", ME + "MODE #own -b eve!*@*"),
         ("alice", "MODE alice", "221 alice :+"),
-        ("alice", "MODE alice +iwB", ME + "MODE alice +Biw"),
+        ("alice", "MODE alice +i-i+i", ME + "MODE alice +i-i+i"),
         ("alice", "MODE alice +o", "MODE alice", "221 alice :+"),
         ("alice", "MODE alice +x", "501 alice :Unknown mode x"),
         ("alice", "MODE bob", "502 alice :Cannot change the modes of others"),
@@ -474,7 +431,6 @@ ROWS = {
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
     "MOTD": [
-        ("alice", "MOTD other.host", "402 alice other.host :No such server"),
         ("bare", "MOTD", "422 alice :There is no message of the day"),
         ("alice", "MOTD", ("375 alice :*", "372 alice :Be kind.", "376 alice :End of /MOTD *")),
     ],
@@ -482,7 +438,7 @@ ROWS = {
         ("alice", "MUTE bob", "481 alice :Permission denied: you're not an operator"),
         ("root", "MUTE", "461 root MUTE :Not enough parameters"),
         ("root", "MUTE bob soon", "FAIL MUTE INVALID_DURATION :A duration is *"),
-        ("root", "MUTE bob", "NOTICE root :bob is muted (for ever)."),
+        ("root", "MUTE bob", "NOTICE root :bob is muted (forever)."),
         ("bob", "root> MUTE alice 1h", "alice> PRIVMSG #lobby :x", ()),
     ],
     "NAMES": [
@@ -507,6 +463,24 @@ ROWS = {
         ("alice", "NICK BOB", "433 alice BOB :Nickname is already in use"),
         ("alice", "NICK Alice", ME + "NICK Alice"),
         ("alice", "NICK olga", "433 alice olga :Nickname is registered"),
+        (
+            "alice",
+            "CAP REQ standard-replies",
+            "NICK olga",
+            "FAIL NICK NICKNAME_RESERVED olga :olga is registered. *",
+        ),
+        (
+            "bob",
+            "CAP REQ standard-replies",
+            "add-account> bob",
+            "alice> AUTHENTICATE PLAIN",
+            "alice> AUTHENTICATE " + plain("bob"),
+            "alice> NICK bob",
+            (
+                "FAIL * LOGGED_IN_ELSEWHERE bob :bob has logged in elsewhere",
+                "ERROR :bob has logged in elsewhere",
+            ),
+        ),
         ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned: spam"),
     ],
     "NOTICE": [
@@ -521,9 +495,11 @@ ROWS = {
         ("alice", "OPER dave x", "464 alice :Password incorrect"),
         ("alice", *["OPER root x"] * 6, "464 alice :Too many wrong *."),
         ("alice", "OPER olga :" + PASSWORD, "491 alice :olga is not an operator's account"),
-        ("alice", "OPER root :" + PASSWORD, "900 root root!alice@127.0.0.1 root :You are now *"),
-        ("alice", "OPER root :" + PASSWORD, "381 root :You are now an operator"),
-        ("alice", "OPER root :" + PASSWORD, ":root!alice@127.0.0.1 MODE root +o"),
+        (
+            "alice",
+            "OPER root :" + PASSWORD,
+            (ME + "MODE alice +o", "900 alice alice!alice@* root :*", "381 alice :You are now *"),
+        ),
         ("root", "OPER root :" + PASSWORD, ("900 *", "381 root :You are now an operator")),
     ],
     "PART": [
@@ -546,9 +522,10 @@ ROWS = {
         ("alice", "PRIVMSG", "461 alice PRIVMSG :Not enough parameters"),
         ("alice", "PRIVMSG bob", "412 alice :No text to send"),
         ("alice", "PRIVMSG dave :hi", "401 alice dave :No such nick"),
+        ("alice", "@+a_b PRIVMSG bob :hi", "400 alice * :That line is not an IRC message"),
         ("alice", "PRIVMSG #nowhere :hi", "403 alice #nowhere :No such channel"),
         ("alice", "PRIVMSG #key :hi", "404 alice #key :Cannot send to a channel *"),
-        ("alice", "JOIN #quiet", "PRIVMSG #quiet :hi", "404 alice #quiet :Only those with a *"),
+        ("alice", "JOIN #quiet", "PRIVMSG #quiet :hi", "404 alice #quiet :Only operators and *"),
         ("alice", "PRIVMSG #soon :hi", "404 alice #soon :You are banned *"),
         ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
@@ -593,7 +570,7 @@ ROWS = {
     ],
     "RESUME": [
         ("alice", "RESUME", "461 alice RESUME :Not enough parameters"),
-        ("new", "RESUME abc", "FAIL RESUME INVALID_TOKEN :That place is not kept any more"),
+        ("new", "RESUME abc", "FAIL RESUME INVALID_TOKEN :That connection cannot be resumed"),
         ("alice", "RESUME abc", "462 alice :You may not reregister"),
     ],
     "SETNAME": [
@@ -603,15 +580,6 @@ ROWS = {
         ("alice", "SETNAME Al B", "WHOIS alice", "311 alice alice alice 127.0.0.1 * :Al B"),
         ("alice", "SETNAME :Al B", "WHOIS alice", "311 alice alice alice 127.0.0.1 * :Al B"),
     ],
-    "SILENCE": [
-        ("alice", "SILENCE", "272 alice :End of silence list"),
-        ("alice", "SILENCE +", "272 alice :End of silence list"),
-        ("alice", "SILENCE +bob", "NOTICE alice :You do not hear bob any more"),
-        ("alice", "SILENCE +bob", "SILENCE", "271 alice bob!*@* :is silenced"),
-        ("alice", "SILENCE +bob", "SILENCE -bob", "NOTICE alice :You hear bob again"),
-        ("alice", "CAP REQ standard-replies", "SILENCE bob", "NOTE SILENCE DONE :You do not *"),
-        ("alice", "SILENCE a", "SILENCE b", "SILENCE c", "511 alice c!*@* :Your silence *"),
-    ],
     "STATS": [
         ("alice", "STATS u", "481 alice :Permission denied: you're not an operator"),
         ("root", "STATS u", "249 root u :clients: 4"),
@@ -620,14 +588,11 @@ ROWS = {
     "TAGMSG": [
         ("alice", "TAGMSG", "461 alice TAGMSG :Not enough parameters"),
         ("alice", "@+t=1 TAGMSG dave", "401 alice dave :No such nick"),
+        ("alice", "@+t_1 TAGMSG dave", "400 alice * :That line is not an IRC message"),
         ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
         ("alice", "root> MUTE alice", "@+t=1 TAGMSG bob", "FAIL TAGMSG MUTED :An operator has *"),
         ("alice", "@+t=1 TAGMSG a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
-    ],
-    "TIME": [
-        ("alice", "TIME", "391 alice hubbub.local :*"),
-        ("alice", "TIME other.host", "402 alice other.host :No such server"),
     ],
     "TOPIC": [
         ("alice", "TOPIC", "461 alice TOPIC :Not enough parameters"),
@@ -638,7 +603,7 @@ ROWS = {
         ("alice", "root> MUTE alice", "TOPIC #own :x", "FAIL TOPIC MUTED :An operator has *"),
         ("alice", "TOPIC #secret", "403 alice #secret :No such channel"),
         ("alice", "TOPIC #key :x", "442 alice #key :You're not on that channel"),
-        ("alice", "JOIN #quiet", "TOPIC #quiet :x", "404 alice #quiet :Only those with a *"),
+        ("alice", "JOIN #quiet", "TOPIC #quiet :x", "404 alice #quiet :Only operators and *"),
         ("alice", "JOIN #topic", "TOPIC #topic :x", "482 alice #topic :You're not channel *"),
     ],
     "UNBAN": [
@@ -646,7 +611,7 @@ ROWS = {
         ("root", "UNBAN", "461 root UNBAN :Not enough parameters"),
         ("root", "UNBAN bob", "FAIL UNBAN INVALID_TARGET bob :bob is neither banned nor muted. *"),
         ("root", "CAP REQ standard-replies", "MUTE eve", "UNBAN eve", "NOTE UNBAN DONE eve :*"),
-        ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may come in and speak again."),
+        ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may join and speak again."),
     ],
     "USER": [
         ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),
@@ -659,7 +624,7 @@ ROWS = {
                 "001 new :Welcome to Hubbub, new. 5 people are here.",
                 "002 new :Your host is hubbub.local, running Hubbub *",
                 "003 new :This server was started *",
-                "004 new hubbub.local hubbub-* Biow biklmnostv bklov",
+                "004 new hubbub.local hubbub-* io biklmnostv bklov",
                 "005 new NETWORK=Hubbub *",
                 "…",
                 "251 new *",
@@ -718,26 +683,14 @@ ROWS = {
                 " PREFIX=(ov)@+ MODES=8 MAXLIST=b:2 CHANLIMIT=#:5 NICKLEN=32 CHANNELLEN=32"
                 " TOPICLEN=200 KICKLEN=200 AWAYLEN=200 :are supported by this server",
                 "005 alice KEYLEN=32 USERLEN=10 NAMELEN=100"
-                " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4 MONITOR=2 SILENCE=2"
-                " ELIST=CMNTU WHOX BOT=B SAFELIST UTF8ONLY CHATHISTORY=500"
+                " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4 MONITOR=2"
+                " ELIST=CMNTU WHOX SAFELIST UTF8ONLY CHATHISTORY=500"
                 " MSGREFTYPES=msgid,timestamp :are supported by this server",
             ),
         ),
-        ("alice", "VERSION other.host", "402 alice other.host :No such server"),
-    ],
-    "WALLOPS": [
-        ("alice", "WALLOPS :x", "481 alice :Permission denied: you're not an operator"),
-        ("root", "WALLOPS", "461 root WALLOPS :Not enough parameters"),
-        ("root", "MODE root +w", "WALLOPS :x", ROOT + "WALLOPS x"),
     ],
     "WHO": [
         ("alice", "WHO #own", "352 alice #own bob 127.0.0.1 hubbub.local bob H :0 Bob"),
-        (
-            "alice",
-            "MODE alice +B",
-            "WHO #own",
-            "352 alice #own alice 127.0.0.1 hubbub.local alice H@B :0 Alice",
-        ),
         ("alice", "WHO carol", "352 alice #lobby carol 127.0.0.1 hubbub.local carol G :0 Carol"),
         ("alice", "WHO #secret", "315 alice #secret :End of WHO list"),
         ("alice", "WHO bob %tcuihsnfdlaor,42", "354 alice 42 #lobby bob 127.0.0.1 127.0.0.1 *"),
@@ -753,7 +706,6 @@ ROWS = {
         ("alice", "WHOIS carol", "301 alice carol :lunch"),
         ("alice", "WHOIS bob", "317 alice bob * :seconds idle, signon time"),
         ("alice", "WHOIS hubbub.local bob", "311 alice bob *"),
-        ("alice", "MODE alice +B", "WHOIS alice", "335 alice alice :is a bot"),
         (
             "alice",
             "WHOIS bob",
@@ -826,15 +778,16 @@ def answers(kept, open_room, small, monkeypatch):
                 people[who] = opening(world.room.connect(IrcTalker))
         for talker in people.values():
             talker.heard()
-        monkeypatch.setattr(server, "MAX_ROOMS", 5)
+        monkeypatch.setattr(server, "MAX_CHANNELS", 5)
         heard = []
         for line in lines:
             name, _, words = line.rpartition("> ")
             if name == "add-account":
-                world.room.server.records.add_account(words, PASSWORD)
+                world.room.server.store.add_account(words, PASSWORD)
                 continue
             if name == "remove-account":
-                world.room.server.records.remove_account(words)
+                world.room.server.store.remove_account(words)
+                world.room.wait_until_noticed()
                 continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()
@@ -878,7 +831,7 @@ def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
             assert any(mask.startswith("461 ") for mask in masks), name
         if command.rules & server.NOT_LATE:
             assert any(mask.startswith("462 ") for mask in masks), name
-        if command.rules & server.BY_OPERATORS:
+        if command.rules & server.OPERATORS:
             assert any(mask.startswith("481 ") for mask in masks), name
 
 
@@ -894,14 +847,14 @@ def functions():
 
 FUNCTIONS = dict(functions())
 NEVER = {  # though the function that refuses with it is used
-    ("AUTHENTICATE", "433"): "an owner gets the name, whoever has it",
-    ("OPER", "433"): "the same",
     ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
     ("RESUME", "465"): "no row knows a token",
-    ("RESUME", "901"): "the same",
     ("TAGMSG", "412"): "it has no text",
-    **{("NOTICE", numeric): "never answered" for numeric in ("401", "403", "404", "407", "412")},
+    **{
+        ("NOTICE", numeric): "never answered"
+        for numeric in ("400", "401", "403", "404", "407", "412")
+    },
 }
 
 
@@ -914,11 +867,11 @@ def refusals(key, seen):
     for node in ast.walk(FUNCTIONS[key]):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ReplyError", "session.reply"):
             found.add(ast.unparse(node.args[0]).strip("'"))
-        elif isinstance(node, ast.Name):
+        elif isinstance(node, ast.Name) and not node.id.startswith("on_"):
             found |= refusals(("", node.id), seen)
         elif isinstance(node, ast.Attribute):
             of = ast.unparse(node.value)
-            owners = {"self": key[0], "directory": "Directory", "room": "Room"}
+            owners = {"self": key[0], "directory": "Directory", "channel": "Channel"}
             owner = owners.get(of.rpartition(".")[2])
             found |= refusals((owner, node.attr), seen)
     return found
@@ -950,22 +903,21 @@ def test_each_code_of_a_standard_reply_has_its_row():
         assert any(code == known and (not quote or verb == of) for of, known in named), code
 
 
-def test_help_tells_how_each_command_is_used(room):
-    """The usage, and one sentence without a programmer's words."""
+def test_help_describes_each_command(room):
+    """In one sentence, without a programmer's words."""
     alice = room.irc("alice")
     for name in server.COMMANDS:
         alice.send("HELP " + name)
-        first, sentence, _ = alice.heard()
-        assert (first + " ").startswith(":hubbub.local 704 alice %s :%s " % (name, name))
-        assert sentence.endswith("."), sentence
-        assert "IRC" not in sentence and "http" not in sentence
+        sentence, _ = alice.heard()
+        assert sentence.startswith(":hubbub.local 704 alice %s :" % name)
+        assert sentence.endswith(".") and "IRC" not in sentence and "http" not in sentence
 
 
 def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
     """Who is no operator learns nothing by what is missing."""
     alice = room.irc("alice")
     for name, command in server.COMMANDS.items():
-        if command.rules & server.BY_OPERATORS:
+        if command.rules & server.OPERATORS:
             alice.send("%s a b c" % name)
             assert " 481 alice " in alice.heard()[0]
 

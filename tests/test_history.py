@@ -29,9 +29,12 @@ def ids(lines):
 
 def stored(folder, key="#lobby"):
     """What a history holds, read with nobody's help."""
-    database = sqlite3.connect(str(folder / "history.db"))
+    database = sqlite3.connect(str(folder / "hubbub.db"))
     try:
-        query = "SELECT line FROM messages WHERE key = ? AND command = 'PRIVMSG' ORDER BY number"
+        query = (
+            "SELECT line FROM messages JOIN conversations ON id = conversation"
+            " WHERE key = ? AND command = 'PRIVMSG' ORDER BY number"
+        )
         return [parse(line).text for (line,) in database.execute(query, (key,))]
     finally:
         database.close()
@@ -77,8 +80,9 @@ def test_joins_leaves_and_topics_are_kept(room, tmp_path):
     alice.until("PART #lobby :bye")
     bob.send("JOIN #lobby", "QUIT :gone")
     alice.until("QUIT :Quit: gone")
-    database = sqlite3.connect(str(tmp_path / "history" / "history.db"))
-    found = [command for (command,) in database.execute("SELECT command FROM messages")]
+    database = sqlite3.connect(str(tmp_path / "history" / "hubbub.db"))
+    query = "SELECT command FROM messages ORDER BY number"
+    found = [command for (command,) in database.execute(query)]
     database.close()
     assert found == ["JOIN", "JOIN", "TOPIC", "PART", "JOIN", "QUIT"]
 
@@ -88,7 +92,7 @@ def test_the_history_is_readable_by_its_owner_alone(room, tmp_path):
     room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
     folder = tmp_path / "history"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("history.db", "history.db-wal", "history.db-shm"):
+    for name in ("hubbub.db", "hubbub.db-wal", "hubbub.db-shm"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
@@ -98,13 +102,17 @@ def test_what_is_too_old_is_deleted(open_room, tmp_path):
     room = open_room(data=str(folder))
     room.irc("alice", CAPS).send("PRIVMSG #lobby :old")
     room.close()
-    database = sqlite3.connect(str(folder / "history.db"))
-    database.execute("UPDATE messages SET number = number - ?", (2 * 86400 * 1000000,))
+    database = sqlite3.connect(str(folder / "hubbub.db"))
+    database.execute("UPDATE messages SET time = time - 2 * 86400")
     database.commit()
     database.close()
     bob = open_room(data=str(folder), history_days=1).irc("bob", CAPS)
     bob.send("PRIVMSG #lobby :new")
     bob.until("PRIVMSG #lobby :new")
+    for _ in range(1000):
+        if stored(folder) == ["new"]:
+            break
+        threading.Event().wait(0.01)
     assert stored(folder) == ["new"]
 
 
@@ -163,7 +171,7 @@ def test_who_comes_back_to_a_room_is_told_what_was_said_meanwhile(room, way):
 
 def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monkeypatch):
     """Who wanders through rooms for ever takes no more memory for it."""
-    monkeypatch.setattr(server, "MAX_ROOMS", 3)
+    monkeypatch.setattr(server, "MAX_CHANNELS", 3)
     bob = room.irc("bob")
     for number in range(5):
         bob.send("JOIN #room%d" % number, "PART #room%d" % number)
@@ -334,13 +342,13 @@ def test_the_next_owner_reads_nothing_even_of_what_is_still_being_written(
     open_room, tmp_path, monkeypatch
 ):
     """A name's history begins with the claim, in the order of events and not by the clock."""
-    slowly, write = threading.Event(), server.History._write
+    slowly, append = threading.Event(), server.Store.append
 
-    def slow_write(self, rows):
+    def append_slowly(self, rows):
         slowly.wait(0.3)
-        return write(self, rows)
+        append(self, rows)
 
-    monkeypatch.setattr(server.History, "_write", slow_write)
+    monkeypatch.setattr(server.Store, "append", append_slowly)
     room = open_room(data=str(tmp_path / "history"))
     alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
     mallory = room.irc("mallory", CAPS)
@@ -401,14 +409,14 @@ def test_a_disk_that_does_not_answer_stops_nobody(open_room, tmp_path, monkeypat
     """Everyone is told once that nothing is kept, and once that it is again."""
     monkeypatch.setattr(server, "PATIENCE", 0.2)
     monkeypatch.setattr(server, "RETRY_AFTER", 0.1)
-    stuck, write = threading.Event(), server.History._write
+    stuck, append = threading.Event(), server.Store.append
     stuck.set()
 
-    def slow_write(self, rows):
+    def append_slowly(self, rows):
         stuck.wait()
-        return write(self, rows)
+        append(self, rows)
 
-    monkeypatch.setattr(server.History, "_write", slow_write)
+    monkeypatch.setattr(server.Store, "append", append_slowly)
     room = open_room(data=str(tmp_path / "history"))
     alice, carol = room.irc("alice", CAPS), room.plain("carol")
     stuck.clear()
@@ -453,6 +461,7 @@ def test_a_full_disk_stops_nobody(start, tmp_path):
         assert sum(server.HISTORY_FAILS in line for line in heard) == 1
         fails(carol)
         (folder / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(folder)], check=True)
         until_it_works(alice)
         works(carol)
         alice.send("PRIVMSG #lobby :the last")
@@ -460,7 +469,7 @@ def test_a_full_disk_stops_nobody(start, tmp_path):
         found = stored(folder)
         assert found[-1] == "the last"
         kept = [int(text.split()[0]) for text in found if text[0].isdigit()]
-        assert kept == sorted(set(kept)) and kept[0] == 0
+        assert kept == list(range(2000))  # what waited for the disk, too
         assert any("full" in line for line in process.log)
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -478,31 +487,6 @@ def test_a_folder_that_cannot_be_written_stops_nobody(start, tmp_path):
     alice.send("PRIVMSG #lobby :hello")
     carol.until("[alice]: hello")
     assert any("the history is not being kept" in line for line in process.log)
-
-
-@pytest.mark.parametrize("damage", [b"This is no database. " * 500, b"SQLite format 3\0" * 200])
-def test_a_damaged_history_is_moved_aside(start, tmp_path, damage):
-    """Never deleted; a new one begins, and the log says so."""
-    folder = tmp_path / "history"
-    folder.mkdir()
-    (folder / "history.db").write_bytes(damage)
-    process = start()
-    alice = process.irc("alice")
-    alice.send("PRIVMSG #lobby :hello")
-    alice.heard()
-    assert stored(folder) == ["hello"]
-    (aside,) = folder.glob("history.db.damaged-*[0-9]")
-    assert aside.read_bytes() == damage
-    assert any("damaged" in line and str(aside) in line for line in process.log)
-
-
-def test_a_folder_has_one_server(start):
-    """A second one on the same folder does not start, and says why in one line."""
-    start()
-    second = start()
-    assert second.wait() == 2
-    (line,) = second.log
-    assert "another server keeps its history in" in line
 
 
 def test_a_killed_server_has_kept_what_anybody_saw(start, tmp_path):

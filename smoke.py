@@ -1,0 +1,11 @@
+import sys; sys.path.insert(0,'/tmp/hub/server'); sys.path.insert(0,'/tmp/hub/server/tests')
+from harness import *
+room=Room()
+a=room.irc('alice','echo-message labeled-response batch message-tags server-time')
+b=room.plain('bob')
+a.send('@label=x PRIVMSG #lobby :hi','@label=y JOIN #tea','@label=z PONG','@label=w WHOIS bob')
+for l in a.heard(): print(l)
+b.send('hello','/list','/me waves','/help','@alice hi','@nobody x')
+for l in b.heard(): print(l)
+for l in a.heard(): print(l)
+room.close()
