@@ -1,28 +1,42 @@
 #!/usr/bin/env python3
-"""How fast one room's talk reaches everybody: Hubbub beside InspIRCd and ngIRCd.
+"""Fan-out: the speed at which one channel's messages reach all its members.
 
-    python3 tests/bench_fanout.py                     all of the README's table
-    python3 tests/bench_fanout.py 1000 --only hubbub  one size, one server
+    python3 tests/bench_fanout.py                          100 and 1,000 clients, all loads
+    python3 tests/bench_fanout.py 1000 --load round-trip   one size, one load
+    python3 tests/bench_fanout.py 100 --peer 'other=/path/to/ircd --port {port}'
 
-Each server gets the same load from the same C program (bench_load.c, compiled here), one
-after the other in one run: N clients in a room, 100-byte messages, flood limits off, first
-saturated, then paced. Prints one line of figures for each server and case. CPU and memory
-are the server's own, from /proc: Linux alone.
+Measures Hubbub with its history and without (hubbub-nohist), InspIRCd and ngIRCd where they
+are installed, and any other server given by --peer. Each server gets the same load from the
+same C program (bench_load.c, compiled here), one after the other in one run: N clients in a
+channel, messages of 100 bytes, flood limits off. There are three loads:
+
+    round-trip   each sender has 8 messages in flight: 10 senders, or 20 beyond 500 clients
+    saturated    20 senders have 2,000 messages in flight together
+    paced        200 messages a second from 20 senders (up to 500 clients)
+
+Prints a line of figures for each server and case. After each case it prints the figure of
+Hubbub divided by that of each other server: deliveries a second, or p99 for the paced load;
+over several rounds, the ratio of the medians. CPU time and memory are those of the server's
+process, read from /proc: this works on Linux only.
 """
 
 import argparse
 import os
+import shlex
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple
 
 TESTS = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
-PORT = {"hubbub": 16701, "inspircd": 16702, "ngircd": 16703}
+MESSAGE_SIZE = 100  # bytes
+SMALL = 500  # clients; ngIRCd registers some dozen a second, so it gets no more
 
 INSPIRCD = """
 <server name="irc.bench.local" description="bench" network="bench">
@@ -59,34 +73,83 @@ Ident = no
 PAM = no
 """
 
+HUBBUB = (
+    "--host 127.0.0.1 --port {port} --rate-limit 0 --max-per-address 0 --max-clients 0"
+    " --register-timeout 0 --lobby '' --log-level ERROR"
+)
+
+
+class Program(NamedTuple):
+    """A server to measure. Its command and its configuration hold {port} and {folder}."""
+
+    name: str
+    command: str
+    config: str = ""  # written to {folder}/config
+
+    def start(self, port: int, folder: str) -> "subprocess.Popen[bytes]":
+        Path(folder).chmod(0o777)
+        places = {"port": port, "folder": folder}
+        (Path(folder) / "config").write_text(self.config.format(**places))
+        command = [word.format(**places) for word in shlex.split(self.command)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
 
 class Case(NamedTuple):
-    """N clients, S of whom talk: `rate` messages a second in all, or (0) without a pause."""
+    """What the clients do. `window` or `rate` is 0; `window` is per sender."""
 
+    load: str
     clients: int
     senders: int
-    rate: int
-    stuck: int
+    window: int  # messages in flight for each sender
+    rate: int  # messages a second over all senders
+    stuck: int  # clients that stop reading
     seconds: float
 
+    def __str__(self) -> str:
+        return "%d clients %s" % (self.clients, self.load)
 
-def start(name: str, folder: Path, arguments: List[str]) -> "subprocess.Popen[bytes]":
-    port = PORT[name]
-    if name == "hubbub":
-        command = [sys.executable, str(TESTS.parent / "server.py"), "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--data", str(folder), "--rate-limit", "0"]
-        command += ["--max-per-address", "0", "--max-clients", "0", "--log-level", "ERROR"]
-        command += ["--lobby", "", "--register-timeout", "0", *arguments]
-    else:
-        config = folder / "config"
-        text = INSPIRCD if name == "inspircd" else NGIRCD
-        config.write_text(text.format(port=port, folder=folder))
-        folder.chmod(0o777)
-        command = {
-            "inspircd": ["inspircd", "--nofork", "--runasroot", "--config", str(config)],
-            "ngircd": ["ngircd", "-n", "-f", str(config)],
-        }[name]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+def find_programs(server: str, options: str, peers: List[str]) -> List[Program]:
+    """Return Hubbub, then the other servers that this machine has, then `peers`."""
+    hubbub = " ".join([shlex.quote(sys.executable), shlex.quote(server), HUBBUB, options])
+    programs = [
+        Program("hubbub", hubbub + " --data {folder}"),
+        Program("hubbub-nohist", hubbub + " --data ''"),
+    ]
+    path = "/usr/sbin:" + os.environ.get("PATH", "")
+    inspircd, ngircd = shutil.which("inspircd", path=path), shutil.which("ngircd", path=path)
+    if inspircd:
+        command = inspircd + " --nofork --runasroot --config {folder}/config"
+        programs.append(Program("inspircd", command, INSPIRCD))
+    if ngircd:
+        programs.append(Program("ngircd", ngircd + " -n -f {folder}/config", NGIRCD))
+    for peer in peers:
+        name, _, command = peer.partition("=")
+        programs.append(Program(name, command))
+    return programs
+
+
+def make_case(load: str, clients: int, stuck: int, seconds: float) -> Case:
+    if load == "round-trip":
+        return Case(load, clients, 10 if clients <= SMALL else 20, 8, 0, stuck, seconds)
+    if load == "saturated":
+        return Case(load, clients, 20, 100, 0, stuck, seconds)
+    return Case(load, clients, 20, 0, 200, stuck, seconds)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(200):
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("nothing listens on port %d" % port)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -101,26 +164,17 @@ def memory_kib(pid: int) -> int:
     return 0
 
 
-def wait_for_port(port: int) -> None:
-    import socket
-
-    for _ in range(200):
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit("nothing listens on port %d" % port)
-
-
-def measure(name: str, load: Path, case: Case, arguments: List[str]) -> Optional[Dict[str, float]]:
+def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
+    """Run one server under one load and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        server = start(name, Path(folder), arguments)
+        port = free_port()
+        server = program.start(port, folder)
         try:
-            wait_for_port(PORT[name])
+            wait_for_port(port)
             time.sleep(0.5)
             empty = memory_kib(server.pid)
-            words = [PORT[name], case.clients, case.senders, case.seconds, case.rate, 100]
-            command = [str(load), *map(str, words), str(case.stuck)]
+            words = [port, case.clients, case.senders, case.seconds, case.window, case.rate]
+            command = [str(load), *map(str, words), str(MESSAGE_SIZE), str(case.stuck)]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
@@ -139,39 +193,66 @@ def measure(name: str, load: Path, case: Case, arguments: List[str]) -> Optional
     return figures
 
 
+def show(program: Program, case: Case, figures: Dict[str, float]) -> None:
+    form = "%(rate)10.0f deliveries/s  p50 %(p50).1f p99 %(p99).1f max %(max).1f ms"
+    form += "  %(cpu_us).2f us CPU  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
+    form += "  registered %(registered).0f in %(register_s).1f s"
+    form += "  lost %(lost).0f gone %(gone).0f"
+    print("%-14s %-24s" % (program.name, case) + form % figures, flush=True)
+
+
+def show_ratios(case: Case, runs: Dict[str, List[Dict[str, float]]]) -> None:
+    """Print the figure of Hubbub divided by that of each other server."""
+    what = "p99" if case.rate else "rate"
+    medians = {name: statistics.median(run[what] for run in all_) for name, all_ in runs.items()}
+    hubbub = medians.pop("hubbub", 0.0)
+    if hubbub:
+        ratios = ["%.2f of %s" % (hubbub / other, name) for name, other in medians.items() if other]
+        unit = "p99" if case.rate else "deliveries/s"
+        print("%-14s %-24s%10s: %s" % ("ratios", case, unit, ", ".join(ratios)), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sizes", nargs="*", type=int, default=[100, 1000, 5000])
-    parser.add_argument("--only", action="append", choices=sorted(PORT))
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--senders", type=int, default=20)
-    parser.add_argument("--rate", type=int, action="append", help="messages/s; 0: saturated")
+    loads = ["round-trip", "saturated", "paced"]
+    parser.add_argument("sizes", nargs="*", type=int, default=[100, 1000], help="clients")
+    parser.add_argument("--load", action="append", choices=loads, help="default: all three")
+    parser.add_argument("--only", action="append", metavar="NAME", help="measure this server only")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=COMMAND",
+        help="measure another server too; the command holds {port}, and {folder} for its files",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each server, in turn")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of a run")
     parser.add_argument("--stuck", type=int, default=0, help="clients that stop reading")
+    parser.add_argument(
+        "--server", default=str(TESTS.parent / "server.py"), metavar="FILE",
+        help="Hubbub's server.py to measure",
+    )  # fmt: skip
     parser.add_argument("--options", default="", help="more options for Hubbub's server")
     args = parser.parse_args()
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SystemExit("no C compiler for the load generator: install gcc")
+    programs = find_programs(args.server, args.options, args.peer)
     with tempfile.TemporaryDirectory() as folder:
         load = Path(folder) / "load"
         source = str(TESTS / "bench_load.c")
         subprocess.run([compiler, "-O2", "-o", str(load), source], check=True)
         for size in args.sizes:
-            for rate in args.rate or ([0, 200] if size <= 100 else [0]):
-                case = Case(size, args.senders, rate, args.stuck, args.seconds)
-                for name in args.only or sorted(PORT):
-                    if name != "hubbub" and not shutil.which(name, path="/usr/sbin:/usr/bin"):
-                        continue
-                    if name == "ngircd" and size > 500:
-                        continue  # it registers some dozen clients a second
-                    figures = measure(name, load, case, args.options.split())
-                    pace = "%d/s" % rate if rate else "saturated"
-                    print("%-9s %5d clients %-9s" % (name, size, pace), end="")
-                    form = "%(rate)10.0f deliveries/s  p50 %(p50).1f p99 %(p99).1f max %(max).1f ms"
-                    form += "  %(cpu_us).2f us CPU  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
-                    form += "  registered %(registered).0f in %(register_s).1f s"
-                    form += "  lost %(lost).0f gone %(gone).0f"
-                    print(form % figures, flush=True)
+            for name in args.load or (loads if size <= SMALL else loads[:2]):
+                case = make_case(name, size, args.stuck, args.seconds)
+                runs: Dict[str, List[Dict[str, float]]] = {}
+                for _ in range(args.rounds):
+                    for program in programs:
+                        if args.only and program.name not in args.only:
+                            continue
+                        if program.name == "ngircd" and size > SMALL:
+                            continue
+                        figures = measure(program, load, case)
+                        show(program, case, figures)
+                        runs.setdefault(program.name, []).append(figures)
+                show_ratios(case, runs)
 
 
 if __name__ == "__main__":

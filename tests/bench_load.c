@@ -1,16 +1,18 @@
-/* The load for bench_fanout.py: N IRC clients in one room, S of them talking.
+/* The load for bench_fanout.py: N IRC clients in one channel, S of them talking.
 
-   usage: bench_load PORT N S SECONDS RATE SIZE STUCK
+   usage: bench_load PORT N S SECONDS WINDOW RATE SIZE STUCK
 
-   RATE is messages a second over all senders; 0 is as many as the server delivers, with
-   WINDOW of them under way. STUCK clients join and never read again. Prints "talking" when
-   all have joined, and at the end, in one line: registered, seconds that took, sent,
-   deliveries a second, lost, seconds, p50, p99 and the longest time of a delivery in ms,
-   clients that were thrown out.
+   RATE is messages a second over all senders; where it is 0, each sender has WINDOW messages
+   in flight: it sends the next when all observers have read one of its messages. STUCK clients
+   join and never read again. Prints "talking" when all have joined, and at the end, in one
+   line: clients registered, seconds that took, messages sent, deliveries a second, deliveries
+   lost, seconds of talk, the median, 99th percentile and longest time of a delivery in ms,
+   and the number of clients that the server disconnected.
 
    One thread and epoll: it spends far less on a delivery than any server does. Lines are
-   counted by their bytes, which are the same for each; latency is read off every line of
-   the observers, who do not talk. */
+   counted by their bytes, since all have the same length; latency is read off every line of
+   the observers. They do not talk, and are spread evenly over the order of joining, so that
+   neither the first nor the last client to be served sets the pace. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,13 +28,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WINDOW 2000
 #define OBSERVERS 4
 #define MAX_SAMPLES 4000000
 #define REGISTER_TIME 240.0
 
 struct client {
-    int fd, joined, stuck, closed;
+    int fd, joined, stuck, closed, observer; /* observer: its number, or -1 */
+    long sent;            /* messages of this sender */
+    long read[OBSERVERS]; /* how many of them each observer has read */
     int held; /* bytes of an unfinished line in line[] */
     char line[1024];
     long bytes; /* received since the talk began */
@@ -40,7 +43,7 @@ struct client {
     int out_size;
 };
 
-static struct client *clients;
+static struct client *clients, **senders;
 static int n, s, epoll_fd, joined;
 static double *samples;
 static long sample_count, observed;
@@ -74,14 +77,19 @@ static void say(struct client *c, const char *text, int size) {
         flush_client(c);
 }
 
+static int is_numeric(const char *line, const char *numeric) {
+    const char *space = strchr(line, ' ');
+    return space && !strncmp(space, numeric, strlen(numeric));
+}
+
 static void on_line(struct client *c, char *line, int size) {
     char reply[600];
     if (!strncmp(line, "PING", 4)) {
         int length = snprintf(reply, sizeof reply, "PONG%.*s\r\n", size - 4, line + 4);
         say(c, reply, length);
-    } else if (!c->joined && (strstr(line, " 376 ") || strstr(line, " 422 "))) {
+    } else if (!c->joined && (is_numeric(line, " 376 ") || is_numeric(line, " 422 "))) {
         say(c, "JOIN #bench\r\n", 13);
-    } else if (!c->joined && strstr(line, " 366 ") && strstr(line, "#bench")) {
+    } else if (!c->joined && is_numeric(line, " 366 ")) {
         c->joined = 1;
         joined++;
     } else if (talking) {
@@ -91,12 +99,14 @@ static void on_line(struct client *c, char *line, int size) {
             line_size = size + 2;
             if (sample_count < MAX_SAMPLES)
                 samples[sample_count++] = now() - atof(mark + 2);
+            int sender = atoi(strchr(mark, ' ') + 1);
+            senders[sender]->read[c->observer]++;
         }
     }
 }
 
 static void on_readable(struct client *c) {
-    int watched = !talking || c - clients < OBSERVERS;
+    int watched = !talking || c->observer >= 0;
     for (;;) {
         ssize_t got = recv(c->fd, buffer, sizeof buffer, 0);
         if (got == 0 || (got < 0 && errno != EAGAIN)) {
@@ -146,12 +156,51 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Choose the observers and, among the others, the senders: all but the stuck may be either. */
+static void cast(int stuck) {
+    for (int i = 0; i < n; i++)
+        clients[i].observer = -1;
+    for (int i = 0; i < OBSERVERS; i++) {
+        clients[(n - stuck - 1) * i / (OBSERVERS - 1)].observer = i;
+    }
+    senders = calloc(s, sizeof *senders);
+    for (int i = 0, at = 0; i < s; i++, at++) {
+        while (clients[at].observer >= 0)
+            at++;
+        senders[i] = &clients[at];
+    }
+}
+
+/* Return the messages of a sender that an observer has still to read. */
+static long in_flight(struct client *sender) {
+    long read = sender->sent;
+    for (int i = 0; i < OBSERVERS; i++)
+        if (sender->read[i] < read)
+            read = sender->read[i];
+    return sender->sent - read;
+}
+
+static void talk(int sender, int size) {
+    static char text[600], filler[500];
+    memset(filler, 'x', sizeof filler);
+    int length = snprintf(text, sizeof text, "PRIVMSG #bench :@@%.6f %d ", now(), sender);
+    int pad = size - (length - 16);
+    memcpy(text + length, filler, pad > 0 ? pad : 0);
+    length += pad > 0 ? pad : 0;
+    memcpy(text + length, "\r\n", 2);
+    senders[sender]->sent++;
+    say(senders[sender], text, length + 2);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 8)
+    if (argc != 9)
         return 2;
-    int port = atoi(argv[1]), size = atoi(argv[6]), stuck = atoi(argv[7]);
+    int port = atoi(argv[1]), size = atoi(argv[7]), stuck = atoi(argv[8]);
     n = atoi(argv[2]), s = atoi(argv[3]);
-    double seconds = atof(argv[4]), rate = atof(argv[5]);
+    double seconds = atof(argv[4]), rate = atof(argv[6]);
+    int window = atoi(argv[5]);
+    if (n < s + stuck + OBSERVERS)
+        return 2;
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
@@ -195,30 +244,23 @@ int main(int argc, char **argv) {
         clients[i].stuck = 1;
         epoll_ctl(epoll_fd, EPOLL_CTL_DEL, clients[i].fd, NULL);
     }
+    cast(stuck);
     talking = 1;
     printf("talking\n");
     fflush(stdout);
     long sent = 0;
-    int next = 0;
-    char text[600], filler[500];
-    memset(filler, 'x', sizeof filler);
     double begin = now(), t;
     while ((t = now()) < begin + seconds) {
-        long due = rate > 0 ? (long)((t - begin) * rate) - sent
-                            : WINDOW - (sent - observed / OBSERVERS);
-        for (; due > 0; due--) {
-            struct client *c = &clients[OBSERVERS + next++ % s];
-            int length = snprintf(text, sizeof text, "PRIVMSG #bench :@@%.6f ", now());
-            int pad = size - (length - 16);
-            memcpy(text + length, filler, pad > 0 ? pad : 0);
-            length += pad > 0 ? pad : 0;
-            memcpy(text + length, "\r\n", 2);
-            say(c, text, length + 2);
-            sent++;
-        }
+        if (rate > 0)
+            for (long due = (long)((t - begin) * rate) - sent; due > 0; due--)
+                talk(sent++ % s, size);
+        else
+            for (int i = 0; i < s; i++)
+                for (; in_flight(senders[i]) < window; sent++)
+                    talk(i, size);
         for (int i = 0; i < s; i++)
-            flush_client(&clients[OBSERVERS + i]);
-        poll_once(rate > 0 ? 1 : 0);
+            flush_client(senders[i]);
+        poll_once(1);
     }
     long bytes = 0, at_end = 0;
     for (int i = 0; i < n; i++)
