@@ -206,7 +206,7 @@ def show_ratios(case: Case, runs: Dict[str, List[Dict[str, float]]]) -> None:
     what = "p99" if case.rate else "rate"
     medians = {name: statistics.median(run[what] for run in all_) for name, all_ in runs.items()}
     hubbub = medians.pop("hubbub", 0.0)
-    if hubbub:
+    if hubbub and medians:
         ratios = ["%.2f of %s" % (hubbub / other, name) for name, other in medians.items() if other]
         unit = "p99" if case.rate else "deliveries/s"
         print("%-14s %-24s%10s: %s" % ("ratios", case, unit, ", ".join(ratios)), flush=True)
