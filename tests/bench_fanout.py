@@ -7,7 +7,7 @@
 
 Measures Hubbub with its history and without (hubbub-nohist), InspIRCd and ngIRCd where they
 are installed, and any other server given by --peer. Each server gets the same load from the
-same C program (bench_load.c, compiled here), one after the other in one run: N clients in a
+same C program (bench_load.c, compiled here), in turn and in the same run: N clients in a
 channel, messages of 100 bytes, flood limits off. There are three loads:
 
     round-trip   each sender has 8 messages in flight: 10 senders, or 20 beyond 500 clients
@@ -95,7 +95,7 @@ class Program(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What the clients do. `window` or `rate` is 0; `window` is per sender."""
+    """A load for a number of clients. One of `window` and `rate` is 0."""
 
     load: str
     clients: int
@@ -165,7 +165,7 @@ def memory_kib(pid: int) -> int:
 
 
 def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
-    """Run one server under one load and return its figures."""
+    """Run a server under a load and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         server = program.start(port, folder)
@@ -206,7 +206,7 @@ def show_ratios(case: Case, runs: Dict[str, List[Dict[str, float]]]) -> None:
     what = "p99" if case.rate else "rate"
     medians = {name: statistics.median(run[what] for run in all_) for name, all_ in runs.items()}
     hubbub = medians.pop("hubbub", 0.0)
-    if hubbub:
+    if hubbub and medians:
         ratios = ["%.2f of %s" % (hubbub / other, name) for name, other in medians.items() if other]
         unit = "p99" if case.rate else "deliveries/s"
         print("%-14s %-24s%10s: %s" % ("ratios", case, unit, ", ".join(ratios)), flush=True)
