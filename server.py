@@ -102,12 +102,12 @@ MAX_PENDING = 10000  # events that wait for the delivery; beyond it readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
 
-# What a client may cause, in tokens of --rate-limit
+# Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
 REPLIES_A_TOKEN = 2048  # bytes of replies for a token
 LOOKS_A_TOKEN = 200  # users or channels looked at for a token
 
-# What a client may have
+# Limits of a client
 MAX_CHANNELS = 50  # channels of one client
 MAX_WATCHES = 100  # nicknames in MONITOR
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
@@ -115,7 +115,7 @@ MAX_REASON = 200  # characters of an away message, and of the reason for a kick 
 MAX_REALNAME = 100  # characters
 MAX_CONDITIONS = 20  # of one LIST
 
-# What the server has
+# Limits of the server
 MAX_ALL_CHANNELS = 10000
 MAX_ABANDONED = 1000  # empty channels that are kept though no account has a say in them
 MAX_BANS = 100  # ban masks of a channel
@@ -125,7 +125,7 @@ MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 RECALLED = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in one answer
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
-LAST = 1 << 62  # beyond the number of every event
+LAST = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
 # Times, in seconds
@@ -141,12 +141,12 @@ FOREVER = 86400.0  # a timeout where there is none
 
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
-# Limiters: attempts a second from one address, and attempts at once
-PASSWORDS = (0.1, 5)  # wrong passwords for one account
+NO_ACCOUNTS = "This server keeps no accounts."
+
+# What an address may try: tokens a second, and tokens at once
+PASSWORDS = (0.1, 5)  # wrong passwords for an account
 GUESSES = (1.0, 300)  # wrong passwords in all: a classroom may share an address
 REGISTRATIONS = (1 / 60, 60)  # new accounts
-
-NO_ACCOUNTS = "This server keeps no accounts."
 
 
 class Options(NamedTuple):
@@ -1127,7 +1127,7 @@ class Directory:
             return holder
 
     def register(self, client: Client, token: str) -> None:
-        """Let a client that has a nickname in."""
+        """Register a client that has a nickname."""
         with self._lock:
             self._check_end(client)
             client.refresh()
@@ -1519,7 +1519,7 @@ class Directory:
         return channel
 
     def _save(self, channel: Channel) -> None:
-        """Have the store keep the channel as it is now, or delete it if it is not persistent."""
+        """Queue the channel for the store: its state, or its deletion if it is not persistent."""
         if channel.is_persistent or channel.is_saved:
             channel.is_saved = channel.is_persistent
             self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
@@ -2492,7 +2492,7 @@ class Delivery(threading.Thread):
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Have the history keep what it is to keep of a batch."""
+        """Give the journal the rows and channels of a batch."""
         kept: List[Union[Row, ChannelRecord]] = []
         for work in batch:
             if isinstance(work, Event):
@@ -2961,7 +2961,7 @@ def on_pass(session: Session, message: Message) -> None:
 def on_nick(session: Session, message: Message) -> None:
     """Set or change the nickname.
 
-    A registered nickname is for the owner of its account, who takes it from whoever has it. A
+    A registered nickname is for the owner of its account, who takes it from its holder. A
     client that has not logged in yet may have it while capabilities are negotiated: clients send
     NICK before AUTHENTICATE.
     """
@@ -3008,7 +3008,7 @@ def on_user(session: Session, message: Message) -> None:
 
 
 def _try_to_register(session: Session) -> None:
-    """Let the client in if it has said all that is needed."""
+    """Register the client if it has sent all that is needed."""
     client = session.client
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
@@ -3020,7 +3020,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
-    _apply_sanctions(session)  # again: one may have been added in between
+    _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
@@ -3101,7 +3101,7 @@ def _reply_isupport(session: Session) -> None:
 
 
 def _keep_alive(session: Session) -> None:
-    """Let the system find out if a silent peer is gone: for clients that cannot PONG."""
+    """Turn on TCP keepalive, which ends connections of silent clients that cannot PONG."""
     interval, sock = int(session.options.ping_interval), session.client.reader
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, interval > 0)
     values = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval // 3}
@@ -3368,7 +3368,7 @@ def on_join(session: Session, message: Message) -> None:
         for channel in directory.channels(of=client):
             with contextlib.suppress(ReplyError):  # the client was removed meanwhile
                 directory.part(client, channel.name, "", response)
-    elif message.params[0]:  # irssi sends an empty one, and expects no answer
+    elif message.params[0]:  # irssi sends an empty parameter, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
@@ -3958,7 +3958,7 @@ COMMANDS = {
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
 USER_MODES = "io"
-# Names in one command, for those that take several
+# Names in a command
 MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
 
 
@@ -3992,9 +3992,9 @@ class Server:
         self.directory = Directory(
             self.delivery.post, options.server_name, options.lobby, self.store.last_number()
         )
-        self.attempts = Limiter(*PASSWORDS)  # passwords for one account from one address
-        self.guesses = Limiter(*GUESSES)  # passwords from one address
-        self.registrations = Limiter(*REGISTRATIONS)  # accounts from one address
+        self.attempts = Limiter(*PASSWORDS)  # by address and account
+        self.guesses = Limiter(*GUESSES)  # by address
+        self.registrations = Limiter(*REGISTRATIONS)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
