@@ -757,57 +757,29 @@ class Channel:
 Tag = Tuple[int, bytes]  # the capabilities that it takes, and the tag serialized
 Tags = Tuple[Tag, ...]
 Reply = Tuple[str, ...]  # command, parameters
-_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")  # their sender sees them only as an echo
+_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")
 
 
 def make_tag(key: str, value: str) -> bytes:
     return protocol.serialize_tags({key: value})[1:-1]
 
 
-class Event:
-    """A message for `audience`, a tuple of clients; rendered once for each set of capabilities.
+class Event(NamedTuple):
+    """A message for a number of clients; rendered once for each set of capabilities."""
 
-    `number` is its place in the order of all events and its msgid, 0 for a reply; `when` is its
-    time. The history keeps it under each of `keys`, and for the account `waiting_for`. `sender`
-    is the client whose message it is: it gets a rendering of its own, an echo with `label`. Only
-    clients with the capabilities `needs` are told. `client_tags` are serialized tags from the
-    sender, `extended` is the line for clients with extended-join.
-
-    A message too long for a line is truncated. Raises ValueError for what no line can carry.
-    """
-
-    __slots__ = (
-        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys",
-        "label", "line", "message", "needs", "number", "sender", "waiting_for", "when",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        when: float,
-        number: int = 0,
-        keys: Tuple[str, ...] = (),
-        sender: Optional[Client] = None,
-        needs: int = 0,
-        client_tags: bytes = b"",
-        extended: bytes = b"",
-        waiting_for: int = 0,
-    ) -> None:
-        self.message, self.line = protocol.fit_line(message)
-        self.audience = audience
-        self.when = when
-        self.number = number
-        self.keys = keys
-        self.sender = sender
-        self.is_text = message.command in _TEXTS and sender is not None
-        self.needs = needs | _NEEDS.get(message.command, 0)
-        self.client_tags = client_tags
-        self.extended = extended
-        self.waiting_for = waiting_for
-        self.label: Tuple[bytes, Tags] = (b"", ())  # as from Response.take_label
-        self._sender_tags = sender.tags if sender is not None else ()
-        self._tags: Tags = ()  # all of them, serialized when they are first needed
+    message: Message
+    line: bytes  # without tags
+    audience: Tuple[Client, ...]
+    when: float  # seconds since 1970
+    number: int = 0  # place in the order of all events, and msgid; 0 for a reply
+    keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
+    waiting_for: int = 0  # account that it waits for
+    needs: int = 0  # capabilities of the clients that are told
+    sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
+    sender_tags: Tags = ()
+    client_tags: bytes = b""  # given by the sender, serialized
+    extended: bytes = b""  # line for clients with extended-join
+    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
 
     def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
@@ -819,16 +791,26 @@ class Event:
         if caps & PLAIN_TEXT:
             shown = self.describe(me, lobby)
             return (shown + "\r\n").encode("utf-8") if shown else b""
-        line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         if caps & TAGS:
-            tags += self._tags or self._make_tags()
+            tags += ((SERVER_TIME, b"time=" + protocol.format_time(self.when).encode()),)
+            if self.number and "!" in self.message.source:
+                tags += ((MESSAGE_TAGS, b"msgid=%d" % self.number),)
+            if self.client_tags:
+                tags += ((MESSAGE_TAGS, self.client_tags),)
+            tags += self.sender_tags
         data = b";".join([tag for needs, tag in tags if caps & needs == needs])
+        line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         return b"@" + data + b" " + line if data else line
 
     def describe(self, me: str, lobby: str) -> str:
         """Return its line for a user in plain text, "" if it is not shown."""
         message = protocol.clean_message(self.message)
         return str(describe_with_channel(message, me, self.when, lobby) or "")
+
+    @property
+    def is_text(self) -> bool:
+        """True for a text of a user, which its sender sees only as an echo."""
+        return self.message.command in _TEXTS and self.sender is not None
 
     def render_own(self, client: Client, lobby: str) -> bytes:
         """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
@@ -845,15 +827,6 @@ class Event:
         line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
         command, waiting_for = self.message.command, self.waiting_for
         return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
-
-    def _make_tags(self) -> Tags:
-        tags = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
-        if self.number and "!" in self.message.source:
-            tags.append((MESSAGE_TAGS, b"msgid=%d" % self.number))
-        if self.client_tags:
-            tags.append((MESSAGE_TAGS, self.client_tags))
-        self._tags = (*tags, *self._sender_tags)
-        return self._tags
 
 
 class Output(NamedTuple):
@@ -946,7 +919,9 @@ class Response:
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
-        return Event(Message(command, tuple(params), source), (self.client,), time.time())
+        message, line = protocol.fit_line(Message(command, tuple(params), source))
+        needs = _NEEDS.get(command, 0)
+        return Event(message, line, (self.client,), time.time(), needs=needs)
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
@@ -1047,20 +1022,35 @@ class Directory:
         keys: Tuple[str, ...] = (),
         response: Optional[Response] = None,
         more: bool = False,
+        needs: int = 0,
         **details: Any,
     ) -> Event:
-        """Number a message and queue it for `audience`.
+        """Number a message and queue it for `audience`; it is truncated if need be.
 
         `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the other arguments see Event.
+        will follow. For the other arguments see Event. ValueError for what no line can carry.
         """
+        message, line = protocol.fit_line(message)
+        needs |= _NEEDS.get(message.command, 0)
         with self._lock:
-            number = self._next_number()
-            event = Event(message, audience, time.time(), number, keys, sender, **details)
+            label: Tuple[bytes, Tags] = (b"", ())
             if response is not None:
-                caps = response.client.caps
-                if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
-                    event.label = response.take_label(more)
+                caps, is_text = response.client.caps, message.command in _TEXTS
+                if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
+                    label = response.take_label(more)
+            event = Event(
+                message,
+                line,
+                audience,
+                time.time(),
+                self._next_number(),
+                keys,
+                needs=needs,
+                sender=sender,
+                sender_tags=sender.tags if sender is not None else (),
+                label=label,
+                **details,
+            )
             self._queue(event)
             return event
 
@@ -1381,7 +1371,7 @@ class Directory:
         Returns the user's away message, "" without one. If there is no such user, it is kept for
         the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
-        command, waiting_for = message.command, 0
+        command, owner = message.command, 0
         away: Optional[str] = ""
         listener: Optional[Response] = response
         with self._lock:
@@ -1398,7 +1388,7 @@ class Directory:
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
                 key = private_key("=%d" % account.id, client.participant)
-                waiting_for = account.id
+                owner = account.id
             else:
                 recipient = self.get(target)
                 name = recipient.nickname
@@ -1413,8 +1403,9 @@ class Directory:
                 Message(command, (name, *message.params[1:2]), client.source),
                 away != "",
             )
-            details = {"client_tags": tags, "waiting_for": waiting_for}
-            self.post(relayed, audience, client, keys, listener, more, **details)
+            self.post(
+                relayed, audience, client, keys, listener, more, client_tags=tags, waiting_for=owner
+            )
             return away
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
@@ -3655,8 +3646,8 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         tags, line = b"", row.line
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
-        message = protocol.parse(line)
-        event = Event(message, (client,), row.time, row.number, client_tags=tags)
+        message, line = protocol.parse(line), line + b"\r\n"
+        event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
         date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
         shown = event.describe(client.nickname, session.options.lobby)
         if shown and date != day and not is_marked:
