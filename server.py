@@ -134,7 +134,7 @@ LINGER = 2.0  # for an ended client to take what was sent, and to close
 SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
 PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-PAUSE = 0.0004  # between batches, for more to come
+PAUSE = 0.0002  # steps of waiting for more to come between batches
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none
@@ -2419,6 +2419,7 @@ class Delivery(threading.Thread):
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
+        self._drained = threading.Condition()  # readers wait here for a shorter queue
         self._is_asleep = False  # True while it waits in select, and a byte must wake it
         self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
@@ -2441,8 +2442,9 @@ class Delivery(threading.Thread):
     def wait(self) -> None:
         """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
         self.wake()
-        while len(self.pending) > MAX_PENDING:
-            time.sleep(0.001)
+        if len(self.pending) > MAX_PENDING:
+            with self._drained:
+                self._drained.wait_for(lambda: len(self.pending) <= MAX_PENDING)
 
     def sync(self) -> None:
         """Wait until all that was posted is stored and sent: PATIENCE at most."""
@@ -2468,6 +2470,9 @@ class Delivery(threading.Thread):
             try:
                 count = min(len(self.pending), MAX_BATCH)
                 batch = [self.pending.popleft() for _ in range(count)]
+                if len(self.pending) <= MAX_PENDING < len(self.pending) + count:
+                    with self._drained:
+                        self._drained.notify_all()
                 self._store(batch)
                 self._deliver(batch)
                 self._flush()
