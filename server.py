@@ -2322,9 +2322,9 @@ class Journal(threading.Thread):
 
     def __init__(
         self,
-        store: "Store",
+        store: Store,
         on_change: Callable[[str], None],
-        on_accounts: Callable[[Mapping[int, "Account"]], None],
+        on_accounts: Callable[[Mapping[int, Account]], None],
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
