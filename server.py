@@ -1285,7 +1285,7 @@ class Directory:
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
             client.channels.add(channel)
-            number = self._post_join(client, channel, channel.audience, response, (key,))
+            number = self._post_join(client, channel, response, is_new=True)
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
@@ -1295,22 +1295,15 @@ class Directory:
         """Tell a client that has resumed of its channels, as if it had joined them."""
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
-                self._post_join(client, channel, (client,), response)
+                self._post_join(client, channel, response, is_new=False)
 
-    def _post_join(
-        self,
-        client: Client,
-        channel: Channel,
-        audience: Tuple[Client, ...],
-        response: Response,
-        keys: Tuple[str, ...] = (),
-    ) -> int:
+    def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
-        message = Message("JOIN", (channel.name,), client.source)
+        message, members = Message("JOIN", (channel.name,), client.source), channel.members
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
+        audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
         event = self.post(message, audience, client, keys, response, True, extended=extended)
-        members = channel.members
         make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
         self._queue(response.defer(make))
         return event.number
@@ -2311,6 +2304,9 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
 # ------------
 
 
+Record = Union[Row, ChannelRecord]
+
+
 class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
@@ -2335,16 +2331,16 @@ class Journal(threading.Thread):
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
-        self._work: List[Union[Row, ChannelRecord]] = []
+        self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
         self._is_stopping = False
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept, as `on_change` was told
-        self._backlog: List[Union[Row, ChannelRecord]] = []
+        self._backlog: List[Record] = []
         self._is_busy = False  # the thread has `_work`
         self._retry_at = 0.0  # monotonic
 
-    def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
+    def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
         self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
         if self._is_busy:
@@ -2489,7 +2485,7 @@ class Delivery(threading.Thread):
 
     def _store(self, batch: List[Work]) -> None:
         """Give the journal the rows and channels of a batch."""
-        kept: List[Union[Row, ChannelRecord]] = []
+        kept: List[Record] = []
         for work in batch:
             if isinstance(work, Event):
                 kept += work.rows() if work.keys else ()
