@@ -773,13 +773,13 @@ class Event(NamedTuple):
     when: float  # seconds since 1970
     number: int = 0  # place in the order of all events, and msgid; 0 for a reply
     keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
-    waiting_for: int = 0  # account that it waits for
     needs: int = 0  # capabilities of the clients that are told
     sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     sender_tags: Tags = ()
+    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
     client_tags: bytes = b""  # given by the sender, serialized
     extended: bytes = b""  # line for clients with extended-join
-    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
+    waiting_for: int = 0  # account that it waits for
 
     def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
@@ -851,7 +851,7 @@ class Response:
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self._batch = ""  # reference of the batch that answers
+        self.batch = ""  # reference of the batch that answers, "" if there is none
         self._opening = b""  # the line that opens the batch, not sent yet
         self._references = itertools.count(1)
 
@@ -864,16 +864,12 @@ class Response:
         """Add a reply. Numerics and notices get the client's nickname as first parameter."""
         self.events.append(self._make_event((command, *params), source))
 
-    @property
-    def has_batch(self) -> bool:
-        return bool(self._batch)
-
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self.client.caps & BATCH:
             tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
-            self._label, self._batch = "", "b%d" % next(self._references)
-            self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
+            self._label, self.batch = "", "b%d" % next(self._references)
+            self._opening = self._render(("BATCH", "+" + self.batch, kind, *params), tags)
 
     def take_label(self, more: bool) -> Tuple[bytes, Tags]:
         """Return what comes before the next message of the answer, and its tags.
@@ -886,7 +882,7 @@ class Response:
         opening, self._opening = self._opening, b""
         if label:
             return b"", ((0, make_tag("label", label)),)
-        return opening, ((0, make_tag("batch", self._batch)),) if self._batch else ()
+        return opening, ((0, make_tag("batch", self.batch)),) if self.batch else ()
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
         """Return replies that are made later, for a place among the events."""
@@ -907,9 +903,9 @@ class Response:
             data.append(opening + self._render_event(event, tags))
         if is_done and self._label:
             data.append(self._render(("ACK",), self.take_label(False)[1]))
-        elif is_done and self._batch:
-            data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
-            self._opening, self._batch = b"", ""
+        elif is_done and self.batch:
+            data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]
+            self._opening, self.batch = b"", ""
         return b"".join(data)
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
@@ -1038,19 +1034,10 @@ class Directory:
                 caps, is_text = response.client.caps, message.command in _TEXTS
                 if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
                     label = response.take_label(more)
-            event = Event(
-                message,
-                line,
-                audience,
-                time.time(),
-                self._next_number(),
-                keys,
-                needs=needs,
-                sender=sender,
-                sender_tags=sender.tags if sender is not None else (),
-                label=label,
-                **details,
-            )
+            now, number = time.time(), self._next_number()
+            tags = sender.tags if sender is not None else ()
+            head = (message, line, audience, now, number, keys, needs, sender, tags, label)
+            event = Event(*head, **details)
             self._queue(event)
             return event
 
@@ -3640,7 +3627,7 @@ def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
 def replay(session: Session, heading: str, rows: List[Row]) -> None:
     """Repeat earlier messages below a heading, if any: with their times, or below their days."""
     client, day = session.client, ""
-    is_marked = client.caps & SERVER_TIME or session.response.has_batch
+    is_marked = client.caps & SERVER_TIME or session.response.batch
     if rows and heading:
         session.notice(heading)
     for row in rows:
@@ -3689,7 +3676,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     rows = _select_rows(session.server.store, query, key, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
         session.response.open_batch("chathistory", name)
-    is_marked = caps & SERVER_TIME or session.response.has_batch
+    is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
         session.notice("Nothing was said earlier.")
     replay(session, "" if is_marked else "Earlier in %s:" % name, rows)
