@@ -1019,7 +1019,9 @@ class Directory:
         response: Optional[Response] = None,
         more: bool = False,
         needs: int = 0,
-        **details: Any,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> Event:
         """Number a message and queue it for `audience`; it is truncated if need be.
 
@@ -1036,8 +1038,10 @@ class Directory:
                     label = response.take_label(more)
             now, number = time.time(), self._next_number()
             tags = sender.tags if sender is not None else ()
-            head = (message, line, audience, now, number, keys, needs, sender, tags, label)
-            event = Event(*head, **details)
+            event = Event(
+                message, line, audience, now, number, keys, needs, sender, tags, label,
+                client_tags, extended, waiting_for,
+            )  # fmt: skip
             self._queue(event)
             return event
 
@@ -2817,7 +2821,6 @@ class Session:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
-    session.response.begin("")
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -2831,7 +2834,8 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     except ValueError:
         session.reply("400", "*", "That line is not an IRC message")
     else:
-        session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
+        if tags_size > 0:  # tags cost what lines do
+            session.charge(tags_size // protocol.MAX_MESSAGE)
         has_labels = session.client.caps & CAPABILITIES["labeled-response"]
         label = message.tag("label") if has_labels else ""
         session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
