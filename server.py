@@ -102,12 +102,12 @@ MAX_PENDING = 10000  # events that wait for the delivery; beyond it readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
 
-# What a client may cause, in tokens of --rate-limit
+# Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
 REPLIES_A_TOKEN = 2048  # bytes of replies for a token
 LOOKS_A_TOKEN = 200  # users or channels looked at for a token
 
-# What a client may have
+# Limits of a client
 MAX_CHANNELS = 50  # channels of one client
 MAX_WATCHES = 100  # nicknames in MONITOR
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
@@ -115,7 +115,7 @@ MAX_REASON = 200  # characters of an away message, and of the reason for a kick 
 MAX_REALNAME = 100  # characters
 MAX_CONDITIONS = 20  # of one LIST
 
-# What the server has
+# Limits of the server
 MAX_ALL_CHANNELS = 10000
 MAX_ABANDONED = 1000  # empty channels that are kept though no account has a say in them
 MAX_BANS = 100  # ban masks of a channel
@@ -125,7 +125,7 @@ MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 RECALLED = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in one answer
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
-LAST = 1 << 62  # beyond the number of every event
+LAST = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
 # Times, in seconds
@@ -134,19 +134,19 @@ LINGER = 2.0  # for an ended client to take what was sent, and to close
 SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
 PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-PAUSE = 0.0004  # between batches, for more to come
+PAUSE = 0.0002  # steps of waiting for more to come between batches
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none
 
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
-# Limiters: attempts a second from one address, and attempts at once
-PASSWORDS = (0.1, 5)  # wrong passwords for one account
+NO_ACCOUNTS = "This server keeps no accounts."
+
+# What an address may try: tokens a second, and tokens at once
+PASSWORDS = (0.1, 5)  # wrong passwords for an account
 GUESSES = (1.0, 300)  # wrong passwords in all: a classroom may share an address
 REGISTRATIONS = (1 / 60, 60)  # new accounts
-
-NO_ACCOUNTS = "This server keeps no accounts."
 
 
 class Options(NamedTuple):
@@ -757,57 +757,29 @@ class Channel:
 Tag = Tuple[int, bytes]  # the capabilities that it takes, and the tag serialized
 Tags = Tuple[Tag, ...]
 Reply = Tuple[str, ...]  # command, parameters
-_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")  # their sender sees them only as an echo
+_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")
 
 
 def make_tag(key: str, value: str) -> bytes:
     return protocol.serialize_tags({key: value})[1:-1]
 
 
-class Event:
-    """A message for `audience`, a tuple of clients; rendered once for each set of capabilities.
+class Event(NamedTuple):
+    """A message for a number of clients; rendered once for each set of capabilities."""
 
-    `number` is its place in the order of all events and its msgid, 0 for a reply; `when` is its
-    time. The history keeps it under each of `keys`, and for the account `waiting_for`. `sender`
-    is the client whose message it is: it gets a rendering of its own, an echo with `label`. Only
-    clients with the capabilities `needs` are told. `client_tags` are serialized tags from the
-    sender, `extended` is the line for clients with extended-join.
-
-    A message too long for a line is truncated. Raises ValueError for what no line can carry.
-    """
-
-    __slots__ = (
-        "_sender_tags", "_tags", "audience", "client_tags", "extended", "is_text", "keys",
-        "label", "line", "message", "needs", "number", "sender", "waiting_for", "when",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        when: float,
-        number: int = 0,
-        keys: Tuple[str, ...] = (),
-        sender: Optional[Client] = None,
-        needs: int = 0,
-        client_tags: bytes = b"",
-        extended: bytes = b"",
-        waiting_for: int = 0,
-    ) -> None:
-        self.message, self.line = protocol.fit_line(message)
-        self.audience = audience
-        self.when = when
-        self.number = number
-        self.keys = keys
-        self.sender = sender
-        self.is_text = message.command in _TEXTS and sender is not None
-        self.needs = needs | _NEEDS.get(message.command, 0)
-        self.client_tags = client_tags
-        self.extended = extended
-        self.waiting_for = waiting_for
-        self.label: Tuple[bytes, Tags] = (b"", ())  # as from Response.take_label
-        self._sender_tags = sender.tags if sender is not None else ()
-        self._tags: Tags = ()  # all of them, serialized when they are first needed
+    message: Message
+    line: bytes  # without tags
+    audience: Tuple[Client, ...]
+    when: float  # seconds since 1970
+    number: int = 0  # place in the order of all events, and msgid; 0 for a reply
+    keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
+    needs: int = 0  # capabilities of the clients that are told
+    sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
+    sender_tags: Tags = ()
+    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
+    client_tags: bytes = b""  # given by the sender, serialized
+    extended: bytes = b""  # line for clients with extended-join
+    waiting_for: int = 0  # account that it waits for
 
     def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
@@ -819,16 +791,26 @@ class Event:
         if caps & PLAIN_TEXT:
             shown = self.describe(me, lobby)
             return (shown + "\r\n").encode("utf-8") if shown else b""
-        line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         if caps & TAGS:
-            tags += self._tags or self._make_tags()
+            tags += ((SERVER_TIME, b"time=" + protocol.format_time(self.when).encode()),)
+            if self.number and "!" in self.message.source:
+                tags += ((MESSAGE_TAGS, b"msgid=%d" % self.number),)
+            if self.client_tags:
+                tags += ((MESSAGE_TAGS, self.client_tags),)
+            tags += self.sender_tags
         data = b";".join([tag for needs, tag in tags if caps & needs == needs])
+        line = self.extended if self.extended and caps & EXTENDED_JOIN else self.line
         return b"@" + data + b" " + line if data else line
 
     def describe(self, me: str, lobby: str) -> str:
         """Return its line for a user in plain text, "" if it is not shown."""
         message = protocol.clean_message(self.message)
         return str(describe_with_channel(message, me, self.when, lobby) or "")
+
+    @property
+    def is_text(self) -> bool:
+        """True for a text of a user, which its sender sees only as an echo."""
+        return self.message.command in _TEXTS and self.sender is not None
 
     def render_own(self, client: Client, lobby: str) -> bytes:
         """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
@@ -845,15 +827,6 @@ class Event:
         line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
         command, waiting_for = self.message.command, self.waiting_for
         return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
-
-    def _make_tags(self) -> Tags:
-        tags = [(SERVER_TIME, b"time=" + protocol.format_time(self.when).encode())]
-        if self.number and "!" in self.message.source:
-            tags.append((MESSAGE_TAGS, b"msgid=%d" % self.number))
-        if self.client_tags:
-            tags.append((MESSAGE_TAGS, self.client_tags))
-        self._tags = (*tags, *self._sender_tags)
-        return self._tags
 
 
 class Output(NamedTuple):
@@ -878,7 +851,7 @@ class Response:
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self._batch = ""  # reference of the batch that answers
+        self.batch = ""  # reference of the batch that answers, "" if there is none
         self._opening = b""  # the line that opens the batch, not sent yet
         self._references = itertools.count(1)
 
@@ -891,16 +864,12 @@ class Response:
         """Add a reply. Numerics and notices get the client's nickname as first parameter."""
         self.events.append(self._make_event((command, *params), source))
 
-    @property
-    def has_batch(self) -> bool:
-        return bool(self._batch)
-
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self.client.caps & BATCH:
             tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
-            self._label, self._batch = "", "b%d" % next(self._references)
-            self._opening = self._render(("BATCH", "+" + self._batch, kind, *params), tags)
+            self._label, self.batch = "", "b%d" % next(self._references)
+            self._opening = self._render(("BATCH", "+" + self.batch, kind, *params), tags)
 
     def take_label(self, more: bool) -> Tuple[bytes, Tags]:
         """Return what comes before the next message of the answer, and its tags.
@@ -913,7 +882,7 @@ class Response:
         opening, self._opening = self._opening, b""
         if label:
             return b"", ((0, make_tag("label", label)),)
-        return opening, ((0, make_tag("batch", self._batch)),) if self._batch else ()
+        return opening, ((0, make_tag("batch", self.batch)),) if self.batch else ()
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
         """Return replies that are made later, for a place among the events."""
@@ -934,9 +903,9 @@ class Response:
             data.append(opening + self._render_event(event, tags))
         if is_done and self._label:
             data.append(self._render(("ACK",), self.take_label(False)[1]))
-        elif is_done and self._batch:
-            data += [self._opening, self._render(("BATCH", "-" + self._batch), ())]
-            self._opening, self._batch = b"", ""
+        elif is_done and self.batch:
+            data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]
+            self._opening, self.batch = b"", ""
         return b"".join(data)
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
@@ -946,7 +915,9 @@ class Response:
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
-        return Event(Message(command, tuple(params), source), (self.client,), time.time())
+        message, line = protocol.fit_line(Message(command, tuple(params), source))
+        needs = _NEEDS.get(command, 0)
+        return Event(message, line, (self.client,), time.time(), needs=needs)
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
@@ -1047,20 +1018,30 @@ class Directory:
         keys: Tuple[str, ...] = (),
         response: Optional[Response] = None,
         more: bool = False,
-        **details: Any,
+        needs: int = 0,
+        client_tags: bytes = b"",
+        extended: bytes = b"",
+        waiting_for: int = 0,
     ) -> Event:
-        """Number a message and queue it for `audience`.
+        """Number a message and queue it for `audience`; it is truncated if need be.
 
         `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the other arguments see Event.
+        will follow. For the other arguments see Event. ValueError for what no line can carry.
         """
+        message, line = protocol.fit_line(message)
+        needs |= _NEEDS.get(message.command, 0)
         with self._lock:
-            number = self._next_number()
-            event = Event(message, audience, time.time(), number, keys, sender, **details)
+            label: Tuple[bytes, Tags] = (b"", ())
             if response is not None:
-                caps = response.client.caps
-                if caps & event.needs == event.needs and (caps & ECHO_MESSAGE or not event.is_text):
-                    event.label = response.take_label(more)
+                caps, is_text = response.client.caps, message.command in _TEXTS
+                if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
+                    label = response.take_label(more)
+            now, number = time.time(), self._next_number()
+            tags = sender.tags if sender is not None else ()
+            event = Event(
+                message, line, audience, now, number, keys, needs, sender, tags, label,
+                client_tags, extended, waiting_for,
+            )  # fmt: skip
             self._queue(event)
             return event
 
@@ -1127,7 +1108,7 @@ class Directory:
             return holder
 
     def register(self, client: Client, token: str) -> None:
-        """Let a client that has a nickname in."""
+        """Register a client that has a nickname."""
         with self._lock:
             self._check_end(client)
             client.refresh()
@@ -1295,7 +1276,7 @@ class Directory:
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
             client.channels.add(channel)
-            number = self._post_join(client, channel, channel.audience, response, (key,))
+            number = self._post_join(client, channel, response, is_new=True)
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
@@ -1305,22 +1286,15 @@ class Directory:
         """Tell a client that has resumed of its channels, as if it had joined them."""
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
-                self._post_join(client, channel, (client,), response)
+                self._post_join(client, channel, response, is_new=False)
 
-    def _post_join(
-        self,
-        client: Client,
-        channel: Channel,
-        audience: Tuple[Client, ...],
-        response: Response,
-        keys: Tuple[str, ...] = (),
-    ) -> int:
+    def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
-        message = Message("JOIN", (channel.name,), client.source)
+        message, members = Message("JOIN", (channel.name,), client.source), channel.members
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
+        audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
         event = self.post(message, audience, client, keys, response, True, extended=extended)
-        members = channel.members
         make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
         self._queue(response.defer(make))
         return event.number
@@ -1381,7 +1355,7 @@ class Directory:
         Returns the user's away message, "" without one. If there is no such user, it is kept for
         the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
-        command, waiting_for = message.command, 0
+        command, owner = message.command, 0
         away: Optional[str] = ""
         listener: Optional[Response] = response
         with self._lock:
@@ -1398,7 +1372,7 @@ class Directory:
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
                 key = private_key("=%d" % account.id, client.participant)
-                waiting_for = account.id
+                owner = account.id
             else:
                 recipient = self.get(target)
                 name = recipient.nickname
@@ -1413,8 +1387,9 @@ class Directory:
                 Message(command, (name, *message.params[1:2]), client.source),
                 away != "",
             )
-            details = {"client_tags": tags, "waiting_for": waiting_for}
-            self.post(relayed, audience, client, keys, listener, more, **details)
+            self.post(
+                relayed, audience, client, keys, listener, more, client_tags=tags, waiting_for=owner
+            )
             return away
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
@@ -1519,7 +1494,7 @@ class Directory:
         return channel
 
     def _save(self, channel: Channel) -> None:
-        """Have the store keep the channel as it is now, or delete it if it is not persistent."""
+        """Queue the channel for the store: its state, or its deletion if it is not persistent."""
         if channel.is_persistent or channel.is_saved:
             channel.is_saved = channel.is_persistent
             self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
@@ -1607,7 +1582,7 @@ class Limiter:
         self._buckets: Dict[str, Bucket] = {}
 
     def try_take(self, key: str, now: float) -> float:
-        """Take one token and return 0, or take none and return the seconds until there is one."""
+        """Take a token and return 0, or take none and return the seconds until there is a token."""
         with self._lock:
             bucket = self._bucket(key, now)
             wait = bucket.charge(1.0, now)
@@ -1643,7 +1618,7 @@ class Limiter:
 STORE_FILE = "hubbub.db"
 SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
 # Conversations are channels and pairs of people. A message is stored once for each of its
-# conversations, in the one B-tree from which it is read again: texts and other events apart, so
+# conversations, in the same B-tree from which it is read: texts and other events apart, so
 # that the latest texts are found at once among thousands of joins. A deleted channel keeps its
 # row, without a key, until its messages are deleted in small steps. `revision` counts changes of
 # accounts and sanctions, so that a server notices those of other processes. The cost of a
@@ -1673,12 +1648,12 @@ TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 5.0  # seconds to wait for a turn at the disk, before it counts as stuck
 LOCK_TIMEOUT = 1.0  # seconds that a server waits for another process's write
-ROWS_AT_ONCE = 150  # rows in one INSERT; SQLite takes 999 values at least
+ROWS_AT_ONCE = 150  # rows in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
-CLEANED_AT_ONCE = 2000  # rows deleted in one step of cleaning
-CONVERSATIONS_AT_ONCE = 500  # conversations looked at in one step of cleaning
+CLEANED_AT_ONCE = 2000  # rows deleted in a step of cleaning
+CONVERSATIONS_AT_ONCE = 500  # conversations looked at in a step of cleaning
 CACHED_CONVERSATIONS = 10000
-MAX_WAITING = 500  # messages that wait for one account
+MAX_WAITING = 500  # messages that wait for an account
 SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 
@@ -1716,7 +1691,7 @@ class PasswordError(StoreError):
 
 
 class Row(NamedTuple):
-    """A message of one conversation in the history."""
+    """A message of a conversation in the history."""
 
     number: int  # grows with each message
     time: float  # seconds since 1970
@@ -1774,7 +1749,7 @@ class _Handle:
         self._is_stuck = False  # a caller has waited in vain: until it moves, no other waits
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Return what `work` returns, run as one transaction; StoreError if nothing was changed."""
+        """Return the result of `work`, run as a transaction; StoreError if nothing was changed."""
         if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
             self._is_stuck = True
             raise StoreError("The server cannot use its disk: it does not answer.")
@@ -1806,9 +1781,9 @@ class _Handle:
 class Store:
     """Everything that outlives the server: history, accounts, channels and sanctions.
 
-    One SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
-    no history and there are no accounts. One connection writes and another reads, so that no
-    reader waits for a write. Every method is one short transaction; any thread may call it, but
+    A SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
+    no history and there are no accounts. A connection writes and another reads, so that no
+    reader waits for a write. Every method is a short transaction; any thread may call it, but
     not while it holds the directory's lock, except for those that only look at memory:
     `account`, `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the
     next one tries again. A file that is damaged is never repaired, moved or deleted.
@@ -2120,7 +2095,7 @@ class Store:
     # Channels
 
     def save_channel(self, key: str, state: Dict[str, Any]) -> None:
-        """Store the state of a channel, which JSON can hold, in place of an earlier one."""
+        """Store the state of a channel, which JSON can hold, in place of an earlier state."""
         query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
         self._writer.run(lambda writer: writer.execute(query, values))
 
@@ -2163,7 +2138,7 @@ class Store:
         return None
 
     def add_sanction(self, sanction: Sanction) -> None:
-        """Store a sanction in place of an earlier one of that kind and target."""
+        """Store a sanction, in place of an earlier one of that kind and target."""
         expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
         self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
 
@@ -2195,7 +2170,7 @@ class Store:
             log.warning("cannot read accounts and sanctions: %s", error)
 
     def _read_accounts(self, reader: sqlite3.Connection) -> None:
-        reader.execute("BEGIN")  # all of them as of one moment
+        reader.execute("BEGIN")  # so that accounts and sanctions are of the same moment
         (revision,) = reader.execute("SELECT number FROM revision").fetchone()
         if revision == self._revision:
             return
@@ -2231,7 +2206,7 @@ class Store:
         except DamagedError:
             raise
         except StoreError as error:
-            # SQLite's errors of this class, not of one below it, are those of a damaged file.
+            # Of SQLite's errors, those of this very class mean a damaged file.
             if type(error.__cause__) is sqlite3.DatabaseError:
                 raise DamagedError(self.path, str(error.__cause__)) from error
             reason = error.__cause__ or error
@@ -2320,6 +2295,9 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
 # ------------
 
 
+Record = Union[Row, ChannelRecord]
+
+
 class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
@@ -2331,9 +2309,9 @@ class Journal(threading.Thread):
 
     def __init__(
         self,
-        store: "Store",
+        store: Store,
         on_change: Callable[[str], None],
-        on_accounts: Callable[[Mapping[int, "Account"]], None],
+        on_accounts: Callable[[Mapping[int, Account]], None],
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
@@ -2344,16 +2322,16 @@ class Journal(threading.Thread):
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
-        self._work: List[Union[Row, ChannelRecord]] = []
+        self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
         self._is_stopping = False
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept, as `on_change` was told
-        self._backlog: List[Union[Row, ChannelRecord]] = []
+        self._backlog: List[Record] = []
         self._is_busy = False  # the thread has `_work`
         self._retry_at = 0.0  # monotonic
 
-    def write(self, work: List[Union[Row, ChannelRecord]]) -> None:
+    def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
         self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
         if self._is_busy:
@@ -2428,6 +2406,7 @@ class Delivery(threading.Thread):
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
+        self._drained = threading.Condition()  # readers wait here for a shorter queue
         self._is_asleep = False  # True while it waits in select, and a byte must wake it
         self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
@@ -2450,8 +2429,9 @@ class Delivery(threading.Thread):
     def wait(self) -> None:
         """Wake it, and wait while its queue is longer than MAX_PENDING: for readers."""
         self.wake()
-        while len(self.pending) > MAX_PENDING:
-            time.sleep(0.001)
+        if len(self.pending) > MAX_PENDING:
+            with self._drained:
+                self._drained.wait_for(lambda: len(self.pending) <= MAX_PENDING)
 
     def sync(self) -> None:
         """Wait until all that was posted is stored and sent: PATIENCE at most."""
@@ -2477,6 +2457,9 @@ class Delivery(threading.Thread):
             try:
                 count = min(len(self.pending), MAX_BATCH)
                 batch = [self.pending.popleft() for _ in range(count)]
+                if len(self.pending) <= MAX_PENDING < len(self.pending) + count:
+                    with self._drained:
+                        self._drained.notify_all()
                 self._store(batch)
                 self._deliver(batch)
                 self._flush()
@@ -2492,8 +2475,8 @@ class Delivery(threading.Thread):
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Have the history keep what it is to keep of a batch."""
-        kept: List[Union[Row, ChannelRecord]] = []
+        """Give the journal the rows and channels of a batch."""
+        kept: List[Record] = []
         for work in batch:
             if isinstance(work, Event):
                 kept += work.rows() if work.keys else ()
@@ -2838,7 +2821,6 @@ class Session:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
-    session.response.begin("")
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -2852,7 +2834,8 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     except ValueError:
         session.reply("400", "*", "That line is not an IRC message")
     else:
-        session.charge(tags_size // protocol.MAX_MESSAGE)  # tags cost what lines do
+        if tags_size > 0:  # tags cost what lines do
+            session.charge(tags_size // protocol.MAX_MESSAGE)
         has_labels = session.client.caps & CAPABILITIES["labeled-response"]
         label = message.tag("label") if has_labels else ""
         session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
@@ -2961,7 +2944,7 @@ def on_pass(session: Session, message: Message) -> None:
 def on_nick(session: Session, message: Message) -> None:
     """Set or change the nickname.
 
-    A registered nickname is for the owner of its account, who takes it from whoever has it. A
+    A registered nickname is for the owner of its account, who takes it from its holder. A
     client that has not logged in yet may have it while capabilities are negotiated: clients send
     NICK before AUTHENTICATE.
     """
@@ -3008,7 +2991,7 @@ def on_user(session: Session, message: Message) -> None:
 
 
 def _try_to_register(session: Session) -> None:
-    """Let the client in if it has said all that is needed."""
+    """Register the client if it has sent all that is needed."""
     client = session.client
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
@@ -3020,7 +3003,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
     session.directory.register(client, _new_token(client))
-    _apply_sanctions(session)  # again: one may have been added in between
+    _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
@@ -3101,7 +3084,7 @@ def _reply_isupport(session: Session) -> None:
 
 
 def _keep_alive(session: Session) -> None:
-    """Let the system find out if a silent peer is gone: for clients that cannot PONG."""
+    """Turn on TCP keepalive, which ends connections of silent clients that cannot PONG."""
     interval, sock = int(session.options.ping_interval), session.client.reader
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, interval > 0)
     values = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval // 3}
@@ -3368,7 +3351,7 @@ def on_join(session: Session, message: Message) -> None:
         for channel in directory.channels(of=client):
             with contextlib.suppress(ReplyError):  # the client was removed meanwhile
                 directory.part(client, channel.name, "", response)
-    elif message.params[0]:  # irssi sends an empty one, and expects no answer
+    elif message.params[0]:  # irssi sends an empty parameter, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
@@ -3648,15 +3631,15 @@ def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
 def replay(session: Session, heading: str, rows: List[Row]) -> None:
     """Repeat earlier messages below a heading, if any: with their times, or below their days."""
     client, day = session.client, ""
-    is_marked = client.caps & SERVER_TIME or session.response.has_batch
+    is_marked = client.caps & SERVER_TIME or session.response.batch
     if rows and heading:
         session.notice(heading)
     for row in rows:
         tags, line = b"", row.line
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
-        message = protocol.parse(line)
-        event = Event(message, (client,), row.time, row.number, client_tags=tags)
+        message, line = protocol.parse(line), line + b"\r\n"
+        event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
         date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
         shown = event.describe(client.nickname, session.options.lobby)
         if shown and date != day and not is_marked:
@@ -3697,7 +3680,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     rows = _select_rows(session.server.store, query, key, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
         session.response.open_batch("chathistory", name)
-    is_marked = caps & SERVER_TIME or session.response.has_batch
+    is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
         session.notice("Nothing was said earlier.")
     replay(session, "" if is_marked else "Earlier in %s:" % name, rows)
@@ -3958,7 +3941,7 @@ COMMANDS = {
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
 USER_MODES = "io"
-# Names in one command, for those that take several
+# Names in a command
 MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
 
 
@@ -3992,9 +3975,9 @@ class Server:
         self.directory = Directory(
             self.delivery.post, options.server_name, options.lobby, self.store.last_number()
         )
-        self.attempts = Limiter(*PASSWORDS)  # passwords for one account from one address
-        self.guesses = Limiter(*GUESSES)  # passwords from one address
-        self.registrations = Limiter(*REGISTRATIONS)  # accounts from one address
+        self.attempts = Limiter(*PASSWORDS)  # by address and account
+        self.guesses = Limiter(*GUESSES)  # by address
+        self.registrations = Limiter(*REGISTRATIONS)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():

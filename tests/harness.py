@@ -1,4 +1,4 @@
-"""The people of the tests: `alice.send(...)`, `bob.expect(...)`, and the room they meet in.
+"""Clients for the tests: `alice.send(...)`, `bob.expect(...)`, and the server they meet on.
 
 Nothing here waits for time to pass. What proves that something has happened, or has not, is
 a barrier: the server answers in order, so all that came before an answer has come.
@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 
 def count_descriptors():
-    """How many files this process has open; 0 where the system does not tell."""
+    """Return the number of open files of this process; 0 if the system does not tell."""
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/self/fd"))
     return 0
@@ -47,7 +47,7 @@ class Talker:
     # What it does
 
     def send(self, *lines):
-        """Say `lines`, all in one write."""
+        """Send lines, in a single write."""
         self.send_bytes("".join(line + "\r\n" for line in lines).encode())
 
     def send_bytes(self, data):
@@ -58,11 +58,11 @@ class Talker:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self):
-        """Go without a word. Idempotent."""
+        """Close the connection without a word. Idempotent."""
         self._socket.close()
 
     def reset(self):
-        """Go as a machine does that has crashed: with RST in place of FIN."""
+        """End as a machine does that has crashed: with RST in place of FIN."""
         linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._socket.close()
@@ -86,7 +86,7 @@ class Talker:
         return line
 
     def until(self, end):
-        """The lines up to the first one that ends with `end`, that one included."""
+        """Return the lines up to the first that ends with `end`, included."""
         lines = []
         while not (lines and lines[-1].endswith(end)):
             try:
@@ -116,7 +116,7 @@ class IrcTalker(Talker):
     """An IRC client."""
 
     def heard(self):
-        """What has come up to now."""
+        """Return the lines that have come up to now."""
         word = "barrier-%d" % next(_numbers)
         self.send("PING " + word)
         return self.until(" :" + word)[:-1]
@@ -157,7 +157,7 @@ class PlainTalker(Talker):
         return line[clock.end() :]
 
     def heard(self):
-        """What has come up to now, without the times."""
+        """Return the lines that have come up to now, without the times."""
         word = "/barrier-%d" % next(_numbers)
         self.send(word)
         return self.until("Unknown command: %s. Type /help for the list." % word)[:-1]
@@ -217,11 +217,11 @@ class Room:
         del self.server.directory.update_accounts
 
     def client(self, nickname):
-        """The server's side of somebody."""
+        """Return the server's client with that nickname."""
         return self.server.directory.find(nickname)
 
     def names(self):
-        """Who has a name here, registered or not."""
+        """Return the casefolded nicknames of all clients, registered or not."""
         return set(self.server.directory._clients)
 
     def stop(self):
@@ -274,7 +274,7 @@ class Process:
         return self._process.wait(timeout)
 
     def rest_of_output(self):
-        """What it printed after its first line."""
+        """Return the lines that it printed after the first."""
         return self._process.stdout.read().decode().splitlines()
 
     @property

@@ -1,4 +1,4 @@
-"""Each capability that the server offers: what one hears with it, and what without."""
+"""Each capability that the server offers: the lines of a client with it, and without."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ HUB = ":hubbub.local "
 
 
 def plain(name):
-    """What AUTHENTICATE carries."""
+    """Return the parameter of AUTHENTICATE."""
     return base64.b64encode(("\0%s\0%s" % (name, PASSWORD)).encode()).decode()
 
 
@@ -70,7 +70,7 @@ ROWS = (
         ("…JOIN #tea", "…353 …", "…366 …", "…JOIN #tea", "…BATCH +…", "…BATCH -…"),
     ),
     ("echo-message", "", ("PRIVMSG #lobby hi",), (ME + "PRIVMSG #lobby hi",), ()),
-    (  # to oneself: the message, and its echo
+    (  # to the sender: the message, and its echo
         "echo-message", "", ("PRIVMSG alice hi",), (ME + "PRIVMSG alice hi",) * 2,
         (ME + "PRIVMSG alice hi",),
     ),
@@ -92,7 +92,7 @@ ROWS = (
         ("@label=a " + HUB + "PONG hubbub.local x", "@label=b " + HUB + "ACK"),
         (HUB + "PONG hubbub.local x",),
     ),
-    (  # why somebody is away, and that somebody is offline, belong to the answer
+    (  # that the recipient is away, or offline, belongs to the answer
         "labeled-response", "batch echo-message",
         ("bob> AWAY tea", "@label=a PRIVMSG bob hi", "@label=b PRIVMSG olga hi"),
         (
@@ -162,7 +162,7 @@ def kept(open_room, tmp_path, monkeypatch):
 
 
 def log_in(room, name, caps="", then=()):
-    """Somebody who has proved to own an account, and what they heard."""
+    """Return a client that has logged in to its account, and the lines that it got."""
     talker = room.connect(IrcTalker)
     talker.send("CAP REQ :sasl " + caps, "NICK " + name, *then, "USER u 0 * :U")
     talker.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain(name), "CAP END")
@@ -170,7 +170,7 @@ def log_in(room, name, caps="", then=()):
 
 
 def told(talker):
-    """What has come, without what no test can know."""
+    """Return the lines that have come, without what no test can know."""
     lines = [re.sub(r"\btime=[^ ;]*", "time=T", line) for line in talker.heard()]
     lines = [re.sub(r"\bmsgid=\d+", "msgid=N", line) for line in lines]
     return [re.sub(r"(?<=.)(:\S+ .*?) :", r"\1 ", " " + line)[1:].rstrip() for line in lines]
@@ -182,8 +182,8 @@ def is_like(form, line):
 
 @pytest.mark.parametrize("is_on", [True, False], ids=["on", "off"])
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
-def test_a_capability_changes_what_one_hears(kept, row, is_on):
-    """With it as its specification says; without it as if it were not there."""
+def test_capability_changes_what_a_client_hears(kept, row, is_on):
+    """As its specification says; without it, nothing."""
     capability, more, said, with_it, without = row
     room = kept()
     people = {"bob": room.irc("bob"), "root": log_in(room, "root")[0]}
@@ -202,13 +202,12 @@ def test_a_capability_changes_what_one_hears(kept, row, is_on):
         assert is_like(form, line), (form, line)
 
 
-def test_each_capability_has_its_row():
-    """What is announced has been seen at work."""
+def test_each_capability_has_a_row():
     assert {row[0] for row in ROWS} | {TOKEN} == set(server.CAPABILITIES)
 
 
-def test_an_extended_join_is_no_longer_than_a_line_may_be(room):
-    """The realname is cut, where names of four bytes a letter leave no place for all of it."""
+def test_extended_join_fits_into_a_line(room):
+    """The realname is truncated beside the longest names."""
     long, name = room.connect(IrcTalker), "𐌰" * 31
     alice = room.irc("alice", caps="extended-join")
     alice.send("JOIN #" + name)
@@ -234,7 +233,7 @@ def test_an_extended_join_is_no_longer_than_a_line_may_be(room):
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
-def test_registration_is_complete_when_all_has_come_in_any_order(room, lines, at_once):
+def test_registration_ends_with_its_last_line(room, lines, at_once):
     talker = room.connect(IrcTalker)
     for index, line in enumerate(lines):
         talker.send(*(lines if at_once else [line]))
@@ -245,7 +244,7 @@ def test_registration_is_complete_when_all_has_come_in_any_order(room, lines, at
             break
 
 
-def test_capabilities_are_all_given_or_none(room):
+def test_capabilities_are_granted_all_or_none(room):
     talker = room.irc("alice", caps="batch server-time")
     talker.send("CAP REQ :setname -batch no-such-thing", "CAP LIST", "CAP REQ :setname -batch")
     talker.send("CAP LIST")
@@ -257,8 +256,8 @@ def test_capabilities_are_all_given_or_none(room):
     ]
 
 
-def test_a_capability_is_at_work_once_it_is_acknowledged(room):
-    """The acknowledgement, and what was on the way before it, are as they were asked for then."""
+def test_capability_works_after_its_acknowledgement(room):
+    """Not for what was on the way before."""
     talker = room.connect(IrcTalker)
     talker.send("CAP REQ server-time", "CAP LIST", "CAP REQ -server-time", "CAP LIST")
     assert told(talker) == [
@@ -269,8 +268,8 @@ def test_a_capability_is_at_work_once_it_is_acknowledged(room):
     ]
 
 
-def test_an_older_version_is_told_no_values(kept):
-    """Though the newer one had been named before."""
+def test_capability_values_are_for_version_302(kept):
+    """Also after another LS of that version."""
     talker = kept().connect(IrcTalker)
     talker.send("CAP LS 302", "CAP LS")
     new, old = told(talker)
@@ -284,8 +283,8 @@ LABELS = "labeled-response batch echo-message message-tags"
 
 
 @pytest.mark.parametrize("command", sorted({*server.COMMANDS, "NONSENSE"} - {"QUIT"}))
-def test_a_label_is_answered_once(room, command):
-    """By one message, or by a batch that holds all of the answer; whatever the parameters."""
+def test_label_is_answered_by_a_message_or_a_batch(room, command):
+    """Whatever the parameters; a batch holds the whole answer."""
     for number, params in enumerate(("", " a", " a b", " a b c", " #a", " me x", " b,#lobby x")):
         me = room.irc("me%d" % number, LABELS)
         me.send("@label=x " + command + params.replace(" me ", " me%d " % number))
@@ -296,13 +295,13 @@ def test_a_label_is_answered_once(room, command):
         if batch:
             assert others.pop().endswith(" BATCH -" + batch.group(1))
             assert all("batch=" + batch.group(1) in line for line in others), (params, others)
-        else:  # what one wrote to oneself comes once more, as to anybody
+        else:  # a message to its sender comes once more, as to anybody
             assert [line.split()[2] for line in others] in ([], [command]), (params, others)
 
 
 @pytest.mark.parametrize("label", ["x" * 64, "\u00e9" * 32])
-def test_a_label_has_64_bytes(room, label):
-    """A longer one is none: what came back would be another's."""
+def test_label_of_more_than_64_bytes_is_ignored(room, label):
+    """Truncated, it would be another's."""
     alice = room.irc("alice", LABELS)
     alice.send("@label=%s PONG x" % label, "@label=%sx PONG x" % label)
     assert alice.heard() == ["@label=%s %sACK" % (label, HUB)]
@@ -331,7 +330,8 @@ def test_owner_takes_nickname_from_its_holder(kept, is_registered):
     assert " FAIL * LOGGED_IN_ELSEWHERE olga :" in fail and error.startswith("ERROR ")
 
 
-def test_what_was_written_meanwhile_is_told_with_its_time(kept):
+def test_waiting_message_comes_with_its_time(kept):
+    """A single time."""
     room = kept()
     alice = room.irc("alice")
     alice.send("PRIVMSG olga :Call me")
@@ -345,8 +345,8 @@ def test_what_was_written_meanwhile_is_told_with_its_time(kept):
     assert not any("Call me" in line for line in log_in(room, "olga", "server-time")[1])
 
 
-def test_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
-    """What was about to be kept for them is not: else it would wait until they come again."""
+def test_user_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
+    """Else the message would wait until they come again."""
     room = kept()
     alice, olgas = room.irc("alice"), []
 
@@ -360,8 +360,8 @@ def test_who_comes_while_they_are_written_to_is_told_at_once(kept, monkeypatch):
     assert told(olgas[0])[-1] == ME + "PRIVMSG olga Call me"
 
 
-def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
-    """Though it was not on the disk yet."""
+def test_message_written_a_moment_before_is_delivered(kept, monkeypatch):
+    """Though it was not on disk yet."""
     room = kept()
     alice, olga = room.irc("alice"), room.connect(IrcTalker)
     olga.send("CAP REQ :sasl draft/chathistory", "NICK olga", "USER u 0 * :U")
@@ -379,8 +379,8 @@ def test_what_was_written_a_moment_before_one_comes_is_told(kept, monkeypatch):
     assert any(line.endswith("Call me") for line in olga.heard())
 
 
-def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
-    """Their connection was lost just when it was about to be told."""
+def test_message_that_could_not_be_sent_waits_on(kept, monkeypatch):
+    """The connection was lost just when it was about to be sent."""
     room = kept()
     store, is_lost = room.server.store, threading.Event()
     waiting = store.waiting
@@ -399,7 +399,7 @@ def test_what_could_not_be_sent_waits_on(kept, monkeypatch):
     assert store.waiting_count(store.account("olga").id) == 0
 
 
-def test_bans_and_rooms_outlive_the_server(kept):
+def test_bans_and_channels_outlive_the_server(kept):
     room = kept()
     root, _ = log_in(room, "root")
     root.send("JOIN #tea", "TOPIC #tea :Tea at four", "MODE #tea +kb key *!*@10.0.0.1")
@@ -418,8 +418,8 @@ def test_bans_and_rooms_outlive_the_server(kept):
     room.irc("alice").send("JOIN #tea")
 
 
-def test_a_place_is_taken_back_and_nobody_sees_it(room):
-    """With hubbub/resume, a token comes after the welcome; without, there is none."""
+def test_connection_is_resumed_unseen(room):
+    """With hubbub/resume, a token comes after the welcome; without, none."""
     bob = room.irc("bob")
     lines = ("CAP REQ " + TOKEN, "NICK alice", "USER a 0 * :A", "CAP END")
     alice = room.connect(IrcTalker)

@@ -1,7 +1,7 @@
-"""Every command and what it is answered with, as a table.
+"""All commands and their answers, as a table.
 
-A row says who sends what, and how the lines are that come then, * being anything. A command,
-a numeric or a code of server.py that no row names fails a test below the table.
+A row has a client, the lines that it sends, and masks of the lines that it gets. A command, a
+numeric or a code of server.py that no row names fails a test below the table.
 """
 
 import ast
@@ -25,7 +25,7 @@ HUB = ":hubbub.local "
 
 
 def plain(name, password=PASSWORD, authzid=""):
-    """What AUTHENTICATE carries for SASL's PLAIN."""
+    """Return the parameter of AUTHENTICATE for SASL PLAIN."""
     return base64.b64encode("\0".join((authzid, name, password)).encode()).decode()
 
 
@@ -34,7 +34,7 @@ def untagged(line):
 
 
 def is_like(mask, line):
-    """Whether a line is as the mask says: its tags, the server and the last colon aside."""
+    """Return True if a line matches the mask, but for its tags, the server and the last colon."""
     line = untagged(line)
     if not mask.startswith(":") and line.startswith(HUB):
         line = line[len(HUB) :]
@@ -42,7 +42,7 @@ def is_like(mask, line):
 
 
 def expect_in_order(masks, lines):
-    """Fail unless `lines` has one like each mask, each right after the one before, or after "…"."""
+    """Fail unless lines match all masks in order, without a gap except after "…"."""
     rest, is_gap = list(lines), True
     for mask in masks:
         while is_gap and rest and mask != "…" and not is_like(mask, rest[0]):
@@ -118,6 +118,8 @@ ROWS = {
         ("alice", "TEA", "421 alice TEA :Unknown command"),
         ("alice", ":x", "400 alice * :That line is not an IRC message"),
         ("alice", "PING :" + "x" * 9000, "417 alice :Input line was too long"),
+        ("alice", "PING :" + "x" * 512, "417 alice :Input line was too long"),
+        ("alice", "@+k=" + "x" * 4094 + " PING x", "417 alice :Input line was too long"),
         ("new", "WHOIS bob", "451 * :You have not registered"),
     ],
     "as programs send it": [  # irssi, HexChat and WeeChat
@@ -741,7 +743,7 @@ class World:
             self.say(name, line)
 
     def say(self, name, *lines):
-        """What somebody hears who says this."""
+        """Return the lines that a client gets after it has sent these."""
         self.people[name].send(*lines)
         return self.people[name].heard()
 
@@ -801,8 +803,8 @@ CASES = [row for rows in ROWS.values() for row in rows]
 
 
 @pytest.mark.parametrize("row", CASES, ids=[" | ".join(row[:-1])[:60] for row in CASES])
-def test_a_command_is_answered_as_its_row_says(row, answers):
-    """Each command, done or refused, has the answer that IRC clients know."""
+def test_command_is_answered_as_its_row_says(row, answers):
+    """With the reply or error that IRC clients know."""
     *said, masks = row
     heard = answers(*said)
     expect_in_order((masks,) if isinstance(masks, str) else masks, heard)
@@ -818,13 +820,12 @@ NAMED = {
 }
 
 
-def test_each_command_has_its_rows():
-    """A command without a row is one of which nobody has seen that it works."""
+def test_each_command_has_rows():
     assert sorted(ROWS) == sorted([*server.COMMANDS, "any line", "as programs send it"])
 
 
-def test_each_command_says_when_it_lacks_a_parameter_or_the_right():
-    """What the table of commands refuses before the handler has its row with each command."""
+def test_each_rule_of_the_command_table_has_a_row():
+    """Of each command to which it applies."""
     for name, command in server.COMMANDS.items():
         masks = [row[-1] for row in ROWS[name] if isinstance(row[-1], str)]
         if command.least:
@@ -878,8 +879,8 @@ def refusals(key, seen):
 
 
 @pytest.mark.parametrize("name", sorted(server.COMMANDS))
-def test_each_refusal_of_a_command_has_its_row(name):
-    """What its handler can refuse with, by itself or in the directory, as the source has it."""
+def test_each_error_of_a_command_has_a_row(name):
+    """All that its handler and the directory raise, as the source has it."""
     handler = server.COMMANDS[name].handler.__name__
     numerics = {code for code in refusals(("", handler), set()) if re.match("[4-9]..$", code)}
     masks = [[row[-1]] if isinstance(row[-1], str) else row[-1] for row in ROWS[name]]
@@ -888,13 +889,13 @@ def test_each_refusal_of_a_command_has_its_row(name):
     assert numerics - named == never
 
 
-def test_each_numeric_has_its_row():
-    """Each numeric that the source of the server has, as a string of three digits."""
+def test_each_numeric_has_a_row():
+    """Each string of three digits in the source of the server."""
     assert set(re.findall(r'"(\d{3})"', SOURCE)) - NAMED == set()
 
 
-def test_each_code_of_a_standard_reply_has_its_row():
-    """Each code of a FAIL or NOTE in the source, after the verb where that stands there, too."""
+def test_each_code_of_a_standard_reply_has_a_row():
+    """With its command, if the source names that."""
     codes = re.findall(r'\bfail\("([A-Z_]+)"', SOURCE)
     found = re.findall(r'(?:"FAIL", |\bnote\()("?)([\w.*]+)"?, "([A-Z_]+)"', SOURCE)
     named = {tuple(code.split()[1:]) for code in NAMED if " " in code}
@@ -913,8 +914,8 @@ def test_help_describes_each_command(room):
         assert sentence.endswith(".") and "IRC" not in sentence and "http" not in sentence
 
 
-def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
-    """Who is no operator learns nothing by what is missing."""
+def test_operators_command_is_refused_whatever_its_parameters(room):
+    """A user learns nothing from the server's errors."""
     alice = room.irc("alice")
     for name, command in server.COMMANDS.items():
         if command.rules & server.OPERATORS:
@@ -922,8 +923,8 @@ def test_each_command_of_operators_is_refused_to_others_before_it_is_read(room):
             assert " 481 alice " in alice.heard()[0]
 
 
-def test_before_registration_a_command_is_refused_that_is_not_for_newcomers(room):
-    """451, whatever its parameters."""
+def test_command_before_registration_is_refused(room):
+    """451, whatever its parameters; unless its row allows it."""
     new = opening(room.connect(IrcTalker))
     for name, command in server.COMMANDS.items():
         if not command.rules & server.EARLY:

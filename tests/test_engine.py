@@ -1,4 +1,4 @@
-"""The engine under stress: means that run out, crowds, those who stop reading, labels."""
+"""The server under stress: labels, missing resources, crowds, clients that stop reading."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ CAPS = "batch echo-message labeled-response message-tags"
 
 
 def answers(talker, command):
-    """What answers a labeled command, up to a barrier."""
+    """Return the messages that answer a labeled command, up to a barrier."""
     talker.heard()
     talker.send("@label=x1 " + command)
     return [parse(line.encode()) for line in talker.heard()]
@@ -44,8 +44,8 @@ def answers(talker, command):
         ("ISON bob", "303"),
     ],
 )
-def test_one_answer_has_the_label_itself(room, command, answer):
-    """Its echo, its refusal, or an ACK where there is nothing to say."""
+def test_single_answer_has_the_label_itself(room, command, answer):
+    """An echo, an error, or ACK if there is nothing to say."""
     room.irc("bob")
     alice = room.irc("alice", CAPS)
     found = answers(alice, command)
@@ -59,8 +59,8 @@ def test_one_answer_has_the_label_itself(room, command, answer):
 @pytest.mark.parametrize(
     "command", ["JOIN #new", "NAMES #lobby", "WHO #lobby", "WHOIS bob", "LIST"]
 )
-def test_several_answers_are_one_batch(room, command):
-    """The label stands at the batch's beginning, and all that answers is in it."""
+def test_several_answers_are_a_batch(room, command):
+    """The label stands at its beginning, and all answers are in it."""
     room.irc("bob")
     alice = room.irc("alice", CAPS)
     first, *inside, last = answers(alice, command)
@@ -72,15 +72,14 @@ def test_several_answers_are_one_batch(room, command):
     assert all(message.tags["batch"] == reference for message in inside)
 
 
-def test_a_text_without_an_echo_is_acknowledged(room):
-    """Who does not hear themselves hears ACK."""
+def test_text_without_an_echo_is_acknowledged(room):
     alice = room.irc("alice", "batch labeled-response message-tags")
     (answer,) = answers(alice, "PRIVMSG #lobby :hi")
     assert (answer.command, dict(answer.tags)) == ("ACK", {"label": "x1"})
 
 
-def test_nobody_else_sees_a_label(room):
-    """It is between a client and the server, and without the capability it is nothing."""
+def test_label_is_for_its_sender_alone(room):
+    """And nothing without the capability."""
     alice, bob = room.irc("alice", CAPS), room.irc("bob", "message-tags batch")
     alice.send("@label=x1 PRIVMSG #lobby :hi", "@label=x2 JOIN #new", "@label=x3 PART #lobby")
     bob.expect("PART #lobby")
@@ -89,7 +88,7 @@ def test_nobody_else_sees_a_label(room):
     assert not any("label" in line for line in heard)
 
 
-# Means that run out
+# Missing resources
 
 
 def test_client_beyond_the_descriptors_is_refused_with_a_reason(tmp_path):
@@ -128,8 +127,8 @@ def test_statistics_are_logged_at_the_end(tmp_path):
 # Crowds
 
 
-def test_who_stops_reading_stops_nobody(open_room):
-    """Ten of them in a room of sixteen; the others get everything, in order."""
+def test_clients_that_stop_reading_stop_nobody(open_room):
+    """Ten of them in a channel of sixteen; the others get everything, in order."""
     room = open_room(rate_limit=0, max_sendq=65536)
     stuck = [room.irc("stuck%d" % number, receive_buffer=4096) for number in range(10)]
     readers = [room.irc("reader%d" % number) for number in range(5)]
@@ -146,7 +145,7 @@ def test_who_stops_reading_stops_nobody(open_room):
     assert "stuck0" not in room.names()
 
 
-def test_a_flood_of_one_does_not_delay_the_others(open_room):
+def test_flood_does_not_delay_other_users(open_room):
     """20,000 lines at once are taken slowly; a paste of thirty passes at once."""
     room = open_room(rate_limit=50)
     flooder, alice, bob = room.irc("flooder"), room.irc("alice"), room.irc("bob")
@@ -164,8 +163,8 @@ def _pour(talker, data):
         talker.send_bytes(data)
 
 
-def test_hundreds_of_half_registrations_delay_nobody(open_room):
-    """300 connections that never finish a line are let go after --register-timeout."""
+def test_half_registrations_delay_nobody(open_room):
+    """300 connections that never finish a line are ended after --register-timeout."""
     room = open_room(register_timeout=2, max_per_address=0)
     alice = room.irc("alice")
     slow = [room.connect(IrcTalker) for _ in range(300)]
@@ -178,8 +177,8 @@ def test_hundreds_of_half_registrations_delay_nobody(open_room):
     assert room.names() == {"alice", "bob"}
 
 
-def test_a_long_list_is_told_whole(open_room):
-    """/list of a crowd takes as many lines as it needs, and WHOIS of one in many rooms too."""
+def test_long_lists_arrive_in_full(open_room):
+    """/list of a crowd, and WHOIS of a user in many channels."""
     room = open_room(rate_limit=0)
     names = ["person_with_a_long_name_%03d" % number for number in range(60)]
     for name in names:
@@ -196,8 +195,8 @@ def test_a_long_list_is_told_whole(open_room):
     assert set(rooms) <= {word.lstrip(":@") for word in told}
 
 
-def test_members_are_true_however_names_and_leaves_cross(open_room):
-    """Whoever asks for NAMES while others come and go has no ghost in the list at the end."""
+def test_names_are_true_while_users_come_and_go(open_room):
+    """A client that asks for NAMES meanwhile has no ghost in its list."""
     room = open_room(rate_limit=0)
     watcher = room.irc("watcher")
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""The history: what was said is on disk before anyone sees it, and no disk stops the chat."""
+"""The history: messages are on disk before anybody sees them, and no disk stops the chat."""
 
 import os
 import re
@@ -19,7 +19,7 @@ CAPS = "batch draft/chathistory echo-message message-tags server-time"
 
 
 def texts(lines):
-    """What was said, of the lines that say something."""
+    """Return the texts of the messages among `lines`."""
     return [parse(line.encode()).text for line in lines if " PRIVMSG " in line]
 
 
@@ -28,7 +28,7 @@ def ids(lines):
 
 
 def stored(folder, key="#lobby"):
-    """What a history holds, read with nobody's help."""
+    """Return the texts in the file of a store, read without the store."""
     database = sqlite3.connect(str(folder / "hubbub.db"))
     try:
         query = (
@@ -47,7 +47,7 @@ def room(open_room, tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts `python server.py` on one data folder, as often as the test likes."""
+    """Start `python server.py` on the same data folder, as often as the test likes."""
     processes = []
 
     def start_(*args):
@@ -64,8 +64,7 @@ def start(tmp_path):
 # Keeping
 
 
-def test_who_has_an_echo_finds_it_in_the_history(room, tmp_path):
-    """An echo means stored."""
+def test_echo_means_stored(room, tmp_path):
     alice = room.irc("alice", CAPS)
     for number in range(20):
         alice.send("PRIVMSG #lobby :text %d" % number)
@@ -74,7 +73,7 @@ def test_who_has_an_echo_finds_it_in_the_history(room, tmp_path):
 
 
 def test_joins_leaves_and_topics_are_kept(room, tmp_path):
-    """Each once, for the room that they happened in, in order."""
+    """Each a single time, for its channel, in order."""
     alice, bob = room.irc("alice"), room.irc("bob")
     bob.send("TOPIC #lobby :tea", "PART #lobby :bye")
     alice.until("PART #lobby :bye")
@@ -87,8 +86,8 @@ def test_joins_leaves_and_topics_are_kept(room, tmp_path):
     assert found == ["JOIN", "JOIN", "TOPIC", "PART", "JOIN", "QUIT"]
 
 
-def test_the_history_is_readable_by_its_owner_alone(room, tmp_path):
-    """The folder and the files in it."""
+def test_files_are_readable_by_their_owner_alone(room, tmp_path):
+    """And so is the folder."""
     room.irc("alice", CAPS).send("PRIVMSG #lobby :hello")
     folder = tmp_path / "history"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -96,8 +95,8 @@ def test_the_history_is_readable_by_its_owner_alone(room, tmp_path):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
-def test_what_is_too_old_is_deleted(open_room, tmp_path):
-    """--history-days 1 forgets what was said the day before yesterday."""
+def test_old_messages_are_deleted(open_room, tmp_path):
+    """After --history-days."""
     folder = tmp_path / "history"
     room = open_room(data=str(folder))
     room.irc("alice", CAPS).send("PRIVMSG #lobby :old")
@@ -119,8 +118,8 @@ def test_what_is_too_old_is_deleted(open_room, tmp_path):
 # Telling
 
 
-def test_a_person_who_joins_is_told_what_was_said_last(room):
-    """Twenty lines, in order, with the room and the day, between two marks."""
+def test_joining_user_is_shown_the_last_messages(room):
+    """Twenty lines in order, with the channel and the day."""
     alice = room.irc("alice", CAPS)
     alice.send(*("PRIVMSG #lobby :text %d" % number for number in range(25)))
     alice.heard()
@@ -132,8 +131,8 @@ def test_a_person_who_joins_is_told_what_was_said_last(room):
     assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + ["Now:"]
 
 
-def test_an_irc_client_that_cannot_ask_is_told_too(room):
-    """With their times where it takes them, else in words."""
+def test_irc_client_without_chathistory_is_shown_them_too(room):
+    """With their times if it has server-time, else in words."""
     alice = room.irc("alice", CAPS)
     alice.send("PRIVMSG #lobby :hello")
     alice.expect("PRIVMSG #lobby :hello")
@@ -147,8 +146,8 @@ def test_an_irc_client_that_cannot_ask_is_told_too(room):
 
 
 @pytest.mark.parametrize("way", ["leaves", "is put out"])
-def test_who_comes_back_to_a_room_is_told_what_was_said_meanwhile(room, way):
-    """What one has on the screen already, up to when one left, is not repeated."""
+def test_returning_member_is_shown_only_what_they_missed(room, way):
+    """Not what is on their screen already."""
     alice, bob = room.irc("alice", CAPS), room.irc("bob", "server-time")
     for talker in (alice, bob):
         talker.send("JOIN #tea")
@@ -169,8 +168,8 @@ def test_who_comes_back_to_a_room_is_told_what_was_said_meanwhile(room, way):
         assert tuple(heard) == said
 
 
-def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monkeypatch):
-    """Who wanders through rooms for ever takes no more memory for it."""
+def test_number_of_remembered_channels_is_limited(room, monkeypatch):
+    """To as many as a client may be in."""
     monkeypatch.setattr(server, "MAX_CHANNELS", 3)
     bob = room.irc("bob")
     for number in range(5):
@@ -179,8 +178,8 @@ def test_rooms_that_one_left_are_remembered_as_many_as_one_may_be_in(room, monke
     assert list(room.client("bob").left) == ["#room2", "#room3", "#room4"]
 
 
-def test_who_can_ask_is_told_nothing_unasked(room):
-    """A client with draft/chathistory asks for what it wants."""
+def test_client_with_chathistory_asks_for_itself(room):
+    """It is shown nothing on joining."""
     alice = room.irc("alice", CAPS)
     alice.send("PRIVMSG #lobby :hello")
     alice.expect("PRIVMSG #lobby :hello")
@@ -210,8 +209,8 @@ def test_who_can_ask_is_told_nothing_unasked(room):
         ("LATEST #lobby * 0", ""),
     ],
 )
-def test_history_can_be_asked_for(room, ask, answer):
-    """CHATHISTORY's verbs, by msgid and by time, in a batch and oldest first."""
+def test_chathistory_selects_messages(room, ask, answer):
+    """By msgid and by time, in a batch, oldest first."""
     alice = room.irc("alice", CAPS)
     said = []
     for number in range(10):
@@ -244,7 +243,7 @@ def test_history_can_be_asked_for(room, ask, answer):
         ("LATEST #elsewhere * 3", "INVALID_TARGET"),
     ],
 )
-def test_what_cannot_be_answered_fails_in_words(room, ask, code):
+def test_invalid_chathistory_fails_in_words(room, ask, code):
     """A standard reply, and the connection goes on."""
     room.irc("carol").send("JOIN #elsewhere", "PRIVMSG #elsewhere :secret")
     alice = room.irc("alice", CAPS)
@@ -258,8 +257,8 @@ def test_what_cannot_be_answered_fails_in_words(room, ask, code):
     [("04", 9, ["#a", "bob"]), ("40", 9, ["#a", "bob"]), ("04", 1, ["#a"]), ("40", 1, ["bob"]),
      ("05", 9, ["#a", "bob", "#b"]), ("50", 2, ["bob", "#b"]), ("02", 9, []), ("04", 0, [])],
 )  # fmt: skip
-def test_targets_are_counted_from_the_first_point(room, points, limit, found):
-    """Each by when the last was said there, the oldest first."""
+def test_targets_are_counted_from_the_first_reference(room, points, limit, found):
+    """Each by its last message, oldest first."""
     alice = room.irc("alice", CAPS)
     room.irc("bob")
     alice.send("JOIN #a,#b")
@@ -276,8 +275,8 @@ def test_targets_are_counted_from_the_first_point(room, points, limit, found):
     assert targets == found
 
 
-def test_what_happened_in_many_rooms_is_one_event_in_the_history_of_each(room):
-    """A new name and a leave have the msgid there with which they were told."""
+def test_event_in_many_channels_has_the_same_msgid_in_each(room):
+    """NICK and QUIT keep the msgid with which they were sent."""
 
     def seen(line):
         message = parse(line.encode())
@@ -296,8 +295,8 @@ def test_what_happened_in_many_rooms_is_one_event_in_the_history_of_each(room):
         assert [seen(line) for line in alice.heard()[1:-1]] == [seen(line) for line in told]
 
 
-def test_who_can_take_a_batch_gets_one_without_times_too(room):
-    """Under the room's own name; others are told in words, and a label stands once."""
+def test_client_with_batch_gets_a_batch_without_times_too(room):
+    """Under the channel's own name; others are told in words; a label stands a single time."""
     alice = room.irc("alice", "batch draft/chathistory labeled-response")
     alice.send("PRIVMSG #lobby :hello", "@label=x CHATHISTORY LATEST #LOBBY * 5")
     first, said, last = alice.heard()
@@ -309,8 +308,8 @@ def test_who_can_take_a_batch_gets_one_without_times_too(room):
     assert len(told) == 4 and all(line.startswith("@batch=b2 ") for line in told)
 
 
-def test_a_private_conversation_is_read_again_by_its_two_alone(room):
-    """Both find it under the other's name, in TARGETS too; nobody else finds anything."""
+def test_private_conversation_is_for_its_participants_alone(room):
+    """Both find it under the other's nickname, and in TARGETS."""
     alice, bob, eve = (room.irc(name, CAPS) for name in ("alice", "bob", "eve"))
     alice.send("PRIVMSG bob :psst")
     bob.until("PRIVMSG bob :psst")
@@ -326,8 +325,8 @@ def test_a_private_conversation_is_read_again_by_its_two_alone(room):
         assert bool(found) == (talker is not eve)
 
 
-def test_the_next_owner_of_a_name_reads_nothing_private_of_the_last(room):
-    """Until there are accounts, a name's messages are those since it was taken."""
+def test_next_guest_with_a_nickname_reads_nothing_of_the_last(room):
+    """Only what was said since they took it."""
     alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
     alice.send("PRIVMSG bob :psst")
     bob.until("PRIVMSG bob :psst")
@@ -338,10 +337,8 @@ def test_the_next_owner_of_a_name_reads_nothing_private_of_the_last(room):
     assert texts(mallory.heard()) == []
 
 
-def test_the_next_owner_reads_nothing_even_of_what_is_still_being_written(
-    open_room, tmp_path, monkeypatch
-):
-    """A name's history begins with the claim, in the order of events and not by the clock."""
+def test_next_guest_reads_nothing_that_is_still_being_written(open_room, tmp_path, monkeypatch):
+    """A guest's history begins with the claim, in the order of events and not by the clock."""
     slowly, append = threading.Event(), server.Store.append
 
     def append_slowly(self, rows):
@@ -366,16 +363,15 @@ def test_the_next_owner_reads_nothing_even_of_what_is_still_being_written(
     slowly.set()
 
 
-def test_history_is_a_word_of_the_chat_box(room):
-    """/history shows what one has just said, too."""
+def test_history_can_be_typed_in_plain_text(room):
+    """It includes what the user has just said."""
     carol = room.plain("carol")
     carol.send("one", "two", "three", "/history 2")
     heard = [line.partition("]: ")[2] for line in carol.heard()]
     assert heard[heard.index("Earlier in #lobby:") + 2 :] == ["two", "three", "Now:"]
 
 
-def test_without_a_history_nothing_is_announced(open_room):
-    """What is not there is not offered."""
+def test_server_without_history_does_not_offer_it(open_room):
     alice = open_room().irc("alice")
     alice.send("CAP LS", "CHATHISTORY LATEST #lobby * 3")
     heard = "\n".join(alice.heard())
@@ -405,8 +401,8 @@ def until_it_works(talker):
     raise AssertionError("never kept again")
 
 
-def test_a_disk_that_does_not_answer_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
-    """Everyone is told once that nothing is kept, and once that it is again."""
+def test_stuck_disk_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
+    """Users are told a single time that nothing is kept, and that it is again."""
     monkeypatch.setattr(server, "PATIENCE", 0.2)
     monkeypatch.setattr(server, "RETRY_AFTER", 0.1)
     stuck, append = threading.Event(), server.Store.append
@@ -440,8 +436,8 @@ def test_a_disk_that_does_not_answer_stops_nobody(open_room, tmp_path, monkeypat
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting is root's")
-def test_a_full_disk_stops_nobody(start, tmp_path):
-    """What does not fit is passed on all the same; when there is room, it is kept again."""
+def test_full_disk_stops_nobody(start, tmp_path):
+    """Messages are passed on, and written when there is space."""
     folder = tmp_path / "history"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
@@ -477,8 +473,8 @@ def test_a_full_disk_stops_nobody(start, tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_folder_that_cannot_be_written_stops_nobody(start, tmp_path):
-    """People chat, and are told that nothing is kept."""
+def test_folder_that_cannot_be_written_stops_nobody(start, tmp_path):
+    """Users are told that nothing is kept."""
     (tmp_path / "history").write_text("in the way")
     process = start()
     alice, carol = process.irc("alice"), process.connect(PlainTalker)
@@ -489,8 +485,8 @@ def test_a_folder_that_cannot_be_written_stops_nobody(start, tmp_path):
     assert any("the history is not being kept" in line for line in process.log)
 
 
-def test_a_killed_server_has_kept_what_anybody_saw(start, tmp_path):
-    """Killed under load, again and again: every echo is in the history, once and in order."""
+def test_killed_server_has_kept_every_echo(start, tmp_path):
+    """Under load, again and again: a single time, and in order."""
     seen = []
     for turn in range(8):
         process = start()
@@ -519,8 +515,7 @@ def test_a_killed_server_has_kept_what_anybody_saw(start, tmp_path):
             assert numbers == list(range(len(numbers)))
 
 
-def test_plain_people_read_the_same_after_a_restart(start):
-    """What one server kept, the next one tells."""
+def test_history_outlives_a_restart(start):
     first = start()
     first.irc("alice").send("PRIVMSG #lobby :before")
     carol = first.plain("carol")
