@@ -223,10 +223,3 @@ class Caller:
         while not self.is_over(0.01):
             with contextlib.suppress(queue.Empty):
                 self.events.get(timeout=TIMEOUT)
-
-
-def wait_for_look_ups():
-    """Go on when no thread of any Connection looks for a host."""
-    for thread in threading.enumerate():
-        if thread.name == "look up":
-            thread.join(TIMEOUT)
