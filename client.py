@@ -31,14 +31,15 @@ To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To 
 the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-History; Session; Completion and links; Chat; What servers send; What users type; Settings;
-Terminal; Look; Widgets; Views; The window; The command line.
+History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
+Settings; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
 import codecs
 import contextlib
 import difflib
+import functools
 import getpass
 import io
 import itertools
@@ -98,6 +99,7 @@ ANSWER_TIME = 20.0  # for its PONG
 WATCH_TIME = 5.0  # between checks for suspend
 SUSPENDED = 5.0  # by which a wait was too long: the computer must have been suspended
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
+MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
 BACK_TIME = 3.0  # for which the banner says that the connection is back
 END_TIME = 10.0  # of silence at the end of a pipe, while messages are not stored
@@ -116,7 +118,6 @@ LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fai
 
 # What the client asks for
 PAGE, MISSED_PAGE = 50, 500  # messages of history at once
-MAX_MISSED_PAGES = 10  # then the conversation starts again with the latest page
 HISTORY_TIME = 60.0  # seconds for the whole answer
 MAX_WHO = 200  # members of a channel for which WHO asks who is away
 MAX_MONITORED = 100  # nicknames
@@ -212,9 +213,8 @@ _NO_PASSWORD = "This server asks for a password."  # noqa: S105
 class Handshake:
     """Registration, without I/O (https://modern.ircdocs.horse/#connection-setup).
 
-    `token` resumes a lost session. On a reconnect (`is_return`) a nickname in use is no refusal:
-    it is held by our own dead connection, most likely, so another one is tried. If the nickname
-    is refused and there is a password, that may be the account's: log in, then try once more.
+    `token` resumes a lost session. If the nickname is refused and there is a password, that may
+    be the account's: log in, then try the nickname again.
     """
 
     def __init__(
@@ -223,20 +223,17 @@ class Handshake:
         password: str = "",
         login: Optional[Login] = None,
         token: str = "",
-        is_return: bool = False,
     ) -> None:
-        self.nickname = self._wanted = nickname
+        self.nickname = nickname
         self.done = False
         self.caps: FrozenSet[str] = frozenset()  # acknowledged
         self.is_resumed = False
         self.login = login
         self._password, self._token = password, token
-        self._is_return = is_return
         self._offered: List[str] = []
         self._is_introduced = False  # NICK and USER were sent
         self._is_resuming = False
         self._has_ended_caps = False
-        self._other_names = 0  # tried
         self._refusal: Optional[RefusedError] = None  # of the nickname, unless logging in helps
 
     def opening(self) -> List[Message]:
@@ -264,8 +261,6 @@ class Handshake:
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             return self._on_nickname_refused(RefusedError(NAME, text))
-        if command == "421":  # a server without CAP
-            return self._introduce()
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname = params[0]
             self.done, self.is_resumed = True, self._is_resuming
@@ -296,16 +291,9 @@ class Handshake:
             has_more = has_more or self._has_ended_caps or self._is_resuming
             if not has_more and (self.login or self._refusal) and "sasl" in self.caps:
                 return self._log_in()
-        elif verb == "DEL":
-            self.caps -= frozenset(names)
         return self._end_caps() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
-        if self._is_return and self._other_names < 3:
-            self._other_names += 1
-            count = self._other_names
-            self.nickname = self._wanted[: protocol.MAX_NAME - count] + "_" * count
-            return [Message("NICK", (self.nickname,))]
         if not self._password or self.login is not None:
             raise refusal
         self._refusal = refusal
@@ -447,9 +435,11 @@ class Connection:
         while not self._closing_since:
             session = self._session
             refused = self._visit()
-            if self._closing_since or not self._returns or not self._session or refused.is_final:
-                return refused.event
             attempt = 1 if self._session > session else attempt + 1
+            is_over = self._closing_since or not self._returns or not self._session
+            is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
+            if is_over or is_taken or refused.is_final:
+                return refused.event
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
             self._skips_pause = False
@@ -497,9 +487,8 @@ class Connection:
 
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises RefusedError, or OSError."""
-        is_return = bool(self._session)
         self._handshake = handshake = Handshake(
-            self._nickname, self._password, self._login, self._token, is_return
+            self._nickname, self._password, self._login, self._token
         )
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
@@ -603,9 +592,9 @@ class Connection:
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
             raise RefusedError(NAME, message.text, is_final=True)
         else:
-            is_own = message.nickname == handshake.nickname
+            is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
-                self._nickname = handshake.nickname = message.text
+                self._nickname = message.text
             self._put(message)
 
     def _reply(self, messages: List[Message]) -> None:
@@ -614,17 +603,13 @@ class Connection:
         self.send(messages)
 
     def _on_registered(self) -> None:
-        """Open a session. A substitute for our nickname is not the one to reconnect with."""
         handshake = self._handshake
         self._session += 1
         with self._lock:
             self._open_session = self._session
-        if self._session == 1 or handshake.is_resumed:
-            self._nickname = handshake.nickname
+        self._nickname = handshake.nickname
         self._login = handshake.login or self._login
-        self._put(
-            Connected(handshake.nickname, handshake.caps, self._session, handshake.is_resumed)
-        )
+        self._put(Connected(self._nickname, handshake.caps, self._session, handshake.is_resumed))
 
 
 # Conversations
@@ -877,10 +862,6 @@ class Conversation:
         here = self.entries[place : place + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
-    def restart(self) -> None:
-        """Forget all entries that were sent: the gap after them is too large to be closed."""
-        self._forget([entry for entry in self.entries if entry.delivery == SENT])
-
     def _forget(self, entries: Sequence[Entry]) -> None:
         gone = set(entries)
         for entry in entries:
@@ -982,8 +963,6 @@ class Banner(NamedTuple):
 
 class Outgoing:
     """An own message that the server has not confirmed."""
-
-    __slots__ = ("conversations", "entry", "key", "message", "nickname", "number")
 
     def __init__(self, entry: Entry, message: Message) -> None:
         self.entry = entry
@@ -1118,35 +1097,22 @@ LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets
 class Request:
     """A CHATHISTORY command, and the messages of its answer so far."""
 
-    __slots__ = (
-        "conversation",
-        "deadline",
-        "has_anchor",
-        "key",
-        "limit",
-        "messages",
-        "missed",
-        "pages",
-        "purpose",
-    )
-
     def __init__(
         self,
         purpose: str,
-        key: str,
         conversation: Optional[Conversation],
         deadline: float = math.inf,
         limit: int = 0,
     ) -> None:
         self.purpose = purpose
-        self.key = key  # of the target, as it was asked for; "" for TARGETS
-        self.conversation = conversation
+        self.conversation = conversation  # None for TARGETS
+        self.key = conversation.key if conversation is not None else ""  # when it was asked for
         self.deadline = deadline
         self.limit = limit
+        self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
-        # Of MISSED, which takes several pages:
-        self.pages = self.missed = 0
-        self.has_anchor = False  # the history reaches back to what was known
+        self.missed = 0  # messages, in all pages of MISSED so far
+        self.reaches_back = False  # MISSED has told all that follows the anchor
 
     @property
     def is_full(self) -> bool:
@@ -1155,28 +1121,18 @@ class Request:
 
 
 class History:
-    """What this connection has asked the server's history, and what is being told.
+    """The requests to the server's history that are not answered completely.
 
     What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
     """
 
     def __init__(self) -> None:
-        self.asked: List[Request] = []
-        self.batches: Dict[str, Request] = {}  # open ones, by reference
-
-    @property
-    def requests(self) -> List[Request]:
-        """All requests that are not answered completely."""
-        return [*self.asked, *self.batches.values()]
+        self.requests: List[Request] = []
 
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
-        is_page = lambda r: r.conversation is conversation and r.purpose not in (TYPED, LATE)  # noqa: E731
-        return any(map(is_page, self.requests))
-
-    def is_catching_up(self) -> bool:
-        """Return True until all that was missed is told."""
-        return any(request.purpose in (TARGETS, MISSED) for request in self.requests)
+        pages = (r for r in self.requests if r.purpose not in (TYPED, LATE))
+        return any(request.conversation is conversation for request in pages)
 
     def overdue(self, now: float) -> List[Request]:
         """Return the requests that the server has not answered in time."""
@@ -1185,36 +1141,46 @@ class History:
     def find(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
         key = protocol.casefold(target)
-        for request in self.asked:
+        for request in self.requests:
             place = request.conversation
-            if key == request.key or (key and place is not None and key == place.key):
+            names = (request.key, place.key if place is not None else "")
+            if not request.batch and key in names:
                 return request
         return None
 
-    def open_batch(self, reference: str, target: str, conversation: Optional[Conversation]) -> None:
-        """Begin an answer; `conversation` is the one of an answer that nobody asked for."""
-        request = self.find(target) or Request(LATE, protocol.casefold(target), conversation)
-        if request in self.asked:
-            self.asked.remove(request)
-        if len(self.batches) < MAX_BATCHES:
-            self.batches[reference] = request
+    def open_batch(self, batch: str, target: str, conversation: Optional[Conversation]) -> None:
+        """Begin an answer; `conversation` is that of an answer that nobody asked for."""
+        request = self.find(target)
+        if request is None:
+            request = Request(LATE, conversation)
+            if sum(r.purpose == LATE for r in self.requests) < MAX_BATCHES:
+                self.requests.append(request)
+        request.batch = batch
 
     def collect(self, message: Message) -> bool:
         """Keep a message if it belongs to an answer; return True then."""
-        request = self.batches.get(message.tag("batch"))
+        batch = message.tag("batch")
+        request = next((r for r in self.requests if batch and r.batch == batch), None)
         if request is not None and len(request.messages) < MAX_BATCH:
             request.messages.append(message)
         return request is not None
 
+    def close_batch(self, batch: str) -> Optional[Request]:
+        """Return the request whose answer is complete."""
+        request = next((r for r in self.requests if batch and r.batch == batch), None)
+        if request is not None:
+            self.requests.remove(request)
+        return request
+
     def give_up(self, request: Request) -> None:
         """Expect no answer any more; one that comes late is shown, and proves nothing."""
-        if request in self.asked:
-            self.asked.remove(request)
         request.purpose, request.deadline = LATE, math.inf
+        if not request.batch:
+            self.requests.remove(request)
 
     def forget(self, conversation: Conversation) -> None:
         """Drop the requests for a conversation that is no more."""
-        self.asked = [r for r in self.asked if r.conversation is not conversation]
+        self.requests = [r for r in self.requests if r.conversation is not conversation or r.batch]
 
 
 # Session
@@ -1266,60 +1232,6 @@ class Session:
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
 
-# Completion and links
-# --------------------
-
-_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
-
-
-class Completer:
-    """Tab completion: repeated, it goes through the suggestions."""
-
-    def __init__(self) -> None:
-        self._last = "", 0  # text and cursor after the last completion
-        self._start = self._index = 0
-        self._words: List[str] = []
-
-    def complete(
-        self, text: str, cursor: int, step: int, suggest: Callable[[str, bool], List[str]]
-    ) -> Optional[Tuple[str, int]]:
-        """Return the new text and cursor; None if there is no suggestion.
-
-        `suggest` returns words for the beginning of a word, and is told if that is the first.
-        """
-        if self._words and (text, cursor) == self._last:
-            self._index = (self._index + step) % len(self._words)
-        else:
-            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            self._words = suggest(text[self._start : cursor], self._start == 0)
-            self._index = 0 if step > 0 else len(self._words) - 1
-        if not self._words:
-            return None
-        before = text[: self._start] + self._words[self._index]
-        self._last = before + text[cursor:], len(before)
-        return self._last
-
-
-def find_links(text: str) -> List[Span]:
-    """Return where links to web pages stand in `text`, without the punctuation after them."""
-    links = []
-    for match in _LINK.finditer(text):
-        link = match.group()
-        while link[-1] in ".,;:!?'*_~…" or (
-            link[-1] in ")]}" and link.count(link[-1]) > link.count("([{"[")]}".index(link[-1])])
-        ):
-            link = link[:-1]
-        if link.partition("://")[2]:
-            links.append((match.start(), match.start() + len(link)))
-    return links
-
-
-def is_secret(text: str) -> bool:
-    """Return True if a line of `text` holds a password, so that it is kept nowhere."""
-    verbs = [line.split()[0] for line in text.splitlines() if line.strip()]
-    return any(verb[:1] == "/" and verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
-
-
 # Chat
 # ----
 
@@ -1361,7 +1273,6 @@ class Chat:
         self.ignored = [] if ignored is None else ignored
         self.outcome = Outcome()
         self.now = 0.0
-        self.wanted_nickname = ""
         self.channel_keys: Dict[str, str] = {}
         self.correspondent = ""  # the sender of the last private message
         self.candidate: Optional[Login] = None  # typed, not accepted yet
@@ -1371,7 +1282,7 @@ class Chat:
         self._entries = 0  # created
         self._banner = ""
         self._retry_at = self._back_at = 0.0
-        self._complete_until = 0.0  # server time up to which nothing was missed
+        self.complete_until = 0.0  # server time up to which nothing was missed
         self._completer = Completer()
 
     # For the views
@@ -1455,11 +1366,11 @@ class Chat:
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
-        return self._completer.complete(text, cursor, step, self._suggest)
+        return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
 
     def begin(self, nickname: str) -> None:
         """Note that a connection was started."""
-        self.nickname = self.wanted_nickname = nickname
+        self.nickname = nickname
         self.state = CONNECTING
 
     # What happens: each of these returns an Outcome
@@ -1481,7 +1392,7 @@ class Chat:
         """Give up requests that are overdue; cheap."""
         self._start(now)
         for request in self.history.overdue(now):
-            give_up(self, request)
+            _give_up(self, request)
         return self.outcome
 
     def submit(self, text: str, now: float) -> Outcome:
@@ -1490,7 +1401,7 @@ class Chat:
         lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
         first, *more = [line for line in lines if line] or [""]
         if first:
-            run_input(self, first, more)
+            _run_input(self, first, more)
             self.unmark(self.current)
         return self.outcome
 
@@ -1554,9 +1465,10 @@ class Chat:
         if can_ask and not self.history.is_fetching(conversation):
             first = conversation.oldest()
             if first is None:
-                self.ask(LATEST, conversation, "LATEST", "*")
+                _ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
             else:
-                self.ask(OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
+                reference = "msgid=" + first.msgid
+                _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1591,8 +1503,6 @@ class Chat:
         if session.is_return:
             self._back_at = self.now
             self.inform("Connected again.")
-        else:
-            self.wanted_nickname = event.nickname
         self.change(STATUS)
 
     def _on_lost(self, event: Lost) -> None:
@@ -1626,7 +1536,7 @@ class Chat:
         if message.command != "BATCH" and self.history.collect(message):
             return
         if "time" in message.tags and not self.is_catching_up:
-            self._complete_until = self.time_of(message)
+            self.complete_until = self.time_of(message)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         if self._is_refusal(message):
@@ -1650,49 +1560,10 @@ class Chat:
         self.outbox.fail(item, REFUSED)
         if command != "401" or len(message.params) < 2:
             return False
-        self.reply(protocol.NO_SUCH_USER.format(message.params[1]) + self._guess(message.params[1]))
+        self.reply(
+            protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
+        )
         return True
-
-    def _guess(self, nickname: str) -> str:
-        """Return a question for the user who may have been meant, or ""."""
-        key = protocol.casefold(nickname)
-        begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
-        close_by = [*self._nicknames(begun), *self._nicknames("")]
-        known = {protocol.casefold(name): name for name in close_by}
-        close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
-        return ". Did you mean %s?" % known[close[0]] if close else ""
-
-    def _suggest(self, begun: str, is_first: bool) -> List[str]:
-        """Return the words that `begun` may become, for Tab."""
-        if not begun:
-            return []
-        if begun[0] == "/" and is_first:
-            names = ["/%s " % verb for verb in protocol.VERBS]
-        elif self.session.is_channel(begun):
-            names = [c.name + " " for c in self.conversations if c.kind == CHANNEL]
-        else:
-            at = "@" if begun[0] == "@" else ""
-            end = ": " if is_first and not at else " "
-            names = [at + name + end for name in self._nicknames(begun.lstrip("@"))]
-        key = protocol.casefold(begun)
-        return [name for name in names if protocol.casefold(name).startswith(key)]
-
-    def _nicknames(self, begun: str) -> List[str]:
-        """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
-        begun = protocol.casefold(begun)
-        places = [self.current, *(c for c in self.conversations if c is not self.current)]
-        names: Dict[str, str] = {}
-        for entry in self.current.entries[:-RECENT:-1]:
-            key = protocol.casefold(entry.line.nickname)
-            if key and any(key in c.members or c.key == key for c in places):
-                names.setdefault(key, entry.line.nickname)
-        for place in places:
-            keys = (key for key in place.members if key.startswith(begun))
-            for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
-                names.setdefault(key, place.members[key].nickname)
-        names.update((c.key, c.name) for c in places if c.kind == PRIVATE and c.key not in names)
-        names.pop(protocol.casefold(self.nickname), None)
-        return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
 
     # For the functions below: what they send and show
 
@@ -1737,6 +1608,10 @@ class Chat:
         self.change(ADDED, conversation, [entry])
         if entry.event:
             self._fold(conversation)
+        self.trim(conversation)
+
+    def trim(self, conversation: Conversation) -> None:
+        """Remove the oldest entries if there are too many."""
         trimmed = conversation.trim()
         if trimmed:
             conversation.has_older = self.session.has_history
@@ -1868,7 +1743,7 @@ class Chat:
         if self._has_focus:
             self._read(conversation)
         if conversation.kind == PRIVATE and self.is_settled:
-            self.catch_up(conversation)
+            _catch_up(self, conversation)
 
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
@@ -1891,12 +1766,6 @@ class Chat:
         if "MONITOR" in self.session.tokens:
             for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
                 self.send(Message("MONITOR", ("+", targets)))
-
-    def reclaim(self, nickname: str) -> None:
-        """Take our nickname back if it has become free."""
-        is_wanted = protocol.casefold(nickname) == protocol.casefold(self.wanted_nickname)
-        if is_wanted and not self.is_me(nickname):
-            self.send(Message("NICK", (self.wanted_nickname,)))
 
     def _level_key(self, name: str) -> str:
         return "%s/%s" % (self._address, protocol.casefold(name))
@@ -1958,54 +1827,155 @@ class Chat:
         for place in item.conversations:
             self.change(CHANGED, place, [item.entry])
 
-    # For the functions below: history
-
     @property
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been told."""
-        return self.session.is_return and (not self.is_settled or self.history.is_catching_up())
+        is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
+        return self.session.is_return and (is_asking or not self.is_settled)
 
-    def catch_up(self, conversation: Conversation) -> None:
-        """Ask for what was missed, or, in a conversation that is new to us, for the latest."""
-        if not self.session.has_history:
-            self.resolve(conversation.key, False)
-        elif self.history.is_fetching(conversation):
-            pass
-        elif conversation.is_complete:
-            if conversation.newest() is None:
-                self.ask(LATEST, conversation, "LATEST", "*")
-        elif conversation.anchor is None:
-            self.ask(MISSED, conversation, "LATEST", "*")
-        else:  # the anchor is told again: proof that the history reaches back to it
-            since = protocol.format_time(conversation.anchor.line.when - 0.001)
-            self.ask(MISSED, conversation, "AFTER", "timestamp=" + since)
 
-    def ask(self, purpose: str, place: Conversation, *params: str) -> Request:
-        """Ask for a page of a conversation's history, and return the request."""
-        limit = self.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-        verb, reference = params
-        return self.request(purpose, (verb, place.name, reference), limit, place)
+# Catching up
+# -----------
 
-    def request(
-        self,
-        purpose: str,
-        params: Tuple[str, ...],
-        limit: int,
-        place: Optional[Conversation] = None,
-    ) -> Request:
-        """Send CHATHISTORY."""
-        request = Request(
-            purpose, place.key if place else "", place, self.now + HISTORY_TIME, limit
-        )
-        self.history.asked.append(request)
-        self.send(Message("CHATHISTORY", (*params, str(limit))))
-        return request
+_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
 
-    def request_targets(self) -> None:
-        """Ask with whom there is something new since the connection was lost."""
-        bounds = [self._complete_until, self.now + 86400]
-        stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-        self.request(TARGETS, ("TARGETS", *stamps), PAGE)
+
+def _ask(
+    chat: Chat, purpose: str, place: Optional[Conversation], *params: str, limit: int = 0
+) -> Request:
+    """Ask the server's history, for a page of a conversation or for TARGETS."""
+    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    request = Request(purpose, place, chat.now + HISTORY_TIME, limit)
+    chat.history.requests.append(request)
+    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    return request
+
+
+def _ask_targets(chat: Chat) -> None:
+    """Ask with whom there is something new since the connection was lost."""
+    bounds = chat.complete_until, chat.now + 86400
+    stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
+    _ask(chat, TARGETS, None, "TARGETS", *stamps)
+
+
+def _catch_up(chat: Chat, place: Conversation) -> None:
+    """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
+    if not chat.session.has_history:
+        chat.resolve(place.key, False)
+    elif chat.history.is_fetching(place):
+        return
+    elif place.is_complete:
+        if place.newest() is None:
+            _ask(chat, LATEST, place, "LATEST", place.name, "*")
+    elif place.anchor is None:
+        _ask(chat, MISSED, place, "LATEST", place.name, "*")
+    else:  # the anchor is told again: proof that the history reaches back to it
+        since = protocol.format_time(place.anchor.line.when - 0.001)
+        _ask(chat, MISSED, place, "AFTER", place.name, "timestamp=" + since)
+
+
+def _catch_up_with(chat: Chat, nickname: str) -> None:
+    """Catch up with a private conversation, which may be new."""
+    if not chat.session.is_channel(nickname):
+        place = chat.private(nickname)
+        if place.key == protocol.casefold(nickname):
+            _catch_up(chat, place)
+        else:  # there are too many
+            chat.resolve(protocol.casefold(nickname), False)
+
+
+def _give_up(chat: Chat, request: Request) -> None:
+    """Note that a request will not be answered, so it proves nothing."""
+    place = request.conversation if request.purpose != TYPED else None
+    chat.history.give_up(request)
+    if place is not None:
+        chat.resolve(place.key, False)
+
+
+def _on_batch(chat: Chat, message: Message) -> None:
+    """BATCH: an answer to CHATHISTORY begins, or is complete."""
+    sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
+    if sign == "+" and kind in _HISTORY_BATCHES:
+        target = message.params[-1] if kind == "chathistory" else ""
+        chat.history.open_batch(reference, target, chat.find(target))
+        return
+    request = chat.history.close_batch(reference) if sign == "-" else None
+    if request is not None and request.purpose == TARGETS:
+        _take_targets(chat, request)
+    elif request is not None and request.conversation in chat.conversations:
+        _take_page(chat, request, request.conversation)
+
+
+def _take_targets(chat: Chat, request: Request) -> None:
+    """Catch up with all private conversations in which something was missed."""
+    for message in request.messages:
+        if len(message.params) > 2:
+            _catch_up_with(chat, message.params[1])
+    for place in chat.conversations:
+        if place.kind == PRIVATE and not chat.history.is_fetching(place):
+            place.is_complete = True
+
+
+def _take_page(chat: Chat, request: Request, place: Conversation) -> None:
+    """Put a page of history into its conversation."""
+    purpose, anchor = request.purpose, place.anchor
+    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, place)]
+    changes = place.merge(page, place.oldest() if purpose == OLDER else None)
+    new = [entry for change in changes for entry in change.entries]
+    chat.outcome.changes += changes
+    if purpose == TYPED or (new and purpose != OLDER):
+        chat.change(RECALLED, place, page if purpose == TYPED else new)
+    if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
+        place.has_older = request.is_full
+    if purpose == MISSED:
+        _take_missed(chat, request, place, new)
+    elif purpose == LATEST:
+        chat.resolve(place.key, False)
+    if purpose != OLDER:
+        chat.trim(place)
+
+
+def _take_missed(chat: Chat, request: Request, place: Conversation, new: List[Entry]) -> None:
+    """Count what was missed, ask for its next page, or decide on uncertain messages."""
+    news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
+    request.missed += len(news)
+    chat.arrive(place, news, is_missed=True)
+    msgids = [message.tag("msgid") for message in request.messages]
+    if place.anchor is None:  # a channel that is told from its first message on is complete
+        request.reaches_back = place.kind == CHANNEL and not request.is_full
+    elif place.anchor.msgid in msgids:
+        request.reaches_back = True
+    if place.anchor is not None and request.is_full and msgids[-1]:
+        following = _ask(chat, MISSED, place, "AFTER", place.name, "msgid=" + msgids[-1])
+        following.missed, following.reaches_back = request.missed, request.reaches_back
+        return
+    place.is_complete = True
+    if request.missed:
+        count = "1 message" if request.missed == 1 else "%d messages" % request.missed
+        chat.inform("Welcome back. You missed %s." % count, place)
+    chat.resolve(place.key, request.reaches_back or chat.session.is_resumed)
+
+
+def _earlier_entry(chat: Chat, message: Message, place: Conversation) -> Iterator[Entry]:
+    """Yield the entry of a message in the history: an own uncertain one, if it is that."""
+    msgid, item = message.tag("msgid"), None
+    if message.command == "PRIVMSG" and message.params and not place.knows(msgid):
+        item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
+    line = chat.describe(message, message.nickname if item is not None else "")
+    if line is None or chat.is_ignored(message.nickname):
+        return
+    if item is not None:  # it had arrived
+        for conversation in item.conversations:
+            if conversation is not place:
+                chat.change(CHANGED, conversation, [item.entry])
+            elif conversation.remove(item.entry):
+                chat.change(REMOVED, conversation, [item.entry])
+        chat.outbox.deliver(item, line, msgid)
+        yield item.entry
+        return
+    entry = chat.new_entry(line, msgid)
+    entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
+    yield entry
 
 
 # What servers send
@@ -2016,11 +1986,9 @@ _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 # Numerics that refuse JOIN, some of them PART, too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
-_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
 
 
-def on_text(chat: Chat, message: Message) -> None:
-    """PRIVMSG, NOTICE"""
+def _on_text(chat: Chat, message: Message) -> None:
     target, sender = message.params[0], message.nickname
     line = chat.describe(message)
     if line is None:
@@ -2055,19 +2023,18 @@ def on_text(chat: Chat, message: Message) -> None:
         chat.arrive(place, [entry])
 
 
-def on_join(chat: Chat, message: Message) -> None:
-    """JOIN"""
+def _on_join(chat: Chat, message: Message) -> None:
     name, nickname = message.params[0], message.nickname
     channel = chat.find(name)
     if chat.is_me(nickname):
-        on_own_join(chat, message)
+        _on_own_join(chat, message)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         channel.members[protocol.casefold(nickname)] = Person(nickname)
         chat.change(PEOPLE, channel)
         chat.show(message, channel, event="joined")
 
 
-def on_own_join(chat: Chat, message: Message) -> None:
+def _on_own_join(chat: Chat, message: Message) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
     if not chat.session.is_channel(name) or not protocol.is_middle(name):
@@ -2089,19 +2056,19 @@ def on_own_join(chat: Chat, message: Message) -> None:
         chat.conversations.remove(chat.console)
         channel.entries[:0], chat.console.entries = chat.console.entries, []
         chat.change(RELOADED, channel)
-    settle(chat)
+    _settle(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
     if not is_return:
         chat.show(message, channel)
-    chat.catch_up(channel)
+    _catch_up(chat, channel)
     chat.flush()
     for kind in (PEOPLE, HEADER):
         chat.change(kind, channel)
     chat.change(SIDEBAR)
 
 
-def settle(chat: Chat) -> None:
+def _settle(chat: Chat) -> None:
     """Go on from the welcome: join the channels again, and ask for what was missed."""
     session = chat.session
     if session.is_settled:
@@ -2111,31 +2078,19 @@ def settle(chat: Chat) -> None:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             key = chat.channel_keys.get(channel.key, "")
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
-    names = [c.name for c in chat.conversations if c.kind == PRIVATE]
-    is_own_name = chat.is_me(chat.wanted_nickname)
-    chat.monitor(names if is_own_name else [chat.wanted_nickname, *names])
+    chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
-        chat.request_targets()
+        _ask_targets(chat)
     for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
         place = chat.find(item.key)
         if not session.is_channel(item.key):
-            catch_up_with(chat, item.message.params[0])
+            _catch_up_with(chat, item.message.params[0])
         elif place is None or place.is_outside:  # it will not be joined
             chat.resolve(item.key, False)
     chat.flush()
 
 
-def catch_up_with(chat: Chat, nickname: str) -> None:
-    """Catch up with a private conversation."""
-    if not chat.session.is_channel(nickname):
-        place = chat.private(nickname)
-        if place.key == protocol.casefold(nickname):
-            chat.catch_up(place)
-        else:  # there are too many
-            chat.resolve(protocol.casefold(nickname), False)
-
-
-def on_not_joined(chat: Chat, message: Message) -> None:
+def _on_not_joined(chat: Chat, message: Message) -> None:
     """Numerics that refuse JOIN, some of them PART, too"""
     channel = chat.find(message.params[1])
     if channel is None or channel.membership not in (JOINING, REJOINING):
@@ -2152,49 +2107,44 @@ def on_not_joined(chat: Chat, message: Message) -> None:
     chat.show(message, chat.current if is_new else channel)
 
 
-def on_part(chat: Chat, message: Message) -> None:
-    """PART"""
+def _on_part(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if chat.is_me(message.nickname):
         if channel is not None:
             chat.remove(channel)
         chat.show(message, chat.current)
     elif channel is not None:
-        lose_member(chat, channel, message.nickname)
+        _lose_member(chat, channel, message.nickname)
         chat.show(message, channel, event="left")
 
 
-def on_kick(chat: Chat, message: Message) -> None:
-    """KICK"""
+def _on_kick(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if channel is None:
         return
-    lose_member(chat, channel, message.params[1])
+    _lose_member(chat, channel, message.params[1])
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 
 
-def on_quit(chat: Chat, message: Message) -> None:
-    """QUIT"""
+def _on_quit(chat: Chat, message: Message) -> None:
     key = protocol.casefold(message.nickname)
-    chat.reclaim(message.nickname)
     places = [c for c in chat.conversations if key in c.members or c.key == key]
     for place in places:
-        lose_member(chat, place, message.nickname)
+        _lose_member(chat, place, message.nickname)
     chat.show(message, *places, event="left")
 
 
-def lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
+def _lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
     """Note that a user has left a channel."""
     channel.members.pop(protocol.casefold(nickname), None)
     chat.change(PEOPLE, channel)
     chat.change(SIDEBAR)
 
 
-def on_nick(chat: Chat, message: Message) -> None:
-    """NICK"""
+def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
@@ -2208,16 +2158,13 @@ def on_nick(chat: Chat, message: Message) -> None:
             place.rename(new)
             chat.change(HEADER, place)
     if chat.is_me(message.nickname):
-        chat.nickname = chat.wanted_nickname = new
+        chat.nickname = new
         chat.change(STATUS)
-    else:
-        chat.reclaim(message.nickname)
     chat.change(SIDEBAR)
     chat.show(message, *places)
 
 
-def on_topic(chat: Chat, message: Message) -> None:
-    """TOPIC, 331 and 332"""
+def _on_topic(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0 if message.command == "TOPIC" else 1])
     if channel is None:
         chat.show(message, chat.current)
@@ -2230,8 +2177,7 @@ def on_topic(chat: Chat, message: Message) -> None:
         chat.show(message, channel)
 
 
-def on_mode(chat: Chat, message: Message) -> None:
-    """MODE"""
+def _on_mode(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if channel is None:
         chat.show(message, chat.current)
@@ -2249,23 +2195,12 @@ def on_mode(chat: Chat, message: Message) -> None:
     chat.show(message, channel)
 
 
-def on_away(chat: Chat, message: Message) -> None:
-    """AWAY"""
-    set_away(chat, message.nickname, bool(message.text))
-
-
-def on_own_away(chat: Chat, message: Message) -> None:
-    """305 and 306"""
-    set_away(chat, chat.nickname, message.command == "306")
+def _on_own_away(chat: Chat, message: Message) -> None:
+    _set_away(chat, chat.nickname, message.command == "306")
     chat.show(message, chat.current)
 
 
-def on_who(chat: Chat, message: Message) -> None:
-    """352"""
-    set_away(chat, message.params[5], message.params[6].startswith("G"))
-
-
-def set_away(chat: Chat, nickname: str, is_away: bool) -> None:
+def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
     """Note that a user is away, or back."""
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
@@ -2279,8 +2214,7 @@ def set_away(chat: Chat, nickname: str, is_away: bool) -> None:
         chat.change(STATUS)
 
 
-def on_names(chat: Chat, message: Message) -> None:
-    """353"""
+def _on_names(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[-2])
     if channel is not None:
         signs = "".join(chat.session.prefixes.values())
@@ -2289,8 +2223,7 @@ def on_names(chat: Chat, message: Message) -> None:
             channel.add_name(nickname, word[: len(word) - len(nickname)])
 
 
-def on_end_of_names(chat: Chat, message: Message) -> None:
-    """366"""
+def _on_end_of_names(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[1])
     if channel is None:
         return
@@ -2304,33 +2237,28 @@ def on_end_of_names(chat: Chat, message: Message) -> None:
         chat.send(Message("WHO", (channel.name,)))
 
 
-def on_monitored(chat: Chat, message: Message) -> None:
-    """730 and 731"""
+def _on_monitored(chat: Chat, message: Message) -> None:
     for target in message.text.split(","):
-        nickname = target.partition("!")[0]
-        place = chat.find(nickname)
+        place = chat.find(target.partition("!")[0])
         if place is not None:
             place.is_online = message.command == "730"
-        if message.command == "731":
-            chat.reclaim(nickname)
     chat.change(SIDEBAR)
 
 
-def on_cap(chat: Chat, message: Message) -> None:
+def _on_cap(chat: Chat, message: Message) -> None:
     """CAP DEL: the server takes capabilities back."""
     if message.params[1] == "DEL":
         chat.session.caps -= frozenset(message.text.split())
         chat.request_pong()
 
 
-def on_welcome(chat: Chat, message: Message) -> None:
+def _on_welcome(chat: Chat, message: Message) -> None:
     """001, 372 and 375: read already, on a reconnect."""
     if not chat.session.is_return:
         chat.show(message, chat.current)
 
 
-def on_isupport(chat: Chat, message: Message) -> None:
-    """005"""
+def _on_isupport(chat: Chat, message: Message) -> None:
     for token in message.params[1:-1]:
         name, _, value = token.partition("=")
         if name in _TOKENS:
@@ -2342,12 +2270,7 @@ def on_isupport(chat: Chat, message: Message) -> None:
         chat.change(STATUS)
 
 
-def on_end_of_motd(chat: Chat, message: Message) -> None:
-    """376 and 422"""
-    settle(chat)
-
-
-def on_pong(chat: Chat, message: Message) -> None:
+def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: confirms what was sent before its PING, on a server without echoes."""
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
@@ -2356,14 +2279,14 @@ def on_pong(chat: Chat, message: Message) -> None:
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def on_ack(chat: Chat, message: Message) -> None:
+def _on_ack(chat: Chat, message: Message) -> None:
     """ACK: the only answer to a labeled message without an echo."""
     item = chat.outbox.labeled(message.tag("label"))
     if item is not None:
         chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def on_logged_in(chat: Chat, message: Message) -> None:
+def _on_logged_in(chat: Chat, message: Message) -> None:
     """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
     chat.show(message, chat.current)
     is_success = message.command == "903" or message.params[0] == "SUCCESS"
@@ -2373,189 +2296,62 @@ def on_logged_in(chat: Chat, message: Message) -> None:
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
 
-def on_fail(chat: Chat, message: Message) -> None:
-    """FAIL"""
+def _on_fail(chat: Chat, message: Message) -> None:
     request = None
-    if message.params[0] == "CHATHISTORY" and chat.history.asked:
-        found = [chat.history.find(param) for param in message.params[2:-1]]
-        request = next(filter(None, found), chat.history.asked[0])
+    if message.params[0] == "CHATHISTORY":
+        found = map(chat.history.find, [*message.params[2:-1], ""])
+        request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
     if request is not None:
-        give_up(chat, request)
-
-
-# The history
-
-
-def on_batch(chat: Chat, message: Message) -> None:
-    """BATCH: an answer to CHATHISTORY begins, or is complete."""
-    sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
-    if sign == "+" and kind in _HISTORY_BATCHES:
-        target = message.params[-1] if kind == "chathistory" else ""
-        chat.history.open_batch(reference, target, chat.find(target))
-    elif sign == "-" and reference in chat.history.batches:
-        request = chat.history.batches.pop(reference)
-        (take_targets if request.purpose == TARGETS else take_page)(chat, request)
-
-
-def give_up(chat: Chat, request: Request) -> None:
-    """Note that a request will not be answered, so it proves nothing."""
-    place = request.conversation if request.purpose != TYPED else None
-    chat.history.give_up(request)
-    if place is not None:
-        chat.resolve(place.key, False)
-
-
-def take_targets(chat: Chat, request: Request) -> None:
-    """Catch up with all private conversations in which something was missed."""
-    for message in request.messages:
-        if len(message.params) > 2:
-            catch_up_with(chat, message.params[1])
-    for place in chat.conversations:
-        if place.kind == PRIVATE and not chat.history.is_fetching(place):
-            place.is_complete = True
-
-
-def take_page(chat: Chat, request: Request) -> None:
-    """Put a page of history into its conversation."""
-    place = request.conversation
-    if place is None or place not in chat.conversations:
-        return
-    anchor = place.anchor
-    if anchor is not None and any(m.tag("msgid") == anchor.msgid for m in request.messages):
-        request.has_anchor = True
-    page = [entry for m in request.messages for entry in earlier_entry(chat, m, place)]
-    changes = place.merge(page, place.oldest() if request.purpose == OLDER else None)
-    chat.outcome.changes += changes
-    new = [entry for change in changes for entry in change.entries]
-    if request.purpose == TYPED or (new and request.purpose != OLDER):
-        chat.change(RECALLED, place, page if request.purpose == TYPED else new)
-    if request.purpose in (LATEST, OLDER) or (request.purpose == MISSED and anchor is None):
-        place.has_older = request.is_full
-    if request.purpose == MISSED:
-        take_missed(chat, request, place, new)
-    elif request.purpose == LATEST:
-        chat.resolve(place.key, False)
-
-
-def take_missed(chat: Chat, request: Request, place: Conversation, new: List[Entry]) -> None:
-    """Count what was missed, go on to its next page, or decide on uncertain messages."""
-    news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
-    request.missed += len(news)
-    request.pages += 1
-    chat.arrive(place, news, is_missed=True)
-    last = request.messages[-1].tag("msgid") if request.messages else ""
-    if request.is_full and last and request.pages < MAX_MISSED_PAGES:
-        following = chat.ask(MISSED, place, "AFTER", "msgid=" + last)
-        following.pages, following.missed = request.pages, request.missed
-        following.has_anchor = request.has_anchor
-        return
-    place.is_complete = True
-    if request.is_full:  # too much was missed
-        place.restart()
-        chat.change(RELOADED, place)
-        chat.ask(LATEST, place, "LATEST", "*")
-        return
-    if request.missed:
-        count = "1 message" if request.missed == 1 else "%d messages" % request.missed
-        chat.inform("Welcome back. You missed %s." % count, place)
-    # A channel in which nothing was known has been told from its first message on.
-    is_whole = place.kind == CHANNEL and place.anchor is None and request.pages == 1
-    chat.resolve(place.key, request.has_anchor or is_whole or chat.session.is_resumed)
-
-
-def earlier_entry(chat: Chat, message: Message, place: Conversation) -> Iterator[Entry]:
-    """Yield the entry of a message in the history: an own uncertain one, if it is that."""
-    msgid = message.tag("msgid")
-    if chat.is_ignored(message.nickname):
-        return
-    item = None
-    if message.command in ("PRIVMSG", "NOTICE") and message.params and not place.knows(msgid):
-        item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
-    line = chat.describe(message, message.nickname if item is not None else "")
-    if line is None:
-        return
-    if item is not None:  # it had arrived
-        for conversation in item.conversations:
-            has_changed = conversation is not place and conversation.index(item.entry) >= 0
-            if has_changed:
-                chat.change(CHANGED, conversation, [item.entry])
-            elif conversation.remove(item.entry):
-                chat.change(REMOVED, conversation, [item.entry])
-        chat.outbox.deliver(item, line, msgid)
-        yield item.entry
-        return
-    entry = chat.new_entry(line, msgid)
-    entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
-    yield entry
+        _give_up(chat, request)
 
 
 # For each command and numeric: the least number of parameters, and the function. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
 SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
-    "PRIVMSG": (2, on_text),
-    "NOTICE": (2, on_text),
-    "JOIN": (1, on_join),
-    "PART": (1, on_part),
-    "KICK": (2, on_kick),
-    "QUIT": (0, on_quit),
-    "NICK": (1, on_nick),
-    "MODE": (2, on_mode),
-    "TOPIC": (2, on_topic),
-    "AWAY": (0, on_away),
-    "PONG": (1, on_pong),
-    "ACK": (0, on_ack),
-    "BATCH": (1, on_batch),
-    "CAP": (3, on_cap),
-    "FAIL": (1, on_fail),
-    "REGISTER": (1, on_logged_in),
-    "001": (1, on_welcome),
-    "005": (2, on_isupport),
-    "305": (1, on_own_away),
-    "306": (1, on_own_away),
-    "331": (3, on_topic),
-    "332": (3, on_topic),
-    "352": (7, on_who),
-    "353": (2, on_names),
-    "366": (2, on_end_of_names),
-    "372": (1, on_welcome),
-    "375": (1, on_welcome),
-    "376": (0, on_end_of_motd),
-    "422": (0, on_end_of_motd),
-    "730": (2, on_monitored),
-    "731": (2, on_monitored),
-    "903": (1, on_logged_in),
-    **dict.fromkeys(_NOT_JOINED, (2, on_not_joined)),
-}
+    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong), "ACK": (0, _on_ack),
+    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
+    "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
+    "CAP": (3, _on_cap), "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
+    "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
+    "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
+    "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),
+    "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
+    "353": (2, _on_names), "366": (2, _on_end_of_names), "372": (1, _on_welcome),
+    "375": (1, _on_welcome), "376": (0, lambda chat, m: _settle(chat)),
+    "422": (0, lambda chat, m: _settle(chat)), "730": (2, _on_monitored),
+    "731": (2, _on_monitored), "903": (1, _on_logged_in),
+    **dict.fromkeys(_NOT_JOINED, (2, _on_not_joined)),
+}  # fmt: skip
 
 
 # What users type
 # ---------------
 
 
-def run_input(chat: Chat, first: str, more: List[str]) -> None:
+def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     """Do what `first` says; say the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
     if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
         raise InputError("Nothing was sent. Paste the first line, and then the others.")
-    messages = compose(chat, typed)
-    needs, run = USER_VERBS.get(typed.verb, ("", send_all))
-    check(chat, typed, messages, needs)
+    messages = _compose(chat, typed)
+    needs, run = USER_VERBS.get(typed.verb, ("", _send_all))
+    _check(chat, typed, messages, needs)
     target = ""
     if messages and messages[0].command in ("PRIVMSG", "JOIN"):
         target = messages[0].params[0].split(",")[-1]
     rest: List[Message] = []
     for line in more:
         said = protocol.Input("say", (line,))
-        rest += compose(chat, said, target)
+        rest += _compose(chat, said, target)
         if not target:
-            check(chat, said, rest, "")
+            _check(chat, said, rest, "")
     run(chat, typed.args, messages)
-    send_all(chat, (), rest)
+    _send_all(chat, (), rest)
 
 
-def compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
+def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
     Commands for channels work beside them too, on the first one.
@@ -2570,7 +2366,7 @@ def compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
-def check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
+def _check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if typed.verb == "quit":
@@ -2583,7 +2379,7 @@ def check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str
         raise InputError("You are not in {0}. Type /join {0}".format(chat.current.name))
 
 
-def send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """Send messages; texts are shown, too."""
     for message in messages:
         if message.command == "PRIVMSG":
@@ -2592,26 +2388,24 @@ def send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None
             chat.send(message)
 
 
-def run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/help"""
+def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for line in protocol.help_lines():
         chat.reply(line)
 
 
-def run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
         chat.channel.list_requests += 1
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
-def run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/history"""
+def _run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for message in messages:
-        chat.request(TYPED, message.params[:-1], int(message.text[:9]), chat.current)
+        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
 
 
-def run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/join: the channel comes into view at once, and what is typed next is for it."""
     names = messages[0].params[0].split(",")
     for name in names:
@@ -2627,23 +2421,22 @@ def run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None
         chat.bring_up(channel)
         if channel.membership == JOINED and len(names) == 1:
             return
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
-def run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/leave: what is in view, which is a channel or a private conversation"""
     if chat.current.kind == CHANNEL:
-        send_all(chat, args, messages)
+        _send_all(chat, args, messages)
     chat.remove(chat.current)
 
 
-def run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/quit"""
-    send_all(chat, args, messages)
+def _run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    _send_all(chat, args, messages)
     chat.outcome.done = True
 
 
-def run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
@@ -2656,34 +2449,131 @@ def run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> No
     chat.reply("You do not hear %s any more" % args[0])
 
 
-def run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/unignore"""
+def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
     chat.reply("You hear %s again" % args[0])
 
 
-def run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
     chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
 # For each verb that takes more than sending its messages: the capability that the server must
 # have, and the function. Hubbub's own commands are known by its capability.
 USER_VERBS: Dict[str, Tuple[str, Callable[[Chat, Tuple[str, ...], List[Message]], None]]] = {
-    "help": ("", run_help),
-    "list": ("", run_list),
-    "join": ("", run_join),
-    "leave": ("", run_leave),
-    "quit": ("", run_quit),
-    "ignore": ("", run_ignore),
-    "unignore": ("", run_unignore),
-    "history": (HISTORY, run_history),
-    "register": ("draft/account-registration", run_login),
-    "login": ("sasl", run_login),
-    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, send_all)),
+    "help": ("", _run_help),
+    "list": ("", _run_list),
+    "join": ("", _run_join),
+    "leave": ("", _run_leave),
+    "quit": ("", _run_quit),
+    "ignore": ("", _run_ignore),
+    "unignore": ("", _run_unignore),
+    "history": (HISTORY, _run_history),
+    "register": ("draft/account-registration", _run_login),
+    "login": ("sasl", _run_login),
+    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, _send_all)),
 }
+
+
+# Completion and links
+# --------------------
+
+_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
+
+
+class Completer:
+    """Tab completion: repeated, it goes through the suggestions."""
+
+    def __init__(self) -> None:
+        self._last = "", 0  # text and cursor after the last completion
+        self._start = self._index = 0
+        self._words: List[str] = []
+
+    def complete(
+        self, text: str, cursor: int, suggest: Callable[[str, bool], List[str]], step: int
+    ) -> Optional[Tuple[str, int]]:
+        """Return the new text and cursor; None if there is no suggestion.
+
+        `suggest` returns words for the beginning of a word, and is told if that is the first.
+        """
+        if self._words and (text, cursor) == self._last:
+            self._index = (self._index + step) % len(self._words)
+        else:
+            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
+            self._words = suggest(text[self._start : cursor], self._start == 0)
+            self._index = 0 if step > 0 else len(self._words) - 1
+        if not self._words:
+            return None
+        before = text[: self._start] + self._words[self._index]
+        self._last = before + text[cursor:], len(before)
+        return self._last
+
+
+def _guess(chat: Chat, nickname: str) -> str:
+    """Return a question for the user who may have been meant, or ""."""
+    key = protocol.casefold(nickname)
+    begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
+    close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
+    known = {protocol.casefold(name): name for name in close_by}
+    close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
+    return ". Did you mean %s?" % known[close[0]] if close else ""
+
+
+def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
+    """Return the words that `begun` may become, for Tab."""
+    if not begun:
+        return []
+    if begun[0] == "/" and is_first:
+        names = ["/%s " % verb for verb in protocol.VERBS]
+    elif chat.session.is_channel(begun):
+        names = [c.name + " " for c in chat.conversations if c.kind == CHANNEL]
+    else:
+        at = "@" if begun[0] == "@" else ""
+        end = ": " if is_first and not at else " "
+        names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
+    key = protocol.casefold(begun)
+    return [name for name in names if protocol.casefold(name).startswith(key)]
+
+
+def _nicknames(chat: Chat, begun: str) -> List[str]:
+    """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
+    begun = protocol.casefold(begun)
+    places = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
+    names: Dict[str, str] = {}
+    for entry in chat.current.entries[:-RECENT:-1]:
+        key = protocol.casefold(entry.line.nickname)
+        if key and any(key in c.members or c.key == key for c in places):
+            names.setdefault(key, entry.line.nickname)
+    for place in places:
+        keys = (key for key in place.members if key.startswith(begun))
+        for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
+            names.setdefault(key, place.members[key].nickname)
+    names.update((c.key, c.name) for c in places if c.kind == PRIVATE and c.key not in names)
+    names.pop(protocol.casefold(chat.nickname), None)
+    return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
+
+
+def find_links(text: str) -> List[Span]:
+    """Return where links to web pages stand in `text`, without the punctuation after them."""
+    links = []
+    for match in _LINK.finditer(text):
+        link = match.group()
+        while link[-1] in ".,;:!?'*_~…" or (
+            link[-1] in ")]}" and link.count(link[-1]) > link.count("([{"[")]}".index(link[-1])])
+        ):
+            link = link[:-1]
+        if link.partition("://")[2]:
+            links.append((match.start(), match.start() + len(link)))
+    return links
+
+
+def is_secret(text: str) -> bool:
+    """Return True if a line of `text` holds a password, so that it is kept nowhere."""
+    verbs = [line.split()[0] for line in text.splitlines() if line.strip()]
+    return any(verb[:1] == "/" and verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
 
 
 # Settings
@@ -2752,7 +2642,7 @@ class Settings:
             log.warning("%s cannot be moved aside: %s", self._path, error)
 
 
-def settings_path() -> str:
+def _settings_path() -> str:
     """Return the file of the settings, where the system keeps such files."""
     home = os.path.expanduser("~")
     if sys.platform == "win32":
@@ -3016,7 +2906,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
-    settings = Settings(settings_path())
+    settings = Settings(_settings_path())
     settings.load()
     return Terminal(settings).run(host, port, username)
 
