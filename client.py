@@ -817,12 +817,12 @@ class Conversation:
                 break
         return run[::-1]
 
-    def index(self, entry: Entry, end: Optional[int] = None) -> int:
-        """Return the position of an entry before `end`; -1 if it is not there."""
-        for index in range(len(self.entries) if end is None else end, 0, -1):
-            if self.entries[index - 1] is entry:
-                return index - 1
-        return -1
+    def index(self, entry: Entry) -> int:
+        """Return the position of an entry, which is likely near the end; -1 if it is not here."""
+        index = len(self.entries) - 1
+        while index >= 0 and self.entries[index] is not entry:
+            index -= 1
+        return index
 
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
@@ -2334,7 +2334,7 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     """Do what `first` says; say the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
     if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
-        raise InputError("Nothing was sent. Paste the first line, and then the others.")
+        raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
     messages = _compose(chat, typed)
     needs, run = USER_VERBS.get(typed.verb, ("", _send_all))
     _check(chat, typed, messages, needs)
