@@ -917,7 +917,6 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
-RELOADED = "reloaded"  # everything in the conversation may differ
 RECALLED = "recalled"  # told by the history now, new or not; views that show all ignore it
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
@@ -2052,10 +2051,11 @@ def _on_own_join(chat: Chat, message: Message) -> None:
     channel.membership = JOINED
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
-    if chat.console in chat.conversations:  # its lines go on in the first channel
+    if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
-        channel.entries[:0], chat.console.entries = chat.console.entries, []
-        chat.change(RELOADED, channel)
+        entries, chat.console.entries = chat.console.entries, []
+        chat.change(ADDED, channel, entries, next(iter(channel.entries), None))
+        channel.entries[:0] = entries
     _settle(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
