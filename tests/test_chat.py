@@ -159,20 +159,19 @@ def history(target, *lines):
         ("half \ud83d of one", ["PRIVMSG #lobby :half \ufffd of one"]),
         ("nul \0 esc \x1b bell \a", ["PRIVMSG #lobby :nul  esc  bell"]),
         # Of a paste, only the first line can be a command; the others go to the same target.
-        ("one\ntwo\r\nthree", ["PRIVMSG #lobby :one", "PRIVMSG #lobby :two", "PRIVMSG #lobby :three"]),
+        ("one\ntwo\r\nthree", ["PRIVMSG #lobby :" + text for text in ("one", "two", "three")]),
         ("one\n\n  \ntwo\n", ["PRIVMSG #lobby :one", "PRIVMSG #lobby :two"]),
-        ("@bob one\ntwo", ["PRIVMSG bob :one", "PRIVMSG bob :two"]),
-        ("one\n/quit\n@eve two", ["PRIVMSG #lobby :one", "PRIVMSG #lobby :/quit", "PRIVMSG #lobby :@eve two"]),
+        ("one\n/quit\n@eve", ["PRIVMSG #lobby :" + text for text in ("one", "/quit", "@eve")]),
         ("@bob one\n/nick two", ["PRIVMSG bob :one", "PRIVMSG bob :/nick two"]),
         ("//one\n//two", ["PRIVMSG #lobby :/one", "PRIVMSG #lobby ://two"]),
         ("/list\nhello", ["NAMES #lobby", "PRIVMSG #lobby :hello"]),
         ("/help\nhello", ["PRIVMSG #lobby :hello"]),
-        ("/join #tea\nhello", ["JOIN :#tea", "PRIVMSG #tea :hello"]),
+        ("/join #tea\nhello", ["JOIN #tea", "PRIVMSG #tea :hello"]),
     ],
-)  # fmt: skip
+)
 def test_typed_text_becomes_messages(alice, typed, sent):
     alice.type(typed)
-    assert [line.replace("JOIN #", "JOIN :#") for line in alice.sent] == sent
+    assert alice.sent == sent
 
 
 @pytest.mark.parametrize(
@@ -700,7 +699,7 @@ def test_typed_join_brings_the_channel_up_at_once(alice):
     alice.type("/join tea")
     alice.type("hello")
     assert alice.chat.current.name == "#tea"
-    assert alice.sent == ["JOIN :#tea", "PRIVMSG #tea :hello"] or alice.sent == []
+    assert alice.sent == ["JOIN #tea", "PRIVMSG #tea :hello"]
     alice.hear(":alice!a@h JOIN #tea", ":alice!a@h PRIVMSG #tea :hello")
     assert alice.seen("#tea")[-1] == "[alice]: hello"
     alice.hear(":alice!a@h JOIN #forced")  # the server's idea: the view stays
@@ -849,11 +848,7 @@ def test_oldest_entries_go_but_not_own_unsent_ones(kept, monkeypatch):
     assert kept.seen()[:2] == ["![alice]: refused (not delivered)!", "<[alice]: on its way>"]
     assert room.entries[-1].line.text == "999"
     assert (room.has_older, room.knows("1"), room.knows("999")) == (True, False, True)
-    added = {entry for change in kept.changes if change.kind == "added" for entry in change.entries}
-    gone = {
-        entry for change in kept.changes if change.kind == "removed" for entry in change.entries
-    }
-    assert added - gone >= set(room.entries[2:])
+    assert replay(kept.changes, room) == room.entries
     kept.hear(":alice!a@h PRIVMSG #lobby :on its way")
     assert kept.seen()[-1] == "[alice]: on its way"
 
