@@ -13,10 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from client_harness import ScriptedServer
 from harness import Room, count_descriptors
-try:
-    from window_harness import Desk, Screen
-except Exception:
-    pass
+from window_harness import Desk, Screen
 
 # The same examples each time, however slow the machine is.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
