@@ -2642,7 +2642,7 @@ class Settings:
             log.warning("%s cannot be moved aside: %s", self._path, error)
 
 
-def _settings_path() -> str:
+def settings_path() -> str:
     """Return the file of the settings, where the system keeps such files."""
     home = os.path.expanduser("~")
     if sys.platform == "win32":
@@ -2906,7 +2906,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
-    settings = Settings(_settings_path())
+    settings = Settings(settings_path())
     settings.load()
     return Terminal(settings).run(host, port, username)
 
