@@ -218,11 +218,7 @@ class Handshake:
     """
 
     def __init__(
-        self,
-        nickname: str,
-        password: str = "",
-        login: Optional[Login] = None,
-        token: str = "",
+        self, nickname: str, password: str = "", login: Optional[Login] = None, token: str = ""
     ) -> None:
         self.nickname = nickname
         self.done = False
@@ -774,8 +770,8 @@ class Conversation:
         """Put an entry at the end."""
         self._insert(len(self.entries), entry)
 
-    def _insert(self, place: int, entry: Entry) -> None:
-        self.entries.insert(place, entry)
+    def _insert(self, index: int, entry: Entry) -> None:
+        self.entries.insert(index, entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
 
@@ -831,35 +827,35 @@ class Conversation:
         known. If nothing is, it stands `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        place = self._position(page) if start is None else self.index(start)
+        index = self._position(page) if start is None else self.index(start)
         added: List[Change] = []
         for entry in page:
             if entry.msgid in self._known:
-                place = self.index(self._known[entry.msgid]) + 1
+                index = self.index(self._known[entry.msgid]) + 1
                 continue
-            while self._is_local(place) and self.entries[place].line.when <= entry.line.when:
-                place += 1
-            below = self.entries[place] if place < len(self.entries) else None
+            while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
+                index += 1
+            below = self.entries[index] if index < len(self.entries) else None
             if not added or added[-1].before is not below:
                 added.append(Change(ADDED, self, [], below))
             cast(List[Entry], added[-1].entries).append(entry)
-            self._insert(place, entry)
-            place += 1
+            self._insert(index, entry)
+            index += 1
         return added
 
     def _position(self, page: Sequence[Entry]) -> int:
         """Return the position where a page belongs by its time."""
-        place = len(self.entries)
-        while page and place:
-            entry = self.entries[place - 1]
+        index = len(self.entries)
+        while page and index:
+            entry = self.entries[index - 1]
             if entry.delivery == SENT and entry.line.when <= page[0].line.when:
                 break
-            place -= 1
-        return place
+            index -= 1
+        return index
 
-    def _is_local(self, place: int) -> bool:
+    def _is_local(self, index: int) -> bool:
         """Return True if a line that no history has stands there."""
-        here = self.entries[place : place + 1]
+        here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
     def _forget(self, entries: Sequence[Entry]) -> None:
@@ -905,8 +901,8 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
     folded = text.casefold()
     spans = [match.span() for match in pattern.finditer(folded)]
     if spans and len(folded) != len(text):  # "ß" becomes "ss"
-        places = [index for index, char in enumerate(text) for _ in char.casefold()]
-        spans = [(places[start], places[end - 1] + 1) for start, end in spans]
+        indices = [index for index, char in enumerate(text) for _ in char.casefold()]
+        spans = [(indices[start], indices[end - 1] + 1) for start, end in spans]
     return spans
 
 
@@ -1141,9 +1137,8 @@ class History:
         """Return the first request for a target, which may have been renamed since."""
         key = protocol.casefold(target)
         for request in self.requests:
-            place = request.conversation
-            names = (request.key, place.key if place is not None else "")
-            if not request.batch and key in names:
+            renamed = request.conversation.key if request.conversation is not None else ""
+            if not request.batch and key in (request.key, renamed):
                 return request
         return None
 
@@ -1247,7 +1242,7 @@ class Chat:
 
     Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
     user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
-    conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
+    conversation) and `ignored` (nicknames) are the settings' own objects, changed in conversation.
 
     The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
     they change the state and record the change in the Outcome of the current call.
@@ -1359,8 +1354,10 @@ class Chat:
 
     def everybody(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        places = [self.current, *self.conversations]
-        names = dict.fromkeys(p.nickname for place in places for p in place.people)
+        conversations = [self.current, *self.conversations]
+        names = dict.fromkeys(
+            p.nickname for conversation in conversations for p in conversation.people
+        )
         return [name for name in names if not self.is_me(name)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
@@ -1441,10 +1438,10 @@ class Chat:
         """Send a message again that had failed."""
         self._start(now)
         item = self.outbox.retry(entry)
-        for place in item.conversations if item is not None else ():
-            if place.remove(entry):
-                self.change(REMOVED, place, [entry])
-            self.add(entry, place)
+        for conversation in item.conversations if item is not None else ():
+            if conversation.remove(entry):
+                self.change(REMOVED, conversation, [entry])
+            self.add(entry, conversation)
         self.flush()
         return self.outcome
 
@@ -1452,9 +1449,9 @@ class Chat:
         """Remove a message that had failed."""
         self._start(now)
         item = self.outbox.discard(entry)
-        for place in item.conversations if item is not None else ():
-            if place.remove(entry):
-                self.change(REMOVED, place, [entry])
+        for conversation in item.conversations if item is not None else ():
+            if conversation.remove(entry):
+                self.change(REMOVED, conversation, [entry])
         return self.outcome
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
@@ -1526,9 +1523,9 @@ class Chat:
         self.outbox.lose()
         self.history = History()
         self.session.is_settled = False
-        for place in self.conversations:
-            place.part(OUTSIDE if place.is_outside else REJOINING)
-            self.change(PEOPLE, place)
+        for conversation in self.conversations:
+            conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
+            self.change(PEOPLE, conversation)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1639,9 +1636,9 @@ class Chat:
         if line is not None:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
-            for place in conversations:
-                if not place.knows(entry.msgid):
-                    self.add(entry, place)
+            for conversation in conversations:
+                if not conversation.knows(entry.msgid):
+                    self.add(entry, conversation)
 
     def reply(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1780,11 +1777,11 @@ class Chat:
         item = self.outbox.add(entry, message)
         self.flush()
         other = self.find(message.params[0])
-        places = [self.current] if other in (None, self.current) else [self.current, other]
-        for place in places:
-            if place is not None:
-                item.conversations.append(place)
-                self.add(entry, place)
+        conversations = [self.current] if other in (None, self.current) else [self.current, other]
+        for conversation in conversations:
+            if conversation is not None:
+                item.conversations.append(conversation)
+                self.add(entry, conversation)
 
     def flush(self) -> None:
         """Send what waits and can be sent."""
@@ -1794,8 +1791,8 @@ class Chat:
             self.request_pong()
 
     def _can_send(self, key: str) -> bool:
-        place = self.find(key)
-        is_waiting = place is not None and place.membership in (REJOINING, OUTSIDE)
+        conversation = self.find(key)
+        is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.is_settled and not is_waiting
 
     def request_pong(self) -> None:
@@ -1806,16 +1803,16 @@ class Chat:
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
         self.outbox.deliver(item, line, msgid)
-        for place in item.conversations:
-            if place.confirm(item.entry):
-                self.change(REMOVED, place, [item.entry])
-                self.change(ADDED, place, [item.entry])
+        for conversation in item.conversations:
+            if conversation.confirm(item.entry):
+                self.change(REMOVED, conversation, [item.entry])
+                self.change(ADDED, conversation, [item.entry])
             else:
-                self.change(CHANGED, place, [item.entry])
+                self.change(CHANGED, conversation, [item.entry])
         if not self.session.is_channel(target):
-            place = self.private(target)
-            if place not in item.conversations:
-                self.add(item.entry, place)
+            conversation = self.private(target)
+            if conversation not in item.conversations:
+                self.add(item.entry, conversation)
 
     def resolve(self, key: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, whose history was told as far as it goes."""
@@ -1823,8 +1820,8 @@ class Chat:
         self.flush()
 
     def _on_delivery(self, item: Outgoing) -> None:
-        for place in item.conversations:
-            self.change(CHANGED, place, [item.entry])
+        for conversation in item.conversations:
+            self.change(CHANGED, conversation, [item.entry])
 
     @property
     def is_catching_up(self) -> bool:
@@ -1840,11 +1837,11 @@ _HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
 
 
 def _ask(
-    chat: Chat, purpose: str, place: Optional[Conversation], *params: str, limit: int = 0
+    chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, place, chat.now + HISTORY_TIME, limit)
+    request = Request(purpose, conversation, chat.now + HISTORY_TIME, limit)
     chat.history.requests.append(request)
     chat.send(Message("CHATHISTORY", (*params, str(limit))))
     return request
@@ -1857,38 +1854,38 @@ def _ask_targets(chat: Chat) -> None:
     _ask(chat, TARGETS, None, "TARGETS", *stamps)
 
 
-def _catch_up(chat: Chat, place: Conversation) -> None:
+def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
     if not chat.session.has_history:
-        chat.resolve(place.key, False)
-    elif chat.history.is_fetching(place):
+        chat.resolve(conversation.key, False)
+    elif chat.history.is_fetching(conversation):
         return
-    elif place.is_complete:
-        if place.newest() is None:
-            _ask(chat, LATEST, place, "LATEST", place.name, "*")
-    elif place.anchor is None:
-        _ask(chat, MISSED, place, "LATEST", place.name, "*")
+    elif conversation.is_complete:
+        if conversation.newest() is None:
+            _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
+    elif conversation.anchor is None:
+        _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
     else:  # the anchor is told again: proof that the history reaches back to it
-        since = protocol.format_time(place.anchor.line.when - 0.001)
-        _ask(chat, MISSED, place, "AFTER", place.name, "timestamp=" + since)
+        since = protocol.format_time(conversation.anchor.line.when - 0.001)
+        _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
     if not chat.session.is_channel(nickname):
-        place = chat.private(nickname)
-        if place.key == protocol.casefold(nickname):
-            _catch_up(chat, place)
+        conversation = chat.private(nickname)
+        if conversation.key == protocol.casefold(nickname):
+            _catch_up(chat, conversation)
         else:  # there are too many
             chat.resolve(protocol.casefold(nickname), False)
 
 
 def _give_up(chat: Chat, request: Request) -> None:
     """Note that a request will not be answered, so it proves nothing."""
-    place = request.conversation if request.purpose != TYPED else None
+    conversation = request.conversation if request.purpose != TYPED else None
     chat.history.give_up(request)
-    if place is not None:
-        chat.resolve(place.key, False)
+    if conversation is not None:
+        chat.resolve(conversation.key, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
@@ -1910,65 +1907,69 @@ def _take_targets(chat: Chat, request: Request) -> None:
     for message in request.messages:
         if len(message.params) > 2:
             _catch_up_with(chat, message.params[1])
-    for place in chat.conversations:
-        if place.kind == PRIVATE and not chat.history.is_fetching(place):
-            place.is_complete = True
+    for conversation in chat.conversations:
+        if conversation.kind == PRIVATE and not chat.history.is_fetching(conversation):
+            conversation.is_complete = True
 
 
-def _take_page(chat: Chat, request: Request, place: Conversation) -> None:
+def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None:
     """Put a page of history into its conversation."""
-    purpose, anchor = request.purpose, place.anchor
-    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, place)]
-    changes = place.merge(page, place.oldest() if purpose == OLDER else None)
+    purpose, anchor = request.purpose, conversation.anchor
+    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
+    changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
     new = [entry for change in changes for entry in change.entries]
     chat.outcome.changes += changes
     if purpose == TYPED or (new and purpose != OLDER):
-        chat.change(RECALLED, place, page if purpose == TYPED else new)
+        chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
-        place.has_older = request.is_full
+        conversation.has_older = request.is_full
     if purpose == MISSED:
-        _take_missed(chat, request, place, new)
+        _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
-        chat.resolve(place.key, False)
+        chat.resolve(conversation.key, False)
     if purpose != OLDER:
-        chat.trim(place)
+        chat.trim(conversation)
 
 
-def _take_missed(chat: Chat, request: Request, place: Conversation, new: List[Entry]) -> None:
+def _take_missed(
+    chat: Chat, request: Request, conversation: Conversation, new: List[Entry]
+) -> None:
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
     request.missed += len(news)
-    chat.arrive(place, news, is_missed=True)
+    chat.arrive(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
-    if place.anchor is None:  # a channel that is told from its first message on is complete
-        request.reaches_back = place.kind == CHANNEL and not request.is_full
-    elif place.anchor.msgid in msgids:
+    if conversation.anchor is None:  # a channel that is told from its first message on is complete
+        request.reaches_back = conversation.kind == CHANNEL and not request.is_full
+    elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
-    if place.anchor is not None and request.is_full and msgids[-1]:
-        following = _ask(chat, MISSED, place, "AFTER", place.name, "msgid=" + msgids[-1])
+    if conversation.anchor is not None and request.is_full and msgids[-1]:
+        following = _ask(
+            chat, MISSED, conversation, "AFTER", conversation.name, "msgid=" + msgids[-1]
+        )
         following.missed, following.reaches_back = request.missed, request.reaches_back
         return
-    place.is_complete = True
+    conversation.is_complete = True
     if request.missed:
         count = "1 message" if request.missed == 1 else "%d messages" % request.missed
-        chat.inform("Welcome back. You missed %s." % count, place)
-    chat.resolve(place.key, request.reaches_back or chat.session.is_resumed)
+        chat.inform("Welcome back. You missed %s." % count, conversation)
+    chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
 
 
-def _earlier_entry(chat: Chat, message: Message, place: Conversation) -> Iterator[Entry]:
+def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
     """Yield the entry of a message in the history: an own uncertain one, if it is that."""
     msgid, item = message.tag("msgid"), None
-    if message.command == "PRIVMSG" and message.params and not place.knows(msgid):
+    if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
     line = chat.describe(message, message.nickname if item is not None else "")
     if line is None or chat.is_ignored(message.nickname):
         return
     if item is not None:  # it had arrived
-        for conversation in item.conversations:
-            if conversation is not place:
-                chat.change(CHANGED, conversation, [item.entry])
-            elif conversation.remove(item.entry):
-                chat.change(REMOVED, conversation, [item.entry])
+        for other in item.conversations:
+            if other is not conversation:
+                chat.change(CHANGED, other, [item.entry])
+            elif other.remove(item.entry):
+                chat.change(REMOVED, other, [item.entry])
         chat.outbox.deliver(item, line, msgid)
         yield item.entry
         return
@@ -2005,21 +2006,21 @@ def _on_text(chat: Chat, message: Message) -> None:
         chat.show(message, chat.find(target) or chat.current)
         return
     is_private = not chat.session.is_channel(target)
-    place = chat.find(target) or chat.current
+    conversation = chat.find(target) or chat.current
     if is_private and chat.is_me(sender):
-        place = chat.private(target)
+        conversation = chat.private(target)
     elif is_private:
-        place = chat.private(sender, MAX_STRANGERS)
+        conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
     entry = chat.new_entry(line, message.tag("msgid"))
-    if place.knows(entry.msgid):
+    if conversation.knows(entry.msgid):
         return
     entry.is_mention = not entry.is_own and not is_private and chat.is_mention(line.text)
-    chat.add(entry, place)
-    if is_private and chat.current is not place and chat.current.kind != PRIVATE:
+    chat.add(entry, conversation)
+    if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if not entry.is_own:
-        chat.arrive(place, [entry])
+        chat.arrive(conversation, [entry])
 
 
 def _on_join(chat: Chat, message: Message) -> None:
@@ -2082,10 +2083,10 @@ def _settle(chat: Chat) -> None:
     if session.is_return and session.has_history:
         _ask_targets(chat)
     for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
-        place = chat.find(item.key)
+        conversation = chat.find(item.key)
         if not session.is_channel(item.key):
             _catch_up_with(chat, item.message.params[0])
-        elif place is None or place.is_outside:  # it will not be joined
+        elif conversation is None or conversation.is_outside:  # it will not be joined
             chat.resolve(item.key, False)
     chat.flush()
 
@@ -2131,10 +2132,10 @@ def _on_kick(chat: Chat, message: Message) -> None:
 
 def _on_quit(chat: Chat, message: Message) -> None:
     key = protocol.casefold(message.nickname)
-    places = [c for c in chat.conversations if key in c.members or c.key == key]
-    for place in places:
-        _lose_member(chat, place, message.nickname)
-    chat.show(message, *places, event="left")
+    conversations = [c for c in chat.conversations if key in c.members or c.key == key]
+    for conversation in conversations:
+        _lose_member(chat, conversation, message.nickname)
+    chat.show(message, *conversations, event="left")
 
 
 def _lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
@@ -2148,20 +2149,20 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    places = [c for c in chat.conversations if old in c.members or c.key == old]
-    for place in places:
-        person = place.members.pop(old, None)
+    conversations = [c for c in chat.conversations if old in c.members or c.key == old]
+    for conversation in conversations:
+        person = conversation.members.pop(old, None)
         if person is not None:
-            place.members[protocol.casefold(new)] = person._replace(nickname=new)
-            chat.change(PEOPLE, place)
+            conversation.members[protocol.casefold(new)] = person._replace(nickname=new)
+            chat.change(PEOPLE, conversation)
         elif chat.find(new) is None:
-            place.rename(new)
-            chat.change(HEADER, place)
+            conversation.rename(new)
+            chat.change(HEADER, conversation)
     if chat.is_me(message.nickname):
         chat.nickname = new
         chat.change(STATUS)
     chat.change(SIDEBAR)
-    chat.show(message, *places)
+    chat.show(message, *conversations)
 
 
 def _on_topic(chat: Chat, message: Message) -> None:
@@ -2239,9 +2240,9 @@ def _on_end_of_names(chat: Chat, message: Message) -> None:
 
 def _on_monitored(chat: Chat, message: Message) -> None:
     for target in message.text.split(","):
-        place = chat.find(target.partition("!")[0])
-        if place is not None:
-            place.is_online = message.command == "730"
+        conversation = chat.find(target.partition("!")[0])
+        if conversation is not None:
+            conversation.is_online = message.command == "730"
     chat.change(SIDEBAR)
 
 
@@ -2356,13 +2357,13 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
 
     Commands for channels work beside them too, on the first one.
     """
-    place: Optional[Conversation] = chat.current
+    conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind == PRIVATE:
         return []
     if typed.verb not in ("say", "me", "history", "leave"):
-        place = chat.channel
-    if not target and place is not None and place.kind != CONSOLE:
-        target = place.name
+        conversation = chat.channel
+    if not target and conversation is not None and conversation.kind != CONSOLE:
+        target = conversation.name
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
@@ -2541,17 +2542,17 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
 def _nicknames(chat: Chat, begun: str) -> List[str]:
     """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
     begun = protocol.casefold(begun)
-    places = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
+    conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
     for entry in chat.current.entries[:-RECENT:-1]:
         key = protocol.casefold(entry.line.nickname)
-        if key and any(key in c.members or c.key == key for c in places):
+        if key and any(key in c.members or c.key == key for c in conversations):
             names.setdefault(key, entry.line.nickname)
-    for place in places:
-        keys = (key for key in place.members if key.startswith(begun))
+    for conversation in conversations:
+        keys = (key for key in conversation.members if key.startswith(begun))
         for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
-            names.setdefault(key, place.members[key].nickname)
-    names.update((c.key, c.name) for c in places if c.kind == PRIVATE and c.key not in names)
+            names.setdefault(key, conversation.members[key].nickname)
+    names.update((c.key, c.name) for c in conversations if c.kind == PRIVATE and c.key not in names)
     names.pop(protocol.casefold(chat.nickname), None)
     return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
 
@@ -2796,33 +2797,33 @@ class Terminal:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
         recalled: Set[int] = set()
         entries: Dict[int, Tuple[Entry, Conversation]] = {}
-        for kind, place, changed, _ in changes:
-            if place is None or kind not in (ADDED, CHANGED, RECALLED):
+        for kind, conversation, changed, _ in changes:
+            if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
             if kind == RECALLED:
-                self._print_recalled(place, changed)
+                self._print_recalled(conversation, changed)
                 recalled |= {entry.id for entry in changed}
                 continue
             for entry in changed:
-                is_first = entry.id not in entries or place is chat.current
+                is_first = entry.id not in entries or conversation is chat.current
                 if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
-                    entries[entry.id] = entry, place
-        for entry, place in entries.values():
+                    entries[entry.id] = entry, conversation
+        for entry, conversation in entries.values():
             # An own message is printed when it is delivered; the server tells what is refused.
             if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
-                self._print_entry(entry, place, chat)
+                self._print_entry(entry, conversation, chat)
 
-    def _print_recalled(self, place: Conversation, entries: Sequence[Entry]) -> None:
+    def _print_recalled(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
         now = time.time()
-        text = "Earlier in %s:" % place.name if entries else "Nothing was said earlier."
+        text = "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
         end = [protocol.server_line("Now:", now)] if entries else []
         for line in [protocol.server_line(text, now), *[e.line for e in entries], *end]:
             print(line, file=self._output, flush=True)
 
-    def _print_entry(self, entry: Entry, place: Conversation, chat: Chat) -> None:
+    def _print_entry(self, entry: Entry, conversation: Conversation, chat: Chat) -> None:
         line = entry.line
-        if place.kind == CHANNEL and place is not chat.current:
-            line = line._replace(head="%s %s" % (place.name, line.head))
+        if conversation.kind == CHANNEL and conversation is not chat.current:
+            line = line._replace(head="%s %s" % (conversation.name, line.head))
         note = "  (%s)" % entry.note if entry.note else ""
         print("%s%s" % (line, note), file=self._output, flush=True)
 

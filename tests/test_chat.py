@@ -765,11 +765,7 @@ def test_text_in_a_private_conversation_goes_to_that_user(alice):
     alice.type("hello")
     alice.type("/me waves")
     alice.type("/list")
-    assert alice.sent == [
-        "PRIVMSG bob :hello",
-        "PRIVMSG bob :\x01ACTION waves\x01",
-        "NAMES #lobby",
-    ]
+    assert alice.sent == ["PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "NAMES #lobby"]
 
 
 def test_renamed_user_keeps_the_conversation(kept):

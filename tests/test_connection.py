@@ -187,8 +187,7 @@ def test_refused_nickname_is_answered_in_words(room, call):
 
 
 @pytest.mark.parametrize(
-    ("password", "words"),
-    [("", "This server asks for a password."), ("wrong", "Wrong password.")],
+    ("password", "words"), [("", "This server asks for a password."), ("wrong", "Wrong password.")]
 )
 def test_server_password_is_asked_for(open_room, call, password, words):
     port = open_room(password="sesame").server.port
