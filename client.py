@@ -71,7 +71,6 @@ from typing import (
     Set,
     Tuple,
     Union,
-    cast,
 )
 
 import protocol
@@ -113,7 +112,7 @@ MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
 MAX_BATCHES = 20  # open at once
-MAX_BATCH = 2000  # messages in one
+MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
 # What the client asks for
@@ -131,7 +130,7 @@ MAX_SERVERS = 10  # that the settings remember
 MAX_HITS = 10000  # of a search
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
-CROWD = 5  # joins (or leaves) in a row that are shown as one entry
+CROWD = 5  # joins (or leaves) in a row that become a single entry
 
 
 # Events
@@ -330,8 +329,8 @@ class Handshake:
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
-    Once registered it reconnects whenever it is lost (unless `returns` is False): at once, then
-    after growing pauses, and at once when the computer wakes up or `retry` is called.
+    Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
+    then after growing pauses, which end when the computer wakes up or `retry` is called.
     Methods may be called from any thread; only `close` waits, and only if asked to.
     """
 
@@ -559,7 +558,7 @@ class Connection:
             self._skips_pause = self._skips_pause or was_suspended
 
     def _put(self, event: Event) -> None:
-        """Put an event into the queue; wait while it is full and somebody polls it."""
+        """Put an event into the queue; wait while it is full and still polled."""
         while self._is_polled or isinstance(event, Disconnected):
             try:
                 return self._events.put(event, timeout=0.1)
@@ -612,7 +611,7 @@ class Connection:
 # -------------
 
 CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, beside PRIVATE
-ALL, MENTIONS, NONE = "all", "mentions", "none"  # the alerts that the user wants from one
+ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversation
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
 FROM_SYSTEM = "system"  # a kind of line, beside protocol's: the client's own
 
@@ -621,7 +620,7 @@ SENT, WAITING, FAILED = "sent", "waiting", "failed"
 # Entry.delivery: SENT, or an own message that
 QUEUED = "queued"  # waits for the connection, and until its channel is joined again
 IN_FLIGHT = "in flight"  # was sent; the server has not confirmed it
-UNCERTAIN = "uncertain"  # was in flight when the connection was lost: the history will tell
+UNCERTAIN = "uncertain"  # was in flight when the connection was lost; the history decides
 REFUSED = "refused"  # was refused, in the server's words
 UNKNOWN = "unknown"  # may have arrived or not
 # The state and the note that each delivery is shown with
@@ -694,7 +693,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.last_topic = ""  # before a reconnect; told again, it is not shown again
+        self.last_topic = ""  # before a reconnect, after which it is not shown again
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
@@ -709,7 +708,7 @@ class Conversation:
         # Of the history:
         self.has_older = False
         self.is_complete = True  # nothing is missing between the entries
-        self.anchor: Optional[Entry] = None  # while it is not: the last one before the gap
+        self.anchor: Optional[Entry] = None  # while something is: the last entry before it
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
@@ -729,7 +728,7 @@ class Conversation:
 
     @property
     def is_outside(self) -> bool:
-        """True for a channel that the user has to join before writing there."""
+        """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
     @property
@@ -802,7 +801,7 @@ class Conversation:
         return moves
 
     def crowd(self) -> List[Entry]:
-        """Return the entries at the end that tell of the same event on the same day."""
+        """Return the entries at the end that are about the same event on the same day."""
         last = self.entries[-1]
         run: List[Entry] = []
         for entry in reversed(self.entries if last.event else ()):
@@ -837,8 +836,9 @@ class Conversation:
                 index += 1
             below = self.entries[index] if index < len(self.entries) else None
             if not added or added[-1].before is not below:
-                added.append(Change(ADDED, self, [], below))
-            cast(List[Entry], added[-1].entries).append(entry)
+                new: List[Entry] = []
+                added.append(Change(ADDED, self, new, below))
+            new.append(entry)
             self._insert(index, entry)
             index += 1
         return added
@@ -913,7 +913,7 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
-RECALLED = "recalled"  # told by the history now, new or not; views that show all ignore it
+RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
 SIDEBAR = "sidebar"  # which conversations there are, their badges and presence
@@ -972,14 +972,14 @@ class Outbox:
     """Own messages, in order, until the server has them: the only owner of Entry.delivery.
 
     QUEUED -> IN_FLIGHT -> SENT, or REFUSED by the server. A lost connection makes IN_FLIGHT
-    UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or does not
-    tell (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
+    UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or proves
+    nothing (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
     """
 
     def __init__(self, changed: Callable[[Outgoing], None]) -> None:
         self.items: List[Outgoing] = []
         self._failed: Dict[int, Outgoing] = {}  # by the ids of their entries
-        self._changed = changed  # told of those that look different
+        self._changed = changed  # called for each message that looks different now
         self.last_number = 0
 
     def add(self, entry: Entry, message: Message) -> Outgoing:
@@ -1083,9 +1083,9 @@ class Outbox:
 # History
 # -------
 
-# Purposes of a request: the latest page of a conversation that is new to us, the page before all
-# that is known, what was missed while the connection was lost, what the user typed /history
-# for, and the users who wrote to us meanwhile. LATE: given up, or never asked for.
+# Purposes of a request: the latest page of a new conversation, the page before all that is known,
+# what was missed while the connection was lost, the answer to /history, and the users who have
+# sent private messages meanwhile. LATE: given up, or never asked for.
 LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets late".split()
 
 
@@ -1107,11 +1107,11 @@ class Request:
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # MISSED has told all that follows the anchor
+        self.reaches_back = False  # the pages of MISSED have everything since the anchor
 
     @property
     def is_full(self) -> bool:
-        """True if there may be more than was told."""
+        """True if there may be more than this page."""
         return len(self.messages) >= self.limit > 0
 
 
@@ -1167,7 +1167,7 @@ class History:
         return request
 
     def give_up(self, request: Request) -> None:
-        """Expect no answer any more; one that comes late is shown, and proves nothing."""
+        """Expect no answer any more; a late answer is shown, but proves nothing."""
         request.purpose, request.deadline = LATE, math.inf
         if not request.batch:
             self.requests.remove(request)
@@ -1181,11 +1181,11 @@ class History:
 # -------
 
 _TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX".split())  # of use
-_PREFIX = "(qaohv)~&@%+"  # of most servers, for those that do not tell
+_PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
 class Session:
-    """What one connection can do, and how far we are with it."""
+    """The state that lasts as long as a connection: capabilities, ISUPPORT, progress."""
 
     def __init__(self, number: int = 0, caps: FrozenSet[str] = frozenset()) -> None:
         self.number = number  # as in Connected
@@ -1335,12 +1335,12 @@ class Chat:
         return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
 
     def next_unread(self) -> Optional[Conversation]:
-        """Return a conversation with something new, one with a mention first."""
+        """Return a conversation with something new, preferably with a mention."""
         unread = [c for c in self.conversations if c.unread and c is not self.current]
         return max(unread, key=lambda c: bool(c.mentions)) if unread else None
 
     def neighbour(self, step: int) -> Conversation:
-        """Return the conversation that many places below the one in view."""
+        """Return the conversation `step` rows below the current conversation."""
         index = self.conversations.index(self.current)
         return self.conversations[(index + step) % len(self.conversations)]
 
@@ -1586,7 +1586,7 @@ class Chat:
         return protocol.describe(message, me or self.nickname, when, modes=modes)
 
     def time_of(self, message: Message) -> float:
-        """Return when a message was said: by the server's clock if it tells, else now."""
+        """Return when a message was said: its server-time if it has one, else now."""
         try:
             when = protocol.parse_time(message.tags["time"])
         except (KeyError, ValueError):
@@ -1614,7 +1614,7 @@ class Chat:
             self.change(REMOVED, conversation, trimmed)
 
     def _fold(self, conversation: Conversation) -> None:
-        """Make one entry of a crowd that has just joined or left."""
+        """Fold the joins (or leaves) of a crowd into a single entry."""
         run = conversation.crowd()
         count = sum(entry.count for entry in run)
         if count < CROWD:
@@ -1724,7 +1724,7 @@ class Chat:
         return sum(c.kind == kind for c in self.conversations) >= limit
 
     def private(self, nickname: str, limit: int = MAX_CONVERSATIONS) -> Conversation:
-        """Return the conversation with a user; if there can be none, the one in view."""
+        """Return the conversation with a user; if there are too many, the current one."""
         found = self.find(nickname)
         if found is None and protocol.is_middle(nickname) and not self.is_full(PRIVATE, limit):
             found = self.create(nickname, PRIVATE)
@@ -1758,7 +1758,7 @@ class Chat:
         self.change(SIDEBAR)
 
     def monitor(self, nicknames: List[str]) -> None:
-        """Ask the server to tell when these users come and go."""
+        """Ask the server to report when these users come and go."""
         if "MONITOR" in self.session.tokens:
             for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
                 self.send(Message("MONITOR", ("+", targets)))
@@ -1815,7 +1815,7 @@ class Chat:
                 self.add(item.entry, conversation)
 
     def resolve(self, key: str, is_complete: bool) -> None:
-        """Decide on uncertain messages to a target, whose history was told as far as it goes."""
+        """Decide on uncertain messages to a target, once its history has been read."""
         self.outbox.resolve(key, is_complete, self.nickname)
         self.flush()
 
@@ -1825,7 +1825,7 @@ class Chat:
 
     @property
     def is_catching_up(self) -> bool:
-        """True from a reconnect until all that was missed has been told."""
+        """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
         return self.session.is_return and (is_asking or not self.is_settled)
 
@@ -1848,7 +1848,7 @@ def _ask(
 
 
 def _ask_targets(chat: Chat) -> None:
-    """Ask with whom there is something new since the connection was lost."""
+    """Ask in which conversations there is something new since the connection was lost."""
     bounds = chat.complete_until, chat.now + 86400
     stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
     _ask(chat, TARGETS, None, "TARGETS", *stamps)
@@ -1865,7 +1865,7 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
             _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
-    else:  # the anchor is told again: proof that the history reaches back to it
+    else:  # the answer begins with the anchor: proof that the history reaches back to it
         since = protocol.format_time(conversation.anchor.line.when - 0.001)
         _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
 
@@ -1939,7 +1939,7 @@ def _take_missed(
     request.missed += len(news)
     chat.arrive(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
-    if conversation.anchor is None:  # a channel that is told from its first message on is complete
+    if conversation.anchor is None:  # a channel's history from its first message on is complete
         request.reaches_back = conversation.kind == CHANNEL and not request.is_full
     elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
@@ -1957,7 +1957,7 @@ def _take_missed(
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
-    """Yield the entry of a message in the history: an own uncertain one, if it is that."""
+    """Yield the entry for a message in the history, which may be an own uncertain message."""
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
@@ -2498,7 +2498,7 @@ class Completer:
     ) -> Optional[Tuple[str, int]]:
         """Return the new text and cursor; None if there is no suggestion.
 
-        `suggest` returns words for the beginning of a word, and is told if that is the first.
+        `suggest` returns words for the beginning of a word; True means that it is the first one.
         """
         if self._words and (text, cursor) == self._last:
             self._index = (self._index + step) % len(self._words)
@@ -2582,7 +2582,7 @@ def is_secret(text: str) -> bool:
 
 
 class Settings:
-    """What the program remembers from one time to the next; passwords are not among it.
+    """The preferences that the program saves; no passwords.
 
     It never stops the program: a file that cannot be read is moved aside.
     """
@@ -2809,7 +2809,7 @@ class Terminal:
                 if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
                     entries[entry.id] = entry, conversation
         for entry, conversation in entries.values():
-            # An own message is printed when it is delivered; the server tells what is refused.
+            # Own messages are printed when they are delivered; refusals are printed in words.
             if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
                 self._print_entry(entry, conversation, chat)
 
