@@ -1151,20 +1151,9 @@ class History:
                 self.requests.append(request)
         request.batch = batch
 
-    def collect(self, message: Message) -> bool:
-        """Keep a message if it belongs to an answer; return True then."""
-        batch = message.tag("batch")
-        request = next((r for r in self.requests if batch and r.batch == batch), None)
-        if request is not None and len(request.messages) < MAX_BATCH:
-            request.messages.append(message)
-        return request is not None
-
-    def close_batch(self, batch: str) -> Optional[Request]:
-        """Return the request whose answer is complete."""
-        request = next((r for r in self.requests if batch and r.batch == batch), None)
-        if request is not None:
-            self.requests.remove(request)
-        return request
+    def answering(self, batch: str) -> Optional[Request]:
+        """Return the request that an open batch answers."""
+        return next((r for r in self.requests if batch and r.batch == batch), None)
 
     def give_up(self, request: Request) -> None:
         """Expect no answer any more; a late answer is shown, but proves nothing."""
@@ -1529,7 +1518,10 @@ class Chat:
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
-        if message.command != "BATCH" and self.history.collect(message):
+        request = self.history.answering(message.tag("batch"))
+        if request is not None and message.command != "BATCH":
+            if len(request.messages) < MAX_BATCH:
+                request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
             self.complete_until = self.time_of(message)
@@ -1895,11 +1887,13 @@ def _on_batch(chat: Chat, message: Message) -> None:
         target = message.params[-1] if kind == "chathistory" else ""
         chat.history.open_batch(reference, target, chat.find(target))
         return
-    request = chat.history.close_batch(reference) if sign == "-" else None
-    if request is not None and request.purpose == TARGETS:
-        _take_targets(chat, request)
-    elif request is not None and request.conversation in chat.conversations:
-        _take_page(chat, request, request.conversation)
+    request = chat.history.answering(reference)
+    if sign == "-" and request is not None:
+        chat.history.requests.remove(request)
+        if request.purpose == TARGETS:
+            _take_targets(chat, request)
+        elif request.conversation in chat.conversations:
+            _take_page(chat, request, request.conversation)
 
 
 def _take_targets(chat: Chat, request: Request) -> None:
@@ -2442,12 +2436,12 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> N
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
         chat.reply("You ignore %s." % (names or "nobody"))
-        return
-    if chat.is_me(args[0]):
+    elif chat.is_me(args[0]):
         raise InputError("You cannot ignore yourself.")
-    if not chat.is_ignored(args[0]):
-        chat.ignored.append(args[0])
-    chat.reply("You do not hear %s any more" % args[0])
+    else:
+        if not chat.is_ignored(args[0]):
+            chat.ignored.append(args[0])
+        chat.reply("You do not hear %s any more" % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
@@ -2608,7 +2602,8 @@ class Settings:
             return
         except (OSError, ValueError, TypeError, RecursionError) as error:
             log.warning("%s is not used: %s", self._path, error)
-            self._move_aside()
+            with contextlib.suppress(OSError):
+                os.replace(self._path, self._path + ".broken")
             return
         for name, default in self._values().items():
             value = found.get(name, default)
@@ -2635,12 +2630,6 @@ class Settings:
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
-
-    def _move_aside(self) -> None:
-        try:
-            os.replace(self._path, self._path + ".broken")
-        except OSError as error:
-            log.warning("%s cannot be moved aside: %s", self._path, error)
 
 
 def settings_path() -> str:
