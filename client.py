@@ -2668,7 +2668,7 @@ class Terminal:
         self._is_reading = False  # the thread `input` has started
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._can_read.set()
-        self._goodbye = ""  # the /quit that waits until all was delivered
+        self._goodbye = ""  # the /quit that was read; it waits until all is delivered
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2731,6 +2731,7 @@ class Terminal:
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
+        has_quit = False
         while True:
             try:
                 event = self._events.get(timeout=self.POLL)
@@ -2746,9 +2747,9 @@ class Terminal:
             self._carry_out(outcome, connection, chat)
             if isinstance(event, Disconnected):
                 return event
-            if self._goodbye and (not chat.unsent or self._is_person):
+            if self._goodbye and not has_quit and (not chat.unsent or self._is_person):
                 self._carry_out(chat.submit(self._goodbye, time.time()), connection, chat)
-                self._goodbye = ""
+                has_quit = True
             elif self._goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
             (self._can_read.clear if chat.unsent >= MAX_UNSENT else self._can_read.set)()
@@ -2763,6 +2764,8 @@ class Terminal:
 
     def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
         now, ignored = time.time(), list(self._settings.ignored)
+        if self._goodbye:
+            return Outcome()
         try:
             if text == "":
                 raise InputError("A line of more than %d bytes is not sent." % MAX_PASTE)

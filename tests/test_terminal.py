@@ -189,7 +189,7 @@ def test_quit_waits_for_a_slow_server(open_room, start):
     room = open_room(rate_limit=40)
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
-    alice.say(*["line %d" % number for number in range(150)], "/quit")
+    alice.say(*["line %d" % number for number in range(150)], "/quit", "not said")
     assert alice.finish() == (0, "")
     assert sum(" PRIVMSG " in line for line in bob.until("QUIT Quit")) == 150
 
