@@ -28,7 +28,8 @@ Guarantees:
 - Passwords are never shown, logged or kept in a file.
 
 To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To add a verb for
-the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending.
+the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending. To
+add to what an entry shows (reactions, say): a field of Entry, and a CHANGED when it is set.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
@@ -1853,7 +1854,7 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
-        if conversation.newest() is None:
+        if conversation.has_older and conversation.newest() is None:
             _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")

@@ -1355,6 +1355,15 @@ def test_typed_history_is_recalled_even_if_it_is_known():
     assert link.seen == link.said
 
 
+def test_empty_history_is_read_once(kept):
+    bob = kept.chat.private("bob")
+    for asked in (["CHATHISTORY LATEST bob * :50"], []):
+        kept.do(kept.chat.select(bob, NOW))
+        kept.do(kept.chat.select(kept.chat.find("#lobby"), NOW))
+        assert kept.sent == asked
+        kept.hear(*history("bob"))
+
+
 def test_typed_history_is_that_of_the_conversation_in_view(kept):
     kept.do(kept.chat.open("bob", NOW))
     kept.all_sent  # noqa: B018
