@@ -1093,18 +1093,12 @@ LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets
 class Request:
     """A CHATHISTORY command, and the messages of its answer so far."""
 
-    def __init__(
-        self,
-        purpose: str,
-        conversation: Optional[Conversation],
-        deadline: float = math.inf,
-        limit: int = 0,
-    ) -> None:
+    def __init__(self, purpose: str, conversation: Optional[Conversation]) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.deadline = deadline
-        self.limit = limit
+        self.deadline = math.inf
+        self.limit = 0  # messages of a page
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
@@ -1394,7 +1388,7 @@ class Chat:
     def notify(self, text: str, now: float) -> Outcome:
         """Show a line of the program's own in the conversation in view."""
         self._start(now)
-        self.reply(text)
+        self.answer(text)
         return self.outcome
 
     def select(self, conversation: Conversation, now: float) -> Outcome:
@@ -1549,7 +1543,7 @@ class Chat:
         self.outbox.fail(item, REFUSED)
         if command != "401" or len(message.params) < 2:
             return False
-        self.reply(
+        self.answer(
             protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
         )
         return True
@@ -1561,14 +1555,10 @@ class Chat:
         self.outcome.send.append(message)
 
     def change(
-        self,
-        kind: str,
-        conversation: Optional[Conversation] = None,
-        entries: Sequence[Entry] = (),
-        before: Optional[Entry] = None,
+        self, kind: str, conversation: Optional[Conversation] = None, entries: Sequence[Entry] = ()
     ) -> None:
         """Record a change; changes without entries once."""
-        change = Change(kind, conversation, entries, before)
+        change = Change(kind, conversation, entries)
         if entries or change not in self.outcome.changes:
             self.outcome.changes.append(change)
 
@@ -1633,7 +1623,7 @@ class Chat:
                 if not conversation.knows(entry.msgid):
                     self.add(entry, conversation)
 
-    def reply(self, text: str) -> None:
+    def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
         self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
@@ -1833,10 +1823,11 @@ def _ask(
     chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
-    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, conversation, chat.now + HISTORY_TIME, limit)
+    request = Request(purpose, conversation)
+    request.deadline = chat.now + HISTORY_TIME
+    request.limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
     chat.history.requests.append(request)
-    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    chat.send(Message("CHATHISTORY", (*params, str(request.limit))))
     return request
 
 
@@ -2050,7 +2041,8 @@ def _on_own_join(chat: Chat, message: Message) -> None:
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
         entries, chat.console.entries = chat.console.entries, []
-        chat.change(ADDED, channel, entries, next(iter(channel.entries), None))
+        first = next(iter(channel.entries), None)
+        chat.outcome.changes.append(Change(ADDED, channel, entries, first))
         channel.entries[:0] = entries
     _settle(chat)
     if chat.current is chat.console:
@@ -2228,7 +2220,7 @@ def _on_end_of_names(chat: Chat, message: Message) -> None:
     if channel.list_requests:
         channel.list_requests -= 1
         for text in protocol.online_lines([person.nickname for person in channel.people]):
-            chat.reply(text)
+            chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
 
@@ -2386,7 +2378,7 @@ def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> Non
 
 def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for line in protocol.help_lines():
-        chat.reply(line)
+        chat.answer(line)
 
 
 def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
@@ -2436,19 +2428,19 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> N
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
-        chat.reply("You ignore %s." % (names or "nobody"))
+        chat.answer("You ignore %s." % (names or "nobody"))
     elif chat.is_me(args[0]):
         raise InputError("You cannot ignore yourself.")
     else:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
-        chat.reply("You do not hear %s any more" % args[0])
+        chat.answer("You do not hear %s any more" % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
-    chat.reply("You hear %s again" % args[0])
+    chat.answer("You hear %s again" % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
