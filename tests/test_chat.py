@@ -878,7 +878,7 @@ def test_crowd_that_comes_or_goes_is_one_entry(alice):
 
 
 def replay(changes, conversation):
-    """What a view shows that has applied the changes to a conversation in order."""
+    """Return the entries of a view that has applied the changes to a conversation in order."""
     entries = []
     for kind, place, changed, before in changes:
         if place is not conversation:
@@ -1122,7 +1122,7 @@ def test_channel_that_removed_the_user_is_not_joined_again(alice):
     alice.lose()
     with pytest.raises(protocol.InputError, match="You are not connected"):
         alice.chat.open("#tea", NOW)
-    alice.do(alice.chat.open("#lobby", NOW))  # where one comes back to, one can write
+    alice.do(alice.chat.open("#lobby", NOW))  # it will be joined again
     assert alice.type("hi") == ["<[alice]: hi (waiting to send)>"]
     alice.join()
     assert alice.sent == ["PRIVMSG #lobby :hi"]
@@ -1220,7 +1220,7 @@ class Link:
 
     @property
     def seen(self):
-        """What people have said, as it is shown."""
+        """The messages of users, as they are shown."""
         entries = self.alice.chat.find("#lobby").entries
         return [entry.text for entry in entries if entry.line.nickname]
 
@@ -1324,7 +1324,7 @@ def test_scrolling_up_fetches_older_messages_page_by_page():
         assert room.has_older
         first = room.oldest()
         link.alice.do(chat.fetch_older(room, NOW))
-        link.alice.do(chat.fetch_older(room, NOW))  # one page at a time
+        link.alice.do(chat.fetch_older(room, NOW))  # the page is on its way
         link.alice.changes = []
         link.run()
         assert link.seen == link.said[-expected:]

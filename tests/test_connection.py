@@ -572,7 +572,7 @@ def test_retry_ends_the_pause(alice, hub, slow):
 
 
 def jump(monkeypatch):
-    """Let the wall clock go on by an hour with each look, as after a suspend."""
+    """Advance the wall clock by an hour at each reading, as after a suspend."""
     real, hours = client.time.time, []
     monkeypatch.setattr(client.time, "time", lambda: hours.append(1) or real() + 3600 * len(hours))
 

@@ -42,7 +42,7 @@ class Person:
         return any(entry.text == text and entry.state == SENT for entry in entries)
 
     def said(self, name="#lobby"):
-        """What users have said there."""
+        """The messages of users there."""
         return [entry.text for entry in self.chat.find(name).entries if entry.line.nickname]
 
     @property
