@@ -112,7 +112,7 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_BATCHES = 20  # open at once
+MAX_REQUESTS = 1000  # to the history
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -1086,8 +1086,8 @@ class Outbox:
 
 # Purposes of a request: the latest page of a new conversation, the page before all that is known,
 # what was missed while the connection was lost, the answer to /history, and the users who have
-# sent private messages meanwhile. LATE: given up, or never asked for.
-LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets late".split()
+# sent private messages meanwhile
+LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "targets"
 
 
 class Request:
@@ -1097,7 +1097,7 @@ class Request:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.deadline = math.inf
+        self.deadline = 0.0  # for the whole answer
         self.limit = 0  # messages of a page
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
@@ -1119,16 +1119,21 @@ class History:
     def __init__(self) -> None:
         self.requests: List[Request] = []
 
+    def add(self, request: Request) -> None:
+        """Add a request; only a hostile server causes too many."""
+        if len(self.requests) < MAX_REQUESTS:
+            self.requests.append(request)
+
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
-        pages = (r for r in self.requests if r.purpose not in (TYPED, LATE))
+        pages = (request for request in self.requests if request.purpose != TYPED)
         return any(request.conversation is conversation for request in pages)
 
     def overdue(self, now: float) -> List[Request]:
         """Return the requests that the server has not answered in time."""
         return [request for request in self.requests if request.deadline < now]
 
-    def find(self, target: str) -> Optional[Request]:
+    def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
         key = protocol.casefold(target)
         for request in self.requests:
@@ -1137,28 +1142,9 @@ class History:
                 return request
         return None
 
-    def open_batch(self, batch: str, target: str, conversation: Optional[Conversation]) -> None:
-        """Begin an answer; `conversation` is that of an answer that nobody asked for."""
-        request = self.find(target)
-        if request is None:
-            request = Request(LATE, conversation)
-            if sum(r.purpose == LATE for r in self.requests) < MAX_BATCHES:
-                self.requests.append(request)
-        request.batch = batch
-
     def answering(self, batch: str) -> Optional[Request]:
         """Return the request that an open batch answers."""
         return next((r for r in self.requests if batch and r.batch == batch), None)
-
-    def give_up(self, request: Request) -> None:
-        """Expect no answer any more; a late answer is shown, but proves nothing."""
-        request.purpose, request.deadline = LATE, math.inf
-        if not request.batch:
-            self.requests.remove(request)
-
-    def forget(self, conversation: Conversation) -> None:
-        """Drop the requests for a conversation that is no more."""
-        self.requests = [r for r in self.requests if r.conversation is not conversation or r.batch]
 
 
 # Session
@@ -1728,7 +1714,6 @@ class Chat:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
-        self.history.forget(conversation)
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
         elif self.is_settled and "MONITOR" in self.session.tokens:
@@ -1767,21 +1752,16 @@ class Chat:
                 self.add(entry, conversation)
 
     def flush(self) -> None:
-        """Send what waits and can be sent."""
+        """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         messages = self.outbox.take(self._can_send, self.nickname, self.session.has_labels)
         self.outcome.send += messages
-        if messages:
-            self.request_pong()
+        if messages and "echo-message" not in self.session.caps:
+            self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def _can_send(self, key: str) -> bool:
         conversation = self.find(key)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.is_settled and not is_waiting
-
-    def request_pong(self) -> None:
-        """Without echoes, have a PONG confirm all that is in flight."""
-        if "echo-message" not in self.session.caps and self.outbox.in_flight():
-            self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
@@ -1826,16 +1806,9 @@ def _ask(
     request = Request(purpose, conversation)
     request.deadline = chat.now + HISTORY_TIME
     request.limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    chat.history.requests.append(request)
+    chat.history.add(request)
     chat.send(Message("CHATHISTORY", (*params, str(request.limit))))
     return request
-
-
-def _ask_targets(chat: Chat) -> None:
-    """Ask in which conversations there is something new since the connection was lost."""
-    bounds = chat.complete_until, chat.now + 86400
-    stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-    _ask(chat, TARGETS, None, "TARGETS", *stamps)
 
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
@@ -1866,19 +1839,18 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 def _give_up(chat: Chat, request: Request) -> None:
     """Note that a request will not be answered, so it proves nothing."""
-    conversation = request.conversation if request.purpose != TYPED else None
-    chat.history.give_up(request)
-    if conversation is not None:
-        chat.resolve(conversation.key, False)
+    chat.history.requests.remove(request)
+    if request.conversation is not None and request.purpose != TYPED:
+        chat.resolve(request.conversation.key, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
     """BATCH: an answer to CHATHISTORY begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
     if sign == "+" and kind in _HISTORY_BATCHES:
-        target = message.params[-1] if kind == "chathistory" else ""
-        chat.history.open_batch(reference, target, chat.find(target))
-        return
+        waiting = chat.history.waiting(message.text if kind == "chathistory" else "")
+        if waiting is not None:
+            waiting.batch = reference
     request = chat.history.answering(reference)
     if sign == "-" and request is not None:
         chat.history.requests.remove(request)
@@ -2068,7 +2040,9 @@ def _settle(chat: Chat) -> None:
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
     chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
-        _ask_targets(chat)
+        bounds = chat.complete_until, chat.now + 86400
+        stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
+        _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
         conversation = chat.find(item.key)
         if not session.is_channel(item.key):
@@ -2233,13 +2207,6 @@ def _on_monitored(chat: Chat, message: Message) -> None:
     chat.change(SIDEBAR)
 
 
-def _on_cap(chat: Chat, message: Message) -> None:
-    """CAP DEL: the server takes capabilities back."""
-    if message.params[1] == "DEL":
-        chat.session.caps -= frozenset(message.text.split())
-        chat.request_pong()
-
-
 def _on_welcome(chat: Chat, message: Message) -> None:
     """001, 372 and 375: read already, on a reconnect."""
     if not chat.session.is_return:
@@ -2267,13 +2234,6 @@ def _on_pong(chat: Chat, message: Message) -> None:
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def _on_ack(chat: Chat, message: Message) -> None:
-    """ACK: the only answer to a labeled message without an echo."""
-    item = chat.outbox.labeled(message.tag("label"))
-    if item is not None:
-        chat.confirm(item, item.entry.line, "", item.message.params[0])
-
-
 def _on_logged_in(chat: Chat, message: Message) -> None:
     """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
     chat.show(message, chat.current)
@@ -2287,7 +2247,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 def _on_fail(chat: Chat, message: Message) -> None:
     request = None
     if message.params[0] == "CHATHISTORY":
-        found = map(chat.history.find, [*message.params[2:-1], ""])
+        found = map(chat.history.waiting, [*message.params[2:-1], ""])
         request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
@@ -2298,10 +2258,10 @@ def _on_fail(chat: Chat, message: Message) -> None:
 # For each command and numeric: the least number of parameters, and the function. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
 SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
-    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong), "ACK": (0, _on_ack),
+    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
     "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
-    "CAP": (3, _on_cap), "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
+    "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
     "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
     "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
     "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),

@@ -518,7 +518,7 @@ def test_names_that_are_none_do_no_harm(alice, line):
     ],
 )
 def test_no_server_can_fill_the_memory(line, monkeypatch):
-    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_BATCHES"):
+    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_REQUESTS"):
         monkeypatch.setattr(client, limit, 5)
     alice = User(CAPS).join()
     for number in range(1000):
@@ -613,17 +613,6 @@ def test_without_echoes_a_pong_confirms():
         "![you -> dave]: psst (not delivered)!",
         "[SERVER]: No such user: dave",
     ]
-
-
-def test_capabilities_that_are_taken_back_are_not_relied_on():
-    alice = User("echo-message draft/chathistory").join()
-    alice.type("first")
-    alice.hear(":hub CAP alice DEL :echo-message draft/chathistory")
-    assert alice.all_sent[-1] == "PING sent-1"
-    alice.hear(":hub PONG hub :sent-1")
-    assert alice.seen()[-1] == "[alice]: first"
-    with pytest.raises(protocol.InputError, match="This server has no /history"):
-        alice.type("/history")
 
 
 def test_labels_tell_equal_messages_apart():
