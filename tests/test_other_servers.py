@@ -44,11 +44,10 @@ def weechat(other, folder):
 
 
 @pytest.fixture(params=["terminal", "window"])
-def tom(request, other, folder):
+def tom(request, other, folder, desktop):
     """Tom, connected with client.py and in no channel."""
     name = fresh("tom")
     if request.param == "window":
-        desktop = request.getfixturevalue("desktop")
         tom_ = AtWindow(desktop, desktop.open(other.port, name, at_once=True), name)
         tom_.expect("Welcome to")
         yield tom_
