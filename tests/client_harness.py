@@ -1,4 +1,4 @@
-"""The other side of the client: a server that does what the test says, or nothing at all."""
+"""Servers and networks for tests of the client: scripted, cut, closed or silent."""
 
 import contextlib
 import queue
@@ -15,7 +15,7 @@ CAPS = "echo-message message-tags server-time"
 
 
 def wait_until(condition):
-    """Return as soon as `condition()` is true; fail if it never is."""
+    """Return as soon as `condition()` is true; fail after TIMEOUT."""
     pause = threading.Event()
     for _ in range(int(TIMEOUT / 0.005)):
         if condition():
@@ -25,7 +25,7 @@ def wait_until(condition):
 
 
 class ScriptedServer(IrcTalker):
-    """Listens at once, takes one client at a time, and says only what it is told to."""
+    """A server that serves a single client at a time, and sends only what the test sends."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -50,15 +50,15 @@ class ScriptedServer(IrcTalker):
         return self._socket.fileno()
 
     def is_called(self):
-        """Whether a client wants to be let in."""
+        """Return True if a client is waiting to be accepted."""
         return bool(select.select([self._listener], [], [], 0)[0])
 
     def patience(self, seconds):
-        """Wait no longer than this for the client to read or to speak."""
+        """Set the timeout for the client to read or to send."""
         self._socket.settimeout(seconds)
 
     def welcome(self, nickname="alice", caps=CAPS):
-        """Let the next client in, and into #lobby; `caps` is what it may have."""
+        """Register the next client with the capabilities `caps`, and join it to #lobby."""
         self.accept()
         self.expect("USER %s 0 * :%s" % (nickname, nickname))
         self.send("CAP * LS :" + caps)
@@ -85,7 +85,7 @@ class ScriptedServer(IrcTalker):
 
 
 class Cable:
-    """Leads to a server; `pull` cuts one end off, which the server does not notice."""
+    """A relay to a server; `pull` cuts the client off, which the server does not notice."""
 
     def __init__(self, port):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -137,7 +137,7 @@ class Cable:
 
 @contextlib.contextmanager
 def closed_port():
-    """A port on which nobody listens, and nobody else will."""
+    """A port without a listener, reserved for the test."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
@@ -145,7 +145,7 @@ def closed_port():
 
 @contextlib.contextmanager
 def dead_end():
-    """A port that lets nobody in and refuses nobody: its queue is full."""
+    """A port that neither accepts nor refuses: its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -158,7 +158,7 @@ def dead_end():
 
 
 class Caller:
-    """A client.Connection, and what it tells."""
+    """A client.Connection and its events."""
 
     def __init__(
         self, port, nickname="alice", password="", host="127.0.0.1", space=0, returns=True
@@ -172,11 +172,11 @@ class Caller:
         self.connection.send(messages)
 
     def next(self):
-        """The next event."""
+        """Return the next event."""
         return self.events.get(timeout=TIMEOUT)
 
     def hear(self, text):
-        """The message that ends in `text`; what came before it is passed over."""
+        """Return the next message that ends in `text`."""
         while True:
             event = self.next()
             assert not isinstance(event, client.Disconnected), event
@@ -184,12 +184,12 @@ class Caller:
                 return event
 
     def joined(self):
-        """Go on when it is in the room."""
+        """Wait until it has joined a channel."""
         self.hear("End of /NAMES list")
         return self
 
     def lost(self):
-        """The Lost that comes next, whatever came before it."""
+        """Return the next Lost."""
         event = self.next()
         while not isinstance(event, client.Lost):
             assert not isinstance(event, client.Disconnected), event
@@ -197,7 +197,7 @@ class Caller:
         return event
 
     def welcomed(self):
-        """The Connected that comes next."""
+        """Return the next Connected."""
         event = self.next()
         while not isinstance(event, client.Connected):
             assert not isinstance(event, client.Disconnected), event
@@ -205,7 +205,7 @@ class Caller:
         return event
 
     def end(self):
-        """The Disconnected, which is the last event."""
+        """Return the Disconnected, which is the last event."""
         event = self.next()
         while not isinstance(event, client.Disconnected):
             event = self.next()
@@ -218,15 +218,8 @@ class Caller:
         return not self._thread.is_alive()
 
     def close(self):
-        """Go, and see to it that the thread has gone."""
+        """Close it, and wait for the end of its thread."""
         self.connection.close()
         while not self.is_over(0.01):
             with contextlib.suppress(queue.Empty):
                 self.events.get(timeout=TIMEOUT)
-
-
-def wait_for_look_ups():
-    """Go on when no thread of any Connection looks for a host."""
-    for thread in threading.enumerate():
-        if thread.name == "look up":
-            thread.join(TIMEOUT)

@@ -13,20 +13,18 @@ ROOM = "#tea"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all of it is kept."""
     return tmp_path_factory.mktemp("other")
 
 
 @pytest.fixture(scope="module")
 def other(folder):
-    """A server that is none of ours."""
     with contextlib.closing(NgIrcd(folder / "ngircd")) as server:
         yield server
 
 
 @pytest.fixture
 def irene(other):
-    """An ordinary IRC client, in the room before all others."""
+    """A plain IRC client that has joined the channel before all others."""
     with contextlib.closing(IrcTalker(other.port)) as irene_:
         irene_.nickname = fresh("irene")
         irene_.register(irene_.nickname).send("JOIN " + ROOM)
@@ -36,7 +34,7 @@ def irene(other):
 
 @pytest.fixture(scope="module")
 def weechat(other, folder):
-    """Wendy at WeeChat, connected there."""
+    """Wendy, connected with WeeChat."""
     with contextlib.ExitStack() as stack:
         terminals = stack.enter_context(contextlib.closing(Terminals(folder)))
         wendy = WeeChat(terminals, folder / "wendy", "wendy", other.port)
@@ -46,11 +44,11 @@ def weechat(other, folder):
 
 
 @pytest.fixture(params=["terminal", "window"])
-def tom(request, other, folder, desk):
-    """At client.py, connected to that server and in no room."""
+def tom(request, other, folder, desktop):
+    """Tom, connected with client.py and in no channel."""
     name = fresh("tom")
     if request.param == "window":
-        tom_ = AtWindow(desk, desk.open(other.port, name, at_once=True), name)
+        tom_ = AtWindow(desktop, desktop.open(other.port, name, at_once=True), name)
         tom_.expect("Welcome to")
         yield tom_
     else:
@@ -58,8 +56,7 @@ def tom(request, other, folder, desk):
             yield tom_
 
 
-def test_a_conversation_on_another_server(tom, irene):
-    """Room, private, /me, topic, whois, away, list, a new name, leaving: all without extras."""
+def test_everyday_commands_work_on_another_server(tom, irene):
     her, him = irene.nickname, tom.name
     tom.command("/join " + ROOM)
     tom.sees("join", who=him, room=ROOM)
@@ -103,8 +100,7 @@ def test_a_conversation_on_another_server(tom, irene):
     irene.send("PING end")
 
 
-def test_what_another_server_lacks_is_quietly_absent(tom):
-    """Nobody is told of errors that nobody made; what cannot be had says so in plain words."""
+def test_missing_features_are_refused_in_words_and_cause_no_errors(tom):
     tom.command("/join #tea")
     tom.sees("join", who=tom.name, room=ROOM)
     tom.command("/history")
@@ -115,8 +111,7 @@ def test_what_another_server_lacks_is_quietly_absent(tom):
         assert not tom.has(word)
 
 
-def test_weechat_and_client_py_talk_on_another_server(tom, weechat):
-    """Room and private, both ways."""
+def test_weechat_and_client_py_chat_on_another_server(tom, weechat):
     kind = type(tom).__name__
     tom.command("/join " + ROOM)
     tom.sees("join", who=tom.name, room=ROOM)

@@ -1,6 +1,7 @@
-"""`client.py --terminal` as a program in a pipe: what it prints, reads, and ends with."""
+"""`client.py --terminal` in a pipe and at a terminal: what it reads and prints, its exit codes."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -61,13 +62,20 @@ class TerminalClient:
 
 
 class PersonsTerminal(TerminalClient):
-    """A process of client.py at which somebody sits."""
+    """A process of client.py at a terminal."""
 
     def __init__(self, *args, **options):
         self._screen, far = pty.openpty()
         try:
-            super().__init__(*args, stdin=far, stdout=far, stderr=far, start_new_session=True,
-                             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options)
+            super().__init__(
+                *args,
+                stdin=far,
+                stdout=far,
+                stderr=far,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                **options,
+            )
         finally:
             os.close(far)
         self.shown = ""
@@ -88,6 +96,8 @@ class PersonsTerminal(TerminalClient):
         return self.process.wait(TIMEOUT), self.shown
 
     def _look(self):
+        """Read what is shown; return False at the end, and fail if nothing comes for long."""
+        assert select.select([self._screen], [], [], TIMEOUT)[0], self.shown
         try:
             data = os.read(self._screen, 65536)
         except OSError:  # nobody writes there any more
@@ -127,28 +137,30 @@ def address(room):
     return "127.0.0.1:%d" % room.server.port
 
 
-def test_a_conversation(room, join):
-    """Room, private, list and slips: the lines of the design, and no others."""
+def test_conversation(room, join):
     bob = room.plain("bob")
     alice = join("alice")
     alice.say("Hello everyone!", "@bob Hello Bob!", "/list", "@dave hi", "/foo", "/me waves")
-    assert sorted(alice.line() for _ in range(6)) == sorted([
-        "[alice]: Hello everyone!",
-        "[you -> bob]: Hello Bob!",
-        "[SERVER]: Online users (2): alice, bob",
-        "[SERVER]: No such user: dave",
-        "[SERVER]: Unknown command: /foo. Type /help for the list.",
-        "* alice waves",
-    ])  # fmt: skip
+    assert sorted(alice.line() for _ in range(6)) == sorted(
+        [
+            "[alice]: Hello everyone!",
+            "[you -> bob]: Hello Bob!",
+            "[SERVER]: Online users (2): alice, bob",
+            "[SERVER]: No such user: dave",
+            "[SERVER]: Unknown command: /foo. Type /help for the list.",
+            "* alice waves",
+        ]
+    )
     assert bob.heard()[1:] == [
-        "[alice]: Hello everyone!", "[alice -> you]: Hello Bob!", "* alice waves",
-    ]  # fmt: skip
+        "[alice]: Hello everyone!",
+        "[alice -> you]: Hello Bob!",
+        "* alice waves",
+    ]
     bob.send("Hi alice!", "@alice psst", "/quit")
     alice.expect("[bob]: Hi alice!", "[bob -> you]: psst", "[SERVER]: bob left the chat")
 
 
-def test_quit_ends_it_in_order(room, join):
-    """/quit says goodbye, and the exit code is 0."""
+def test_quit_says_goodbye_and_ends_with_0(room, join):
     bob = room.irc("bob")
     alice = join("alice")
     alice.say("/quit see you")
@@ -156,8 +168,7 @@ def test_quit_ends_it_in_order(room, join):
     assert alice.finish() == (0, "")
 
 
-def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
-    """A thousand lines in a pipe all arrive, in order, before it leaves with 0."""
+def test_end_of_input_waits_until_all_is_delivered(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
     alice.say(*["line %d" % number for number in range(1000)])
@@ -167,26 +178,23 @@ def test_the_end_of_input_ends_it_when_all_was_sent(room, start):
     assert texts == ["line %d" % number for number in range(1000)]
 
 
-def test_what_was_asked_before_quit_is_answered(room, start):
-    """A pipe that ends with /quit reads all that it has asked for, and its own words."""
+def test_questions_before_quit_are_answered(room, start):
     alice = start(address(room), "--username", "alice", "--terminal")
     alice.say("Hello from a pipe", "/list", "/quit")
     alice.expect("[alice]: Hello from a pipe", "[SERVER]: Online users (1): alice")
     assert alice.finish() == (0, "")
 
 
-def test_quit_takes_nothing_back(open_room, start):
-    """What was typed before it arrives, however slowly the server takes it."""
+def test_quit_waits_for_a_slow_server(open_room, start):
     room = open_room(rate_limit=40)
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
-    alice.say(*["line %d" % number for number in range(150)], "/quit")
+    alice.say(*["line %d" % number for number in range(150)], "/quit", "not said")
     assert alice.finish() == (0, "")
     assert sum(" PRIVMSG " in line for line in bob.until("QUIT Quit")) == 150
 
 
-def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
-    """Exit code 1, soon, and one line that says what may be lost."""
+def test_end_of_input_does_not_wait_for_a_stuck_server(start):
     script = (
         "import sys; sys.path.insert(0, %r)\n"
         "import client; client.END_TIME = 0.3; sys.exit(client.main())" % str(PROGRAM.parent)
@@ -201,8 +209,7 @@ def test_the_end_of_input_does_not_wait_for_a_server_that_is_stuck(start):
     assert (code, errors) == (1, words)
 
 
-def test_a_pipe_whose_server_is_gone_says_what_may_be_lost(start):
-    """Exit code 1, and one line with the number of messages of which nobody knows."""
+def test_lost_connection_of_a_pipe_says_what_may_be_lost(start):
     with closing(ScriptedServer()) as hub:
         alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
         hub.welcome()
@@ -213,8 +220,7 @@ def test_a_pipe_whose_server_is_gone_says_what_may_be_lost(start):
         assert alice.finish() == (1, words)
 
 
-def test_lines_of_another_room_say_where_they_come_from(room, join):
-    """What is said where one is stands alone; a room that one enters becomes that place."""
+def test_lines_of_other_rooms_begin_with_their_name(room, join):
     bob = room.irc("bob")
     bob.send("JOIN #tea")
     alice = join("alice")
@@ -223,13 +229,12 @@ def test_lines_of_another_room_say_where_they_come_from(room, join):
     bob.send("PRIVMSG #tea :in here", "PRIVMSG #lobby :out there", "PRIVMSG alice :psst")
     alice.expect("[bob]: in here", "#lobby [bob]: out there", "[bob -> you]: psst")
     alice.say("to the tea", "/leave")
-    alice.expect("[alice]: to the tea", "#tea [SERVER]: alice left #tea")
+    alice.expect("#tea [alice]: to the tea", "[SERVER]: alice left #tea")
     bob.send("PRIVMSG #lobby :back again")
     alice.expect("[bob]: back again")
 
 
-def test_what_follows_a_join_is_said_in_that_room(room, start):
-    """In a pipe it is typed before the answer has come."""
+def test_lines_after_a_join_are_said_in_that_room(room, start):
     bob = room.irc("bob")
     bob.send("JOIN #tea")
     alice = start(address(room), "--username", "alice", "--terminal")
@@ -237,31 +242,36 @@ def test_what_follows_a_join_is_said_in_that_room(room, start):
     assert alice.finish() == (0, "")
     said = [line for line in bob.until("QUIT Quit") if line.startswith(":alice!")]
     assert [line.partition(" ")[2] for line in said if " JOIN #lobby" not in line] == [
-        "PRIVMSG #lobby :to all", "JOIN #tea", "PRIVMSG #tea :in here",
-        "PRIVMSG #tea :\x01ACTION sits down\x01", "PART #tea", "PRIVMSG #lobby :to all again",
+        "PRIVMSG #lobby :to all",
+        "JOIN #tea",
+        "PRIVMSG #tea :in here",
+        "PRIVMSG #tea :\x01ACTION sits down\x01",
+        "PART #tea",
+        "PRIVMSG #lobby :to all again",
         "QUIT Quit",
-    ]  # fmt: skip
+    ]
 
 
-def test_what_follows_a_join_that_is_refused_is_said_nowhere(room, start):
-    """Not in the room before it: it was not meant for those who are there."""
+def test_lines_after_a_refused_join_are_said_nowhere(room, start):
     bob = room.irc("bob")
     bob.send("JOIN #tea", "MODE #tea +i")
     bob.until("MODE #tea :+i")
     alice = start(address(room), "--username", "alice", "--terminal")
-    alice.say("/join #tea", "the secret", "/me whispers", "@bob let me in", "/join #cup", "alone")
-    for _ in range(2):
-        alice.expect("[SERVER]: You are not in #tea. /join #tea")
-    alice.expect("[you -> bob]: let me in", "[SERVER]: alice joined #cup", "[alice]: alone")
+    alice.say("/join #tea", "the secret", "/me whispers", "@bob let me in")
+    alice.expect("[SERVER]: #tea is open to invited users only. Ask a member to invite you.")
+    alice.expect("[you -> bob]: let me in")
+    alice.say("still here?", "/join #cup", "alone")
+    alice.expect("[SERVER]: You are not in #tea. Type /join #tea")
+    alice.expect("[SERVER]: alice joined #cup", "[alice]: alone")
     assert alice.finish() == (0, "")
     said = [line for line in bob.until("QUIT Quit") if line.startswith(":alice!")]
     assert [line.partition(" ")[2] for line in said if " JOIN " not in line] == [
-        "PRIVMSG bob :let me in", "QUIT Quit",
-    ]  # fmt: skip
+        "PRIVMSG bob :let me in",
+        "QUIT Quit",
+    ]
 
 
-def test_what_was_said_earlier_is_told_on_joining(open_room, start, tmp_path):
-    """Between two lines that say that it is not now; /history tells it again."""
+def test_earlier_messages_are_printed_on_joining(open_room, start, tmp_path):
     room = open_room(data=str(tmp_path))
     bob = room.irc("bob")
     bob.send("PRIVMSG #lobby :one", "PRIVMSG #lobby :two")
@@ -272,8 +282,7 @@ def test_what_was_said_earlier_is_told_on_joining(open_room, start, tmp_path):
     alice.expect("[SERVER]: Earlier in #lobby:", "[SERVER]: Now:")
 
 
-def test_a_last_line_without_an_end_is_sent(room, start):
-    """What `printf` writes is heard as well."""
+def test_last_line_without_an_end_is_sent(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
     alice.process.stdin.write(b"no end")
@@ -282,7 +291,6 @@ def test_a_last_line_without_an_end_is_sent(room, start):
 
 
 def test_pipes_are_utf_8_whatever_the_locale(room, start):
-    """Under LANG=C letters of all alphabets pass in both directions; other bytes do no harm."""
     bob = room.plain("bob")
     alice = start(address(room), "--terminal")
     alice.say("élodie", "é 李 😀")
@@ -295,8 +303,7 @@ def test_pipes_are_utf_8_whatever_the_locale(room, start):
     bob.expect("[élodie]: caf\ufffd")
 
 
-def test_a_long_line_arrives_whole_or_says_that_it_does_not(room, start):
-    """In as many messages as it takes; what is no line of a person is refused in words."""
+def test_long_line_arrives_whole_or_is_refused(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
     text = " ".join("word%d" % number for number in range(2000))
@@ -309,8 +316,7 @@ def test_a_long_line_arrives_whole_or_says_that_it_does_not(room, start):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows closes no streams")
 @pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])
-def test_a_stream_that_is_closed_is_one_that_leads_nowhere(room, stream):
-    """Without input it ends, without output it talks on."""
+def test_closed_standard_streams_do_no_harm(room, stream):
     command = '"$@" ' + stream
     bob = room.irc("bob")
     args = [str(PROGRAM), address(room), "--username", "alice", "--terminal"]
@@ -322,8 +328,7 @@ def test_a_stream_that_is_closed_is_one_that_leads_nowhere(room, stream):
     assert any("PRIVMSG" in line for line in bob.until("QUIT Quit")) == (stream != "<&-")
 
 
-def test_the_first_line_is_the_name_where_none_is_given(room, start):
-    """As with nc: one says who one is, then one talks."""
+def test_first_line_is_the_username_if_none_is_given(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--terminal")
     alice.say("alice", "Hello!")
@@ -331,31 +336,27 @@ def test_the_first_line_is_the_name_where_none_is_given(room, start):
     bob.expect(":alice!alice@127.0.0.1 PRIVMSG #lobby :Hello!")
 
 
-def test_no_name_at_all_is_an_error_in_words(room, start):
-    """Where input ends before there is a name, one is told what was missing."""
+def test_missing_username_is_an_error_in_words(room, start):
     code, errors = start(address(room), "--terminal").finish()
     assert code == 1
     assert errors.count("\n") == 1
 
 
-def test_nobody_listening_is_an_error_in_words(start):
-    """Exit code 1, and one line that says where nothing listens."""
+def test_port_without_a_listener_is_an_error_in_words(start):
     with closed_port() as port:
         alice = start("127.0.0.1:%d" % port, "--username", "alice", "--terminal")
         words = "Nothing is listening at 127.0.0.1:%d. Is server.py running there?\n" % port
         assert alice.finish() == (1, words)
 
 
-def test_a_taken_name_is_an_error_in_words(room, start):
-    """Exit code 1, and one line that names another."""
+def test_username_in_use_is_an_error_in_words(room, start):
     room.irc("alice")
     alice = start(address(room), "--username", "alice", "--terminal")
     words = "“alice” is already here. Try another name, for example alice2.\n"
     assert alice.finish() == (1, words)
 
 
-def test_a_server_that_stops_is_an_error_in_words(room, join):
-    """Exit code 1, and the server's reason."""
+def test_stopped_server_is_an_error_in_words(room, join):
     alice = join("alice")
     room.stop()
     assert alice.process.wait(TIMEOUT) == 1
@@ -373,16 +374,14 @@ def test_a_server_that_stops_is_an_error_in_words(room, join):
         (["--theme", "pink"], "invalid choice"),
     ],
 )
-def test_a_command_line_that_cannot_be_meant_is_refused(start, args, words):
-    """Exit code 2, the rule in words, and no attempt to connect."""
+def test_impossible_command_line_is_refused(start, args, words):
     code, errors = start("--terminal", *args).finish()
     assert code == 2
     assert words in errors
     assert "Traceback" not in errors
 
 
-def test_a_reader_that_has_had_enough_is_no_fault(join, room):
-    """With `client.py ... | head` the end of the output is the end of the program."""
+def test_closed_output_ends_it_quietly(join, room):
     bob = room.irc("bob")
     alice = join("alice")
     alice.process.stdout.close()
@@ -392,8 +391,7 @@ def test_a_reader_that_has_had_enough_is_no_fault(join, room):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process alone")
-def test_an_interrupt_says_goodbye(room, join):
-    """Ctrl+C leaves as /quit does."""
+def test_interrupt_says_goodbye(room, join):
     bob = room.irc("bob")
     alice = join("alice")
     alice.process.send_signal(signal.SIGINT)
@@ -401,8 +399,7 @@ def test_an_interrupt_says_goodbye(room, join):
     assert alice.process.wait(TIMEOUT) == 0
 
 
-def test_a_hostile_server_breaks_nothing(start):
-    """What arrives is printed on lines of its own, without controls, and the chat goes on."""
+def test_output_is_safe_to_print(start):
     with closing(ScriptedServer()) as hub:
         alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
         hub.welcome()
@@ -417,8 +414,7 @@ def test_a_hostile_server_breaks_nothing(start):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have a display at all times")
-def test_without_a_display_one_chats_in_the_terminal(room, start):
-    """One line on stderr says so; the chat is the same."""
+def test_without_a_display_the_chat_is_in_the_terminal(room, start):
     alice = start(address(room), "--username", "alice")
     alice.expect("[SERVER]: alice joined the chat")
     code, errors = alice.finish()
@@ -428,8 +424,7 @@ def test_without_a_display_one_chats_in_the_terminal(room, start):
     assert errors.count("\n") == 1
 
 
-def test_without_tkinter_one_chats_in_the_terminal(room, start):
-    """A Python without tkinter is good enough."""
+def test_without_tkinter_the_chat_is_in_the_terminal(room, start):
     script = (
         "import sys; sys.modules['tkinter'] = None; sys.path.insert(0, %r)\n"
         "import client; sys.exit(client.main())" % str(PROGRAM.parent)
@@ -459,8 +454,7 @@ def sit_down():
 
 @at_terminal
 @pytest.mark.parametrize("goodbye", ["/quit\n", "\x04"])
-def test_who_leaves_does_not_come_back(room, sit_down, goodbye):
-    """After /quit, or the end of the input, there is no attempt to return, nor a word of one."""
+def test_person_who_quits_does_not_come_back(room, sit_down, goodbye):
     bob = room.irc("bob")
     alice = sit_down(room.server.port, "--username", "alice").sees("alice joined the chat")
     alice.type("bye\n" + goodbye)
@@ -474,8 +468,7 @@ def test_who_leaves_does_not_come_back(room, sit_down, goodbye):
 @at_terminal
 @pytest.mark.parametrize("question", ["Username: ", "Password: "])
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_who_is_asked_something_may_have_had_enough(open_room, sit_down, question, key):
-    """Ctrl+C and Ctrl+D end the program there too, without a traceback."""
+def test_prompts_can_be_interrupted(open_room, sit_down, question, key):
     port = open_room(password="sesame").server.port
     names = () if question == "Username: " else ("--username", "alice")
     alice = sit_down(port, *names).sees(question)
@@ -486,8 +479,7 @@ def test_who_is_asked_something_may_have_had_enough(open_room, sit_down, questio
 
 
 @at_terminal
-def test_a_terminal_of_which_nobody_knows_what_it_speaks_speaks_utf_8(room, sit_down):
-    """As a Python does that is new enough to see to it by itself."""
+def test_terminal_without_an_encoding_is_utf_8(room, sit_down):
     bob = room.irc("bob")
     alice = sit_down(room.server.port, "--username", "alice").sees("alice joined the chat")
     alice.type("é 李 😀\n")
@@ -496,8 +488,7 @@ def test_a_terminal_of_which_nobody_knows_what_it_speaks_speaks_utf_8(room, sit_
 
 
 @at_terminal
-def test_what_may_not_have_arrived_says_so(sit_down):
-    """Where no history tells what became of it, its writer has to know."""
+def test_uncertain_message_says_so(sit_down):
     with closing(ScriptedServer()) as hub:
         alice = sit_down(hub.port, "--username", "alice")
         hub.welcome()
@@ -511,8 +502,7 @@ def test_what_may_not_have_arrived_says_so(sit_down):
 
 
 @at_terminal
-def test_who_comes_back_to_another_password_is_not_asked_for_it(sit_down):
-    """For what is typed is read already, to be said: the end says what is wrong."""
+def test_changed_server_password_ends_it_in_words(sit_down):
     with closing(ScriptedServer()) as hub:
         alice = sit_down(hub.port, "--username", "alice")
         hub.welcome()
@@ -526,8 +516,7 @@ def test_who_comes_back_to_another_password_is_not_asked_for_it(sit_down):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
-def test_what_cannot_be_written_is_an_error_in_words(room, start):
-    """A full disk ends it with 1, and one line that says why."""
+def test_full_disk_is_an_error_in_words(room, start):
     with open("/dev/full", "w", encoding="utf-8") as full:
         alice = start(address(room), "--username", "alice", "--terminal", stdout=full)
         words = "The chat cannot be written: No space left on device.\n"
