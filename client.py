@@ -1,35 +1,47 @@
 #!/usr/bin/env python3
-"""Hubbub's client: a window to chat in, or a terminal where there is no window.
+"""Hubbub's client: chat in a window, or in a terminal.
 
     python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal]
 
-Three parts, each of which knows nothing of the next:
+Three parts, none of which knows those after it:
 
-    Connection   the socket and the `receive` thread, which connects, reads, writes, and comes
-                 back when the connection is lost; all that it tells goes into one queue:
-                 Connected, Message, Lost, Disconnected
-    Chat         what is known and what it means: no socket, no widget, no clock. Its layers
-                 are the Desk, which is what the user sees; the Voice, one's own words; the
-                 Memory, which is the history; the Wire, which comes and goes; the Ear, what the
-                 server says
-    Window       widgets only; it polls the queue and redraws what a Chat says has changed
+    Connection         the socket and the `receive` thread: connects, registers, reads, writes,
+                       reconnects. Its only output is a queue of events: Connected, Message,
+                       Lost, Disconnected.
+    Chat               the state, pure: a Session (what this connection can do), an Outbox (own
+                       messages until they are stored), a History (what the server was asked
+                       for) and Conversations. `submit` (typed text) and `handle` (an event)
+                       return an Outcome: messages to send, and changes to show.
+    Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
-What comes from the network is made safe to show once, in the receive thread. The queue is
-bounded: when the window cannot keep up the thread waits, and so, in the end, does the sender.
-What one has typed stands there at once and waits until the server has it; after a loss the
-history tells what had arrived, and nothing is sent twice.
-It speaks IRC (see protocol.py), and asks of a server only what it offers.
+Threads: a Connection's public methods may be called from any thread; all else belongs to the
+main thread. The queue is bounded: if the window cannot keep up, the receive thread waits, and
+TCP slows the sender down.
+
+Guarantees:
+
+- An own message shows at once and is sent exactly once. It has one state, `Entry.delivery`,
+  which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the connection is lost, messages
+  in flight are UNCERTAIN until the history has them (SENT), or is complete without them (QUEUED
+  again); if neither is certain, they are UNKNOWN and the user decides.
+- Text from the network is made safe to show once, in the receive thread.
+- Passwords are never shown, logged or kept in a file.
+
+To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To add a verb for
+the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending.
+
+Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
+History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
+Settings; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
 import bisect
 import codecs
 import contextlib
-import copy
 import ctypes
 import datetime
 import difflib
-import errno
 import functools
 import getpass
 import html
@@ -42,6 +54,7 @@ import os
 import queue
 import random
 import re
+import select
 import selectors
 import shutil
 import signal
@@ -53,12 +66,10 @@ import threading
 import time
 import webbrowser
 import zlib
-from collections import deque
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Deque,
     Dict,
     FrozenSet,
     Iterable,
@@ -72,10 +83,16 @@ from typing import (
     Set,
     Tuple,
     Union,
+    cast,
 )
 
 import protocol
-from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, Line, Message
+from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
 
 try:
     import tkinter as tk
@@ -87,81 +104,87 @@ except ImportError:  # the terminal does without
 if TYPE_CHECKING:
     from typing import Literal
 
-# The server that is offered at first, for those who like to edit the file.
+    Anchor = Literal["w", "e", "center"]
+    TkEvent = tk.Event[Any]
+
+# The server that the window offers at first; edit it to taste.
 SERVER_IP = "127.0.0.1"
 SERVER_PORT = protocol.PORT
 
 log = logging.getLogger("hubbub")
 
-CONNECT_TIME = 5.0  # seconds that a server has to answer, at each step of registration
-PING_AFTER = 60.0  # seconds of silence after which the server is asked whether it lives
-ANSWER_TIME = 20.0  # seconds that it has to answer that
-WATCH_TIME = 5.0  # seconds between two looks whether we have slept, or moved to another network
-SLEPT = 5.0  # seconds that nobody waited for: the computer must have slept
-RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before each attempt to come back
-BACK_TIME = 3.0  # seconds for which one is told that the connection is back
-QUIT_TIME = 1.0  # seconds of silence after a goodbye; that the program waits at its end
-END_TIME = 10.0  # seconds without a sign of the server, at the end of the input
-DAY = 86400  # seconds
-LAST_TIME = 32472144000.0  # seconds since 1970: the year 2999; Windows knows no year 3001
-MAX_EVENTS = 4000  # messages that wait for the window; past it the receive thread waits
+
+# Limits and times
+# ----------------
+
+# The connection, in seconds
+CONNECT_TIME = 5.0  # for each address of the server, and for each answer during registration
+PING_AFTER = 60.0  # of silence before a PING
+ANSWER_TIME = 20.0  # for its PONG
+WATCH_TIME = 5.0  # between checks for suspend
+SUSPENDED = 5.0  # by which a wait was too long: the computer must have been suspended
+RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
+MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
+QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
+BACK_TIME = 3.0  # for which the banner says that the connection is back
+END_TIME = 10.0  # of silence at the end of a pipe, while messages are not stored
+
+# Memory, whatever a server sends
 RECEIVE_SIZE = 65536  # bytes read at once
-MAX_OUTGOING = 1024 * 1024  # bytes that wait for a server that goes on asking
-MAX_NAMES = 100000  # people in a room, and names in the answers about it
-MAX_ASKED = 200  # people in a room of whom one asks who is away
-MAX_WATCHED = 100  # people that one has watched
-MAX_TARGETS = 400  # bytes of their names in one line: they fit, whatever stands before them
-MAX_ENTRIES = 100000  # lines of the conversation in view; a tenth of that of others
-MAX_CONVERSATIONS = 200
-MAX_STRANGERS = 20  # private ones that others may open by writing; then they stand in the room
+MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
+MAX_OUTGOING = 1024 * 1024  # unsent bytes at which the server gets no more replies
+MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
+MAX_CONVERSATIONS = 200  # of a kind
+MAX_STRANGERS = 20  # private conversations that others may open by writing
+MAX_MEMBERS = 100000  # of a channel
+MAX_BATCHES = 20  # open at once
+MAX_BATCH = 2000  # messages in one
+LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
+
+# What the client asks for
+PAGE, MISSED_PAGE = 50, 500  # messages of history at once
+HISTORY_TIME = 60.0  # seconds for the whole answer
+MAX_WHO = 200  # members of a channel for which WHO asks who is away
+MAX_MONITORED = 100  # nicknames
+MAX_TARGETS = 400  # bytes of nicknames in one line
+
+# What users do
+MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
+MAX_FAILED = 1000  # messages that can be retried
+MAX_UNSENT = 500  # messages that are not stored at which a pipe is not read on
+MAX_SERVERS = 10  # that the settings remember
 MAX_HITS = 10000  # of a search
-MAX_FAILED = 1000  # messages that can be tried again
-MAX_UNSENT = 500  # lines of a pipe that wait for the server
-MAX_SERVERS = 10  # that are remembered
-MAX_REQUESTS = 1000  # pieces of the history that are asked for and not yet told
-MAX_BATCHES = 20  # pieces of the history that are being told at once
-MAX_PIECE = 2000  # messages in one of them
-MAX_PASTE = 20000  # characters of a paste, or bytes of a line, that are taken at once
-PAGE, MISSED_PAGE = 50, 500  # messages of the history that are asked for at once
-HISTORY_TIME = 60.0  # seconds that a server has to tell what was asked for, to its end
-MAX_PAGES = 10  # of what was missed; past them one begins anew
-RECENT = 500  # lines whose speakers are offered first
-MAX_OFFERED = 200  # people who may be meant by a name that is begun, or misspelt
-
-HISTORY = "draft/chathistory"  # a capability
-CONNECTING, CONNECTED = "Connecting", "Connected"
-RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
+MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
+RECENT = 500  # entries whose senders Tab suggests first
+CROWD = 5  # joins (or leaves) in a row that are shown as one entry
 
 
-# The connection
+# Events
+# ------
 
-# Whose turn it is to mend a Disconnected: another name, the password, another server or
-# another try; or nobody's, for the user had it end.
+# Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
-
-RESUME = "hubbub/resume"  # the capability; README.md describes it
 
 
 class Connected(NamedTuple):
-    """The server has welcomed us, for the first time or again."""
+    """The server has accepted the registration, for the first time or again."""
 
     nickname: str
-    caps: FrozenSet[str] = frozenset()  # what it has agreed to
-    session: int = 1  # counts the welcomes
-    is_resumed: bool = False  # we have taken our old place: nobody saw us go
+    caps: FrozenSet[str] = frozenset()  # capabilities that it has acknowledged
+    session: int = 1  # counts the registrations of a Connection
+    is_resumed: bool = False  # RESUME worked: others saw neither a leave nor a join
 
 
 class Lost(NamedTuple):
-    """The connection is down; it is tried again by itself, after `seconds`."""
+    """The connection is lost; after `seconds` follows the attempt with this number."""
 
     reason: str
-    attempt: int = 1  # the number of the coming one
+    attempt: int = 1
     seconds: float = 0.0
-    unsent: Tuple[Message, ...] = ()  # of what was to be sent, what surely did not go
 
 
 class Disconnected(NamedTuple):
-    """The connection is over for good, or never was. `reason` is for the user."""
+    """The last event: the connection has ended for good. `reason` is for the user."""
 
     fault: str  # NAME, PASSWORD, SERVER, LOST or CLOSED
     reason: str
@@ -171,58 +194,107 @@ Event = Union[Connected, Message, Lost, Disconnected]
 
 
 class Login(NamedTuple):
-    """An account, for as long as the program runs: never shown, logged or kept in a file."""
+    """An account, in memory only."""
 
     name: str
     password: str
 
 
 class RefusedError(Exception):
-    """The server will not have us; carries the Disconnected that says why."""
+    """The attempt to connect, or the connection, has ended; carries its Disconnected."""
 
     def __init__(self, fault: str, reason: str, is_final: bool = False) -> None:
         super().__init__(reason)
         self.event = Disconnected(fault, reason)
-        self.is_final = is_final  # there is no use in trying again
+        self.is_final = is_final  # reconnecting would not help
+
+
+# Handshake
+# ---------
+
+HISTORY = "draft/chathistory"
+RESUME = "hubbub/resume"  # described in README.md
+# Capabilities to request, if offered
+WANTED = tuple(
+    "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
+    " extended-join hubbub/resume invite-notify labeled-response message-tags multi-prefix sasl"
+    " server-time setname standard-replies".split()
+)
+_SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
+# Replies that end a registration: the fault, and whether reconnecting would not help
+_REFUSALS = {
+    "432": (NAME, False),
+    "437": (NAME, False),
+    "464": (PASSWORD, True),
+    "465": (SERVER, True),
+    "ERROR": (SERVER, False),
+}
+_TAKEN = "“%s” is already here. Try another name, for example %s2."
+_REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
+_WRONG_PASSWORD = "Wrong password."  # noqa: S105
+_NO_PASSWORD = "This server asks for a password."  # noqa: S105
 
 
 class Handshake:
-    """What is said until the server has welcomed us (no I/O).
+    """Registration, without I/O (https://modern.ircdocs.horse/#connection-setup).
 
-    https://modern.ircdocs.horse/#connection-setup
-    With a `token` it takes back the place of a connection that was lost; `is_return` says
-    that there was one, so that a name in use (by our own ghost, most likely) is no refusal.
+    `token` resumes a lost session. If the nickname is refused and there is a password, that may
+    be the account's: log in, then try the nickname again.
     """
 
-    WANTED = (
-        "account-notify", "away-notify", "batch", "draft/account-registration",
-        "draft/chathistory", "echo-message", "extended-join", RESUME, "invite-notify",
-        "labeled-response", "message-tags", "multi-prefix", "sasl", "server-time", "setname",
-        "standard-replies",
-    )  # fmt: skip
-
     def __init__(
-        self, nickname: str, password: str = "", login: Optional[Login] = None,
-        token: str = "", is_return: bool = False,
-    ) -> None:  # fmt: skip
-        self.nickname = self._wanted = nickname
+        self,
+        nickname: str,
+        password: str = "",
+        login: Optional[Login] = None,
+        token: str = "",
+    ) -> None:
+        self.nickname = nickname
         self.done = False
-        self.caps: FrozenSet[str] = frozenset()  # what the server has agreed to
+        self.caps: FrozenSet[str] = frozenset()  # acknowledged
         self.is_resumed = False
-        self.login = login  # what is, or was, taken for the account
+        self.login = login
         self._password, self._token = password, token
-        self._is_return = is_return
         self._offered: List[str] = []
-        self._is_introduced = False  # who takes a place back says so before all else
+        self._is_introduced = False  # NICK and USER were sent
         self._is_resuming = False
-        self._is_ended = False  # the negotiation of capabilities
-        self._tries = 0  # of other names
+        self._has_ended_caps = False
+        self._refusal: Optional[RefusedError] = None  # of the nickname, unless logging in helps
 
     def opening(self) -> List[Message]:
-        """The first messages."""
+        """Return the first messages. A session is resumed before a nickname is claimed."""
         messages = [Message("PASS", (self._password,))] if self._password else []
         messages.append(Message("CAP", ("LS", "302")))
         return messages if self._token else [*messages, *self._introduce()]
+
+    def answer(self, message: Message) -> List[Message]:
+        """Return the replies to `message`. Raises RefusedError."""
+        command, params = message.command, message.params
+        if command == "CAP" and len(params) > 2:
+            return self._on_cap(params[1], params[2:])
+        if command == "AUTHENTICATE" and self.login is not None:
+            chunks = protocol.sasl_plain_chunks(*self.login)
+            return [Message("AUTHENTICATE", (chunk,)) for chunk in chunks]
+        if command in _SASL_ENDS:
+            return self._on_sasl_end(command == "903")
+        if command == "FAIL" and params[:1] == ("RESUME",):
+            self._is_resuming = False
+            return self._end_caps()
+        if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
+            text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
+            return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
+        if command in ("433", "436"):
+            text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
+            return self._on_nickname_refused(RefusedError(NAME, text))
+        if command == "001" and params and protocol.is_middle(params[0]):
+            self.nickname = params[0]
+            self.done, self.is_resumed = True, self._is_resuming
+        elif command in _REFUSALS:
+            fault, is_final = _REFUSALS[command]
+            if fault == PASSWORD:
+                raise RefusedError(fault, _WRONG_PASSWORD if self._password else _NO_PASSWORD, True)
+            raise RefusedError(fault, message.text, is_final)
+        return []
 
     def _introduce(self) -> List[Message]:
         if self._is_introduced:
@@ -231,667 +303,485 @@ class Handshake:
         user = Message("USER", (self.nickname, "0", "*", self.nickname))
         return [Message("NICK", (self.nickname,)), user]
 
-    def answer(self, message: Message) -> List[Message]:
-        """What to say to `message`. Raises RefusedError."""
-        command, params = message.command, message.params
-        if command == "CAP" and len(params) > 2:
-            return self._answer_cap(params[1], params[2:])
-        if command == "AUTHENTICATE" and self.login is not None:
-            pieces = protocol.compose_plain(*self.login)
-            return [Message("AUTHENTICATE", (piece,)) for piece in pieces]
-        if command in _AUTHENTICATED:
-            return self._go_on(command == "903")
-        if command == "001" and params and protocol.is_word(params[0]):
-            self.nickname = params[0]
-            self.done, self.is_resumed = True, self._is_resuming
-        elif command == "FAIL" and params[:1] == ("RESUME",):
-            self._is_resuming = False
-            return self._end()
-        elif command == "433" and "registered" in message.text and not self._is_return:
-            return self._log_in()
-        elif command == "421":  # it knows nothing of CAP
-            return self._introduce()
-        elif command in ("433", "436") and self._is_return and self._tries < 3:
-            self._tries += 1
-            self.nickname = self._wanted[: protocol.MAX_NAME - self._tries] + "_" * self._tries
-            return [Message("NICK", (self.nickname,))]
-        elif command in _REFUSALS:
-            raise self._refusal(message)
-        return []
-
-    def _refusal(self, message: Message) -> RefusedError:
-        fault, is_final = _REFUSALS[message.command]
-        text = message.text
-        if message.command in ("433", "436"):
-            text = "“%s” is already here. Try another name, for example %s2."
-            text %= (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
-        elif fault == PASSWORD:
-            text = "Wrong password." if self._password else "This server asks for a password."
-        return RefusedError(fault, text, is_final)
-
-    def _answer_cap(self, verb: str, rest: Tuple[str, ...]) -> List[Message]:
-        words = [word.partition("=")[0] for word in rest[-1].split()]
+    def _on_cap(self, verb: str, rest: Tuple[str, ...]) -> List[Message]:
+        names = [word.partition("=")[0] for word in rest[-1].split()]
+        has_more = rest[0] == "*"
         if verb == "LS":
-            self._offered += words
-            if rest[0] == "*":  # more lines follow
-                return []
-            wanted = [cap for cap in self.WANTED if cap in self._offered]
-            if wanted:
+            self._offered += names
+            wanted = [cap for cap in WANTED if cap in self._offered]
+            if wanted and not has_more:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
-            self.caps |= frozenset(words)
-            is_answered = self._is_ended or self._is_resuming
-            if rest[0] == "*" or is_answered:  # more lines follow, or one more has come
-                return []
-            if self.login is not None and "sasl" in self.caps:
-                return [Message("AUTHENTICATE", ("PLAIN",))]
-        elif verb == "DEL":
-            self.caps -= frozenset(words)
+            self.caps |= frozenset(names)
+            has_more = has_more or self._has_ended_caps or self._is_resuming
+            if not has_more and (self.login or self._refusal) and "sasl" in self.caps:
+                return self._log_in()
+        return self._end_caps() if verb in ("LS", "ACK", "NAK") and not has_more else []
+
+    def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
+        if not self._password or self.login is not None:
+            raise refusal
+        self._refusal = refusal
+        if not self._has_ended_caps:
             return []
-        elif verb != "NAK":
-            return []
-        return self._end()
+        if "sasl" not in self.caps:
+            raise refusal
+        return self._log_in()
 
     def _log_in(self) -> List[Message]:
-        """The name has an owner: perhaps the password is not the server's, but theirs."""
-        if not self._password or self.login is not None or "sasl" not in self.caps:
-            text = "“%s” is registered. If it is yours, type its password; else choose another."
-            raise RefusedError(PASSWORD, text % self.nickname)
-        self.login = Login(self.nickname, self._password)
+        self.login = self.login or Login(self.nickname, self._password)
         return [Message("AUTHENTICATE", ("PLAIN",))]
 
-    def _go_on(self, is_logged_in: bool) -> List[Message]:
-        if not self._is_ended:
-            return self._end()
-        if not is_logged_in:
-            raise RefusedError(PASSWORD, "Wrong password.", is_final=True)
-        return [Message("NICK", (self.nickname,))]
+    def _on_sasl_end(self, is_logged_in: bool) -> List[Message]:
+        again = []
+        if self._refusal is not None:
+            if not is_logged_in:
+                raise self._refusal
+            self._refusal = None
+            again = [Message("NICK", (self.nickname,))]
+        return again if self._has_ended_caps else [*again, *self._end_caps()]
 
-    def _end(self) -> List[Message]:
-        """The last messages: who we are, and that this is all. Who was here before says so first.
-
-        README.md tells of the token: it is answered by the welcome, or by FAIL.
-        """
+    def _end_caps(self) -> List[Message]:
+        """Return the last messages; with a token, RESUME first, answered by 001 or FAIL."""
+        if self._refusal is not None:  # the server has no SASL
+            raise self._refusal
         if self._token and RESUME in self.caps:
             token, self._token, self._is_resuming = self._token, "", True
             return [Message("RESUME", (token,))]
-        self._is_ended = True
+        self._has_ended_caps = True
         return [*self._introduce(), Message("CAP", ("END",))]
 
 
-# The end of a login, good or bad: registration goes on.
-_AUTHENTICATED = frozenset("903 904 905 906 907 908".split())
-# What ends a registration: whose turn it is, and whether there is no use in trying again.
-_REFUSALS = {
-    "432": (NAME, False), "433": (NAME, False), "436": (NAME, False), "437": (NAME, False),
-    "464": (PASSWORD, True), "465": (SERVER, True), "ERROR": (SERVER, False),
-}  # fmt: skip
+# Connection
+# ----------
 
 
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
-    Once it has been welcomed it comes back by itself whenever it is lost (unless `returns` is
-    False): at once, then after pauses that grow, and at once again when the computer wakes, the
-    network is back, or `retry` is called. What others call may be called from any thread
-    and never waits for the network.
+    Once registered it reconnects whenever it is lost (unless `returns` is False): at once, then
+    after growing pauses, and at once when the computer wakes up or `retry` is called.
+    Methods may be called from any thread; only `close` waits, and only if asked to.
     """
 
     def __init__(
-        self, host: str, port: int, password: str, nickname: str, events: "queue.Queue[Any]",
+        self,
+        host: str,
+        port: int,
+        password: str,
+        nickname: str,
+        events: "queue.Queue[Any]",
         returns: bool = True,
-    ) -> None:  # fmt: skip
-        self.host, self.port = host, port
+    ) -> None:
+        self.address = "%s:%d" % (host, port)
+        self._host, self._port = host, port
         self._events = events
         self._returns = returns
-        self._lock = threading.Lock()  # guards _outgoing, _unsent, _written and _open
+        self._lock = threading.Lock()  # guards _outgoing and _open_session
         self._outgoing = bytearray()
-        self._unsent: Deque[Tuple[int, Message]] = deque()  # sizes and messages in _outgoing
-        self._written = 0  # bytes of the first of them that are gone
-        self._open = 0  # the session that one may send in; 0 for none
-        self._closing_since = 0.0  # since the goodbye, or what was heard last; 0 before that
-        self._is_heard = True  # somebody polls the queue
-        self._hurries = False  # the next attempt waits no more
-        # Of the receive thread alone:
+        self._open_session = 0  # the session that may send; 0 for none
+        self._closing_since = 0.0  # time of the QUIT, or of the last data after it; 0 before it
+        self._is_polled = True  # until `close`: then a full queue is no reason to wait
+        self._skips_pause = False
+        self._login: Optional[Login] = None  # written by `carry_out` too
+        # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
-        self._session = 0  # counts the welcomes
-        self._login: Optional[Login] = None  # but this is written by `carry_out`
+        self._session = 0  # registrations so far
         self._handshake = Handshake(nickname, password)
-        self._peer: Any = None  # family and address of the last connection
-        self._woken, self._waker = socket.socketpair()
-        for end in (self._woken, self._waker):
+        self._selector = selectors.DefaultSelector()
+        self._wake_end, self._waker = socket.socketpair()
+        for end in (self._wake_end, self._waker):
             end.setblocking(False)
-        # Daemon: a name that is being looked up cannot be called off.
+        # Daemon: looking up a name, and connecting, cannot be cancelled.
         self._thread = threading.Thread(target=self._run, name="receive", daemon=True)
 
-    @property
-    def address(self) -> str:
-        """Where it connects to, for people."""
-        return "%s:%d" % (self.host, self.port)
-
-    @property
-    def unsent(self) -> int:
-        """How many messages wait to be handed to the network."""
-        with self._lock:
-            return len(self._unsent)
-
     def start(self) -> None:
-        """Connect."""
+        """Start to connect."""
         self._thread.start()
 
     def carry_out(self, outcome: "Outcome") -> None:
-        """Send what a Chat wants sent, remember what it wants remembered, end when it is done."""
+        """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
         self._login = outcome.login or self._login
         if outcome.done:
-            self._say_goodbye(outcome.send)
+            self._quit(outcome.send)
         elif outcome.send and not self._closing_since:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
-        """Send in order, after all that is still to be sent. Nothing is sent after `close`.
-
-        What was meant for an earlier `session` is not sent in this one.
-        """
-        lines = [(protocol.serialize(message), message) for message in messages]
+        """Send messages in order; drop them if `session` is given and is not open any more."""
+        data = b"".join(map(protocol.serialize, messages))
         with self._lock:
-            if session and session != self._open:
+            if session and session != self._open_session:
                 return
-            for line, message in lines:
-                self._outgoing += line
-                self._unsent.append((len(line), message))
+            self._outgoing += data
         self._wake()
 
     def retry(self) -> None:
-        """Try again now, if it is waiting for that."""
-        self._hurries = True
+        """End the pause before the next attempt to reconnect."""
+        self._skips_pause = True
         self._wake()
 
     def close(self, wait: float = 0.0) -> None:
-        """Say goodbye after what is left to send, and end when the server hangs up.
+        """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
-        That takes as long as the server still has something to say. `wait` seconds for it.
         The only event that follows is a Disconnected. Idempotent.
         """
-        self._is_heard = False
-        self._say_goodbye([Message("QUIT")])
+        self._is_polled = False
+        self._quit([Message("QUIT")])
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
-    def _say_goodbye(self, messages: Iterable[Message]) -> None:
+    def _quit(self, messages: Iterable[Message]) -> None:
         if not self._closing_since:
             self._closing_since = time.monotonic()
             self.send(messages)
 
-    @property
-    def _is_late(self) -> bool:
-        """Whether a goodbye has met with silence. Who has not been welcomed says none."""
-        patience = QUIT_TIME if self._handshake.done else 0.0
-        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
-
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # already awake, or ended
             self._waker.send(b"!")
-        except OSError:
-            pass  # it is awake already, or at its end
 
     # The receive thread
 
     def _run(self) -> None:
         end = Disconnected(LOST, "The connection was lost.")
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._woken, selectors.EVENT_READ)
-                end = self._stay(selector)
+            self._selector.register(self._wake_end, selectors.EVENT_READ)
+            end = self._connect_until_closed()
         except Exception:
-            log.exception("%s: our mistake", self.address)
+            log.exception("%s: receive thread failed", self.address)
         finally:
             self._put(Disconnected(CLOSED, "") if self._closing_since else end)
-            self._woken.close()
+            self._selector.close()
+            self._wake_end.close()
             self._waker.close()
 
-    def _stay(self, selector: selectors.BaseSelector) -> Disconnected:
-        """Connect, and again whenever the connection is lost, until it is over for good."""
+    def _connect_until_closed(self) -> Disconnected:
         attempt = 0
         while not self._closing_since:
-            sessions = self._session
-            refused = self._visit(selector)
-            if self._closing_since or not self._returns or not self._session or refused.is_final:
+            session = self._session
+            refused = self._visit()
+            attempt = 1 if self._session > session else attempt + 1
+            is_over = self._closing_since or not self._returns or not self._session
+            is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
+            if is_over or is_taken or refused.is_final:
                 return refused.event
-            attempt = 1 if self._session > sessions else attempt + 1
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
-            seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (so that not all come at once)
-            self._hurries = False
-            self._put(Lost(refused.event.reason, attempt, seconds, self._drop()))
-            self._pause(seconds, selector)
+            seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
+            self._skips_pause = False
+            with self._lock:
+                self._open_session = 0
+            self._put(Lost(refused.event.reason, attempt, seconds))
+            self._pause(seconds)
         return Disconnected(CLOSED, "")
 
-    def _visit(self, selector: selectors.BaseSelector) -> RefusedError:
-        """Connect and talk, once; how that ended."""
-        sock = None
+    def _visit(self) -> RefusedError:
+        """Connect, talk until the connection ends, and return how it ended."""
         try:
-            sock = self._connect(selector)
-            return self._talk(sock, selector)
+            with self._connect() as sock:
+                self._selector.register(sock, selectors.EVENT_READ)
+                try:
+                    self._talk(sock)
+                finally:
+                    self._selector.unregister(sock)
         except RefusedError as refused:
             return refused
         except OSError as error:
             log.info("%s: %s", self.address, error)
             return RefusedError(LOST, "The connection was lost.")
-        finally:
-            if sock is not None:
-                selector.unregister(sock)
-                sock.close()
-
-    def _drop(self) -> Tuple[Message, ...]:
-        """Forget what was to be sent; what of it surely did not go."""
-        with self._lock:
-            self._open = 0
-            unsent = [message for _, message in self._unsent]
-            if self._written:  # of half a message nobody knows
-                del unsent[0]
-            self._outgoing.clear()
-            self._unsent.clear()
-            self._written = 0
-        return tuple(unsent)
-
-    def _pause(self, seconds: float, selector: selectors.BaseSelector) -> None:
-        """Wait, but no longer than there is a reason to."""
-        deadline = time.monotonic() + seconds
-        path = self._path()
-        while not self._closing_since and not self._hurries and time.monotonic() < deadline:
-            _, has_slept = self._select(selector, min(1.0, deadline - time.monotonic()))
-            before, path = path, self._path()
-            if has_slept or (path and path != before):
-                return
-
-    def _select(self, selector: selectors.BaseSelector, seconds: float) -> Tuple[List[int], bool]:
-        """Wait for something to happen: what the socket is ready for, and whether we slept.
-
-        The clock on the wall goes on while a computer sleeps; a timeout does not.
-        """
-        started = time.time()
-        masks = []
-        for key, mask in selector.select(max(0.0, seconds)):
-            if key.fileobj is self._woken:
-                self._woken.recv(4096)
-            else:
-                masks.append(mask)
-        return masks, time.time() > started + seconds + SLEPT
-
-    def _path(self) -> str:
-        """Our own address on the way to the server, "" where there is no way. Sends nothing."""
-        if self._peer is None:
-            return ""
-        family, address = self._peer
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect(address)
-                return str(probe.getsockname()[0])
-        except OSError:
-            return ""
-
-    def _put(self, event: Event) -> None:
-        """Hand an event over; wait for room in the queue, for as long as somebody polls it."""
-        while self._is_heard or isinstance(event, Disconnected):
-            try:
-                return self._events.put(event, timeout=0.1)
-            except queue.Full:
-                if not self._is_heard:
-                    return None
-        return None
-
-    def _connect(self, selector: selectors.BaseSelector) -> socket.socket:
-        silence = "Nothing answered at %s within %g seconds. Is server.py running there?"
-        reason = silence % (self.address, CONNECT_TIME)
-        found = self._look_up()
-        for family, kind, proto, _, address in found:
-            sock = socket.socket(family, kind, proto)
-            try:
-                sock.setblocking(False)
-                sock.connect_ex(address)
-                selector.register(sock, selectors.EVENT_WRITE)
-                answered = self._await(selector, CONNECT_TIME / len(found))
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if answered and not code:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    self._peer = family, address
-                    return sock
-                selector.unregister(sock)
-                if answered:
-                    reason = _connect_fault(code, self.address)
-            except OSError as error:
-                reason = _connect_fault(error.errno or 0, self.address)
-            sock.close()
-        raise RefusedError(SERVER, reason)
-
-    def _await(self, selector: selectors.BaseSelector, seconds: float) -> bool:
-        """Whether the socket was ready in time, and before we closed."""
-        deadline = time.monotonic() + seconds
-        while not self._closing_since and time.monotonic() < deadline:
-            if self._select(selector, deadline - time.monotonic())[0]:
-                return True
-        return False
-
-    def _look_up(self) -> List[Tuple[Any, ...]]:
-        """The addresses of the host. Raises RefusedError where there are none in time."""
-        found: "queue.Queue[List[Tuple[Any, ...]]]" = queue.Queue()
-
-        def look_up() -> None:
-            try:
-                found.put(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
-            except (OSError, UnicodeError):
-                found.put([])
-
-        # Daemon: as above.
-        threading.Thread(target=look_up, name="look up", daemon=True).start()
-        try:
-            addresses = found.get(timeout=CONNECT_TIME)
-        except queue.Empty:
-            addresses = []
-        if not addresses:
-            text = "No computer called “%s” was found. Check the spelling, or use its address."
-            raise RefusedError(SERVER, text % self.host)
-        return addresses
-
-    def _talk(self, sock: socket.socket, selector: selectors.BaseSelector) -> RefusedError:
-        """Read and write until the connection ends; how it did."""
-        is_return = bool(self._session)
-        login, token = self._login, self._token
-        handshake = Handshake(self._nickname, self._password, login, token, is_return)
-        self._handshake = handshake
-        framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
-        self._drop()
-        self.send(handshake.opening())
-        path = self._path()
-        asked = False  # a PING is out
-        deadline = time.monotonic() + CONNECT_TIME  # of what the server is to say next
-        # Who closes while something is unread may take back what was said last, so it is the
-        # server that hangs up.
-        while not self._is_late:
-            writing = selectors.EVENT_WRITE if self._outgoing else 0
-            selector.modify(sock, selectors.EVENT_READ | writing)
-            until = self._closing_since + QUIT_TIME if self._closing_since else deadline
-            left = until - time.monotonic()
-            masks, has_slept = self._select(selector, min(left, WATCH_TIME))
-            before, path = path, self._path() if not masks else path
-            if handshake.done and not asked and (has_slept or path != before):
-                deadline = 0.0  # who knows whether the line still stands
-            if not masks and not self._closing_since and time.monotonic() >= deadline:
-                self._mind_silence(asked)
-                asked, deadline = True, time.monotonic() + min(PING_AFTER, ANSWER_TIME)
-            for mask in masks:
-                if mask & selectors.EVENT_WRITE:
-                    self._write(sock)
-                if mask & selectors.EVENT_READ:
-                    data = sock.recv(RECEIVE_SIZE)
-                    if not data:
-                        self._mind_stranger()
-                        return RefusedError(LOST, "The connection was lost.")
-                    for line in framer.feed(data):
-                        if line:
-                            self._handle(line)
-                    asked = False
-                    if self._closing_since:
-                        self._closing_since = time.monotonic()
-                    wait = PING_AFTER if handshake.done else CONNECT_TIME
-                    deadline = time.monotonic() + wait
         return RefusedError(CLOSED, "")
 
-    def _write(self, sock: socket.socket) -> None:
+    def _connect(self) -> socket.socket:
+        """Connect to the first address of the host that accepts. Raises RefusedError."""
+        try:
+            sock = socket.create_connection((self._host, self._port), CONNECT_TIME)
+        except (socket.gaierror, UnicodeError):
+            text = "No computer called “%s” was found. Check the spelling, or use its address."
+            raise RefusedError(SERVER, text % self._host) from None
+        except ConnectionRefusedError:
+            text = "Nothing is listening at %s. Is server.py running there?"
+            raise RefusedError(SERVER, text % self.address) from None
+        except socket.timeout:
+            text = "Nothing answered at %s within %g seconds. Is server.py running there?"
+            raise RefusedError(SERVER, text % (self.address, CONNECT_TIME)) from None
+        except OSError as error:
+            text = "%s cannot be reached: %s. Is it on, and on this network?"
+            raise RefusedError(SERVER, text % (self.address, error.strerror)) from None
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _talk(self, sock: socket.socket) -> None:
+        """Read and write until we have quit. Raises RefusedError, or OSError."""
+        self._handshake = handshake = Handshake(
+            self._nickname, self._password, self._login, self._token
+        )
+        framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
-            sent = sock.send(self._outgoing)
-            del self._outgoing[:sent]
-            self._written += sent
-            while self._unsent and self._unsent[0][0] <= self._written:
-                self._written -= self._unsent.popleft()[0]
+            self._outgoing.clear()
+        self.send(handshake.opening())
+        is_pinged = False
+        deadline = time.monotonic() + CONNECT_TIME  # for the next data
+        # The server hangs up after QUIT: closing first, with data unread, would reset the
+        # connection and could discard what was sent last.
+        while not self._has_quit():
+            writing = selectors.EVENT_WRITE if self._outgoing else 0
+            self._selector.modify(sock, selectors.EVENT_READ | writing)
+            mask, was_suspended = self._wait(min(deadline - time.monotonic(), WATCH_TIME))
+            if mask & selectors.EVENT_WRITE:
+                with self._lock:
+                    del self._outgoing[: sock.send(self._outgoing)]
+            if mask & selectors.EVENT_READ:
+                self._read(sock, framer)
+                is_pinged = False
+                deadline = time.monotonic() + (PING_AFTER if handshake.done else CONNECT_TIME)
+            elif self._closing_since:
+                deadline = self._closing_since + QUIT_TIME
+            elif time.monotonic() >= deadline or (
+                was_suspended and handshake.done and not is_pinged
+            ):
+                self._check_registered()
+                if is_pinged:
+                    raise RefusedError(LOST, "The server does not answer any more.")
+                self.send([Message("PING", ("hubbub",))])
+                is_pinged, deadline = True, time.monotonic() + min(PING_AFTER, ANSWER_TIME)
 
-    def _mind_silence(self, asked: bool) -> None:
-        self._mind_stranger()
-        if asked:
-            raise RefusedError(LOST, "The server does not answer any more.")
-        self.send([Message("PING", ("hubbub",))])
+    def _read(self, sock: socket.socket, framer: protocol.Framer) -> None:
+        data = sock.recv(RECEIVE_SIZE)
+        if not data:
+            self._check_registered()
+            raise RefusedError(LOST, "The connection was lost.")
+        for line in framer.feed(data):
+            if line:
+                self._on_line(line)
+        if self._closing_since:
+            self._closing_since = time.monotonic()
 
-    def _mind_stranger(self) -> None:
+    def _has_quit(self) -> bool:
+        """Return True if QUIT was answered by silence, or nobody would understand it."""
+        patience = QUIT_TIME if self._handshake.done else 0.0
+        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
+
+    def _check_registered(self) -> None:
         if not self._handshake.done:
-            self._token = ""  # whoever that is knows nothing of it
+            self._token = ""  # not for this server
             text = "%s is there, but does not answer as a chat server does." % self.address
             raise RefusedError(SERVER, text)
 
-    def _handle(self, line: bytes) -> None:
+    def _wait(self, seconds: float) -> Tuple[int, bool]:
+        """Wait until the socket is ready or `_wake` is called; return its mask.
+
+        The second value is True after a suspend, during which only the wall clock goes on.
+        """
+        started = time.time()
+        ready = 0
+        for key, mask in self._selector.select(max(0.0, seconds)):
+            if key.fileobj is self._wake_end:
+                self._wake_end.recv(4096)
+            else:
+                ready = mask
+        return ready, time.time() > started + seconds + SUSPENDED
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._closing_since and not self._skips_pause and time.monotonic() < deadline:
+            _, was_suspended = self._wait(min(WATCH_TIME, deadline - time.monotonic()))
+            self._skips_pause = self._skips_pause or was_suspended
+
+    def _put(self, event: Event) -> None:
+        """Put an event into the queue; wait while it is full and somebody polls it."""
+        while self._is_polled or isinstance(event, Disconnected):
+            try:
+                return self._events.put(event, timeout=0.1)
+            except queue.Full:
+                if not self._is_polled:
+                    return None
+        return None
+
+    def _on_line(self, line: bytes) -> None:
         try:
-            message = protocol.parse(line, "replace")
+            message = protocol.clean_message(protocol.parse(line, "replace"))
         except protocol.ProtocolError:
-            return  # whatever it was, it is nothing that could be shown
-        if len(self._outgoing) > MAX_OUTGOING:
-            raise RefusedError(LOST, "The server does not read what it asks for.")
+            return  # nothing that could be shown
+        handshake = self._handshake
         if message.command == "PING":
-            self.send([protocol.fit(Message("PONG", (message.text,)))])
-            return
-        if message.command == "RESUME":  # a secret between the server and this thread
+            self._reply([protocol.fit(Message("PONG", (message.text,)))])
+        elif message.command == "RESUME":  # a secret between the server and this thread
             self._token = message.text if message.params[:1] == ("TOKEN",) else self._token
-            return
-        message = _cleaned(message)
-        if not self._handshake.done:
-            self.send(self._handshake.answer(message))
-            if self._handshake.done:
-                self._welcome(message)
+        elif not handshake.done:
+            self._reply(handshake.answer(message))
+            if handshake.done:
+                self._on_registered()
+                self._put(message)
         elif message.command == "ERROR":
-            raise self._ended(message.text)
+            raise RefusedError(LOST, message.text)
+        elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
+            raise RefusedError(NAME, message.text, is_final=True)
         else:
-            is_ours = message.nickname == self._handshake.nickname
-            if message.command == "NICK" and is_ours and protocol.is_word(message.text):
-                self._nickname = self._handshake.nickname = message.text
+            is_own = message.nickname == self._nickname
+            if message.command == "NICK" and is_own and protocol.is_middle(message.text):
+                self._nickname = message.text
             self._put(message)
 
-    def _ended(self, reason: str) -> RefusedError:
-        """The server ends it. Who has logged in elsewhere, too, would come back to no end."""
-        owner = protocol.OWNER_CAME.format(self._login.name if self._login is not None else "")
-        is_taken = protocol.casefold(reason) == protocol.casefold(owner)
-        return RefusedError(NAME if is_taken else LOST, reason, is_final=is_taken)
+    def _reply(self, messages: List[Message]) -> None:
+        if messages and len(self._outgoing) > MAX_OUTGOING:
+            raise RefusedError(LOST, "The server does not read what it asks for.")
+        self.send(messages)
 
-    def _welcome(self, message: Message) -> None:
-        """Go on from the handshake; under another name only until ours is free again."""
+    def _on_registered(self) -> None:
         handshake = self._handshake
         self._session += 1
         with self._lock:
-            self._open = self._session
-        if self._session == 1 or handshake.is_resumed:
-            self._nickname = handshake.nickname
+            self._open_session = self._session
+        self._nickname = handshake.nickname
         self._login = handshake.login or self._login
-        told = (handshake.nickname, handshake.caps, self._session, handshake.is_resumed)
-        self._put(Connected(*told))
-        self._put(message)
-
-
-def _connect_fault(code: int, address: str) -> str:
-    name = os.strerror(code)
-    if code == errno.ECONNREFUSED:
-        return "Nothing is listening at %s. Is server.py running there?" % address
-    return "%s cannot be reached: %s. Is it on, and on this network?" % (address, name)
-
-
-_TAGS = frozenset(["batch", "label", "msgid", "time"])  # those that we read
-# Commands whose last parameter is a name, or several; elsewhere it is a text.
-_NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
-
-
-def _cleaned(message: Message) -> Message:
-    """`message` with all its text safe to show; what CTCP wraps stays wrapped.
-
-    Of its tags those stay that mean something to us, and can be said to the server again.
-    """
-    params = [protocol.clean_name(param) for param in message.params]
-    if params and message.command not in _NAMES_LAST:
-        mark = "\x01" if message.text.startswith("\x01") else ""
-        params[-1] = mark + protocol.clean(message.text) + mark
-    source = protocol.clean_name(message.source, 200)
-    tags = {k: v for k, v in message.tags.items() if k in _TAGS and protocol.is_word(v)}
-    return message._replace(params=tuple(params), source=source, tags=tags)
+        self._put(Connected(self._nickname, handshake.caps, self._session, handshake.is_resumed))
 
 
 # Conversations
+# -------------
 
-SENT, WAITING, FAILED = "sent", "waiting", "failed"  # of a line that is one's own
-ROOM, CONSOLE = "room", "console"  # kinds of conversation, beside PRIVATE
-ALL, MENTIONS, NONE = "all", "mentions", "none"  # what one wants to be told of
+CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, beside PRIVATE
+ALL, MENTIONS, NONE = "all", "mentions", "none"  # the alerts that the user wants from one
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
-OUTSIDE = "You are not in {0}. /join {0}"
-FROM_SYSTEM = "system"  # a kind of line, beside protocol's: what this program says
+FROM_SYSTEM = "system"  # a kind of line, beside protocol's: the client's own
 
-# What looks different; the window redraws that and nothing else.
-ADDED, CHANGED, REMOVED = "added", "changed", "removed"  # entries: at the end, in place, gone
-EARLIER, RELOADED = "earlier", "reloaded"  # entries before all others; everything
-MARKED = "marked"  # the line above what is new
-HEADER, PEOPLE = "header", "people"  # of a conversation
-LIST, STATUS, SELECTED = "list", "status", "selected"  # conversations, the title, the one in view
-ALERT = "alert"  # entries that deserve notice
-RECALLED = "recalled"  # entries that were said earlier, for who reads line by line
+# Entry.state, for views: does the server have an own message?
+SENT, WAITING, FAILED = "sent", "waiting", "failed"
+# Entry.delivery: SENT, or an own message that
+QUEUED = "queued"  # waits for the connection, and until its channel is joined again
+IN_FLIGHT = "in flight"  # was sent; the server has not confirmed it
+UNCERTAIN = "uncertain"  # was in flight when the connection was lost: the history will tell
+REFUSED = "refused"  # was refused, in the server's words
+UNKNOWN = "unknown"  # may have arrived or not
+# The state and the note that each delivery is shown with
+_SHOWN = {
+    SENT: (SENT, ""),
+    QUEUED: (WAITING, "waiting to send"),
+    IN_FLIGHT: (WAITING, ""),
+    UNCERTAIN: (WAITING, "waiting to send"),
+    REFUSED: (FAILED, "not delivered"),
+    UNKNOWN: (FAILED, "may not have arrived"),
+}
+
+# Conversation.membership of a channel
+JOINED = "joined"
+JOINING = "joining"  # the user has asked to join; what is typed there follows the JOIN
+REJOINING = "rejoining"  # the connection was lost; joined again after the reconnect
+OUTSIDE = "outside"  # removed from it, or refused
+
+Span = Tuple[int, int]  # start and end in a text
 
 
 class Entry:
-    """One line of a conversation. The same one may stand in two of them."""
+    """A line of a conversation. Own and private messages may stand in two conversations."""
 
-    __slots__ = ("did", "folded", "id", "is_mention", "line", "msgid", "note", "state")
+    __slots__ = ("count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid")
 
-    def __init__(self, number: int, line: Line, msgid: str = "", did: str = "") -> None:
-        self.id = number
-        self.did = did  # what somebody did that crowds do: "joined", "left"
+    def __init__(self, number: int, line: Line, msgid: str = "", is_own: bool = False) -> None:
+        self.id = number  # in order of creation
+        self.line = line
+        self.msgid = msgid
+        self.is_own = is_own
         self.is_mention = False
-        self.revise(line, msgid)
+        self.delivery = SENT  # changed by the Outbox alone
+        self.event = ""  # "joined" or "left", which a crowd is made of
+        self.count = 1  # people, in the entry of a crowd
 
-    def revise(self, line: Line, msgid: str) -> None:
-        """It has been said, and looks like this."""
-        self.line, self.msgid, self.state = line, msgid, SENT
-        self.note = ""  # what else there is to say of it, in parentheses
-        self.folded = self.text.casefold()  # as a search sees it
+    @property
+    def state(self) -> str:
+        """SENT, WAITING or FAILED."""
+        return _SHOWN[self.delivery][0]
+
+    @property
+    def note(self) -> str:
+        """Words about the delivery, shown in parentheses."""
+        return _SHOWN[self.delivery][1]
 
     @property
     def text(self) -> str:
-        """What one sees of it, but for the time."""
+        """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
 
     @property
     def day(self) -> str:
-        """The reader's date, as 2026-11-22."""
+        """The local date, as "2026-11-22"."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
-Span = Tuple[int, int]  # from a character to another
-
-
 class Person(NamedTuple):
-    """Somebody in a room. `prefix` is @ for its operators, + for who may speak, or ""."""
+    """A member of a channel. `prefix` is "@" for chanops, "+" for voiced members, or ""."""
 
     nickname: str
     prefix: str = ""
     is_away: bool = False
 
 
-# Why a piece of the history is asked for: all that is new to us, what was before that, what was
-# said while one was away, what the user wants to read again, with whom there is something new.
-FIRST, OLDER, MISSED, TYPED, TARGETS = "first", "older", "missed", "typed", "targets"
-
-
-class Past:
-    """What is known of the history of a conversation, and what may be missing.
-
-    It is `asked` for and `told` piece by piece. What was said after one had `lost` sight of it
-    follows `link`, and is missing until all of it has been told.
-    """
-
-    def __init__(self) -> None:
-        self.has_older = False  # there may be more before all that is known
-        self.is_fetching = False  # a piece is asked for, and not yet told
-        self.is_behind = False  # there may be more than is known after `link`
-        self.link: Optional[Entry] = None
-        self.is_linked = False  # what is told of it begins with `link`
-        self.pages = self.missed = 0  # of it that were told; what others said in them
-
-    def lost(self, newest: Optional[Entry]) -> None:
-        """Things may be said that one does not hear; what was told of them begins anew."""
-        if not self.is_behind:  # else what one has heard since stands beyond a gap
-            self.is_behind, self.link = True, newest
-        self.is_fetching = self.is_linked = False
-        self.pages = self.missed = 0
-
-    def asked(self) -> None:
-        """For a piece."""
-        self.is_fetching = True
-
-    def refused(self) -> None:
-        """The piece will not be told."""
-        self.is_fetching = False
-
-    def told(self, purpose: str, is_full: bool, is_linked: bool) -> None:
-        """A piece; a full one may have more beyond it, a linked one has something known in it."""
-        self.is_fetching = self.is_fetching and purpose in (TYPED, "")
-        if purpose == MISSED:
-            self.pages += 1
-            self.is_linked = self.is_linked or is_linked
-        if purpose in (FIRST, OLDER) or (purpose == MISSED and not self.is_linked):
-            self.has_older = is_full
-
-    def caught_up(self) -> None:
-        """Nothing is missing any more, or nothing but what is older than all that is known."""
-        self.is_behind = False
-
-
 class Conversation:
-    """A room, a person one talks to, or the server itself (while there is neither)."""
+    """A channel, a private conversation, or the console: the server, while there is neither."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.rename(name)
         self.kind = kind
-        self.topic = self.last_topic = ""  # now, and before one had to leave
-        self.entries: List[Entry] = []  # in the order of the server, one's own waiting ones last
+        self.topic = ""
+        self.last_topic = ""  # before a reconnect; told again, it is not shown again
+        self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
-        self.first_unread = self.new_count = 0  # the id of the entry below the mark; how many
+        self.mark: Optional[Entry] = None  # the first entry that is new
+        self.new_count = 0
         self.draft = ""
         self.level = MENTIONS
-        self.past = Past()
-        self.is_joined = kind != ROOM
-        self.is_wanted = False  # a room that one comes back to
+        self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Person] = {}
-        self.names: Dict[str, Person] = {}  # of the members, as they are being told
-        self.lists = 0  # how often the user has asked for them
-        self.is_online = False  # whom one talks to, as far as one is told
-        self.limit = MAX_ENTRIES
-        self._known: Dict[str, Entry] = {}  # those with a msgid, by it
+        self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
+        self.list_requests = 0  # by the user, not answered yet
+        self.is_online = False  # the other user of a private conversation, as far as known
+        # Of the history:
+        self.has_older = False
+        self.is_complete = True  # nothing is missing between the entries
+        self.anchor: Optional[Entry] = None  # while it is not: the last one before the gap
+        self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
+        """Set the name, and the key by which it is found."""
         self.name = name
         self.key = protocol.casefold(name)
 
     @property
     def title(self) -> str:
-        """Its name without the sign that says what it is."""
-        return self.name[1:] if self.kind == ROOM else self.name
+        """The name without the sign of a channel."""
+        return self.name[1:] if self.kind == CHANNEL else self.name
 
     @property
     def people(self) -> List[Person]:
-        """Who is in it, in order."""
+        """The members, in order."""
         return [self.members[key] for key in sorted(self.members)]
 
     @property
     def is_outside(self) -> bool:
-        """Whether one is not in it, and does not come back to it by oneself."""
-        return not self.is_joined and not self.is_wanted
+        """True for a channel that the user has to join before writing there."""
+        return self.kind == CHANNEL and self.membership == OUTSIDE
 
-    def is_with(self, key: str) -> bool:
-        """Whether somebody is in it."""
-        return key in self.members or (key == self.key and self.kind == PRIVATE)
+    @property
+    def first_unread(self) -> int:
+        """The id of the entry below "N new messages"; 0 for none."""
+        return self.mark.id if self.mark is not None else 0
 
-    def leave(self) -> None:
-        """Know no more who is there, and not be there oneself."""
-        self.members, self.names, self.lists = {}, {}, 0
-        self.is_online, self.is_joined = False, self.kind != ROOM
+    def part(self, membership: str) -> None:
+        """Forget the members; from now on messages may be missed."""
+        self.members, self.names, self.list_requests = {}, {}, 0
+        self.is_online = False
+        if self.kind == CHANNEL:
+            self.membership = membership
+        if self.is_complete:
+            self.is_complete, self.anchor = False, self.newest()
 
-    def tell_name(self, name: str, prefix: str) -> None:
-        """Somebody is there; that holds once all have been told."""
-        if name and len(self.names) < MAX_NAMES:
-            self.names[protocol.casefold(name)] = Person(name, prefix)
+    def add_name(self, nickname: str, prefix: str) -> None:
+        """Add a name to the answer to NAMES, which counts when it is complete."""
+        if nickname and len(self.names) < MAX_MEMBERS:
+            self.names[protocol.casefold(nickname)] = Person(nickname, prefix)
 
     def end_names(self) -> bool:
-        """All have been told; whether they are news."""
+        """Take the names for the members; return True if these were not known."""
         is_news = len(self.members) < 2
         for key, person in self.members.items():
             if person.is_away and key in self.names:
@@ -899,1430 +789,1757 @@ class Conversation:
         self.members, self.names = self.names, {}
         return is_news
 
+    # Entries
+
     def knows(self, msgid: str) -> bool:
+        """Return True if an entry with this msgid is here."""
         return msgid in self._known
 
     def add(self, entry: Entry) -> None:
-        """Put `entry` at the end; past the limit the oldest that were sent go, many at once."""
-        self.entries.append(entry)
+        """Put an entry at the end."""
+        self._insert(len(self.entries), entry)
+
+    def _insert(self, place: int, entry: Entry) -> None:
+        self.entries.insert(place, entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
-        if len(self.entries) > self.limit + self.limit // 10:
-            self._cut(len(self.entries) - self.limit)
-            self.past.has_older = True
 
-    def _cut(self, count: int) -> None:
-        sent = (entry for entry in self.entries if entry.state == SENT)
-        gone = set(itertools.islice(sent, count))
-        for entry in gone:
-            self._known.pop(entry.msgid, None)
-        self.entries[:] = [entry for entry in self.entries if entry not in gone]
+    def trim(self) -> List[Entry]:
+        """Return the entries, the oldest that were sent, that had to go because of the limit."""
+        excess = len(self.entries) - MAX_ENTRIES
+        if excess <= MAX_ENTRIES // 10:
+            return []
+        gone = list(itertools.islice((e for e in self.entries if e.delivery == SENT), excess))
+        self._forget(gone)
+        return gone
 
     def remove(self, entry: Entry) -> bool:
-        """Take `entry` away; whether it was there."""
-        index = self._index(entry)
-        if index < 0:
-            return False
-        del self.entries[index]
-        self._known.pop(entry.msgid, None)
-        return True
+        """Take an entry away; return True if it was here."""
+        is_here = self.index(entry) >= 0
+        if is_here:
+            self._forget([entry])
+        return is_here
 
-    def settle(self, entry: Entry) -> bool:
-        """Have an entry that waited stand where the server puts it; whether that is elsewhere."""
+    def confirm(self, entry: Entry) -> bool:
+        """Note that the server has an own message; return True if it moved to the end for that."""
+        index = self.index(entry)
+        moves = index >= 0 and any(e.delivery == SENT for e in self.entries[index + 1 :])
+        if moves:
+            self.entries.append(self.entries.pop(index))
         if entry.msgid:
             self._known[entry.msgid] = entry
-        for other in reversed(self.entries):
-            if other is entry:
-                break
-            if other.state == SENT:
-                self.remove(entry)
-                self.add(entry)
-                return True
-        return False
+        return moves
 
-    def _index(self, entry: Entry, before: Optional[int] = None) -> int:
-        """Where `entry` is, looked for from the end; -1 for nowhere."""
-        for index in range(len(self.entries) if before is None else before, 0, -1):
+    def crowd(self) -> List[Entry]:
+        """Return the entries at the end that tell of the same event on the same day."""
+        last = self.entries[-1]
+        run: List[Entry] = []
+        for entry in reversed(self.entries if last.event else ()):
+            if entry.event != last.event or entry.day != last.day:
+                break
+            run.append(entry)
+            if entry.count > 1:
+                break
+        return run[::-1]
+
+    def index(self, entry: Entry, end: Optional[int] = None) -> int:
+        """Return the position of an entry before `end`; -1 if it is not there."""
+        for index in range(len(self.entries) if end is None else end, 0, -1):
             if self.entries[index - 1] is entry:
                 return index - 1
         return -1
 
-    def merge(self, earlier: Sequence[Entry], is_older: bool = False) -> Tuple[str, List[Entry]]:
-        """Put a piece of the history where it belongs: the kind of change, and what is new.
+    def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
+        """Put a page of the history where it belongs, and return what was added.
 
-        A piece is in the server's order and has no gaps; so what is not known yet stands next
-        to what is.
+        A page is in the server's order and has no gaps, so what is new stands next to what is
+        known. If nothing is, it stands `before` an entry, or else where its time belongs.
         """
-        runs: List[Tuple[int, List[Entry]]] = []  # where, and what; the last first
-        run: List[Entry] = []
-        place: Optional[int] = None
-        for entry in reversed(earlier):
-            known = self._known.get(entry.msgid)
-            if known is None:
-                run.append(entry)
+        start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
+        place = self._position(page) if start is None else self.index(start)
+        added: List[Change] = []
+        for entry in page:
+            if entry.msgid in self._known:
+                place = self.index(self._known[entry.msgid]) + 1
                 continue
-            place = max(0, self._index(known, place))
-            runs.append((self._below(place + 1, run), run))
-            run = []
-        if run and place is None:
-            place = self._place_of(run[0].line.when)
-            oldest = self.oldest() if is_older else None
-            if oldest is not None:  # which may have been said in the same millisecond
-                place = min(place, self._index(oldest))
-        if run:
-            runs.append((place or 0, run))
-        fresh: List[Entry] = []
-        for place, run in runs:
-            self.entries[place:place] = run[::-1]
-            fresh += run
-        self._known.update((entry.msgid, entry) for entry in fresh if entry.msgid)
-        is_earlier = all(place == 0 for place, run in runs if run)
-        return EARLIER if is_earlier else RELOADED, fresh[::-1]
-
-    def _below(self, place: int, run: List[Entry]) -> int:
-        """Where a run from `place` on goes: below what this program said before it."""
-        for entry in self.entries[place:] if run else ():
-            if entry.msgid or entry.state != SENT or entry.line.when > run[-1].line.when:
-                break
+            while self._is_local(place) and self.entries[place].line.when <= entry.line.when:
+                place += 1
+            below = self.entries[place] if place < len(self.entries) else None
+            if not added or added[-1].before is not below:
+                added.append(Change(ADDED, self, [], below))
+            cast(List[Entry], added[-1].entries).append(entry)
+            self._insert(place, entry)
             place += 1
-        return place
+        return added
 
-    def _place_of(self, when: float) -> int:
+    def _position(self, page: Sequence[Entry]) -> int:
+        """Return the position where a page belongs by its time."""
         place = len(self.entries)
-        while place and (
-            self.entries[place - 1].state != SENT or self.entries[place - 1].line.when > when
-        ):
+        while page and place:
+            entry = self.entries[place - 1]
+            if entry.delivery == SENT and entry.line.when <= page[0].line.when:
+                break
             place -= 1
         return place
 
-    def forget(self) -> None:
-        """Know nothing but what still waits: there is a gap, and history closes none."""
-        self.entries = [entry for entry in self.entries if entry.state != SENT]
-        self._known = {}
+    def _is_local(self, place: int) -> bool:
+        """Return True if a line that no history has stands there."""
+        here = self.entries[place : place + 1]
+        return bool(here) and not here[0].msgid and here[0].delivery == SENT
+
+    def _forget(self, entries: Sequence[Entry]) -> None:
+        gone = set(entries)
+        for entry in entries:
+            self._known.pop(entry.msgid, None)
+        self.entries[:] = [entry for entry in self.entries if entry not in gone]
 
     def newest(self) -> Optional[Entry]:
-        """The last entry that the history has of it."""
-        entries = reversed(self.entries if self._known else ())  # many, where nothing is kept
-        return next(filter(self._is_kept, entries), None)
+        """Return the last entry that the history of this conversation has."""
+        entries = reversed(self.entries if self._known else ())  # long, without a history
+        return next(filter(self._is_in_history, entries), None)
 
     def oldest(self) -> Optional[Entry]:
-        """The first one."""
-        return next(filter(self._is_kept, self.entries if self._known else ()), None)
+        """Return the first entry that the history of this conversation has."""
+        return next(filter(self._is_in_history, self.entries if self._known else ()), None)
 
-    def _is_kept(self, entry: Entry) -> bool:
-        """Whether the history has it here: not who came, nor what is private in a room."""
+    def _is_in_history(self, entry: Entry) -> bool:
+        """Return False for joins, and for private messages in a channel."""
         kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
         return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Where `words` stand in the texts of entries, whatever their case.
+        """Return where `words` stand in the texts of entries, ignoring case, in order.
 
-        In order; of more than MAX_HITS places only those in the last entries.
+        Of more than MAX_HITS places only those in the last entries.
         """
         needle = words.casefold()
         pattern = re.compile(re.escape(needle))
         found: List[Tuple[Entry, List[Span]]] = []
         count = 0
         for entry in reversed(self.entries if needle else ()):
-            if needle in entry.folded:
-                found.append((entry, _find_in(entry, pattern)))
-                count += len(found[-1][1])
+            spans = _find_folded(entry.text, pattern)
+            if spans:
+                found.append((entry, spans))
+                count += len(spans)
                 if count >= MAX_HITS:
                     break
         return dict(reversed(found))
 
 
-def _find_in(entry: Entry, pattern: Pattern[str]) -> List[Span]:
-    text, folded = entry.text, entry.folded
+def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
+    folded = text.casefold()
     spans = [match.span() for match in pattern.finditer(folded)]
-    if len(folded) != len(text):
-        places = [i for i, char in enumerate(text) for _ in char.casefold()]
+    if spans and len(folded) != len(text):  # "ß" becomes "ss"
+        places = [index for index, char in enumerate(text) for _ in char.casefold()]
         spans = [(places[start], places[end - 1] + 1) for start, end in spans]
     return spans
 
 
+# Changes
+# -------
+
+# Kinds of changes. Of entries:
+ADDED = "added"  # directly before `before`; None is the end
+CHANGED = "changed"  # they look different, in place
+REMOVED = "removed"
+RELOADED = "reloaded"  # everything in the conversation may differ
+RECALLED = "recalled"  # told by the history now, new or not; views that show all ignore it
+ALERT = "alert"  # they deserve a notification
+# Of other parts of the window:
+SIDEBAR = "sidebar"  # which conversations there are, their badges and presence
+PEOPLE = "people"  # the members of a conversation
+HEADER = "header"  # its title or topic
+STATUS = "status"  # the state of the connection, own nickname, away
+SELECTED = "selected"  # another conversation is in view
+
+
 class Change(NamedTuple):
-    """Something that looks different now; no conversation where it is about all of them."""
+    """Something to show. Changes are applied in order, and are exact."""
 
     kind: str
     conversation: Optional[Conversation] = None
     entries: Sequence[Entry] = ()
+    before: Optional[Entry] = None
 
 
-class Outcome(NamedTuple):
-    """What follows from something typed or received."""
+class Outcome:
+    """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    send: Sequence[Message] = ()
-    changes: Sequence[Change] = ()
-    done: bool = False  # the user has had enough
-    session: int = 0  # where `send` belongs
-    login: Optional[Login] = None  # what to come back with
+    __slots__ = ("changes", "done", "login", "send", "session")
+
+    def __init__(self, session: int = 0, login: Optional[Login] = None) -> None:
+        self.send: List[Message] = []
+        self.changes: List[Change] = []
+        self.done = False  # the user has quit
+        self.session = session  # in which `send` may be sent
+        self.login = login  # to be used when reconnecting
 
 
 class Banner(NamedTuple):
-    """What is wrong with the connection; no text while nothing is."""
+    """A warning about the connection; "" while there is none."""
 
     text: str
     can_retry: bool = False
 
 
-# One's own words
+# Outbox
+# ------
 
-QUEUED, OUT, DOUBTFUL = "queued", "out", "doubtful"  # it waits; it is on its way; who knows
 
+class Outgoing:
+    """An own message that the server has not confirmed."""
 
-class Pending:
-    """Something of one's own that is not known to be delivered."""
-
-    __slots__ = ("entry", "key", "message", "places", "serial", "stage")
-
-    def __init__(self, entry: Entry, message: Message, places: List[Conversation]) -> None:
+    def __init__(self, entry: Entry, message: Message) -> None:
         self.entry = entry
-        self.message = message  # as it is sent: with its label
-        self.key = protocol.casefold(message.params[0])  # to whom
-        self.places = places
-        self.stage = QUEUED
-        self.serial = 0  # counts what was sent
+        self.message = message  # with its label, once it is in flight
+        self.key = protocol.casefold(message.params[0])  # of its target
+        self.conversations: List[Conversation] = []  # in which the entry stands
+        self.nickname = ""  # under which it was sent
+        self.number = 0  # counts what is sent
 
 
 class Outbox:
-    """One's own messages from the moment they are typed until the server has them, in order.
+    """Own messages, in order, until the server has them: the only owner of Entry.delivery.
 
-    None of them is sent twice: what was under way when a connection was lost is DOUBTFUL until
-    the history, or its absence, tells what became of it.
+    QUEUED -> IN_FLIGHT -> SENT, or REFUSED by the server. A lost connection makes IN_FLIGHT
+    UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or does not
+    tell (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
     """
 
-    def __init__(self) -> None:
-        self.waiting: List[Pending] = []
-        self.failed: Dict[int, Pending] = {}  # by the ids of their entries
-        self._serial = 0
+    def __init__(self, changed: Callable[[Outgoing], None]) -> None:
+        self.items: List[Outgoing] = []
+        self._failed: Dict[int, Outgoing] = {}  # by the ids of their entries
+        self._changed = changed  # told of those that look different
+        self.last_number = 0
 
-    def send(self, is_ready: Callable[[str], bool], labels: bool) -> List[Pending]:
-        """Those that are to be sent now."""
-        ready = [p for p in self.waiting if p.stage == QUEUED and is_ready(p.key)]
-        for pending in ready:
-            self._serial += 1
-            pending.serial, pending.stage = self._serial, OUT
-            tags = {"label": "m%d" % self._serial} if labels else protocol.NO_TAGS
-            pending.message = pending.message._replace(tags=tags)
-        return ready
+    def add(self, entry: Entry, message: Message) -> Outgoing:
+        """Queue a message."""
+        item = Outgoing(entry, message)
+        entry.delivery = QUEUED
+        self.items.append(item)
+        return item
 
-    def lose(self, unsent: Iterable[Message]) -> None:
-        """The connection is lost; of these it is known that they did not go."""
-        kept = {id(message) for message in unsent}
-        for pending in self.waiting:
-            if pending.stage == OUT:
-                pending.stage = QUEUED if id(pending.message) in kept else DOUBTFUL
+    def take(self, can_send: Callable[[str], bool], nickname: str, labels: bool) -> List[Message]:
+        """Return the queued messages that can be sent now; they are in flight then.
 
-    def labeled(self, label: str) -> Optional[Pending]:
-        """The one that was sent with this label."""
-        return next((p for p in self.waiting if label and p.message.tag("label") == label), None)
+        None overtakes an uncertain message to the same target.
+        """
+        messages = []
+        blocked = {item.key for item in self.items if item.entry.delivery == UNCERTAIN}
+        for item in self.items:
+            if item.entry.delivery == QUEUED and item.key not in blocked and can_send(item.key):
+                self.last_number += 1
+                item.number, item.nickname = self.last_number, nickname
+                tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
+                item.message = item.message._replace(tags=tags)
+                self._set(item, IN_FLIGHT)
+                messages.append(item.message)
+        return messages
 
-    def said(self, stage: str, params: Tuple[str, ...]) -> Optional[Pending]:
-        """The first one in this stage that begins with these parameters."""
+    def in_flight(self) -> List[Outgoing]:
+        """Return what the server has to confirm."""
+        return [item for item in self.items if item.entry.delivery == IN_FLIGHT]
+
+    def labeled(self, label: str) -> Optional[Outgoing]:
+        """Return the message that was sent with this label."""
+        return next((i for i in self.items if label and i.message.tag("label") == label), None)
+
+    def matching(self, delivery: str, *params: str, sender: str = "") -> Optional[Outgoing]:
+        """Return the first message in this state to a target, with a text if that is given."""
         key = protocol.casefold(params[0])
-        for pending in self.waiting:
-            said = pending.message.params[1 : len(params)]
-            if pending.stage == stage and pending.key == key and said == params[1:]:
-                return pending
+        for item in self.items:
+            if item.entry.delivery != delivery or item.key != key:
+                continue
+            is_from = not sender or protocol.casefold(item.nickname) == protocol.casefold(sender)
+            if is_from and item.message.params[1 : len(params)] == params[1:]:
+                return item
         return None
 
-    @property
-    def sent(self) -> List[Pending]:
-        """Those that are on their way."""
-        return [p for p in self.waiting if p.stage == OUT]
+    def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
+        """Note that the server has a message, which looks like `line`."""
+        self.items.remove(item)
+        item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
 
-    def doubtful(self, key: str) -> List[Pending]:
-        return [p for p in self.waiting if p.stage == DOUBTFUL and p.key == key]
+    def lose(self) -> None:
+        """Note that the connection is lost."""
+        for item in self.in_flight():
+            self._set(item, UNCERTAIN)
+
+    def resolve(self, key: str, is_complete: bool, nickname: str) -> None:
+        """Decide on the uncertain messages to a target that the history does not have.
+
+        They can be sent again if the history is complete and their nickname is ours: then no
+        other connection of ours is left that could still deliver them.
+        """
+        for item in [i for i in self.items if i.key == key and i.entry.delivery == UNCERTAIN]:
+            is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
+            if is_complete and is_ours:
+                self._set(item, QUEUED)
+            else:
+                self.fail(item, UNKNOWN)
+
+    def fail(self, item: Outgoing, delivery: str) -> None:
+        """Give a message up until the user retries it."""
+        self.items.remove(item)
+        self._failed[item.entry.id] = item
+        if len(self._failed) > MAX_FAILED:
+            del self._failed[next(iter(self._failed))]
+        self._set(item, delivery)
+
+    def retry(self, entry: Entry) -> Optional[Outgoing]:
+        """Queue a message that had failed."""
+        item = self.discard(entry)
+        if item is not None:
+            entry.delivery = QUEUED
+            self.items.append(item)
+        return item
+
+    def discard(self, entry: Entry) -> Optional[Outgoing]:
+        """Forget a message that had failed."""
+        return self._failed.pop(entry.id, None)
 
     def forget(self, key: str) -> None:
-        """Do without what waits for this room."""
-        self.waiting = [p for p in self.waiting if p.key != key or p.stage == OUT]
+        """Drop what waits for a target that the user has left."""
+        kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
+        self.items = kept
 
-    def fail(self, pending: Pending) -> None:
-        self.waiting.remove(pending)
-        self.failed[pending.entry.id] = pending
-        if len(self.failed) > MAX_FAILED:
-            del self.failed[next(iter(self.failed))]
+    def _set(self, item: Outgoing, delivery: str) -> None:
+        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
+        item.entry.delivery = delivery
+        if has_changed:
+            self._changed(item)
 
-    def again(self, entry: Entry) -> Optional[Pending]:
-        """Have what failed wait again."""
-        pending = self.failed.pop(entry.id, None)
-        if pending is not None:
-            pending.stage = QUEUED
-            self.waiting.append(pending)
-        return pending
+
+# History
+# -------
+
+# Purposes of a request: the latest page of a conversation that is new to us, the page before all
+# that is known, what was missed while the connection was lost, what the user typed /history
+# for, and the users who wrote to us meanwhile. LATE: given up, or never asked for.
+LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets late".split()
 
 
 class Request:
-    """A piece of the history: asked for, then told message by message."""
-
-    __slots__ = ("key", "limit", "messages", "place", "purpose", "until")
+    """A CHATHISTORY command, and the messages of its answer so far."""
 
     def __init__(
-        self, purpose: str, key: str, place: Optional[Conversation], until: float, limit: int = 0
+        self,
+        purpose: str,
+        conversation: Optional[Conversation],
+        deadline: float = math.inf,
+        limit: int = 0,
     ) -> None:
-        self.purpose = purpose  # "" where nobody has asked
-        self.key = key  # as it was asked for; "" for TARGETS
-        self.place = place
-        self.until = until  # all of it is to have been told
+        self.purpose = purpose
+        self.conversation = conversation  # None for TARGETS
+        self.key = conversation.key if conversation is not None else ""  # when it was asked for
+        self.deadline = deadline
         self.limit = limit
         self.messages: List[Message] = []
-
-
-class Desk:
-    """The conversations as their user sees them: which there are, what is in view, what is new.
-
-    It knows nothing of where they come from.
-    """
-
-    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
-        self.nickname = ""
-        self._console = Conversation(server, CONSOLE)
-        self.conversations = [self._console]
-        self.current = self._console
-        self._address = server
-        self._ignored: Dict[str, str] = {}  # folded nicknames to nicknames
-        self._levels = {} if levels is None else levels
-        self._entries = 0  # made so far
-        self._is_attended = True  # the user looks at the conversation in view
-        self._begin_outcome(0.0)
+        self.missed = 0  # messages, in all pages of MISSED so far
+        self.reaches_back = False  # MISSED has told all that follows the anchor
 
     @property
-    def news(self) -> str:
-        """What is new, as a title begins with it: "(3) ", or "(3!) " if it is meant for us."""
+    def is_full(self) -> bool:
+        """True if there may be more than was told."""
+        return len(self.messages) >= self.limit > 0
+
+
+class History:
+    """What this connection has asked the server's history, and what is being told.
+
+    What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
+    """
+
+    def __init__(self) -> None:
+        self.asked: List[Request] = []
+        self.batches: Dict[str, Request] = {}  # open ones, by reference
+
+    @property
+    def requests(self) -> List[Request]:
+        """All requests that are not answered completely."""
+        return [*self.asked, *self.batches.values()]
+
+    def is_fetching(self, conversation: Conversation) -> bool:
+        """Return True if a page of the conversation was asked for."""
+        is_page = lambda r: r.conversation is conversation and r.purpose not in (TYPED, LATE)  # noqa: E731
+        return any(map(is_page, self.requests))
+
+    def overdue(self, now: float) -> List[Request]:
+        """Return the requests that the server has not answered in time."""
+        return [request for request in self.requests if request.deadline < now]
+
+    def find(self, target: str) -> Optional[Request]:
+        """Return the first request for a target, which may have been renamed since."""
+        key = protocol.casefold(target)
+        for request in self.asked:
+            place = request.conversation
+            if key == request.key or (key and place is not None and key == place.key):
+                return request
+        return None
+
+    def open_batch(self, reference: str, target: str, conversation: Optional[Conversation]) -> None:
+        """Begin an answer; `conversation` is the one of an answer that nobody asked for."""
+        request = self.find(target) or Request(LATE, conversation)
+        if request in self.asked:
+            self.asked.remove(request)
+        if len(self.batches) < MAX_BATCHES:
+            self.batches[reference] = request
+
+    def collect(self, message: Message) -> bool:
+        """Keep a message if it belongs to an answer; return True then."""
+        request = self.batches.get(message.tag("batch"))
+        if request is not None and len(request.messages) < MAX_BATCH:
+            request.messages.append(message)
+        return request is not None
+
+    def give_up(self, request: Request) -> None:
+        """Expect no answer any more; one that comes late is shown, and proves nothing."""
+        if request in self.asked:
+            self.asked.remove(request)
+        request.purpose, request.deadline = LATE, math.inf
+
+    def forget(self, conversation: Conversation) -> None:
+        """Drop the requests for a conversation that is no more."""
+        self.asked = [r for r in self.asked if r.conversation is not conversation]
+
+
+# Session
+# -------
+
+_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX".split())  # of use
+_PREFIX = "(qaohv)~&@%+"  # of most servers, for those that do not tell
+
+
+class Session:
+    """What one connection can do, and how far we are with it."""
+
+    def __init__(self, number: int = 0, caps: FrozenSet[str] = frozenset()) -> None:
+        self.number = number  # as in Connected
+        self.caps = caps
+        self.tokens: Dict[str, str] = {}  # ISUPPORT
+        self.is_return = False  # a reconnect
+        self.is_resumed = False
+        self.is_settled = False  # past the welcome: messages can be sent
+
+    @property
+    def has_history(self) -> bool:
+        """Return True if the server answers CHATHISTORY."""
+        return HISTORY in self.caps
+
+    @property
+    def has_labels(self) -> bool:
+        """Return True if each echo carries the label of its message."""
+        return self.caps >= {"echo-message", "labeled-response"}
+
+    def is_channel(self, target: str) -> bool:
+        """Return True if a target is a channel's name here."""
+        return target.startswith(tuple(self.tokens.get("CHANTYPES", "#")) or ("#",))
+
+    @property
+    def prefixes(self) -> Dict[str, str]:
+        """The signs before members' names, by mode, the highest first."""
+        return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+
+    @property
+    def modes(self) -> Dict[str, str]:
+        """The channel modes, like protocol.CHANNEL_MODES."""
+        chanmodes = self.tokens.get("CHANMODES", protocol.CHANMODES)
+        return protocol.channel_modes(chanmodes, self.prefixes)
+
+    def page(self, size: int) -> int:
+        """Return how many messages of history to ask for at once."""
+        limit = self.tokens.get("CHATHISTORY", "")[:9]
+        return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
+
+
+# Chat
+# ----
+
+# Chat.state
+CONNECTING, CONNECTED = "Connecting", "Connected"
+RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
+
+# Room for the "user@host" that a server puts before our messages, at its longest
+_USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
+
+
+class Chat:
+    """Everything known about one server, and what its user can do there.
+
+    Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
+    user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
+    conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
+
+    The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
+    they change the state and record the change in the Outcome of the current call.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        levels: Optional[Dict[str, str]] = None,
+        ignored: Optional[List[str]] = None,
+    ) -> None:
+        self.server = server  # its address, then the name of its network
+        self.nickname = ""
+        self.state = DISCONNECTED
+        self.is_away = False
+        self.console = Conversation(server, CONSOLE)
+        self.conversations = [self.console]  # channels first
+        self.current = self.console
+        self.session = Session()
+        self.outbox = Outbox(self._on_delivery)
+        self.history = History()
+        self.ignored = [] if ignored is None else ignored
+        self.outcome = Outcome()
+        self.now = 0.0
+        self.channel_keys: Dict[str, str] = {}
+        self.correspondent = ""  # the sender of the last private message
+        self.candidate: Optional[Login] = None  # typed, not accepted yet
+        self._levels = {} if levels is None else levels
+        self._address = server
+        self._has_focus = True
+        self._entries = 0  # created
+        self._banner = ""
+        self._retry_at = self._back_at = 0.0
+        self.complete_until = 0.0  # server time up to which nothing was missed
+        self._completer = Completer()
+
+    # For the views
+
+    @property
+    def title(self) -> str:
+        """The window's title: what is new, state, nickname and server."""
         counted = [c for c in self.conversations if c.level != NONE]
         unread = sum(c.unread for c in counted)
-        mark = "!" if any(c.mentions for c in counted) else ""
-        return "(%d%s) " % (unread, mark) if unread else ""
+        news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
+        form = {
+            CONNECTING: "Connecting to {1}…",
+            CONNECTED: "Connected: {0} @ {1}",
+            RECONNECTING: "Reconnecting… — {1}",
+            DISCONNECTED: "Disconnected — {1}",
+        }[self.state]
+        text = form.format(self.nickname, self.server) + " — Hubbub"
+        return news + text if unread else text
+
+    @property
+    def status(self) -> str:
+        """The state of the connection, for people."""
+        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
+
+    @property
+    def hint(self) -> str:
+        """The text of the empty composer."""
+        if self.current.kind == CONSOLE:
+            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+        later = "" if self.state == CONNECTED else " — sent when you are back online"
+        return "Message %s%s" % (self.current.name, later)
+
+    def banner(self, now: float) -> Banner:
+        """Return the warning about the connection, which changes with the time."""
+        if self.state == CONNECTED:
+            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
+        if self.state != RECONNECTING:
+            return Banner(self._banner)
+        seconds = math.ceil(self._retry_at - now)
+        when = "in %d s" % seconds if seconds > 0 else "now"
+        return Banner(self._banner.format(when), seconds > 0)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if messages can be sent."""
+        return self.session.is_settled
+
+    @property
+    def unsent(self) -> int:
+        """The number of own messages that the server has not confirmed."""
+        return len(self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
-        """The conversation of this name."""
+        """Return the channel or private conversation of this name."""
         key = protocol.casefold(name)
         return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
 
     def next_unread(self) -> Optional[Conversation]:
-        """Where there is something new: first what mentions us."""
+        """Return a conversation with something new, one with a mention first."""
         unread = [c for c in self.conversations if c.unread and c is not self.current]
         return max(unread, key=lambda c: bool(c.mentions)) if unread else None
 
     def neighbour(self, step: int) -> Conversation:
-        """The conversation so many places further."""
+        """Return the conversation that many places below the one in view."""
         index = self.conversations.index(self.current)
         return self.conversations[(index + step) % len(self.conversations)]
 
     def presence(self, nickname: str) -> str:
-        """Whether somebody is here, as far as is known."""
+        """Return ONLINE, AWAY or OFFLINE, as far as known."""
         key = protocol.casefold(nickname)
         found = [c.members[key] for c in self.conversations if key in c.members]
         if found:
             return AWAY if found[0].is_away else ONLINE
         return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
 
-    def attend(self, is_attended: bool, now: float) -> Outcome:
-        """The user has begun, or ceased, to look at the window."""
-        self._begin_outcome(now)
-        self._is_attended = is_attended
-        if is_attended:
-            self._read(self.current)
-        elif not self.current.unread:
-            self._unmark(self.current)
-        return self._outcome()
-
-    def set_level(self, conversation: Conversation, level: str) -> Outcome:
-        """What one wants to be told of there."""
-        conversation.level = self._levels[self._level_key(conversation.name)] = level
-        return Outcome(changes=[Change(LIST)])
-
-    def note(self, text: str, now: float) -> Outcome:
-        """Tell the user something, where one looks."""
-        self._begin_outcome(now)
-        self._tell(text)
-        return self._outcome()
-
-    # For who knows where they come from
-
-    def _begin_outcome(self, now: float) -> None:
-        self._now = now
-        self._changes: List[Change] = []
-
-    def _outcome(self, done: bool = False) -> Outcome:
-        return Outcome(changes=self._changes, done=done)
-
-    def _changed(self, kind: str, place: Optional[Conversation] = None) -> None:
-        change = Change(kind, place)
-        if change not in self._changes[-8:]:
-            self._changes.append(change)
-
-    def _entry(self, line: Line, msgid: str = "", did: str = "") -> Entry:
-        self._entries += 1
-        return Entry(self._entries, line, msgid, did)
-
-    def _add(self, entry: Entry, place: Conversation) -> None:
-        place.add(entry)
-        self._changes.append(Change(ADDED, place, [entry]))
-
-    def _tell(
-        self, text: str, kind: str = FROM_SERVER, place: Optional[Conversation] = None
-    ) -> None:
-        line = protocol.server_line(text, self._now)
-        if kind == FROM_SYSTEM:
-            line = line._replace(kind=kind, head="[system]:")
-        self._add(self._entry(line), place or self.current)
-
-    def _inform(self, text: str, place: Optional[Conversation] = None) -> None:
-        """Say something of our own."""
-        self._tell(text, FROM_SYSTEM, place)
-
-    def _arrive(self, place: Conversation, entries: List[Entry], is_missed: bool = False) -> None:
-        """Count what others have said, and raise an alert for what deserves it."""
-        is_seen = self._is_attended and place is self.current
-        if not entries or (is_seen and not is_missed):
-            return
-        meant = [e for e in entries if e.is_mention or place.kind == PRIVATE]
-        place.first_unread = place.first_unread or entries[0].id
-        place.new_count += len(entries)
-        self._changed(MARKED, place)
-        if is_seen:
-            return
-        place.unread += len(entries)
-        place.mentions += len(meant)
-        self._changed(LIST)
-        wanted = {ALL: entries, MENTIONS: meant, NONE: []}[place.level]
-        if wanted:
-            self._changes.append(Change(ALERT, place, wanted))
-
-    def _is_meant(self, text: str) -> bool:
-        """Whether a text names us."""
-        name = self.nickname.casefold()
-        text = text.casefold()
-        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
-
-    def _is_me(self, nickname: str) -> bool:
-        return nickname == self.nickname or (
-            protocol.casefold(nickname) == protocol.casefold(self.nickname)
-        )
-
-    def _level_key(self, name: str) -> str:
-        return "%s/%s" % (self._address, protocol.casefold(name))
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        """A conversation that is not there yet; rooms stand before people."""
-        new = Conversation(name, kind)
-        new.level = self._levels.get(self._level_key(name), MENTIONS)
-        new.limit = MAX_ENTRIES // 10
-        if kind == ROOM and self._console in self.conversations:  # it has done its part
-            self.conversations.remove(self._console)
-            new.entries, self._console.entries = self._console.entries, []
-        index = len([c for c in self.conversations if c.kind == ROOM])
-        self.conversations.insert(index if kind == ROOM else len(self.conversations), new)
-        self._changed(LIST)
-        return new
-
-    @property
-    def _room(self) -> Optional[Conversation]:
-        """The room in view, or else the first one."""
-        rooms = [c for c in self.conversations if c.kind == ROOM]
-        return self.current if self.current in rooms else next(iter(rooms), None)
-
-    def _is_full(self, kind: str, most: int) -> bool:
-        return sum(c.kind == kind for c in self.conversations) >= most
-
-    def _private(self, name: str, most: int = MAX_CONVERSATIONS) -> Conversation:
-        """The conversation with somebody; where there can be none, the one in view."""
-        found = self.find(name)
-        if found is None and protocol.is_word(name) and not self._is_full(PRIVATE, most):
-            found = self._new(name, PRIVATE)
-        return found or self.current
-
-    def _nicknames(self, begun: str) -> List[str]:
-        """Whom one may mean by a name that begins so; of very many people only some.
-
-        First who spoke last here, then the others here and elsewhere.
-        """
-        begun = protocol.casefold(begun)
-        here = [self.current, *(c for c in self.conversations if c is not self.current)]
-        names: Dict[str, str] = {}
-        for entry in self.current.entries[:-RECENT:-1]:
-            if entry.line.kind == FROM_OTHERS:
-                name = entry.line.head.strip("[]:* ")
-                names.setdefault(protocol.casefold(name), name)
-        names = {key: name for key, name in names.items() if any(c.is_with(key) for c in here)}
-        for place in here:
-            keys = (key for key in place.members if key.startswith(begun))
-            for key in sorted(itertools.islice(keys, MAX_OFFERED)):
-                names.setdefault(key, place.members[key].nickname)
-        names.update((c.key, c.name) for c in here if c.kind == PRIVATE and c.key not in names)
-        names.pop(protocol.casefold(self.nickname), None)
-        return [name for key, name in names.items() if key.startswith(begun)][:MAX_OFFERED]
-
-    def _show(self, place: Conversation) -> None:
-        if place is not self.current:
-            self._unmark(self.current)
-            self.current.limit, place.limit = MAX_ENTRIES // 10, MAX_ENTRIES
-            self.current = place
-            self._changed(SELECTED, place)
-        if self._is_attended:
-            self._read(place)
-
-    def _discard(self, place: Conversation) -> None:
-        index = self.conversations.index(place)
-        self.conversations.remove(place)
-        if not self.conversations:
-            self.conversations.append(self._console)
-        if place is self.current:
-            self._show(self.conversations[max(0, index - 1)])
-        self._changed(LIST)
-
-    def _read(self, place: Conversation) -> None:
-        if place.unread:
-            place.unread = place.mentions = 0
-            self._changed(LIST)
-
-    def _unmark(self, place: Conversation) -> None:
-        if place.first_unread:
-            place.first_unread = place.new_count = 0
-            self._changed(MARKED, place)
-
-
-_PREFIX = "(qaohv)~&@%+"  # as most servers have it, where none is told
-
-
-class Session:
-    """What holds for one connection alone: what the server can do, and how far we are with it."""
-
-    def __init__(
-        self, number: int = 0, caps: FrozenSet[str] = frozenset(), is_return: bool = False,
-        is_resumed: bool = False,
-    ) -> None:  # fmt: skip
-        self.number = number  # as Connected counts them
-        self.caps = caps
-        self.tokens: Dict[str, str] = {}  # of ISUPPORT
-        self.is_return = is_return  # we were here before
-        self.is_resumed = is_resumed
-        self.is_settled = False  # past the welcome: one may talk
-        self.is_certain = True  # nobody but this connection sends what we have typed
-        self.held: Set[str] = set()  # to whom nothing is sent yet
-        self.entering: Dict[str, float] = {}  # rooms that one is about to enter: since when
-        self.leaving: Dict[str, float] = {}  # and to leave
-        self.asked: List[Request] = []  # of the history; they are answered in order
-        self.told: Dict[str, Request] = {}  # those that have begun, by their batches
-
-    def forget(self) -> None:
-        """The connection is lost: nothing that was asked will be answered."""
-        self.is_settled = False
-        self.entering, self.leaving, self.asked, self.told = {}, {}, [], {}
-
-    @property
-    def has_history(self) -> bool:
-        return HISTORY in self.caps
-
-    @property
-    def room_signs(self) -> Tuple[str, ...]:
-        """With which a room's name begins."""
-        return tuple(self.tokens.get("CHANTYPES", "#")) or ("#",)
-
-    @property
-    def requests(self) -> List[Request]:
-        """What is not told to its end."""
-        return [*self.asked, *self.told.values()]
-
-    @property
-    def signs(self) -> Dict[str, str]:
-        """What stands before the names of those who have a say in a room, by their modes."""
-        return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
-
-    @property
-    def modes(self) -> Dict[str, str]:
-        """What each mode of a room takes: a table like protocol.ROOM_MODES."""
-        return protocol.room_modes(self.tokens.get("CHANMODES", protocol.CHANMODES), self.signs)
-
-    def page(self, size: int) -> int:
-        """How much of the history one asks for at once, if one may."""
-        most = self.tokens.get("CHATHISTORY", "")[:9]
-        return min(size, int(most)) if most.isdecimal() and int(most) else size
-
-
-_LABELED = frozenset(["echo-message", "labeled-response"])  # what tells which echo is whose
-_WAITS, _FAILED, _DOUBT = "waiting to send", "not delivered", "may not have arrived"
-
-
-class Voice(Desk):
-    """One's own words: they stand on the Desk at once, and wait until the server has them."""
-
-    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
-        self._session = Session()
-        self._outbox = Outbox()
-        super().__init__(server, levels)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether we are past the welcome: one may talk."""
-        return self._session.is_settled
-
-    @property
-    def unsent(self) -> int:
-        """How many of one's own messages are not known to be delivered."""
-        return len(self._outbox.waiting)
-
-    def retry(self, entry: Entry, now: float) -> Outcome:
-        """Send again what had failed."""
-        self._begin_outcome(now)
-        pending = self._outbox.again(entry)
-        if pending is not None:
-            entry.state, entry.note = WAITING, _WAITS
-            for place in pending.places:
-                if place.remove(entry):
-                    self._changes.append(Change(REMOVED, place, [entry]))
-                place.add(entry)
-                self._changes.append(Change(ADDED, place, [entry]))
-            self._flush()
-        return self._outcome()
-
-    def drop(self, entry: Entry) -> Outcome:
-        """Do without what had failed."""
-        self._begin_outcome(self._now)
-        pending = self._outbox.failed.pop(entry.id, None)
-        for place in pending.places if pending is not None else ():
-            if place.remove(entry):
-                self._changes.append(Change(REMOVED, place, [entry]))
-        return self._outcome()
-
-    # For who hears the server
-
-    def _begin_outcome(self, now: float) -> None:
-        super()._begin_outcome(now)
-        self._send: List[Message] = []
-
-    def _outcome(self, done: bool = False) -> Outcome:
-        return Outcome(self._send, self._changes, done, self._session.number)
-
-    def _say(self, message: Message) -> None:
-        said = message._replace(source=self.nickname + "!")
-        line = protocol.describe(said, self.nickname, self._now)
-        if line is None:
-            return
-        entry = self._entry(line, message.tag("msgid"))
-        entry.state, entry.note = WAITING, _WAITS
-        places = [self.current]
-        other = self.find(message.params[0])
-        if other is not None and other is not self.current:
-            places.append(other)
-        pending = Pending(entry, message, places)
-        if self._is_ready(pending.key):
-            entry.note = ""
-        self._outbox.waiting.append(pending)
-        for place in places:
-            self._add(entry, place)
-
-    def _is_ready(self, key: str) -> bool:
-        return self.is_settled and key not in self._session.held
-
-    def _flush(self) -> None:
-        """Send what waits and may go."""
-        ready = self._outbox.send(self._is_ready, self._session.caps >= _LABELED)
-        for pending in ready:
-            self._send.append(pending.message)
-            self._renote(pending, "")
-        if ready:
-            self._ask_for_echo()
-
-    def _ask_for_echo(self) -> None:
-        """Where nothing comes back, have an answer say that all that was sent was taken."""
-        sent = self._outbox.sent
-        if sent and "echo-message" not in self._session.caps:
-            self._send.append(Message("PING", ("sent-%d" % sent[-1].serial,)))
-
-    def _renote(self, pending: Pending, note: str) -> None:
-        if pending.entry.note != note:
-            pending.entry.note = note
-            for place in pending.places:
-                self._changes.append(Change(CHANGED, place, [pending.entry]))
-
-    def _confirm(self, pending: Pending, line: Line, msgid: str, target: str) -> None:
-        """The server has it; so it stands where the server put it."""
-        self._accept(pending, line, msgid, is_told=False)
-        entry = pending.entry
-        for place in pending.places:
-            if place.settle(entry):
-                self._changes.append(Change(REMOVED, place, [entry]))
-                self._changes.append(Change(ADDED, place, [entry]))
-            else:
-                self._changes.append(Change(CHANGED, place, [entry]))
-        if not target.startswith(self._session.room_signs):
-            place = self._private(target)
-            if place not in pending.places:
-                self._add(entry, place)
-
-    def _accept(self, pending: Pending, line: Line, msgid: str, is_told: bool = True) -> None:
-        entry = pending.entry
-        self._outbox.waiting.remove(pending)
-        entry.revise(line, msgid)
-        for place in pending.places if is_told else ():
-            self._changes.append(Change(CHANGED, place, [entry]))
-
-    def _fail(self, pending: Pending, note: str) -> None:
-        self._outbox.fail(pending)
-        pending.entry.state = FAILED
-        self._renote(pending, note)
-
-    def _resolve(self, key: str, is_proof: bool) -> None:
-        """It is known which of our words to `key` have arrived, or (no proof) will never be."""
-        self._session.held.discard(key)
-        for pending in self._outbox.doubtful(key):
-            if is_proof and self._session.is_certain:
-                pending.stage = QUEUED
-            else:
-                self._fail(pending, _DOUBT)
-        self._flush()
-
-    def _when(self, message: Message) -> float:
-        """When it was said: by the server's clock where it tells, else now."""
-        try:
-            when = protocol.parse_time(message.tags["time"])
-            return min(max(float(DAY), when), LAST_TIME)
-        except (KeyError, ValueError):
-            return self._now
-
-
-_HISTORIES = (("chathistory",), ("draft/chathistory-targets",))
-
-
-class Memory(Voice):
-    """The history: what is known of each conversation, what is asked for, what it tells."""
-
-    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
-        """Ask for what was said before all that is known."""
-        self._begin_outcome(now)
-        past = conversation.past
-        if past.has_older and not past.is_fetching and self.is_settled:
-            first = conversation.oldest()
-            if first is None:
-                self._ask(conversation, FIRST, ("LATEST", conversation.name, "*"))
-            else:
-                point = "msgid=" + first.msgid
-                self._ask(conversation, OLDER, ("BEFORE", conversation.name, point))
-        return self._outcome()
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether something should have come by now; `handle` is to know of the time."""
-        return any(request.until < now for request in self._session.requests)
-
-    # For who hears the server
-
-    @property
-    def _is_behind(self) -> bool:
-        """Whether we have come back, and not been told yet all that we have missed."""
-        is_asking = any(r.purpose in (TARGETS, MISSED) for r in self._session.requests)
-        return self._session.is_return and (is_asking or not self.is_settled)
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        new = super()._new(name, kind)
-        new.past.has_older = self._session.has_history  # until the answer says otherwise
-        if kind == PRIVATE and self._is_behind:
-            new.past.lost(None)
-        return new
-
-    def _show(self, place: Conversation) -> None:
-        super()._show(place)
-        is_unknown = place.newest() is None and not place.past.is_fetching
-        if place.kind == PRIVATE and is_unknown and self._session.has_history and self.is_settled:
-            self._catch_up(place, FIRST)
-
-    def _request(
-        self, purpose: str, key: str, place: Optional[Conversation], params: Tuple[str, ...],
-        limit: int,
-    ) -> None:  # fmt: skip
-        request = Request(purpose, key, place, self._now + HISTORY_TIME, limit)
-        if len(self._session.asked) < MAX_REQUESTS:
-            self._session.asked.append(request)
-            self._send.append(Message("CHATHISTORY", (*params, str(limit))))
-        else:
-            self._give_up(request)
-
-    def _ask(self, place: Conversation, purpose: str, params: Tuple[str, ...]) -> None:
-        """Ask for a piece of the history of a conversation."""
-        place.past.asked()
-        self._changed(HEADER, place)
-        limit = self._session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-        self._request(purpose, place.key, place, params, limit)
-
-    def _give_up(self, request: Request) -> None:
-        """A piece will not be told, so nothing proves what has arrived."""
-        if request in self._session.asked:
-            self._session.asked.remove(request)
-        is_typed = request.purpose == TYPED
-        request.purpose, request.until = "", math.inf  # what still comes of it is only shown
-        if request.place is not None and not is_typed:
-            request.place.past.refused()
-            self._changed(HEADER, request.place)
-            self._resolve(request.key, False)
-
-    def _catch_up(self, place: Conversation, purpose: str = MISSED) -> None:
-        """Ask for what was said since one was there."""
-        past = place.past
-        if purpose == MISSED:  # and that it was asked for must not be forgotten
-            past.lost(place.newest())
-        last = past.link if past.is_behind else place.newest()
-        if not self._session.has_history:
-            self._resolve(place.key, False)
-        elif last is None:
-            self._ask(place, purpose, ("LATEST", place.name, "*"))
-        else:  # the last that is known, too: the link to what is not
-            point = "timestamp=" + protocol.format_time(last.line.when - 0.001)
-            self._ask(place, purpose, ("AFTER", place.name, point))
-
-    def _catch_up_with(self, name: str) -> None:
-        """`_catch_up`, once, where the conversation is with one person."""
-        if not name.startswith(self._session.room_signs):
-            place = self._private(name)
-            if place.key != protocol.casefold(name):  # there is no room for it
-                self._resolve(protocol.casefold(name), False)
-            elif not place.past.is_fetching:
-                self._catch_up(place)
-
-    def _on_batch(self, message: Message) -> None:
-        sign, ref, kind = message.params[0][:1], message.params[0][1:], message.params[1:2]
-        if sign == "+" and kind in _HISTORIES and len(self._session.told) < MAX_BATCHES:
-            target = message.params[-1] if kind == ("chathistory",) else ""
-            self._session.told[ref] = self._answered(protocol.casefold(target))
-        elif sign == "-" and ref in self._session.told:
-            request = self._session.told.pop(ref)
-            (self._take_targets if request.purpose == TARGETS else self._take_history)(request)
-
-    def _answered(self, key: str) -> Request:
-        """The piece of which the history of `key` begins to be told."""
-        for index, request in enumerate(self._session.asked):
-            if request.key == key:
-                return self._session.asked.pop(index)
-        return Request("", key, self.find(key), math.inf)
-
-    def _take_targets(self, request: Request) -> None:
-        for message in request.messages:
-            if len(message.params) > 2:
-                self._catch_up_with(message.params[1])
-        for place in self.conversations:
-            if place.kind == PRIVATE and not place.past.is_fetching:
-                place.past.caught_up()
-
-    def _take_history(self, request: Request) -> None:
-        purpose, messages, place = request.purpose, request.messages, request.place
-        if place not in self.conversations:
-            return self._resolve(request.key, False)
-        is_full = len(messages) >= request.limit > 0
-        is_linked = any(place.knows(message.tag("msgid")) for message in messages)
-        told = [entry for message in messages for entry in self._earlier(message, place)]
-        place.past.told(purpose, is_full, is_linked)
-        kind, fresh = place.merge(told, purpose == OLDER)
-        if fresh:
-            self._changes.append(Change(kind, place, fresh))
-        recalled = told if purpose == TYPED else fresh
-        if (recalled and purpose != OLDER) or purpose == TYPED:
-            self._changes.append(Change(RECALLED, place, recalled))
-        if purpose == MISSED:
-            self._take_missed(place, messages, fresh, is_full)
-        elif purpose == FIRST and place.key in self._session.held:
-            self._resolve(place.key, False)
-        return self._changed(HEADER, place)
-
-    def _take_missed(
-        self, place: Conversation, messages: List[Message], fresh: List[Entry], is_full: bool
-    ) -> None:
-        past = place.past
-        news = [e for e in fresh if e.line.kind in (FROM_OTHERS, PRIVATE) and not self._is_own(e)]
-        past.missed += len(news)
-        self._arrive(place, news, is_missed=True)
-        last = messages[-1].tag("msgid") if messages else ""
-        if is_full and last and past.pages < MAX_PAGES:
-            return self._ask(place, MISSED, ("AFTER", place.name, "msgid=" + last))
-        past.caught_up()
-        if is_full:  # too much to fetch it all: begin anew
-            place.forget()
-            self._changes.append(Change(RELOADED, place))
-            return self._ask(place, FIRST, ("LATEST", place.name, "*"))
-        if past.missed:
-            words = "1 message" if past.missed == 1 else "%d messages" % past.missed
-            self._inform("Welcome back. You missed %s." % words, place)
-        is_whole = place.kind == ROOM and past.link is None and past.pages == 1
-        return self._resolve(place.key, past.is_linked or is_whole or self._session.is_resumed)
-
-    def _earlier(self, message: Message, place: Conversation) -> Iterator[Entry]:
-        """The entry of something said earlier: the one that is there already, if there is one."""
-        line = protocol.describe(message, self.nickname, self._when(message))
-        if line is None or (
-            message.nickname and protocol.casefold(message.nickname) in self._ignored
-        ):
-            return
-        msgid = message.tag("msgid")
-        if self._is_me(message.nickname) and not place.knows(msgid):
-            pending = self._outbox.said(DOUBTFUL, message.params[:2])
-            if pending is not None:  # it had arrived
-                place.remove(pending.entry)
-                self._accept(pending, line, msgid)
-                yield pending.entry
-                return
-        entry = self._entry(line, message.tag("msgid"))
-        is_text = line.kind == FROM_OTHERS
-        entry.is_mention = is_text and self._is_meant(line.text)
-        yield entry
-
-    def _is_own(self, entry: Entry) -> bool:
-        return entry.line.kind == FROM_ME or entry.line.head.startswith("[you ->")
-
-
-class Wire(Memory):
-    """Whether one is connected, and what it takes to go on where one was."""
-
-    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
-        self.server = server  # its network's name, once that is known
-        self.state = DISCONNECTED
-        self._room_keys: Dict[str, str] = {}  # what opens a room
-        self._wanted = ""  # the nickname that we want back
-        self._former = ""  # the one that we had when the connection was lost
-        self._banner = ""
-        self._retry_at = self._back_at = 0.0
-        self._last_heard = 0.0  # the server's time of the last message before which none is missing
-        super().__init__(server, levels)
-
-    # What the window reads
-
-    @property
-    def title(self) -> str:
-        """For the window's title bar."""
-        form = {
-            CONNECTING: "Connecting to {1}…", CONNECTED: "Connected: {0} @ {1}",
-            RECONNECTING: "Reconnecting… — {1}", DISCONNECTED: "Disconnected — {1}",
-        }[self.state]  # fmt: skip
-        return self.news + form.format(self.nickname, self.server) + " — Hubbub"
-
-    @property
-    def status(self) -> str:
-        """The state, for people."""
-        return self.state + ("…" if self.state in (CONNECTING, RECONNECTING) else "")
-
-    def banner(self, now: float) -> Banner:
-        """What the window warns of; it changes with the time."""
-        if self.state == CONNECTED:
-            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
-        if self.state != RECONNECTING:
-            return Banner(self._banner)
-        left = math.ceil(self._retry_at - now)
-        when = "in %d s" % left if left > 0 else "now"
-        return Banner(self._banner.format(when), left > 0)
-
-    # For who hears the server
-
-    def _on_connected(self, event: Connected) -> None:
-        is_return = self.state == RECONNECTING or bool(self._room)
-        self._session = session = Session(event.session, event.caps, is_return, event.is_resumed)
-        self.state, self.nickname = CONNECTED, event.nickname
-        if is_return:
-            self._back_at = self._now
-            self._inform("Connected again.")
-            session.is_certain = self._is_me(self._former)
-            session.held = {c.key for c in self.conversations if c.is_wanted}
-            session.held |= {p.key for p in self._outbox.waiting if p.stage == DOUBTFUL}
-        else:
-            self._wanted = event.nickname
-        self._changed(STATUS)
-
-    def _on_lost(self, event: Lost) -> None:
-        if self.state == CONNECTED:
-            self._leave_all(event.unsent)
-            self._inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
-        self.state = RECONNECTING
-        self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
-        self._retry_at = self._now + event.seconds
-        self._changed(STATUS)
-
-    def _on_disconnected(self, event: Disconnected) -> None:
-        was_here = self.state in (CONNECTED, RECONNECTING)
-        if self.state == CONNECTED:
-            self._leave_all(())
-        self.state, self._banner = DISCONNECTED, event.reason if was_here else ""
-        if was_here and event.reason:
-            self._inform(event.reason)
-        self._changed(STATUS)
-
-    def _leave_all(self, unsent: Iterable[Message]) -> None:
-        self._former = self.nickname
-        self._outbox.lose(unsent)
-        for pending in self._outbox.waiting:
-            self._renote(pending, _WAITS)
-        for conversation in self.conversations:
-            conversation.past.lost(conversation.newest())
-            conversation.leave()
-            self._changed(PEOPLE, conversation)
-        self._session.forget()
-        self._changed(LIST)
-
-    def _settle(self) -> None:
-        """Go on from the welcome: back to where we were, and what was missed there."""
-        session = self._session
-        if session.is_settled:
-            return
-        session.is_settled = True
-        rooms = [c for c in self.conversations if c.is_wanted and not c.is_joined]
-        for room in rooms:
-            key = self._room_keys.get(room.key, "")
-            self._send.append(Message("JOIN", (room.name, key) if key else (room.name,)))
-        if not session.is_resumed and "SILENCE" in session.tokens:
-            self._send += [Message("SILENCE", ("+" + name,)) for name in self._ignored.values()]
-        private = [c for c in self.conversations if c.kind == PRIVATE]
-        watched = [c.name for c in private]
-        self._watch(watched if self._is_me(self._wanted) else [self._wanted, *watched])
-        if session.is_return and session.has_history:
-            after = protocol.format_time(self._last_heard)
-            points = ["timestamp=" + after, "timestamp=" + protocol.format_time(self._now + DAY)]
-            self._request(TARGETS, "", None, ("TARGETS", *points), PAGE)
-        for name in [p.message.params[0] for p in self._outbox.waiting if p.stage == DOUBTFUL]:
-            self._catch_up_with(name)
-        self._flush()
-
-    def _watch(self, names: List[str]) -> None:
-        """Have the server tell when these people come and go."""
-        if "MONITOR" in self._session.tokens:
-            targets = protocol.pack(names[:MAX_WATCHED], ",", MAX_TARGETS)
-            self._send += [Message("MONITOR", ("+", target)) for target in targets]
-
-    def _new(self, name: str, kind: str) -> Conversation:
-        if kind == PRIVATE and self.is_settled:
-            self._watch([name])
-        return super()._new(name, kind)
-
-    def _reclaim(self, key: str) -> None:
-        """Take our name back from the ghost that had it."""
-        if key == protocol.casefold(self._wanted) and not self._is_me(self._wanted):
-            self._send.append(Message("NICK", (self._wanted,)))
-
-
-Places = Sequence[Conversation]  # where the line of a message is shown
-
-
-_DEEDS = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # that many do at once
-_TOKENS = frozenset(  # that we read
-    "CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX SILENCE".split()
-)
-
-# Numerics that refuse what was said: nobody there, no such room, may not, too many.
-_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-_NO_ENTRY = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
-
-
-class Ear(Wire):
-    """What the server says, and what it means."""
-
-    def __init__(self, server: str, levels: Optional[Dict[str, str]]) -> None:
-        self.is_away = False
-        self._correspondent = ""  # who wrote privately last
-        self._candidate: Optional[Login] = None  # typed, but not yet accepted
-        super().__init__(server, levels)
-
-    def handle(self, event: Optional[Event], now: float) -> Outcome:
-        """Something that the connection told; None where only time has passed."""
-        self._begin_outcome(now)
-        for request in self._session.requests:
-            if request.until < now:
-                self._give_up(request)
+    def everybody(self) -> List[str]:
+        """Return the nicknames of all other members, those of the channel in view first."""
+        places = [self.current, *self.conversations]
+        names = dict.fromkeys(p.nickname for place in places for p in place.people)
+        return [name for name in names if not self.is_me(name)]
+
+    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
+        """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
+        return self._completer.complete(text, cursor, functools.partial(suggest, self), step)
+
+    def begin(self, nickname: str) -> None:
+        """Note that a connection was started."""
+        self.nickname = nickname
+        self.state = CONNECTING
+
+    # What happens: each of these returns an Outcome
+
+    def handle(self, event: Event, now: float) -> Outcome:
+        """Take an event of the connection."""
+        self.tick(now)
         if isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, Lost):
             self._on_lost(event)
         elif isinstance(event, Disconnected):
             self._on_disconnected(event)
-        elif event is not None:
+        else:
             self._on_message(event)
-        return self._outcome()
+        return self.outcome
 
-    def _begin_outcome(self, now: float) -> None:
-        super()._begin_outcome(now)
-        self._login: Optional[Login] = None  # accepted just now
+    def tick(self, now: float) -> Outcome:
+        """Give up requests that are overdue; cheap."""
+        self._start(now)
+        for request in self.history.overdue(now):
+            give_up(self, request)
+        return self.outcome
 
-    def _outcome(self, done: bool = False) -> Outcome:
-        return super()._outcome(done)._replace(login=self._login)
+    def submit(self, text: str, now: float) -> Outcome:
+        """Do what the user typed or pasted. Only its first line can be a command."""
+        self._start(now)
+        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
+        first, *more = [line for line in lines if line] or [""]
+        if first:
+            run_input(self, first, more)
+            self.unmark(self.current)
+        return self.outcome
+
+    def notify(self, text: str, now: float) -> Outcome:
+        """Show a line of the program's own in the conversation in view."""
+        self._start(now)
+        self.reply(text)
+        return self.outcome
+
+    def select(self, conversation: Conversation, now: float) -> Outcome:
+        """Bring a conversation into view."""
+        self._start(now)
+        self.bring_up(conversation)
+        return self.outcome
+
+    def open(self, name: str, now: float) -> Outcome:
+        """Bring up a private conversation, or a channel, which is joined first."""
+        found = self.find(name)
+        if found is not None and not found.is_outside:
+            return self.select(found, now)
+        if self.session.is_channel(name):
+            return self.submit("/join " + name, now)
+        if not protocol.is_nickname(name):
+            raise InputError(protocol.NO_SUCH_USER.format(name))
+        self._start(now)
+        self.bring_up(self.private(name))
+        return self.outcome
+
+    def close(self, conversation: Conversation, now: float) -> Outcome:
+        """Leave a channel, or put a private conversation away."""
+        self._start(now)
+        if conversation.kind == CHANNEL and self.is_settled and not conversation.is_outside:
+            self.send(Message("PART", (conversation.name,)))
+        self.remove(conversation)
+        return self.outcome
+
+    def retry(self, entry: Entry, now: float) -> Outcome:
+        """Send a message again that had failed."""
+        self._start(now)
+        item = self.outbox.retry(entry)
+        for place in item.conversations if item is not None else ():
+            if place.remove(entry):
+                self.change(REMOVED, place, [entry])
+            self.add(entry, place)
+        self.flush()
+        return self.outcome
+
+    def discard(self, entry: Entry, now: float) -> Outcome:
+        """Remove a message that had failed."""
+        self._start(now)
+        item = self.outbox.discard(entry)
+        for place in item.conversations if item is not None else ():
+            if place.remove(entry):
+                self.change(REMOVED, place, [entry])
+        return self.outcome
+
+    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
+        """Ask for the page of the history before all that is known."""
+        self._start(now)
+        can_ask = self.is_settled and self.session.has_history and conversation.has_older
+        if can_ask and not self.history.is_fetching(conversation):
+            first = conversation.oldest()
+            if first is None:
+                ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
+            else:
+                reference = "msgid=" + first.msgid
+                ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+        return self.outcome
+
+    def set_focus(self, has_focus: bool, now: float) -> Outcome:
+        """Note whether the user looks at the window."""
+        self._start(now)
+        self._has_focus = has_focus
+        if has_focus:
+            self._read(self.current)
+        elif not self.current.unread:
+            self.unmark(self.current)
+        return self.outcome
+
+    def set_level(self, conversation: Conversation, level: str, now: float) -> Outcome:
+        """Set which alerts the user wants."""
+        self._start(now)
+        conversation.level = self._levels[self._level_key(conversation.name)] = level
+        self.change(SIDEBAR)
+        return self.outcome
+
+    # Events
+
+    def _start(self, now: float) -> None:
+        self.now = now
+        self.outcome = Outcome(self.session.number)
+
+    def _on_connected(self, event: Connected) -> None:
+        session = Session(event.session, event.caps)
+        session.is_return = self.state == RECONNECTING or self.channel is not None
+        session.is_resumed = event.is_resumed
+        self.session, self.outcome.session = session, session.number
+        self.state, self.nickname = CONNECTED, event.nickname
+        if session.is_return:
+            self._back_at = self.now
+            self.inform("Connected again.")
+        self.change(STATUS)
+
+    def _on_lost(self, event: Lost) -> None:
+        if self.state == CONNECTED:
+            self._lose()
+            self.inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
+        self.state = RECONNECTING
+        self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
+        self._retry_at = self.now + event.seconds
+        self.change(STATUS)
+
+    def _on_disconnected(self, event: Disconnected) -> None:
+        was_connected = self.state in (CONNECTED, RECONNECTING)
+        if self.state == CONNECTED:
+            self._lose()
+        self.state, self._banner = DISCONNECTED, event.reason if was_connected else ""
+        if self._banner:
+            self.inform(event.reason)
+        self.change(STATUS)
+
+    def _lose(self) -> None:
+        self.outbox.lose()
+        self.history = History()
+        self.session.is_settled = False
+        for place in self.conversations:
+            place.part(OUTSIDE if place.is_outside else REJOINING)
+            self.change(PEOPLE, place)
+        self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
-        request = self._session.told.get(message.tag("batch"))
-        if message.command == "BATCH" and message.params:
-            self._on_batch(message)
-        elif request is not None:
-            if len(request.messages) < MAX_PIECE:
-                request.messages.append(message)
-        else:
-            if "time" in message.tags and not self._is_behind:
-                self._last_heard = self._when(message)
-            if not self._is_refusal(message):
-                least, handler = _HANDLERS.get(message.command, (0, None))
-                if handler is None:
-                    self._show_line(message, [self.current])
-                elif len(message.params) >= least:
-                    self._show_line(message, handler(self, message))
-
-    def _show_line(self, message: Message, places: "Places") -> None:
-        """Show what `message` looks like in each of `places`."""
-        if not places:
+        if message.command != "BATCH" and self.history.collect(message):
             return
-        modes = self._session.modes if message.command == "MODE" else protocol.ROOM_MODES
-        line = protocol.describe(message, self.nickname, self._when(message), modes=modes)
-        if line is not None:
-            did = _DEEDS.get(message.command, "")
-            entry = self._entry(line, message.tag("msgid"), did)
-            for place in places:
-                if not place.knows(entry.msgid):
-                    self._add(entry, place)
+        if "time" in message.tags and not self.is_catching_up:
+            self.complete_until = self.time_of(message)
+        if message.command in _IGNORABLE and self.is_ignored(message.nickname):
+            return
+        if self._is_refusal(message):
+            return
+        least, handler = SERVER_COMMANDS.get(message.command, (0, None))
+        if handler is None:
+            self.show(message, self.current)
+        elif len(message.params) >= least:
+            handler(self, message)
 
     def _is_refusal(self, message: Message) -> bool:
-        """Whether `message` refuses something of ours in words that have been shown."""
-        command, label = message.command, message.tag("label")
+        """Fail the own message that is refused; return True if that was shown, too."""
+        command = message.command
         if command != "FAIL" and not "400" <= command <= "599":
             return False
-        pending = self._outbox.labeled(label)
-        if pending is None and command in _UNDELIVERED and len(message.params) > 1:
-            pending = self._outbox.said(OUT, message.params[1:2])
-        if pending is not None:
-            self._fail(pending, _FAILED)
-            if command == "401" and len(message.params) > 1:
-                self._tell(protocol.NO_SUCH_USER.format(message.params[1]) + self._hint(message))
-                return True
-        return False
+        item = self.outbox.labeled(message.tag("label"))
+        if item is None and command in _UNDELIVERED and len(message.params) > 1:
+            item = self.outbox.matching(IN_FLIGHT, message.params[1])
+        if item is None:
+            return False
+        self.outbox.fail(item, REFUSED)
+        if command != "401" or len(message.params) < 2:
+            return False
+        self.reply(protocol.NO_SUCH_USER.format(message.params[1]) + guess(self, message.params[1]))
+        return True
 
-    def _hint(self, message: Message) -> str:
-        """Who may have been meant."""
-        wanted = protocol.casefold(message.params[1])
-        begun = wanted[: len(wanted) // 2 + 1]  # a slip after it leaves it as it is
-        close_by = [*self._nicknames(begun), *self._nicknames("")]
-        known = {protocol.casefold(name): name for name in close_by}
-        close = difflib.get_close_matches(wanted, [key for key in known if key != wanted], 1, 0.7)
-        return ". Did you mean %s?" % known[close[0]] if close else ""
+    # For the functions below: what they send and show
 
-    def _on_text(self, message: Message) -> "Places":
-        """PRIVMSG and NOTICE"""
-        target, who = message.params[0], message.nickname
-        is_mine = self._is_me(who)
-        line = protocol.describe(message, self.nickname, self._when(message))
-        if line is None or protocol.casefold(who) in self._ignored:
-            return ()
-        if is_mine:
-            pending = self._outbox.labeled(message.tag("label"))
-            pending = pending or self._outbox.said(OUT, message.params[:2])
-            if pending is not None:
-                self._confirm(pending, line, message.tag("msgid"), target)
-                return ()
-        if "!" not in message.source:
-            return [self.find(target) or self.current]
-        is_private = not target.lstrip("@+").startswith(self._session.room_signs)
-        place = self.find(target.lstrip("@+")) or self.current
-        if is_private:
-            place = self._private(target) if is_mine else self._private(who, MAX_STRANGERS)
-            self._correspondent = self._correspondent if is_mine else who
-        entry = self._entry(line, message.tag("msgid"))
-        if place.knows(entry.msgid):
-            return ()
-        entry.is_mention = not is_mine and not is_private and self._is_meant(line.text)
-        self._add(entry, place)
-        if is_private and self.current is not place and self.current.kind != PRIVATE:
-            self._add(entry, self.current)
-        if not is_mine:
-            self._arrive(place, [entry])
-        return ()
+    def send(self, message: Message) -> None:
+        """Send a message in this session."""
+        self.outcome.send.append(message)
 
-    def _on_join(self, message: Message) -> "Places":
-        name, who = message.params[0], message.nickname
-        room = self.find(name)
-        if not self._is_me(who):
-            if room is None or not who or len(room.members) >= MAX_NAMES:
-                return ()
-            room.members[protocol.casefold(who)] = Person(who)
-            self._changed(PEOPLE, room)
-            return [room]
-        if not name.startswith(self._session.room_signs) or not protocol.is_word(name):
-            return ()
-        if room is None and self._is_full(ROOM, MAX_CONVERSATIONS):
-            return [self.current]
-        if room is not None and room.is_joined:
-            return ()
-        was_known = room is not None
-        room = room or self._new(name, ROOM)
-        is_return = room.key in self._session.held
-        room.rename(name)
-        room.topic, room.is_joined, room.is_wanted = "", True, True
-        room.members = {protocol.casefold(who): Person(who)}
-        self._settle()
-        if self.current is self._console or room.key in self._session.entering:
-            self._session.entering.pop(room.key, None)
-            self._show(room)
-        self._catch_up(room, MISSED if was_known else FIRST)
-        self._changed(LIST)
-        self._changed(HEADER, room)
-        return () if is_return else [room]
+    def change(
+        self,
+        kind: str,
+        conversation: Optional[Conversation] = None,
+        entries: Sequence[Entry] = (),
+        before: Optional[Entry] = None,
+    ) -> None:
+        """Record a change; changes without entries once."""
+        change = Change(kind, conversation, entries, before)
+        if entries or change not in self.outcome.changes:
+            self.outcome.changes.append(change)
 
-    def _on_part(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return ()
-        if self._is_me(message.nickname):
-            self._session.leaving.pop(room.key, None)
-            self._show_line(message, [room])
-            self._discard(room)
-            return ()
-        self._lose_member(room, message.nickname)
-        return [room]
+    def describe(self, message: Message, me: str = "") -> Optional[Line]:
+        """Return a message as the user sees it, or as the user `me` did."""
+        modes = self.session.modes if message.command == "MODE" else protocol.CHANNEL_MODES
+        when = self.time_of(message)
+        return protocol.describe(message, me or self.nickname, when, modes=modes)
 
-    def _on_kick(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return ()
-        self._lose_member(room, message.params[1])
-        if self._is_me(message.params[1]):
-            room.leave()
-            room.is_wanted = False
-            self._changed(HEADER, room)
-        return [room]
+    def time_of(self, message: Message) -> float:
+        """Return when a message was said: by the server's clock if it tells, else now."""
+        try:
+            when = protocol.parse_time(message.tags["time"])
+        except (KeyError, ValueError):
+            return self.now
+        return min(max(86400.0, when), LATEST_TIME)  # Windows fails below a day, too
 
-    def _on_quit(self, message: Message) -> "Places":
-        key = protocol.casefold(message.nickname)
-        self._reclaim(key)
-        places = [c for c in self.conversations if key in c.members or c.key == key]
-        for place in places:
-            self._lose_member(place, message.nickname)
-        return places
+    def new_entry(self, line: Line, msgid: str = "") -> Entry:
+        """Return an entry that stands nowhere yet."""
+        self._entries += 1
+        return Entry(self._entries, line, msgid, bool(line.nickname) and self.is_me(line.nickname))
 
-    def _lose_member(self, room: Conversation, nickname: str) -> None:
-        room.members.pop(protocol.casefold(nickname), None)
-        self._changed(PEOPLE, room)
-        self._changed(LIST)
+    def add(self, entry: Entry, conversation: Conversation) -> None:
+        """Put an entry at the end of a conversation."""
+        conversation.add(entry)
+        self.change(ADDED, conversation, [entry])
+        if entry.event:
+            self._fold(conversation)
+        self.trim(conversation)
 
-    def _on_nick(self, message: Message) -> "Places":
-        old, new = protocol.casefold(message.nickname), message.params[0]
-        places = [c for c in self.conversations if old in c.members or c.key == old]
-        if not protocol.is_word(new):
-            return ()
-        for place in places:
-            person = place.members.pop(old, None)
-            if person is not None:
-                place.members[protocol.casefold(new)] = person._replace(nickname=new)
-                self._changed(PEOPLE, place)
-            elif self.find(new) is None:
-                place.rename(new)
-                self._changed(HEADER, place)
-        if self._is_me(message.nickname):
-            self.nickname = self._wanted = new
-            self._changed(STATUS)
-        else:
-            self._reclaim(old)
-        self._changed(LIST)
-        return places
+    def trim(self, conversation: Conversation) -> None:
+        """Remove the oldest entries if there are too many."""
+        trimmed = conversation.trim()
+        if trimmed:
+            conversation.has_older = self.session.has_history
+            self.change(REMOVED, conversation, trimmed)
 
-    def _on_topic(self, message: Message) -> "Places":
-        """TOPIC, 331 and 332"""
-        is_news = message.command == "TOPIC"
-        room = self.find(message.params[0 if is_news else 1])
-        if room is None:
-            return [self.current]
-        is_told = message.command == "332" and room.key in self._session.held  # one comes back
-        is_known = is_told and message.text == room.last_topic
-        room.topic = room.last_topic = "" if message.command == "331" else message.text
-        self._changed(HEADER, room)
-        return () if is_known else [room]
+    def _fold(self, conversation: Conversation) -> None:
+        """Make one entry of a crowd that has just joined or left."""
+        run = conversation.crowd()
+        count = sum(entry.count for entry in run)
+        if count < CROWD:
+            return
+        text = "%d people %s" % (count, run[0].event)
+        old, gone = (run[0], run[1:]) if run[0].count > 1 else (None, run)
+        crowd = old or self.new_entry(run[0].line)
+        crowd.event, crowd.count = run[0].event, count
+        crowd.line = crowd.line._replace(text=text)
+        del conversation.entries[-len(gone) :]
+        self.change(REMOVED, conversation, gone)
+        if old is None:
+            conversation.add(crowd)
+        self.change(CHANGED if old else ADDED, conversation, [crowd])
 
-    def _on_mode(self, message: Message) -> "Places":
-        room = self.find(message.params[0])
-        if room is None:
-            return [self.current]
-        signs = self._session.signs
-        told = message.params[1:], self._session.modes, protocol.MAX_MESSAGE
-        for change in protocol.parse_modes(*told):
-            person = room.members.get(protocol.casefold(change.arg))
-            sign = signs.get(change.letter, "")
-            if person is not None and sign:
-                kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
-                prefix = "".join(sign for sign in signs.values() if sign in kept)
-                room.members[protocol.casefold(change.arg)] = person._replace(prefix=prefix)
-                self._changed(PEOPLE, room)
-        return [room]
+    def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
+        """Show a message, once in each of these conversations."""
+        line = self.describe(message)
+        if line is not None:
+            entry = self.new_entry(line, message.tag("msgid"))
+            entry.event = event
+            for place in conversations:
+                if not place.knows(entry.msgid):
+                    self.add(entry, place)
 
-    def _on_away(self, message: Message) -> "Places":
-        self._set_away(message.nickname, bool(message.params and message.text))
-        return ()
+    def reply(self, text: str) -> None:
+        """Show an answer to the user, as the server's, in the conversation in view."""
+        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
-    def _set_away(self, nickname: str, is_away: bool) -> None:
+    def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
+        """Show a line of the client's own."""
+        line = Line(FROM_SYSTEM, self.now, "[system]:", text)
+        self.add(self.new_entry(line), conversation or self.current)
+
+    def arrive(
+        self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
+    ) -> None:
+        """Count what others have said, mark where it begins, and raise an alert."""
+        is_seen = self._has_focus and conversation is self.current
+        if not entries or (is_seen and not is_missed):
+            return
+        conversation.mark = conversation.mark or entries[0]
+        conversation.new_count += len(entries)
+        self.change(CHANGED, conversation, [conversation.mark])
+        if is_seen:
+            return
+        for_user = [e for e in entries if e.is_mention or conversation.kind == PRIVATE]
+        conversation.unread += len(entries)
+        conversation.mentions += len(for_user)
+        self.change(SIDEBAR)
+        wanted = {ALL: entries, MENTIONS: for_user, NONE: []}[conversation.level]
+        if wanted:
+            self.change(ALERT, conversation, wanted)
+
+    def unmark(self, conversation: Conversation) -> None:
+        """Remove the "new messages" mark."""
+        mark = conversation.mark
+        if mark is not None:
+            conversation.mark, conversation.new_count = None, 0
+            self.change(CHANGED, conversation, [mark])
+
+    def _read(self, conversation: Conversation) -> None:
+        if conversation.unread:
+            conversation.unread = conversation.mentions = 0
+            self.change(SIDEBAR)
+
+    # For the functions below: conversations
+
+    @property
+    def channel(self) -> Optional[Conversation]:
+        """The channel in view, or else the first one."""
+        channels = [c for c in self.conversations if c.kind == CHANNEL]
+        return self.current if self.current in channels else next(iter(channels), None)
+
+    def is_me(self, nickname: str) -> bool:
+        """Return True if this is our nickname."""
+        return nickname == self.nickname or (
+            protocol.casefold(nickname) == protocol.casefold(self.nickname)
+        )
+
+    def is_mention(self, text: str) -> bool:
+        """Return True if a text names the user."""
+        name, text = self.nickname.casefold(), text.casefold()
+        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
+
+    def is_ignored(self, nickname: str) -> bool:
+        """Return True if the user ignores this nickname."""
         key = protocol.casefold(nickname)
-        for room in self.conversations:
-            person = room.members.get(key)
-            if person is not None and person.is_away != is_away:
-                room.members[key] = person._replace(is_away=is_away)
-                self._changed(PEOPLE, room)
-                self._changed(LIST)
-        if self._is_me(nickname) and self.is_away != is_away:
-            self.is_away = is_away
-            self._changed(STATUS)
+        return any(protocol.casefold(name) == key for name in self.ignored)
 
-    def _on_own_away(self, message: Message) -> "Places":
-        """305 and 306"""
-        self.is_away = message.command == "306"
-        self._set_away(self.nickname, self.is_away)
-        self._changed(STATUS)
-        return [self.current]
+    def create(self, name: str, kind: str) -> Conversation:
+        """Return a new conversation; channels stand before private ones."""
+        new = Conversation(name, kind)
+        new.level = self._levels.get(self._level_key(name), MENTIONS)
+        new.has_older = self.session.has_history  # until the answer says otherwise
+        if kind == PRIVATE:
+            new.is_complete = not self.is_catching_up
+            if self.is_settled:
+                self.monitor([name])
+        channels = len([c for c in self.conversations if c.kind == CHANNEL])
+        self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
+        self.change(SIDEBAR)
+        return new
 
-    def _on_names(self, message: Message) -> "Places":
-        """353"""
-        room = self.find(message.params[-2])
-        if room is None:
-            return ()
-        signs = "".join(self._session.signs.values())
-        for word in message.text.split():
-            name = word.lstrip(signs)
-            room.tell_name(name, word[: len(word) - len(name)])
-        return ()
+    def is_full(self, kind: str, limit: int) -> bool:
+        """Return True if there are so many conversations of a kind."""
+        return sum(c.kind == kind for c in self.conversations) >= limit
 
-    def _on_end_of_names(self, message: Message) -> "Places":
-        """366"""
-        room = self.find(message.params[1])
-        if room is None:
-            return ()
-        is_news = room.end_names()
-        if room.lists:
-            room.lists -= 1
-            for text in protocol.online([person.nickname for person in room.people]):
-                self._tell(text)
-        elif is_news and "away-notify" in self._session.caps and len(room.members) <= MAX_ASKED:
-            self._send.append(Message("WHO", (room.name,)))
-        self._changed(PEOPLE, room)
-        return ()
+    def private(self, nickname: str, limit: int = MAX_CONVERSATIONS) -> Conversation:
+        """Return the conversation with a user; if there can be none, the one in view."""
+        found = self.find(nickname)
+        if found is None and protocol.is_middle(nickname) and not self.is_full(PRIVATE, limit):
+            found = self.create(nickname, PRIVATE)
+        return found or self.current
 
-    def _on_who(self, message: Message) -> "Places":
-        """352"""
-        self._set_away(message.params[5], message.params[6].startswith("G"))
-        return ()
+    def bring_up(self, conversation: Conversation) -> None:
+        """Bring a conversation into view."""
+        if conversation is not self.current:
+            self.unmark(self.current)
+            self.current = conversation
+            self.change(SELECTED, conversation)
+        if self._has_focus:
+            self._read(conversation)
+        if conversation.kind == PRIVATE and self.is_settled:
+            catch_up(self, conversation)
 
-    def _on_monitored(self, message: Message) -> "Places":
-        """730 and 731"""
-        for name in message.text.split(",")[:MAX_NAMES]:
-            name = name.partition("!")[0]
-            place = self.find(name)
+    def remove(self, conversation: Conversation) -> None:
+        """Remove a conversation; if it was in view, the one above follows."""
+        index = self.conversations.index(conversation)
+        self.conversations.remove(conversation)
+        self.history.forget(conversation)
+        if conversation.kind == CHANNEL:
+            self.outbox.forget(conversation.key)
+        elif self.is_settled and "MONITOR" in self.session.tokens:
+            self.send(Message("MONITOR", ("-", conversation.name)))
+        self.resolve(conversation.key, False)
+        if not self.conversations:
+            self.conversations.append(self.console)
+        if conversation is self.current:
+            self.bring_up(self.conversations[max(0, index - 1)])
+        self.change(SIDEBAR)
+
+    def monitor(self, nicknames: List[str]) -> None:
+        """Ask the server to tell when these users come and go."""
+        if "MONITOR" in self.session.tokens:
+            for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
+                self.send(Message("MONITOR", ("+", targets)))
+
+    def _level_key(self, name: str) -> str:
+        return "%s/%s" % (self._address, protocol.casefold(name))
+
+    # For the functions below: own messages
+
+    def say(self, message: Message) -> None:
+        """Show an own message, and send it as soon as it can be."""
+        line = self.describe(message._replace(source=self.nickname + "!"))
+        if line is None:
+            return
+        entry = self.new_entry(line)
+        item = self.outbox.add(entry, message)
+        self.flush()
+        other = self.find(message.params[0])
+        places = [self.current] if other in (None, self.current) else [self.current, other]
+        for place in places:
             if place is not None:
-                place.is_online = message.command == "730"
-            if message.command == "731":
-                self._reclaim(protocol.casefold(name))
-        self._changed(LIST)
-        return ()
+                item.conversations.append(place)
+                self.add(entry, place)
 
-    def _on_cap(self, message: Message) -> "Places":
-        """CAP DEL: the server cannot do any more what it could."""
-        if message.params[1] == "DEL":
-            self._session.caps -= frozenset(message.text.split())
-            self._ask_for_echo()
-        return ()
+    def flush(self) -> None:
+        """Send what waits and can be sent."""
+        messages = self.outbox.take(self._can_send, self.nickname, self.session.has_labels)
+        self.outcome.send += messages
+        if messages:
+            self.request_pong()
 
-    def _on_welcome(self, message: Message) -> "Places":
-        """Numerics of the welcome, which one has read when one comes back."""
-        return () if self._session.is_return else [self.current]
+    def _can_send(self, key: str) -> bool:
+        place = self.find(key)
+        is_waiting = place is not None and place.membership in (REJOINING, OUTSIDE)
+        return self.is_settled and not is_waiting
 
-    def _on_isupport(self, message: Message) -> "Places":
-        """005"""
-        for token in message.params[1:-1]:
-            name, _, value = token.partition("=")
-            if name in _TOKENS:
-                self._session.tokens[name] = protocol.unescape_token(value)
-        network = self._session.tokens.get("NETWORK", "")
-        if network and network != self.server:
-            self.server = network
-            self._console.rename(network)
-            self._changed(STATUS)
-        return ()
+    def request_pong(self) -> None:
+        """Without echoes, have a PONG confirm all that is in flight."""
+        if "echo-message" not in self.session.caps and self.outbox.in_flight():
+            self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
-    def _on_end_of_motd(self, message: Message) -> "Places":
-        """376 and 422"""
-        self._settle()
-        return ()
+    def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
+        """Show that the server has a message, where the server puts it."""
+        self.outbox.deliver(item, line, msgid)
+        for place in item.conversations:
+            if place.confirm(item.entry):
+                self.change(REMOVED, place, [item.entry])
+                self.change(ADDED, place, [item.entry])
+            else:
+                self.change(CHANGED, place, [item.entry])
+        if not self.session.is_channel(target):
+            place = self.private(target)
+            if place not in item.conversations:
+                self.add(item.entry, place)
 
-    def _on_pong(self, message: Message) -> "Places":
-        word, _, serial = message.text.partition("-")
-        if word == "sent" and serial.isdecimal():
-            for pending in self._outbox.sent:
-                if pending.serial <= int(serial[:9]):
-                    self._confirm(pending, pending.entry.line, "", pending.message.params[0])
-        return ()
+    def resolve(self, key: str, is_complete: bool) -> None:
+        """Decide on uncertain messages to a target, whose history was told as far as it goes."""
+        self.outbox.resolve(key, is_complete, self.nickname)
+        self.flush()
 
-    def _on_ack(self, message: Message) -> "Places":
-        pending = self._outbox.labeled(message.tag("label"))
-        if pending is not None:
-            self._confirm(pending, pending.entry.line, "", pending.message.params[0])
-        return ()
+    def _on_delivery(self, item: Outgoing) -> None:
+        for place in item.conversations:
+            self.change(CHANGED, place, [item.entry])
 
-    def _on_login(self, message: Message) -> "Places":
-        """903, or REGISTER SUCCESS"""
-        if message.command == "903" or message.params[0] == "SUCCESS":
-            self._login, self._candidate = self._candidate, None
-        return [self.current]
-
-    def _on_fail(self, message: Message) -> "Places":
-        if message.params[0] != "CHATHISTORY" or not self._session.asked:
-            return [self.current]
-        request = self._session.asked[0]
-        is_typed = request.purpose == TYPED
-        self._give_up(request)
-        return [self.current] if is_typed else ()
-
-    def _on_outside(self, message: Message) -> "Places":
-        """442"""
-        self._session.leaving.pop(protocol.casefold(message.params[1]), None)
-        return [self.current]
-
-    def _on_no_entry(self, message: Message) -> "Places":
-        """The refusals of JOIN, some of them of PART, too"""
-        key = protocol.casefold(message.params[1])
-        for moves in (self._session.entering, self._session.leaving):
-            moves.pop(key, None)
-        room = self.find(key)
-        if room is None or key not in self._session.held:
-            return [self.current]
-        self._session.held.discard(key)
-        room.is_wanted = False
-        for pending in [p for p in self._outbox.waiting if p.key == key]:
-            self._fail(pending, _FAILED)
-        return [room]
+    @property
+    def is_catching_up(self) -> bool:
+        """True from a reconnect until all that was missed has been told."""
+        is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
+        return self.session.is_return and (is_asking or not self.is_settled)
 
 
-# What each command of the server means: how many parameters it has at least, and who sees to
-# it, which tells where its line is shown. What is in no row is shown where one looks.
-_HANDLERS: Dict[str, Tuple[int, Callable[[Ear, Message], Places]]] = {
-    "PRIVMSG": (2, Ear._on_text), "NOTICE": (2, Ear._on_text),
-    "JOIN": (1, Ear._on_join), "PART": (1, Ear._on_part), "KICK": (2, Ear._on_kick),
-    "QUIT": (0, Ear._on_quit), "NICK": (1, Ear._on_nick), "MODE": (2, Ear._on_mode),
-    "TOPIC": (2, Ear._on_topic), "331": (3, Ear._on_topic), "332": (3, Ear._on_topic),
-    "AWAY": (0, Ear._on_away), "305": (1, Ear._on_own_away), "306": (1, Ear._on_own_away),
-    "353": (2, Ear._on_names), "366": (2, Ear._on_end_of_names), "352": (7, Ear._on_who),
-    "730": (2, Ear._on_monitored), "731": (2, Ear._on_monitored),
-    "001": (1, Ear._on_welcome), "372": (1, Ear._on_welcome), "375": (1, Ear._on_welcome),
-    "005": (2, Ear._on_isupport), "376": (0, Ear._on_end_of_motd),
-    "422": (0, Ear._on_end_of_motd), "PONG": (1, Ear._on_pong), "ACK": (0, Ear._on_ack),
-    "CAP": (3, Ear._on_cap), "442": (2, Ear._on_outside),
-    "903": (1, Ear._on_login), "REGISTER": (1, Ear._on_login), "FAIL": (1, Ear._on_fail),
-    **dict.fromkeys(_NO_ENTRY, (2, Ear._on_no_entry)),
+# Catching up
+# -----------
+
+_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
+
+
+def ask(
+    chat: Chat, purpose: str, place: Optional[Conversation], *params: str, limit: int = 0
+) -> Request:
+    """Ask the server's history, for a page of a conversation or for TARGETS."""
+    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    request = Request(purpose, place, chat.now + HISTORY_TIME, limit)
+    chat.history.asked.append(request)
+    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    return request
+
+
+def ask_targets(chat: Chat) -> None:
+    """Ask with whom there is something new since the connection was lost."""
+    bounds = chat.complete_until, chat.now + 86400
+    stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
+    ask(chat, TARGETS, None, "TARGETS", *stamps)
+
+
+def catch_up(chat: Chat, place: Conversation) -> None:
+    """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
+    if not chat.session.has_history:
+        chat.resolve(place.key, False)
+    elif chat.history.is_fetching(place):
+        return
+    elif place.is_complete:
+        if place.newest() is None:
+            ask(chat, LATEST, place, "LATEST", place.name, "*")
+    elif place.anchor is None:
+        ask(chat, MISSED, place, "LATEST", place.name, "*")
+    else:  # the anchor is told again: proof that the history reaches back to it
+        since = protocol.format_time(place.anchor.line.when - 0.001)
+        ask(chat, MISSED, place, "AFTER", place.name, "timestamp=" + since)
+
+
+def catch_up_with(chat: Chat, nickname: str) -> None:
+    """Catch up with a private conversation, which may be new."""
+    if not chat.session.is_channel(nickname):
+        place = chat.private(nickname)
+        if place.key == protocol.casefold(nickname):
+            catch_up(chat, place)
+        else:  # there are too many
+            chat.resolve(protocol.casefold(nickname), False)
+
+
+def give_up(chat: Chat, request: Request) -> None:
+    """Note that a request will not be answered, so it proves nothing."""
+    place = request.conversation if request.purpose != TYPED else None
+    chat.history.give_up(request)
+    if place is not None:
+        chat.resolve(place.key, False)
+
+
+def on_batch(chat: Chat, message: Message) -> None:
+    """BATCH: an answer to CHATHISTORY begins, or is complete."""
+    sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
+    if sign == "+" and kind in _HISTORY_BATCHES:
+        target = message.params[-1] if kind == "chathistory" else ""
+        chat.history.open_batch(reference, target, chat.find(target))
+    elif sign == "-" and reference in chat.history.batches:
+        request = chat.history.batches.pop(reference)
+        if request.purpose == TARGETS:
+            take_targets(chat, request)
+        elif request.conversation in chat.conversations:
+            take_page(chat, request, request.conversation)
+
+
+def take_targets(chat: Chat, request: Request) -> None:
+    """Catch up with all private conversations in which something was missed."""
+    for message in request.messages:
+        if len(message.params) > 2:
+            catch_up_with(chat, message.params[1])
+    for place in chat.conversations:
+        if place.kind == PRIVATE and not chat.history.is_fetching(place):
+            place.is_complete = True
+
+
+def take_page(chat: Chat, request: Request, place: Conversation) -> None:
+    """Put a page of history into its conversation."""
+    purpose, anchor = request.purpose, place.anchor
+    page = [entry for m in request.messages for entry in earlier_entry(chat, m, place)]
+    changes = place.merge(page, place.oldest() if purpose == OLDER else None)
+    new = [entry for change in changes for entry in change.entries]
+    chat.outcome.changes += changes
+    if purpose == TYPED or (new and purpose != OLDER):
+        chat.change(RECALLED, place, page if purpose == TYPED else new)
+    if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
+        place.has_older = request.is_full
+    if purpose == MISSED:
+        take_missed(chat, request, place, new)
+    elif purpose == LATEST:
+        chat.resolve(place.key, False)
+    if purpose != OLDER:
+        chat.trim(place)
+
+
+def take_missed(chat: Chat, request: Request, place: Conversation, new: List[Entry]) -> None:
+    """Count what was missed, ask for its next page, or decide on uncertain messages."""
+    news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
+    request.missed += len(news)
+    chat.arrive(place, news, is_missed=True)
+    msgids = [message.tag("msgid") for message in request.messages]
+    if place.anchor is None:  # a channel that is told from its first message on is complete
+        request.reaches_back = place.kind == CHANNEL and not request.is_full
+    elif place.anchor.msgid in msgids:
+        request.reaches_back = True
+    if place.anchor is not None and request.is_full and msgids[-1]:
+        following = ask(chat, MISSED, place, "AFTER", place.name, "msgid=" + msgids[-1])
+        following.missed, following.reaches_back = request.missed, request.reaches_back
+        return
+    place.is_complete = True
+    if request.missed:
+        count = "1 message" if request.missed == 1 else "%d messages" % request.missed
+        chat.inform("Welcome back. You missed %s." % count, place)
+    chat.resolve(place.key, request.reaches_back or chat.session.is_resumed)
+
+
+def earlier_entry(chat: Chat, message: Message, place: Conversation) -> Iterator[Entry]:
+    """Yield the entry of a message in the history: an own uncertain one, if it is that."""
+    msgid, item = message.tag("msgid"), None
+    if message.command == "PRIVMSG" and message.params and not place.knows(msgid):
+        item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
+    line = chat.describe(message, message.nickname if item is not None else "")
+    if line is None or chat.is_ignored(message.nickname):
+        return
+    if item is not None:  # it had arrived
+        for conversation in item.conversations:
+            if conversation is not place:
+                chat.change(CHANGED, conversation, [item.entry])
+            elif conversation.remove(item.entry):
+                chat.change(REMOVED, conversation, [item.entry])
+        chat.outbox.deliver(item, line, msgid)
+        yield item.entry
+        return
+    entry = chat.new_entry(line, msgid)
+    entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
+    yield entry
+
+
+# What servers send
+# -----------------
+
+# Numerics that refuse a message: no such user or channel, not allowed, too many targets
+_UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
+# Numerics that refuse JOIN, some of them PART, too
+_NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+_IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
+
+
+def on_text(chat: Chat, message: Message) -> None:
+    """PRIVMSG, NOTICE"""
+    target, sender = message.params[0], message.nickname
+    line = chat.describe(message)
+    if line is None:
+        return
+    if chat.is_me(sender):
+        item = chat.outbox.labeled(message.tag("label"))
+        item = item or chat.outbox.matching(IN_FLIGHT, *message.params[:2])
+        if item is not None:
+            chat.confirm(item, line, message.tag("msgid"), target)
+            return
+        if chat.is_me(target):  # the copy for the recipient of what was confirmed already
+            return
+    target = target.lstrip("@+")
+    if "!" not in message.source:
+        chat.show(message, chat.find(target) or chat.current)
+        return
+    is_private = not chat.session.is_channel(target)
+    place = chat.find(target) or chat.current
+    if is_private and chat.is_me(sender):
+        place = chat.private(target)
+    elif is_private:
+        place = chat.private(sender, MAX_STRANGERS)
+        chat.correspondent = sender
+    entry = chat.new_entry(line, message.tag("msgid"))
+    if place.knows(entry.msgid):
+        return
+    entry.is_mention = not entry.is_own and not is_private and chat.is_mention(line.text)
+    chat.add(entry, place)
+    if is_private and chat.current is not place and chat.current.kind != PRIVATE:
+        chat.add(entry, chat.current)
+    if not entry.is_own:
+        chat.arrive(place, [entry])
+
+
+def on_join(chat: Chat, message: Message) -> None:
+    """JOIN"""
+    name, nickname = message.params[0], message.nickname
+    channel = chat.find(name)
+    if chat.is_me(nickname):
+        on_own_join(chat, message)
+    elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
+        channel.members[protocol.casefold(nickname)] = Person(nickname)
+        chat.change(PEOPLE, channel)
+        chat.show(message, channel, event="joined")
+
+
+def on_own_join(chat: Chat, message: Message) -> None:
+    """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
+    name = message.params[0]
+    if not chat.session.is_channel(name) or not protocol.is_middle(name):
+        return
+    channel = chat.find(name)
+    if channel is None:
+        if chat.is_full(CHANNEL, MAX_CONVERSATIONS):
+            chat.show(message, chat.current)
+            return
+        channel = chat.create(name, CHANNEL)
+    is_return = channel.membership == REJOINING
+    if channel.membership == JOINED:
+        return
+    channel.rename(name)
+    channel.membership = JOINED
+    channel.last_topic, channel.topic = channel.topic, ""
+    channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
+    if chat.console in chat.conversations:  # its lines go on in the first channel
+        chat.conversations.remove(chat.console)
+        channel.entries[:0], chat.console.entries = chat.console.entries, []
+        chat.change(RELOADED, channel)
+    settle(chat)
+    if chat.current is chat.console:
+        chat.bring_up(channel)
+    if not is_return:
+        chat.show(message, channel)
+    catch_up(chat, channel)
+    chat.flush()
+    for kind in (PEOPLE, HEADER):
+        chat.change(kind, channel)
+    chat.change(SIDEBAR)
+
+
+def settle(chat: Chat) -> None:
+    """Go on from the welcome: join the channels again, and ask for what was missed."""
+    session = chat.session
+    if session.is_settled:
+        return
+    session.is_settled = True
+    for channel in chat.conversations:
+        if channel.membership == REJOINING and channel.kind == CHANNEL:
+            key = chat.channel_keys.get(channel.key, "")
+            chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
+    chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
+    if session.is_return and session.has_history:
+        ask_targets(chat)
+    for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
+        place = chat.find(item.key)
+        if not session.is_channel(item.key):
+            catch_up_with(chat, item.message.params[0])
+        elif place is None or place.is_outside:  # it will not be joined
+            chat.resolve(item.key, False)
+    chat.flush()
+
+
+def on_not_joined(chat: Chat, message: Message) -> None:
+    """Numerics that refuse JOIN, some of them PART, too"""
+    channel = chat.find(message.params[1])
+    if channel is None or channel.membership not in (JOINING, REJOINING):
+        chat.show(message, chat.current)
+        return
+    is_new = channel.membership == JOINING and not channel.entries
+    channel.membership = OUTSIDE
+    chat.resolve(channel.key, False)
+    for item in [i for i in chat.outbox.items if i.key == channel.key]:
+        if item.entry.delivery == QUEUED:
+            chat.outbox.fail(item, REFUSED)
+    if is_new:
+        chat.remove(channel)
+    chat.show(message, chat.current if is_new else channel)
+
+
+def on_part(chat: Chat, message: Message) -> None:
+    """PART"""
+    channel = chat.find(message.params[0])
+    if chat.is_me(message.nickname):
+        if channel is not None:
+            chat.remove(channel)
+        chat.show(message, chat.current)
+    elif channel is not None:
+        lose_member(chat, channel, message.nickname)
+        chat.show(message, channel, event="left")
+
+
+def on_kick(chat: Chat, message: Message) -> None:
+    """KICK"""
+    channel = chat.find(message.params[0])
+    if channel is None:
+        return
+    lose_member(chat, channel, message.params[1])
+    if chat.is_me(message.params[1]):
+        channel.part(OUTSIDE)
+        chat.change(HEADER, channel)
+    chat.show(message, channel)
+
+
+def on_quit(chat: Chat, message: Message) -> None:
+    """QUIT"""
+    key = protocol.casefold(message.nickname)
+    places = [c for c in chat.conversations if key in c.members or c.key == key]
+    for place in places:
+        lose_member(chat, place, message.nickname)
+    chat.show(message, *places, event="left")
+
+
+def lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
+    """Note that a user has left a channel."""
+    channel.members.pop(protocol.casefold(nickname), None)
+    chat.change(PEOPLE, channel)
+    chat.change(SIDEBAR)
+
+
+def on_nick(chat: Chat, message: Message) -> None:
+    """NICK"""
+    old, new = protocol.casefold(message.nickname), message.params[0]
+    if not protocol.is_middle(new):
+        return
+    places = [c for c in chat.conversations if old in c.members or c.key == old]
+    for place in places:
+        person = place.members.pop(old, None)
+        if person is not None:
+            place.members[protocol.casefold(new)] = person._replace(nickname=new)
+            chat.change(PEOPLE, place)
+        elif chat.find(new) is None:
+            place.rename(new)
+            chat.change(HEADER, place)
+    if chat.is_me(message.nickname):
+        chat.nickname = new
+        chat.change(STATUS)
+    chat.change(SIDEBAR)
+    chat.show(message, *places)
+
+
+def on_topic(chat: Chat, message: Message) -> None:
+    """TOPIC, 331 and 332"""
+    channel = chat.find(message.params[0 if message.command == "TOPIC" else 1])
+    if channel is None:
+        chat.show(message, chat.current)
+        return
+    channel.topic = "" if message.command == "331" else message.text
+    chat.change(HEADER, channel)
+    is_known = message.command == "332" and message.text == channel.last_topic
+    channel.last_topic = ""
+    if not is_known:
+        chat.show(message, channel)
+
+
+def on_mode(chat: Chat, message: Message) -> None:
+    """MODE"""
+    channel = chat.find(message.params[0])
+    if channel is None:
+        chat.show(message, chat.current)
+        return
+    prefixes = chat.session.prefixes
+    modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
+    for change in protocol.parse_modes(*modes):
+        key, sign = protocol.casefold(change.arg), prefixes.get(change.letter, "")
+        person = channel.members.get(key)
+        if person is not None and sign:
+            kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
+            prefix = "".join(sign for sign in prefixes.values() if sign in kept)
+            channel.members[key] = person._replace(prefix=prefix)
+            chat.change(PEOPLE, channel)
+    chat.show(message, channel)
+
+
+def on_own_away(chat: Chat, message: Message) -> None:
+    """305 and 306"""
+    set_away(chat, chat.nickname, message.command == "306")
+    chat.show(message, chat.current)
+
+
+def set_away(chat: Chat, nickname: str, is_away: bool) -> None:
+    """Note that a user is away, or back."""
+    key = protocol.casefold(nickname)
+    for channel in chat.conversations:
+        person = channel.members.get(key)
+        if person is not None and person.is_away != is_away:
+            channel.members[key] = person._replace(is_away=is_away)
+            chat.change(PEOPLE, channel)
+            chat.change(SIDEBAR)
+    if chat.is_me(nickname) and chat.is_away != is_away:
+        chat.is_away = is_away
+        chat.change(STATUS)
+
+
+def on_names(chat: Chat, message: Message) -> None:
+    """353"""
+    channel = chat.find(message.params[-2])
+    if channel is not None:
+        signs = "".join(chat.session.prefixes.values())
+        for word in message.text.split():
+            nickname = word.lstrip(signs)
+            channel.add_name(nickname, word[: len(word) - len(nickname)])
+
+
+def on_end_of_names(chat: Chat, message: Message) -> None:
+    """366"""
+    channel = chat.find(message.params[1])
+    if channel is None:
+        return
+    is_news = channel.end_names()
+    chat.change(PEOPLE, channel)
+    if channel.list_requests:
+        channel.list_requests -= 1
+        for text in protocol.online_lines([person.nickname for person in channel.people]):
+            chat.reply(text)
+    elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
+        chat.send(Message("WHO", (channel.name,)))
+
+
+def on_monitored(chat: Chat, message: Message) -> None:
+    """730 and 731"""
+    for target in message.text.split(","):
+        place = chat.find(target.partition("!")[0])
+        if place is not None:
+            place.is_online = message.command == "730"
+    chat.change(SIDEBAR)
+
+
+def on_cap(chat: Chat, message: Message) -> None:
+    """CAP DEL: the server takes capabilities back."""
+    if message.params[1] == "DEL":
+        chat.session.caps -= frozenset(message.text.split())
+        chat.request_pong()
+
+
+def on_welcome(chat: Chat, message: Message) -> None:
+    """001, 372 and 375: read already, on a reconnect."""
+    if not chat.session.is_return:
+        chat.show(message, chat.current)
+
+
+def on_isupport(chat: Chat, message: Message) -> None:
+    """005"""
+    for token in message.params[1:-1]:
+        name, _, value = token.partition("=")
+        if name in _TOKENS:
+            chat.session.tokens[name] = protocol.unescape_token(value)
+    network = chat.session.tokens.get("NETWORK", "")
+    if network and network != chat.server:
+        chat.server = network
+        chat.console.rename(network)
+        chat.change(STATUS)
+
+
+def on_pong(chat: Chat, message: Message) -> None:
+    """PONG: confirms what was sent before its PING, on a server without echoes."""
+    word, _, number = message.text.partition("-")
+    if word == "sent" and number.isdecimal():
+        for item in chat.outbox.in_flight():
+            if item.number <= int(number[:9]):
+                chat.confirm(item, item.entry.line, "", item.message.params[0])
+
+
+def on_ack(chat: Chat, message: Message) -> None:
+    """ACK: the only answer to a labeled message without an echo."""
+    item = chat.outbox.labeled(message.tag("label"))
+    if item is not None:
+        chat.confirm(item, item.entry.line, "", item.message.params[0])
+
+
+def on_logged_in(chat: Chat, message: Message) -> None:
+    """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
+    chat.show(message, chat.current)
+    is_success = message.command == "903" or message.params[0] == "SUCCESS"
+    if is_success and chat.candidate is not None:
+        chat.outcome.login, chat.candidate = chat.candidate, None
+        if not chat.is_me(chat.outcome.login.name):
+            chat.send(Message("NICK", (chat.outcome.login.name,)))
+
+
+def on_fail(chat: Chat, message: Message) -> None:
+    """FAIL"""
+    request = None
+    if message.params[0] == "CHATHISTORY" and chat.history.asked:
+        found = [chat.history.find(param) for param in message.params[2:-1]]
+        request = next(filter(None, found), chat.history.asked[0])
+    if request is None or request.purpose == TYPED:
+        chat.show(message, chat.current)
+    if request is not None:
+        give_up(chat, request)
+
+
+# For each command and numeric: the least number of parameters, and the function. Others are
+# shown in the conversation in view, if they have a text in protocol.describe.
+SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
+    "PRIVMSG": (2, on_text), "NOTICE": (2, on_text), "PONG": (1, on_pong), "ACK": (0, on_ack),
+    "JOIN": (1, on_join), "PART": (1, on_part), "KICK": (2, on_kick), "QUIT": (0, on_quit),
+    "NICK": (1, on_nick), "MODE": (2, on_mode), "TOPIC": (2, on_topic), "BATCH": (1, on_batch),
+    "CAP": (3, on_cap), "FAIL": (1, on_fail), "REGISTER": (1, on_logged_in),
+    "AWAY": (0, lambda chat, m: set_away(chat, m.nickname, bool(m.text))),
+    "001": (1, on_welcome), "005": (2, on_isupport), "305": (1, on_own_away),
+    "306": (1, on_own_away), "331": (3, on_topic), "332": (3, on_topic),
+    "352": (7, lambda chat, m: set_away(chat, m.params[5], m.params[6].startswith("G"))),
+    "353": (2, on_names), "366": (2, on_end_of_names), "372": (1, on_welcome),
+    "375": (1, on_welcome), "376": (0, lambda chat, m: settle(chat)),
+    "422": (0, lambda chat, m: settle(chat)), "730": (2, on_monitored),
+    "731": (2, on_monitored), "903": (1, on_logged_in),
+    **dict.fromkeys(_NOT_JOINED, (2, on_not_joined)),
 }  # fmt: skip
 
 
+# What users type
+# ---------------
+
+
+def run_input(chat: Chat, first: str, more: List[str]) -> None:
+    """Do what `first` says; say the lines after it to the same target. Raises InputError."""
+    typed = protocol.parse_input(first)
+    if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
+        raise InputError("Nothing was sent. Paste the first line, and then the others.")
+    messages = compose(chat, typed)
+    needs, run = USER_VERBS.get(typed.verb, ("", send_all))
+    check(chat, typed, messages, needs)
+    target = ""
+    if messages and messages[0].command in ("PRIVMSG", "JOIN"):
+        target = messages[0].params[0].split(",")[-1]
+    rest: List[Message] = []
+    for line in more:
+        said = protocol.Input("say", (line,))
+        rest += compose(chat, said, target)
+        if not target:
+            check(chat, said, rest, "")
+    run(chat, typed.args, messages)
+    send_all(chat, (), rest)
+
+
+def compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
+    """Return the messages for a line said to a target, or in the conversation in view.
+
+    Commands for channels work beside them too, on the first one.
+    """
+    place: Optional[Conversation] = chat.current
+    if typed.verb == "leave" and chat.current.kind == PRIVATE:
+        return []
+    if typed.verb not in ("say", "me", "history", "leave"):
+        place = chat.channel
+    if not target and place is not None and place.kind != CONSOLE:
+        target = place.name
+    return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
+
+
+def check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
+    """Raise InputError if the server, or the state of the connection, does not allow it."""
+    texts = [message for message in messages if message.command == "PRIVMSG"]
+    if typed.verb == "quit":
+        return
+    if not chat.is_settled and len(texts) < len(messages):
+        raise InputError("You are not connected. Wait until you are.")
+    if needs and chat.state == CONNECTED and needs not in chat.session.caps:
+        raise InputError("This server has no /%s." % typed.verb)
+    if texts and typed.verb in ("say", "me") and chat.current.is_outside:
+        raise InputError("You are not in {0}. Type /join {0}".format(chat.current.name))
+
+
+def send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """Send messages; texts are shown, too."""
+    for message in messages:
+        if message.command == "PRIVMSG":
+            chat.say(message)
+        else:
+            chat.send(message)
+
+
+def run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/help"""
+    for line in protocol.help_lines():
+        chat.reply(line)
+
+
+def run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/list: the end of the answer is shown."""
+    if chat.channel is not None:
+        chat.channel.list_requests += 1
+    send_all(chat, args, messages)
+
+
+def run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/history"""
+    for message in messages:
+        ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+
+
+def run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/join: the channel comes into view at once, and what is typed next is for it."""
+    names = messages[0].params[0].split(",")
+    for name in names:
+        channel = chat.find(name)
+        if channel is None and protocol.is_middle(name) and chat.session.is_channel(name):
+            channel = chat.create(name, CHANNEL)
+        if channel is None:
+            continue
+        if channel.membership == OUTSIDE:
+            channel.membership = JOINING
+        if len(messages[0].params) > 1:
+            chat.channel_keys[channel.key] = messages[0].params[1]
+        chat.bring_up(channel)
+        if channel.membership == JOINED and len(names) == 1:
+            return
+    send_all(chat, args, messages)
+
+
+def run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/leave: what is in view, which is a channel or a private conversation"""
+    if chat.current.kind == CHANNEL:
+        send_all(chat, args, messages)
+    chat.remove(chat.current)
+
+
+def run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/quit"""
+    send_all(chat, args, messages)
+    chat.outcome.done = True
+
+
+def run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/ignore: done here, so that it works on every server"""
+    if not args:
+        names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
+        chat.reply("You ignore %s." % (names or "nobody"))
+        return
+    if chat.is_me(args[0]):
+        raise InputError("You cannot ignore yourself.")
+    if not chat.is_ignored(args[0]):
+        chat.ignored.append(args[0])
+    chat.reply("You do not hear %s any more" % args[0])
+
+
+def run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/unignore"""
+    key = protocol.casefold(args[0])
+    chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
+    chat.reply("You hear %s again" % args[0])
+
+
+def run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    """/login and /register: once accepted, they are used to reconnect."""
+    chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
+    send_all(chat, args, messages)
+
+
+# For each verb that takes more than sending its messages: the capability that the server must
+# have, and the function. Hubbub's own commands are known by its capability.
+USER_VERBS: Dict[str, Tuple[str, Callable[[Chat, Tuple[str, ...], List[Message]], None]]] = {
+    "help": ("", run_help),
+    "list": ("", run_list),
+    "join": ("", run_join),
+    "leave": ("", run_leave),
+    "quit": ("", run_quit),
+    "ignore": ("", run_ignore),
+    "unignore": ("", run_unignore),
+    "history": (HISTORY, run_history),
+    "register": ("draft/account-registration", run_login),
+    "login": ("sasl", run_login),
+    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, send_all)),
+}
+
+
+# Completion and links
+# --------------------
+
+_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
+
+
 class Completer:
-    """What Tab makes of a text; from what it made itself it goes on to the next possibility."""
+    """Tab completion: repeated, it goes through the suggestions."""
 
     def __init__(self) -> None:
-        self._last = "", 0  # what it made
+        self._last = "", 0  # text and cursor after the last completion
         self._start = self._index = 0
         self._words: List[str] = []
 
     def complete(
-        self, text: str, cursor: int, step: int, words: Callable[[str, bool], List[str]]
+        self, text: str, cursor: int, suggest: Callable[[str, bool], List[str]], step: int
     ) -> Optional[Tuple[str, int]]:
-        """The text and the cursor afterwards; None where nothing is to complete.
+        """Return the new text and cursor; None if there is no suggestion.
 
-        `words` tells what the beginning of a word may become, and at the beginning of the text.
+        `suggest` returns words for the beginning of a word, and is told if that is the first.
         """
         if self._words and (text, cursor) == self._last:
             self._index = (self._index + step) % len(self._words)
         else:
             self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            self._words = words(text[self._start : cursor], self._start == 0)
+            self._words = suggest(text[self._start : cursor], self._start == 0)
             self._index = 0 if step > 0 else len(self._words) - 1
         if not self._words:
             return None
@@ -2331,232 +2548,52 @@ class Completer:
         return self._last
 
 
-# Room for what a server will put before our words: user@host, at their longest.
-_USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
+def guess(chat: Chat, nickname: str) -> str:
+    """Return a question for the user who may have been meant, or ""."""
+    key = protocol.casefold(nickname)
+    begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
+    close_by = [*nicknames(chat, begun), *nicknames(chat, "")]
+    known = {protocol.casefold(name): name for name in close_by}
+    close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
+    return ". Did you mean %s?" % known[close[0]] if close else ""
 
 
-class Chat(Ear):
-    """All that is known of a server, and what its user can do there.
-
-    It is made of layers, each of which knows only those before it: the Desk, which is what one
-    sees; the Voice, one's own words; the Memory, which is the history; the Wire, which comes and
-    goes; the Ear, what the server says.
-
-    Pure: the same events give the same state. Not for several threads at once. `now` is the
-    time in seconds since 1970. What is refused to the user is a protocol.InputError.
-    """
-
-    def __init__(self, server: str, levels: Optional[Dict[str, str]] = None) -> None:
-        self._completer = Completer()
-        super().__init__(server, levels)
-
-    @property
-    def hint(self) -> str:
-        """What the empty chat box says."""
-        if self.current.kind == CONSOLE:
-            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
-        later = "" if self.state == CONNECTED else " — sent when you are back online"
-        return "Message %s%s" % (self.current.name, later)
-
-    def begin(self, nickname: str) -> None:
-        """A connection is under way."""
-        self.nickname = self._wanted = nickname
-        self.state = CONNECTING
-
-    def submit(self, text: str, now: float) -> Outcome:
-        """What the user typed, or pasted: only its first line can be a command.
-
-        Raises protocol.InputError, with the words for the user; then nothing was sent.
-        """
-        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
-        lines = [line for line in lines if line]
-        if not lines:
-            return Outcome()
-        self._begin_outcome(now)
-        typed = protocol.parse_input(lines[0])
-        if typed.verb == "leave" and self.current.kind == PRIVATE:
-            return self.close(self.current, now)
-        messages = self._compose(typed)
-        for line in lines[1:]:  # to whom the first line went
-            to_one = typed.verb == "msg"
-            args = (typed.args[0], line) if to_one else (line,)
-            messages += self._compose(protocol.Input("msg" if to_one else "say", args))
-        self._check(typed, messages)
-        local = _LOCAL.get(typed.verb)
-        if local is not None:
-            messages = local(self, typed.args, messages)
-        for message in messages:
-            if message.command == "PRIVMSG":
-                self._say(message)
-            else:
-                self._send.append(message)
-        self._flush()
-        self._unmark(self.current)
-        return self._outcome(done=typed.verb == "quit")
-
-    def _compose(self, typed: protocol.Input) -> List[Message]:
-        here = self.current.name if self.current.kind != CONSOLE else ""
-        if typed.verb not in ("say", "me", "history"):
-            here = self._room.name if self._room is not None else ""
-        source = self.nickname + _USER_AT_HOST
-        return protocol.compose(typed, here, source, self._correspondent)
-
-    def _check(self, typed: protocol.Input, messages: List[Message]) -> None:
-        need = _NEEDS.get(typed.verb, "")
-        texts = [message for message in messages if message.command == "PRIVMSG"]
-        if typed.verb == "quit" or (typed.verb in _LOCAL and not messages):
-            return
-        if not self.is_settled and len(texts) < len(messages):
-            raise protocol.InputError("You are not connected. Wait until you are.")
-        if need and self.state == CONNECTED and need not in self._session.caps:
-            raise protocol.InputError("This server has no /%s." % typed.verb)
-        if texts and typed.verb in ("say", "me") and self.current.is_outside:
-            raise protocol.InputError(OUTSIDE.format(self.current.name))
-
-    @property
-    def entering(self) -> FrozenSet[str]:
-        """The keys of the rooms that one has asked to enter, and has not entered yet."""
-        return frozenset(self._session.entering)
-
-    def is_moving(self, now: float) -> bool:
-        """Whether the server has yet to say in which room one is."""
-        moves = [*self._session.entering.values(), *self._session.leaving.values()]
-        return self.is_settled and any(now < since + ANSWER_TIME for since in moves)
-
-    def select(self, conversation: Conversation, now: float) -> Outcome:
-        """Show a conversation."""
-        self._begin_outcome(now)
-        self._show(conversation)
-        return self._outcome()
-
-    def open(self, name: str, now: float) -> Outcome:
-        """Show the conversation with a person, or in a room, which is entered first."""
-        found = self.find(name)
-        if found is not None and not found.is_outside:
-            return self.select(found, now)
-        if name.startswith(self._session.room_signs):
-            return self.submit("/join " + name, now)
-        if not protocol.is_nickname(name):
-            raise protocol.InputError(protocol.NO_SUCH_USER.format(name))
-        self._begin_outcome(now)
-        self._show(self._private(name))
-        return self._outcome()
-
-    def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a room, with what waits for it; put a private conversation away."""
-        self._begin_outcome(now)
-        if conversation.kind == ROOM:
-            self._outbox.forget(conversation.key)
-        if conversation.kind == ROOM and conversation.is_joined and self.is_settled:
-            self._send.append(Message("PART", (conversation.name,)))
-        if conversation.kind == PRIVATE and self.is_settled and "MONITOR" in self._session.tokens:
-            self._send.append(Message("MONITOR", ("-", conversation.name)))
-        self._discard(conversation)
-        return self._outcome()
-
-    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
-        """The text and the cursor after Tab (or Shift+Tab, -1); None: nothing to complete."""
-        return self._completer.complete(text, cursor, step, self._candidates)
-
-    def _candidates(self, begun: str, is_first: bool) -> List[str]:
-        """What a word may become."""
-        sign = begun[:1]
-        if not begun:
-            return []
-        if sign == "/" and is_first:
-            names = [("/%s " % verb) for verb in protocol.VERBS]
-        elif sign in self._session.room_signs:
-            names = [c.name + " " for c in self.conversations if c.kind == ROOM]
-        else:
-            at = "@" if sign == "@" else ""
-            end = ": " if is_first and not at else " "
-            names = [at + name + end for name in self._nicknames(begun.lstrip("@"))]
-        key = protocol.casefold(begun)
-        return [name for name in names if protocol.casefold(name).startswith(key)]
-
-    # What the user can do without the server
-
-    def _help(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        for line in protocol.help_lines():
-            self._tell(line)
-        return messages
-
-    def _list(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        if self._room is not None:
-            self._room.lists += 1
-        return messages
-
-    def _history(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        asked = messages[0]
-        key = protocol.casefold(asked.params[1])
-        limit, until = int(asked.params[-1][:9]), self._now + HISTORY_TIME
-        self._session.asked.append(Request(TYPED, key, self.find(key), until, limit))
-        return messages
-
-    def _join(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        name = messages[0].params[0]
-        found = self.find(name)
-        if found is not None and found.is_joined:
-            self._show(found)
-            return messages[1:]
-        for key in protocol.casefold(name).split(","):
-            self._session.entering[key] = self._now
-        if len(messages[0].params) > 1:
-            self._room_keys[protocol.casefold(name)] = messages[0].params[1]
-        return messages
-
-    def _leave(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        self._session.leaving[protocol.casefold(messages[0].params[0])] = self._now
-        return messages
-
-    def _ignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        if args and self._is_me(args[0]):
-            raise protocol.InputError("You cannot ignore yourself.")
-        if args:
-            self._ignored[protocol.casefold(args[0])] = args[0]
-            return self._unsilenced(messages, "You do not hear %s any more" % args[0])
-        names = ", ".join(sorted(self._ignored.values(), key=protocol.casefold))
-        self._tell("You ignore %s." % (names or "nobody"))
-        return messages[1:]
-
-    def _unignore(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        self._ignored.pop(protocol.casefold(args[0]), None)
-        return self._unsilenced(messages, "You hear %s again" % args[0])
-
-    def _unsilenced(self, messages: List[Message], text: str) -> List[Message]:
-        """`messages` for a server that may be unable to ignore for us; then we do, and say so."""
-        if "SILENCE" in self._session.tokens:
-            return messages
-        self._tell(text)
-        return messages[1:]
-
-    def _remember(self, args: Tuple[str, ...], messages: List[Message]) -> List[Message]:
-        name = args[0] if len(args) > 1 else self.nickname
-        self._candidate = Login(name, args[-1])
-        return messages
+def suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
+    """Return the words that `begun` may become, for Tab."""
+    if not begun:
+        return []
+    if begun[0] == "/" and is_first:
+        names = ["/%s " % verb for verb in protocol.VERBS]
+    elif chat.session.is_channel(begun):
+        names = [c.name + " " for c in chat.conversations if c.kind == CHANNEL]
+    else:
+        at = "@" if begun[0] == "@" else ""
+        end = ": " if is_first and not at else " "
+        names = [at + name + end for name in nicknames(chat, begun.lstrip("@"))]
+    key = protocol.casefold(begun)
+    return [name for name in names if protocol.casefold(name).startswith(key)]
 
 
-# What the server must have agreed to before these are asked of it.
-_NEEDS = {
-    "history": HISTORY, "register": "draft/account-registration", "login": "sasl",
-    "ban": RESUME, "mute": RESUME, "unban": RESUME, "bans": RESUME, "announce": RESUME,
-    "stats": RESUME,
-}  # fmt: skip
+def nicknames(chat: Chat, begun: str) -> List[str]:
+    """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
+    begun = protocol.casefold(begun)
+    places = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
+    names: Dict[str, str] = {}
+    for entry in chat.current.entries[:-RECENT:-1]:
+        key = protocol.casefold(entry.line.nickname)
+        if key and any(key in c.members or c.key == key for c in places):
+            names.setdefault(key, entry.line.nickname)
+    for place in places:
+        keys = (key for key in place.members if key.startswith(begun))
+        for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
+            names.setdefault(key, place.members[key].nickname)
+    names.update((c.key, c.name) for c in places if c.kind == PRIVATE and c.key not in names)
+    names.pop(protocol.casefold(chat.nickname), None)
+    return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
 
-# What is done here before, or in place of, what goes to the server.
-_LOCAL: Dict[str, Callable[[Chat, Tuple[str, ...], List[Message]], List[Message]]] = {
-    "help": Chat._help, "list": Chat._list, "history": Chat._history, "join": Chat._join,
-    "leave": Chat._leave,
-    "ignore": Chat._ignore, "unignore": Chat._unignore,
-    "register": Chat._remember, "login": Chat._remember,
-}  # fmt: skip
 
-
-_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
-
-
-def find_links(text: str) -> List[Tuple[int, int]]:
-    """Where links to web pages stand in `text`, without the punctuation that follows them."""
+def find_links(text: str) -> List[Span]:
+    """Return where links to web pages stand in `text`, without the punctuation after them."""
     links = []
     for match in _LINK.finditer(text):
         link = match.group()
@@ -2570,37 +2607,38 @@ def find_links(text: str) -> List[Tuple[int, int]]:
 
 
 def is_secret(text: str) -> bool:
-    """Whether what was typed holds a password, and is to be remembered nowhere."""
-    return text.lstrip()[:1] == "/" and text.split()[0][1:].lower() in protocol.SECRETS
+    """Return True if a line of `text` holds a password, so that it is kept nowhere."""
+    verbs = [line.split()[0] for line in text.splitlines() if line.strip()]
+    return any(verb[:1] == "/" and verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
 
 
-# The settings
+# Settings
+# --------
 
 
 class Settings:
-    """What the program remembers from one time to the next; no password is among it.
+    """What the program remembers from one time to the next; passwords are not among it.
 
-    Never stops the program: what cannot be read is moved aside, what cannot be written is not.
+    It never stops the program: a file that cannot be read is moved aside.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.name = ""
-        self.servers: List[str] = []  # the last first
+        self.servers: List[str] = []  # the last used first
         self.theme = "dark"
         self.zoom = 100  # per cent
         self.geometry = ""
-        self.levels: Dict[str, str] = {}  # of what one wants to be told, by conversation
+        self.levels: Dict[str, str] = {}  # alerts, by conversation
+        self.ignored: List[str] = []  # nicknames
         self.sound = True
-        self.emoji = "auto"  # "off" where they end the program (HUBBUB_EMOJI wins), or "on"
-        self._before = self._values()  # as they were found, or written
+        self.emoji = "auto"  # or "on" or "off", as some versions of Tk crash on them
 
     def load(self) -> None:
-        """Take what the file has, as far as it makes sense."""
+        """Read the file, as far as it makes sense."""
         try:
             with open(self._path, encoding="utf-8") as file:
-                found = json.load(file)
-            found = dict(found)
+                found = dict(json.load(file))
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -2612,38 +2650,26 @@ class Settings:
             if type(value) is type(default):
                 setattr(self, name, value)
         self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
+        self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         self.levels = {k: v for k, v in self.levels.items() if v in (ALL, MENTIONS, NONE)}
-        self._before = self._values()
 
     def save(self) -> None:
-        """Write the file, all of it or nothing; what only another window has changed stays so."""
-        found = Settings(self._path)
-        found.load()
-        for name, value in self._values().items():
-            if name == "levels":
-                changed = [key for key in value if value[key] != self._before[name].get(key)]
-                found.levels.update((key, value[key]) for key in changed)
-            elif value != self._before[name]:
-                if name == "servers":
-                    value = [*value, *(s for s in found.servers if s not in value)][:MAX_SERVERS]
-                setattr(found, name, value)
-        whole = json.dumps(found._values(), ensure_ascii=False, indent=1, sort_keys=True)
+        """Write the file, all of it or nothing."""
+        text = json.dumps(self._values(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             with open(self._path + ".new", "w", encoding="utf-8") as file:
-                file.write(whole + "\n")
+                file.write(text + "\n")
             os.replace(self._path + ".new", self._path)
-            self._before = self._values()
         except (OSError, ValueError) as error:
-            log.warning("The settings are not kept: %s", error)
+            log.warning("The settings are not saved: %s", error)
 
     def remember(self, server: str) -> None:
-        """Put a server before the others that one has been to."""
+        """Put a server before the others."""
         self.servers = [server, *[s for s in self.servers if s != server]][:MAX_SERVERS]
 
     def _values(self) -> Dict[str, Any]:
-        """A copy of them all."""
-        return {name: copy.copy(value) for name, value in vars(self).items() if name[0] != "_"}
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
     def _move_aside(self) -> None:
         try:
@@ -2653,7 +2679,7 @@ class Settings:
 
 
 def settings_path() -> str:
-    """The file of the settings, where this system keeps such things."""
+    """Return the file of the settings, where the system keeps such files."""
     home = os.path.expanduser("~")
     if sys.platform == "win32":
         return os.path.join(os.environ.get("APPDATA") or home, "Hubbub", "settings.json")
@@ -2663,7 +2689,8 @@ def settings_path() -> str:
     return os.path.join(folder, "hubbub", "settings.json")
 
 
-# The terminal
+# Terminal
+# --------
 
 
 class Typed(NamedTuple):
@@ -2673,51 +2700,47 @@ class Typed(NamedTuple):
 
 
 class Terminal:
-    """Chats on standard input and output, line by line: for pipes and screen readers too."""
+    """Chat on standard input and output, line by line: for pipes and screen readers, too."""
 
-    _LAST = "hubbub-last"  # the PING whose PONG says that all was delivered
+    POLL = 0.2  # seconds between checks for signals and overdue requests
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._events: "queue.Queue[Any]" = queue.Queue(MAX_EVENTS)
-        self._lines = _read_lines(sys.stdin)
+        self._input = _read_lines(sys.stdin)
         self._output = _text_stream(sys.stdout)
         self._errors = _text_stream(sys.stderr)
-        self._may_read = threading.Event()  # the server sets the pace of a long input
-        self._may_read.set()
-        self._unshown: Set[int] = set()  # entries that have not been delivered yet
         self._is_person = sys.stdin.isatty()
-        self._is_reading = False  # the thread `input` takes what is typed
-        self._is_ending = False  # all of it has been taken
-        self._typed: Deque[Optional[str]] = deque()  # what waits until one is in a room, or is not
-        self._meant: FrozenSet[str] = frozenset()  # the rooms for one of which it is meant
+        self._is_reading = False  # the thread `input` has started
+        self._can_read = threading.Event()  # the server sets the pace of a long input
+        self._can_read.set()
+        self._goodbye = ""  # the /quit that waits until all was delivered
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
-        Where a person types, a connection that is lost comes back.
+        For a person at a terminal, a lost connection comes back.
         """
         try:
-            return self._stay(host, port, nickname)
+            return self._run(host, port, nickname)
         except KeyboardInterrupt:
             return 0
-        except EOFError:  # in place of a password
-            return 1
-        except OSError as error:  # what is left goes nowhere
+        except OSError as error:  # of the output; what is left goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # who read along has had enough
+            if isinstance(error, BrokenPipeError):  # `| head` has had enough
                 return 0
             print("The chat cannot be written: %s." % error.strerror, file=self._errors)
             return 1
 
-    def _stay(self, host: str, port: int, nickname: str) -> int:
+    def _run(self, host: str, port: int, nickname: str) -> int:
         password = ""
         while True:
-            nickname = nickname or self._ask("Username: ")
+            nickname = nickname or protocol.normalize(self._ask("Username: ").strip())
             if not nickname:
                 print("No username was given.", file=self._errors)
                 return 1
             connection = Connection(host, port, password, nickname, self._events, self._is_person)
-            chat = Chat(connection.address)
+            chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
             chat.begin(nickname)
             connection.start()
             try:
@@ -2736,41 +2759,48 @@ class Terminal:
             if end.fault == NAME:
                 nickname = ""
             else:
-                password = getpass.getpass("Password: ")
+                password = self._ask("Password: ", is_secret=True)
+                if not password:
+                    return 1
 
-    def _ask(self, prompt: str) -> str:
-        if self._is_person:
-            print(prompt, end="", file=self._output, flush=True)
-        return protocol.normalize(next(self._lines, "").strip())
+    def _ask(self, prompt: str, is_secret: bool = False) -> str:
+        """Return the first line of input; "" at its end."""
+        if is_secret and termios is None:
+            return getpass.getpass(prompt)
+        with _no_echo(sys.stdin) if is_secret else contextlib.ExitStack():
+            if self._is_person:
+                print(prompt, end="", file=self._output, flush=True)
+            answer = next(self._input, "")
+        if is_secret:
+            print(file=self._output)
+        return answer
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
+        last_event = time.monotonic()
         while True:
             try:
-                event = self._events.get(timeout=END_TIME)
+                event = self._events.get(timeout=self.POLL)
+                last_event = time.monotonic()
             except queue.Empty:
-                if self._is_ending:  # a server that answers no more
-                    lost = Disconnected(LOST, "The server does not answer.")
-                    return lost if chat.unsent else Disconnected(CLOSED, "")
                 event = None
             if isinstance(event, Typed):
-                self._typed.append(event.text)
+                outcome = self._submit(chat, event.text)
+            elif event is None:
+                outcome = chat.tick(time.time())
             else:
                 outcome = chat.handle(event, time.time())
-                is_pong = isinstance(event, Message) and event.command == "PONG"
-                if is_pong and event.text == self._LAST:
-                    outcome = outcome._replace(send=[Message("QUIT")], done=True)
-                self._carry_out(outcome, connection, chat)
+            self._carry_out(outcome, connection, chat)
             if isinstance(event, Disconnected):
                 return event
-            while self._typed and not chat.is_moving(time.time()):
-                self._carry_out(self._submit(chat, self._typed.popleft()), connection, chat)
-            if self._is_person and not self._typed and not chat.is_moving(time.time()):
-                self._meant = frozenset()  # who sees where one is means that
-            is_slow = chat.unsent + len(self._typed) >= MAX_UNSENT
-            (self._may_read.clear if is_slow else self._may_read.set)()
+            if self._goodbye and (not chat.unsent or self._is_person):
+                self._carry_out(chat.submit(self._goodbye, time.time()), connection, chat)
+                self._goodbye = ""
+            elif self._goodbye and time.monotonic() > last_event + END_TIME:
+                return Disconnected(LOST, "The server does not answer.")
+            (self._can_read.clear if chat.unsent >= MAX_UNSENT else self._can_read.set)()
             if chat.is_settled and not self._is_reading:
                 self._is_reading = True
-                # Daemon: reading from a terminal cannot be called off.
+                # Daemon: reading from a terminal cannot be cancelled.
                 threading.Thread(target=self._read, name="input", daemon=True).start()
 
     def _carry_out(self, outcome: Outcome, connection: Connection, chat: Chat) -> None:
@@ -2778,125 +2808,130 @@ class Terminal:
         connection.carry_out(outcome)
 
     def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
-        if text is None:
-            self._is_ending = True
-            return Outcome(send=[Message("PING", (self._LAST,))])
+        now, ignored = time.time(), list(self._settings.ignored)
         try:
-            if not text:
-                raise protocol.InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
-            verb = protocol.parse_input(text).verb
-            if verb in ("say", "me") and self._meant and chat.current.key not in self._meant:
-                raise protocol.InputError(OUTSIDE.format(min(self._meant)))
-            outcome = chat.submit(text, time.time())
-        except protocol.InputError as error:
-            return chat.note(str(error), time.time())
-        if verb in ("join", "leave"):
-            self._meant = chat.entering
+            if text == "":
+                raise InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
+            if text is None or protocol.parse_input(text.strip()).verb == "quit":
+                self._goodbye = text or "/quit"
+                return Outcome()
+            outcome = chat.submit(text, now)
+        except InputError as error:
+            return chat.notify(str(error), now)
+        if ignored != self._settings.ignored:
+            self._settings.save()
         return outcome
 
     def _read(self) -> None:
-        for text in self._lines:
-            self._may_read.wait()
+        for text in self._input:
+            self._can_read.wait()
             self._events.put(Typed(text))
         self._events.put(Typed(None))
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
-        """Print what is new, each line once."""
-        shown: Dict[int, Tuple[Entry, Conversation]] = {}  # those in view are told where they are
-        for kind, place, entries in changes:
+        """Print what is new: each entry once, as in the conversation in view if it is there."""
+        recalled: Set[int] = set()
+        entries: Dict[int, Tuple[Entry, Conversation]] = {}
+        for kind, place, changed, _ in changes:
             if place is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
             if kind == RECALLED:
-                self._recall(place, entries)
+                self._print_recalled(place, changed)
+                recalled |= {entry.id for entry in changed}
                 continue
-            for entry in entries:
-                is_first = entry.id not in shown or place is chat.current
-                if is_first and (kind == ADDED or entry.id in self._unshown):
-                    shown[entry.id] = entry, place
-        for entry, place in shown.values():
-            if entry.state == SENT or entry.note in (_WAITS, _DOUBT):  # refusals are told in words
-                self._print_line(entry, place, chat)
-            (self._unshown.discard if entry.state == SENT else self._unshown.add)(entry.id)
+            for entry in changed:
+                is_first = entry.id not in entries or place is chat.current
+                if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
+                    entries[entry.id] = entry, place
+        for entry, place in entries.values():
+            # An own message is printed when it is delivered; the server tells what is refused.
+            if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
+                self._print_entry(entry, place, chat)
 
-    def _recall(self, place: Conversation, entries: Sequence[Entry]) -> None:
+    def _print_recalled(self, place: Conversation, entries: Sequence[Entry]) -> None:
         now = time.time()
         text = "Earlier in %s:" % place.name if entries else "Nothing was said earlier."
         end = [protocol.server_line("Now:", now)] if entries else []
-        lines = [protocol.server_line(text, now), *[entry.line for entry in entries], *end]
-        for line in lines:
+        for line in [protocol.server_line(text, now), *[e.line for e in entries], *end]:
             print(line, file=self._output, flush=True)
 
-    def _print_line(self, entry: Entry, place: Conversation, chat: Chat) -> None:
+    def _print_entry(self, entry: Entry, place: Conversation, chat: Chat) -> None:
         line = entry.line
-        if place.kind == ROOM and place is not chat.current:
+        if place.kind == CHANNEL and place is not chat.current:
             line = line._replace(head="%s %s" % (place.name, line.head))
         note = "  (%s)" % entry.note if entry.note else ""
         print("%s%s" % (line, note), file=self._output, flush=True)
 
 
 def _read_lines(stream: Any) -> Iterator[str]:
-    """The lines of standard input, without their ends; "" for one of more than MAX_PASTE bytes.
+    """Yield the lines of standard input, without their ends; "" for one over MAX_PASTE bytes.
 
-    Read below Python's buffer, whose lock a thread that never returns would keep for ever.
+    Reads below Python's buffer, whose lock a thread that never returns would keep for ever, and
+    only when there is something to read: a signal that comes just before a read would not be
+    handled until the next key.
     """
     encoding = _encoding(stream)
     framer = protocol.Framer(MAX_PASTE)
     data = b"\n"
     while data:
-        data = stream.buffer.raw.read(protocol.MAX_TYPED) or b""
+        while os.name == "posix" and not select.select([stream], [], [], Terminal.POLL)[0]:
+            pass
+        data = stream.buffer.raw.read(protocol.MAX_PLAIN_LINE) or b""
         for line in framer.feed(data or b"\n"):
             if line != b"":
                 yield line.decode(encoding, "replace") if line else ""
 
 
+@contextlib.contextmanager
+def _no_echo(stream: Any) -> Iterator[None]:
+    """Do not show what is typed at a terminal of Unix."""
+    attributes = termios.tcgetattr(stream)
+    hidden = [*attributes[:3], attributes[3] & ~termios.ECHO, *attributes[4:]]
+    termios.tcsetattr(stream, termios.TCSAFLUSH, hidden)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSAFLUSH, attributes)
+
+
 def _text_stream(stream: Any) -> Any:
-    """A standard stream that never fails on a character."""
+    """Return a standard stream that never fails because of a character."""
     encoding = _encoding(stream)
     return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
 
 
 def _encoding(stream: Any) -> str:
-    """What a standard stream is to speak: UTF-8 in pipes, and where nobody has said what."""
+    """Return the encoding of a standard stream: UTF-8 in pipes, and if no other is set."""
     is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
     return str(stream.encoding) if is_known else "utf-8"
 
 
-# The look: colours, type, pictures, and what ttk makes of them
+# Look
+# ----
 
-POLL_MS = 30  # between two looks at the queue; 10 when there was more than is taken at once
-BATCH = 100  # events shown at once, so that a flood leaves time for keys
-BATCH_TIME = 0.005  # seconds that taking them may last: other threads and programs run, too
-SWITCH_TIME = 0.001  # seconds: for so long a thread may keep Tk's from coming back to Python
-MAX_ROWS = 5  # lines that the chat box grows to
-CROWD = 5  # people who join or leave one after the other share a line
-MANY_LINES = 20  # of a paste; for more the user is asked
-
-PALETTES = {
-    "dark": {
-        "bg": "#14171c", "chat": "#1a1e25", "field": "#232933", "hover": "#222832",
-        "selected": "#2b3648", "line": "#2b313c", "outline": "#6b7687", "text": "#f2f4f8",
-        "muted": "#a3adbd", "time": "#99a3b3", FROM_SERVER: "#6cb6ff", FROM_ME: "#7ee0a1",
-        FROM_OTHERS: "#f2f4f8", PRIVATE: "#d3adff", "warn": "#f2c14e", "error": "#ff8a80",
-        "ok": "#4fd18b", "away": "#f2b93b", "offline": "#6b7687", "accent": "#2f6be0",
-        "accent_hover": "#3771e6", "accent_pressed": "#2459c4", "on_accent": "#ffffff",
-        "focus": "#6aa5ff", "link": "#8cc4ff", "badge": "#2f6be0", "mention_badge": "#d1344b",
-        "mention": "#3b3115", "banner": "#3a2f12", "banner_text": "#ffe2a0",
-        "selection": "#284269", "find": "#5a4a00", "found": "#f2c14e", "on_found": "#1b2027",
-        "thumb": "#444d5c", "thumb_active": "#5b6678",
-    },
-    "light": {
-        "bg": "#eff2f6", "chat": "#ffffff", "field": "#ffffff", "hover": "#e4e9f0",
-        "selected": "#d5e3fb", "line": "#d9dfe7", "outline": "#7b8696", "text": "#1b2027",
-        "muted": "#525c6a", "time": "#626d7c", FROM_SERVER: "#0b57b7", FROM_ME: "#166b34",
-        FROM_OTHERS: "#1b2027", PRIVATE: "#7434b5", "warn": "#8a5700", "error": "#b3261e",
-        "ok": "#1a7f43", "away": "#d08700", "offline": "#98a3b2", "accent": "#1f5fd0",
-        "accent_hover": "#2c6ce0", "accent_pressed": "#184da9", "on_accent": "#ffffff",
-        "focus": "#1f5fd0", "link": "#0b57b7", "badge": "#1f5fd0", "mention_badge": "#c4243c",
-        "mention": "#fff1c9", "banner": "#fff1c9", "banner_text": "#5c4100",
-        "selection": "#cadcfb", "find": "#ffe58a", "found": "#f2b705", "on_found": "#1b2027",
-        "thumb": "#b9c2ce", "thumb_active": "#98a3b2",
-    },
+COLORS = {  # role: in the dark theme, in the light one
+    "bg": ("#14171c", "#eff2f6"), "chat": ("#1a1e25", "#ffffff"), "field": ("#232933", "#ffffff"),
+    "hover": ("#222832", "#e4e9f0"), "selected": ("#2b3648", "#d5e3fb"),
+    "line": ("#2b313c", "#d9dfe7"), "outline": ("#6b7687", "#7b8696"),
+    "text": ("#f2f4f8", "#1b2027"), "muted": ("#a3adbd", "#525c6a"), "time": ("#99a3b3", "#626d7c"),
+    FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
+    FROM_OTHERS: ("#f2f4f8", "#1b2027"), PRIVATE: ("#d3adff", "#7434b5"),
+    "warn": ("#f2c14e", "#8a5700"), "error": ("#ff8a80", "#b3261e"), "ok": ("#4fd18b", "#1a7f43"),
+    "away": ("#f2b93b", "#d08700"), "offline": ("#6b7687", "#98a3b2"),
+    "accent": ("#2f6be0", "#1f5fd0"), "accent_hover": ("#3771e6", "#2c6ce0"),
+    "accent_pressed": ("#2459c4", "#184da9"), "on_accent": ("#ffffff", "#ffffff"),
+    "focus": ("#6aa5ff", "#1f5fd0"), "link": ("#8cc4ff", "#0b57b7"),
+    "badge": ("#2f6be0", "#1f5fd0"), "mention_badge": ("#d1344b", "#c4243c"),
+    "mention": ("#3b3115", "#fff1c9"), "banner": ("#3a2f12", "#fff1c9"),
+    "banner_text": ("#ffe2a0", "#5c4100"), "selection": ("#284269", "#cadcfb"),
+    "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
+    "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
+    "thumb_active": ("#5b6678", "#98a3b2"),
 }  # fmt: skip
+PALETTES = {
+    theme: {role: colors[index] for role, colors in COLORS.items()}
+    for index, theme in enumerate(("dark", "light"))
+}
 AVATARS = ("#c2553b", "#a8640f", "#5d7a1f", "#1f7f5c", "#1f7a94", "#3c6fd1", "#7a57c9", "#a94799")
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
@@ -2904,179 +2939,157 @@ FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dp
     "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
     "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"),
 }  # fmt: skip
-ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # percent
+ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # per cent
 
-# On a grid of 24: l a line through points, o a ring, d a disc, m a disc less another,
-# p a polygon, r a round box.
+# Shapes on a grid of 24 by 24: l a line through points, o a circle, d a disc, m a disc less
+# another one, p a polygon, r a rectangle with round corners (left, top, right, bottom, radius).
 ICONS = {
     "search": "o 10 10 6.5 l 15 15 21 21",
     "person": "o 12 7.5 4 l 4 21 4.6 17.8 6.6 15.6 9.5 14.7 14.5 14.7 17.4 15.6 19.4 17.8 20 21",
     "plus": "l 12 4 12 20 l 4 12 20 12",
     "sun": "d 12 12 4.6 l 12 1.5 12 4 l 12 20 12 22.5 l 1.5 12 4 12 l 20 12 22.5 12"
-           " l 4.6 4.6 6.3 6.3 l 17.7 17.7 19.4 19.4 l 4.6 19.4 6.3 17.7 l 17.7 6.3 19.4 4.6",
+    " l 4.6 4.6 6.3 6.3 l 17.7 17.7 19.4 19.4 l 4.6 19.4 6.3 17.7 l 17.7 6.3 19.4 4.6",
     "moon": "m 12 12 9 16 8 7.5",
     "send": "p 2.5 3.5 22 12 2.5 20.5 6.5 12",
     "check": "l 4 13 9.5 18.5 20 6",
-    "lock": "l 5 11 19 11 19 21 5 21 5 11 l 8 11 8 7.5 9.2 5 12 3.8 14.8 5 16 7.5 16 11",
     "up": "l 12 20 12 4 l 5 11 12 4 19 11",
     "down": "l 12 4 12 20 l 5 13 12 20 19 13",
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
-}  # fmt: skip
+}
+# The program's own icon: a speech bubble on a tile.
+_TILE = "r .3 .3 23.7 23.7 5.2"
+_BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
+_DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
 
-Color = Tuple[int, ...]
-
-
-def make_png(width: int, rows: Sequence[bytes]) -> bytes:
-    """A picture of rows of RGBA pixels, as a PNG file."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    head = struct.pack(">IIBBBBB", width, len(rows), 8, 6, 0, 0, 0)
-    body = zlib.compress(b"".join(b"\0" + row for row in rows), 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+Action = Callable[[], object]
+Color = Tuple[int, ...]  # red, green, blue and, in pictures, opacity, each from 0 to 255
+Shape = Tuple[str, List[float]]  # a letter of ICONS and its numbers
 
 
-def _rgb(color: str) -> Color:
-    return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
-
-
-def _cover(distance: float) -> float:
-    """How much of a pixel lies inside a shape whose edge is so far from its middle."""
-    return min(1.0, max(0.0, 0.5 - distance))
-
-
-def draw_box(
-    width: int, height: int, radius: float, fill: str, outline: str = "", thickness: float = 0
-) -> bytes:
-    """A box with round corners, as PNG; "" is transparent. Its corners are one, mirrored."""
-    inner, edge = _rgb(fill or outline), _rgb(outline or fill)
-    radius = min(radius, width / 2, height / 2)
-    reach = int(max(radius, thickness)) + 2
-    columns, lines = min(reach, (width + 1) // 2), min(reach, (height + 1) // 2)
-
-    def to_edge(x: float, y: float) -> float:
-        if x < radius and y < radius:
-            return math.hypot(radius - x, radius - y) - radius
-        return -min(x, y)
-
-    def pixel(distance: float) -> bytes:
-        whole = _cover(distance)
-        inside = _cover(distance + thickness) if thickness else whole
-        share = inside / whole if whole else 0.0
-        color = [round(b + (a - b) * share) for a, b in zip(inner, edge)]
-        alpha = whole if fill else whole - inside
-        return bytes([*color, round(alpha * 255)])
-
-    rows = []
-    for line in range(lines):
-        left: List[bytes] = []
-        distance = 0.0
-        while len(left) < columns and distance > -thickness - 1:
-            distance = to_edge(len(left) + 0.5, line + 0.5)
-            left.append(pixel(distance))
-        left += left[-1:] * (columns - len(left))  # no edge is near any more
-        right = left[: width - columns][::-1] if width < 2 * columns else left[::-1]
-        rows.append(b"".join(left) + left[-1] * (width - 2 * columns) + b"".join(right))
-    below = rows[: height - lines][::-1] if height < 2 * lines else rows[::-1]
-    return make_png(width, rows + [rows[-1]] * (height - 2 * lines) + below)
-
-
-def _parts(shapes: str) -> Iterator[Tuple[str, List[float], float, float, float, float]]:
-    """Shapes as in ICONS one by one: kind, numbers, and the box that they lie in."""
-    for kind, text in re.findall(r"([a-z])([^a-z]*)", shapes):
-        at = [float(number) for number in text.split()]
+def _parse_shapes(text: str) -> Iterator[Shape]:
+    """Yield the shapes of a text like those in ICONS, lines cut into straight segments."""
+    for kind, words in re.findall(r"([a-z])([^a-z]*)", text):
+        numbers = [float(word) for word in words.split()]
         if kind == "l":
-            pieces = [at[index : index + 4] for index in range(0, len(at) - 3, 2)]
+            for index in range(0, len(numbers) - 3, 2):
+                yield kind, numbers[index : index + 4]
         else:
-            pieces = [at]
-        for at in pieces:
-            if kind in "odm":
-                yield (kind, at, at[0] - at[2], at[1] - at[2], at[0] + at[2], at[1] + at[2])
-            else:
-                points = at[:4] if kind == "r" else at
-                xs, ys = points[::2], points[1::2]
-                yield (kind, at, min(xs), min(ys), max(xs), max(ys))
+            yield kind, numbers
 
 
-def _to_line(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> float:
-    """The distance to a line from a point to another."""
+def _segment_distance(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> float:
     dx, dy = bx - ax, by - ay
     along = ((x - ax) * dx + (y - ay) * dy) / ((dx * dx + dy * dy) or 1)
     along = min(1.0, max(0.0, along))
     return math.hypot(x - ax - along * dx, y - ay - along * dy)
 
 
-def _to_shape(x: float, y: float, kind: str, at: Sequence[float], pen: float) -> float:
-    """The distance to the edge of a shape of ICONS; negative inside."""
+def _polygon_distance(x: float, y: float, at: Sequence[float]) -> float:
+    distance, is_inside = 99.0, False
+    for ax, ay, bx, by in zip(at[::2], at[1::2], [*at[2::2], at[0]], [*at[3::2], at[1]]):
+        distance = min(distance, _segment_distance(x, y, ax, ay, bx, by))
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            is_inside = not is_inside
+    return -distance if is_inside else distance
+
+
+def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
+    """Return the distance to the edge of a shape, negative inside; `pen` is half a stroke."""
+    kind, at = shape
     if kind == "l":
-        return _to_line(x, y, *at) - pen
+        return _segment_distance(x, y, *at) - pen
+    if kind == "p":
+        return _polygon_distance(x, y, at) - pen / 3
     if kind == "r":
         left, top, right, bottom, radius = at
         dx = max(left - x, x - right) + radius
         dy = max(top - y, y - bottom) + radius
         return math.hypot(max(0.0, dx), max(0.0, dy)) + min(0.0, max(dx, dy)) - radius
-    if kind == "p":
-        sides = list(zip(at[::2], at[1::2], [*at[2::2], at[0]], [*at[3::2], at[1]]))
-        crossed = [s for s in sides if (s[1] > y) != (s[3] > y)
-                   and x < s[0] + (y - s[1]) * (s[2] - s[0]) / (s[3] - s[1])]  # fmt: skip
-        distance = min(_to_line(x, y, *side) for side in sides)
-        return (-distance if len(crossed) % 2 else distance) - pen / 3
     distance = math.hypot(x - at[0], y - at[1]) - at[2]
     if kind == "m":
         return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
     return abs(distance) - pen if kind == "o" else distance - pen / 2
 
 
-def draw_shapes(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
-    """Shapes as in ICONS, each layer with its colour, one over the other, as PNG."""
-    unit = 24 / size
-    pen = max(1.15, unit * 0.55)  # half the width of a stroke; never too thin to see
-    pixels: List[Color] = [(0, 0, 0, 0)] * (size * size)
-    for shapes, color in layers:
-        shares: Dict[int, float] = {}  # how much of a pixel the layer covers
-        for kind, at, left, top, right, bottom in _parts(shapes):
-            span = [(max(0, int((low - pen) / unit)), min(size, int((high + pen) / unit) + 2))
-                    for low, high in ((left, right), (top, bottom))]  # fmt: skip
-            for line in range(*span[1]):
-                column, end = span[0]
-                while column < end:
-                    x, y = (column + 0.5) * unit, (line + 0.5) * unit
-                    distance = _to_shape(x, y, kind, at, pen) / unit
-                    share, start = _cover(distance), line * size + column
-                    column += 1 + int(abs(distance) - 0.5)  # no edge is nearer: all are like this
-                    for index in range(start, line * size + min(column, end)) if share else ():
-                        shares[index] = max(share, shares.get(index, 0.0))
-        rgb = _rgb(color)
-        for index, share in shares.items():
-            pixels[index] = _blend(pixels[index], rgb, share)
-    rows = [pixels[line * size : (line + 1) * size] for line in range(size)]
-    return make_png(size, [b"".join(map(bytes, row)) for row in rows])
+def _rgb(color: str) -> Color:
+    return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
 
 
-def _blend(below: Color, rgb: Color, share: float) -> Color:
-    """A pixel (RGBA) with so much of a colour over it."""
-    kept = below[3] / 255 * (1 - share)
-    if not kept:
-        return (*rgb, round(share * 255))
-    total = share + kept
-    color = [round((old * kept + new * share) / total) for old, new in zip(below, rgb)]
+def _blend(below: Color, rgb: Color, opacity: float) -> Color:
+    kept = below[3] / 255 * (1 - opacity)
+    total = opacity + kept
+    color = [round((old * kept + new * opacity) / total) for old, new in zip(below, rgb)]
     return (*color, round(total * 255))
 
 
-# The program's own: a speech bubble on a tile.
-_TILE = "r .3 .3 23.7 23.7 5.2"
-_BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
-_DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
+def rasterize(
+    width: int, height: int, layers: Sequence[Tuple[str, str]], unit: float = 1, pen: float = 0
+) -> List[List[Color]]:
+    """Draw layers of (shapes, color), one over the other, as rows of anti-aliased pixels.
+
+    A pixel is `unit` wide on the grid of the shapes.
+    """
+    rows = [[(0, 0, 0, 0)] * width for _ in range(height)]  # type: List[List[Color]]
+    for text, color in layers:
+        shapes, rgb = list(_parse_shapes(text)), _rgb(color)
+        for line, row in enumerate(rows):
+            column, y = 0, (line + 0.5) * unit
+            while column < width:
+                x = (column + 0.5) * unit
+                distance = min(_shape_distance(x, y, shape, pen) for shape in shapes) / unit
+                end = column + 1 + int(max(0.0, abs(distance) - 0.5))  # no edge before this
+                opacity = min(1.0, max(0.0, 0.5 - distance))
+                for index in range(column, min(width, end)) if opacity else ():
+                    row[index] = _blend(row[index], rgb, opacity)
+                column = end
+    return rows
 
 
-class Button(NamedTuple):
-    """How a kind of button looks, in names of the palette; "" is transparent."""
+def _mirror(half: List[Any], size: int) -> List[Any]:
+    """Return a list of `size` that begins with `half` and ends with its reverse."""
+    end = half[: size - len(half)][::-1]
+    return half + half[-1:] * (size - len(half) - len(end)) + end
 
-    surface: str  # what it lies on
+
+def draw_box(
+    width: int, height: int, radius: float, fill: str, outline: str = "", thickness: int = 0
+) -> bytes:
+    """Return a box with round corners as a PNG file; one corner is drawn and mirrored."""
+    radius = min(radius, width / 2, height / 2)
+    box = "r {0} {0} %d %d {1}" % (2 * width, 2 * height)  # whose other corners lie outside
+    layers = [(box.format(0, radius), outline or fill)]
+    if thickness:
+        layers.append((box.format(thickness, max(0.0, radius - thickness)), fill))
+    reach = int(max(radius, thickness)) + 2
+    corner = rasterize(min(reach, (width + 1) // 2), min(reach, (height + 1) // 2), layers)
+    return make_png(_mirror([_mirror(row, width) for row in corner], height))
+
+
+def draw_icon(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
+    """Return shapes as in ICONS, each layer with its color, as a square PNG file."""
+    unit = 24 / size
+    return make_png(rasterize(size, size, layers, unit, pen=max(1.15, unit * 0.55)))
+
+
+def make_png(rows: Sequence[Sequence[Color]]) -> bytes:
+    """Return rows of RGBA pixels as a PNG file."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 6, 0, 0, 0)
+    lines = [b"\0" + bytes(itertools.chain.from_iterable(row)) for row in rows]
+    body = zlib.compress(b"".join(lines), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+class ButtonStyle(NamedTuple):
+    """A kind of button, in roles of the palette; a fill of "" is that of the surface."""
+
+    surface: str
     text: str
     normal: str
     hover: str
@@ -3087,44 +3100,38 @@ class Button(NamedTuple):
     radius: int = 8
 
 
+_ACCENT = ("on_accent", "accent", "accent_hover", "accent_pressed")
+_FLAT = ("", "hover", "selected")
+_OUTLINED = ("", "mention", "mention", "banner_text")
 BUTTONS = {
-    "Accent": Button("bg", "on_accent", "accent", "accent_hover", "accent_pressed"),
-    "AccentCard": Button("field", "on_accent", "accent", "accent_hover", "accent_pressed"),
-    "PlainCard": Button("field", "text", "", "hover", "selected", "outline"),
-    "Pill": Button("chat", "on_accent", "accent", "accent_hover", "accent_pressed", radius=17),
-    "Banner": Button("banner", "banner_text", "", "mention", "mention", "banner_text",
-                     padding=(12, 3)),
-    "Link": Button("bg", "link", "", "hover", "selected", font="ui", padding=(8, 4)),
-    "Icon": Button("chat", "muted", "", "hover", "selected", padding=(7, 7)),
-    "IconBg": Button("bg", "muted", "", "hover", "selected", padding=(7, 7)),
-    "IconField": Button("field", "focus", "", "hover", "selected", padding=(7, 7)),
+    "Accent": ButtonStyle("bg", *_ACCENT),
+    "Pill": ButtonStyle("chat", *_ACCENT, radius=17),
+    "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
+    "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
+    "Icon": ButtonStyle("chat", "muted", *_FLAT, padding=(7, 7)),
+    "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
+    "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
+}
+FRAMES = {  # of a single color
+    "Bg": "bg", "Chat": "chat", "Banner": "banner", "Line": "line", "Inner": "field",
+    "Focus": "focus",
 }  # fmt: skip
-
-# The frames that have nothing but their surface.
-SURFACES = {"bg": "Bg", "chat": "Chat", "banner": "Banner", "line": "Line", "field": "Inner",
-            "focus": "Focus"}  # fmt: skip
-
-# Frames that hold a field: what they lie on, the colour of the edge. Boxes are in "field".
-FIELDS = {"Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
-          "CardField": ("field", "outline"), "Sheet": ("chat", "outline")}  # fmt: skip
-
-# Labels: what they lie on, the colour of the text, the font.
-LABELS = {
+FIELDS = {  # frames with a round edge: the surface below, the edge
+    "Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
+    "CardField": ("field", "outline"), "Sheet": ("chat", "outline"),
+}  # fmt: skip
+LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
     "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
-    "CardError": ("field", "error", "small"),
-    "Banner": ("banner", "banner_text", "ui"),
+    "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
 
 class Look:
-    """The colours, fonts, sizes and pictures of a theme at a zoom, and what ttk makes of them.
-
-    What depends on them is done by functions that `follow` calls, at once and after each
-    `change`; that is all that widgets need to know of themes.
-    """
+    """Colors, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
 
     def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
         self._root = root
@@ -3144,13 +3151,15 @@ class Look:
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
-        self._images: Dict[Any, Any] = {}  # Tk draws nothing for an image that Python has let go
-        self._followers: List[Tuple[Any, Callable[[], object]]] = []
+        # Tk shows a picture only while Python keeps it: icons and ttk's are kept here for good,
+        # boxes in rows by who draws them.
+        self._kept: Dict[Any, Any] = {}
+        self._draw = functools.lru_cache(maxsize=200)(self._new_picture)
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
         self.change(theme, zoom)
 
     def _can_show_emoji(self) -> bool:
-        """False where a colour font would end the program with an X error, as old libraries do."""
+        """Return False where a color font would end the program with an X error."""
         patch = str(self._root.tk.call("info", "patchlevel")).split(".")[:3]
         is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
         if is_new or self.system != "x11":
@@ -3158,34 +3167,37 @@ class Look:
         try:
             return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
         except (OSError, AttributeError):
-            return True  # a Tk without that library draws no colours
+            return True  # a Tk without that library draws no colors
 
     def px(self, size: float) -> int:
-        """Pixels on this screen for so many on one of 96 dpi."""
+        """Return `size`, given in pixels of a 96 dpi screen, in pixels of this one."""
         return round(size * self._scale)
 
     def dp(self, size: float) -> int:
-        """The same for what grows with the text."""
+        """Return the same for what grows with the text."""
         return round(size * self._scale * self.zoom / 100)
 
-    def follow(self, widget: "tk.Misc", function: Callable[[], object]) -> None:
-        """Call `function` now, and whenever the look has changed while `widget` exists."""
-        function()
-        self._followers.append((widget, function))
-
     def change(self, theme: str, zoom: int) -> None:
-        """Take another theme or zoom."""
+        """Switch to another theme or zoom."""
         self.theme, self.zoom, self.color = theme, zoom, PALETTES[theme]
         for name, (size, _) in FONTS.items():
             self.font[name].configure(size=-self.dp(size))
-        self._use_theme()
         self._root.configure(bg=self.color["bg"])
-        self._followers = [pair for pair in self._followers if pair[0].winfo_exists()]
-        for _, function in self._followers:
-            function()
+        style = ttk.Style(self._root)
+        name = "hubbub-%s-%d" % (theme, zoom)
+        if name not in style.theme_names():
+            style.theme_create(name, "clam")
+            style.theme_use(name)
+            self._define_styles(style)
+        style.theme_use(name)
+
+    def follow(self, widget: "tk.Misc", restyle: Action) -> None:
+        """Call `restyle` now and after each change, as long as `widget` exists."""
+        restyle()
+        widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:
-        """`text` as this Tk can show it: Python 3.6 takes other characters as two halves."""
+        """Return `text` as this Tk can show it: in Python 3.6, emoji as surrogate pairs."""
         if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
             return text
         if not self._show_emoji:
@@ -3193,16 +3205,15 @@ class Look:
         if sys.version_info >= (3, 7):
             return text
         data = text.encode("utf-16-le", "surrogatepass")
-        units = (data[index : index + 2] for index in range(0, len(data), 2))
-        return "".join(chr(int.from_bytes(unit, "little")) for unit in units)
+        return "".join(map(chr, struct.unpack("<%dH" % (len(data) // 2), data)))
 
     def shorten(self, text: str, font: str, width: int) -> str:
-        """As much of `text` as fits into `width` pixels, with an ellipsis where it was cut."""
+        """Return as much of `text` as fits into `width` pixels, with an ellipsis if it is cut."""
         measure = self.font[font].measure
         text = self.text(text[:200])
         if measure(text) <= width:
             return text
-        low, high = 0, len(text)  # so many characters fit; so many do not
+        low, high = 0, len(text)  # numbers of characters that fit, and that do not
         while high - low > 1:
             middle = (low + high) // 2
             if measure(text[:middle] + "…") <= width:
@@ -3211,413 +3222,139 @@ class Look:
                 high = middle
         return text[:low].rstrip() + "…"
 
-    def write(self, canvas: "tk.Canvas", x: int, y: int, text: str, color: str, font: str,
-              width: int = 200000, anchor: "Literal['w', 'e', 'center']" = "w") -> int:  # fmt: skip
-        """Draw a line of text, at most so wide, from the middle of its height; how wide it is."""
-        text = self.shorten(text, font, width)
-        canvas.create_text(x, y, text=text, anchor=anchor, fill=self.color.get(color, color),
-                           font=self.font[font])  # fmt: skip
-        return self.font[font].measure(text)
+    # Pictures
 
-    # Pictures, made once
-
-    def box(self, width: int, height: int, radius: float, fill: str, outline: str = "",
-            thickness: float = 0) -> Any:  # fmt: skip
-        """A round box, in pixels; colours by their names in the palette, or as #rrggbb."""
+    def box(
+        self, width: int, height: int, radius: int, fill: str, outline: str = "", thickness: int = 0
+    ) -> Any:
+        """Return the picture of a box; sizes in pixels, colors as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        args = (width, height, radius, fill, outline, thickness)
-        return self._image(args, lambda: draw_box(*args))
+        return self._draw(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
-        """A drawing of ICONS, with a dot of another colour at its corner."""
-        marks = (("d 20 4 3.6", self.color[dot]),) if dot else ()
-        layers = ((ICONS[name], self.color[color]), *marks)
-        return self._image((self.dp(size), layers), lambda: draw_shapes(self.dp(size), layers))
+        """Return the picture of an icon, with a dot of another color at its corner."""
+        dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
+        return self._icon(self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
     def logo(self, size: int) -> Any:
-        """The program's own, so many pixels wide."""
+        """Return the program's own icon, so many pixels wide."""
         accent = self.color["accent"]
-        layers = ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent))
-        return self._image((size, layers), lambda: draw_shapes(size, layers))
+        return self._icon(size, ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)))
 
-    def _image(self, key: Any, draw: Callable[[], bytes]) -> Any:
-        if key not in self._images:
-            self._images[key] = tk.PhotoImage(master=self._root, data=draw(), format="png")
-        return self._images[key]
+    def _icon(self, size: int, layers: Tuple[Tuple[str, str], ...]) -> Any:
+        return self._kept.setdefault((size, layers), self._draw(draw_icon, size, layers))
 
-    # ttk
+    def _new_picture(self, draw: Callable[..., bytes], *args: Any) -> Any:
+        return tk.PhotoImage(master=self._root, data=draw(*args), format="png")
 
-    def _use_theme(self) -> None:
-        style = ttk.Style(self._root)
-        name = "hubbub-%s-%d" % (self.theme, self.zoom)
-        if name not in style.theme_names():
-            style.theme_create(name, "clam")
-            style.theme_use(name)
-            self._fill_theme(style)
-        style.theme_use(name)
+    # Styles of ttk
 
-    def _fill_theme(self, style: "ttk.Style") -> None:
-        color = self.color
-        style.configure(".", background=color["bg"], foreground=color["text"],
-                        font=self.font["ui"], borderwidth=0, focuscolor=color["bg"])  # fmt: skip
+    def _define_styles(self, style: "ttk.Style") -> None:
+        color, font = self.color, self.font
+        style.configure(".", background=color["bg"], foreground=color["text"], font=font["ui"])
+        style.configure(".", borderwidth=0, focuscolor=color["bg"])
         style.configure("TButton", width=0)
-        for surface in SURFACES:
-            style.configure(SURFACES[surface] + ".TFrame", background=color[surface])
-        for name, (surface, text, font) in LABELS.items():
-            style.configure(name + ".TLabel", background=color[surface], foreground=color[text],
-                            font=self.font[font])  # fmt: skip
+        for name, surface in FRAMES.items():
+            style.configure(name + ".TFrame", background=color[surface])
+        for name, (surface, text, face) in LABELS.items():
+            options = {"background": color[surface], "foreground": color[text]}
+            style.configure(name + ".TLabel", font=font[face], **options)
         for name, (surface, edge) in FIELDS.items():
-            self._style_field(style, name, surface, edge)
+            self._define_field(style, name, surface, edge)
         for name, button in BUTTONS.items():
-            self._style_button(style, name, button)
+            self._define_button(style, name, button)
         for surface in ("bg", "chat", "field"):
-            self._style_scrollbar(style, surface)
+            self._define_scrollbar(style, surface)
 
-    def _patch(self, radius: int, fill: str, outline: str = "", thickness: float = 0) -> Any:
-        """A picture that can be stretched: its middle is laid in tiles, so it is not small."""
+    def _patch(self, radius: int, fill: str, outline: str = "", thickness: int = 0) -> Any:
+        """Return a box that ttk can stretch; not small, since its middle is laid in tiles."""
         size = 2 * self.px(radius) + self.px(4) + 80
         return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
 
-    def _element(
-        self, style: "ttk.Style", name: str, radius: int, *images: Any, width: int = 1
+    def _define_element(
+        self, style: "ttk.Style", name: str, border: Tuple[int, int], width: int, *images: Any
     ) -> None:
-        side = self.px(radius) + self.px(2)
-        border = (side if width == 1 else self.px(radius), side)
-        style.element_create(name, "image", *images, border=border, padding=0, width=width,
-                             height=3 * width, sticky="nswe")  # fmt: skip
+        self._kept[self.theme, self.zoom, name] = images
+        options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
+        style.element_create(name, "image", *images, sticky="nswe", **options)
 
-    def _style_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
-        radius = 10
-        normal = self._patch(radius, "field", edge, 1)
-        wrong = ("invalid", self._patch(radius, "field", "error", 2))
-        focus = ("focus", self._patch(radius, "field", "focus", 2))
-        self._element(style, name + ".field", radius, normal, wrong, focus)
+    def _define_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
+        color, text, side = self.color, self.color["text"], self.px(12)
+        wrong = ("invalid", self._patch(10, "field", "error", 2))
+        focus = ("focus", self._patch(10, "field", "focus", 2))
+        normal = self._patch(10, "field", edge, 1)
+        self._define_element(style, name + ".field", (side, side), 1, normal, wrong, focus)
         style.layout(name + ".TFrame", [(name + ".field", {"sticky": "nswe"})])
-        style.configure(name + ".TFrame", background=self.color[surface])
+        style.configure(name + ".TFrame", background=color[surface])
         area: Any = [("Entry.textarea", {"sticky": "nswe"})]
         padding: Any = [("Entry.padding", {"sticky": "nswe", "children": area})]
         field: Any = (name + ".field", {"sticky": "nswe", "children": padding})
-        style.layout(name + ".TEntry", [field])
-        style.configure(name + ".TEntry", background=self.color[surface],
-                        foreground=self.color["text"], insertcolor=self.color["text"],
-                        padding=(self.px(12), self.px(9)),
-                        selectbackground=self.color["selection"],
-                        selectforeground=self.color["text"])  # fmt: skip
-        style.map(name + ".TEntry", foreground=[("disabled", self.color["muted"])])
+        entry = name + ".TEntry"
+        style.layout(entry, [field])
+        style.configure(entry, background=color[surface], padding=(side, self.px(9)))
+        style.configure(entry, foreground=text, insertcolor=text, selectforeground=text)
+        style.configure(entry, selectbackground=color["selection"])
+        style.map(entry, foreground=[("disabled", color["muted"])])
 
-    def _style_button(self, style: "ttk.Style", name: str, button: Button) -> None:
-        def patch(fill: str, edge: str = button.outline, thickness: float = 1) -> Any:
-            if not fill and not edge:
-                return self._patch(button.radius, button.surface)
+    def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
+        def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
+            fill = fill or button.surface
             return self._patch(button.radius, fill, edge, thickness if edge else 0)
 
-        disabled = patch("hover" if button.normal else "", button.outline)
-        ring = "text" if button.normal else "focus"  # which is the same blue in the light theme
-        self._element(style, name + ".box", button.radius, patch(button.normal),
-                      ("disabled", disabled), ("pressed", patch(button.pressed)),
-                      ("focus", patch(button.normal or button.surface, ring, 2)),
-                      ("active", patch(button.hover)))  # fmt: skip
+        ring = "text" if button.normal else "focus"  # which is the accent in the light theme
+        images = (
+            patch(button.normal),
+            ("disabled", patch("hover" if button.normal else "")),
+            ("pressed", patch(button.pressed)),
+            ("focus", patch(button.normal, ring, 2)),
+            ("active", patch(button.hover)),
+        )
+        side, color = self.px(button.radius) + self.px(2), self.color
+        self._define_element(style, name + ".box", (side, side), 1, *images)
         label: Any = [("Button.label", {"sticky": "nswe"})]
         padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
-        style.layout(name + ".TButton", [(name + ".box", {"sticky": "nswe", "children": padding})])
-        style.configure(name + ".TButton", background=self.color[button.surface],
-                        foreground=self.color[button.text], font=self.font[button.font],
-                        anchor="center",
-                        padding=[self.px(part) for part in button.padding])  # fmt: skip
-        style.map(name + ".TButton", foreground=[("disabled", self.color["muted"])])
+        box: Any = [(name + ".box", {"sticky": "nswe", "children": padding})]
+        name += ".TButton"
+        style.layout(name, box)
+        style.configure(name, background=color[button.surface], foreground=color[button.text])
+        style.configure(name, font=self.font[button.font], anchor="center")
+        style.configure(name, padding=[self.px(part) for part in button.padding])
+        style.map(name, foreground=[("disabled", color["muted"])])
 
-    def _style_scrollbar(self, style: "ttk.Style", surface: str) -> None:
-        name = surface.title()
-        thumb = [self.box(self.px(10), self.px(16), self.px(5), color, surface, self.px(2))
-                 for color in ("thumb", "thumb_active")]  # fmt: skip
-        self._element(style, name + ".thumb", 4, thumb[0], ("pressed", thumb[1]),
-                      ("active", thumb[1]), width=self.px(10))  # fmt: skip
+    def _define_scrollbar(self, style: "ttk.Style", surface: str) -> None:
+        px, color, name = self.px, self.color[surface], surface.title()
+        thumb, active = (
+            self.box(px(10), px(16), px(5), role, surface, px(2))
+            for role in ("thumb", "thumb_active")
+        )
+        images = (thumb, ("pressed", active), ("active", active))
+        self._define_element(style, name + ".thumb", (px(4), px(6)), px(10), *images)
         inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
         trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
-        style.layout(name + ".Vertical.TScrollbar", [trough])
-        style.configure(name + ".Vertical.TScrollbar", troughcolor=self.color[surface],
-                        bordercolor=self.color[surface], lightcolor=self.color[surface],
-                        darkcolor=self.color[surface], background=self.color[surface],
-                        arrowsize=self.px(10), width=self.px(10))  # fmt: skip
+        name += ".Vertical.TScrollbar"
+        style.layout(name, [trough])
+        style.configure(name, troughcolor=color, bordercolor=color, background=color)
+        style.configure(name, lightcolor=color, darkcolor=color)
+        style.configure(name, arrowsize=px(10), width=px(10))
 
 
-_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+# Widgets
+# -------
 
-
-# Widgets that know nothing of chat
-
-
-class Row(NamedTuple):
-    """A row of a RowList. One without a key cannot be chosen."""
-
-    text: str
-    key: Any = None
-    is_caption: bool = False
-    detail: str = ""  # a second line, smaller
-    sign: str = ""  # a character before the text
-    dot: str = ""  # a colour: a dot before the text, or at the avatar
-    avatar: str = ""  # whose
-    color: str = "text"
-    is_bold: bool = False
-    badge: str = ""
-    badge_color: str = "badge"
-    note: str = ""  # muted, at the right end
-    icon: str = ""  # there too
-
-
-class RowList:
-    """Rows on a canvas, of which only those in view are drawn.
-
-    `choose` is called with the key of a row that was clicked, or entered by the keyboard;
-    `menu` with the key and the place on the screen of a click with the other button.
-    """
-
-    CAPTION = 34
-
-    def __init__(
-        self, parent: "tk.Misc", look: Look, surface: str, height: int,
-        choose: Callable[[Any], object],
-        menu: Optional[Callable[[Any, int, int], object]] = None,
-    ) -> None:  # fmt: skip
-        self._look, self._surface, self._height = look, surface, height
-        self._choose, self._menu = choose, menu
-        self._inset = 8 if surface == "bg" else 4
-        self.rows: List[Row] = []
-        self._tops: List[int] = [0]  # where each row begins, and the last one ends
-        self._top = 0  # the first pixel in view
-        self._cursor: Any = None  # the key of the row that the keys are at
-        self._unseen: Any = None  # that of a row to bring into view
-        self._hover: Any = None
-        self._drawing = ""  # the id of a redraw that is due
-        self.selected: Any = None  # a key
-        self.frame = ttk.Frame(parent, style=SURFACES[surface] + ".TFrame")
-        # Grid lays nothing out anew, where that asks for a single pixel: hence 10.
-        self.canvas = tk.Canvas(self.frame, bd=0, highlightthickness=0, width=10, height=10,
-                                takefocus=0)  # fmt: skip
-        self.scrollbar = Scrollbar(self.frame, surface, self._on_scrollbar)
-        self.scrollbar.beside(self.canvas)
-        look.follow(self.canvas, self._restyle)
-        bind_all(self.canvas, {
-            "<Configure>": lambda event: self._redraw_soon(),
-            "<FocusIn>": lambda event: self.move(0),
-            "<FocusOut>": lambda event: self._redraw_soon(),
-            "<Motion>": self._on_motion, "<Leave>": self._on_motion,
-            "<Button-1>": self._on_click, "<<ContextMenu>>": self._on_menu,
-            "<Up>": lambda event: self.move(-1), "<Down>": lambda event: self.move(1),
-            "<Home>": lambda event: self.move(-len(self.rows)),
-            "<End>": lambda event: self.move(len(self.rows)),
-            "<Prior>": lambda event: self.move(-8), "<Next>": lambda event: self.move(8),
-            "<Return>": self._on_return, "<KP_Enter>": self._on_return, "<space>": self._on_return,
-        })  # fmt: skip
-        bind_wheel(self.canvas, lambda steps: self._scroll_to(self._top + steps * look.dp(36)))
-
-    def show(self, rows: List[Row], selected: Any = None) -> None:
-        """Show these; cheap when nothing has changed."""
-        if (rows, selected) == (self.rows, self.selected):
-            return
-        if selected != self.selected:
-            self._cursor = self._unseen = selected
-        self.rows, self.selected = rows, selected
-        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
-        self._measure()
-
-    def move(self, steps: int) -> str:
-        """Move the keys' row so many rows on."""
-        keys = [row.key for row in self.rows if row.key is not None]
-        if keys:
-            at = keys.index(self._cursor) if self._cursor in keys else -1 if steps > 0 else 0
-            self._cursor = keys[max(0, min(len(keys) - 1, at + steps))]
-            self._see(self._cursor)
-            self._redraw_soon()
-        return "break"
-
-    def enter(self) -> None:
-        """Choose the keys' row."""
-        if any(row.key == self._cursor for row in self.rows) and self._cursor is not None:
-            self._choose(self._cursor)
-
-    def select(self, key: Any) -> None:
-        """Mark another row."""
-        self.selected = key
-        self._redraw_soon()
-
-    @property
-    def cursor(self) -> Any:
-        """The key of the row that the keys are at."""
-        return self._cursor
-
-    def _restyle(self) -> None:
-        self.canvas.configure(bg=self._look.color[self._surface])
-        self._measure()
-
-    def _measure(self) -> None:
-        self._tops = [0]
-        for row in self.rows:
-            size = self.CAPTION if row.is_caption else self._height
-            self._tops.append(self._tops[-1] + self._look.dp(size))
-        self._redraw_soon()
-
-    def _redraw_soon(self) -> None:
-        if not self._drawing:
-            self._drawing = self.canvas.after_idle(self._redraw)
-
-    def _scroll_to(self, top: float) -> None:
-        self._top = max(0, min(int(top), self._tops[-1] - self.canvas.winfo_height()))
-        self._redraw_soon()
-
-    def _on_scrollbar(self, *args: str) -> None:
-        if args[0] == "moveto":
-            self._scroll_to(float(args[1]) * self._tops[-1])
-        else:
-            size = self.canvas.winfo_height() if args[2] == "pages" else self._look.dp(36)
-            self._scroll_to(self._top + int(args[1]) * size)
-
-    def _see(self, key: Any) -> None:
-        index = next((i for i, row in enumerate(self.rows) if row.key == key is not None), -1)
-        if index < 0:
-            return
-        above, below = self._tops[index], self._tops[index + 1]
-        if above < self._top:
-            self._scroll_to(above if index > 1 else 0)
-        elif below > self._top + self.canvas.winfo_height():
-            self._scroll_to(below - self.canvas.winfo_height())
-
-    def _redraw(self) -> None:
-        self._drawing = ""
-        canvas = self.canvas
-        if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
-            return
-        self._see(self._unseen)
-        self._unseen = None
-        height, whole = canvas.winfo_height(), self._tops[-1]
-        self._top = max(0, min(self._top, whole - height))
-        self.scrollbar.set(self._top / (whole or 1), (self._top + height) / (whole or 1))
-        canvas.delete("all")
-        first = max(0, bisect.bisect_right(self._tops, self._top) - 1)
-        for index in range(first, len(self.rows)):
-            if self._tops[index] > self._top + height:
-                break
-            self._draw(self.rows[index], self._tops[index + 1] - self._top)
-
-    def _draw(self, row: Row, bottom: int) -> None:
-        look, canvas, dp = self._look, self.canvas, self._look.dp
-        width, inset = canvas.winfo_width(), look.px(self._inset)
-        size = dp(self.CAPTION if row.is_caption else self._height)
-        middle = bottom - size // 2
-        is_chosen = row.key is not None and row.key == self.selected
-        has_keys = row.key is not None and row.key == self._cursor and (
-            canvas.focus_get() is canvas)  # fmt: skip
-        color = "selected" if is_chosen else "hover" if row.key == self._hover else ""
-        if row.is_caption:
-            color = ""
-        if row.key is not None and (color or has_keys):
-            edge = ("focus", look.px(2)) if has_keys else ("", 0)
-            image = look.box(width - 2 * inset, size - dp(2), look.px(8), color, *edge)
-            canvas.create_image(inset, bottom - size + dp(1), image=image, anchor="nw")
-        right = width - look.px(18 if self._surface == "bg" else 16)
-        if row.is_caption:
-            look.write(canvas, look.px(16), middle + dp(5), row.text, "muted", "caption")
-            if row.icon:
-                canvas.create_image(right + look.px(2), middle + dp(5), anchor="e",
-                                    image=look.icon(row.icon, "muted", 14))  # fmt: skip
-            return
-        left = look.px(self._inset + 14)
-        if row.avatar:
-            left = self._draw_avatar(row, look.px(16), middle)
-        elif row.dot:
-            image = look.box(dp(10), dp(10), dp(5), row.dot)
-            canvas.create_image(left, middle, image=image, anchor="w")
-            left += dp(24 if row.detail else 18)
-        elif row.sign:
-            look.write(canvas, left, middle, row.sign, row.color, "ui_bold")
-            left += dp(18)
-        if row.badge:
-            right -= self._draw_badge(row, right, middle) + dp(8)
-        if row.note:
-            width = look.write(canvas, right, middle, row.note, "muted", "small", anchor="e")
-            right -= width + dp(8)
-        if row.icon:
-            image = look.icon(row.icon, "focus" if is_chosen else "muted", 16)
-            canvas.create_image(right, middle, image=image, anchor="e")
-            right -= dp(24)
-        font = "ui_bold" if row.is_bold else "ui"
-        up = dp(10) if row.detail else 0
-        look.write(canvas, left, middle - up, row.text, row.color, font, right - left)
-        look.write(canvas, left, middle + dp(11), row.detail, "muted", "small", right - left)
-
-    def _draw_avatar(self, row: Row, left: int, middle: int) -> int:
-        look, dp = self._look, self._look.dp
-        draw_avatar(self.canvas, look, row.avatar, left, middle, 28)
-        if row.dot:
-            dot = look.box(dp(12), dp(12), dp(6), row.dot, self._surface, dp(2))
-            self.canvas.create_image(left + dp(30), middle + dp(16), image=dot, anchor="se")
-        return left + dp(38)
-
-    def _draw_badge(self, row: Row, right: int, middle: int) -> int:
-        look, dp = self._look, self._look.dp
-        width = max(dp(20), look.font["caption"].measure(row.badge) + dp(12))
-        image = look.box(width, dp(20), dp(10), row.badge_color)
-        self.canvas.create_image(right, middle, image=image, anchor="e")
-        look.write(self.canvas, right - width // 2, middle, row.badge, "#ffffff", "caption",
-                   anchor="center")  # fmt: skip
-        return width
-
-    def _row_at(self, y: int) -> Optional[Row]:
-        index = bisect.bisect_right(self._tops, self._top + y) - 1
-        return self.rows[index] if 0 <= index < len(self.rows) else None
-
-    def _on_motion(self, event: "tk.Event[Any]") -> None:
-        row = None if event.type == tk.EventType.Leave else self._row_at(event.y)
-        hover = row.key if row else None
-        if hover != self._hover:
-            self._hover = hover
-            self._redraw_soon()
-
-    def _on_click(self, event: "tk.Event[Any]") -> None:
-        row = self._row_at(event.y)
-        is_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
-        if row and row.key is not None and (is_icon or not row.is_caption):
-            self._cursor = row.key
-            self._choose(row.key)
-
-    def _on_return(self, event: "tk.Event[Any]") -> str:
-        self.enter()
-        return "break"
-
-    def _on_menu(self, event: "tk.Event[Any]") -> str:
-        key, (x, y), keys = self._cursor, menu_place(event), [row.key for row in self.rows]
-        if event.type != tk.EventType.KeyPress:
-            row = self._row_at(event.y)
-            key = row.key if row else None
-        elif key in keys:
-            y += self._tops[keys.index(key)] - self._top
-        if self._menu and key is not None and key in keys:
-            self._menu(key, x, y)
-        return "break"
-
-
-def draw_avatar(canvas: "tk.Canvas", look: Look, name: str, left: int, middle: int,
-                size: int) -> None:  # fmt: skip
-    """The first letter of a name on its colour."""
-    shade = AVATARS[zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)]
-    across = look.dp(size)
-    image = look.box(across, across, across / 2, shade)
-    canvas.create_image(left, middle, image=image, anchor="w")
-    look.write(canvas, left + across // 2, middle, name[:1].upper(), "#ffffff", "ui_bold",
-               anchor="center")  # fmt: skip
+TIP_MS = 600  # milliseconds for which the mouse rests before a tip is shown
 
 
 def bind_all(widget: "tk.Misc", handlers: Mapping[str, Callable[[Any], object]]) -> None:
-    """Have a widget call these on events: a handler for each sequence."""
+    """Bind a handler to each sequence."""
     for sequence, handler in handlers.items():
         widget.bind(sequence, handler)
 
 
 def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
-    """Call `scroll` with so many steps down, or up if negative, on each system's wheel."""
+    """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
     divisor = 1 if sys.platform == "darwin" else 120
 
-    def turn(event: "tk.Event[Any]") -> str:
+    def turn(event: "TkEvent") -> str:
         scroll(int(-event.delta / divisor) or (-1 if event.delta > 0 else 1))
         return "break"
 
@@ -3626,533 +3363,424 @@ def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
     widget.bind("<Button-5>", lambda event: scroll(1))
 
 
-def menu_place(event: "tk.Event[Any]") -> Tuple[int, int]:
-    """Where on the screen one opens: at the mouse, or in the widget that has the keys."""
+def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> str:
+    """Give a widget the focus; as a handler, instead of what the key does otherwise."""
+    if widget is not None:
+        widget.focus_set()
+    return "break"
+
+
+def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
+    """Put a widget back where `grid` had it, or take it away."""
+    if is_shown:
+        widget.grid()
+    else:
+        widget.grid_remove()
+
+
+def menu_position(event: "TkEvent") -> Tuple[int, int]:
+    """Return where on the screen a menu opens: at the mouse, or in the widget with the focus."""
     if event.type != tk.EventType.KeyPress:
         return event.x_root, event.y_root
     return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
 
 
-class Drawing:
-    """A canvas that is drawn by a function, again at each change of size or look."""
+def count(text: "tk.Text", unit: str, start: str, end: str) -> int:
+    """Return the distance of two indices, in "displaylines" or "ypixels"."""
+    return int(text.tk.call(str(text), "count", "-" + unit, start, end))
 
-    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int,
-                 draw: Callable[["tk.Canvas", int], object]) -> None:  # fmt: skip
-        self._look, self._surface, self._height, self._draw = look, surface, height, draw
+
+def utf16_length(text: str) -> int:
+    """Return the length of a text in UTF-16 code units, in which Tk 8.6 counts."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def join_surrogates(text: str) -> str:
+    """Return a text from Tk with surrogate pairs joined, fit for the network."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Pen:
+    """Draws in a row of a canvas, from both ends inwards. Offsets `dy` are in dp."""
+
+    def __init__(
+        self, canvas: "tk.Canvas", look: Look, surface: str, left: int, right: int, middle: int
+    ) -> None:
+        self._canvas, self._look, self._surface = canvas, look, surface
+        self.left, self.right = left, right  # what is still free, in pixels
+        self._middle = middle
+        self._pictures: List[Any] = []  # which Tk shows only while they are kept
+
+    def image(self, image: Any, gap: int = 0, dy: int = 0) -> None:
+        """Draw a picture at the left end."""
+        self._image(self.left, image, dy, "w")
+        self.left += image.width() + self._look.dp(gap)
+
+    def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
+        """Draw a dot at the left end."""
+        size = self._look.dp(size)
+        self.image(self._look.box(size, size, size // 2, color), gap, dy)
+
+    def avatar(self, name: str, size: int, dot: str = "") -> None:
+        """Draw the first letter of a name on its color at the left end, with a dot or none."""
+        look, dp, middle = self._look, self._look.dp, self.left + self._look.dp(size) // 2
+        shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
+        self.image(look.box(dp(size), dp(size), dp(size) // 2, AVATARS[shade]))
+        self._text(middle, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
+        if dot:
+            image = look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
+            self._image(self.left + dp(2), image, size // 2 - 4, "e")
+        self.left += dp(10)
+
+    def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
+        """Draw a text into what is free; return its width."""
+        text = self._look.shorten(text, font, self.right - self.left)
+        return self._text(self.left, text, color, font, dy, "w")
+
+    def note(self, text: str) -> None:
+        """Draw a small text at the right end."""
+        width = self._text(self.right, text, "muted", "small", 0, "e")
+        self.right -= width + self._look.dp(8)
+
+    def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
+        """Draw an icon at the right end."""
+        self._image(self.right, self._look.icon(name, color, size), dy, "e")
+        self.right -= self._look.dp(size + 8)
+
+    def badge(self, text: str, color: str) -> None:
+        """Draw a number on a color at the right end."""
+        dp, font = self._look.dp, self._look.font["caption"]
+        width = max(dp(20), font.measure(text) + dp(12))
+        self._image(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
+        self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
+        self.right -= width + dp(8)
+
+    def _image(self, x: int, image: Any, dy: int, anchor: "Anchor") -> None:
+        self._pictures.append(image)
+        y = self._middle + self._look.dp(dy)
+        self._canvas.create_image(x, y, image=image, anchor=anchor)
+
+    def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
+        fill, face = self._look.color.get(color, color), self._look.font[font]
+        text = self._look.text(text)
+        y = self._middle + self._look.dp(dy)
+        self._canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
+        return face.measure(text)
+
+
+class Drawing:
+    """A canvas that `draw` fills, again at each change of its size or of the look."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int, left: int) -> None:
+        self._look, self._surface, self._height, self.left = look, surface, height, left
+        self.draw: Callable[[Pen], object] = lambda pen: None
+        self._pen: Optional[Pen] = None
         self.canvas = tk.Canvas(parent, bd=0, highlightthickness=0, width=1, takefocus=0)
         self.canvas.bind("<Configure>", lambda event: self.redraw())
         look.follow(self.canvas, self._restyle)
 
     def redraw(self) -> None:
-        """Draw it again."""
-        self.canvas.delete("all")
-        self._draw(self.canvas, self.canvas.winfo_width())
+        look, canvas = self._look, self.canvas
+        left, right = look.px(self.left), canvas.winfo_width() - look.dp(8)
+        canvas.delete("all")
+        self._pen = Pen(canvas, look, self._surface, left, right, look.dp(self._height) // 2)
+        self.draw(self._pen)
 
     def _restyle(self) -> None:
-        self.canvas.configure(bg=self._look.color[self._surface],
-                              height=self._look.dp(self._height))  # fmt: skip
+        color, height = self._look.color[self._surface], self._look.dp(self._height)
+        self.canvas.configure(bg=color, height=height)
         self.redraw()
 
 
 class Scrollbar:
-    """A slim bar at the right edge of its parent; away while everything is in view."""
+    """A slim scrollbar at the right edge of a widget; away while everything is in view."""
 
-    def __init__(self, parent: "tk.Misc", surface: str, command: Callable[..., Any]) -> None:
-        self._bar = ttk.Scrollbar(parent, command=command, takefocus=0,
-                                  style=surface.title() + ".Vertical.TScrollbar")  # fmt: skip
-
-    def beside(self, widget: "tk.Misc") -> None:
-        """Lay both out in their parent."""
+    def __init__(self, widget: "Any", surface: str, command: Callable[..., Any]) -> None:
         parent = widget.master
-        parent.columnconfigure(0, weight=1)  # type: ignore[union-attr]
-        parent.rowconfigure(0, weight=1)  # type: ignore[union-attr]
-        widget.grid(row=0, column=0, sticky="nsew")  # type: ignore[attr-defined]
+        style = surface.title() + ".Vertical.TScrollbar"
+        self._bar = ttk.Scrollbar(parent, command=command, takefocus=0, style=style)
+        parent.columnconfigure(0, weight=1)
+        parent.rowconfigure(0, weight=1)
+        widget.grid(row=0, column=0, sticky="nsew")
         self._bar.grid(row=0, column=1, sticky="ns")
-        self._bar.grid_remove()  # until it is known to be needed
+        self._bar.grid_remove()
 
     def set(self, first: float, last: float) -> None:
-        """What part is in view, from 0 to 1."""
+        """Show which part is in view, from 0 to 1."""
         self._bar.set(first, last)
-        if float(first) <= 0 and float(last) >= 1:
-            self._bar.grid_remove()
+        set_shown(self._bar, first > 0 or last < 1)
+
+
+class Row(NamedTuple):
+    """A row of a RowList. One without a key cannot be chosen."""
+
+    key: Any
+    text: str
+    paint: Callable[[Pen], object]
+    is_caption: bool = False
+
+
+def caption(text: str, key: Any = None) -> Row:
+    """Return the row above a group; with a key it has a plus that can be chosen."""
+
+    def paint(pen: Pen) -> None:
+        if key is not None:
+            pen.icon("plus", size=14, dy=5)
+        pen.text(text, "muted", "caption", dy=5)
+
+    return Row(key, text, paint, True)
+
+
+class RowList:
+    """Rows on a canvas, of which only those in view are drawn.
+
+    `choose` is called with the key of a row that was clicked or entered by keyboard, `menu` with
+    the key and the position on the screen of its context menu.
+    """
+
+    CAPTION = 34  # dp
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, surface: str, height: int, choose: Callable[[Any], Any]
+    ) -> None:
+        self._look, self._surface, self._height, self._choose = look, surface, height, choose
+        self.menu: Callable[[Any, int, int], object] = lambda key, x, y: None
+        self._inset = 8 if surface == "bg" else 4
+        self.rows: List[Row] = []
+        self._tops: List[int] = [0]  # where each row begins, and where the last one ends
+        self._top = 0  # the first pixel in view
+        self.selected: Any = None  # the key of the highlighted row
+        self.cursor: Any = None  # of the row that the keyboard is at
+        self._to_show: Any = None  # of a row to bring into view at the next redraw
+        self._hover: Any = None
+        self._pens: List[Pen] = []  # of the rows in view
+        self._redraw_id = ""  # the id of a redraw that is due
+        self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
+        # 10: grid does not lay out anew where a widget asks for a single pixel.
+        self.canvas = tk.Canvas(
+            self.frame, bd=0, highlightthickness=0, width=10, height=10, takefocus=0
+        )
+        self._scrollbar = Scrollbar(self.canvas, surface, self._on_scrollbar)
+        look.follow(self.canvas, self._restyle)
+        bind_wheel(self.canvas, lambda steps: self._scroll_to(self._top + steps * look.dp(36)))
+        bind_all(self.canvas, {"<Motion>": self._on_motion, "<Leave>": self._on_motion})
+        for sequence in ("<Configure>", "<FocusOut>"):
+            self.canvas.bind(sequence, lambda event: self._redraw_soon())
+        for sequence in ("<Return>", "<KP_Enter>", "<space>"):
+            self.canvas.bind(sequence, lambda event: self.enter())
+        steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
+        for name, step in steps.items():
+            self.canvas.bind("<%s>" % name, functools.partial(self._on_move_key, step))
+        self.canvas.bind("<FocusIn>", lambda event: self.move(0))
+        self.canvas.bind("<Button-1>", self._on_click)
+        self.canvas.bind("<<ContextMenu>>", self._on_menu)
+
+    def show(self, rows: List[Row], selected: Any = None) -> None:
+        """Show these rows, one of them highlighted."""
+        if selected != self.selected:
+            self.cursor = self._to_show = selected
+        self.rows, self.selected = rows, selected
+        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
+        self._measure()
+
+    def move(self, step: int) -> str:
+        """Move the keyboard's row by so many rows."""
+        keys = [row.key for row in self.rows if row.key is not None]
+        if keys:
+            index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
+            self.cursor = keys[max(0, min(len(keys) - 1, index + step))]
+            self._scroll_to_row(self.cursor)
+            self._redraw_soon()
+        return "break"
+
+    def _on_move_key(self, step: int, event: "TkEvent") -> str:
+        return self.move(step)
+
+    def enter(self) -> str:
+        """Choose the keyboard's row."""
+        if self.cursor is not None and any(row.key == self.cursor for row in self.rows):
+            self._choose(self.cursor)
+        return "break"
+
+    def select(self, key: Any) -> None:
+        """Highlight another row."""
+        self.selected = key
+        self._redraw_soon()
+
+    def _restyle(self) -> None:
+        self.canvas.configure(bg=self._look.color[self._surface])
+        self._measure()
+
+    def _measure(self) -> None:
+        self._tops = [0]
+        for row in self.rows:
+            height = self.CAPTION if row.is_caption else self._height
+            self._tops.append(self._tops[-1] + self._look.dp(height))
+        self._redraw_soon()
+
+    def _redraw_soon(self) -> None:
+        if not self._redraw_id:
+            self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def _scroll_to(self, top: float) -> None:
+        self._top = max(0, min(int(top), self._tops[-1] - self.canvas.winfo_height()))
+        self._redraw_soon()
+
+    def _scroll_to_row(self, key: Any) -> None:
+        for index, row in enumerate(self.rows if key is not None else ()):
+            if row.key == key:
+                above, below = self._tops[index], self._tops[index + 1]
+                if above < self._top:
+                    self._scroll_to(above if index > 1 else 0)
+                elif below > self._top + self.canvas.winfo_height():
+                    self._scroll_to(below - self.canvas.winfo_height())
+
+    def _redraw(self) -> None:
+        self._redraw_id = ""
+        canvas = self.canvas
+        if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
+            return
+        self._scroll_to_row(self._to_show)
+        self._to_show = None
+        height, end = canvas.winfo_height(), self._tops[-1]
+        self._top = max(0, min(self._top, end - height))
+        self._scrollbar.set(self._top / (end or 1), (self._top + height) / (end or 1))
+        canvas.delete("all")
+        self._pens.clear()
+        first = max(0, bisect.bisect_right(self._tops, self._top) - 1)
+        for row, top, bottom in zip(self.rows[first:], self._tops[first:], self._tops[first + 1 :]):
+            if top > self._top + height:
+                break
+            self._draw(row, top - self._top, bottom - top)
+
+    def _draw(self, row: Row, top: int, height: int) -> None:
+        look, canvas, px = self._look, self.canvas, self._look.px
+        width, inset, fill = canvas.winfo_width(), px(self._inset), ""
+        if not row.is_caption and row.key is not None:
+            fill = "selected" if row.key == self.selected else ""
+            fill = fill or ("hover" if row.key == self._hover else "")
+        pen = Pen(canvas, look, self._surface, inset, width - inset - px(10), top + height // 2)
+        self._pens.append(pen)
+        has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
+        if fill or has_focus:
+            ring = ("focus", px(2)) if has_focus else ("", 0)
+            size = (width - 2 * inset, height - look.dp(2))
+            pen.image(look.box(*size, px(8), fill or self._surface, *ring))
+        pen.left = inset + px(8)
+        row.paint(pen)
+
+    def _row_at(self, y: int) -> Optional[Row]:
+        index = bisect.bisect_right(self._tops, self._top + y) - 1
+        return self.rows[index] if 0 <= index < len(self.rows) else None
+
+    def _on_scrollbar(self, *args: str) -> None:
+        if args[0] == "moveto":
+            self._scroll_to(float(args[1]) * self._tops[-1])
         else:
-            self._bar.grid()
+            size = self.canvas.winfo_height() if args[2] == "pages" else self._look.dp(36)
+            self._scroll_to(self._top + int(args[1]) * size)
+
+    def _on_motion(self, event: "TkEvent") -> None:
+        row = None if event.type == tk.EventType.Leave else self._row_at(event.y)
+        hover = row.key if row else None
+        if hover != self._hover:
+            self._hover = hover
+            self._redraw_soon()
+
+    def _on_click(self, event: "TkEvent") -> None:
+        row = self._row_at(event.y)
+        is_at_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
+        if row and row.key is not None and (is_at_icon or not row.is_caption):
+            self.cursor = row.key
+            self._choose(row.key)
+
+    def _on_menu(self, event: "TkEvent") -> str:
+        (x, y), keys = menu_position(event), [row.key for row in self.rows]
+        if event.type == tk.EventType.KeyPress:
+            key = self.cursor if self.cursor in keys else None
+            y += self._tops[keys.index(key)] - self._top if key is not None else 0
+        else:
+            row = self._row_at(event.y)
+            key = row.key if row else None
+        if key is not None:
+            self.menu(key, x, y)
+        return "break"
 
 
 def icon_button(
-    parent: "tk.Misc",
-    look: Look,
-    icon: str,
-    style: str,
-    command: Callable[[], object],
-    tip: str,
-    color: str = "muted",
-    size: int = 18,
+    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, tip: str, size: int = 18
 ) -> "ttk.Button":
-    """A button with a drawing, and words when the mouse rests on it."""
+    """Return a button with an icon, and words when the mouse rests on it."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
-    look.follow(button, lambda: button.configure(image=look.icon(icon, color, size)))
-    Tip(button, look, tip)
+    set_icon(button, look, icon, BUTTONS[style].text, size)
+    add_tip(button, look, tip)
     return button
 
 
-class Tip:
-    """A word about a widget, beside it while the mouse rests on it."""
+def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
+    """Show an icon on a button or a label, in each theme and zoom."""
+    look.follow(widget, lambda: widget.configure(image=look.icon(icon, color, size)))
 
-    DELAY_MS = 600
 
-    def __init__(self, widget: "tk.Misc", look: Look, text: str) -> None:
-        self._widget, self._look, self._text = widget, look, text
-        self._label: Optional[tk.Label] = None
-        self._due = ""
-        widget.bind("<Enter>", self._on_enter)
-        for sequence in ("<Leave>", "<Button-1>", "<Destroy>"):
-            widget.bind(sequence, self._on_leave)
+def add_tip(widget: "tk.Misc", look: Look, text: str) -> None:
+    """Show a few words beside a widget while the mouse rests on it."""
+    due: List[str] = []  # the id of a call of `show`
+    labels: List[tk.Label] = []  # the one that is shown
 
-    def _on_enter(self, event: "tk.Event[Any]") -> None:
-        self._due = self._widget.after(self.DELAY_MS, self._show)
-
-    def _show(self) -> None:
-        widget, color = self._widget, self._look.color
-        top = widget.winfo_toplevel()
-        self._label = tk.Label(top, text=self._text, bg=color["selected"], fg=color["text"],
-                               font=self._look.font["small"], padx=self._look.px(8),
-                               pady=self._look.px(3))  # fmt: skip
+    def show() -> None:
+        top, color = widget.winfo_toplevel(), look.color
+        label = tk.Label(top, text=text, bg=color["selected"], fg=color["text"])
+        label.configure(font=look.font["small"], padx=look.px(8), pady=look.px(3))
+        labels.append(label)
         x = widget.winfo_rootx() - top.winfo_rootx() + widget.winfo_width() // 2
         y = widget.winfo_rooty() - top.winfo_rooty()
-        half = self._label.winfo_reqwidth() // 2 + 4
-        x = max(half, min(x, top.winfo_width() - half))
+        half = label.winfo_reqwidth() // 2 + 4
         is_low = y > top.winfo_height() // 2
-        at = y - 4 if is_low else y + widget.winfo_height() + 4
-        self._label.place(x=x, y=at, anchor="s" if is_low else "n")
+        y += -4 if is_low else widget.winfo_height() + 4
+        x = max(half, min(x, top.winfo_width() - half))
+        label.place(x=x, y=y, anchor="s" if is_low else "n")
 
-    def _on_leave(self, event: "tk.Event[Any]") -> None:
-        if self._due:
-            self._widget.after_cancel(self._due)
-            self._due = ""
-        if self._label is not None:
-            self._label.destroy()
-            self._label = None
+    def hide(event: "TkEvent") -> None:
+        while due:
+            widget.after_cancel(due.pop())
+        while labels:
+            labels.pop().destroy()
 
-
-class Column:
-    """A part at the left or the right edge of its parent, or over the other parts, or away."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, side: "Literal['left', 'right']",
-                 width: int) -> None:  # fmt: skip
-        self._look, self._side = look, side
-        self.frame = ttk.Frame(parent, style="Bg.TFrame")
-        self.frame.pack_propagate(False)
-        edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
-        edge.pack(side="right" if side == "left" else "left", fill="y")
-        look.follow(self.frame, lambda: self.frame.configure(width=look.dp(width) + look.px(1)))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it lies over the other parts."""
-        return self.frame.winfo_manager() == "place"
-
-    def show(self, is_shown: bool) -> None:
-        """Have it beside the other parts, or away."""
-        self.frame.place_forget()
-        if is_shown:
-            self.frame.grid(row=0, column=0 if self._side == "left" else 2, sticky="ns")
-        else:
-            self.frame.grid_forget()
-
-    def toggle(self) -> None:
-        """Lay it over the other parts, or put it away."""
-        if self.is_over:
-            self.frame.place_forget()
-        elif self._side == "left":
-            self.frame.place(relheight=1)
-        else:
-            self.frame.place(relx=1, relheight=1, anchor="ne")
-        self.frame.lift()
-
-    def add_head(self, draw: Callable[["tk.Canvas", int], object]) -> Drawing:
-        """Put a drawing above everything else in it."""
-        drawing = Drawing(self.frame, self._look, "bg", 60, draw)
-        drawing.canvas.pack(fill="x")
-        ttk.Frame(self.frame, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
-        return drawing
+    widget.bind("<Enter>", lambda event: due.append(widget.after(TIP_MS, show)))
+    for sequence in ("<Leave>", "<Button-1>", "<Destroy>"):
+        widget.bind(sequence, hide, "+")
 
 
-class Item(NamedTuple):
-    """A line of a Transcript. Items that are equal look alike."""
-
-    source: Any  # what it shows; None for a mark between what was said
-    face: Tuple[Any, ...]  # what it looks like, for who renders it
-
-
-Piece = Tuple[str, Tuple[str, ...]]  # text, and the tags that it is shown in
-
-
-class Transcript:
-    """Lines that one can scroll and copy but not change; however many, a screen's worth of work.
-
-    It is a window of some hundred lines onto a list of any length, moved when one scrolls to
-    its edge. `show` makes it say what the list says, and touches only what differs: what is
-    read stays where it is, and who was at the end stays there.
-
-    `lay_out` gives the items for a part of the list, `render` the pieces of an item; one with
-    a source begins with a CLOCK, then comes the source's text.
-    """
-
-    PAGE, MAX_LINES = 100, 600
-    CLOCK = "[00:00:00] "
-
-    def __init__(
-        self, parent: "tk.Misc", look: Look, lay_out: Callable[[Sequence[Any]], List[Item]],
-        render: Callable[[Item], List[Piece]], want_older: Callable[[], object],
-        scrolled: Callable[[], object],
-    ) -> None:  # fmt: skip
-        self._look, self._render, self._lay_out = look, render, lay_out
-        self._want_older, self._scrolled = want_older, scrolled
-        self._lines: Sequence[Any] = ()
-        self._count = 0  # how many there were: the list may grow under our hands
-        self._first = self._last = 0  # what part of them is here
-        self._items: List[Item] = []  # that part, laid out: a line of the text for each
-        self._at_end = True  # before the last change: new lines and new sizes keep it so
-        self._top = "1.0"  # what was at the top then
-        self._hits: Dict[Any, List[Span]] = {}  # what was looked for, by line
-        self._hit: Tuple[Any, Span] = (None, (0, 0))  # the one that one is at
-        self._is_moving = False
-        self.pad = 20  # at the left
-        self.frame = ttk.Frame(parent, style="Chat.TFrame")
-        self.text = tk.Text(
-            self.frame, wrap="word", state="disabled", bd=0, highlightthickness=0, cursor="arrow",
-            insertwidth=0, padx=0, pady=look.px(10), exportselection=True, takefocus=1, width=1,
-            height=1,
-        )  # fmt: skip
-        self._scrollbar = Scrollbar(self.frame, "chat", self.text.yview)
-        self._scrollbar.beside(self.text)
-        self.text.configure(yscrollcommand=self._on_scroll)
-        self.empty = ttk.Label(self.frame, style="Empty.TLabel")
-        look.follow(self.text, self.restyle)
-        self.text.bind("<Configure>", lambda event: self._keep_in_view())
-        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # that it has it
-        self.text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
-        self.text.bind("<FocusOut>", lambda event: focus.place_forget())
-        self.text.tag_bind("hand", "<Enter>", lambda event: self.text.configure(cursor="hand2"))
-        self.text.tag_bind("hand", "<Leave>", lambda event: self.text.configure(cursor="arrow"))
-
-    @property
-    def at_end(self) -> bool:
-        """Whether the last line is in view."""
-        return self._at_end and self._last == len(self._lines)
-
-    def restyle(self) -> None:
-        """Take the look's colours and sizes."""
-        look, color, text = self._look, self._look.color, self.text
-        text.configure(
-            bg=color["chat"], fg=color["text"], font=(look.font["time"].actual("family"), -4),
-            selectbackground=color["selection"], inactiveselectbackground=color["selection"],
-            selectforeground=color["text"],
-        )  # fmt: skip
-        left = look.px(self.pad)
-        text.tag_configure("line", font=look.font["chat"], rmargin=look.px(20), lmargin1=left,
-                           lmargin2=left + look.font["time"].measure(self.CLOCK),
-                           spacing1=look.px(3), spacing2=look.px(1),
-                           spacing3=look.px(3))  # fmt: skip
-        for kind in ("day", "new"):
-            text.tag_configure(kind, justify="center", font=look.font["small"],
-                               foreground=color["muted"], spacing1=look.px(12),
-                               spacing3=look.px(10))  # fmt: skip
-        text.tag_configure("new", foreground=color["error"], font=look.font["small_bold"])
-        text.tag_configure("time", foreground=color["time"], font=look.font["time"])
-        for kind in (FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "muted", "warn", "error"):
-            text.tag_configure(kind, foreground=color[kind])
-        text.tag_configure("name", font=look.font["name"])
-        text.tag_configure("mention", background=color["mention"])
-        text.tag_configure("link", foreground=color["link"], underline=True)
-        text.tag_configure("find", background=color["find"], foreground=color["text"])
-        text.tag_configure("found", background=color["found"], foreground=color["on_found"])
-        text.tag_raise("sel")
-        self._keep_in_view()
-
-    def open(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
-        """Show another list, from its end, or with its line `at` in view."""
-        self._first = self._last = self._count = 0
-        self._at_end = True
-        self.show(lines, at)
-
-    def show(self, lines: Sequence[Any], at: Optional[int] = None) -> None:
-        """Show what the list says now; bring its line `at` into view, if one is given."""
-        count, known = len(lines), self._count
-        if known:
-            self._notice(self.text.yview()[1])
-        was_whole = self._last == known
-        self._lines, self._count = lines, count
-        here = next((item.source for item in self._items if item.source is not None), None)
-        is_here = self._first < count and lines[self._first] is here
-        if here is not None and not is_here and (self._first or not self._at_end):
-            self._follow(here, count - known)  # lines have come, or gone, before ours
-        if at is not None and not self._first <= at < self._last:
-            self._first = max(0, at - self.PAGE)
-            self._last = min(count, at + self.PAGE)
-        elif was_whole and (self._at_end or count - self._first < 3 * self.MAX_LINES):
-            self._last = count
-            if self._at_end and count - self._first > self.MAX_LINES + self.PAGE:
-                self._first = count - self.MAX_LINES
-            if not known:
-                self._first = max(0, count - self.PAGE)
-        self._last = min(self._last, count)
-        self._first = min(self._first, self._last)
-        self._update()
-        if at is not None:
-            self._at_end = False
-            self.text.see("%d.0" % (self._row_of(at) + 1))
-        elif not self._at_end:
-            self._reach(*self.text.yview())
-        if self._items:
-            self.empty.place_forget()
-        else:
-            self.empty.place(relx=0.5, rely=0.4, anchor="center")
-
-    def show_end(self) -> None:
-        """Go to the last line."""
-        if self._last < len(self._lines):
-            self._last = len(self._lines)
-            self._first = max(0, self._last - self.PAGE)
-            self._update()
-        self._at_end = True
-        self.text.see("end")
-
-    def scroll(self, pages: int) -> str:
-        """Move the view by pages."""
-        self.text.yview_scroll(pages, "pages")
-        return "break"
-
-    def find(self, hits: Dict[Any, List[Span]], hit: Tuple[Any, Span] = (None, (0, 0))) -> None:
-        """Mark what was found, and that `hit` is the one; {} for nothing."""
-        is_other, self._hits, self._hit = hits is not self._hits, hits, hit
-        if is_other:
-            self._mark_found()
-        else:
-            self._mark_hit()
-        self._keep_in_view()
-
-    def line_at(self, index: str) -> Any:
-        """The line at a place of the text; None where there is none."""
-        row = int(self.text.index(index).partition(".")[0]) - 1
-        return self._items[row].source if row < len(self._items) else None
-
-    def _row_of(self, at: int) -> int:
-        """The row that says a line of the list, alone or with others before it."""
-        rows = {id(item.source): row for row, item in enumerate(self._items)}
-        while at > self._first and id(self._lines[at]) not in rows:
-            at -= 1
-        return rows.get(id(self._lines[at]), 0)
-
-    def _follow(self, here: Any, grown: int) -> None:
-        """Find our part again after lines were put before it, or taken away."""
-        size = self._last - self._first
-        guess = min(self._first + max(0, grown), len(self._lines) - 1)
-        while guess >= 0 and self._lines[guess] is not here:
-            guess -= 1
-        if guess < 0:  # it is gone
-            self._last = len(self._lines)
-            self._first = max(0, self._last - self.PAGE)
-        else:
-            self._first, self._last = guess, min(len(self._lines), guess + size)
-
-    def _update(self) -> None:
-        """Make the text say the items of our part."""
-        new = self._lay_out(self._lines[self._first : self._last])
-        at_end = self._at_end
-        if new != self._items:
-            spot = None if at_end else self._spot()
-            self.text.configure(state="normal")
-            for row, remove, items in edits(self._items, new):
-                start = "%d.0" % (row + 1)
-                if remove:
-                    self.text.delete(start, "%d.0" % (row + 1 + remove))
-                if items:
-                    pieces = [piece for item in items for piece in self._render(item)]
-                    parts: List[Any] = [part for piece in pieces for part in piece]
-                    self.text.insert(start, *parts)
-            self.text.configure(state="disabled")
-            self._items = new
-            if spot:
-                self._go_back(*spot)
-            if self._hits:
-                self._mark_found()
-        if at_end:
-            self.text.see("end")
-
-    def _spot(self) -> Optional[Tuple[Any, str, int]]:
-        """The first line in view, and where exactly; a mark moves with what comes before it."""
-        row, _, column = self.text.index("@0,0").partition(".")
-        for index, item in enumerate(self._items[int(row) - 1 :], int(row)):
-            if item.source is not None:
-                column = column if index == int(row) else "0"
-                place = self.text.dlineinfo("%d.%s" % (index, column))
-                return (item.source, column, place[1]) if place is not None else None
-        return None
-
-    def _go_back(self, line: Any, column: str, y: int) -> None:
-        row = next((row for row, item in enumerate(self._items, 1) if item.source is line), 0)
-        if row:
-            index = "%d.%s" % (row, column)
-            self.text.yview(index)
-            place = self.text.dlineinfo(index)
-            if place is not None and place[1] != y:
-                self.text.yview_scroll(place[1] - y, "pixels")
-
-    def _mark_found(self) -> None:
-        self.text.tag_remove("find", "1.0", "end")
-        marks: List[str] = []
-        for row, item in enumerate(self._items, 1):
-            if item.source in self._hits:
-                marks += self._ends(row, item.source.text, self._hits[item.source])
-        if marks:
-            self.text.tag_add("find", *marks)
-        self._mark_hit()
-
-    def _mark_hit(self) -> None:
-        self.text.tag_remove("found", "1.0", "end")
-        source, span = self._hit
-        for row, item in enumerate(self._items, 1):
-            if item.source is source is not None:
-                self.text.tag_add("found", *self._ends(row, source.text, [span]))
-
-    def _ends(self, row: int, text: str, spans: List[Span]) -> List[str]:
-        """Where parts of a text stand that is in a row."""
-        start, ends = len(self.CLOCK), [end for span in spans for end in span]
-        return ["%d.%d" % (row, start + units(text[:end])) for end in ends]
-
-    def _keep_in_view(self) -> None:
-        """After a change of size: the end, or what was found."""
-        if self._at_end:
-            self._top = "1.0"  # lines that get shorter bring others into view above
-            self.text.see("end")
-        elif self.text.tag_ranges("found"):
-            self.text.see("found.first + 2 display lines")  # not behind the button at the bottom
-            self.text.see("found.first")
-
-    def _on_scroll(self, first: Any, last: Any) -> None:
-        first, last = float(first), float(last)
-        self._scrollbar.set(first, last)
-        self._notice(last)
-        self._reach(first, last)
-        self._scrolled()
-
-    def _notice(self, last: float) -> None:
-        """See whether somebody has scrolled: Tk tells of it only once it has drawn."""
-        top = self.text.index("@0,0")
-        if self._at_end and last <= 0.999 and self.text.compare(top, ">=", self._top):
-            self.text.after_idle(self.text.see, "end")  # lines have changed; nobody has scrolled
-        else:
-            self._at_end = last > 0.999
-        self._top = top
-
-    def _reach(self, first: float, last: float) -> None:
-        """Near an edge of our part: bring in what lies beyond it, or ask for more."""
-        if self._is_moving:
-            return
-        if (first < 0.05 and self._first) or (last > 0.95 and self._last < len(self._lines)):
-            self._is_moving = True
-            self.text.after_idle(self._move, first < 0.05)
-        elif first <= 0.0 and not self._first and self._items:
-            self.text.after_idle(self._ask)
-
-    def _ask(self) -> None:
-        """Ask for more, if the first line is in view even when all is drawn."""
-        if self.text.yview()[0] <= 0.0:
-            self._want_older()
-
-    def _move(self, up: bool) -> None:
-        """Bring in what lies beyond the edge of our part."""
-        try:
-            size, count = 3 * self.PAGE, len(self._lines)
-            self._at_end = False
-            if up:
-                self._first = max(0, self._first - self.PAGE)
-                self._last = min(self._last, self._first + max(size, self.MAX_LINES))
-            else:
-                self._last = min(count, self._last + self.PAGE)
-                self._first = max(self._first, self._last - max(size, self.MAX_LINES))
-            self._update()
-        finally:
-            self._is_moving = False
-
-
-def edits(old: Sequence[Any], new: Sequence[Any]) -> Iterator[Tuple[int, int, Sequence[Any]]]:
-    """What makes `new` of `old`: at a row, remove so many and insert these; in order.
-
-    Rows count what the edits before have done. Meant for lists that are nearly the same:
-    lines come and go at the ends, and now and then one changes, comes or goes between.
-    """
-    row = at = 0
-    while at < len(old) and row < len(new) and old[at] == new[row]:
-        at, row = at + 1, row + 1
-    if at < len(old) and row < len(new):  # lines have gone, or come, before all that follow
-        if new[row] in old[at:]:
-            gone = old.index(new[row], at) - at
-            yield row, gone, ()
-            at += gone
-        elif old[at] in new[row:]:
-            come = new.index(old[at], row)
-            yield row, 0, new[row:come]
-            row = come
-    while at < len(old) and row < len(new):
-        if old[at] == new[row]:
-            at, row = at + 1, row + 1
-        elif old[at + 1 : at + 2] == new[row + 1 : row + 2] != []:
-            yield row, 1, new[row : row + 1]
-            at, row = at + 1, row + 1
-        elif row + 1 < len(new) and old[at] == new[row + 1]:
-            yield row, 0, new[row : row + 1]
-            row += 1
-        elif at + 1 < len(old) and old[at + 1] == new[row]:
-            yield row, 1, ()
-            at += 1
-        else:
-            break
-    if at < len(old) or row < len(new):
-        yield row, len(old) - at, new[row:]
-
-
-def units(text: str) -> int:
-    """The length of a text in Tk 8.6's index units: UTF-16's."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-class Box:
+class TextBox:
     """A round box to write in, with a note at its right end.
 
-    A Text even for one line: Tk's own entry fields damage memory when emoji are edited.
+    A tk.Text even for one line: Tk's entry fields corrupt memory when emoji are edited.
     """
 
     def __init__(self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int) -> None:
         self._look, self._font, px = look, font, look.px
         self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
         self.frame.columnconfigure(1, weight=1)
-        self.text = tk.Text(self.frame, height=1, width=1, bd=0, undo=True, highlightthickness=0,
-                            wrap="word", pady=px(pad))  # fmt: skip
+        self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
+        self.text.configure(bd=0, highlightthickness=0, pady=px(pad))
         self.text.grid(row=0, column=1, sticky="nsew")
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
-        bind_all(self.text, {
-            "<FocusIn>": lambda event: self.frame.state(["focus"]),
-            "<FocusOut>": lambda event: self.frame.state(["!focus"]),
-            "<<Paste>>": functools.partial(self._on_paste, "CLIPBOARD"),
-            "<<PasteSelection>>": functools.partial(self._on_paste, "PRIMARY"),
-        })  # fmt: skip
+        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+        self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
+        self.text.bind("<<PasteSelection>>", lambda event: self._on_paste(event, "PRIMARY"))
 
     def get(self) -> str:
-        """The text."""
-        return whole(self.text.get("1.0", "end-1c"))
+        return join_surrogates(self.text.get("1.0", "end-1c"))
 
     def set(self, text: str) -> None:
-        """Have another text in the box."""
         self.text.delete("1.0", "end")
         self.text.insert("1.0", self._look.text(text))
 
     def insert(self, text: str) -> None:
-        """Type for the user."""
+        """Insert a text at the cursor, in place of what is selected."""
         if self.text.tag_ranges("sel"):
             self.text.delete("sel.first", "sel.last")
         self.text.insert("insert", self._look.text(text))
@@ -4160,631 +3788,325 @@ class Box:
         self.text.focus_set()
 
     def paste(self, text: str) -> None:
-        """Take what the clipboard has."""
+        """Insert a text from the clipboard."""
         self.insert(" ".join(text[:200].split()))
 
-    def _on_paste(self, selection: str, event: "tk.Event[Any]") -> str:
+    def show_note(self, text: str, is_wrong: bool) -> None:
+        """Show a note; a wrong one marks the box."""
+        style = "CardError" if is_wrong else "CardMuted"
+        self.note.configure(text=text, style=style + ".TLabel")
+        set_shown(self.note, bool(text))
+        self.frame.state(["invalid" if is_wrong else "!invalid"])
+
+    def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
             text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
         except tk.TclError:
-            return "break"  # nothing there that is text
-        if selection == "PRIMARY":  # X11's: the middle button, with what is selected anywhere
+            return "break"  # no text there
+        if selection == "PRIMARY":  # of X11: the middle button pastes what is selected anywhere
             self.text.tag_remove("sel", "1.0", "end")
             self.text.mark_set("insert", "@%d,%d" % (event.x, event.y))
-        self.paste(whole(text[:MAX_PASTE]).replace("\0", ""))
+        self.paste(join_surrogates(text[:MAX_PASTE]).replace("\0", ""))
         return "break"
 
     def _restyle(self) -> None:
         color = self._look.color
-        self.text.configure(bg=color["field"], fg=color["text"], insertbackground=color["text"],
-                            font=self._look.font[self._font], selectbackground=color["selection"],
-                            selectforeground=color["text"],
-                            inactiveselectbackground=color["selection"])  # fmt: skip
+        text, selection = color["text"], color["selection"]
+        self.text.configure(bg=color["field"], fg=text, insertbackground=text)
+        self.text.configure(font=self._look.font[self._font], selectforeground=text)
+        self.text.configure(selectbackground=selection, inactiveselectbackground=selection)
 
 
-class Composer(Box):
-    """The chat box: Enter hands the text over, Shift+Enter begins a line.
-
-    A text that `submit` refuses, by returning False, stays.
-    """
+class Field(TextBox):
+    """A line to write in; `changed` is called when its text has changed."""
 
     def __init__(
-        self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool],
-        complete: Callable[[str, int, int], Optional[Tuple[str, int]]],
-        may_keep: Callable[[str], bool],
-    ) -> None:  # fmt: skip
-        self._submit, self._complete = submit, complete
-        self._may_keep = may_keep  # in the history
-        self._hint_text = ""
-        self.history: List[str] = []  # what was sent, for Up and Down
-        self._at = 0  # the place in the history; its length while writing something new
-        self._unfinished = ""  # what was being written before Up
-        self.limit = 2000  # characters
-        self.confirm_paste: Callable[[int, Callable[[], None]], bool] = lambda lines, go: False
-        super().__init__(parent, look, "ChatField", "chat", 6)
-        self.text.configure(padx=look.px(10))
-        self._hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
-        look.follow(self._hint, self._restyle_hint)
-        self._button = icon_button(
-            self.frame, look, "send", "IconField", self._on_send, "Send", "focus"
-        )
-        self._button.configure(takefocus=0)
-        self._button.grid(row=0, column=3, rowspan=2, sticky="s")
-        self.note.grid(row=1, column=1, columnspan=2)  # below: no line gets shorter for it
-        for kind in ("Button", "ButtonRelease"):  # the mouse goes through it
-            for number in (1, 2, 3):
-                sequence = "<%s-%d>" % (kind, number)
-                self._hint.bind(sequence, functools.partial(self._pass_on, sequence))
-        bind_all(self.text, {
-            "<Return>": self._on_send, "<KP_Enter>": self._on_send,
-            "<Shift-Return>": lambda event: None,
-            "<Tab>": lambda event: self._on_tab(1),
-            "<<PrevWindow>>": lambda event: self._on_tab(-1),  # Shift+Tab: X11 has a name for it
-            "<Up>": lambda event: self._on_arrow(-1), "<Down>": lambda event: self._on_arrow(1),
-            "<<Modified>>": self._on_modified, "<Configure>": lambda event: self._grow(),
-        })  # fmt: skip
-        self._on_modified()
+        self, parent: "tk.Misc", look: Look, style: str, changed: Action, icon: str = ""
+    ) -> None:
+        super().__init__(parent, look, style, "ui", 5)
+        self._changed = changed
+        self.text.configure(wrap="none", padx=look.px(6))
+        if icon:
+            label = ttk.Label(self.frame, style="Card.TLabel")
+            set_icon(label, look, icon, "muted", 16)
+            label.grid(row=0, column=0, padx=(look.px(5), 0))
+        self.text.bind("<<Modified>>", self._on_modified)
+        self.text.bind("<Tab>", lambda event: focus_on(self.text.tk_focusNext()))
+        self.text.bind("<<PrevWindow>>", lambda event: focus_on(self.text.tk_focusPrev()))
 
-    def set_hint(self, hint: str) -> None:
-        """What the empty box says."""
-        if hint != self._hint_text:
-            self._hint_text = hint
-            self._hint.configure(text=self._look.text(hint))
+    def get(self) -> str:
+        return super().get().strip()
 
     def set(self, text: str) -> None:
-        """Have another text in the box."""
+        super().set(text)
+        self.focus()
+
+    def focus(self) -> None:
+        """Take the focus, with all of the text selected."""
+        self.text.focus_set()
+        self.text.tag_add("sel", "1.0", "end-1c")
+
+    def _on_modified(self, event: "TkEvent") -> None:
+        if self.text.edit_modified():
+            self.text.edit_modified(False)
+            self._changed()
+
+
+class Composer(TextBox):
+    """The message box: Enter submits its text, Shift+Enter begins a line.
+
+    A text for which `submit` returns False stays. Tab calls `complete` with the text, the cursor
+    and a step; it returns text and cursor, or None. `ask_paste` is called with the number of lines
+    and the function that inserts them; it returns True if it asks the user first.
+    """
+
+    LIMIT = 2000  # characters
+    MAX_ROWS = 5  # that the box grows to
+
+    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool]) -> None:
+        self._submit = submit
+        self.complete: Callable[[str, int, int], Optional[Tuple[str, int]]]
+        self.complete = lambda text, cursor, step: None
+        self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
+        self._history: List[str] = []  # what was sent, for Up and Down
+        self._history_index = 0  # the length of the history while something new is written
+        self._unfinished = ""  # what was being written before Up
+        super().__init__(parent, look, "ChatField", "chat", 6)
+        self.text.configure(padx=look.px(10))
+        self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
+        look.follow(self.hint, self._restyle_hint)
+        button = icon_button(self.frame, look, "IconField", "send", self._on_return, "Send")
+        button.configure(takefocus=0)
+        button.grid(row=0, column=3, rowspan=2, sticky="s")
+        self.note.grid(row=1, column=1, columnspan=2)  # below, so that no line gets shorter
+        for kind in ("Button", "ButtonRelease"):
+            for number in (1, 2, 3):
+                sequence = "<%s-%d>" % (kind, number)
+                self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
+        text = self.text
+        text.bind("<Return>", self._on_return)
+        text.bind("<KP_Enter>", self._on_return)
+        text.bind("<Shift-Return>", lambda event: None)
+        text.bind("<Tab>", lambda event: self._on_tab(1))
+        text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
+        text.bind("<Up>", lambda event: self._on_arrow(-1))
+        text.bind("<Down>", lambda event: self._on_arrow(1))
+        text.bind("<<Modified>>", lambda event: self._on_modified())
+        text.bind("<Configure>", lambda event: self._grow())
+        self._on_modified()
+
+    def set(self, text: str) -> None:
         if text != self.get():
             super().set(text)
             self.text.edit_reset()
             self._on_modified()
-        self._at = len(self.history)
+        self._history_index = len(self._history)
 
     def paste(self, text: str) -> None:
-        """Take all lines, once the user has agreed to many."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        if not self.confirm_paste(text.count("\n") + 1, lambda: self.insert(text)):
+        if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
             self.insert(text)
 
-    def _pass_on(self, sequence: str, event: "tk.Event[Any]") -> None:
-        self.text.event_generate(sequence, x=event.x, y=event.y, rootx=event.x_root,
-                                 rooty=event.y_root)  # fmt: skip
+    def set_hint(self, hint: str) -> None:
+        """Set what the empty box says."""
+        self.hint.configure(text=self._look.text(hint))
+
+    def remember(self, text: str) -> None:
+        """Offer a text to Up."""
+        if text.strip() and text not in self._history[-1:]:
+            self._history.append(text)
+
+    def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
+        x, y, x_root, y_root = event.x, event.y, event.x_root, event.y_root
+        self.text.event_generate(sequence, x=x, y=y, rootx=x_root, rooty=y_root)
 
     def _restyle_hint(self) -> None:
         color = self._look.color
-        self._hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
+        self.hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
 
-    def _on_send(self, event: "Optional[tk.Event[Any]]" = None) -> str:
+    def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
-        if len(text) > self.limit:
+        if len(text) > self.LIMIT:
             self.text.bell()
-        elif self._submit(text):
-            if text.strip() and text not in self.history[-1:] and self._may_keep(text):
-                self.history.append(text)
+        else:
             self.set("")
+            if not self._submit(text):
+                self.set(text)
         return "break"
 
     def _on_tab(self, step: int) -> str:
-        """Complete what stands before the cursor; Tab again goes on to the next way to do it."""
-        cursor = len(whole(self.text.get("1.0", "insert")))
-        completed = self._complete(self.get(), cursor, step)
+        """Complete what stands before the cursor; in an empty box, leave it."""
+        cursor = len(join_surrogates(self.text.get("1.0", "insert")))
+        completed = self.complete(self.get(), cursor, step)
         if completed is not None:
             self.set(completed[0])
-            self.text.mark_set("insert", "1.0 + %d indices" % units(completed[0][: completed[1]]))
+            length = utf16_length(completed[0][: completed[1]])
+            self.text.mark_set("insert", "1.0 + %d indices" % length)
             self.text.see("insert")
         elif not self.get().strip():
-            other = self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev()
-            if other is not None:
-                other.focus_set()
+            focus_on(self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev())
         return "break"
 
     def _on_arrow(self, step: int) -> Optional[str]:
         """Go through what was sent, from the first or the last row of the box."""
-        edge = "1.0" if step < 0 else "end-1c"
-        rows = self.text.count("insert", edge, "displaylines")
-        if rows and (rows[0] if isinstance(rows, tuple) else rows):
+        if count(self.text, "displaylines", "insert", "1.0" if step < 0 else "end-1c"):
             return None
-        if not 0 <= self._at + step <= len(self.history):
-            return "break"
-        if self._at == len(self.history):
-            self._unfinished = self.get()
-        at = self._at + step
-        self.set(self.history[at] if at < len(self.history) else self._unfinished)
-        self._at = at
+        index = self._history_index + step
+        if 0 <= index <= len(self._history):
+            if self._history_index == len(self._history):
+                self._unfinished = self.get()
+            self.set([*self._history, self._unfinished][index])
+            self._history_index = index
         return "break"
 
-    def _on_modified(self, event: "Optional[tk.Event[Any]]" = None) -> None:
-        length = units(self.text.get("1.0", "end-1c"))
+    def _on_modified(self) -> None:
+        length = len(self.get())
         if length:
-            self._hint.place_forget()
+            self.hint.place_forget()
         else:
-            self._hint.place(x=self._look.px(3), y=0, relwidth=0.95)
-        if length >= 0.9 * self.limit:
-            is_over = len(self.get()) > self.limit
-            self.note.configure(
-                text="{:,} / {:,}".format(len(self.get()), self.limit),
-                style="CardError.TLabel" if is_over else "CardMuted.TLabel",
-            )
-            self.note.grid()
-            self.frame.state(["invalid" if is_over else "!invalid"])
-        else:
-            self.note.grid_remove()
-            self.frame.state(["!invalid"])
+            self.hint.place(x=self._look.px(3), y=0, relwidth=0.95)
+        words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
+        self.show_note(words, length > self.LIMIT)
         self.text.edit_modified(False)
         self.text.after_idle(self._grow)
 
     def _grow(self) -> None:
-        if not self.text.winfo_exists():
-            return
-        rows = self.text.count("1.0", "end", "displaylines") or 1
-        rows = rows[0] if isinstance(rows, tuple) else rows
-        height = max(1, min(MAX_ROWS, rows))
-        if int(self.text.cget("height")) != height:
-            self.text.configure(height=height)
+        if self.text.winfo_exists():
+            rows = max(1, min(self.MAX_ROWS, count(self.text, "displaylines", "1.0", "end")))
+            if int(self.text.cget("height")) != rows:
+                self.text.configure(height=rows)
 
 
-def whole(text: str) -> str:
-    """What Tk gives, with the halves of characters joined: ready for the network."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+class Bar:
+    """A line of text with buttons, above the transcript; hidden while there is none."""
 
+    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+        px = look.px
+        self._look, self._icon = look, "warn"
+        self.frame = ttk.Frame(parent, style="Banner.TFrame")
+        self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
+        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
+        self.text.configure(padding=(0, px(5)))
+        self.text.pack(side="left", fill="x")
+        self._actions: List[Tuple[str, Action]] = []  # of the buttons
+        self.buttons: List[ttk.Button] = []
+        look.follow(self.text, self._show_icon)
+        self.frame.bind("<Configure>", lambda event: self._wrap())
 
-class Field(Box):
-    """A line to write in, in the place of Tk's entry field."""
+    def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
+        """Show a text and buttons; "" hides the bar."""
+        self._icon = icon
+        self._show_icon()
+        self.text.configure(text="  " + self._look.text(text))
+        if list(buttons) != self._actions:
+            self._actions = list(buttons)
+            for old in self.buttons:
+                old.destroy()
+            self.buttons = [self._add_button(*button) for button in reversed(buttons)][::-1]
+        set_shown(self.frame, bool(text))
+        self._wrap()
 
-    def __init__(self, parent: "tk.Misc", look: Look, style: str, changed: Callable[[], object],
-                 icon: str = "") -> None:  # fmt: skip
-        super().__init__(parent, look, style, "ui", 5)
-        self.text.configure(wrap="none", padx=look.px(6))
-        if icon:
-            label = ttk.Label(self.frame, style="Card.TLabel")
-            look.follow(label, lambda: label.configure(image=look.icon(icon, "muted", 16)))
-            label.grid(row=0, column=0, padx=(look.px(5), 0))
-        bind_all(self.text, {
-            "<<Modified>>": lambda event: self._on_modified(changed),
-            "<Tab>": lambda event: self._leave(self.text.tk_focusNext()),
-            "<<PrevWindow>>": lambda event: self._leave(self.text.tk_focusPrev()),
-        })  # fmt: skip
+    def _add_button(self, label: str, command: Action) -> "ttk.Button":
+        button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=command)
+        button.bind("<Return>", lambda event: command())
+        button.pack(side="right", before=self.text, padx=(self._look.px(8), 0))
+        return button
 
-    def get(self) -> str:
-        """The text, without blanks at its ends."""
-        return super().get().strip()
+    def _wrap(self) -> None:
+        taken = sum(button.winfo_reqwidth() + self._look.px(8) for button in self.buttons)
+        width = self.frame.winfo_width() - taken - self._look.px(70)
+        self.text.configure(wraplength=max(1, width))
 
-    def set(self, text: str) -> None:
-        """Have another text, all of it selected."""
-        super().set(text)
-        self.text.tag_add("sel", "1.0", "end-1c")
-
-    def focus(self) -> None:
-        """Have the keys, and all of the text selected."""
-        self.text.focus_set()
-        self.text.tag_add("sel", "1.0", "end-1c")
-
-    def _leave(self, other: "Optional[tk.Misc]") -> str:
-        if other is not None:
-            other.focus_set()
-        return "break"
-
-    def _on_modified(self, changed: Callable[[], object]) -> None:
-        if self.text.edit_modified():
-            self.text.edit_modified(False)
-            changed()
+    def _show_icon(self) -> None:
+        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
 
 
 class Sheet:
-    """A question inside the window: words, a field and a list where wanted, and buttons.
+    """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `offer` gives the rows for what stands in the field; `choose` takes a row's key.
+    `offer` returns the rows for what stands in the field; `choose` gets the key of a row.
     """
 
     def __init__(
-        self, parent: "tk.Misc", look: Look, title: str, text: str = "",
-        buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
-        offer: Optional[Callable[[str], List[Row]]] = None,
-        choose: Callable[[Any], object] = lambda key: None, has_field: bool = True,
-        closed: Callable[[], object] = lambda: None, width: int = 420,
-    ) -> None:  # fmt: skip
+        self,
+        parent: "tk.Misc",
+        look: Look,
+        title: str,
+        text: str,
+        offer: Callable[[str], List[Row]],
+    ) -> None:
         px = look.px
-        self._look, self._width, self._offer, self._closed = look, width, offer, closed
+        self._look, self._offer = look, offer
+        self.choose: Callable[[Any], object] = lambda key: None
+        self.closed: Action = lambda: None
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
-        self._title = ttk.Label(frame, style="CardStrong.TLabel", text=look.text(title))
-        self._title.grid(row=0, sticky="w", pady=(0, px(8)))
-        self.text = ttk.Label(frame, style="Card.TLabel", text=look.text(text), justify="left")
-        if text:
-            self.text.grid(row=1, sticky="w", pady=(0, px(12)))
+        frame.rowconfigure(2, weight=1)
+        self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
+        self.title.grid(row=0, sticky="w", pady=(0, px(8)))
+        close = icon_button(frame, look, "IconField", "close", self.close, "Close (Esc)", 14)
+        close.grid(row=0, column=1, sticky="ne")
+        self.list = RowList(frame, look, "field", 36, self._on_choose)
+        self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
+        self.text = ttk.Label(frame, style="Card.TLabel", text=text, justify="left")
         self.field: Optional[Field] = None
-        self.list: Optional[RowList] = None
-        if offer is not None:
-            self.list = RowList(frame, look, "field", 36, lambda key: self._choose(choose, key))
-            self.list.frame.grid(row=3, sticky="nsew")
-            frame.rowconfigure(3, weight=1)
-            if has_field:
-                self.field = Field(frame, look, "CardField", self._refresh)
-                self.field.frame.grid(row=2, sticky="ew", pady=(0, px(8)))
-                bind_all(self.field.text, {
-                    "<Up>": lambda event: self._move(-1), "<Down>": lambda event: self._move(1),
-                    "<Return>": self._on_return, "<KP_Enter>": self._on_return,
-                })  # fmt: skip
-        row = ttk.Frame(frame, style="Inner.TFrame")
-        row.grid(row=4, sticky="e", pady=(px(12), 0))
-        self.buttons = []
-        for index, (label, command) in enumerate(buttons):
-            style = "AccentCard.TButton" if index == len(buttons) - 1 else "PlainCard.TButton"
-            press = functools.partial(self._press, command)
-            button = ttk.Button(row, text=label, style=style, command=press)
-            button.bind("<Return>", press)
-            button.pack(side="left", padx=(px(8), 0))
-            self.buttons.append(button)
-        stops: List[tk.Misc] = [*self.buttons]  # what Tab goes through: nothing outside
-        if self.list is not None:
-            stops.insert(0, self.list.canvas)
-        if self.field is not None:
+        stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
+        if text:
+            self.text.grid(row=1, columnspan=2, sticky="w", pady=(0, px(12)))
+        else:
+            self.field = Field(frame, look, "CardField", self._refresh)
+            self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
+            self._bind_field(self.field.text)
             stops.insert(0, self.field.text)
-        for stop, after, before in zip(stops, [*stops[1:], stops[0]], [stops[-1], *stops]):
-            stop.bind("<Tab>", functools.partial(self._walk, after))
-            stop.bind("<<PrevWindow>>", functools.partial(self._walk, before))
+        for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
+            stop.bind("<Tab>", functools.partial(focus_on, after))
+            stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
         look.follow(frame, self.fit)
         frame.lift()
         self._refresh()
-        stops[0 if self.list is not None else -1].focus_set()
+        stops[0].focus_set()
+
+    def _bind_field(self, text: "tk.Text") -> None:
+        text.bind("<Up>", lambda event: self._move(-1))
+        text.bind("<Down>", lambda event: self._move(1))
+        text.bind("<Return>", lambda event: self.list.enter())
+        text.bind("<KP_Enter>", lambda event: self.list.enter())
 
     def fit(self) -> None:
-        """Be as large as it wants to be, and as the window allows."""
-        look, parent = self._look, self.frame.master
-        width = min(look.dp(self._width), parent.winfo_width() - look.px(20))
-        self.text.configure(wraplength=width - look.px(40))
-        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width)
-        if self.list is not None:
-            self.frame.place(height=min(look.dp(480), parent.winfo_height() - look.px(20)))
+        """Take the size it wants, as far as the window allows."""
+        dp, parent, margin = self._look.dp, self.frame.master, self._look.px(20)
+        width = min(dp(420 if self.field else 480), parent.winfo_width() - margin)
+        height = min(dp(480), parent.winfo_height() - margin)
+        self.text.configure(wraplength=width - 2 * margin)
+        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width, height=height)
 
     def close(self) -> None:
-        """Take it away. Idempotent."""
-        if self.frame.winfo_exists():
-            self.frame.destroy()
-            self._closed()
+        self.frame.destroy()
+        self.closed()
 
     def _refresh(self) -> None:
-        if self._offer is not None and self.list is not None:
-            rows = self._offer(self.field.get() if self.field else "")
-            keys = [row.key for row in rows if row.key is not None]
-            self.list.show(rows, keys[0] if keys and self.field else None)
+        rows = self._offer(self.field.get() if self.field else "")
+        keys = [row.key for row in rows if row.key is not None]
+        self.list.show(rows, keys[0] if keys and self.field else None)
 
     def _move(self, step: int) -> str:
-        if self.list is not None:
-            self.list.move(step)
-            self.list.select(self.list.cursor)
+        self.list.move(step)
+        self.list.select(self.list.cursor)
         return "break"
 
-    def _walk(self, to: "tk.Misc", event: "tk.Event[Any]") -> str:
-        to.focus_set()
-        return "break"
-
-    def _on_return(self, event: "tk.Event[Any]") -> str:
-        if self.list is not None:
-            self.list.enter()
-        return "break"
-
-    def _choose(self, choose: Callable[[Any], object], key: Any) -> None:
+    def _on_choose(self, key: Any) -> None:
         self.close()
-        choose(key)
-
-    def _press(
-        self, command: Callable[[], object], event: "Optional[tk.Event[Any]]" = None
-    ) -> None:
-        self.close()
-        command()
+        self.choose(key)
 
 
-# The views: they show what Chat says, and hand on what is done
+# Views
+# -----
 
-
-class Search:
-    """A bar in which one writes what is looked for, and goes from one place to the next.
-
-    `conversation` gives the one in view, which the transcript shows; `closed` is called when
-    the bar goes.
-    """
-
-    DELAY_MS = 100  # more may be typed
-
-    def __init__(
-        self, parent: "tk.Misc", look: Look, transcript: Transcript,
-        conversation: Callable[[], Optional[Conversation]], closed: Callable[[], object],
-    ) -> None:  # fmt: skip
-        px = look.px
-        self._transcript, self._conversation, self._closed = transcript, conversation, closed
-        self._spans: Dict[Entry, List[Span]] = {}  # what was found
-        self._hits: List[Tuple[Entry, Span]] = []  # the same, one by one
-        self._at = 0  # the one that one is at
-        self._due = ""  # the id of a search that is due
-        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
-        self.frame.columnconfigure(0, weight=1)
-        self.field = Field(self.frame, look, "ChatField", self._look_soon, "search")
-        self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        for column, (icon, command, tip) in enumerate((
-            ("up", lambda: self.step(-1), "Previous (Shift+Enter)"),
-            ("down", lambda: self.step(1), "Next (Enter)"),
-            ("close", self.close, "Close (Esc)"),
-        ), 1):  # fmt: skip
-            button = icon_button(self.frame, look, icon, "Icon", command, tip, size=16)
-            button.grid(row=0, column=column)
-        bind_all(self.field.text, {
-            "<Return>": lambda event: self.step(1), "<KP_Enter>": lambda event: self.step(1),
-            "<Shift-Return>": lambda event: self.step(-1),
-        })  # fmt: skip
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is in view."""
-        return bool(self.frame.winfo_manager())
-
-    def open(self) -> None:
-        """Show it, or go back to it."""
-        self.frame.grid()
-        self.field.focus()
-        self.look()
-
-    def close(self) -> None:
-        """Put it away. Idempotent."""
-        if self.is_open:
-            self._cancel()
-            self.frame.grid_remove()
-            self._transcript.find({})
-            self._closed()
-
-    def look(self) -> None:
-        """Look for what the field says now, from the end."""
-        self._cancel()
-        words, conversation = self.field.get(), self._conversation()
-        self._spans = conversation.find(words) if words and conversation is not None else {}
-        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
-        self._at = len(self._hits) - 1
-        self._show()
-
-    def step(self, step: int) -> str:
-        """Go to the next place, or to the previous."""
-        if not self.is_open:
-            self.open()
-        elif self._due:
-            self.look()
-        elif self._hits:
-            self._at = (self._at + step) % len(self._hits)
-            self._show()
-        return "break"
-
-    def _look_soon(self) -> None:
-        self._cancel()
-        self._due = self.frame.after(self.DELAY_MS, self.look)
-
-    def _cancel(self) -> None:
-        if self._due:
-            self.frame.after_cancel(self._due)
-            self._due = ""
-
-    def _show(self) -> None:
-        conversation = self._conversation()
-        if not self._hits or conversation is None:
-            words = self.field.get()
-            self._say("No matches" if words else "", bool(words))
-            self._transcript.find({})
-            return
-        self._say("%d of %d" % (self._at + 1, len(self._hits)), False)
-        entry, span = self._hits[self._at]
-        with contextlib.suppress(ValueError):  # it has gone since
-            self._transcript.show(conversation.entries, conversation.entries.index(entry))
-        self._transcript.find(self._spans, (entry, span))
-
-    def _say(self, text: str, is_wrong: bool) -> None:
-        self.field.note.configure(text=text)
-        self.field.frame.state(["invalid" if is_wrong else "!invalid"])
-
-
-class ConnectView:
-    """Asks who the user is and where the server runs, and says what went wrong."""
-
-    HINTS = {
-        NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
-        SERVER: "The address that the server's console shows",
-        PASSWORD: "The host can tell you",
-    }
-    SIZE, LEAST = (460, 600), (460, 520)  # of the window, at first and at least
-
-    def __init__(
-        self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None],
-        cancel: Callable[[], None],
-    ) -> None:  # fmt: skip
-        px = look.px
-        self._look, self._connect, self._cancel = look, connect, cancel
-        self._connecting = False
-        self._servers: List[str] = []
-        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
-        self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
-        body.columnconfigure(0, weight=1)
-        body.grid(column=1, sticky="nsew")  # in the middle of a wide window
-        self.frame.columnconfigure((0, 2), weight=1)
-        self.frame.rowconfigure(0, weight=1)
-        look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        self._head = Drawing(body, look, "bg", 54, self._draw_head)
-        self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
-        accept = root.register(self._on_edit)
-        self.fields: Dict[str, ttk.Entry] = {}
-        self.hints: Dict[str, ttk.Label] = {}
-        self._parts: Dict[str, List[Any]] = {}
-        for field, caption in ((NAME, "Your name"), (PASSWORD, "Password")):
-            self._add_field(field, caption, accept)
-        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
-        title.grid(sticky="w", pady=(px(6), px(6)))
-        card = ttk.Frame(body, style="Card.TFrame", padding=px(6))
-        card.columnconfigure(0, weight=1)
-        card.rowconfigure(0, weight=1)
-        self.list = RowList(card, look, "field", 60, self._on_choose)
-        self.list.frame.grid(sticky="nsew")
-        self._nothing = ttk.Frame(card, style="Inner.TFrame")
-        hint = "Ask someone to start the server,\nand for the address that its console shows."
-        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
-            label = ttk.Label(self._nothing, text=words, style=style + ".TLabel", justify="center")
-            label.pack(pady=(0, px(8)))
-        card.grid(sticky="nsew", pady=(0, px(8)))
-        body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        self.other = ttk.Button(body, text="Other server…", style="Link.TButton",
-                                command=self._on_other)  # fmt: skip
-        self.other.grid(sticky="e")
-        self._add_field(SERVER, "Address", accept)
-        self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        keys = "Enter to connect   ·   Esc to quit"
-        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
-        for field in (PASSWORD, SERVER):  # now that all rows are taken
-            self._show_field(field, False)
-        for entry in self.fields.values():
-            bind_all(entry, {
-                "<Return>": lambda event: self.submit(), "<KP_Enter>": lambda event: self.submit(),
-                "<Down>": lambda event: self.list.canvas.focus_set(),
-            })  # fmt: skip
-        self.button.bind("<Return>", lambda event: self.submit())
-
-    def _add_field(self, field: str, caption: str, accept: str) -> None:
-        px = self._look.px
-        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self._body, style="Field.TEntry", validate="key",
-                          validatecommand=(accept, "%P"))  # fmt: skip
-        self._look.follow(entry, lambda: entry.configure(font=self._look.font["chat"]))
-        if field == PASSWORD:
-            entry.configure(show="•")
-        hint = ttk.Label(self._body, style="Muted.TLabel")
-        self._look.follow(hint, lambda: hint.configure(wraplength=self._look.dp(390)))
-        label.grid(sticky="w")
-        entry.grid(sticky="ew", pady=(px(6), px(5)))
-        hint.grid(sticky="w", pady=(0, px(14)))
-        self.fields[field], self.hints[field] = entry, hint
-        self._parts[field] = [label, entry, hint]
-
-    def _show_field(self, field: str, is_shown: bool) -> None:
-        for part in self._parts[field]:
-            if is_shown:
-                part.grid()
-            else:
-                part.grid_remove()
-        if field == SERVER:  # and what shows it goes
-            (self.other.grid_remove if is_shown else self.other.grid)()
-
-    def _draw_head(self, canvas: "tk.Canvas", width: int) -> None:
-        look, size = self._look, self._look.dp(52)
-        canvas.create_image(0, 0, image=look.logo(size), anchor="nw")
-        left = size + look.px(14)
-        words = "Join the chat", "Pick a name and a server on your network."
-        look.write(canvas, left, size // 2 - look.dp(11), words[0], "text", "title", width - left)
-        look.write(canvas, left, size // 2 + look.dp(15), words[1], "muted", "ui", width - left)
-
-    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
-        """Set the name, the servers to choose from, and the one that is chosen."""
-        self._servers = list(servers)
-        self._write(NAME, name)
-        self._write(SERVER, server)
-        self._show_field(SERVER, server not in servers)
-        self._refresh()
-
-    def _on_edit(self, text: str) -> bool:
-        """Whether a field may say this: Tk's entry fields cannot take emoji, and need none here."""
-        self.frame.after_idle(self._refresh)
-        return max(text, default="") <= "\uffff"
-
-    def _write(self, field: str, text: str) -> None:
-        self.fields[field].delete(0, "end")
-        self.fields[field].insert(0, text)
-
-    def say(self, field: str, fault: str) -> None:
-        """Ready for another try: mark what is wrong with a field ("" for none)."""
-        self.set_connecting("")
-        if field:
-            self._show_field(field, True)
-        for name, entry in self.fields.items():
-            wrong = name == field
-            entry.state(["invalid" if wrong else "!invalid"])
-            hint = self._look.text(fault if wrong else self.HINTS[name])
-            self.hints[name].configure(text=hint, style="Error.TLabel" if wrong else "Muted.TLabel")
-        entry = self.fields[field or NAME]
-        entry.focus_set()
-        entry.selection_range(0, "end")
-        entry.icursor("end")
-
-    def set_connecting(self, server: str) -> None:
-        """Show that a connection to `server` is under way; "" shows that none is."""
-        self._connecting = bool(server)
-        for entry in self.fields.values():
-            entry.state(["disabled" if server else "!disabled"])
-        self._refresh()
-        if server:
-            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
-            self.button.focus_set()
-
-    def submit(self) -> None:
-        """Connect with what the fields say, or call off what is under way."""
-        if self._connecting:
-            return self._cancel()
-        values = (self.fields[field].get().strip() for field in (NAME, SERVER, PASSWORD))
-        return self._connect(*values)
-
-    def _refresh(self) -> None:
-        server = self.fields[SERVER].get().strip()
-        rows = []
-        for known in self._servers:
-            is_own = known.partition(":")[0] in ("127.0.0.1", "localhost")
-            detail = "This computer" if is_own else "You were there before"
-            icon = "check" if known == server else ""
-            rows.append(Row(known, known, detail=detail, dot="offline", is_bold=True, icon=icon))
-        self.list.show(rows, server if server in self._servers else None)
-        if rows:
-            self._nothing.place_forget()
-        else:
-            self._nothing.place(relx=0.5, rely=0.5, anchor="center")
-        if not self._connecting:
-            self.button.configure(text="Connect to %s" % server if server else "Connect")
-        self.button.state(["!disabled" if server else "disabled"])
-
-    def _on_choose(self, server: str) -> None:
-        is_sure = (
-            server == self.fields[SERVER].get() and self.list.canvas.focus_get() is self.list.canvas
-        )
-        self._write(SERVER, server)
-        self._show_field(SERVER, False)
-        if is_sure:
-            self.submit()
-
-    def _on_other(self) -> None:
-        self._write(SERVER, "")
-        self._show_field(SERVER, True)
-        self.fields[SERVER].focus_set()
-
-
-def lay_out(entries: Sequence[Entry], first_unread: int, new_count: int, today: str) -> List[Item]:
-    """The items of a conversation: what was said, the days, and where the new begins."""
-    items: List[Item] = []
-    crowd: List[Entry] = []  # those who did the same, one after the other
-    day, quarter = "", 0.0  # no zone's midnight lies within a quarter of an hour of its clock
-    for entry in entries:
-        if entry.line.when // 900 != quarter:
-            quarter = entry.line.when // 900
-            if entry.day != day:
-                day, crowd = entry.day, []
-                items.append(Item(None, ("day", day_name(day, today))))
-        if entry.id == first_unread and new_count:
-            crowd = []
-            text = "%d new message%s" % (new_count, "" if new_count == 1 else "s")
-            items.append(Item(None, ("new", "─────  %s  ─────" % text)))
-        if crowd and entry.did and entry.did == crowd[0].did:
-            crowd.append(entry)
-        else:
-            crowd = [entry]
-        line = entry.line
-        if len(crowd) >= CROWD:
-            del items[-1 if len(crowd) > CROWD else 1 - CROWD :]
-            line = line._replace(text="%d people %s" % (len(crowd), entry.did))
-        items.append(Item(crowd[0], (line, entry.state, entry.note, entry.is_mention)))
-    return items
+Piece = Tuple[str, Tuple[str, ...]]  # a text, and its tags in a tk.Text
 
 
 def day_name(day: str, today: str) -> str:
-    """A day in words."""
+    """Return a day, given as 2026-11-26, in words."""
     if day == today:
         return "Today"
     then = datetime.datetime.strptime(day, "%Y-%m-%d")
@@ -4794,609 +4116,1511 @@ def day_name(day: str, today: str) -> str:
     return name if day[:4] == today[:4] else "%s %d" % (name, then.year)
 
 
-def render(item: Item, me: str, text: Callable[[str], str]) -> List[Piece]:
-    """The pieces of an item, in the tags of a Transcript; `text` makes it fit for Tk."""
-    if item.source is None:
-        return [(item.face[1] + "\n", (item.face[0],))]
-    line, state, note, is_mention = item.face
-    base = ("line", "mention") if is_mention else ("line",)
+def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Piece]:
+    """Return the line of an entry in pieces; `text` makes a text fit for Tk."""
+    line, state = entry.line, entry.state
+    base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
     pieces: List[Piece] = [(line.clock + " ", (*base, "time"))]
     pieces.append((text(line.head), (*tags, "name")))
-    name = re.compile("(@?%s)" % re.escape(me), re.IGNORECASE) if is_mention and me else None
+    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else ""
 
-    def say(words: str) -> None:
-        parts = name.split(words) if name else [words]
-        for index, part in enumerate(parts):  # every second one is the name
-            pieces.append((text(part), (*tags, "name") if index % 2 else tags))
+    def add(words: str) -> None:
+        parts = re.split(pattern, words, flags=re.IGNORECASE) if pattern else [words]
+        for index, part in enumerate(parts):
+            if part:  # every second one is the nickname
+                pieces.append((text(part), (*tags, "name") if index % 2 else tags))
 
-    said, end = " " + line.text, 0
-    for start, stop in find_links(said):
-        say(said[end:start])
-        pieces.append((text(said[start:stop]), (*tags, "link", "hand")))
+    words, end = " " + line.text, 0
+    for start, stop in find_links(words):
+        add(words[end:start])
+        pieces.append((text(words[start:stop]), (*tags, "link", "hand")))
         end = stop
-    say(said[end:])
-    if note:
-        pieces.append((text("  (%s)" % note), (*base, "muted")))
+    add(words[end:])
+    if entry.note:
+        pieces.append((text("  (%s)" % entry.note), (*base, "muted")))
     if state == FAILED:
-        hand = (*base, "link", "hand")
-        pieces += [("   ", base), ("Try again", (*hand, "retry"))]
-        pieces += [("  ·  ", (*base, "muted")), ("Discard", (*hand, "drop"))]
+        pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry"))]
+        pieces += [("  ·  ", (*base, "muted")), ("Discard", (*base, "link", "hand", "discard"))]
     return [*pieces, ("\n", base)]
 
 
-class Conversations(Column):
-    """The server, the conversations on it, and oneself."""
+class Transcript:
+    """The entries of a conversation, to read, search and copy.
+
+    It shows a tail of `conversation.entries`, each entry with a tag of its own and, above it, the
+    headings that belong to it: its day, or the number of new messages. A Change touches the tags
+    of its entries alone. A view at the end stays there; otherwise what is read stays where it is.
+    At the top, earlier entries are added: those of the conversation first, then the server's,
+    which `fetch_older` asks for. `scrolled` is called when another part is in view.
+    """
+
+    PAGE = 200  # entries shown at first, and added at the top
+    MAX_SHOWN = 5000  # past it a view at the end starts anew with its last page
+    CLOCK = "[00:00:00] "
+
+    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+        self._look = look
+        self.nickname = ""  # of the user, to be set in bold where it is mentioned
+        self.fetch_older: Callable[[Conversation], object] = lambda conversation: None
+        self.scrolled: Action = lambda: None
+        self.conversation = Conversation("", CONSOLE)
+        self._entries: List[Entry] = []  # those in the text
+        self._today = ""  # the day of which it is known that it is today
+        self._spans: Dict[Entry, List[Span]] = {}  # what a search has found
+        self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
+        self.at_end = True  # the last line is in view
+        self.unseen = 0  # entries added below the view
+        self._extend_id = ""  # the id of a call of `_extend` that is due
+        self.left = 20  # of the text, in pixels at 96 dpi
+        self.frame = ttk.Frame(parent, style="Chat.TFrame")
+        self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
+        text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
+        text.configure(padx=0, pady=look.px(10), takefocus=1)
+        self._scrollbar = Scrollbar(text, "chat", text.yview)
+        text.configure(yscrollcommand=self._on_scroll)
+        text.mark_set("top", "1.0")  # what was at the top when last looked at
+        self._empty = ttk.Label(self.frame, style="Empty.TLabel")
+        self._empty.configure(text="No messages here yet. Say hello.")
+        look.follow(text, self.restyle)
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
+        text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        text.bind("<FocusOut>", lambda event: focus.place_forget())
+        text.bind("<Configure>", lambda event: self._keep_in_view())
+        text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
+        text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
+
+    def restyle(self) -> None:
+        """Take the colors and sizes of the look."""
+        look, color, font, text = self._look, self._look.color, self._look.font, self.text
+        selection = color["selection"]
+        text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
+        text.configure(selectbackground=selection, inactiveselectbackground=selection)
+        text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
+        left, right = look.px(self.left), look.px(20)
+        text.tag_configure("line", font=font["chat"], lmargin1=left, rmargin=right)
+        text.tag_configure("line", lmargin2=left + font["time"].measure(self.CLOCK))
+        text.tag_configure("line", spacing1=look.px(3), spacing2=look.px(1), spacing3=look.px(3))
+        text.tag_configure("day", font=font["small"], foreground=color["muted"])
+        text.tag_configure("new", font=font["small_bold"], foreground=color["error"])
+        for tag in ("day", "new"):
+            text.tag_configure(tag, justify="center", spacing1=look.px(12), spacing3=look.px(10))
+        text.tag_configure("time", foreground=color["time"], font=font["time"])
+        for tag in (FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "muted", "warn", "error"):
+            text.tag_configure(tag, foreground=color[tag])
+        text.tag_configure("name", font=font["name"])
+        text.tag_configure("mention", background=color["mention"])
+        text.tag_configure("link", foreground=color["link"], underline=True)
+        text.tag_configure("find", background=color["find"], foreground=color["text"])
+        text.tag_configure("found", background=color["found"], foreground=color["on_found"])
+        text.tag_raise("sel")
+        self._keep_in_view()
+
+    # What is shown
+
+    def open(self, conversation: Conversation) -> None:
+        """Show the end of a conversation."""
+        with self._editing():
+            self.conversation, self.at_end = conversation, True
+            self._fill()
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Show changes of the conversation in view, in their order."""
+        if not changes:
+            return
+        added = sum(len(change.entries) for change in changes if change.kind == ADDED)
+        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
+        is_new_day = self._today != time.strftime("%Y-%m-%d")
+        with self._editing():
+            if is_too_much or is_new_day or any(change.kind == RELOADED for change in changes):
+                self._fill()
+            else:
+                self._apply(changes)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        run: List[Entry] = []  # added at the end, to be inserted at once
+        changed: Dict[Entry, None] = {}  # in order; each is rendered once
+        for change in changes:
+            if change.kind == ADDED and change.before is None:
+                run += change.entries
+            elif change.kind == CHANGED:
+                changed.update(dict.fromkeys(change.entries))
+            elif change.kind in (ADDED, REMOVED):
+                self._append(run)
+                run = []
+                follower = self._add(change) if change.kind == ADDED else self._remove(change)
+                changed.update(dict.fromkeys(follower))  # it may get or lose a heading
+        self._append(run)
+        for entry in changed:
+            self._render_again(entry)
+
+    def _fill(self) -> None:
+        """Show the conversation as it is now, from the entry at the top or its last page."""
+        entries = self.conversation.entries
+        top = None if self.at_end else self.entry_at("@0,0")
+        first = entries.index(top) if top in entries else len(entries) - self.PAGE
+        self.text.delete("1.0", "end")
+        tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
+        if tags:
+            self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
+        self._today = time.strftime("%Y-%m-%d")
+        self._entries = entries[max(0, first) :]
+        self._insert("end", 0, len(self._entries))
+
+    def _append(self, entries: List[Entry]) -> None:
+        start = len(self._entries)
+        self._entries += entries
+        self._insert("end", start, len(self._entries))
+        if not self.at_end:
+            self.unseen += len(entries)
+
+    def _add(self, change: Change) -> List[Entry]:
+        """Add entries before one that is shown, and return that one."""
+        before = change.before
+        if before not in self._entries:
+            return []  # they stand above what is shown
+        start = self._entries.index(before)
+        self._entries[start:start] = change.entries
+        self._insert("e%d.first" % before.id, start, start + len(change.entries))
+        return [before]
+
+    def _remove(self, change: Change) -> List[Entry]:
+        """Remove entries, and return those that stood below them."""
+        gone = set(change.entries).intersection(self._entries)
+        followers = []
+        for is_gone, group in itertools.groupby(self._entries, gone.__contains__):
+            entries = list(group)
+            if is_gone:
+                self.text.delete("e%d.first" % entries[0].id, "e%d.last" % entries[-1].id)
+                self.text.tag_delete(*["e%d" % entry.id for entry in reversed(entries)])
+            elif entries[0] is not self._entries[0]:
+                followers.append(entries[0])
+        self._entries = [entry for entry in self._entries if entry not in gone]
+        return followers
+
+    def _insert(self, index: str, start: int, end: int) -> None:
+        """Insert the text of entries that `_entries` has already."""
+        above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
+        for entry in self._entries[start:end]:
+            for piece in self._render(entry, above):
+                parts += piece
+            above = entry
+        if parts:
+            self.text.insert(index, *parts)
+
+    def _render_again(self, entry: Entry) -> None:
+        if entry in self._entries:
+            first = self.text.index("e%d.first" % entry.id)
+            self.text.delete(first, "e%d.last -1c" % entry.id)
+            pieces = self._render(entry, self._above(self._entries.index(entry)))
+            parts: List[Any] = [part for piece in pieces[:-1] for part in piece]
+            self.text.insert(first, *parts)
+
+    def _render(self, entry: Entry, above: Optional[Entry]) -> List[Piece]:
+        """Return the pieces of an entry below `above`, with the headings that belong to it."""
+        tag, pieces = "e%d" % entry.id, []  # type: Tuple[str, List[Piece]]
+        if above is None or above.day != entry.day:
+            pieces.append((day_name(entry.day, self._today) + "\n", ("day", tag)))
+        if entry.id == self.conversation.first_unread and self.conversation.new_count:
+            new = self.conversation.new_count
+            words = "─────  %d new message%s  ─────\n" % (new, "" if new == 1 else "s")
+            pieces.append((words, ("new", tag)))
+        return pieces + render(entry, tag, self.nickname, self._look.text)
+
+    def _above(self, index: int) -> Optional[Entry]:
+        """Return what stands above an entry of the text, given by its index."""
+        if index:
+            return self._entries[index - 1]
+        entries, first = self.conversation.entries, self._entries[:1]
+        start = entries.index(first[0]) if first and first[0] in entries else 0
+        return entries[start - 1] if start else None
+
+    def _show_from(self, start: int) -> None:
+        """Show the conversation from an index of its entries on; nothing of it is behind."""
+        entries = self.conversation.entries
+        earlier = entries[start : entries.index(self._entries[0])]
+        with self._editing():
+            self._entries[:0] = earlier
+            self._insert("1.0", 0, len(earlier))
+
+    @contextlib.contextmanager
+    def _editing(self) -> Iterator[None]:
+        """Let the text be changed; afterwards the view is at the end, or where it was."""
+        self._notice_scroll(self.text.yview()[1])
+        top = None if self.at_end else self.entry_at("@0,0")
+        y = self._y(top) if top else 0
+        self.text.configure(state="normal")
+        yield
+        self.text.configure(state="disabled")
+        if self._spans:
+            self._mark_found()
+        if self.at_end:
+            self.text.see("end")
+            self.text.mark_set("top", "@0,0")
+        elif top in self._entries:
+            self.text.yview(self._line(top))
+            self.text.yview_scroll(self._y(top) - y, "pixels")
+        if self._entries:
+            self._empty.place_forget()
+        else:
+            self._empty.place(relx=0.5, rely=0.4, anchor="center")
+        self.scrolled()
+
+    # What is in view
+
+    def entry_at(self, index: str) -> Optional[Entry]:
+        """Return the entry at an index of the text."""
+        ids = [int(tag[1:]) for tag in self.text.tag_names(index) if tag[1:].isdigit()]
+        return next((entry for entry in self._entries if entry.id in ids), None)
+
+    def show_end(self) -> None:
+        """Go to the last line."""
+        self.at_end = True
+        self.text.see("end")
+
+    def show_top(self) -> None:
+        """Go to the first line that is shown; earlier ones are then added above it."""
+        self.text.yview_moveto(0)
+
+    def scroll(self, pages: int) -> str:
+        """Scroll by so many pages."""
+        self.text.yview_scroll(pages, "pages")
+        return "break"
+
+    def _line(self, entry: Entry) -> str:
+        """Return the index at which the line of an entry begins, below its headings."""
+        return self.text.index("e%d.last -1c linestart" % entry.id)
+
+    def _y(self, entry: Entry) -> int:
+        """Return the height in the window, in pixels, at which that line begins."""
+        top = self.text.dlineinfo("@0,0")
+        return (top[1] if top else 0) - count(self.text, "ypixels", self._line(entry), "@0,0")
+
+    def _keep_in_view(self) -> None:
+        """Show, after a change of size, the end or what was found."""
+        if self.at_end:
+            self.text.mark_set("top", "1.0")  # since lines that get shorter bring others into view
+            self.text.see("end")
+        elif self.text.tag_ranges("found"):
+            self.text.see("found.first + 2 display lines")  # above the button at the bottom
+            self.text.see("found.first")
+
+    def _on_scroll(self, first: Any, last: Any) -> None:
+        self._scrollbar.set(float(first), float(last))
+        self._notice_scroll(float(last))
+        if float(first) <= 0 and self._entries and not self._extend_id:
+            self._extend_id = self.text.after_idle(self._extend)
+        self.scrolled()
+
+    def _notice_scroll(self, last: float) -> None:
+        """Find out if the user has scrolled: Tk says so only once it has drawn."""
+        if self.at_end and last <= 0.999 and self.text.compare("@0,0", ">=", "top"):
+            self.text.after_idle(self.text.see, "end")  # the lines have changed, nobody scrolled
+        else:
+            self.at_end = last > 0.999
+        if self.at_end:
+            self.unseen = 0
+        self.text.mark_set("top", "@0,0")
+
+    def _extend(self) -> None:
+        """Add earlier entries if, with everything drawn, the first one is in view."""
+        self._extend_id = ""
+        if not self._entries or self.text.yview()[0] > 0:
+            return
+        start = self.conversation.entries.index(self._entries[0])
+        if start:
+            self._show_from(max(0, start - self.PAGE))
+        elif self.conversation.has_older:
+            self.fetch_older(self.conversation)
+
+    # What was found
+
+    def mark(self, spans: Dict[Entry, List[Span]], hit: Optional[Tuple[Entry, Span]]) -> None:
+        """Mark what a search has found ({} for nothing), and show `hit`, which is in it."""
+        self._spans, self._hit = spans, hit
+        if hit is not None:
+            entries = self.conversation.entries
+            if hit[0] not in self._entries and hit[0] in entries:
+                self._show_from(max(0, entries.index(hit[0]) - self.PAGE // 2))
+            self.at_end = False
+        self._mark_found()
+        self._keep_in_view()
+        self._notice_scroll(self.text.yview()[1])
+
+    def _mark_found(self) -> None:
+        self.text.tag_remove("find", "1.0", "end")
+        self.text.tag_remove("found", "1.0", "end")
+        marks = [
+            mark
+            for entry in self._entries
+            if entry in self._spans
+            for mark in self._marks(entry, self._spans[entry])
+        ]
+        if marks:
+            self.text.tag_add("find", *marks)
+        if self._hit is not None and self._hit[0] in self._entries:
+            self.text.tag_add("found", *self._marks(self._hit[0], [self._hit[1]]))
+
+    def _marks(self, entry: Entry, spans: List[Span]) -> List[str]:
+        """Return where parts of the text of an entry begin and end."""
+        line = self._line(entry).partition(".")[0]
+        ends = [utf16_length(entry.text[:end]) for span in spans for end in span]
+        return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
+
+
+class Search:
+    """A bar to write in what is looked for, and to go from one place to the next."""
+
+    DELAY_MS = 100  # since more may be typed
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
+    ) -> None:
+        px = look.px
+        self._transcript, self._closed = transcript, closed
+        self._spans: Dict[Entry, List[Span]] = {}
+        self._hits: List[Tuple[Entry, Span]] = []  # the same, one by one
+        self._index = 0  # of the hit that the user is at
+        self._due_id = ""  # the id of a search that is due
+        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
+        self.frame.columnconfigure(0, weight=1)
+        self.field = Field(self.frame, look, "ChatField", self._search_soon, "search")
+        self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
+        buttons = (
+            ("up", lambda: self.step(-1), "Previous (Shift+Enter)"),
+            ("down", lambda: self.step(1), "Next (Enter)"),
+            ("close", self.close, "Close (Esc)"),
+        )
+        for column, (icon, command, tip) in enumerate(buttons, 1):
+            button = icon_button(self.frame, look, "Icon", icon, command, tip, 16)
+            button.grid(row=0, column=column)
+        self.field.text.bind("<Return>", lambda event: self.step(1))
+        self.field.text.bind("<KP_Enter>", lambda event: self.step(1))
+        self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.frame.winfo_manager())
+
+    def open(self) -> None:
+        """Show the bar, or go back to it."""
+        self.frame.grid()
+        self.field.focus()
+        self.search()
+
+    def close(self) -> None:
+        """Hide the bar. Idempotent."""
+        if self.is_open:
+            self._cancel()
+            self.frame.grid_remove()
+            self._transcript.mark({}, None)
+            self._closed()
+
+    def search(self) -> None:
+        """Find what the field says, and go to the last place."""
+        self._cancel()
+        words, conversation = self.field.get(), self._transcript.conversation
+        self._spans = conversation.find(words) if words else {}
+        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
+        self._index = len(self._hits) - 1
+        self._show()
+
+    def step(self, step: int) -> str:
+        """Go on to the next place, or back to the previous one."""
+        if not self.is_open:
+            self.open()
+        elif self._due_id:
+            self.search()
+        elif self._hits:
+            self._index = (self._index + step) % len(self._hits)
+            self._show()
+        return "break"
+
+    def _search_soon(self) -> None:
+        self._cancel()
+        self._due_id = self.frame.after(self.DELAY_MS, self.search)
+
+    def _cancel(self) -> None:
+        if self._due_id:
+            self.frame.after_cancel(self._due_id)
+            self._due_id = ""
+
+    def _show(self) -> None:
+        if self._hits:
+            self.field.show_note("%d of %d" % (self._index + 1, len(self._hits)), False)
+            self._transcript.mark(self._spans, self._hits[self._index])
+        else:
+            words = self.field.get()
+            self.field.show_note("No matches" if words else "", bool(words))
+            self._transcript.mark({}, None)
+
+
+class ConnectView:
+    """Asks for the user's name and the server, and says what went wrong."""
+
+    SIZE, MINIMUM = (460, 600), (460, 520)  # of the window
+    HINTS = {
+        NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
+        SERVER: "The address that the server's console shows",
+        PASSWORD: "The host can tell you",
+    }
+
+    def __init__(
+        self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None], cancel: Action
+    ) -> None:
+        px = look.px
+        self._look, self._connect, self._cancel = look, connect, cancel
+        self._is_connecting = False
+        self._servers: List[str] = []
+        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
+        self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
+        body.columnconfigure(0, weight=1)
+        body.grid(column=1, sticky="nsew")  # in the middle of a wide window
+        self.frame.columnconfigure((0, 2), weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
+        head = Drawing(body, look, "bg", 54, 0)
+        head.draw = self._draw_head
+        head.canvas.grid(sticky="ew", pady=(0, px(24)))
+        self.fields: Dict[str, ttk.Entry] = {}
+        self.hints: Dict[str, ttk.Label] = {}
+        self._parts: Dict[str, Tuple[ttk.Widget, ...]] = {}
+        self._validate = root.register(self._on_edit)
+        self._add_field(NAME, "Your name")
+        self._add_field(PASSWORD, "Password")
+        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
+        title.grid(sticky="w", pady=(px(6), px(6)))
+        self._add_list()
+        self.other = ttk.Button(body, text="Other server…", style="Link.TButton")
+        self.other.configure(command=self._on_other)
+        self.other.grid(sticky="e")
+        self._add_field(SERVER, "Address")
+        self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
+        self.button.bind("<Return>", lambda event: self.submit())
+        self.button.grid(sticky="ew", pady=(px(12), px(10)))
+        keys = "Enter to connect   ·   Esc to quit"
+        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
+        for field in (PASSWORD, SERVER):  # now that all rows are taken
+            self._show_field(field, False)
+
+    def _add_field(self, field: str, caption: str) -> None:
+        look, px = self._look, self._look.px
+        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
+        entry = ttk.Entry(self._body, style="Field.TEntry", show="•" if field == PASSWORD else "")
+        entry.configure(validate="key", validatecommand=(self._validate, "%P"))
+        hint = ttk.Label(self._body, style="Muted.TLabel")
+        look.follow(entry, lambda: entry.configure(font=look.font["chat"]))
+        look.follow(hint, lambda: hint.configure(wraplength=look.dp(390)))
+        label.grid(sticky="w")
+        entry.grid(sticky="ew", pady=(px(6), px(5)))
+        hint.grid(sticky="w", pady=(0, px(14)))
+        entry.bind("<Return>", lambda event: self.submit())
+        entry.bind("<KP_Enter>", lambda event: self.submit())
+        entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
+        self.fields[field], self.hints[field] = entry, hint
+        self._parts[field] = (label, entry, hint)
+
+    def _add_list(self) -> None:
+        px = self._look.px
+        card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
+        card.columnconfigure(0, weight=1)
+        card.rowconfigure(0, weight=1)
+        card.grid(sticky="nsew", pady=(0, px(8)))
+        self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
+        self.list = RowList(card, self._look, "field", 60, self._on_choose)
+        self.list.frame.grid(sticky="nsew")
+        self._no_servers = ttk.Frame(card, style="Inner.TFrame")
+        hint = "Ask someone to start the server,\nand for the address that its console shows."
+        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
+            label = ttk.Label(self._no_servers, text=words, style=style + ".TLabel")
+            label.configure(justify="center")
+            label.pack(pady=(0, px(8)))
+
+    def _draw_head(self, pen: Pen) -> None:
+        pen.image(self._look.logo(self._look.dp(52)), 14)
+        pen.text("Join the chat", font="title", dy=-12)
+        pen.text("Pick a name and a server on your network.", "muted", dy=14)
+
+    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
+        """Set the name, the servers to choose from, and the one that is chosen."""
+        self._servers = list(servers)
+        self._set(NAME, name)
+        self._set(SERVER, server)
+        self._show_field(SERVER, server not in servers)
+        self._refresh()
+
+    def show_error(self, field: str, error: str) -> None:
+        """Show the error at its field, and be ready for another attempt; "" for none."""
+        self.set_connecting("")
+        if field:
+            self._show_field(field, True)
+        for name, entry in self.fields.items():
+            is_wrong = name == field
+            entry.state(["invalid" if is_wrong else "!invalid"])
+            words = self._look.text(error if is_wrong else self.HINTS[name])
+            style = "Error.TLabel" if is_wrong else "Muted.TLabel"
+            self.hints[name].configure(text=words, style=style)
+        entry = self.fields[field or NAME]
+        entry.focus_set()
+        entry.selection_range(0, "end")
+        entry.icursor("end")
+
+    def set_connecting(self, server: str) -> None:
+        """Show that a connection to `server` is being made; "" for none."""
+        self._is_connecting = bool(server)
+        for entry in self.fields.values():
+            entry.state(["disabled" if server else "!disabled"])
+        self._refresh()
+        if server:
+            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
+            self.button.focus_set()
+
+    def submit(self) -> None:
+        """Connect with what the fields say, or cancel the attempt that is under way."""
+        if self._is_connecting:
+            self._cancel()
+        else:
+            self._connect(*(self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD)))
+
+    def _on_edit(self, text: str) -> bool:
+        """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
+        self.frame.after_idle(self._refresh)
+        return max(text, default="") <= "\uffff"
+
+    def _set(self, field: str, text: str) -> None:
+        self.fields[field].delete(0, "end")
+        self.fields[field].insert(0, text)
+
+    def _show_field(self, field: str, is_shown: bool) -> None:
+        for part in self._parts[field]:
+            set_shown(part, is_shown)
+        if field == SERVER:
+            set_shown(self.other, not is_shown)
+
+    def _refresh(self) -> None:
+        server = self.fields[SERVER].get().strip()
+        rows = [self._row(known, known == server) for known in self._servers]
+        self.list.show(rows, server if server in self._servers else None)
+        if rows:
+            self._no_servers.place_forget()
+        else:
+            self._no_servers.place(relx=0.5, rely=0.5, anchor="center")
+        if not self._is_connecting:
+            self.button.configure(text="Connect to %s" % server if server else "Connect")
+        self.button.state(["!disabled" if server else "disabled"])
+
+    def _row(self, server: str, is_chosen: bool) -> Row:
+        is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
+
+        def paint(pen: Pen) -> None:
+            pen.left += self._look.px(6)
+            pen.dot("offline", gap=14)
+            if is_chosen:
+                pen.icon("check", "focus")
+            pen.text(server, font="ui_bold", dy=-10)
+            pen.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+
+        return Row(server, server, paint)
+
+    def _on_choose(self, server: str) -> None:
+        canvas = self.list.canvas
+        is_sure = server == self.fields[SERVER].get() and canvas.focus_get() is canvas
+        self._set(SERVER, server)
+        self._show_field(SERVER, False)
+        if is_sure:
+            self.submit()
+
+    def _on_other(self) -> None:
+        self._set(SERVER, "")
+        self._show_field(SERVER, True)
+        self.fields[SERVER].focus_set()
+
+
+class Column:
+    """A part at the left or the right edge of its parent: beside the others, over them, or away."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, side: str, width: int) -> None:
+        self._look, self._is_left = look, side == "left"
+        self.frame = ttk.Frame(parent, style="Bg.TFrame")
+        self.frame.pack_propagate(False)
+        edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
+        edge.pack(side="right" if self._is_left else "left", fill="y")
+        look.follow(self.frame, lambda: self.frame.configure(width=look.dp(width) + look.px(1)))
+
+    def add_head(self, draw: Callable[[Pen], object]) -> Drawing:
+        """Add a drawing above everything else."""
+        drawing = Drawing(self.frame, self._look, "bg", 60, 16)
+        drawing.draw = draw
+        drawing.canvas.pack(fill="x")
+        ttk.Frame(self.frame, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
+        return drawing
+
+    @property
+    def is_over(self) -> bool:
+        """True if it lies over the other parts."""
+        return self.frame.winfo_manager() == "place"
+
+    def show(self, is_shown: bool) -> None:
+        """Put it beside the other parts, or away."""
+        self.frame.place_forget()
+        if is_shown:
+            self.frame.grid(row=0, column=0 if self._is_left else 2, sticky="ns")
+        else:
+            self.frame.grid_forget()
+
+    def toggle(self) -> None:
+        """Lay it over the other parts, or put it away."""
+        if self.is_over:
+            self.frame.place_forget()
+        else:
+            x = 0 if self._is_left else 1
+            self.frame.place(relx=x, relheight=1, anchor="nw" if self._is_left else "ne")
+            self.frame.lift()
+
+
+class Sidebar:
+    """The server, its conversations, and the user."""
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
-        super().__init__(parent, look, "left", 232)
-        self._window = window
-        self._head = self.add_head(self._draw_server)
-        self.list = RowList(self.frame, look, "bg", 36, window.on_choose_row,
-                            window.on_conversation_menu)  # fmt: skip
-        foot = ttk.Frame(self.frame, style="Bg.TFrame")
+        self._look, self._window = look, window
+        self.column = Column(parent, look, "left", 232)
+        frame = self.column.frame
+        self._server = self.column.add_head(self._draw_server)
+        foot = ttk.Frame(frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
-        theme = ttk.Button(foot, style="IconBg.TButton", command=window.on_theme)
-        look.follow(theme, lambda: theme.configure(
-            image=look.icon("sun" if look.theme == "dark" else "moon")))  # fmt: skip
-        Tip(theme, look, "Light or dark (%s+T)" % look.control.replace("Control", "Ctrl"))
+        tip = "Light or dark (%s+T)" % look.control.replace("Control", "Ctrl")
+        theme = icon_button(foot, look, "IconBg", "sun", window.toggle_theme, tip)
+        icons = {"dark": "sun", "light": "moon"}
+        look.follow(theme, lambda: theme.configure(image=look.icon(icons[look.theme])))
         theme.pack(side="right", padx=(0, px(12)))
-        self.me = Drawing(foot, look, "bg", 54, self._draw_me)
-        self.me.canvas.pack(side="left", fill="x", expand=True)
-        self.me.canvas.bind("<Button-1>", lambda event: window.on_own_menu(*menu_place(event)))
+        self.user = Drawing(foot, look, "bg", 54, 14)
+        self.user.draw = self._draw_user
+        self.user.canvas.pack(side="left", fill="x", expand=True)
+        self.user.canvas.bind("<Button-1>", window.menus.open_own)
+        self.list = RowList(frame, look, "bg", 36, window.choose_row)
+        self.list.menu = window.menus.open_conversation
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
-    def tell(self) -> None:
-        """Say what the chat knows."""
-        chat = self._window.chat
-        self._head.redraw()
-        self.me.redraw()
-        self.list.show(self._rows(chat), chat.current)
-
-    def _draw_server(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._window.chat
-        canvas.create_image(look.px(16), dp(30), image=look.logo(dp(30)), anchor="w")
-        left = look.px(16) + dp(40)
-        look.write(canvas, left, dp(21), chat.server, "text", "ui_bold", width - left - dp(8))
-        color = {CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away")
-        canvas.create_image(left, dp(38), image=look.box(dp(8), dp(8), dp(4), color), anchor="w")
-        look.write(canvas, left + dp(13), dp(38), chat.status, "muted", "small")
-
-    def _draw_me(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._window.chat
-        draw_avatar(canvas, look, chat.nickname, look.px(14), dp(27), 32)
-        left = look.px(14) + dp(42)
-        look.write(canvas, left, dp(19), chat.nickname, "text", "ui_bold", width - left)
-        status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
-        look.write(canvas, left, dp(36), status, "muted", "small", width - left)
-
-    def _rows(self, chat: Chat) -> List[Row]:
+    def show(self) -> None:
+        """Show the chat as it is now."""
+        self._server.redraw()
+        self.user.redraw()
         rows = []
-        for caption, kinds in (("ROOMS", (ROOM, CONSOLE)), ("PRIVATE", (PRIVATE,))):
-            rows.append(Row(caption, caption, is_caption=True, icon="plus"))
-            for conversation in chat.conversations:
+        groups = (("ROOMS", (CHANNEL, CONSOLE)), ("PRIVATE", (PRIVATE,)))
+        for title, kinds in groups:
+            rows.append(caption(title, title))
+            for conversation in self._window.chat.conversations:
                 if conversation.kind in kinds:
-                    rows.append(self._row(chat, conversation))
-        return rows
+                    rows.append(self._row(conversation))
+        self.list.show(rows, self._window.chat.current)
 
-    def _row(self, chat: Chat, conversation: Conversation) -> Row:
-        unread = conversation.unread
-        is_muted = conversation.level == NONE
-        is_bright = conversation is chat.current or (unread and not is_muted)
-        dots = {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
-        return Row(
-            conversation.title, conversation, is_bold=bool(unread and not is_muted),
-            sign="" if conversation.kind == PRIVATE else "#" if conversation.kind == ROOM else "·",
-            dot=dots[chat.presence(conversation.name)] if conversation.kind == PRIVATE else "",
-            color="text" if is_bright else "muted",
-            badge="" if not unread or is_muted else str(unread) if unread < 100 else "99+",
-            badge_color="mention_badge" if conversation.mentions else "badge",
-        )  # fmt: skip
+    def _row(self, conversation: Conversation) -> Row:
+        chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
+        unread = 0 if conversation.level == NONE else conversation.unread
+        is_bright = conversation is chat.current or unread
+
+        def paint(pen: Pen) -> None:
+            pen.left += self._look.px(6)
+            color = "text" if is_bright else "muted"
+            if conversation.kind == PRIVATE:
+                pen.dot(dots[chat.presence(conversation.name)])
+            else:
+                sign = "#" if conversation.kind == CHANNEL else "·"
+                pen.text(sign, color, "ui_bold")
+                pen.left += self._look.dp(18)
+            if unread:
+                badge = "mention_badge" if conversation.mentions else "badge"
+                pen.badge(str(unread) if unread < 100 else "99+", badge)
+            pen.text(conversation.title, color, "ui_bold" if unread else "ui")
+
+        return Row(conversation, conversation.title, paint)
+
+    def _draw_server(self, pen: Pen) -> None:
+        chat, dp = self._window.chat, self._look.dp
+        pen.image(self._look.logo(dp(30)), 10)
+        pen.text(chat.server, "text", "ui_bold", dy=-9)
+        pen.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
+        pen.text(chat.status, "muted", "small", dy=8)
+
+    def _draw_user(self, pen: Pen) -> None:
+        chat = self._window.chat
+        pen.avatar(chat.nickname, 32)
+        pen.text(chat.nickname, "text", "ui_bold", dy=-8)
+        status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
+        pen.text(status, "muted", "small", dy=9)
 
 
-class People(Column):
-    """Who takes part in the conversation in view."""
+class People:
+    """The people in the conversation in view."""
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
-        super().__init__(parent, look, "right", 200)
         self._window = window
-        self._of: Optional[Conversation] = None  # they stay while the connection is lost
-        self.list = RowList(self.frame, look, "bg", 38, window.on_person, window.on_person_menu)
-        self._head = self.add_head(self._draw_count)
+        self.column = Column(parent, look, "right", 200)
+        self._head = self.column.add_head(self._draw_head)
+        self.list = RowList(self.column.frame, look, "bg", 38, window.open_person)
+        self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
+        self._conversation: Optional[Conversation] = None
+        self._count = 0
 
-    def tell(self) -> None:
-        """Say what the chat knows."""
+    def show(self) -> None:
+        """Show the chat as it is now; while the connection is lost, as it was before."""
         chat = self._window.chat
-        if chat.state == CONNECTED or chat.current is not self._of:
-            self._of = chat.current
-            self.list.show(self._rows(chat))
-            self._head.redraw()
-
-    def _draw_count(self, canvas: "tk.Canvas", width: int) -> None:
-        look, left, middle = self._look, self._look.px(16), self._look.dp(30)
-        left += look.write(canvas, left, middle, "People", "text", "ui_bold") + look.dp(8)
-        count = len([row for row in self.list.rows if row.key is not None])
-        look.write(canvas, left, middle, str(count), "muted", "ui")
-
-    def _people(self, chat: Chat) -> Sequence[Person]:
-        """Who takes part in the conversation in view."""
-        here = chat.current
-        if here.kind != PRIVATE:
-            return here.people
-        presence = chat.presence(here.name)
-        other = [] if presence == OFFLINE else [Person(here.name, "", presence == AWAY)]
-        return [Person(chat.nickname, "", chat.is_away), *other]
-
-    def _rows(self, chat: Chat) -> List[Row]:
-        rows: List[Row] = []
-        people = self._people(chat)
-        for caption, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [person for person in people if person.is_away == is_away]
+        if chat.state != CONNECTED and chat.current is self._conversation:
+            return
+        self._conversation, people = chat.current, list(chat.current.people)
+        if chat.current.kind == PRIVATE:
+            people = [Person(chat.nickname, "", chat.is_away)]
+            presence = chat.presence(chat.current.name)
+            if presence != OFFLINE:
+                people.append(Person(chat.current.name, "", presence == AWAY))
+        rows, self._count = [], len(people)
+        for title, is_away in (("ONLINE", False), ("AWAY", True)):
+            group = [self._row(person) for person in people if person.is_away == is_away]
             if group:
-                rows.append(Row("%s — %d" % (caption, len(group)), is_caption=True))
-            for name, prefix, _ in group:
-                is_me = name == chat.nickname
-                color = FROM_ME if is_me else "muted" if is_away else "text"
-                note = "you" if is_me else "host" if prefix == "@" else ""
-                rows.append(Row(name, name, avatar=name, dot="away" if is_away else "ok",
-                                color=color, note=note))  # fmt: skip
-        return rows
+                rows += [caption("%s — %d" % (title, len(group))), *group]
+        self.list.show(rows)
+        self._head.redraw()
 
+    def _row(self, person: Person) -> Row:
+        name, is_me = person.nickname, person.nickname == self._window.chat.nickname
+        color = FROM_ME if is_me else "muted" if person.is_away else "text"
 
-class BannerBar:
-    """What is wrong with the connection, and a button against it; away while nothing is."""
+        def paint(pen: Pen) -> None:
+            pen.avatar(name, 28, "away" if person.is_away else "ok")
+            if is_me or person.prefix == "@":
+                pen.note("you" if is_me else "host")
+            pen.text(name, color)
 
-    def __init__(self, parent: "tk.Misc", look: Look, retry: Callable[[], object]) -> None:
-        px = look.px
-        self._look, self._icon = look, "warn"
-        self.frame = ttk.Frame(parent, style="Banner.TFrame",
-                               padding=(px(20), px(6), px(14), px(6)))  # fmt: skip
-        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left",
-                              padding=(0, px(5)))  # fmt: skip
-        look.follow(self.text, self._show_icon)
-        self.button = ttk.Button(self.frame, text="Try now", style="Banner.TButton", command=retry)
-        self.text.pack(side="left", fill="x")
-        self.frame.bind("<Configure>", lambda event: self.text.configure(
-            wraplength=max(1, event.width - px(170))))  # fmt: skip
+        return Row(name, name, paint)
 
-    def show(self, banner: Banner, is_well: bool) -> None:
-        """Say something; nothing hides it."""
-        self._icon = "check" if is_well else "warn"
-        self._show_icon()
-        self.text.configure(text="  " + self._look.text(banner.text))
-        self.button.pack_forget()
-        if banner.can_retry:
-            self.button.pack(side="right", before=self.text)
-        (self.frame.grid if banner.text else self.frame.grid_remove)()
-
-    def _show_icon(self) -> None:
-        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
+    def _draw_head(self, pen: Pen) -> None:
+        width = pen.text("People", "text", "ui_bold")
+        pen.left += width + self._window.look.dp(8)
+        pen.text(str(self._count), "muted")
 
 
 class ChatView:
-    """The conversation in view with its chat box; the conversations and the people beside it.
+    """The conversation in view with the message box; the sidebar and the people beside it."""
 
-    What is done in it calls the methods of `window` whose names begin with `on_`.
-    """
-
-    SIZE, LEAST = (1160, 720), (480, 360)  # of the window, at first and at least
-    NARROW, NARROWEST = 900, 680  # below: no people; no sidebar either (in dp)
+    SIZE, MINIMUM = (1160, 720), (480, 360)  # of the window
+    NARROW, NARROWEST = 900, 680  # dp; in a window less wide: no people, and no sidebar
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._width = 0  # in pixels
-        self._shown: Tuple[bool, ...] = ()  # what is beside the chat: at the left, at the right
+        self._width = 0  # pixels
         self._wants_people = True
-        self._unseen = 0  # lines that came below what is in view
+        self._beside: Tuple[bool, ...] = ()  # the columns beside the chat: left, right
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
         self.frame.bind("<Configure>", self._on_resize)
-        self.side = Conversations(self.frame, look, window)
+        self.sidebar = Sidebar(self.frame, look, window)
+        self.people = People(self.frame, look, window)
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
         middle.columnconfigure(0, weight=1)
-        middle.rowconfigure(4, weight=1)
         middle.grid(row=0, column=1, sticky="nsew")
-        self._make_head(middle).grid(row=0, sticky="ew")
-        ttk.Frame(middle, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
-        self.banner = BannerBar(middle, look, window.on_retry)
-        self.banner.frame.grid(row=2, sticky="ew")
-        self.transcript = Transcript(middle, look, window.lay_out, window.render,
-                                     window.on_top, self._show_pill)  # fmt: skip
-        self.transcript.frame.grid(row=4, sticky="nsew")
-        self.transcript.empty.configure(text="No messages here yet. Say hello.")
-        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left",
-                               takefocus=0, command=window.on_jump)  # fmt: skip
-        look.follow(
-            self.pill, lambda: self.pill.configure(image=look.icon("down", "on_accent", 14))
-        )
-        self.search = Search(middle, look, self.transcript, window.conversation_in_view,
-                             window.focus_composer)  # fmt: skip
-        self.search.frame.grid(row=3, sticky="ew")
-        self.composer = Composer(
-            middle, look, window.on_submit, window.on_complete, window.may_keep
-        )
-        self.composer.frame.grid(row=5, sticky="ew", padx=px(16), pady=(px(4), px(14)))
-        self.aside = People(self.frame, look, window)
-        for bar in (self.banner.frame, self.search.frame):
-            bar.grid_remove()
+        self._add_head(middle)
+        self.banner = Bar(middle, look)
+        self.transcript = Transcript(middle, look)
+        self.transcript.fetch_older = lambda place: window.do(window.chat.fetch_older, place)
+        self.transcript.scrolled = self._show_pill
+        self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.composer = Composer(middle, look, self.submit)
+        self.composer.complete = lambda *args: window.chat.complete(*args)
+        self.composer.ask_paste = window.questions.ask_paste
+        parts = (self.banner, self.search, self.transcript, self.composer)
+        for row, frame in enumerate([part.frame for part in parts], 2):
+            frame.grid(row=row, sticky="nsew")
+        middle.rowconfigure(4, weight=1)
+        self.banner.frame.grid_remove()
+        self.search.frame.grid_remove()
+        self.composer.frame.grid_configure(pady=(px(4), px(14)))
+        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
+        self.pill.configure(takefocus=0, command=self.jump_to_end)
+        set_icon(self.pill, look, "down", "on_accent", 14)
+        self.composer.text.bind("<Prior>", lambda event: self.transcript.scroll(-1))
+        self.composer.text.bind("<Next>", lambda event: self.transcript.scroll(1))
+        self.transcript.text.bind("<Key>", self._on_stray_key)
+        self.transcript.text.bind("<<ContextMenu>>", window.menus.open_transcript)
+        self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
-    def _make_head(self, parent: "tk.Misc") -> "ttk.Frame":
-        look, px, window = self._look, self._look.px, self._window
+    def _add_head(self, parent: "tk.Misc") -> None:
+        look, px = self._look, self._look.px
         head = ttk.Frame(parent, style="Chat.TFrame")
         head.columnconfigure(1, weight=1)
-        self.menu_button = icon_button(
-            head, look, "menu", "Icon", self.toggle_side, "Conversations"
-        )
+        head.grid(row=0, sticky="ew")
+        ttk.Frame(parent, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
+        toggle = self.toggle_sidebar
+        self.menu_button = icon_button(head, look, "Icon", "menu", toggle, "Conversations")
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
-        self.room = Drawing(head, look, "chat", 60, self._draw_room)
+        self.room = Drawing(head, look, "chat", 60, 20)
+        self.room.draw = self._draw_room
         self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.canvas.bind("<Button-1>", lambda event: window.on_topic())
-        search = icon_button(head, look, "search", "Icon", lambda: self.search.open(),
-                             "Search (Ctrl+F)")  # fmt: skip
+        self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
+        search = icon_button(head, look, "Icon", "search", self._on_search, "Search (Ctrl+F)")
         search.grid(row=0, column=2)
-        people = icon_button(head, look, "person", "Icon", self.toggle_people, "People")
+        people = icon_button(head, look, "Icon", "person", self.toggle_people, "People")
         people.grid(row=0, column=3, padx=(px(2), px(13)))
-        return head
 
-    def tell(self, with_people: bool) -> None:
-        """Make all but the transcript and the banner say what the chat knows."""
+    def show(self, changes: Sequence[Change]) -> None:
+        """Show what has changed, and nothing else."""
         chat = self._window.chat
-        self.room.redraw()
-        self.side.tell()
-        if with_people or chat.current.kind == PRIVATE:
-            self.aside.tell()
-        self.composer.set_hint(chat.hint)
-        self._show_menu_button()
+        kinds = {change.kind for change in changes}
+        self.transcript.nickname = chat.nickname
+        if chat.current is not self.transcript.conversation:
+            self._open(chat.current)
+            kinds |= {SELECTED, SIDEBAR, PEOPLE, HEADER}
+        else:
+            self.transcript.apply([c for c in changes if c.conversation is chat.current])
+        if kinds & {SIDEBAR, SELECTED, STATUS}:
+            self.sidebar.show()
+            self._show_menu_button()
+        presence = SIDEBAR if chat.current.kind == PRIVATE else ""
+        if kinds & {PEOPLE, STATUS, presence}:
+            self.people.show()
+        if kinds & {HEADER, SELECTED, STATUS, presence}:
+            self.room.redraw()
+            self.composer.set_hint(chat.hint)
 
-    def _draw_room(self, canvas: "tk.Canvas", width: int) -> None:
-        look, dp, chat = self._look, self._look.dp, self._window.chat
-        conversation = chat.current
-        left = look.px(6 if self.menu_button.winfo_manager() else 20)
-        sign = "# " if conversation.kind == ROOM else ""
-        look.write(canvas, left, dp(21), sign + conversation.title, "text", "room", width - left)
+    def _open(self, conversation: Conversation) -> None:
+        self.transcript.conversation.draft = self.composer.get()
+        self.search.close()
+        self.transcript.open(conversation)
+        self.composer.set(conversation.draft)
+        self.focus_composer()
+
+    # What the user does
+
+    def focus_composer(self) -> None:
+        self.composer.text.focus_set()
+
+    def submit(self, text: str) -> bool:
+        """Say or do what was typed; return False if it cannot be done."""
+        is_done = self._window.do(self._window.chat.submit, text)
+        if self._window.root is not None:
+            self.transcript.show_end()
+            if is_done and not is_secret(text):
+                self.composer.remember(text)
+        return is_done
+
+    def select(self, conversation: Optional[Conversation]) -> None:
+        """Show another conversation; None for none."""
+        self.close_overlays()
+        if conversation is not None:
+            self._window.do(self._window.chat.select, conversation)
+            self.focus_composer()
+
+    def open(self, name: str) -> None:
+        """Show the conversation with a person or in a room."""
+        self.close_overlays()
+        self._window.do(self._window.chat.open, name)
+        self.focus_composer()
+
+    def suggest(self, text: str) -> None:
+        """Let the user go on writing this, if the message box is empty."""
+        if not self.composer.get():
+            self.composer.set(text)
+        self.focus_composer()
+
+    def jump_to_end(self) -> None:
+        self.transcript.show_end()
+        self.focus_composer()
+
+    def _on_search(self) -> None:
+        self.search.open()
+
+    def _on_topic(self) -> None:
+        if self._window.chat.current.kind == CHANNEL:
+            self.suggest("/topic " + self._window.chat.current.topic)
+
+    def link_at(self, index: str) -> str:
+        """Return the address of the link at an index of the transcript, "" for none."""
+        text = self.transcript.text
+        tags = text.tag_names(index)
+        if "link" not in tags or "retry" in tags or "discard" in tags:
+            return ""
+        return join_surrogates(text.get(*text.tag_prevrange("link", index + "+1c")))
+
+    def _on_link(self, event: "TkEvent") -> str:
+        text, chat = self.transcript.text, self._window.chat
+        index = text.index("@%d,%d" % (event.x, event.y))
+        tags, entry = text.tag_names(index), self.transcript.entry_at(index)
+        if text.tag_ranges("sel") or entry is None:
+            return ""
+        if "retry" in tags:
+            self._window.do(chat.retry, entry)
+        elif "discard" in tags:
+            self._window.do(chat.discard, entry)
+        else:
+            open_link(self.link_at(index))
+        return "break"
+
+    def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
+        """Send what is typed in the transcript to the message box."""
+        modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
+        if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
+            return None  # a key that the text may want, or one with Control or Alt
+        self.composer.insert(event.char)
+        return "break"
+
+    # How it is laid out
+
+    def _draw_room(self, pen: Pen) -> None:
+        chat, conversation = self._window.chat, self._window.chat.current
+        sign = "# " if conversation.kind == CHANNEL else ""
+        pen.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
-        if not topic and conversation.kind == ROOM:
+        if not topic and conversation.kind == CHANNEL:
             topic = "No topic. Set one with /topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
-        look.write(canvas, left, dp(41), topic, "muted", "small", width - left)
-
-    def count_unseen(self, new: int) -> None:
-        """So many lines came below what is in view."""
-        self._unseen += new
-        self._show_pill()
+        pen.text(topic, "muted", "small", dy=11)
 
     def _show_pill(self) -> None:
         if self.transcript.at_end:
-            self._unseen = 0
             self.pill.place_forget()
             return
-        count = self._unseen
-        words = "%d new message%s" % (count, "" if count == 1 else "s")
-        self.pill.configure(text=" " + words if count else " Jump to latest")
+        unseen = self.transcript.unseen
+        words = "%d new message%s" % (unseen, "" if unseen == 1 else "s")
+        self.pill.configure(text=" " + words if unseen else " Jump to latest")
         self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
 
-    # What is beside the chat
+    def _show_menu_button(self) -> None:
+        is_unread = any(c.unread for c in self._window.chat.conversations)
+        icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
+        self.menu_button.configure(image=icon)
 
-    def toggle_side(self) -> None:
-        """Show the conversations over the chat, or put them away."""
-        if not self._shown[0]:
-            self.side.toggle()
-            (self.side.list.canvas if self.side.is_over else self.composer.text).focus_set()
+    def toggle_sidebar(self) -> None:
+        """Show the sidebar over the chat, or put it away."""
+        column = self.sidebar.column
+        if not self._beside[0]:
+            column.toggle()
+            focus_on(self.sidebar.list.canvas if column.is_over else self.composer.text)
 
     def toggle_people(self) -> None:
-        """Show who is here, or put them away."""
+        """Show the people, or put them away."""
         if self._width >= self._look.dp(self.NARROW):
             self._wants_people = not self._wants_people
             self._lay_out()
         else:
-            self.aside.toggle()
+            self.people.column.toggle()
 
     def close_overlays(self) -> bool:
-        """Put away what lies over the chat; whether anything did."""
-        over = [column for column in (self.side, self.aside) if column.is_over]
+        """Put away what lies over the chat; return True if anything did."""
+        over = [c for c in (self.sidebar.column, self.people.column) if c.is_over]
         for column in over:
             column.toggle()
         return bool(over)
 
-    def panes(self) -> List["tk.Widget"]:
-        """What F6 goes through."""
-        panes = [self.side.list.canvas, self.transcript.text, self.composer.text,
-                 self.aside.list.canvas]  # fmt: skip
-        return [pane for pane in panes if pane.winfo_viewable()]
+    def focus_pane(self, step: int) -> None:
+        """Move the focus to the next part of the view."""
+        panes: List[tk.Widget] = [self.sidebar.list.canvas, self.transcript.text]
+        panes += [self.composer.text, self.people.list.canvas]
+        panes = [pane for pane in panes if pane.winfo_viewable()]
+        focus = self.frame.focus_get()
+        index = panes.index(focus) if focus in panes else -1
+        panes[(index + step) % len(panes)].focus_set()
 
-    def _on_resize(self, event: "tk.Event[Any]") -> None:
+    def _on_resize(self, event: "TkEvent") -> None:
         self._width = event.width
         self._lay_out()
+        self._window.questions.fit()
 
     def _lay_out(self) -> None:
-        """Have beside the chat what there is room for."""
-        dp = self._look.dp
-        room = self._width or dp(1160)
-        shown = (room >= dp(self.NARROWEST), room >= dp(self.NARROW) and self._wants_people)
-        if shown == self._shown:
+        """Show beside the chat what there is room for."""
+        look, width = self._look, self._width or self._look.dp(self.SIZE[0])
+        is_wide = width >= look.dp(self.NARROWEST)
+        beside = (is_wide, width >= look.dp(self.NARROW) and self._wants_people)
+        if beside == self._beside:
             return
-        self._shown = shown
-        for column, is_shown in zip((self.side, self.aside), shown):
+        self._beside = beside
+        for column, is_shown in zip((self.sidebar.column, self.people.column), beside):
             column.show(is_shown)
-        (self.menu_button.grid_remove if shown[0] else self.menu_button.grid)()
-        self.transcript.pad = 20 if shown[0] else 14
-        self.transcript.restyle()
-        self.composer.frame.grid_configure(padx=self._look.px(16 if shown[0] else 10))
+        set_shown(self.menu_button, not is_wide)
+        self.room.left = 20 if is_wide else 6
         self.room.redraw()
+        self.transcript.left = 20 if is_wide else 14
+        self.transcript.restyle()
+        self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
 
-    def _show_menu_button(self) -> None:
-        is_unread = any(c.unread for c in self._window.chat.conversations)
-        self.menu_button.configure(
-            image=self._look.icon("menu", dot="mention_badge" if is_unread else "")
-        )
+
+def open_link(address: str) -> None:
+    """Show a web page, and nothing but a web page."""
+    if address.startswith(("http://", "https://")):
+        # Daemon: the browser may take its time to start.
+        thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
+        thread.name = "browser"
+        thread.start()
+
+
+# The window
+# ----------
+
+POLL_MS = 30  # between two looks at the queue; 10 while more waits there
+BATCH = 100  # events handled at once, so that a flood leaves time for keys
+BATCH_TIME = 0.005  # seconds that handling them may take
+SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
+MANY_LINES = 20  # of a paste or not sent; for more the user is asked
+
+# The letters of a keyboard, by X11's or Windows' number of the first key of each row.
+LETTERS = {
+    "x11": {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"},
+    "win32": {65: "abcdefghijklmnopqrstuvwxyz"},
+}
 
 
 class Notifier:
-    """Draws attention to the window by what the system has: a bell, a flash, a notification."""
+    """Draws attention to the window with what the system has: bell, flash, notification."""
 
-    PAUSE = 2.0  # seconds between two of them
+    PAUSE = 2.0  # seconds between two alerts
 
     def __init__(self, root: "tk.Tk", system: str) -> None:
         self._root, self._system = root, system
         self._last = -self.PAUSE
-        self._is_urgent = False
 
     def alert(self, title: str, body: str, sound: bool) -> None:
-        """Something deserves notice now. Never waits; says no more than once in PAUSE."""
+        """Draw attention now. Never waits."""
         now = time.monotonic()
         if now < self._last + self.PAUSE:
             return
         self._last = now
-        self._set_urgent(True)
         command = self._command(title, body)
-        if command:
-            try:
+        try:
+            if self._system == "win32":
+                flash_on_windows(self._root.winfo_id())
+            if command:
                 null = subprocess.DEVNULL
                 process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
-                # Daemon: it waits for another program, which may outlive ours.
+                # Daemon: it waits for another program, which may outlive this one.
                 threading.Thread(target=process.wait, name="notify", daemon=True).start()
-            except OSError as error:
-                log.info("no notification: %s", error)
+        except (OSError, AttributeError) as error:
+            log.info("no notification: %s", error)
         if sound:
             self._root.bell()
 
-    def calm(self) -> None:
-        """The user is here."""
-        if self._is_urgent:
-            self._set_urgent(False)
-
     def _command(self, title: str, body: str) -> List[str]:
-        """The program that shows a notification, [] where there is none. No text is an option."""
+        """Return the command that shows a notification, [] for none. No text is an option."""
         if self._system == "aqua":
             script = "display notification (item 2 of argv) with title (item 1 of argv)"
-            script = "on run argv\n%s\nend run" % script
-            return ["osascript", "-e", script, title, body]
+            return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
         program = shutil.which("notify-send") if self._system == "x11" else None
         return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
-
-    def _set_urgent(self, is_urgent: bool) -> None:
-        self._is_urgent = is_urgent
-        try:
-            if self._system == "x11":
-                set_x11_urgency(self._root.winfo_id(), is_urgent, self._root.winfo_screen())
-            elif self._system == "win32" and is_urgent:
-                flash_on_windows(self._root.winfo_id())
-        except (OSError, AttributeError) as error:
-            log.info("no flash: %s", error)
-
-
-# What only one windowing system has, and Tk does not hand through
-
-
-@contextlib.contextmanager
-def x11_frame(window: int, display_name: str) -> Iterator[Tuple[Any, Any, Any]]:
-    """Xlib, a connection of our own, and the window around Tk's, which Tk does not let us have.
-
-    OSError or AttributeError where there is no such thing.
-    """
-    x11: Any = ctypes.CDLL("libX11.so.6")
-    handle, number = ctypes.c_void_p, ctypes.c_ulong
-    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = handle, [ctypes.c_char_p]
-    x11.XFree.argtypes = x11.XCloseDisplay.argtypes = [handle]
-    x11.XQueryTree.argtypes = [handle, number] + [ctypes.POINTER(number)] * 2 + [
-        ctypes.POINTER(ctypes.POINTER(number)), ctypes.POINTER(ctypes.c_uint)]  # fmt: skip
-    display = x11.XOpenDisplay(display_name.rpartition(".")[0].encode() or None)
-    if not display:
-        raise OSError("no connection to %s" % display_name)
-    try:
-        desktop, frame, count = number(), number(), ctypes.c_uint()
-        children = ctypes.POINTER(number)()
-        x11.XQueryTree(display, window, ctypes.byref(desktop), ctypes.byref(frame),
-                       ctypes.byref(children), ctypes.byref(count))  # fmt: skip
-        if children:
-            x11.XFree(children)
-        if frame.value == desktop.value:
-            raise OSError("the window has not been shown yet")
-        yield x11, display, frame
-    finally:
-        x11.XCloseDisplay(display)
-
-
-def set_x11_urgency(window: int, is_urgent: bool, display_name: str) -> None:
-    """Set the urgency hint of a window. OSError or AttributeError where that cannot be."""
-    handle, number = ctypes.c_void_p, ctypes.c_ulong
-
-    class Hints(ctypes.Structure):
-        _fields_ = [("flags", ctypes.c_long), ("input", ctypes.c_int), ("state", ctypes.c_int),
-                    ("icon_pixmap", number), ("icon_window", number), ("x", ctypes.c_int),
-                    ("y", ctypes.c_int), ("icon_mask", number), ("group", number)]  # fmt: skip
-
-    with x11_frame(window, display_name) as (x11, display, frame):
-        x11.XGetWMHints.restype, x11.XGetWMHints.argtypes = ctypes.POINTER(Hints), [handle, number]
-        x11.XSetWMHints.argtypes = [handle, number, ctypes.POINTER(Hints)]
-        hints = x11.XGetWMHints(display, frame)
-        if hints:
-            bit = 256  # XUrgencyHint
-            hints.contents.flags = hints.contents.flags & ~bit | (bit if is_urgent else 0)
-            x11.XSetWMHints(display, frame, hints)
-            x11.XFree(hints)
-
-
-def set_x11_background(window: int, color: str, display_name: str) -> None:
-    """What is seen where a window has grown and Tk has not drawn yet: white, if nobody says so.
-
-    OSError or AttributeError where that cannot be.
-    """
-    with x11_frame(window, display_name) as (x11, display, frame):
-        x11.XSetWindowBackground.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
-        x11.XSetWindowBackground(display, frame, int(color[1:], 16))
 
 
 def flash_on_windows(window: int) -> None:
     """Flash the taskbar's button until the window comes to the front."""
 
     class Info(ctypes.Structure):
-        _fields_ = [("size", ctypes.c_uint), ("window", ctypes.c_void_p), ("flags", ctypes.c_uint),
-                    ("count", ctypes.c_uint), ("pause", ctypes.c_uint)]  # fmt: skip
+        _fields_ = [
+            ("size", ctypes.c_uint),
+            ("window", ctypes.c_void_p),
+            ("flags", ctypes.c_uint),
+            ("count", ctypes.c_uint),
+            ("pause", ctypes.c_uint),
+        ]
 
     user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
-    tray_until_front = 2 | 12
     user32.GetParent.restype, user32.GetParent.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    tray_until_front = 2 | 12
     info = Info(ctypes.sizeof(Info), user32.GetParent(window), tray_until_front, 0, 0)
     user32.FlashWindowEx(ctypes.byref(info))
 
 
-# The window
+class Menus:
+    """The context menus."""
+
+    def __init__(self, window: "Window") -> None:
+        self._window = window
+        self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
+
+    def open_person(self, name: str, x: int, y: int) -> None:
+        """Offer what can be done with a person."""
+        view = self._window.chat_view
+        if name == self._window.chat.nickname:
+            return self._open_own(x, y)
+        entries: List[Any] = [
+            ("Write privately", lambda: view.open(name)),
+            ("Mention", lambda: view.composer.insert("@%s " % name)),
+            ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
+            None,
+            ("Ignore", lambda: view.submit("/ignore %s" % name)),
+        ]
+        return self._open(entries, x, y)
+
+    def open_conversation(self, conversation: Any, x: int, y: int) -> None:
+        """Offer what can be done with a conversation."""
+        do, chat = self._window.do, self._window.chat
+        if not isinstance(conversation, Conversation):
+            return
+        entries: List[Any] = []
+        levels = {ALL: "everything", MENTIONS: "mentions"}
+        for level in (ALL, MENTIONS, NONE):
+            mark = "✓ " if conversation.level == level else "    "
+            words = "Notify me of %s" % levels[level] if level in levels else "Never notify me"
+            set_level = functools.partial(do, chat.set_level, conversation, level)
+            entries.append((mark + words, set_level))
+        if conversation.kind != CONSOLE:
+            words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
+            close = functools.partial(do, chat.close, conversation)
+            entries += [None, (words % conversation.name, close)]
+        self._open(entries, x, y)
+
+    def open_own(self, event: "TkEvent") -> None:
+        """Offer what the user can do with their own presence, and with the window."""
+        self._open_own(*menu_position(event))
+
+    def _open_own(self, x: int, y: int) -> None:
+        window, view = self._window, self._window.chat_view
+        away = ("I am back", "/away") if window.chat.is_away else ("I am away", "/away away")
+        entries: List[Any] = [
+            (away[0], lambda: view.submit(away[1])),
+            ("Another name…", lambda: view.suggest("/nick ")),
+            None,
+            ("Light or dark", window.toggle_theme),
+            ("Larger", lambda: window.zoom(1)),
+            ("Smaller", lambda: window.zoom(-1)),
+            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
+            None,
+            ("Help and keys", window.questions.help),
+            ("Quit", window.close),
+        ]
+        self._open(entries, x, y)
+
+    def open_box(self, event: "TkEvent") -> None:
+        """Offer what can be done with what was written."""
+        box, names = event.widget, ("Cut", "Copy", "Paste", "Select all")
+        box.focus_set()
+        events = ["<<%s>>" % name.title().replace(" ", "") for name in names]
+        entries: List[Any] = [
+            (name, functools.partial(box.event_generate, event))
+            for name, event in zip(names, events)
+        ]
+        entries.insert(3, None)
+        self._open(entries, *menu_position(event))
+
+    def open_transcript(self, event: "TkEvent") -> str:
+        """Offer what can be done with what was said."""
+        view, root = self._window.chat_view, self._window.root
+        text = view.transcript.text
+        link = view.link_at("@%d,%d" % (event.x, event.y))
+
+        def copy_link() -> None:
+            root.clipboard_clear()
+            root.clipboard_append(self._window.look.text(link))
+
+        entries: List[Any] = []
+        if link:
+            entries += [("Open %s" % link[:60], lambda: open_link(link))]
+            entries += [("Copy the link", copy_link)]
+        if text.tag_ranges("sel"):
+            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
+        entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
+        entries.append(("Search…", view.search.open))
+        self._open(entries, *menu_position(event))
+        return "break"
+
+    def _open(self, entries: Sequence[Any], x: int, y: int) -> None:
+        """Open a menu of (words, action); None stands for a line."""
+        look, menu = self._window.look, self.menu
+        color = look.color
+        menu.delete(0, "end")
+        menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
+        menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
+        menu.configure(activeborderwidth=look.dp(3))
+        for entry in entries:
+            if entry is None:
+                menu.add_separator()
+            else:
+                menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
+        menu.tk_popup(x, y)
+        menu.grab_release()
 
 
-# The letters of a keyboard, by X11's number of the first key of each row.
-LETTERS = {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"}
+class Questions:
+    """What the window asks: in sheets to choose from, and in the place of the banner."""
+
+    def __init__(self, window: "Window") -> None:
+        self._window = window
+        self.sheet: Optional[Sheet] = None
+        self.is_asking = False
+
+    def go_to(self) -> None:
+        """Ask for a conversation or a person."""
+        chat = self._window.chat
+        names = [c.name for c in chat.conversations if c.kind != CONSOLE]
+        self._pick("Go to", names + chat.everybody(), "Join #%s", "Write to %s")
+
+    def write_to(self) -> None:
+        """Ask for a person."""
+        self._pick("Write to", self._window.chat.everybody(), "Write to %s")
+
+    def join(self) -> None:
+        """Ask for a room."""
+        rooms = [c.name for c in self._window.chat.conversations if c.kind == CHANNEL]
+        self._pick("Join a room", rooms, "Join #%s")
+
+    def help(self) -> None:
+        """Show the keys."""
+        patch = self._window.root.tk.call("info", "patchlevel")
+        text = "Chat for a local network. Python %d.%d, Tk %s. /help lists what you can type."
+        text %= (*sys.version_info[:2], patch)
+        rows = [_help_row(key) for key in KEYS]
+        title = "Hubbub %s" % protocol.VERSION
+        self._open_sheet(title, text, lambda words: rows)
+
+    def ask_paste(self, lines: int, paste: Action) -> bool:
+        """Ask before many lines are pasted; return True if it is asked."""
+        if lines > MANY_LINES:
+            words = "Paste %d lines? Each line will be a message of its own." % lines
+            self._ask(words, ("Cancel", self._window.chat_view.focus_composer), ("Paste", paste))
+        return lines > MANY_LINES
+
+    def ask_close(self, unsent: int, close: Action) -> None:
+        """Ask before unsent messages are lost."""
+        words = "1 message has" if unsent == 1 else "%d messages have" % unsent
+        words = "Close Hubbub? %s not been sent yet, and would be lost." % words
+        self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+
+    def cancel(self) -> bool:
+        """Close what is open; return False if nothing is."""
+        if self.sheet is not None:
+            self.sheet.close()
+        elif self.is_asking:
+            self._answer(self._window.chat_view.focus_composer)
+        else:
+            return False
+        return True
+
+    def fit(self) -> None:
+        """Follow the size of the window."""
+        if self.sheet is not None:
+            self.sheet.fit()
+
+    def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
+        """Ask in the place of the banner."""
+        self.cancel()
+        self.is_asking = True
+        bar = self._window.chat_view.banner
+        buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
+        bar.show(text, "warn", buttons)
+        bar.buttons[-1].focus_set()
+        self._window.keys.add_to(bar.frame)
+
+    def _answer(self, action: Action) -> None:
+        self.is_asking = False
+        self._window.show_banner()
+        action()
+
+    def _open_sheet(self, title: str, text: str, offer: Callable[[str], List[Row]]) -> Sheet:
+        self.cancel()
+        self.sheet = Sheet(self._window.chat_view.frame, self._window.look, title, text, offer)
+        self.sheet.closed = self._on_closed
+        self._window.keys.add_to(self.sheet.frame)
+        return self.sheet
+
+    def _on_closed(self) -> None:
+        self.sheet = None
+        self._window.chat_view.focus_composer()
+
+    def _pick(self, title: str, names: Sequence[str], *others: str) -> None:
+        """Ask for a name; what none of them is called is offered as in "Join #%s"."""
+        look, me = self._window.look, self._window.chat.nickname
+        known = [name for name in dict.fromkeys(names) if name != me]
+
+        sheet = self._open_sheet(title, "", lambda text: offer_names(look, known, text, others))
+        sheet.choose = self._window.chat_view.open
 
 
-def latin(event: "tk.Event[Any]", system: str) -> str:
-    """The letter that the key has where letters are Latin, if here it has another alphabet's."""
-    rows = {"x11": LETTERS, "win32": {65: "abcdefghijklmnopqrstuvwxyz"}}.get(system, {})
-    letters = (row[event.keycode - first : event.keycode - first + 1]
-               for first, row in rows.items() if event.keycode >= first)  # fmt: skip
-    return "".join(letters) if event.keysym_num > 255 else ""
+def offer_names(look: Look, names: Sequence[str], text: str, others: Sequence[str]) -> List[Row]:
+    """Return rows for the names that contain `text`, then for a new one, as in "Join #%s"."""
+    name = text.lstrip("#@").replace(" ", "-")
+    folded = protocol.casefold(text.lstrip("#@"))
+    found = [known for known in names if folded in protocol.casefold(known)]
+    found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
+    rows = [_name_row(look, known.lstrip("#"), known, known[:1]) for known in found]
+    if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
+        for words in others:
+            key = "#" + name if "#" in words else name
+            rows.append(_name_row(look, words % name, key, "+"))
+    hint = "Write a name"
+    return rows or [Row(None, hint, lambda pen: pen.text(hint, "muted"))]
 
 
-class Key(NamedTuple):
-    """A key, or several that belong together, in the words of the help."""
+def _name_row(look: Look, text: str, key: str, sign: str) -> Row:
+    def paint(pen: Pen) -> None:
+        if sign in "#+":
+            pen.left += look.px(6)
+            pen.text(sign, font="ui_bold")
+            pen.left += look.dp(18)
+        else:
+            pen.avatar(text, 28)
+        pen.text(text)
 
-    name: str
-    help: str
-    actions: "Mapping[str, Callable[[Window], object]]" = {}  # by sequence; none: a widget's own
-    everywhere: bool = False  # and not only in the chat
+    return Row(key, text, paint)
+
+
+def _help_row(key: "Key") -> Row:
+    def paint(pen: Pen) -> None:
+        pen.note(key.name)
+        pen.text(key.help)
+
+    return Row(key.name, key.help, paint)
+
+
+class Placement:
+    """Where the window stands and how large it is: as a view wants it at first, then the user."""
+
+    def __init__(self, root: "tk.Tk", look: Look) -> None:
+        self._root, self._look = root, look
+        self._view: Any = None
+        self._placed: List[Any] = []  # the views that have been in view
+
+    def show(self, view: Any, kept: str) -> None:
+        """Place the window for a view, as it was kept or as the view wants it."""
+        self._view = view
+        if view not in self._placed:
+            self._placed.append(view)
+            self._place(view, kept)
+        self.set_minimum()
+
+    def set_minimum(self) -> None:
+        """Keep the window as large as its view needs."""
+        if self._view is not None:
+            self._root.minsize(*self._pixels(self._view.MINIMUM))
+
+    def _pixels(self, size: Tuple[int, int]) -> List[int]:
+        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+        zoom = max(100, self._look.zoom) if isinstance(self._view, ConnectView) else 100
+        root, px = self._root, self._look.px
+        most = (root.winfo_vrootwidth(), root.winfo_vrootheight() - px(60))
+        return [min(px(part * zoom / 100), limit) for part, limit in zip(size, most)]
+
+    def _place(self, view: Any, kept: str) -> None:
+        root, place = self._root, self._pixels(view.SIZE)
+        found = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", kept)
+        if found:
+            place = [int(number) for number in found.groups()]
+        elif root.winfo_viewable():
+            place += [root.winfo_x(), root.winfo_y()]
+        frame = root.winfo_rooty() - root.winfo_y()
+        screen = (
+            (root.winfo_vrootx(), root.winfo_vrootwidth()),
+            (root.winfo_vrooty(), root.winfo_vrootheight() - frame),
+        )
+        for axis, (start, size) in enumerate(screen):
+            place[axis] = min(place[axis], size)
+            if place[2:]:
+                last = start + size - place[axis]
+                place[axis + 2] = max(start, min(place[axis + 2], last))
+        root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
 
 
 class Window:
-    """The program's window. All of it runs on Tk's thread."""
+    """The program's window: it polls the queue, and hands what has changed to its views.
+
+    All of it runs on Tk's thread.
+    """
 
     def __init__(self, root: "tk.Tk", settings: Settings) -> None:
         root.withdraw()  # until there is something to see
-        root.report_callback_exception = self._on_exception
+        root.report_callback_exception = self.log_error
         self.root, self.settings = root, settings
-        self.chat = Chat("", settings.levels)  # of nobody, until there is a server
+        self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
-        self._events: "queue.Queue[Any]" = queue.Queue()  # of the connection; each has its own
-        self._place = ("", 0, "")  # host, port and password of the last connection
-        self._server = ""  # what the user calls it
-        self._polling = ""  # the id of the next look at the queue
-        self._banner_due = 0.0  # when the banner is to be asked for again; 0 for never
-        self._shown: Optional[Conversation] = None  # whose transcript is in view
-        self._sheet: Optional[Sheet] = None
+        self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
+        self._address = ("", 0, "")  # host, port and password of the last connection
+        self._server = ""  # as the user writes it
+        self._poll_id = ""  # the id of the next look at the queue
+        self._banner_due = 0.0  # when the banner is shown again; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
-        self.look = look = Look(root, theme, zoom, emoji)
-        self.notifier = Notifier(root, look.system)
-        self.connect_view = ConnectView(root, look, self._on_connect, self._cancel)
+        self.look = Look(root, theme, zoom, emoji)
+        self.notifier = Notifier(root, self.look.system)
+        self.menus, self.questions = Menus(self), Questions(self)
+        self.keys = Keys(self)
+        self._placement = Placement(root, self.look)
+        self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
         self._chat_view: Optional[ChatView] = None
         self.view: Union[ConnectView, ChatView, None] = None
-        self._placed: Set[Any] = set()  # the views that have been in view
         root.protocol("WM_DELETE_WINDOW", self.close)
-        root.after(POLL_MS, lambda: root.iconphoto(True, look.logo(64)))  # first the window
+        root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
-        look.follow(root, self._paint_behind)
-        look.follow(root, self._set_minimum)
-        self._bind_keys()
-        self.menu = tk.Menu(root, tearoff=False, bd=1, relief="solid")  # it has keys of its own
+        self.look.follow(self.connect_view.frame, self._placement.set_minimum)
+        self.keys.add_to(root)
 
     @property
     def chat_view(self) -> ChatView:
-        """Made when it is first asked for: nobody waits for it before there is a server."""
+        """The view of the chat, made when it is first asked for: nobody waits for it before."""
         if self._chat_view is None:
-            self._chat_view = view = ChatView(self.root, self.look, self)
-            view.frame.bind("<Configure>", self._on_chat_resized, "+")
-            self._bind_chat_keys(view)
+            self._chat_view = ChatView(self.root, self.look, self)
+            self.keys.add_to(self._chat_view.frame)
         return self._chat_view
 
     @property
-    def _is_chatting(self) -> bool:
-        """Whether the chat is in view."""
+    def is_chatting(self) -> bool:
+        """True if the chat is in view."""
         return isinstance(self.view, ChatView)
 
-    def run(self, host: str, port: int, username: str, at_once: bool) -> None:
-        """Show the window until it is closed; connect at once where all is known."""
+    def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+        """Show the window until it is closed; connect at once, or when the user says so."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: self._close_soon())
-        self.start(host, port, username, at_once)
+            signal.signal(number, lambda number, frame: self._on_signal())
+        self.start(host, port, nickname, at_once)
         self.root.mainloop()
 
-    def start(self, host: str, port: int, username: str, at_once: bool) -> None:
-        """All that `run` does before Tk's loop."""
+    def start(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+        """Do all that `run` does before Tk's loop."""
         sys.setswitchinterval(SWITCH_TIME)
         host = "[%s]" % host if ":" in host else host
         server = host if port == SERVER_PORT else "%s:%d" % (host, port)
-        self.connect_view.fill(username or self.settings.name, self.settings.servers, server)
+        self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
         self._show(self.connect_view)
-        self.connect_view.say("", "")
+        self.connect_view.show_error("", "")
         self._poll()
         if at_once:
             self.connect_view.submit()
 
     def close(self) -> None:
-        """Say goodbye and end, once the user has agreed to lose what waits. Idempotent."""
-        chat = self.chat
-        unsent = chat.unsent if self._is_chatting else 0
-        # A few are on their way, and arrive while we say goodbye; a paste may take longer.
-        few = MANY_LINES if chat.is_settled else 0
-        if self.root is not None and unsent > few and self._sheet is None:
-            words = "1 message has" if unsent == 1 else "%d messages have" % unsent
-            self.open_sheet("Close Hubbub?", words + " not been sent yet, and would be lost.",
-                            [("Close", self._end), ("Stay", self.focus_composer)])  # fmt: skip
+        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
+        unsent = self.chat.unsent if self.is_chatting else 0
+        # While connected, a few are on their way and arrive during the goodbye.
+        few = MANY_LINES if self.chat.is_settled else 0
+        if unsent > few and not self.questions.is_asking:
+            self.questions.ask_close(unsent, self._end)
         else:
             self._end()
 
-    def _end(self) -> None:
-        if self.root is None:
-            return
-        self._keep_settings()
-        self.root.after_cancel(self._polling)
-        self._leave(QUIT_TIME)
-        root, self.root = self.root, None  # type: ignore[assignment]
-        root.destroy()
-
-    def _close_soon(self) -> None:
-        """Close when what is under way is done: for signals, which come at any time."""
+    def _on_signal(self) -> None:
+        """End as soon as what runs now is done: signals come at any time."""
         if self.root is not None:
             self.root.after(0, self._end)
 
-    def _keep_settings(self) -> None:
-        if self._is_chatting:
+    def _end(self) -> None:
+        if self.root is not None:
+            self._save_settings()
+            self.root.after_cancel(self._poll_id)
+            self._disconnect(QUIT_TIME)
+            root, self.root = self.root, None  # type: ignore[assignment]
+            root.destroy()
+
+    def _save_settings(self) -> None:
+        if self.is_chatting:
             self.settings.geometry = self.root.geometry()
         self.settings.theme, self.settings.zoom = self.look.theme, self.look.zoom
         self.settings.save()
 
     def _show(self, view: Union[ConnectView, ChatView]) -> None:
-        """Put a view in place of the other, at its size."""
+        """Show a view in place of the other."""
         self._show_title()
         if view is self.view:
             return
@@ -5404,714 +5628,348 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        if view not in self._placed:  # afterwards the place is the user's
-            self._placed.add(view)
-            self._place_for(view)
-        self._set_minimum()
+        self._placement.show(view, self.settings.geometry if self.is_chatting else "")
         self.root.update_idletasks()
         self.root.deiconify()
-        self._paint_behind()
-        if self._is_chatting:
-            self.focus_composer()
-
-    def _pixels(self, view: Union[ConnectView, ChatView], sizes: Tuple[int, int]) -> List[int]:
-        """Sizes on this screen; the view that asks cannot scroll, and grows with its letters."""
-        zoom = max(100, self.look.zoom) if view is self.connect_view else 100
-        room = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
-        return [min(self.look.px(size * zoom / 100), most) for size, most in zip(sizes, room)]
-
-    def _set_minimum(self) -> None:
-        """Have the window no smaller than its view needs."""
-        if self.view is not None:
-            self.root.minsize(*self._pixels(self.view, self.view.LEAST))
-
-    def _paint_behind(self) -> None:
-        """Have no white flash where the window grows."""
-        root = self.root
-        if self.look.system == "x11":
-            with contextlib.suppress(OSError, AttributeError):
-                set_x11_background(root.winfo_id(), self.look.color["bg"], root.winfo_screen())
-
-    def _place_for(self, view: Union[ConnectView, ChatView]) -> None:
-        """Have the window as a view is at first, or was the last time; all of it on the screen."""
-        root = self.root
-        place = self._pixels(view, view.SIZE)
-        kept = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", self.settings.geometry)
-        if kept and self._is_chatting:
-            place = [int(number) for number in kept.groups()]
-        elif root.winfo_viewable():
-            place += [root.winfo_x(), root.winfo_y()]
-        rooms = (
-            (root.winfo_vrootx(), root.winfo_vrootwidth()),
-            (root.winfo_vrooty(), root.winfo_vrootheight() - root.winfo_rooty() + root.winfo_y()),
-        )
-        for size, (start, room) in enumerate(rooms):
-            place[size] = min(place[size], room)
-            for at in range(size + 2, len(place), 2):
-                place[at] = max(start, min(place[at], start + room - place[size]))
-        root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
+        if self.is_chatting:
+            self.chat_view.focus_composer()
 
     def _show_title(self) -> None:
-        chat = self.chat
-        title = self.look.text(chat.title if chat.nickname else "Not connected — Hubbub")
-        if title != self.root.title():
-            self.root.title(title)
+        title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
+        self.root.title(self.look.text(title))
+
+    def log_error(self, kind: Any, error: BaseException, trace: Any) -> None:
+        log.error("a bug", exc_info=(kind, error, trace))
 
     # Connecting
 
-    def _on_connect(self, name: str, server: str, password: str) -> None:
-        name = protocol.normalize(name)
-        fault = protocol.nickname_fault(name)
-        if fault:
-            return self.connect_view.say(NAME, fault)
+    def _new_chat(self, server: str) -> Chat:
+        return Chat(server, self.settings.levels, self.settings.ignored)
+
+    def _on_connect(self, nickname: str, server: str, password: str) -> None:
+        nickname = protocol.normalize(nickname)
+        error = protocol.nickname_error(nickname)
+        if error:
+            return self.connect_view.show_error(NAME, error)
         try:
-            place = (*parse_server(server), password)
+            address = (*parse_server(server), password)
         except ValueError as error:
-            return self.connect_view.say(SERVER, str(error))
-        if not self.chat.nickname or self._place[:2] != place[:2]:
-            self.chat, self._shown = Chat("%s:%d" % place[:2], self.settings.levels), None
-        self._place, self._server = place, server
-        self.settings.name = name
-        self._open(name)
+            return self.connect_view.show_error(SERVER, str(error))
+        if not self.chat.nickname or self._address[:2] != address[:2]:
+            self.chat = self._new_chat("%s:%d" % address[:2])
+        self._address, self._server = address, server
+        self.settings.name = nickname
+        self._connect(nickname)
         self.root.after_idle(lambda: self.chat_view)  # it will be needed soon
         return self.connect_view.set_connecting(server)
 
-    def _open(self, name: str) -> None:
-        self._leave()
+    def _connect(self, nickname: str) -> None:
+        self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
-        host, port, password = self._place
-        self._connection = Connection(host, port, password, name, self._events)
-        self.chat.begin(name)
+        self._connection = Connection(*self._address, nickname, self._events)
+        self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
 
-    def _leave(self, wait: float = 0.0) -> None:
+    def _disconnect(self, wait: float = 0.0) -> None:
         if self._connection is not None:
             self._connection.close(wait)
             self._connection = None
 
-    def _cancel(self) -> None:
-        self._leave()
-        self.chat, self._events = Chat("", self.settings.levels), queue.Queue()
-        self.connect_view.say("", "")
+    def cancel(self) -> None:
+        """Give up the attempt to connect."""
+        self._disconnect()
+        self.chat, self._events = self._new_chat(""), queue.Queue()
+        self.connect_view.show_error("", "")
         self._show_title()
 
-    # What happens
+    def retry(self) -> None:
+        """Reconnect now instead of later."""
+        if self._connection is not None:
+            self._connection.retry()
+
+    # Events
+
+    def do(self, action: Callable[..., Outcome], *args: Any) -> bool:
+        """Do what the user wants with a method of the chat; say why, and return False, if not."""
+        now = time.time()
+        try:
+            self._carry_out(action(*args, now))
+        except protocol.InputError as error:
+            self._carry_out(self.chat.notify(str(error), now))
+            return False
+        return True
 
     def _poll(self) -> None:
         delay = POLL_MS
         try:
-            self._take()
+            self._handle_events()
             if not self._events.empty():
                 delay = POLL_MS // 3
-            if self.chat.is_overdue(time.time()):
-                self._do(self.chat.handle(None, time.time()))
+            self._carry_out(self.chat.tick(time.time()))
             if self._banner_due and time.monotonic() >= self._banner_due:
-                self._show_banner()
+                self.show_banner()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
-                self._polling = self.root.after(delay, self._poll)
+                self._poll_id = self.root.after(delay, self._poll)
 
-    def _take(self) -> None:
-        """Show what has come, up to a BATCH of events."""
+    def _handle_events(self) -> None:
+        """Handle a BATCH of what waits in the queue, then show what has changed."""
         changes: List[Change] = []
-        count, until = 0, time.monotonic() + BATCH_TIME
-        end = None
-        while count < BATCH and time.monotonic() < until and end is None:
+        events: List[Any] = []
+        until = time.monotonic() + BATCH_TIME
+        while len(events) < BATCH and time.monotonic() < until:
             try:
-                event = self._events.get_nowait()
+                events.append(self._events.get_nowait())
             except queue.Empty:
                 break
-            count += 1
             try:
-                outcome = self.chat.handle(event, time.time())
+                outcome = self.chat.handle(events[-1], time.time())
                 changes += outcome.changes
                 if self._connection is not None:
                     self._connection.carry_out(outcome)
             except Exception:
-                log.exception("our mistake")
-            if isinstance(event, Connected) and not self._is_chatting:
-                self.settings.remember(self._server)
-                self.settings.save()
-                self._show(self.chat_view)
-            elif isinstance(event, Disconnected):
-                end = event
-        if count:
-            self._apply(changes)
-        if end is not None:
-            self._on_disconnected(end)
+                log.exception("a bug")
+        if not self.is_chatting and any(isinstance(event, Connected) for event in events):
+            self.settings.remember(self._server)
+            self.settings.save()
+            self._show(self.chat_view)
+        self._show_changes(changes)
+        if events and isinstance(events[-1], Disconnected):  # it is the last of its queue
+            self._on_disconnected(events[-1])
 
-    def _do(self, outcome: Outcome) -> None:
-        """Carry out what follows from something that was done here."""
+    def _carry_out(self, outcome: Outcome) -> None:
         if self._connection is not None:
             self._connection.carry_out(outcome)
-        self._apply(outcome.changes)
+        self._show_changes(outcome.changes)
         if outcome.done:
             self.root.after_idle(self._end)
 
-    def _try(self, action: Callable[[str, float], Outcome], text: str) -> bool:
-        """Do something with what was typed, or say what is wrong with that; whether it was done."""
-        now = time.time()
-        try:
-            outcome = action(text, now)
-        except protocol.InputError as error:
-            self._do(self.chat.note(str(error), now))
-            return False
-        self._do(outcome)
-        return True
-
-    def _apply(self, changes: Sequence[Change]) -> None:
-        """Show what has changed; many changes cost as much as one."""
-        if not self._is_chatting:
+    def _show_changes(self, changes: Sequence[Change]) -> None:
+        if not changes or not self.is_chatting:
             return
-        kinds = {change.kind for change in changes}
-        current, transcript = self.chat.current, self.chat_view.transcript
-        new = 0
         for change in changes:
             if change.kind == ALERT:
-                self._alert(change)
-            elif change.kind == ADDED and change.conversation is current:
-                new += len(change.entries)
-        if current is not self._shown:
-            self._open_conversation(current)
-            kinds.add(PEOPLE)
-        elif any(change.conversation is current for change in changes):
-            transcript.show(current.entries)
-            if new and not transcript.at_end:
-                self.chat_view.count_unseen(new)
-        self.chat_view.tell(PEOPLE in kinds or STATUS in kinds)
+                title = change.conversation.name if change.conversation else "Hubbub"
+                self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
+        self.chat_view.show(changes)
+        kinds = {change.kind for change in changes}
         if STATUS in kinds:
-            self._show_banner()
-        self._show_title()
+            self.show_banner()
+        if kinds & {STATUS, SIDEBAR, HEADER}:
+            self._show_title()
 
-    def _open_conversation(self, conversation: Conversation) -> None:
-        composer, before = self.chat_view.composer, self._shown
-        if before is not None:
-            before.draft = composer.get()
-        self._shown = conversation
-        self.chat_view.search.close()
-        self.chat_view.transcript.open(conversation.entries)
-        composer.set(conversation.draft)
-        self.focus_composer()
-
-    def _show_banner(self) -> None:
+    def show_banner(self) -> None:
+        """Show what is wrong with the connection, unless a question stands there."""
+        self._banner_due = 0.0
+        if self.questions.is_asking:
+            return
         banner = self.chat.banner(time.time())
-        self.chat_view.banner.show(banner, self.chat.state == CONNECTED)
-        self._banner_due = time.monotonic() + 1 if banner.text else 0.0
-
-    def _alert(self, change: Change) -> None:
-        entry = change.entries[-1]
-        title = change.conversation.name if change.conversation else "Hubbub"
-        self.notifier.alert(title, entry.text, self.settings.sound)
+        icon = "check" if self.chat.state == CONNECTED else "warn"
+        buttons = [("Try now", self.retry)] if banner.can_retry else []
+        self.chat_view.banner.show(banner.text, icon, buttons)
+        if banner.text:
+            self._banner_due = time.monotonic() + 1
 
     def _on_disconnected(self, end: Disconnected) -> None:
-        self._leave()
+        self._disconnect()
         if end.fault != CLOSED:
             self._show(self.connect_view)
-            self.connect_view.say(SERVER if end.fault == LOST else end.fault, end.reason)
+            self.connect_view.show_error(SERVER if end.fault == LOST else end.fault, end.reason)
 
     def _on_focus(self) -> None:
-        if self.root is None:
-            return
-        try:
-            is_focused = self.root.focus_displayof() is not None
-        except KeyError:  # a menu, which Python does not know
-            is_focused = True
-        if is_focused:
-            self.notifier.calm()
-        self._do(self.chat.attend(is_focused, time.time()))
-
-    def _on_exception(self, kind: Any, error: BaseException, trace: Any) -> None:
-        log.error("our mistake", exc_info=(kind, error, trace))
-
-    # The transcript
-
-    def conversation_in_view(self) -> Optional[Conversation]:
-        """What it shows."""
-        return self._shown
-
-    def lay_out(self, entries: Sequence[Entry]) -> List[Item]:
-        """What the transcript shows for these."""
-        if self._shown is None:
-            return []
-        today = time.strftime("%Y-%m-%d")
-        return lay_out(entries, self._shown.first_unread, self._shown.new_count, today)
-
-    def render(self, item: Item) -> List[Piece]:
-        """How it shows an item."""
-        return render(item, self.chat.nickname, self.look.text)
-
-    def on_top(self) -> None:
-        """Its first line is in view."""
-        if self._shown is not None and self._shown.past.has_older:
-            self._do(self.chat.fetch_older(self._shown, time.time()))
-
-    def on_jump(self) -> None:
-        """Show the latest."""
-        self.chat_view.transcript.show_end()
-        self.focus_composer()
-
-    def _on_link(self, event: "tk.Event[Any]") -> str:
-        text = self.chat_view.transcript.text
-        index = text.index("@%d,%d" % (event.x, event.y))
-        tags, entry = text.tag_names(index), self.chat_view.transcript.line_at(index)
-        if text.tag_ranges("sel"):
-            return ""
-        if "retry" in tags and entry is not None:
-            self._do(self.chat.retry(entry, time.time()))
-        elif "drop" in tags and entry is not None:
-            self._do(self.chat.drop(entry))
-        else:
-            ends = text.tag_prevrange("link", index + "+1c")
-            if ends:
-                open_link(whole(text.get(*ends)))
-        return "break"
-
-    # The chat box
-
-    def on_submit(self, text: str) -> bool:
-        """Whether the text may go from the chat box."""
-        is_sent = self._try(self.chat.submit, text)
         if self.root is not None:
-            self.chat_view.transcript.show_end()
-        return is_sent
+            try:
+                has_focus = self.root.focus_displayof() is not None
+            except KeyError:  # a menu, which tkinter does not know
+                has_focus = True
+            self.do(self.chat.set_focus, has_focus)
 
-    def on_complete(self, text: str, cursor: int, step: int) -> Optional[Tuple[str, int]]:
-        """What Tab makes of the chat box."""
-        return self.chat.complete(text, cursor, step)
+    # What keys and menus do
 
-    def may_keep(self, text: str) -> bool:
-        """Whether the text may be recalled with Up."""
-        return not is_secret(text)
+    def toggle_theme(self) -> None:
+        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
+        self._save_settings()
 
-    def _confirm_paste(self, lines: int, go: Callable[[], None]) -> bool:
-        """Whether the user is asked before so many lines go into the chat box."""
-        if lines <= MANY_LINES:
-            return False
-        self.open_sheet("Paste %d lines?" % lines, "Each line will be a message of its own.",
-                        [("Cancel", self.focus_composer), ("Paste", go)])  # fmt: skip
-        return True
+    def zoom(self, step: int) -> None:
+        """Make everything larger or smaller, or (0) as large as usual."""
+        index = ZOOMS.index(self.look.zoom) + step if step else ZOOMS.index(100)
+        self.look.change(self.look.theme, ZOOMS[max(0, min(len(ZOOMS) - 1, index))])
+        self._save_settings()
 
-    def focus_composer(self) -> None:
-        """Have the keys go to the chat box."""
-        self.chat_view.composer.text.focus_set()
-
-    # Conversations and people
-
-    def on_choose_row(self, row: Any) -> None:
-        """A conversation was chosen, or a caption's plus."""
-        if row == "ROOMS":
-            self.on_join()
-        elif row == "PRIVATE":
-            self.on_private()
-        else:
-            self.select(row)
-
-    def select(self, conversation: Optional[Conversation]) -> None:
-        """Show another conversation."""
-        self.chat_view.close_overlays()
-        if conversation is not None:
-            self._do(self.chat.select(conversation, time.time()))
-            self.focus_composer()
-
-    def open(self, name: str) -> None:
-        """Go to a room or a person."""
-        self.chat_view.close_overlays()
-        self._try(self.chat.open, name)
-        self.focus_composer()
-
-    def on_person(self, name: str) -> None:
-        """Write to somebody."""
-        if name != self.chat.nickname:
-            self.open(name)
-
-    def on_person_menu(self, name: str, x: int, y: int) -> None:
-        """What can be done with somebody."""
-        if name == self.chat.nickname:
-            return self.on_own_menu(x, y)
-        entries: List[Any] = [
-            ("Write privately", lambda: self.on_person(name)),
-            ("Mention", lambda: self.chat_view.composer.insert("@%s " % name)),
-            ("Who is %s?" % name, lambda: self.on_submit("/whois %s" % name)),
-            None,
-            ("Ignore", lambda: self.on_submit("/ignore %s" % name)),
-        ]  # fmt: skip
-        return self._pop_up(entries, x, y)
-
-    def on_conversation_menu(self, conversation: Any, x: int, y: int) -> None:
-        """What can be done with a conversation."""
-        chat = self.chat
-        if not isinstance(conversation, Conversation):
-            return
-
-        def set_level(level: str) -> None:
-            self._do(chat.set_level(conversation, level))
-
-        entries: List[Any] = []
-        for level, text in ((ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions"),
-                            (NONE, "Never notify me")):  # fmt: skip
-            mark = "✓ " if conversation.level == level else "    "
-            entries.append((mark + text, functools.partial(set_level, level)))
-        last = "Leave %s" if conversation.kind == ROOM else "Close %s"
-        if conversation.kind != CONSOLE:
-            close = functools.partial(chat.close, conversation)
-            entries += [None, (last % conversation.name, lambda: self._do(close(time.time())))]
-        self._pop_up(entries, x, y)
-
-    def on_own_menu(self, x: int, y: int) -> None:
-        """What can be done with oneself, and with the window."""
-        chat = self.chat
-        away = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
-        sound = "Sound off" if self.settings.sound else "Sound on"
-        self._pop_up([
-            (away[0], lambda: self.on_submit(away[1])),
-            ("Another name…", lambda: self.prompt("/nick ")), None,
-            ("Light or dark", self.on_theme), ("Larger", lambda: self.on_zoom(1)),
-            ("Smaller", lambda: self.on_zoom(-1)), (sound, self._toggle_sound), None,
-            ("Help and keys", self.on_help), ("Quit", self.close),
-        ], x, y)  # fmt: skip
-
-    def on_topic(self) -> None:
-        """The head of the conversation was clicked."""
-        if self._shown is not None and self._shown.kind == ROOM:
-            self.prompt("/topic " + self._shown.topic)
-
-    def prompt(self, text: str) -> None:
-        """Have the user go on writing this."""
-        if not self.chat_view.composer.get():
-            self.chat_view.composer.set(text)
-        self.focus_composer()
-
-    def _toggle_sound(self) -> None:
+    def toggle_sound(self) -> None:
         self.settings.sound = not self.settings.sound
         self.settings.save()
 
-    def _pop_up(self, entries: Sequence[Any], x: int, y: int) -> None:
-        """Open a context menu; None stands for a line."""
-        color = self.look.color
-        menu = self.menu
-        menu.delete(0, "end")
-        menu.configure(bg=color["field"], fg=color["text"], activebackground=color["accent"],
-                       activeborderwidth=self.look.dp(3), activeforeground="#ffffff",
-                       font=self.look.font["ui"])  # fmt: skip
-        for entry in entries:
-            if entry is None:
-                menu.add_separator()
-            else:
-                menu.add_command(label=self.look.text("  %s  " % entry[0]), command=entry[1])
-        menu.tk_popup(x, y)
-        menu.grab_release()
+    def choose_row(self, key: Any) -> None:
+        """Show a conversation of the sidebar, or ask what the plus of a caption adds."""
+        if key == "ROOMS":
+            self.questions.join()
+        elif key == "PRIVATE":
+            self.questions.write_to()
+        else:
+            self.chat_view.select(key)
 
-    # Sheets
+    def open_person(self, nickname: str) -> None:
+        """Write to a person."""
+        if nickname != self.chat.nickname:
+            self.chat_view.open(nickname)
 
-    def open_sheet(
-        self, title: str, text: str, buttons: Sequence[Tuple[str, Callable[[], object]]] = (),
-        **more: Any,
-    ) -> Sheet:  # fmt: skip
-        """Ask something inside the window; one question at a time."""
-        if self._sheet is not None:
-            self._sheet.close()
-        sheet = Sheet(self.chat_view.frame, self.look, title, text, buttons,
-                      closed=self._on_sheet_closed, **more)  # fmt: skip
-        self._sheet = sheet
-        self._add_keys(sheet.frame)
-        return sheet
+    def select_neighbour(self, step: int) -> None:
+        """Show the conversation above or below."""
+        self.chat_view.select(self.chat.neighbour(step))
 
-    def _on_chat_resized(self, event: "tk.Event[Any]") -> None:
-        if self._sheet is not None:
-            self._sheet.fit()
+    def select_nth(self, number: int) -> None:
+        """Show a conversation by its place in the sidebar, from 1."""
+        for conversation in self.chat.conversations[number - 1 : number]:
+            self.chat_view.select(conversation)
 
-    def _on_sheet_closed(self) -> None:
-        self._sheet = None
-        self.focus_composer()
-
-    def on_help(self) -> None:
-        """Show the keys."""
-        patch = self.root.tk.call("info", "patchlevel")
-        tail = "Python %d.%d, Tk %s" % (*sys.version_info[:2], patch)
-        rows = [Row(key.help, key.name, note=key.name) for key in self.KEYS]
-        self.open_sheet("Hubbub %s" % protocol.VERSION, "Chat for a local network. %s. "
-                        "/help lists what you can type." % tail, [("Close", lambda: None)],
-                        offer=lambda text: rows, has_field=False, width=480)  # fmt: skip
-
-    def on_go(self) -> None:
-        """Go to a conversation or a person, by a part of the name."""
-        self._pick("Go to", lambda chat: [c.name for c in chat.conversations
-                                          if c.kind != CONSOLE] + everybody(chat),
-                   "Join #%s", "Write to %s")  # fmt: skip
-
-    def on_private(self) -> None:
-        """Write to one person."""
-        self._pick("Write to", everybody, "Write to %s")
-
-    def on_join(self) -> None:
-        """Join or make a room."""
-        self._pick("Join a room", lambda chat: [c.name for c in chat.conversations
-                                                if c.kind == ROOM], "Join #%s")  # fmt: skip
-
-    def _pick(self, title: str, names: Callable[[Chat], List[str]], *others: str) -> None:
-        chat = self.chat
-        if self._is_chatting:
-            self.open_sheet(title, "", choose=self.open, offer=lambda text: offer_names(
-                [name for name in names(chat) if name != chat.nickname], text, others
-            ))  # fmt: skip
-
-    # Keys
-
-    def _add_keys(self, widget: "tk.Misc") -> None:
-        """Give a widget and all that is in it the window's keys."""
-        widget.bindtags(("HubbubKeys", *(tag for tag in widget.bindtags() if tag != "HubbubKeys")))
-        for child in widget.winfo_children():
-            self._add_keys(child)
-
-    def _on_key(
-        self, action: "Callable[[Window], object]", everywhere: bool, event: "tk.Event[Any]"
-    ) -> Optional[str]:
-        if not everywhere and not self._is_chatting:
-            return None
-        action(self)
-        return "break"
-
-    def _on_other_key(self, event: "tk.Event[Any]") -> Optional[str]:
-        """A letter of another alphabet: it does what the Latin one on its key does."""
-        letter = latin(event, self.look.system)
-        for key in self.KEYS:
-            if "Control-" + letter in key.actions:
-                return self._on_key(key.actions["Control-" + letter], key.everywhere, event)
-        known = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
-        if letter in known:
-            event.widget.event_generate("<<%s>>" % known[letter])
-            return "break"
-        return None
-
-    def on_theme(self) -> None:
-        """Light or dark, whichever it is not."""
-        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
-        self._keep_settings()
-
-    def on_zoom(self, step: int) -> None:
-        """Larger, smaller, or (0) the usual size."""
-        at = ZOOMS.index(self.look.zoom) + step if step else ZOOMS.index(100)
-        self.look.change(self.look.theme, ZOOMS[max(0, min(len(ZOOMS) - 1, at))])
-        self._keep_settings()
-
-    def _neighbour(self, step: int) -> None:
-        self.select(self.chat.neighbour(step))
-
-    def _nth(self, number: int) -> None:
-        if number <= len(self.chat.conversations):
-            self.select(self.chat.conversations[number - 1])
-
-    def _on_pane(self, step: int) -> None:
-        panes, here = self.chat_view.panes(), self.root.focus_get()
-        at = panes.index(here) if here in panes else -1
-        panes[(at + step) % len(panes)].focus_set()
-
-    def _on_ends(self, fraction: float) -> None:
-        if fraction:
-            self.chat_view.transcript.show_end()
-        elif self._shown is not None and self._shown.entries:
-            self.chat_view.transcript.show(self._shown.entries, 0)
-
-    def _on_edit_menu(self, event: "tk.Event[Any]") -> None:
-        """What can be done with what one has written."""
-        box = event.widget
-        box.focus_set()
-        self._pop_up([(words, functools.partial(box.event_generate, "<<%s>>" % words.title()))
-                      for words in ("Cut", "Copy", "Paste")] + [None,
-                     ("Select all", lambda: box.event_generate("<<SelectAll>>"))],
-                     *menu_place(event))  # fmt: skip
-
-    def _on_text_menu(self, event: "tk.Event[Any]") -> str:
-        text = self.chat_view.transcript.text
-        entries: List[Any] = []
-        index = text.index("@%d,%d" % (event.x, event.y))
-        ends = text.tag_prevrange("link", index + "+1c") if "link" in text.tag_names(index) else ()
-        if ends and "retry" not in text.tag_names(index) and "drop" not in text.tag_names(index):
-            link = whole(text.get(*ends))
-            entries += [("Open %s" % link[:60], lambda: open_link(link)),
-                        ("Copy the link", lambda: self._copy(link))]  # fmt: skip
-        if text.tag_ranges("sel"):
-            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
-        entries += [("Select all", lambda: text.tag_add("sel", "1.0", "end-1c")),
-                    ("Search…", self.chat_view.search.open)]  # fmt: skip
-        self._pop_up(entries, *menu_place(event))
-        return "break"
-
-    def _copy(self, words: str) -> None:
-        self.root.clipboard_clear()
-        self.root.clipboard_append(self.look.text(words))
-
-    def _on_stray_key(self, event: "tk.Event[Any]") -> Optional[str]:
-        """Typing goes to the chat box, wherever one has clicked."""
-        others = 0x20004 if self.look.system == "win32" else 0x4C  # there 8 is Num Lock
-        if not event.char or not event.char.isprintable() or int(event.state) & others:
-            return None  # a key, or one with Control or Alt, that a text may want
-        self.chat_view.composer.insert(event.char)
-        return "break"
-
-    def _on_escape(self) -> None:
-        if not self._is_chatting:
-            return self._cancel() if self._connection is not None else self.close()
+    def escape(self) -> None:
+        """Close what is open; else go to the end, or from the connect view out."""
+        if not self.is_chatting:
+            return self.cancel() if self._connection is not None else self.close()
         view = self.chat_view
-        if self._sheet is not None:
-            self._sheet.close()
-        elif view.close_overlays():
-            self.focus_composer()
+        if view.close_overlays():
+            view.focus_composer()
+        elif self.questions.cancel():
+            pass
         elif view.search.is_open:
             view.search.close()
         else:
-            view.transcript.show_end()
-            self.focus_composer()
+            view.jump_to_end()
         return None
 
-    def on_retry(self) -> None:
-        """Try to come back now."""
-        if self._connection is not None:
-            self._connection.retry()
 
-    # In a sequence Control stands for what goes with letters: Command on a Mac.
-    KEYS = (
-        Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
-        Key("Up, Down", "what you sent before"),
-        Key("Tab", "complete a name, a /command or a #room"),
-        Key("Ctrl+F", "search; Enter and F3 go on", {
-            "Control-f": lambda self: self.chat_view.search.open(),
-            "F3": lambda self: self.chat_view.search.step(1),
-            "Shift-F3": lambda self: self.chat_view.search.step(-1)}),
-        Key("Ctrl+K", "go to a room or a person", {"Control-k": on_go}),
-        Key("Ctrl+N", "write to one person", {"Control-n": on_private}),
-        Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
-            "Control-Prior": lambda self: self._neighbour(-1),
-            "Control-Next": lambda self: self._neighbour(1),
-            "Alt-Up": lambda self: self._neighbour(-1),
-            "Alt-Down": lambda self: self._neighbour(1)}),
-        Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
-            "Alt-Key-%d" % n: functools.partial(lambda n, self: self._nth(n), n)
-            for n in range(1, 10)}),
-        Key("Alt+A", "the next conversation with something new", {
-            "Alt-a": lambda self: self.select(self.chat.next_unread())}),
-        Key("PgUp, PgDn", "scroll"),
-        Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
-            "Control-Home": lambda self: self._on_ends(0.0),
-            "Control-End": lambda self: self._on_ends(1.0)}),
-        Key("F6", "on to the next part of the window", {
-            "F6": lambda self: self._on_pane(1), "Shift-F6": lambda self: self._on_pane(-1)}),
-        Key("Shift+F10", "what can be done with this"),
-        Key("Ctrl+T", "light or dark", {"Control-t": on_theme}, everywhere=True),
-        Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
-            "Control-plus": lambda self: self.on_zoom(1),
-            "Control-equal": lambda self: self.on_zoom(1),
-            "Control-KP_Add": lambda self: self.on_zoom(1),
-            "Control-minus": lambda self: self.on_zoom(-1),
-            "Control-KP_Subtract": lambda self: self.on_zoom(-1),
-            "Control-0": lambda self: self.on_zoom(0)}, everywhere=True),
-        Key("F1", "this help", {"F1": on_help}),
-        Key("Esc", "close what is open, go to the latest", {"Escape": _on_escape}, everywhere=True),
-        Key("Ctrl+Q", "quit", {"Control-q": close}, everywhere=True),
-    )  # fmt: skip
+class Key(NamedTuple):
+    """A key, or several that belong together, as the help shows them."""
 
-    def _bind_keys(self) -> None:
-        """Bind the keys of the window: before the widgets' own, which would take some of them."""
-        root, control = self.root, self.look.control
-        for key in self.KEYS:
+    name: str
+    help: str
+    actions: "Mapping[str, Callable[[Window], object]]" = {}  # by sequence; none: of a widget
+    is_everywhere: bool = False  # not only in the chat
+
+
+# In a sequence, Control stands for what goes with letters: Command on macOS.
+KEYS = (
+    Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
+    Key("Up, Down", "what you sent before"),
+    Key("Tab", "complete a name, a /command or a #room"),
+    Key("Ctrl+F", "search; Enter and F3 go on", {
+        "Control-f": lambda window: window.chat_view.search.open(),
+        "F3": lambda window: window.chat_view.search.step(1),
+        "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+K", "go to a room or a person", {"Control-k": lambda w: w.questions.go_to()}),
+    Key("Ctrl+N", "write to one person", {"Control-n": lambda w: w.questions.write_to()}),
+    Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
+        "Control-Prior": lambda window: window.select_neighbour(-1),
+        "Control-Next": lambda window: window.select_neighbour(1),
+        "Alt-Up": lambda window: window.select_neighbour(-1),
+        "Alt-Down": lambda window: window.select_neighbour(1)}),
+    Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
+        "Alt-Key-%d" % n: functools.partial(Window.select_nth, number=n) for n in range(1, 10)}),
+    Key("Alt+A", "the next conversation with something new", {
+        "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
+    Key("PgUp, PgDn", "scroll"),
+    Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
+        "Control-Home": lambda window: window.chat_view.transcript.show_top(),
+        "Control-End": lambda window: window.chat_view.transcript.show_end()}),
+    Key("F6", "on to the next part of the window", {
+        "F6": lambda window: window.chat_view.focus_pane(1),
+        "Shift-F6": lambda window: window.chat_view.focus_pane(-1)}),
+    Key("Shift+F10", "what can be done with this"),
+    Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
+    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
+        "Control-plus": lambda window: window.zoom(1),
+        "Control-equal": lambda window: window.zoom(1),
+        "Control-KP_Add": lambda window: window.zoom(1),
+        "Control-minus": lambda window: window.zoom(-1),
+        "Control-KP_Subtract": lambda window: window.zoom(-1),
+        "Control-0": lambda window: window.zoom(0)}, True),
+    Key("F1", "this help", {"F1": lambda window: window.questions.help()}),
+    Key("Esc", "close what is open, go to the latest", {"Escape": Window.escape}, True),
+    Key("Ctrl+Q", "quit", {"Control-q": Window.close}, True),
+)  # fmt: skip
+
+
+class Keys:
+    """Binds KEYS to the widgets of a window, before the widgets' own keys."""
+
+    TAG = "HubbubKeys"
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        root, control = window.root, window.look.control
+        for key in KEYS:
             for sequence, action in key.actions.items():
-                handler = functools.partial(self._on_key, action, key.everywhere)
+                handler = functools.partial(self._on_key, action, key.is_everywhere)
                 sequence = sequence.replace("Control", control)
+                # With Caps Lock, Tk sees another letter.
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
                 for each in {sequence, locked}:
-                    root.bind_class("HubbubKeys", "<%s>" % each, handler)
-        root.bind_class("HubbubKeys", "<%s-Key>" % control, self._on_other_key)
-        select_all = "<%s-a>" % control, "<%s-Lock-A>" % control
+                    root.bind_class(self.TAG, "<%s>" % each, handler)
+        root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
+        self._change_defaults(root, control)
+
+    def add_to(self, widget: "tk.Misc") -> None:
+        """Give the keys to a widget and all that is in it."""
+        tags = [tag for tag in widget.bindtags() if tag != self.TAG]
+        widget.bindtags((self.TAG, *tags))
+        for child in widget.winfo_children():
+            self.add_to(child)
+
+    def _change_defaults(self, root: "tk.Tk", control: str) -> None:
+        """Change what Tk binds to keys in its text widgets."""
+        select_all = ("<%s-a>" % control, "<%s-Lock-A>" % control)
         root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
-        if control == "Control":  # others change the text: nobody expects that of these
+        if control == "Control":  # others change the text, which nobody expects
             for letter in "dhio":
                 root.unbind_class("Text", "<Control-%s>" % letter)
         root.event_add("<<SelectAll>>", *select_all)
         root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
-        menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self.look.system, "<Control-F10>")
-        root.event_add("<<ContextMenu>>", menu_key, "<Shift-F10>")  # beside the mouse's button
+        menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
+        root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
         for kind in ("Text", "TEntry"):
-            root.bind_class(kind, "<<ContextMenu>>", self._on_edit_menu)
-        self._add_keys(root)
+            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_box)
 
-    def _bind_chat_keys(self, view: ChatView) -> None:
-        """Bind those of the chat's own widgets."""
-        bind_all(view.composer.text, {
-            "<Prior>": lambda event: view.transcript.scroll(-1),
-            "<Next>": lambda event: view.transcript.scroll(1),
-        })  # fmt: skip
-        view.composer.confirm_paste = self._confirm_paste
-        bind_all(view.transcript.text, {
-            "<Key>": self._on_stray_key, "<<ContextMenu>>": self._on_text_menu,
-        })  # fmt: skip
-        view.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
-        self._add_keys(view.frame)
+    def _on_key(
+        self, action: Callable[[Window], object], is_everywhere: bool, event: "TkEvent"
+    ) -> Optional[str]:
+        if not is_everywhere and not self._window.is_chatting:
+            return None
+        action(self._window)
+        return "break"
 
-
-def everybody(chat: Chat) -> List[str]:
-    """Who is here, as far as is known; those in view first."""
-    places = [chat.current, *chat.conversations]
-    return [person.nickname for place in places for person in place.people]
-
-
-def offer_names(names: Sequence[str], text: str, others: Sequence[str]) -> List[Row]:
-    """Rows for the names that have `text` in them; then what else it may be the name of.
-
-    That is said as in "Join #%s".
-    """
-    folded, name = protocol.casefold(text.lstrip("#@")), text.lstrip("#@").replace(" ", "-")
-    rows = []
-    for known in dict.fromkeys(names):
-        if folded not in protocol.casefold(known):
-            continue
-        if known.startswith("#"):
-            rows.append(Row(known.lstrip("#"), known, sign="#"))
-        else:
-            rows.append(Row(known, known, avatar=known))
-    rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
-    if name and not any(protocol.casefold(row.text) == protocol.casefold(name) for row in rows):
-        rows += [Row(words % name, "#" + name if "#" in words else name, sign="+")
-                 for words in others]  # fmt: skip
-    return rows or [Row("Write a name", color="muted")]
-
-
-def open_link(address: str) -> None:
-    """Show a web page, and nothing but a web page."""
-    if address.startswith(("http://", "https://")):
-        # Daemon: the browser may take its time to start.
-        threading.Thread(
-            target=webbrowser.open, args=(address,), name="browser", daemon=True
-        ).start()
-
-
-def open_window(settings: Settings) -> Optional[Window]:
-    """The window; None, after saying why, where there is no tkinter or no display."""
-    if tk is None:
-        print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
-        return None
-    try:
-        if sys.platform == "win32":
-            _sharpen_windows()
-        return Window(tk.Tk(className="Hubbub"), settings)
-    except tk.TclError as error:
-        print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
+    def _on_other_key(self, event: "TkEvent") -> Optional[str]:
+        """Do, on a keyboard of another alphabet, what the Latin letter on the key does."""
+        letter = latin_letter(event, self._window.look.system)
+        for key in KEYS:
+            if "Control-" + letter in key.actions:
+                return self._on_key(key.actions["Control-" + letter], key.is_everywhere, event)
+        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        if letter in edits:
+            event.widget.event_generate("<<%s>>" % edits[letter])
+            return "break"
         return None
 
 
-def _sharpen_windows() -> None:
-    """Have Windows not blow our pixels up: we draw for its resolution ourselves."""
-    try:
-        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
-    except (OSError, AttributeError):
-        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
+def latin_letter(event: "TkEvent", system: str) -> str:
+    """Return the Latin letter of a key that has one of another alphabet, "" for others."""
+    if event.keysym_num > 255:
+        for first, row in LETTERS.get(system, {}).items():
+            if first <= event.keycode < first + len(row):
+                return row[event.keycode - first]
+    return ""
 
 
 # The command line
+# ----------------
 
 
 def parse_server(text: str) -> Tuple[str, int]:
-    """Host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address. ValueError."""
+    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
+
+    Raises ValueError with the words for the user.
+    """
     text = text.strip()
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
@@ -6122,13 +5980,35 @@ def parse_server(text: str) -> Tuple[str, int]:
     return host, int(port)
 
 
+def open_window(settings: Settings) -> Optional[Window]:
+    """Return the window; None, after saying why, where there is no tkinter or no display."""
+    if tk is None:
+        print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
+        return None
+    try:
+        if sys.platform == "win32":
+            _use_every_pixel()
+        return Window(tk.Tk(className="Hubbub"), settings)
+    except tk.TclError as error:
+        print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
+        return None
+
+
+def _use_every_pixel() -> None:
+    """Keep Windows from enlarging the window: it is drawn for the screen's resolution."""
+    try:
+        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
+    except (OSError, AttributeError):
+        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
+
+
 def main(argv: Optional[List[str]] = None) -> int:
-    """Open the window, or chat in the terminal."""
+    """Open the window, or chat in the terminal; return the exit code."""
     parser = argparse.ArgumentParser(description="Chat on the local network.")
-    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="where the server runs")
-    parser.add_argument("--username", default="", metavar="NAME", help="who you are")
+    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
+    parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
-    parser.add_argument("--theme", choices=sorted(PALETTES), help="how it looks")
+    parser.add_argument("--theme", choices=sorted(PALETTES), help="colors of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
@@ -6137,16 +6017,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         host, port = parse_server(args.server) if args.server else (SERVER_IP, SERVER_PORT)
     except ValueError as error:
         parser.error(str(error))
-    fault = username and protocol.nickname_fault(username)
-    if fault:
-        parser.error(fault)
+    wrong = username and protocol.nickname_error(username)
+    if wrong:
+        parser.error(wrong)
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed before we began
+        if getattr(sys, name) is None:  # it was closed before the program began
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    settings = Settings(settings_path())
+    settings.load()
+    settings.theme = args.theme or settings.theme
     if not args.terminal:
-        settings = Settings(settings_path())
-        settings.load()
-        settings.theme = args.theme or settings.theme
         if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
             with contextlib.suppress(ValueError):
                 host, port = parse_server(settings.servers[0])
@@ -6154,7 +6034,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         if window is not None:
             window.run(host, port, username, at_once=bool(args.server and username))
             return 0
-    return Terminal().run(host, port, username)
+    return Terminal(settings).run(host, port, username)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def long_conversation(desk, alice, hub, count):
     alice.chat_view.search.open()
     for words in ("last", "message 99", "e"):
         alice.chat_view.search.field.set(words)
-        parts.append(("search %r" % words, times(desk, alice.chat_view.search.look, 5)))
+        parts.append(("search %r" % words, times(desk, alice.chat_view.search.search, 5)))
     parts.append(("next", times(desk, lambda: alice.chat_view.search.step(-1), 50)))
     alice.chat_view.search.close()
     parts.append(("go away", times(desk, lambda: alice.window.select(other), 1)))

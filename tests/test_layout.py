@@ -36,7 +36,7 @@ def test_a_scrollbar_can_be_seen_and_taken_hold_of(alice):
 
 def test_a_list_has_all_the_width_when_its_scrollbar_goes(alice, desk, hub):
     """More people than fit bring the scrollbar; when they have gone, no gap is left."""
-    people = alice.chat_view.aside.list
+    people = alice.chat_view.people.list
     hub.send(*(":guest%d!g@h JOIN #lobby" % number for number in range(40)))
     desk.pump(lambda: people.canvas.winfo_width() < people.frame.winfo_width())
     hub.send(*(":guest%d!g@h QUIT" % number for number in range(40)))
@@ -47,7 +47,7 @@ def test_a_list_has_all_the_width_when_its_scrollbar_goes(alice, desk, hub):
 def test_the_end_stays_in_view_at_every_zoom_and_width(alice, desk, steps):
     """Letters that grow, and lines that wrap, push nothing out of sight."""
     for _ in range(abs(steps)):
-        alice.window.on_zoom(1 if steps > 0 else -1)
+        alice.window.zoom(1 if steps > 0 else -1)
     for width in (1160, 520, 800):
         resize(desk, alice, width, 700)
         desk.pump(lambda: alice.text.yview()[1] == 1.0)
@@ -96,7 +96,7 @@ def test_what_was_found_is_hidden_by_nothing(alice, desk):
 
 def test_the_transcript_shows_that_it_has_the_keys(alice, desk):
     """As everything does that F6 leads to."""
-    alice.press("F6", alice.chat_view.side.list.canvas)
+    alice.press("F6", alice.chat_view.sidebar.list.canvas)
     assert alice.has_focus(alice.text)
     (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
     desk.pump(mark.winfo_ismapped)
@@ -110,7 +110,7 @@ def test_the_columns_give_way_to_the_chat(alice, desk):
 
     def columns():
         desk.update()
-        return view.side.frame.winfo_ismapped(), view.aside.frame.winfo_ismapped()
+        return view.sidebar.column.frame.winfo_ismapped(), view.people.column.frame.winfo_ismapped()
 
     found = []
     for width in (1160, 800, 520):
@@ -136,7 +136,7 @@ def test_the_connect_view_stays_narrow_in_a_wide_window(desk):
 def test_a_question_fits_into_the_window(alice, desk):
     """Also into one that gets smaller, or whose letters grow, while it is open."""
     alice.press("F1", alice.box)
-    frame, button = alice.window._sheet.frame, alice.window._sheet.buttons[0]
+    frame, button = alice.window.questions.sheet.frame, alice.window.questions.sheet.buttons[0]
 
     def room():
         """What is left beside the sheet and the button in it: left, above, right and below."""

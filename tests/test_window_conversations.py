@@ -229,7 +229,7 @@ def test_what_is_typed_without_a_connection_goes_out_on_return(alice, desk, hub)
     alice.say("meanwhile")
     alice.sees("[alice]: meanwhile  (waiting to send)")
     assert alice.kind_of("[alice]: meanwhile  (waiting to send)")[0] == "muted"
-    assert alice.chat_view.composer._hint_text.endswith(" — sent when you are back online")
+    assert alice.chat_view.composer.hint.cget("text").endswith(" — sent when you are back online")
     hub.welcome()
     hub.send(":hub 376 alice :End of /MOTD command.")
     alice.sees("[alice]: meanwhile")
@@ -263,7 +263,7 @@ def test_the_conversation_in_view_is_in_view_in_the_list(alice, desk, hub):
     hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
     hub.send(":bob!b@h PRIVMSG alice :psst")
     desk.pump(lambda: alice.conversations[-1] == "bob 1")
-    rows = alice.chat_view.side.list
+    rows = alice.chat_view.sidebar.list
     for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
         alice.window.open(name)
         desk.pump(lambda shown=shown: shown in alice.drawn(rows))
@@ -274,8 +274,8 @@ def test_people_of_other_rooms_are_offered(tea, desk):
     tea.window.open("erik")
     for key in ("Control-k", "Control-n"):
         tea.press(key, tea.box)
-        tea.window._sheet.field.set("car")
-        desk.pump(lambda: "carol" in [row.text for row in tea.window._sheet.list.rows])
+        tea.window.questions.sheet.field.set("car")
+        desk.pump(lambda: "carol" in [row.text for row in tea.window.questions.sheet.list.rows])
         tea.press("Escape")
 
 
@@ -284,7 +284,7 @@ def test_the_server_is_nobody_to_write_to(alice, desk, hub):
     hub.send(":alice!a@h PART #lobby")
     desk.pump(lambda: alice.conversations == ["Hub"])
     alice.press("Control-k", alice.box)
-    assert [row.text for row in alice.window._sheet.list.rows] == ["Write a name"]
+    assert [row.text for row in alice.window.questions.sheet.list.rows] == ["Write a name"]
 
 
 @pytest.mark.parametrize("key", "dhiot")
@@ -299,7 +299,7 @@ def test_a_key_pressed_by_mistake_leaves_the_text_alone(alice, key):
 def test_tab_stays_in_a_question(alice):
     """Keys go to the question until it is answered: Tab comes round, and back."""
     alice.paste("line\n" * 30)
-    cancel, paste = alice.window._sheet.buttons
+    cancel, paste = alice.window.questions.sheet.buttons
     for key, button in (("Tab", cancel), ("Tab", paste), ("Shift-Tab", cancel)):
         alice.press(key)
         assert alice.has_focus(button)
@@ -329,7 +329,7 @@ def test_keys_with_letters_work_on_every_alphabet(alice, desk, layout):
 def test_the_help_is_read_by_keys(alice, desk):
     """It opens with its first line marked; arrows go on, to the last line too; Enter closes."""
     alice.press("F1", alice.box)
-    rows, names = alice.window._sheet.list, [key.name for key in client.Window.KEYS]
+    rows, names = alice.window.questions.sheet.list, [key.name for key in client.KEYS]
     desk.pump(lambda: rows.cursor == names[0])
     alice.press("Down")
     assert rows.cursor == names[1]
@@ -356,7 +356,7 @@ def test_caps_lock_takes_no_key_away(alice):
 
 def test_what_is_written_has_a_menu(alice, desk):
     """Cut, copy and paste by mouse and by keys; the hint is in nobody's way."""
-    for widget, key in ((alice.chat_view.composer._hint, "Button-3"), (alice.box, "Shift-F10")):
+    for widget, key in ((alice.chat_view.composer.hint, "Button-3"), (alice.box, "Shift-F10")):
         widget.focus_force()
         widget.event_generate("<%s>" % key, x=3, y=3)
         assert alice.menu == ["Cut", "Copy", "Paste", "Select all"]
@@ -371,7 +371,7 @@ def test_the_middle_button_pastes_as_control_v_does(alice, hub, desk):
     told(hub, alice, "some words")
     start = alice.text.search("some words", "1.0")
     alice.text.tag_add("sel", start, start + "+10c")
-    hint = alice.chat_view.composer._hint
+    hint = alice.chat_view.composer.hint
     for event in ("<Button-2>", "<ButtonRelease-2>"):
         hint.event_generate(event, x=9, y=9)
     assert alice.box.get("1.0", "end-1c") == "some words"
@@ -384,9 +384,9 @@ def test_the_middle_button_pastes_as_control_v_does(alice, hub, desk):
 
 def test_ones_own_row_has_ones_own_menu(alice):
     """Nobody writes to themselves, or ignores themselves."""
-    alice.window.on_person_menu("alice", 0, 0)
+    alice.window.menus.open_person("alice", 0, 0)
     assert "I am away" in alice.menu
-    alice.window.on_person_menu("bob", 0, 0)
+    alice.window.menus.open_person("bob", 0, 0)
     assert "Ignore" in alice.menu
 
 
@@ -495,7 +495,7 @@ def test_answers_stand_where_one_looks(tea, desk, hub):
     tea.say("/away lunch")
     hub.expect("AWAY lunch")
     hub.send(":hub 306 alice :You have been marked as being away")
-    desk.pump(lambda: tea.drawn(tea.chat_view.side.me) == ["A", "alice", "Away"])
+    desk.pump(lambda: tea.drawn(tea.chat_view.sidebar.user) == ["A", "alice", "Away"])
 
 
 # What stays

@@ -76,10 +76,10 @@ def test_a_long_conversation_is_as_quick_as_a_short_one(alice, desk, hub):
     pages = [lambda: transcript.scroll(-1)] * 40 + [lambda: transcript.scroll(1)] * 10
     assert longest(desk, pages) < 0.05
     assert text.yview()[1] < 1.0
-    assert longest(desk, [alice.chat_view.search.look] * 3) < 0.05
+    assert longest(desk, [alice.chat_view.search.search] * 3) < 0.05
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.text.insert("end", "message 19")
-    assert longest(desk, [alice.chat_view.search.look] * 3) < 0.1
+    assert longest(desk, [alice.chat_view.search.search] * 3) < 0.1
     assert alice.found == "1111 of 1111"
     other = alice.window.chat.conversations[1]
     switch = [lambda: alice.window.select(other), lambda: alice.window.select(lobby)] * 5
@@ -112,8 +112,8 @@ def test_every_width_shows_what_fits(alice, desk, hub, theme, width, has_side, h
     alice.sees("[bob]: message 59 of a flood, as long as people write")
     alice.root.geometry("%dx560" % width)
     desk.pump(lambda: alice.root.winfo_width() == width)
-    desk.pump(lambda: view.side.frame.winfo_viewable() == has_side)
-    desk.pump(lambda: view.aside.frame.winfo_viewable() == has_people)
+    desk.pump(lambda: view.sidebar.column.frame.winfo_viewable() == has_side)
+    desk.pump(lambda: view.people.column.frame.winfo_viewable() == has_people)
     desk.pump(lambda: view.menu_button.winfo_viewable() != has_side)
     assert alice.text.yview()[1] == 1.0
     for widget in (alice.box, alice.text):
@@ -122,9 +122,9 @@ def test_every_width_shows_what_fits(alice, desk, hub, theme, width, has_side, h
     assert alice.text.cget("bg") == PALETTES[theme]["chat"]
     if not has_side:
         view.menu_button.invoke()
-        desk.pump(view.side.frame.winfo_viewable)
+        desk.pump(view.sidebar.column.frame.winfo_viewable)
         alice.press("Escape")
-        desk.pump(lambda: not view.side.frame.winfo_viewable())
+        desk.pump(lambda: not view.sidebar.column.frame.winfo_viewable())
         assert alice.has_focus(alice.box)
 
 

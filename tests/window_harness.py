@@ -166,6 +166,30 @@ class Desk:
         self._check()
 
 
+class Painter:
+    """Takes the place of a client.Pen, and keeps what a row draws."""
+
+    left = right = 0
+
+    def __init__(self):
+        self.texts = []
+
+    def text(self, words, color="text", font="ui", dy=0):
+        self.texts.append((words, color))
+        return 0
+
+    def badge(self, words, color):
+        self.texts.append((words, color))
+
+    def __getattr__(self, name):
+        return lambda *args, **more: 0
+
+
+def bar_text(bar):
+    """What a bar says; "" if it is hidden."""
+    return bar.text.cget("text").strip() if bar.frame.winfo_viewable() else ""
+
+
 class Person:
     """Somebody at a window: what they do, and what they see."""
 
@@ -264,19 +288,33 @@ class Person:
     @property
     def people(self):
         """Who is in the list."""
-        return [row.text for row in self.chat_view.aside.list.rows if row.key]
+        return [row.text for row in self.chat_view.people.list.rows if row.key]
 
     @property
     def conversations(self):
         """The rooms and people at the left, with their badges: "#lobby 3"."""
-        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
-        return [("%s %s" % (row.key.name, row.badge)).strip() for row in rows]
+        found = []
+        for row in self.chat_view.sidebar.list.rows:
+            if not row.is_caption:
+                badge = [words for words, color in self.painted(row) if "badge" in color]
+                found.append(" ".join([row.key.name, *badge]))
+        return found
+
+    def painted(self, row):
+        """What a row of a list shows: texts and their colors, a badge with that of its shape."""
+        painter = Painter()
+        row.paint(painter)
+        return painter.texts
 
     @property
     def banner(self):
         """What the banner says; "" where there is none."""
-        label = self.chat_view.banner.text
-        return label.cget("text") if label.winfo_viewable() else ""
+        return bar_text(self.chat_view.banner)
+
+    @property
+    def question(self):
+        """What the window asks in the bar above the transcript; "" for nothing."""
+        return bar_text(self.chat_view.question)
 
     def sees(self, line):
         """Go on when the transcript has this line."""
@@ -318,8 +356,9 @@ class Person:
 
     def badge_color(self, name):
         """The colour of a conversation's badge."""
-        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
-        return next(row.badge_color for row in rows if row.key.name == name)
+        rows = [row for row in self.chat_view.sidebar.list.rows if not row.is_caption]
+        row = next(row for row in rows if row.key.name == name)
+        return next(color for _, color in self.painted(row) if "badge" in color)
 
     @property
     def pill(self):
@@ -335,7 +374,7 @@ class Person:
     @property
     def menu(self):
         """What the context menu offers, which it then puts away."""
-        menu = self.window.menu
+        menu = self.window.menus.menu
         labels = [menu.entrycget(index, "label").strip() for index in range(menu.index("end") + 1)
                   if menu.type(index) == "command"]  # fmt: skip
         menu.unpost()
@@ -343,9 +382,9 @@ class Person:
 
     @property
     def sheet(self):
-        """The question that the window asks."""
-        sheet = self.window._sheet
-        return sheet._title.cget("text") if sheet else ""
+        """The title of the sheet that is open."""
+        sheet = self.window.questions.sheet
+        return sheet.title.cget("text") if sheet else ""
 
     def drawn(self, drawing):
         """The words on a canvas."""
