@@ -243,11 +243,7 @@ class Handshake:
     """
 
     def __init__(
-        self,
-        nickname: str,
-        password: str = "",
-        login: Optional[Login] = None,
-        token: str = "",
+        self, nickname: str, password: str = "", login: Optional[Login] = None, token: str = ""
     ) -> None:
         self.nickname = nickname
         self.done = False
@@ -799,8 +795,8 @@ class Conversation:
         """Put an entry at the end."""
         self._insert(len(self.entries), entry)
 
-    def _insert(self, place: int, entry: Entry) -> None:
-        self.entries.insert(place, entry)
+    def _insert(self, index: int, entry: Entry) -> None:
+        self.entries.insert(index, entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
 
@@ -842,12 +838,12 @@ class Conversation:
                 break
         return run[::-1]
 
-    def index(self, entry: Entry, end: Optional[int] = None) -> int:
-        """Return the position of an entry before `end`; -1 if it is not there."""
-        for index in range(len(self.entries) if end is None else end, 0, -1):
-            if self.entries[index - 1] is entry:
-                return index - 1
-        return -1
+    def index(self, entry: Entry) -> int:
+        """Return the position of an entry, which is likely near the end; -1 if it is not here."""
+        index = len(self.entries) - 1
+        while index >= 0 and self.entries[index] is not entry:
+            index -= 1
+        return index
 
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
@@ -856,35 +852,35 @@ class Conversation:
         known. If nothing is, it stands `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        place = self._position(page) if start is None else self.index(start)
+        index = self._position(page) if start is None else self.index(start)
         added: List[Change] = []
         for entry in page:
             if entry.msgid in self._known:
-                place = self.index(self._known[entry.msgid]) + 1
+                index = self.index(self._known[entry.msgid]) + 1
                 continue
-            while self._is_local(place) and self.entries[place].line.when <= entry.line.when:
-                place += 1
-            below = self.entries[place] if place < len(self.entries) else None
+            while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
+                index += 1
+            below = self.entries[index] if index < len(self.entries) else None
             if not added or added[-1].before is not below:
                 added.append(Change(ADDED, self, [], below))
             cast(List[Entry], added[-1].entries).append(entry)
-            self._insert(place, entry)
-            place += 1
+            self._insert(index, entry)
+            index += 1
         return added
 
     def _position(self, page: Sequence[Entry]) -> int:
         """Return the position where a page belongs by its time."""
-        place = len(self.entries)
-        while page and place:
-            entry = self.entries[place - 1]
+        index = len(self.entries)
+        while page and index:
+            entry = self.entries[index - 1]
             if entry.delivery == SENT and entry.line.when <= page[0].line.when:
                 break
-            place -= 1
-        return place
+            index -= 1
+        return index
 
-    def _is_local(self, place: int) -> bool:
+    def _is_local(self, index: int) -> bool:
         """Return True if a line that no history has stands there."""
-        here = self.entries[place : place + 1]
+        here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
     def _forget(self, entries: Sequence[Entry]) -> None:
@@ -930,8 +926,8 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
     folded = text.casefold()
     spans = [match.span() for match in pattern.finditer(folded)]
     if spans and len(folded) != len(text):  # "ß" becomes "ss"
-        places = [index for index, char in enumerate(text) for _ in char.casefold()]
-        spans = [(places[start], places[end - 1] + 1) for start, end in spans]
+        indices = [index for index, char in enumerate(text) for _ in char.casefold()]
+        spans = [(indices[start], indices[end - 1] + 1) for start, end in spans]
     return spans
 
 
@@ -942,7 +938,6 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
-RELOADED = "reloaded"  # everything in the conversation may differ
 RECALLED = "recalled"  # told by the history now, new or not; views that show all ignore it
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
@@ -1134,6 +1129,7 @@ class Request:
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
         self.deadline = deadline
         self.limit = limit
+        self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
         self.reaches_back = False  # MISSED has told all that follows the anchor
@@ -1145,24 +1141,18 @@ class Request:
 
 
 class History:
-    """What this connection has asked the server's history, and what is being told.
+    """The requests to the server's history that are not answered completely.
 
     What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
     """
 
     def __init__(self) -> None:
-        self.asked: List[Request] = []
-        self.batches: Dict[str, Request] = {}  # open ones, by reference
-
-    @property
-    def requests(self) -> List[Request]:
-        """All requests that are not answered completely."""
-        return [*self.asked, *self.batches.values()]
+        self.requests: List[Request] = []
 
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
-        is_page = lambda r: r.conversation is conversation and r.purpose not in (TYPED, LATE)  # noqa: E731
-        return any(map(is_page, self.requests))
+        pages = (r for r in self.requests if r.purpose not in (TYPED, LATE))
+        return any(request.conversation is conversation for request in pages)
 
     def overdue(self, now: float) -> List[Request]:
         """Return the requests that the server has not answered in time."""
@@ -1171,36 +1161,45 @@ class History:
     def find(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
         key = protocol.casefold(target)
-        for request in self.asked:
-            place = request.conversation
-            if key == request.key or (key and place is not None and key == place.key):
+        for request in self.requests:
+            renamed = request.conversation.key if request.conversation is not None else ""
+            if not request.batch and key in (request.key, renamed):
                 return request
         return None
 
-    def open_batch(self, reference: str, target: str, conversation: Optional[Conversation]) -> None:
-        """Begin an answer; `conversation` is the one of an answer that nobody asked for."""
-        request = self.find(target) or Request(LATE, conversation)
-        if request in self.asked:
-            self.asked.remove(request)
-        if len(self.batches) < MAX_BATCHES:
-            self.batches[reference] = request
+    def open_batch(self, batch: str, target: str, conversation: Optional[Conversation]) -> None:
+        """Begin an answer; `conversation` is that of an answer that nobody asked for."""
+        request = self.find(target)
+        if request is None:
+            request = Request(LATE, conversation)
+            if sum(r.purpose == LATE for r in self.requests) < MAX_BATCHES:
+                self.requests.append(request)
+        request.batch = batch
 
     def collect(self, message: Message) -> bool:
         """Keep a message if it belongs to an answer; return True then."""
-        request = self.batches.get(message.tag("batch"))
+        batch = message.tag("batch")
+        request = next((r for r in self.requests if batch and r.batch == batch), None)
         if request is not None and len(request.messages) < MAX_BATCH:
             request.messages.append(message)
         return request is not None
 
+    def close_batch(self, batch: str) -> Optional[Request]:
+        """Return the request whose answer is complete."""
+        request = next((r for r in self.requests if batch and r.batch == batch), None)
+        if request is not None:
+            self.requests.remove(request)
+        return request
+
     def give_up(self, request: Request) -> None:
         """Expect no answer any more; one that comes late is shown, and proves nothing."""
-        if request in self.asked:
-            self.asked.remove(request)
         request.purpose, request.deadline = LATE, math.inf
+        if not request.batch:
+            self.requests.remove(request)
 
     def forget(self, conversation: Conversation) -> None:
         """Drop the requests for a conversation that is no more."""
-        self.asked = [r for r in self.asked if r.conversation is not conversation]
+        self.requests = [r for r in self.requests if r.conversation is not conversation or r.batch]
 
 
 # Session
@@ -1268,7 +1267,7 @@ class Chat:
 
     Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
     user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
-    conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
+    conversation) and `ignored` (nicknames) are the settings' own objects, changed in conversation.
 
     The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
     they change the state and record the change in the Outcome of the current call.
@@ -1380,13 +1379,15 @@ class Chat:
 
     def everybody(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        places = [self.current, *self.conversations]
-        names = dict.fromkeys(p.nickname for place in places for p in place.people)
+        conversations = [self.current, *self.conversations]
+        names = dict.fromkeys(
+            p.nickname for conversation in conversations for p in conversation.people
+        )
         return [name for name in names if not self.is_me(name)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
-        return self._completer.complete(text, cursor, functools.partial(suggest, self), step)
+        return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
 
     def begin(self, nickname: str) -> None:
         """Note that a connection was started."""
@@ -1412,7 +1413,7 @@ class Chat:
         """Give up requests that are overdue; cheap."""
         self._start(now)
         for request in self.history.overdue(now):
-            give_up(self, request)
+            _give_up(self, request)
         return self.outcome
 
     def submit(self, text: str, now: float) -> Outcome:
@@ -1421,7 +1422,7 @@ class Chat:
         lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
         first, *more = [line for line in lines if line] or [""]
         if first:
-            run_input(self, first, more)
+            _run_input(self, first, more)
             self.unmark(self.current)
         return self.outcome
 
@@ -1462,10 +1463,10 @@ class Chat:
         """Send a message again that had failed."""
         self._start(now)
         item = self.outbox.retry(entry)
-        for place in item.conversations if item is not None else ():
-            if place.remove(entry):
-                self.change(REMOVED, place, [entry])
-            self.add(entry, place)
+        for conversation in item.conversations if item is not None else ():
+            if conversation.remove(entry):
+                self.change(REMOVED, conversation, [entry])
+            self.add(entry, conversation)
         self.flush()
         return self.outcome
 
@@ -1473,9 +1474,9 @@ class Chat:
         """Remove a message that had failed."""
         self._start(now)
         item = self.outbox.discard(entry)
-        for place in item.conversations if item is not None else ():
-            if place.remove(entry):
-                self.change(REMOVED, place, [entry])
+        for conversation in item.conversations if item is not None else ():
+            if conversation.remove(entry):
+                self.change(REMOVED, conversation, [entry])
         return self.outcome
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
@@ -1485,10 +1486,10 @@ class Chat:
         if can_ask and not self.history.is_fetching(conversation):
             first = conversation.oldest()
             if first is None:
-                ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
+                _ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
             else:
                 reference = "msgid=" + first.msgid
-                ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+                _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1547,9 +1548,9 @@ class Chat:
         self.outbox.lose()
         self.history = History()
         self.session.is_settled = False
-        for place in self.conversations:
-            place.part(OUTSIDE if place.is_outside else REJOINING)
-            self.change(PEOPLE, place)
+        for conversation in self.conversations:
+            conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
+            self.change(PEOPLE, conversation)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1580,7 +1581,9 @@ class Chat:
         self.outbox.fail(item, REFUSED)
         if command != "401" or len(message.params) < 2:
             return False
-        self.reply(protocol.NO_SUCH_USER.format(message.params[1]) + guess(self, message.params[1]))
+        self.reply(
+            protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
+        )
         return True
 
     # For the functions below: what they send and show
@@ -1658,9 +1661,9 @@ class Chat:
         if line is not None:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
-            for place in conversations:
-                if not place.knows(entry.msgid):
-                    self.add(entry, place)
+            for conversation in conversations:
+                if not conversation.knows(entry.msgid):
+                    self.add(entry, conversation)
 
     def reply(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1761,7 +1764,7 @@ class Chat:
         if self._has_focus:
             self._read(conversation)
         if conversation.kind == PRIVATE and self.is_settled:
-            catch_up(self, conversation)
+            _catch_up(self, conversation)
 
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
@@ -1799,11 +1802,11 @@ class Chat:
         item = self.outbox.add(entry, message)
         self.flush()
         other = self.find(message.params[0])
-        places = [self.current] if other in (None, self.current) else [self.current, other]
-        for place in places:
-            if place is not None:
-                item.conversations.append(place)
-                self.add(entry, place)
+        conversations = [self.current] if other in (None, self.current) else [self.current, other]
+        for conversation in conversations:
+            if conversation is not None:
+                item.conversations.append(conversation)
+                self.add(entry, conversation)
 
     def flush(self) -> None:
         """Send what waits and can be sent."""
@@ -1813,8 +1816,8 @@ class Chat:
             self.request_pong()
 
     def _can_send(self, key: str) -> bool:
-        place = self.find(key)
-        is_waiting = place is not None and place.membership in (REJOINING, OUTSIDE)
+        conversation = self.find(key)
+        is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.is_settled and not is_waiting
 
     def request_pong(self) -> None:
@@ -1825,16 +1828,16 @@ class Chat:
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
         self.outbox.deliver(item, line, msgid)
-        for place in item.conversations:
-            if place.confirm(item.entry):
-                self.change(REMOVED, place, [item.entry])
-                self.change(ADDED, place, [item.entry])
+        for conversation in item.conversations:
+            if conversation.confirm(item.entry):
+                self.change(REMOVED, conversation, [item.entry])
+                self.change(ADDED, conversation, [item.entry])
             else:
-                self.change(CHANGED, place, [item.entry])
+                self.change(CHANGED, conversation, [item.entry])
         if not self.session.is_channel(target):
-            place = self.private(target)
-            if place not in item.conversations:
-                self.add(item.entry, place)
+            conversation = self.private(target)
+            if conversation not in item.conversations:
+                self.add(item.entry, conversation)
 
     def resolve(self, key: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, whose history was told as far as it goes."""
@@ -1842,8 +1845,8 @@ class Chat:
         self.flush()
 
     def _on_delivery(self, item: Outgoing) -> None:
-        for place in item.conversations:
-            self.change(CHANGED, place, [item.entry])
+        for conversation in item.conversations:
+            self.change(CHANGED, conversation, [item.entry])
 
     @property
     def is_catching_up(self) -> bool:
@@ -1858,136 +1861,140 @@ class Chat:
 _HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
 
 
-def ask(
-    chat: Chat, purpose: str, place: Optional[Conversation], *params: str, limit: int = 0
+def _ask(
+    chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, place, chat.now + HISTORY_TIME, limit)
-    chat.history.asked.append(request)
+    request = Request(purpose, conversation, chat.now + HISTORY_TIME, limit)
+    chat.history.requests.append(request)
     chat.send(Message("CHATHISTORY", (*params, str(limit))))
     return request
 
 
-def ask_targets(chat: Chat) -> None:
+def _ask_targets(chat: Chat) -> None:
     """Ask with whom there is something new since the connection was lost."""
     bounds = chat.complete_until, chat.now + 86400
     stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-    ask(chat, TARGETS, None, "TARGETS", *stamps)
+    _ask(chat, TARGETS, None, "TARGETS", *stamps)
 
 
-def catch_up(chat: Chat, place: Conversation) -> None:
+def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
     if not chat.session.has_history:
-        chat.resolve(place.key, False)
-    elif chat.history.is_fetching(place):
+        chat.resolve(conversation.key, False)
+    elif chat.history.is_fetching(conversation):
         return
-    elif place.is_complete:
-        if place.newest() is None:
-            ask(chat, LATEST, place, "LATEST", place.name, "*")
-    elif place.anchor is None:
-        ask(chat, MISSED, place, "LATEST", place.name, "*")
+    elif conversation.is_complete:
+        if conversation.newest() is None:
+            _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
+    elif conversation.anchor is None:
+        _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
     else:  # the anchor is told again: proof that the history reaches back to it
-        since = protocol.format_time(place.anchor.line.when - 0.001)
-        ask(chat, MISSED, place, "AFTER", place.name, "timestamp=" + since)
+        since = protocol.format_time(conversation.anchor.line.when - 0.001)
+        _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
 
 
-def catch_up_with(chat: Chat, nickname: str) -> None:
+def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
     if not chat.session.is_channel(nickname):
-        place = chat.private(nickname)
-        if place.key == protocol.casefold(nickname):
-            catch_up(chat, place)
+        conversation = chat.private(nickname)
+        if conversation.key == protocol.casefold(nickname):
+            _catch_up(chat, conversation)
         else:  # there are too many
             chat.resolve(protocol.casefold(nickname), False)
 
 
-def give_up(chat: Chat, request: Request) -> None:
+def _give_up(chat: Chat, request: Request) -> None:
     """Note that a request will not be answered, so it proves nothing."""
-    place = request.conversation if request.purpose != TYPED else None
+    conversation = request.conversation if request.purpose != TYPED else None
     chat.history.give_up(request)
-    if place is not None:
-        chat.resolve(place.key, False)
+    if conversation is not None:
+        chat.resolve(conversation.key, False)
 
 
-def on_batch(chat: Chat, message: Message) -> None:
+def _on_batch(chat: Chat, message: Message) -> None:
     """BATCH: an answer to CHATHISTORY begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
     if sign == "+" and kind in _HISTORY_BATCHES:
         target = message.params[-1] if kind == "chathistory" else ""
         chat.history.open_batch(reference, target, chat.find(target))
-    elif sign == "-" and reference in chat.history.batches:
-        request = chat.history.batches.pop(reference)
-        if request.purpose == TARGETS:
-            take_targets(chat, request)
-        elif request.conversation in chat.conversations:
-            take_page(chat, request, request.conversation)
+        return
+    request = chat.history.close_batch(reference) if sign == "-" else None
+    if request is not None and request.purpose == TARGETS:
+        _take_targets(chat, request)
+    elif request is not None and request.conversation in chat.conversations:
+        _take_page(chat, request, request.conversation)
 
 
-def take_targets(chat: Chat, request: Request) -> None:
+def _take_targets(chat: Chat, request: Request) -> None:
     """Catch up with all private conversations in which something was missed."""
     for message in request.messages:
         if len(message.params) > 2:
-            catch_up_with(chat, message.params[1])
-    for place in chat.conversations:
-        if place.kind == PRIVATE and not chat.history.is_fetching(place):
-            place.is_complete = True
+            _catch_up_with(chat, message.params[1])
+    for conversation in chat.conversations:
+        if conversation.kind == PRIVATE and not chat.history.is_fetching(conversation):
+            conversation.is_complete = True
 
 
-def take_page(chat: Chat, request: Request, place: Conversation) -> None:
+def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None:
     """Put a page of history into its conversation."""
-    purpose, anchor = request.purpose, place.anchor
-    page = [entry for m in request.messages for entry in earlier_entry(chat, m, place)]
-    changes = place.merge(page, place.oldest() if purpose == OLDER else None)
+    purpose, anchor = request.purpose, conversation.anchor
+    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
+    changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
     new = [entry for change in changes for entry in change.entries]
     chat.outcome.changes += changes
     if purpose == TYPED or (new and purpose != OLDER):
-        chat.change(RECALLED, place, page if purpose == TYPED else new)
+        chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
-        place.has_older = request.is_full
+        conversation.has_older = request.is_full
     if purpose == MISSED:
-        take_missed(chat, request, place, new)
+        _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
-        chat.resolve(place.key, False)
+        chat.resolve(conversation.key, False)
     if purpose != OLDER:
-        chat.trim(place)
+        chat.trim(conversation)
 
 
-def take_missed(chat: Chat, request: Request, place: Conversation, new: List[Entry]) -> None:
+def _take_missed(
+    chat: Chat, request: Request, conversation: Conversation, new: List[Entry]
+) -> None:
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
     request.missed += len(news)
-    chat.arrive(place, news, is_missed=True)
+    chat.arrive(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
-    if place.anchor is None:  # a channel that is told from its first message on is complete
-        request.reaches_back = place.kind == CHANNEL and not request.is_full
-    elif place.anchor.msgid in msgids:
+    if conversation.anchor is None:  # a channel that is told from its first message on is complete
+        request.reaches_back = conversation.kind == CHANNEL and not request.is_full
+    elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
-    if place.anchor is not None and request.is_full and msgids[-1]:
-        following = ask(chat, MISSED, place, "AFTER", place.name, "msgid=" + msgids[-1])
+    if conversation.anchor is not None and request.is_full and msgids[-1]:
+        following = _ask(
+            chat, MISSED, conversation, "AFTER", conversation.name, "msgid=" + msgids[-1]
+        )
         following.missed, following.reaches_back = request.missed, request.reaches_back
         return
-    place.is_complete = True
+    conversation.is_complete = True
     if request.missed:
         count = "1 message" if request.missed == 1 else "%d messages" % request.missed
-        chat.inform("Welcome back. You missed %s." % count, place)
-    chat.resolve(place.key, request.reaches_back or chat.session.is_resumed)
+        chat.inform("Welcome back. You missed %s." % count, conversation)
+    chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
 
 
-def earlier_entry(chat: Chat, message: Message, place: Conversation) -> Iterator[Entry]:
+def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
     """Yield the entry of a message in the history: an own uncertain one, if it is that."""
     msgid, item = message.tag("msgid"), None
-    if message.command == "PRIVMSG" and message.params and not place.knows(msgid):
+    if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
     line = chat.describe(message, message.nickname if item is not None else "")
     if line is None or chat.is_ignored(message.nickname):
         return
     if item is not None:  # it had arrived
-        for conversation in item.conversations:
-            if conversation is not place:
-                chat.change(CHANGED, conversation, [item.entry])
-            elif conversation.remove(item.entry):
-                chat.change(REMOVED, conversation, [item.entry])
+        for other in item.conversations:
+            if other is not conversation:
+                chat.change(CHANGED, other, [item.entry])
+            elif other.remove(item.entry):
+                chat.change(REMOVED, other, [item.entry])
         chat.outbox.deliver(item, line, msgid)
         yield item.entry
         return
@@ -2006,8 +2013,7 @@ _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
 
-def on_text(chat: Chat, message: Message) -> None:
-    """PRIVMSG, NOTICE"""
+def _on_text(chat: Chat, message: Message) -> None:
     target, sender = message.params[0], message.nickname
     line = chat.describe(message)
     if line is None:
@@ -2025,36 +2031,35 @@ def on_text(chat: Chat, message: Message) -> None:
         chat.show(message, chat.find(target) or chat.current)
         return
     is_private = not chat.session.is_channel(target)
-    place = chat.find(target) or chat.current
+    conversation = chat.find(target) or chat.current
     if is_private and chat.is_me(sender):
-        place = chat.private(target)
+        conversation = chat.private(target)
     elif is_private:
-        place = chat.private(sender, MAX_STRANGERS)
+        conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
     entry = chat.new_entry(line, message.tag("msgid"))
-    if place.knows(entry.msgid):
+    if conversation.knows(entry.msgid):
         return
     entry.is_mention = not entry.is_own and not is_private and chat.is_mention(line.text)
-    chat.add(entry, place)
-    if is_private and chat.current is not place and chat.current.kind != PRIVATE:
+    chat.add(entry, conversation)
+    if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if not entry.is_own:
-        chat.arrive(place, [entry])
+        chat.arrive(conversation, [entry])
 
 
-def on_join(chat: Chat, message: Message) -> None:
-    """JOIN"""
+def _on_join(chat: Chat, message: Message) -> None:
     name, nickname = message.params[0], message.nickname
     channel = chat.find(name)
     if chat.is_me(nickname):
-        on_own_join(chat, message)
+        _on_own_join(chat, message)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         channel.members[protocol.casefold(nickname)] = Person(nickname)
         chat.change(PEOPLE, channel)
         chat.show(message, channel, event="joined")
 
 
-def on_own_join(chat: Chat, message: Message) -> None:
+def _on_own_join(chat: Chat, message: Message) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
     if not chat.session.is_channel(name) or not protocol.is_middle(name):
@@ -2072,23 +2077,24 @@ def on_own_join(chat: Chat, message: Message) -> None:
     channel.membership = JOINED
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
-    if chat.console in chat.conversations:  # its lines go on in the first channel
+    if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
-        channel.entries[:0], chat.console.entries = chat.console.entries, []
-        chat.change(RELOADED, channel)
-    settle(chat)
+        entries, chat.console.entries = chat.console.entries, []
+        chat.change(ADDED, channel, entries, next(iter(channel.entries), None))
+        channel.entries[:0] = entries
+    _settle(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
     if not is_return:
         chat.show(message, channel)
-    catch_up(chat, channel)
+    _catch_up(chat, channel)
     chat.flush()
     for kind in (PEOPLE, HEADER):
         chat.change(kind, channel)
     chat.change(SIDEBAR)
 
 
-def settle(chat: Chat) -> None:
+def _settle(chat: Chat) -> None:
     """Go on from the welcome: join the channels again, and ask for what was missed."""
     session = chat.session
     if session.is_settled:
@@ -2100,17 +2106,17 @@ def settle(chat: Chat) -> None:
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
     chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
-        ask_targets(chat)
+        _ask_targets(chat)
     for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
-        place = chat.find(item.key)
+        conversation = chat.find(item.key)
         if not session.is_channel(item.key):
-            catch_up_with(chat, item.message.params[0])
-        elif place is None or place.is_outside:  # it will not be joined
+            _catch_up_with(chat, item.message.params[0])
+        elif conversation is None or conversation.is_outside:  # it will not be joined
             chat.resolve(item.key, False)
     chat.flush()
 
 
-def on_not_joined(chat: Chat, message: Message) -> None:
+def _on_not_joined(chat: Chat, message: Message) -> None:
     """Numerics that refuse JOIN, some of them PART, too"""
     channel = chat.find(message.params[1])
     if channel is None or channel.membership not in (JOINING, REJOINING):
@@ -2127,69 +2133,64 @@ def on_not_joined(chat: Chat, message: Message) -> None:
     chat.show(message, chat.current if is_new else channel)
 
 
-def on_part(chat: Chat, message: Message) -> None:
-    """PART"""
+def _on_part(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if chat.is_me(message.nickname):
         if channel is not None:
             chat.remove(channel)
         chat.show(message, chat.current)
     elif channel is not None:
-        lose_member(chat, channel, message.nickname)
+        _lose_member(chat, channel, message.nickname)
         chat.show(message, channel, event="left")
 
 
-def on_kick(chat: Chat, message: Message) -> None:
-    """KICK"""
+def _on_kick(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if channel is None:
         return
-    lose_member(chat, channel, message.params[1])
+    _lose_member(chat, channel, message.params[1])
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 
 
-def on_quit(chat: Chat, message: Message) -> None:
-    """QUIT"""
+def _on_quit(chat: Chat, message: Message) -> None:
     key = protocol.casefold(message.nickname)
-    places = [c for c in chat.conversations if key in c.members or c.key == key]
-    for place in places:
-        lose_member(chat, place, message.nickname)
-    chat.show(message, *places, event="left")
+    conversations = [c for c in chat.conversations if key in c.members or c.key == key]
+    for conversation in conversations:
+        _lose_member(chat, conversation, message.nickname)
+    chat.show(message, *conversations, event="left")
 
 
-def lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
+def _lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
     """Note that a user has left a channel."""
     channel.members.pop(protocol.casefold(nickname), None)
     chat.change(PEOPLE, channel)
     chat.change(SIDEBAR)
 
 
-def on_nick(chat: Chat, message: Message) -> None:
-    """NICK"""
+def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    places = [c for c in chat.conversations if old in c.members or c.key == old]
-    for place in places:
-        person = place.members.pop(old, None)
+    conversations = [c for c in chat.conversations if old in c.members or c.key == old]
+    for conversation in conversations:
+        person = conversation.members.pop(old, None)
         if person is not None:
-            place.members[protocol.casefold(new)] = person._replace(nickname=new)
-            chat.change(PEOPLE, place)
+            conversation.members[protocol.casefold(new)] = person._replace(nickname=new)
+            chat.change(PEOPLE, conversation)
         elif chat.find(new) is None:
-            place.rename(new)
-            chat.change(HEADER, place)
+            conversation.rename(new)
+            chat.change(HEADER, conversation)
     if chat.is_me(message.nickname):
         chat.nickname = new
         chat.change(STATUS)
     chat.change(SIDEBAR)
-    chat.show(message, *places)
+    chat.show(message, *conversations)
 
 
-def on_topic(chat: Chat, message: Message) -> None:
-    """TOPIC, 331 and 332"""
+def _on_topic(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0 if message.command == "TOPIC" else 1])
     if channel is None:
         chat.show(message, chat.current)
@@ -2202,8 +2203,7 @@ def on_topic(chat: Chat, message: Message) -> None:
         chat.show(message, channel)
 
 
-def on_mode(chat: Chat, message: Message) -> None:
-    """MODE"""
+def _on_mode(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if channel is None:
         chat.show(message, chat.current)
@@ -2221,13 +2221,12 @@ def on_mode(chat: Chat, message: Message) -> None:
     chat.show(message, channel)
 
 
-def on_own_away(chat: Chat, message: Message) -> None:
-    """305 and 306"""
-    set_away(chat, chat.nickname, message.command == "306")
+def _on_own_away(chat: Chat, message: Message) -> None:
+    _set_away(chat, chat.nickname, message.command == "306")
     chat.show(message, chat.current)
 
 
-def set_away(chat: Chat, nickname: str, is_away: bool) -> None:
+def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
     """Note that a user is away, or back."""
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
@@ -2241,8 +2240,7 @@ def set_away(chat: Chat, nickname: str, is_away: bool) -> None:
         chat.change(STATUS)
 
 
-def on_names(chat: Chat, message: Message) -> None:
-    """353"""
+def _on_names(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[-2])
     if channel is not None:
         signs = "".join(chat.session.prefixes.values())
@@ -2251,8 +2249,7 @@ def on_names(chat: Chat, message: Message) -> None:
             channel.add_name(nickname, word[: len(word) - len(nickname)])
 
 
-def on_end_of_names(chat: Chat, message: Message) -> None:
-    """366"""
+def _on_end_of_names(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[1])
     if channel is None:
         return
@@ -2266,30 +2263,28 @@ def on_end_of_names(chat: Chat, message: Message) -> None:
         chat.send(Message("WHO", (channel.name,)))
 
 
-def on_monitored(chat: Chat, message: Message) -> None:
-    """730 and 731"""
+def _on_monitored(chat: Chat, message: Message) -> None:
     for target in message.text.split(","):
-        place = chat.find(target.partition("!")[0])
-        if place is not None:
-            place.is_online = message.command == "730"
+        conversation = chat.find(target.partition("!")[0])
+        if conversation is not None:
+            conversation.is_online = message.command == "730"
     chat.change(SIDEBAR)
 
 
-def on_cap(chat: Chat, message: Message) -> None:
+def _on_cap(chat: Chat, message: Message) -> None:
     """CAP DEL: the server takes capabilities back."""
     if message.params[1] == "DEL":
         chat.session.caps -= frozenset(message.text.split())
         chat.request_pong()
 
 
-def on_welcome(chat: Chat, message: Message) -> None:
+def _on_welcome(chat: Chat, message: Message) -> None:
     """001, 372 and 375: read already, on a reconnect."""
     if not chat.session.is_return:
         chat.show(message, chat.current)
 
 
-def on_isupport(chat: Chat, message: Message) -> None:
-    """005"""
+def _on_isupport(chat: Chat, message: Message) -> None:
     for token in message.params[1:-1]:
         name, _, value = token.partition("=")
         if name in _TOKENS:
@@ -2301,7 +2296,7 @@ def on_isupport(chat: Chat, message: Message) -> None:
         chat.change(STATUS)
 
 
-def on_pong(chat: Chat, message: Message) -> None:
+def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: confirms what was sent before its PING, on a server without echoes."""
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
@@ -2310,14 +2305,14 @@ def on_pong(chat: Chat, message: Message) -> None:
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def on_ack(chat: Chat, message: Message) -> None:
+def _on_ack(chat: Chat, message: Message) -> None:
     """ACK: the only answer to a labeled message without an echo."""
     item = chat.outbox.labeled(message.tag("label"))
     if item is not None:
         chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def on_logged_in(chat: Chat, message: Message) -> None:
+def _on_logged_in(chat: Chat, message: Message) -> None:
     """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
     chat.show(message, chat.current)
     is_success = message.command == "903" or message.params[0] == "SUCCESS"
@@ -2327,34 +2322,33 @@ def on_logged_in(chat: Chat, message: Message) -> None:
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
 
-def on_fail(chat: Chat, message: Message) -> None:
-    """FAIL"""
+def _on_fail(chat: Chat, message: Message) -> None:
     request = None
-    if message.params[0] == "CHATHISTORY" and chat.history.asked:
-        found = [chat.history.find(param) for param in message.params[2:-1]]
-        request = next(filter(None, found), chat.history.asked[0])
+    if message.params[0] == "CHATHISTORY":
+        found = map(chat.history.find, [*message.params[2:-1], ""])
+        request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
     if request is not None:
-        give_up(chat, request)
+        _give_up(chat, request)
 
 
 # For each command and numeric: the least number of parameters, and the function. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
 SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
-    "PRIVMSG": (2, on_text), "NOTICE": (2, on_text), "PONG": (1, on_pong), "ACK": (0, on_ack),
-    "JOIN": (1, on_join), "PART": (1, on_part), "KICK": (2, on_kick), "QUIT": (0, on_quit),
-    "NICK": (1, on_nick), "MODE": (2, on_mode), "TOPIC": (2, on_topic), "BATCH": (1, on_batch),
-    "CAP": (3, on_cap), "FAIL": (1, on_fail), "REGISTER": (1, on_logged_in),
-    "AWAY": (0, lambda chat, m: set_away(chat, m.nickname, bool(m.text))),
-    "001": (1, on_welcome), "005": (2, on_isupport), "305": (1, on_own_away),
-    "306": (1, on_own_away), "331": (3, on_topic), "332": (3, on_topic),
-    "352": (7, lambda chat, m: set_away(chat, m.params[5], m.params[6].startswith("G"))),
-    "353": (2, on_names), "366": (2, on_end_of_names), "372": (1, on_welcome),
-    "375": (1, on_welcome), "376": (0, lambda chat, m: settle(chat)),
-    "422": (0, lambda chat, m: settle(chat)), "730": (2, on_monitored),
-    "731": (2, on_monitored), "903": (1, on_logged_in),
-    **dict.fromkeys(_NOT_JOINED, (2, on_not_joined)),
+    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong), "ACK": (0, _on_ack),
+    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
+    "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
+    "CAP": (3, _on_cap), "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
+    "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
+    "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
+    "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),
+    "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
+    "353": (2, _on_names), "366": (2, _on_end_of_names), "372": (1, _on_welcome),
+    "375": (1, _on_welcome), "376": (0, lambda chat, m: _settle(chat)),
+    "422": (0, lambda chat, m: _settle(chat)), "730": (2, _on_monitored),
+    "731": (2, _on_monitored), "903": (1, _on_logged_in),
+    **dict.fromkeys(_NOT_JOINED, (2, _on_not_joined)),
 }  # fmt: skip
 
 
@@ -2362,43 +2356,43 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
 # ---------------
 
 
-def run_input(chat: Chat, first: str, more: List[str]) -> None:
+def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     """Do what `first` says; say the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
     if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
-        raise InputError("Nothing was sent. Paste the first line, and then the others.")
-    messages = compose(chat, typed)
-    needs, run = USER_VERBS.get(typed.verb, ("", send_all))
-    check(chat, typed, messages, needs)
+        raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
+    messages = _compose(chat, typed)
+    needs, run = USER_VERBS.get(typed.verb, ("", _send_all))
+    _check(chat, typed, messages, needs)
     target = ""
     if messages and messages[0].command in ("PRIVMSG", "JOIN"):
         target = messages[0].params[0].split(",")[-1]
     rest: List[Message] = []
     for line in more:
         said = protocol.Input("say", (line,))
-        rest += compose(chat, said, target)
+        rest += _compose(chat, said, target)
         if not target:
-            check(chat, said, rest, "")
+            _check(chat, said, rest, "")
     run(chat, typed.args, messages)
-    send_all(chat, (), rest)
+    _send_all(chat, (), rest)
 
 
-def compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
+def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
     Commands for channels work beside them too, on the first one.
     """
-    place: Optional[Conversation] = chat.current
+    conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind == PRIVATE:
         return []
     if typed.verb not in ("say", "me", "history", "leave"):
-        place = chat.channel
-    if not target and place is not None and place.kind != CONSOLE:
-        target = place.name
+        conversation = chat.channel
+    if not target and conversation is not None and conversation.kind != CONSOLE:
+        target = conversation.name
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
-def check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
+def _check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if typed.verb == "quit":
@@ -2411,7 +2405,7 @@ def check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str
         raise InputError("You are not in {0}. Type /join {0}".format(chat.current.name))
 
 
-def send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """Send messages; texts are shown, too."""
     for message in messages:
         if message.command == "PRIVMSG":
@@ -2420,26 +2414,24 @@ def send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None
             chat.send(message)
 
 
-def run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/help"""
+def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for line in protocol.help_lines():
         chat.reply(line)
 
 
-def run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
         chat.channel.list_requests += 1
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
-def run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/history"""
+def _run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for message in messages:
-        ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
 
 
-def run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/join: the channel comes into view at once, and what is typed next is for it."""
     names = messages[0].params[0].split(",")
     for name in names:
@@ -2455,23 +2447,22 @@ def run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None
         chat.bring_up(channel)
         if channel.membership == JOINED and len(names) == 1:
             return
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
-def run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/leave: what is in view, which is a channel or a private conversation"""
     if chat.current.kind == CHANNEL:
-        send_all(chat, args, messages)
+        _send_all(chat, args, messages)
     chat.remove(chat.current)
 
 
-def run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/quit"""
-    send_all(chat, args, messages)
+def _run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+    _send_all(chat, args, messages)
     chat.outcome.done = True
 
 
-def run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
@@ -2484,33 +2475,32 @@ def run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> No
     chat.reply("You do not hear %s any more" % args[0])
 
 
-def run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/unignore"""
+def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
     chat.reply("You hear %s again" % args[0])
 
 
-def run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
     chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
-    send_all(chat, args, messages)
+    _send_all(chat, args, messages)
 
 
 # For each verb that takes more than sending its messages: the capability that the server must
 # have, and the function. Hubbub's own commands are known by its capability.
 USER_VERBS: Dict[str, Tuple[str, Callable[[Chat, Tuple[str, ...], List[Message]], None]]] = {
-    "help": ("", run_help),
-    "list": ("", run_list),
-    "join": ("", run_join),
-    "leave": ("", run_leave),
-    "quit": ("", run_quit),
-    "ignore": ("", run_ignore),
-    "unignore": ("", run_unignore),
-    "history": (HISTORY, run_history),
-    "register": ("draft/account-registration", run_login),
-    "login": ("sasl", run_login),
-    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, send_all)),
+    "help": ("", _run_help),
+    "list": ("", _run_list),
+    "join": ("", _run_join),
+    "leave": ("", _run_leave),
+    "quit": ("", _run_quit),
+    "ignore": ("", _run_ignore),
+    "unignore": ("", _run_unignore),
+    "history": (HISTORY, _run_history),
+    "register": ("draft/account-registration", _run_login),
+    "login": ("sasl", _run_login),
+    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, _send_all)),
 }
 
 
@@ -2548,17 +2538,17 @@ class Completer:
         return self._last
 
 
-def guess(chat: Chat, nickname: str) -> str:
+def _guess(chat: Chat, nickname: str) -> str:
     """Return a question for the user who may have been meant, or ""."""
     key = protocol.casefold(nickname)
     begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
-    close_by = [*nicknames(chat, begun), *nicknames(chat, "")]
+    close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
     known = {protocol.casefold(name): name for name in close_by}
     close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
     return ". Did you mean %s?" % known[close[0]] if close else ""
 
 
-def suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
+def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
     """Return the words that `begun` may become, for Tab."""
     if not begun:
         return []
@@ -2569,25 +2559,25 @@ def suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
     else:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
-        names = [at + name + end for name in nicknames(chat, begun.lstrip("@"))]
+        names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
     key = protocol.casefold(begun)
     return [name for name in names if protocol.casefold(name).startswith(key)]
 
 
-def nicknames(chat: Chat, begun: str) -> List[str]:
+def _nicknames(chat: Chat, begun: str) -> List[str]:
     """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
     begun = protocol.casefold(begun)
-    places = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
+    conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
     for entry in chat.current.entries[:-RECENT:-1]:
         key = protocol.casefold(entry.line.nickname)
-        if key and any(key in c.members or c.key == key for c in places):
+        if key and any(key in c.members or c.key == key for c in conversations):
             names.setdefault(key, entry.line.nickname)
-    for place in places:
-        keys = (key for key in place.members if key.startswith(begun))
+    for conversation in conversations:
+        keys = (key for key in conversation.members if key.startswith(begun))
         for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
-            names.setdefault(key, place.members[key].nickname)
-    names.update((c.key, c.name) for c in places if c.kind == PRIVATE and c.key not in names)
+            names.setdefault(key, conversation.members[key].nickname)
+    names.update((c.key, c.name) for c in conversations if c.kind == PRIVATE and c.key not in names)
     names.pop(protocol.casefold(chat.nickname), None)
     return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
 
@@ -2832,33 +2822,33 @@ class Terminal:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
         recalled: Set[int] = set()
         entries: Dict[int, Tuple[Entry, Conversation]] = {}
-        for kind, place, changed, _ in changes:
-            if place is None or kind not in (ADDED, CHANGED, RECALLED):
+        for kind, conversation, changed, _ in changes:
+            if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
             if kind == RECALLED:
-                self._print_recalled(place, changed)
+                self._print_recalled(conversation, changed)
                 recalled |= {entry.id for entry in changed}
                 continue
             for entry in changed:
-                is_first = entry.id not in entries or place is chat.current
+                is_first = entry.id not in entries or conversation is chat.current
                 if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
-                    entries[entry.id] = entry, place
-        for entry, place in entries.values():
+                    entries[entry.id] = entry, conversation
+        for entry, conversation in entries.values():
             # An own message is printed when it is delivered; the server tells what is refused.
             if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
-                self._print_entry(entry, place, chat)
+                self._print_entry(entry, conversation, chat)
 
-    def _print_recalled(self, place: Conversation, entries: Sequence[Entry]) -> None:
+    def _print_recalled(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
         now = time.time()
-        text = "Earlier in %s:" % place.name if entries else "Nothing was said earlier."
+        text = "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
         end = [protocol.server_line("Now:", now)] if entries else []
         for line in [protocol.server_line(text, now), *[e.line for e in entries], *end]:
             print(line, file=self._output, flush=True)
 
-    def _print_entry(self, entry: Entry, place: Conversation, chat: Chat) -> None:
+    def _print_entry(self, entry: Entry, conversation: Conversation, chat: Chat) -> None:
         line = entry.line
-        if place.kind == CHANNEL and place is not chat.current:
-            line = line._replace(head="%s %s" % (place.name, line.head))
+        if conversation.kind == CHANNEL and conversation is not chat.current:
+            line = line._replace(head="%s %s" % (conversation.name, line.head))
         note = "  (%s)" % entry.note if entry.note else ""
         print("%s%s" % (line, note), file=self._output, flush=True)
 
@@ -3126,6 +3116,7 @@ LABELS = {  # the surface below, the text, the font
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
+    "Tip": ("selected", "text", "small"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
@@ -3259,6 +3250,7 @@ class Look:
         for name, (surface, text, face) in LABELS.items():
             options = {"background": color[surface], "foreground": color[text]}
             style.configure(name + ".TLabel", font=font[face], **options)
+        style.configure("Tip.TLabel", padding=(self.px(8), self.px(3)))
         for name, (surface, edge) in FIELDS.items():
             self._define_field(style, name, surface, edge)
         for name, button in BUTTONS.items():
@@ -3344,12 +3336,6 @@ class Look:
 TIP_MS = 600  # milliseconds for which the mouse rests before a tip is shown
 
 
-def bind_all(widget: "tk.Misc", handlers: Mapping[str, Callable[[Any], object]]) -> None:
-    """Bind a handler to each sequence."""
-    for sequence, handler in handlers.items():
-        widget.bind(sequence, handler)
-
-
 def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
     """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
     divisor = 1 if sys.platform == "darwin" else 120
@@ -3372,10 +3358,12 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
 
 def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
     """Put a widget back where `grid` had it, or take it away."""
-    if is_shown:
-        widget.grid()
-    else:
-        widget.grid_remove()
+    (widget.grid if is_shown else widget.grid_remove)()
+
+
+def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
+    """Show an icon on a button or a label, in each theme and zoom."""
+    look.follow(widget, lambda: widget.configure(image=look.icon(icon, color, size)))
 
 
 def menu_position(event: "TkEvent") -> Tuple[int, int]:
@@ -3492,23 +3480,20 @@ class Drawing:
         self.redraw()
 
 
-class Scrollbar:
-    """A slim scrollbar at the right edge of a widget; away while everything is in view."""
+def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
+    """Lay out a widget with a scrollbar, shown while it is of use; return what moves that."""
+    style = surface.title() + ".Vertical.TScrollbar"
+    bar = ttk.Scrollbar(widget.master, command=widget.yview, takefocus=0, style=style)
+    widget.master.columnconfigure(0, weight=1)
+    widget.master.rowconfigure(0, weight=1)
+    widget.grid(row=0, column=0, sticky="nsew")
+    bar.grid(row=0, column=1, sticky="ns")
 
-    def __init__(self, widget: "Any", surface: str, command: Callable[..., Any]) -> None:
-        parent = widget.master
-        style = surface.title() + ".Vertical.TScrollbar"
-        self._bar = ttk.Scrollbar(parent, command=command, takefocus=0, style=style)
-        parent.columnconfigure(0, weight=1)
-        parent.rowconfigure(0, weight=1)
-        widget.grid(row=0, column=0, sticky="nsew")
-        self._bar.grid(row=0, column=1, sticky="ns")
-        self._bar.grid_remove()
+    def move(first: Any, last: Any) -> None:
+        bar.set(first, last)
+        set_shown(bar, float(first) > 0 or float(last) < 1)
 
-    def set(self, first: float, last: float) -> None:
-        """Show which part is in view, from 0 to 1."""
-        self._bar.set(first, last)
-        set_shown(self._bar, first > 0 or last < 1)
+    return move
 
 
 class Row(NamedTuple):
@@ -3548,7 +3533,6 @@ class RowList:
         self._inset = 8 if surface == "bg" else 4
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last one ends
-        self._top = 0  # the first pixel in view
         self.selected: Any = None  # the key of the highlighted row
         self.cursor: Any = None  # of the row that the keyboard is at
         self._to_show: Any = None  # of a row to bring into view at the next redraw
@@ -3557,23 +3541,24 @@ class RowList:
         self._redraw_id = ""  # the id of a redraw that is due
         self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
         # 10: grid does not lay out anew where a widget asks for a single pixel.
-        self.canvas = tk.Canvas(
-            self.frame, bd=0, highlightthickness=0, width=10, height=10, takefocus=0
-        )
-        self._scrollbar = Scrollbar(self.canvas, surface, self._on_scrollbar)
-        look.follow(self.canvas, self._restyle)
-        bind_wheel(self.canvas, lambda steps: self._scroll_to(self._top + steps * look.dp(36)))
-        bind_all(self.canvas, {"<Motion>": self._on_motion, "<Leave>": self._on_motion})
+        self.canvas = canvas = tk.Canvas(self.frame, width=10, height=10, takefocus=0)
+        canvas.configure(bd=0, highlightthickness=0, yscrollincrement=1)
+        self._move_scrollbar = add_scrollbar(canvas, surface)
+        canvas.configure(yscrollcommand=self._on_scroll)
+        look.follow(canvas, self._restyle)
+        bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
         for sequence in ("<Configure>", "<FocusOut>"):
-            self.canvas.bind(sequence, lambda event: self._redraw_soon())
+            canvas.bind(sequence, lambda event: self._redraw_soon())
         for sequence in ("<Return>", "<KP_Enter>", "<space>"):
-            self.canvas.bind(sequence, lambda event: self.enter())
+            canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
         for name, step in steps.items():
-            self.canvas.bind("<%s>" % name, functools.partial(self._on_move_key, step))
-        self.canvas.bind("<FocusIn>", lambda event: self.move(0))
-        self.canvas.bind("<Button-1>", self._on_click)
-        self.canvas.bind("<<ContextMenu>>", self._on_menu)
+            canvas.bind("<%s>" % name, functools.partial(self.move, step))
+        canvas.bind("<FocusIn>", lambda event: self.move(0))
+        canvas.bind("<Motion>", self._on_motion)
+        canvas.bind("<Leave>", self._on_motion)
+        canvas.bind("<Button-1>", self._on_click)
+        canvas.bind("<<ContextMenu>>", self._on_menu)
 
     def show(self, rows: List[Row], selected: Any = None) -> None:
         """Show these rows, one of them highlighted."""
@@ -3583,18 +3568,14 @@ class RowList:
         self.canvas.configure(takefocus=any(row.key is not None for row in rows))
         self._measure()
 
-    def move(self, step: int) -> str:
+    def move(self, step: int, event: "Optional[TkEvent]" = None) -> str:
         """Move the keyboard's row by so many rows."""
         keys = [row.key for row in self.rows if row.key is not None]
         if keys:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
-            self.cursor = keys[max(0, min(len(keys) - 1, index + step))]
-            self._scroll_to_row(self.cursor)
+            self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
             self._redraw_soon()
         return "break"
-
-    def _on_move_key(self, step: int, event: "TkEvent") -> str:
-        return self.move(step)
 
     def enter(self) -> str:
         """Choose the keyboard's row."""
@@ -3602,153 +3583,121 @@ class RowList:
             self._choose(self.cursor)
         return "break"
 
-    def select(self, key: Any) -> None:
-        """Highlight another row."""
-        self.selected = key
-        self._redraw_soon()
-
     def _restyle(self) -> None:
         self.canvas.configure(bg=self._look.color[self._surface])
         self._measure()
 
     def _measure(self) -> None:
-        self._tops = [0]
-        for row in self.rows:
-            height = self.CAPTION if row.is_caption else self._height
-            self._tops.append(self._tops[-1] + self._look.dp(height))
+        heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
+        self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
+        self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
         self._redraw_soon()
 
     def _redraw_soon(self) -> None:
         if not self._redraw_id:
             self._redraw_id = self.canvas.after_idle(self._redraw)
 
-    def _scroll_to(self, top: float) -> None:
-        self._top = max(0, min(int(top), self._tops[-1] - self.canvas.winfo_height()))
+    def _on_scroll(self, first: Any, last: Any) -> None:
+        self._move_scrollbar(first, last)
         self._redraw_soon()
 
-    def _scroll_to_row(self, key: Any) -> None:
+    def _scroll_to(self, key: Any) -> None:
+        top, height = self.canvas.canvasy(0), self.canvas.winfo_height()
         for index, row in enumerate(self.rows if key is not None else ()):
             if row.key == key:
-                above, below = self._tops[index], self._tops[index + 1]
-                if above < self._top:
-                    self._scroll_to(above if index > 1 else 0)
-                elif below > self._top + self.canvas.winfo_height():
-                    self._scroll_to(below - self.canvas.winfo_height())
+                above, below = self._tops[index : index + 2]
+                if above < top:
+                    self.canvas.yview_moveto((above if index > 1 else 0) / self._tops[-1])
+                elif below > top + height:
+                    self.canvas.yview_moveto((below - height) / self._tops[-1])
 
     def _redraw(self) -> None:
         self._redraw_id = ""
-        canvas = self.canvas
-        if not canvas.winfo_exists() or canvas.winfo_width() < self._look.px(60):
+        if not self.canvas.winfo_exists() or self.canvas.winfo_width() < self._look.px(60):
             return
-        self._scroll_to_row(self._to_show)
+        self._scroll_to(self._to_show)
         self._to_show = None
-        height, end = canvas.winfo_height(), self._tops[-1]
-        self._top = max(0, min(self._top, end - height))
-        self._scrollbar.set(self._top / (end or 1), (self._top + height) / (end or 1))
-        canvas.delete("all")
+        self.canvas.delete("all")
         self._pens.clear()
-        first = max(0, bisect.bisect_right(self._tops, self._top) - 1)
-        for row, top, bottom in zip(self.rows[first:], self._tops[first:], self._tops[first + 1 :]):
-            if top > self._top + height:
-                break
-            self._draw(row, top - self._top, bottom - top)
+        top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
+        first = max(0, bisect.bisect_right(self._tops, top) - 1)
+        last = bisect.bisect_left(self._tops, top + height)
+        for row, *edges in zip(self.rows[first:last], self._tops[first:], self._tops[first + 1 :]):
+            self._draw(row, *edges)
 
-    def _draw(self, row: Row, top: int, height: int) -> None:
+    def _draw(self, row: Row, top: int, bottom: int) -> None:
         look, canvas, px = self._look, self.canvas, self._look.px
         width, inset, fill = canvas.winfo_width(), px(self._inset), ""
         if not row.is_caption and row.key is not None:
             fill = "selected" if row.key == self.selected else ""
             fill = fill or ("hover" if row.key == self._hover else "")
-        pen = Pen(canvas, look, self._surface, inset, width - inset - px(10), top + height // 2)
+        middle, right = (top + bottom) // 2, width - inset - px(10)
+        pen = Pen(canvas, look, self._surface, inset, right, middle)
         self._pens.append(pen)
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         if fill or has_focus:
             ring = ("focus", px(2)) if has_focus else ("", 0)
-            size = (width - 2 * inset, height - look.dp(2))
+            size = (width - 2 * inset, bottom - top - look.dp(2))
             pen.image(look.box(*size, px(8), fill or self._surface, *ring))
         pen.left = inset + px(8)
         row.paint(pen)
 
-    def _row_at(self, y: int) -> Optional[Row]:
-        index = bisect.bisect_right(self._tops, self._top + y) - 1
-        return self.rows[index] if 0 <= index < len(self.rows) else None
-
-    def _on_scrollbar(self, *args: str) -> None:
-        if args[0] == "moveto":
-            self._scroll_to(float(args[1]) * self._tops[-1])
-        else:
-            size = self.canvas.winfo_height() if args[2] == "pages" else self._look.dp(36)
-            self._scroll_to(self._top + int(args[1]) * size)
+    def _row_at(self, event: "TkEvent") -> Row:
+        """Return the row below the mouse; one without a key where there is none."""
+        index = bisect.bisect_right(self._tops, self.canvas.canvasy(event.y)) - 1
+        is_row = event.type != tk.EventType.Leave and index < len(self.rows)
+        return self.rows[index] if is_row else caption("")
 
     def _on_motion(self, event: "TkEvent") -> None:
-        row = None if event.type == tk.EventType.Leave else self._row_at(event.y)
-        hover = row.key if row else None
+        hover = self._row_at(event).key
         if hover != self._hover:
             self._hover = hover
             self._redraw_soon()
 
     def _on_click(self, event: "TkEvent") -> None:
-        row = self._row_at(event.y)
+        row = self._row_at(event)
         is_at_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
-        if row and row.key is not None and (is_at_icon or not row.is_caption):
+        if row.key is not None and (is_at_icon or not row.is_caption):
             self.cursor = row.key
             self._choose(row.key)
 
     def _on_menu(self, event: "TkEvent") -> str:
-        (x, y), keys = menu_position(event), [row.key for row in self.rows]
-        if event.type == tk.EventType.KeyPress:
-            key = self.cursor if self.cursor in keys else None
-            y += self._tops[keys.index(key)] - self._top if key is not None else 0
-        else:
-            row = self._row_at(event.y)
-            key = row.key if row else None
-        if key is not None:
-            self.menu(key, x, y)
+        is_key = event.type == tk.EventType.KeyPress
+        key = self.cursor if is_key else self._row_at(event).key
+        if key in [row.key for row in self.rows if row.key is not None]:
+            self.menu(key, *menu_position(event))
         return "break"
 
 
 def icon_button(
     parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, tip: str, size: int = 18
 ) -> "ttk.Button":
-    """Return a button with an icon, and words when the mouse rests on it."""
+    """Return a button with an icon, and a tip, if any, when the mouse rests on it."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    add_tip(button, look, tip)
-    return button
-
-
-def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
-    """Show an icon on a button or a label, in each theme and zoom."""
-    look.follow(widget, lambda: widget.configure(image=look.icon(icon, color, size)))
-
-
-def add_tip(widget: "tk.Misc", look: Look, text: str) -> None:
-    """Show a few words beside a widget while the mouse rests on it."""
-    due: List[str] = []  # the id of a call of `show`
-    labels: List[tk.Label] = []  # the one that is shown
+    if not tip:
+        return button
+    label = ttk.Label(parent.winfo_toplevel(), style="Tip.TLabel", text=tip)
+    due: List[str] = []  # the id of a call that shows the label
 
     def show() -> None:
-        top, color = widget.winfo_toplevel(), look.color
-        label = tk.Label(top, text=text, bg=color["selected"], fg=color["text"])
-        label.configure(font=look.font["small"], padx=look.px(8), pady=look.px(3))
-        labels.append(label)
-        x = widget.winfo_rootx() - top.winfo_rootx() + widget.winfo_width() // 2
-        y = widget.winfo_rooty() - top.winfo_rooty()
-        half = label.winfo_reqwidth() // 2 + 4
-        is_low = y > top.winfo_height() // 2
-        y += -4 if is_low else widget.winfo_height() + 4
-        x = max(half, min(x, top.winfo_width() - half))
-        label.place(x=x, y=y, anchor="s" if is_low else "n")
+        x, y = button.winfo_rootx() - label.master.winfo_rootx(), button.winfo_rooty()
+        y -= label.master.winfo_rooty()
+        is_low, is_right = y > look.dp(200), x > label.winfo_reqwidth()
+        x += button.winfo_width() if is_right else 0
+        y += -4 if is_low else button.winfo_height() + 4
+        label.place(x=x, y=y, anchor=("s" if is_low else "n") + ("e" if is_right else "w"))  # type: ignore[arg-type]
+        label.lift()
 
     def hide(event: "TkEvent") -> None:
+        label.place_forget()
         while due:
-            widget.after_cancel(due.pop())
-        while labels:
-            labels.pop().destroy()
+            button.after_cancel(due.pop())
 
-    widget.bind("<Enter>", lambda event: due.append(widget.after(TIP_MS, show)))
-    for sequence in ("<Leave>", "<Button-1>", "<Destroy>"):
-        widget.bind(sequence, hide, "+")
+    button.bind("<Enter>", lambda event: due.append(button.after(TIP_MS, show)))
+    button.bind("<Leave>", hide)
+    button.bind("<Button-1>", hide)
+    return button
 
 
 class TextBox:
@@ -3879,10 +3828,8 @@ class Composer(TextBox):
         button.configure(takefocus=0)
         button.grid(row=0, column=3, rowspan=2, sticky="s")
         self.note.grid(row=1, column=1, columnspan=2)  # below, so that no line gets shorter
-        for kind in ("Button", "ButtonRelease"):
-            for number in (1, 2, 3):
-                sequence = "<%s-%d>" % (kind, number)
-                self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
+        for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
+            self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<Return>", self._on_return)
         text.bind("<KP_Enter>", self._on_return)
@@ -3917,8 +3864,8 @@ class Composer(TextBox):
             self._history.append(text)
 
     def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
-        x, y, x_root, y_root = event.x, event.y, event.x_root, event.y_root
-        self.text.event_generate(sequence, x=x, y=y, rootx=x_root, rooty=y_root)
+        root: Any = {"rootx": event.x_root, "rooty": event.y_root}
+        self.text.event_generate(sequence, x=event.x, y=event.y, **root)
 
     def _restyle_hint(self) -> None:
         color = self._look.color
@@ -3987,7 +3934,7 @@ class Bar:
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
         self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
         self.text.configure(padding=(0, px(5)))
-        self.text.pack(side="left", fill="x")
+        self.text.pack(side="left", fill="x", expand=True)
         self._actions: List[Tuple[str, Action]] = []  # of the buttons
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
@@ -4000,17 +3947,15 @@ class Bar:
         self.text.configure(text="  " + self._look.text(text))
         if list(buttons) != self._actions:
             self._actions = list(buttons)
-            for old in self.buttons:
-                old.destroy()
-            self.buttons = [self._add_button(*button) for button in reversed(buttons)][::-1]
+            while self.buttons:
+                self.buttons.pop().destroy()
+            for label, action in buttons:
+                button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
+                button.bind("<Return>", lambda event, press=button.invoke: press())  # type: ignore[misc]
+                button.pack(side="left", padx=(self._look.px(8), 0))
+                self.buttons.append(button)
         set_shown(self.frame, bool(text))
         self._wrap()
-
-    def _add_button(self, label: str, command: Action) -> "ttk.Button":
-        button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=command)
-        button.bind("<Return>", lambda event: command())
-        button.pack(side="right", before=self.text, padx=(self._look.px(8), 0))
-        return button
 
     def _wrap(self) -> None:
         taken = sum(button.winfo_reqwidth() + self._look.px(8) for button in self.buttons)
@@ -4044,7 +3989,7 @@ class Sheet:
         frame.rowconfigure(2, weight=1)
         self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
         self.title.grid(row=0, sticky="w", pady=(0, px(8)))
-        close = icon_button(frame, look, "IconField", "close", self.close, "Close (Esc)", 14)
+        close = icon_button(frame, look, "IconField", "close", self.close, "", 14)
         close.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 36, self._on_choose)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
@@ -4056,7 +4001,10 @@ class Sheet:
         else:
             self.field = Field(frame, look, "CardField", self._refresh)
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
-            self._bind_field(self.field.text)
+            self.field.text.bind("<Up>", lambda event: self._move(-1))
+            self.field.text.bind("<Down>", lambda event: self._move(1))
+            self.field.text.bind("<Return>", lambda event: self.list.enter())
+            self.field.text.bind("<KP_Enter>", lambda event: self.list.enter())
             stops.insert(0, self.field.text)
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
@@ -4065,12 +4013,6 @@ class Sheet:
         frame.lift()
         self._refresh()
         stops[0].focus_set()
-
-    def _bind_field(self, text: "tk.Text") -> None:
-        text.bind("<Up>", lambda event: self._move(-1))
-        text.bind("<Down>", lambda event: self._move(1))
-        text.bind("<Return>", lambda event: self.list.enter())
-        text.bind("<KP_Enter>", lambda event: self.list.enter())
 
     def fit(self) -> None:
         """Take the size it wants, as far as the window allows."""
@@ -4091,7 +4033,7 @@ class Sheet:
 
     def _move(self, step: int) -> str:
         self.list.move(step)
-        self.list.select(self.list.cursor)
+        self.list.selected = self.list.cursor
         return "break"
 
     def _on_choose(self, key: Any) -> None:
@@ -4102,48 +4044,41 @@ class Sheet:
 # Views
 # -----
 
-Piece = Tuple[str, Tuple[str, ...]]  # a text, and its tags in a tk.Text
-
 
 def day_name(day: str, today: str) -> str:
     """Return a day, given as 2026-11-26, in words."""
-    if day == today:
-        return "Today"
-    then = datetime.datetime.strptime(day, "%Y-%m-%d")
-    if (datetime.datetime.strptime(today, "%Y-%m-%d") - then).days == 1:
-        return "Yesterday"
+    then, now = (datetime.datetime.strptime(text, "%Y-%m-%d") for text in (day, today))
+    if (now - then).days in (0, 1):
+        return ("Today", "Yesterday")[(now - then).days]
     name = "%s %d %s" % (then.strftime("%A"), then.day, then.strftime("%B"))
-    return name if day[:4] == today[:4] else "%s %d" % (name, then.year)
+    return name if then.year == now.year else "%s %d" % (name, then.year)
 
 
-def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Piece]:
-    """Return the line of an entry in pieces; `text` makes a text fit for Tk."""
+def count_new(number: int) -> str:
+    """Return a number of new messages in words."""
+    return "%d new message%s" % (number, "" if number == 1 else "s")
+
+
+def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Any]:
+    """Return the line of an entry: texts and their tags, in turn; `text` makes them fit for Tk."""
     line, state = entry.line, entry.state
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
-    pieces: List[Piece] = [(line.clock + " ", (*base, "time"))]
-    pieces.append((text(line.head), (*tags, "name")))
-    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else ""
-
-    def add(words: str) -> None:
-        parts = re.split(pattern, words, flags=re.IGNORECASE) if pattern else [words]
-        for index, part in enumerate(parts):
-            if part:  # every second one is the nickname
-                pieces.append((text(part), (*tags, "name") if index % 2 else tags))
-
+    parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
+    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "$^"
     words, end = " " + line.text, 0
-    for start, stop in find_links(words):
-        add(words[end:start])
-        pieces.append((text(words[start:stop]), (*tags, "link", "hand")))
+    for start, stop in [*find_links(words), (len(words), len(words))]:
+        for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
+            parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
+        parts += [text(words[start:stop]), (*tags, "link", "hand")]
         end = stop
-    add(words[end:])
     if entry.note:
-        pieces.append((text("  (%s)" % entry.note), (*base, "muted")))
+        parts += [text("  (%s)" % entry.note), (*base, "muted")]
     if state == FAILED:
-        pieces += [("   ", base), ("Try again", (*base, "link", "hand", "retry"))]
-        pieces += [("  ·  ", (*base, "muted")), ("Discard", (*base, "link", "hand", "discard"))]
-    return [*pieces, ("\n", base)]
+        parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
+        parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
+    return [*parts, "\n", base]
 
 
 class Transcript:
@@ -4178,7 +4113,7 @@ class Transcript:
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
         text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
         text.configure(padx=0, pady=look.px(10), takefocus=1)
-        self._scrollbar = Scrollbar(text, "chat", text.yview)
+        self._move_scrollbar = add_scrollbar(text, "chat")
         text.configure(yscrollcommand=self._on_scroll)
         text.mark_set("top", "1.0")  # what was at the top when last looked at
         self._empty = ttk.Label(self.frame, style="Empty.TLabel")
@@ -4198,20 +4133,19 @@ class Transcript:
         text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
         text.configure(selectbackground=selection, inactiveselectbackground=selection)
         text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
-        left, right = look.px(self.left), look.px(20)
-        text.tag_configure("line", font=font["chat"], lmargin1=left, rmargin=right)
-        text.tag_configure("line", lmargin2=left + font["time"].measure(self.CLOCK))
-        text.tag_configure("line", spacing1=look.px(3), spacing2=look.px(1), spacing3=look.px(3))
-        text.tag_configure("day", font=font["small"], foreground=color["muted"])
-        text.tag_configure("new", font=font["small_bold"], foreground=color["error"])
-        for tag in ("day", "new"):
-            text.tag_configure(tag, justify="center", spacing1=look.px(12), spacing3=look.px(10))
-        text.tag_configure("time", foreground=color["time"], font=font["time"])
-        for tag in (FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "muted", "warn", "error"):
+        left, px = look.px(self.left), look.px
+        hanging = left + font["time"].measure(self.CLOCK)
+        text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
+        text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
+        for tag, role, face in (("day", "muted", "small"), ("new", "error", "small_bold")):
+            text.tag_configure(tag, font=font[face], foreground=color[role], justify="center")
+            text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
+        for tag in ("server", "own", "others", "private", "muted", "warn", "error", "time", "link"):
             text.tag_configure(tag, foreground=color[tag])
+        text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
+        text.tag_configure("link", underline=True)
         text.tag_configure("mention", background=color["mention"])
-        text.tag_configure("link", foreground=color["link"], underline=True)
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         text.tag_raise("sel")
@@ -4231,9 +4165,8 @@ class Transcript:
             return
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
         is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
-        is_new_day = self._today != time.strftime("%Y-%m-%d")
         with self._editing():
-            if is_too_much or is_new_day or any(change.kind == RELOADED for change in changes):
+            if is_too_much or self._today != time.strftime("%Y-%m-%d"):
                 self._fill()
             else:
                 self._apply(changes)
@@ -4249,8 +4182,8 @@ class Transcript:
             elif change.kind in (ADDED, REMOVED):
                 self._append(run)
                 run = []
-                follower = self._add(change) if change.kind == ADDED else self._remove(change)
-                changed.update(dict.fromkeys(follower))  # it may get or lose a heading
+                followers = self._add(change) if change.kind == ADDED else self._remove(change)
+                changed.update(dict.fromkeys(followers))  # they may get or lose a heading
         self._append(run)
         for entry in changed:
             self._render_again(entry)
@@ -4303,8 +4236,7 @@ class Transcript:
         """Insert the text of entries that `_entries` has already."""
         above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
         for entry in self._entries[start:end]:
-            for piece in self._render(entry, above):
-                parts += piece
+            parts += self._render(entry, above)
             above = entry
         if parts:
             self.text.insert(index, *parts)
@@ -4313,20 +4245,18 @@ class Transcript:
         if entry in self._entries:
             first = self.text.index("e%d.first" % entry.id)
             self.text.delete(first, "e%d.last -1c" % entry.id)
-            pieces = self._render(entry, self._above(self._entries.index(entry)))
-            parts: List[Any] = [part for piece in pieces[:-1] for part in piece]
-            self.text.insert(first, *parts)
+            parts = self._render(entry, self._above(self._entries.index(entry)))
+            self.text.insert(first, *parts[:-2])  # without the end of the line
 
-    def _render(self, entry: Entry, above: Optional[Entry]) -> List[Piece]:
-        """Return the pieces of an entry below `above`, with the headings that belong to it."""
-        tag, pieces = "e%d" % entry.id, []  # type: Tuple[str, List[Piece]]
+    def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
+        """Return texts and their tags, in turn: the headings of an entry, and its line."""
+        tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
-            pieces.append((day_name(entry.day, self._today) + "\n", ("day", tag)))
+            parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
         if entry.id == self.conversation.first_unread and self.conversation.new_count:
-            new = self.conversation.new_count
-            words = "─────  %d new message%s  ─────\n" % (new, "" if new == 1 else "s")
-            pieces.append((words, ("new", tag)))
-        return pieces + render(entry, tag, self.nickname, self._look.text)
+            words = count_new(self.conversation.new_count)
+            parts += ["─────  %s  ─────\n" % words, ("new", tag)]
+        return parts + render(entry, tag, self.nickname, self._look.text)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return what stands above an entry of the text, given by its index."""
@@ -4356,8 +4286,7 @@ class Transcript:
         if self._spans:
             self._mark_found()
         if self.at_end:
-            self.text.see("end")
-            self.text.mark_set("top", "@0,0")
+            self.show_end()
         elif top in self._entries:
             self.text.yview(self._line(top))
             self.text.yview_scroll(self._y(top) - y, "pixels")
@@ -4378,15 +4307,7 @@ class Transcript:
         """Go to the last line."""
         self.at_end = True
         self.text.see("end")
-
-    def show_top(self) -> None:
-        """Go to the first line that is shown; earlier ones are then added above it."""
-        self.text.yview_moveto(0)
-
-    def scroll(self, pages: int) -> str:
-        """Scroll by so many pages."""
-        self.text.yview_scroll(pages, "pages")
-        return "break"
+        self.text.mark_set("top", "@0,0")
 
     def _line(self, entry: Entry) -> str:
         """Return the index at which the line of an entry begins, below its headings."""
@@ -4400,23 +4321,22 @@ class Transcript:
     def _keep_in_view(self) -> None:
         """Show, after a change of size, the end or what was found."""
         if self.at_end:
-            self.text.mark_set("top", "1.0")  # since lines that get shorter bring others into view
-            self.text.see("end")
+            self.show_end()
         elif self.text.tag_ranges("found"):
             self.text.see("found.first + 2 display lines")  # above the button at the bottom
             self.text.see("found.first")
 
     def _on_scroll(self, first: Any, last: Any) -> None:
-        self._scrollbar.set(float(first), float(last))
+        self._move_scrollbar(first, last)
         self._notice_scroll(float(last))
         if float(first) <= 0 and self._entries and not self._extend_id:
             self._extend_id = self.text.after_idle(self._extend)
         self.scrolled()
 
     def _notice_scroll(self, last: float) -> None:
-        """Find out if the user has scrolled: Tk says so only once it has drawn."""
+        """Find out if the user has scrolled, which Tk says only once it has drawn."""
         if self.at_end and last <= 0.999 and self.text.compare("@0,0", ">=", "top"):
-            self.text.after_idle(self.text.see, "end")  # the lines have changed, nobody scrolled
+            self.text.see("end")  # nobody has: the lines have changed their size
         else:
             self.at_end = last > 0.999
         if self.at_end:
@@ -4633,8 +4553,8 @@ class ConnectView:
         self._no_servers = ttk.Frame(card, style="Inner.TFrame")
         hint = "Ask someone to start the server,\nand for the address that its console shows."
         for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
-            label = ttk.Label(self._no_servers, text=words, style=style + ".TLabel")
-            label.configure(justify="center")
+            style += ".TLabel"
+            label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
             label.pack(pady=(0, px(8)))
 
     def _draw_head(self, pen: Pen) -> None:
@@ -4738,44 +4658,28 @@ class ConnectView:
 
 
 class Column:
-    """A part at the left or the right edge of its parent: beside the others, over them, or away."""
+    """A part at the left or the right edge of its parent, with a head above everything else."""
 
     def __init__(self, parent: "tk.Misc", look: Look, side: str, width: int) -> None:
-        self._look, self._is_left = look, side == "left"
+        self._side: Any = side
         self.frame = ttk.Frame(parent, style="Bg.TFrame")
         self.frame.pack_propagate(False)
         edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
-        edge.pack(side="right" if self._is_left else "left", fill="y")
+        edge.pack(side="right" if side == "left" else "left", fill="y")
         look.follow(self.frame, lambda: self.frame.configure(width=look.dp(width) + look.px(1)))
+        self.head = Drawing(self.frame, look, "bg", 60, 16)
+        self.head.canvas.pack(fill="x")
+        ttk.Frame(self.frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
 
-    def add_head(self, draw: Callable[[Pen], object]) -> Drawing:
-        """Add a drawing above everything else."""
-        drawing = Drawing(self.frame, self._look, "bg", 60, 16)
-        drawing.draw = draw
-        drawing.canvas.pack(fill="x")
-        ttk.Frame(self.frame, style="Line.TFrame", height=self._look.px(1)).pack(fill="x")
-        return drawing
-
-    @property
-    def is_over(self) -> bool:
-        """True if it lies over the other parts."""
-        return self.frame.winfo_manager() == "place"
-
-    def show(self, is_shown: bool) -> None:
-        """Put it beside the other parts, or away."""
+    def show(self, is_beside: bool, is_over: bool) -> None:
+        """Put it beside the other parts, over them, or away."""
+        self.frame.grid_forget()
         self.frame.place_forget()
-        if is_shown:
-            self.frame.grid(row=0, column=0 if self._is_left else 2, sticky="ns")
-        else:
-            self.frame.grid_forget()
-
-    def toggle(self) -> None:
-        """Lay it over the other parts, or put it away."""
-        if self.is_over:
-            self.frame.place_forget()
-        else:
-            x = 0 if self._is_left else 1
-            self.frame.place(relx=x, relheight=1, anchor="nw" if self._is_left else "ne")
+        if is_beside:
+            self.frame.grid(row=0, column=0 if self._side == "left" else 2, sticky="ns")
+        elif is_over:
+            is_right = self._side == "right"
+            self.frame.place(relx=is_right, relheight=1, anchor="ne" if is_right else "nw")
             self.frame.lift()
 
 
@@ -4787,7 +4691,7 @@ class Sidebar:
         self._look, self._window = look, window
         self.column = Column(parent, look, "left", 232)
         frame = self.column.frame
-        self._server = self.column.add_head(self._draw_server)
+        self.column.head.draw = self._draw_server
         foot = ttk.Frame(frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -4800,13 +4704,13 @@ class Sidebar:
         self.user.draw = self._draw_user
         self.user.canvas.pack(side="left", fill="x", expand=True)
         self.user.canvas.bind("<Button-1>", window.menus.open_own)
-        self.list = RowList(frame, look, "bg", 36, window.choose_row)
+        self.list = RowList(frame, look, "bg", 36, self._on_choose)
         self.list.menu = window.menus.open_conversation
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
     def show(self) -> None:
         """Show the chat as it is now."""
-        self._server.redraw()
+        self.column.head.redraw()
         self.user.redraw()
         rows = []
         groups = (("ROOMS", (CHANNEL, CONSOLE)), ("PRIVATE", (PRIVATE,)))
@@ -4816,6 +4720,12 @@ class Sidebar:
                 if conversation.kind in kinds:
                     rows.append(self._row(conversation))
         self.list.show(rows, self._window.chat.current)
+
+    def _on_choose(self, key: Any) -> None:
+        if isinstance(key, Conversation):
+            self._window.chat_view.select(key)
+        else:
+            self._window.questions.go_to()
 
     def _row(self, conversation: Conversation) -> Row:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
@@ -4859,8 +4769,8 @@ class People:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
         self.column = Column(parent, look, "right", 200)
-        self._head = self.column.add_head(self._draw_head)
-        self.list = RowList(self.column.frame, look, "bg", 38, window.open_person)
+        self.column.head.draw = self._draw_head
+        self.list = RowList(self.column.frame, look, "bg", 38, self._on_choose)
         self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
@@ -4883,7 +4793,11 @@ class People:
             if group:
                 rows += [caption("%s — %d" % (title, len(group))), *group]
         self.list.show(rows)
-        self._head.redraw()
+        self.column.head.redraw()
+
+    def _on_choose(self, nickname: str) -> None:
+        if nickname != self._window.chat.nickname:
+            self._window.chat_view.open(nickname)
 
     def _row(self, person: Person) -> Row:
         name, is_me = person.nickname, person.nickname == self._window.chat.nickname
@@ -4914,7 +4828,8 @@ class ChatView:
         self._look, self._window = look, window
         self._width = 0  # pixels
         self._wants_people = True
-        self._beside: Tuple[bool, ...] = ()  # the columns beside the chat: left, right
+        self._over: Tuple[Any, ...] = ()  # the column that lies over the chat
+        self._layout: Tuple[Any, ...] = ()  # as it is now
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -4943,8 +4858,8 @@ class ChatView:
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
         set_icon(self.pill, look, "down", "on_accent", 14)
-        self.composer.text.bind("<Prior>", lambda event: self.transcript.scroll(-1))
-        self.composer.text.bind("<Next>", lambda event: self.transcript.scroll(1))
+        self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
+        self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.transcript.text.bind("<Key>", self._on_stray_key)
         self.transcript.text.bind("<<ContextMenu>>", window.menus.open_transcript)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
@@ -5012,14 +4927,14 @@ class ChatView:
 
     def select(self, conversation: Optional[Conversation]) -> None:
         """Show another conversation; None for none."""
-        self.close_overlays()
+        self.close_overlay()
         if conversation is not None:
             self._window.do(self._window.chat.select, conversation)
             self.focus_composer()
 
     def open(self, name: str) -> None:
         """Show the conversation with a person or in a room."""
-        self.close_overlays()
+        self.close_overlay()
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
@@ -5035,6 +4950,10 @@ class ChatView:
 
     def _on_search(self) -> None:
         self.search.open()
+
+    def _scroll(self, pages: int) -> str:
+        self.transcript.text.yview_scroll(pages, "pages")
+        return "break"
 
     def _on_topic(self) -> None:
         if self._window.chat.current.kind == CHANNEL:
@@ -5089,8 +5008,7 @@ class ChatView:
             self.pill.place_forget()
             return
         unseen = self.transcript.unseen
-        words = "%d new message%s" % (unseen, "" if unseen == 1 else "s")
-        self.pill.configure(text=" " + words if unseen else " Jump to latest")
+        self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
         self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
 
     def _show_menu_button(self) -> None:
@@ -5100,25 +5018,23 @@ class ChatView:
 
     def toggle_sidebar(self) -> None:
         """Show the sidebar over the chat, or put it away."""
-        column = self.sidebar.column
-        if not self._beside[0]:
-            column.toggle()
-            focus_on(self.sidebar.list.canvas if column.is_over else self.composer.text)
+        self._over = () if self._over else (self.sidebar,)
+        self._lay_out()
+        focus_on(self.sidebar.list.canvas if self._over else self.composer.text)
 
     def toggle_people(self) -> None:
-        """Show the people, or put them away."""
+        """Show the people, or put them away: beside the chat, or over it where it is narrow."""
         if self._width >= self._look.dp(self.NARROW):
             self._wants_people = not self._wants_people
-            self._lay_out()
         else:
-            self.people.column.toggle()
+            self._over = () if self._over else (self.people,)
+        self._lay_out()
 
-    def close_overlays(self) -> bool:
+    def close_overlay(self) -> bool:
         """Put away what lies over the chat; return True if anything did."""
-        over = [c for c in (self.sidebar.column, self.people.column) if c.is_over]
-        for column in over:
-            column.toggle()
-        return bool(over)
+        was_open, self._over = bool(self._over), ()
+        self._lay_out()
+        return was_open
 
     def focus_pane(self, step: int) -> None:
         """Move the focus to the next part of the view."""
@@ -5130,7 +5046,7 @@ class ChatView:
         panes[(index + step) % len(panes)].focus_set()
 
     def _on_resize(self, event: "TkEvent") -> None:
-        self._width = event.width
+        self._width, self._over = event.width, ()
         self._lay_out()
         self._window.questions.fit()
 
@@ -5138,12 +5054,13 @@ class ChatView:
         """Show beside the chat what there is room for."""
         look, width = self._look, self._width or self._look.dp(self.SIZE[0])
         is_wide = width >= look.dp(self.NARROWEST)
-        beside = (is_wide, width >= look.dp(self.NARROW) and self._wants_people)
-        if beside == self._beside:
+        has_people = width >= look.dp(self.NARROW) and self._wants_people
+        layout = (is_wide, has_people, self._over)
+        if layout == self._layout:
             return
-        self._beside = beside
-        for column, is_shown in zip((self.sidebar.column, self.people.column), beside):
-            column.show(is_shown)
+        self._layout = layout
+        self.sidebar.column.show(is_wide, self.sidebar in self._over)
+        self.people.column.show(has_people, self.people in self._over)
         set_shown(self.menu_button, not is_wide)
         self.room.left = 20 if is_wide else 6
         self.room.redraw()
@@ -5178,7 +5095,7 @@ LETTERS = {
 
 
 class Notifier:
-    """Draws attention to the window with what the system has: bell, flash, notification."""
+    """Draws attention to the window with what the system has: a bell, a notification."""
 
     PAUSE = 2.0  # seconds between two alerts
 
@@ -5192,16 +5109,13 @@ class Notifier:
         if now < self._last + self.PAUSE:
             return
         self._last = now
-        command = self._command(title, body)
+        command, null = self._command(title, body), subprocess.DEVNULL
         try:
-            if self._system == "win32":
-                flash_on_windows(self._root.winfo_id())
             if command:
-                null = subprocess.DEVNULL
                 process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
                 # Daemon: it waits for another program, which may outlive this one.
                 threading.Thread(target=process.wait, name="notify", daemon=True).start()
-        except (OSError, AttributeError) as error:
+        except OSError as error:
             log.info("no notification: %s", error)
         if sound:
             self._root.bell()
@@ -5213,25 +5127,6 @@ class Notifier:
             return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
         program = shutil.which("notify-send") if self._system == "x11" else None
         return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
-
-
-def flash_on_windows(window: int) -> None:
-    """Flash the taskbar's button until the window comes to the front."""
-
-    class Info(ctypes.Structure):
-        _fields_ = [
-            ("size", ctypes.c_uint),
-            ("window", ctypes.c_void_p),
-            ("flags", ctypes.c_uint),
-            ("count", ctypes.c_uint),
-            ("pause", ctypes.c_uint),
-        ]
-
-    user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
-    user32.GetParent.restype, user32.GetParent.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    tray_until_front = 2 | 12
-    info = Info(ctypes.sizeof(Info), user32.GetParent(window), tray_until_front, 0, 0)
-    user32.FlashWindowEx(ctypes.byref(info))
 
 
 class Menus:
@@ -5353,19 +5248,12 @@ class Questions:
         self.is_asking = False
 
     def go_to(self) -> None:
-        """Ask for a conversation or a person."""
-        chat = self._window.chat
-        names = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        self._pick("Go to", names + chat.everybody(), "Join #%s", "Write to %s")
-
-    def write_to(self) -> None:
-        """Ask for a person."""
-        self._pick("Write to", self._window.chat.everybody(), "Write to %s")
-
-    def join(self) -> None:
-        """Ask for a room."""
-        rooms = [c.name for c in self._window.chat.conversations if c.kind == CHANNEL]
-        self._pick("Join a room", rooms, "Join #%s")
+        """Ask for a room or a person, known or new."""
+        chat, look = self._window.chat, self._window.look
+        known = [place.name for place in chat.conversations if place.kind != CONSOLE]
+        names = list(dict.fromkeys(known + chat.everybody()))
+        sheet = self._open_sheet("Go to", "", lambda text: offer_names(look, names, text))
+        sheet.choose = self._window.chat_view.open
 
     def help(self) -> None:
         """Show the keys."""
@@ -5430,26 +5318,17 @@ class Questions:
         self.sheet = None
         self._window.chat_view.focus_composer()
 
-    def _pick(self, title: str, names: Sequence[str], *others: str) -> None:
-        """Ask for a name; what none of them is called is offered as in "Join #%s"."""
-        look, me = self._window.look, self._window.chat.nickname
-        known = [name for name in dict.fromkeys(names) if name != me]
 
-        sheet = self._open_sheet(title, "", lambda text: offer_names(look, known, text, others))
-        sheet.choose = self._window.chat_view.open
-
-
-def offer_names(look: Look, names: Sequence[str], text: str, others: Sequence[str]) -> List[Row]:
-    """Return rows for the names that contain `text`, then for a new one, as in "Join #%s"."""
+def offer_names(look: Look, names: Sequence[str], text: str) -> List[Row]:
+    """Return rows for the names that contain `text`, then for a new room and a new person."""
     name = text.lstrip("#@").replace(" ", "-")
     folded = protocol.casefold(text.lstrip("#@"))
     found = [known for known in names if folded in protocol.casefold(known)]
     found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
     rows = [_name_row(look, known.lstrip("#"), known, known[:1]) for known in found]
     if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
-        for words in others:
-            key = "#" + name if "#" in words else name
-            rows.append(_name_row(look, words % name, key, "+"))
+        rows.append(_name_row(look, "Join #" + name, "#" + name, "+"))
+        rows.append(_name_row(look, "Write to " + name, name, "+"))
     hint = "Write a name"
     return rows or [Row(None, hint, lambda pen: pen.text(hint, "muted"))]
 
@@ -5476,19 +5355,19 @@ def _help_row(key: "Key") -> Row:
 
 
 class Placement:
-    """Where the window stands and how large it is: as a view wants it at first, then the user."""
+    """Size and position of the window: as a view wants them at first, then as the user does."""
 
     def __init__(self, root: "tk.Tk", look: Look) -> None:
         self._root, self._look = root, look
         self._view: Any = None
-        self._placed: List[Any] = []  # the views that have been in view
+        self._placed: Set[Any] = set()  # the views that have been in view
 
     def show(self, view: Any, kept: str) -> None:
         """Place the window for a view, as it was kept or as the view wants it."""
         self._view = view
         if view not in self._placed:
-            self._placed.append(view)
-            self._place(view, kept)
+            self._placed.add(view)
+            self._place(kept)
         self.set_minimum()
 
     def set_minimum(self) -> None:
@@ -5499,28 +5378,21 @@ class Placement:
     def _pixels(self, size: Tuple[int, int]) -> List[int]:
         """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
         zoom = max(100, self._look.zoom) if isinstance(self._view, ConnectView) else 100
-        root, px = self._root, self._look.px
-        most = (root.winfo_vrootwidth(), root.winfo_vrootheight() - px(60))
-        return [min(px(part * zoom / 100), limit) for part, limit in zip(size, most)]
+        limits = self._root.winfo_vrootwidth(), self._root.winfo_vrootheight() - self._look.px(60)
+        return [min(self._look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
 
-    def _place(self, view: Any, kept: str) -> None:
-        root, place = self._root, self._pixels(view.SIZE)
-        found = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", kept)
-        if found:
-            place = [int(number) for number in found.groups()]
+    def _place(self, kept: str) -> None:
+        """Set the size, and a position at which all of the window is on the screen."""
+        root, place = self._root, self._pixels(self._view.SIZE)
+        if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
+            place = [int(number) for number in re.findall(r"-?\d+", kept)]
         elif root.winfo_viewable():
             place += [root.winfo_x(), root.winfo_y()]
-        frame = root.winfo_rooty() - root.winfo_y()
-        screen = (
-            (root.winfo_vrootx(), root.winfo_vrootwidth()),
-            (root.winfo_vrooty(), root.winfo_vrootheight() - frame),
-        )
-        for axis, (start, size) in enumerate(screen):
-            place[axis] = min(place[axis], size)
-            if place[2:]:
-                last = start + size - place[axis]
-                place[axis + 2] = max(start, min(place[axis + 2], last))
-        root.geometry(("%dx%d+%d+%d" if place[2:] else "%dx%d") % tuple(place))
+        width, height = root.winfo_vrootwidth(), root.winfo_vrootheight()
+        screen = [width, height - root.winfo_rooty() + root.winfo_y()]  # without the title bar
+        size = [min(pair) for pair in zip(place, screen)]
+        corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
+        root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
 
 
 class Window:
@@ -5801,20 +5673,6 @@ class Window:
         self.settings.sound = not self.settings.sound
         self.settings.save()
 
-    def choose_row(self, key: Any) -> None:
-        """Show a conversation of the sidebar, or ask what the plus of a caption adds."""
-        if key == "ROOMS":
-            self.questions.join()
-        elif key == "PRIVATE":
-            self.questions.write_to()
-        else:
-            self.chat_view.select(key)
-
-    def open_person(self, nickname: str) -> None:
-        """Write to a person."""
-        if nickname != self.chat.nickname:
-            self.chat_view.open(nickname)
-
     def select_neighbour(self, step: int) -> None:
         """Show the conversation above or below."""
         self.chat_view.select(self.chat.neighbour(step))
@@ -5829,7 +5687,7 @@ class Window:
         if not self.is_chatting:
             return self.cancel() if self._connection is not None else self.close()
         view = self.chat_view
-        if view.close_overlays():
+        if view.close_overlay():
             view.focus_composer()
         elif self.questions.cancel():
             pass
@@ -5858,8 +5716,9 @@ KEYS = (
         "Control-f": lambda window: window.chat_view.search.open(),
         "F3": lambda window: window.chat_view.search.step(1),
         "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
-    Key("Ctrl+K", "go to a room or a person", {"Control-k": lambda w: w.questions.go_to()}),
-    Key("Ctrl+N", "write to one person", {"Control-n": lambda w: w.questions.write_to()}),
+    Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
+        "Control-k": lambda window: window.questions.go_to(),
+        "Control-n": lambda window: window.questions.go_to()}),
     Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
         "Control-Prior": lambda window: window.select_neighbour(-1),
         "Control-Next": lambda window: window.select_neighbour(1),
@@ -5871,7 +5730,7 @@ KEYS = (
         "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
     Key("PgUp, PgDn", "scroll"),
     Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
-        "Control-Home": lambda window: window.chat_view.transcript.show_top(),
+        "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
     Key("F6", "on to the next part of the window", {
         "F6": lambda window: window.chat_view.focus_pane(1),

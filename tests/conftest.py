@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from client_harness import ScriptedServer
 from harness import Room, count_descriptors
-from window_harness import Desk, Screen
+from window_harness import Desktop, Screen
 
 # The same examples each time, however slow the machine is.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
@@ -80,23 +80,23 @@ def hub():
 
 @pytest.fixture(scope="session")
 def screen():
-    """One virtual screen for all tests: what Tk has opened once must not close."""
+    """One virtual screen for all tests: Tk cannot open a second one."""
     with contextlib.closing(Screen()) as screen_:
         yield screen_
 
 
 @pytest.fixture
-def desk(screen):
-    """Where windows are opened; at its end none of their threads and errors may be left."""
-    with contextlib.closing(Desk()) as desk_:
-        yield desk_
+def desktop(screen):
+    """Opens windows; at the end none of their threads and errors may be left."""
+    with contextlib.closing(Desktop()) as desktop_:
+        yield desktop_
 
 
 @pytest.fixture
-def alice(desk, hub):
-    """Alice at her window, in #lobby on that server, all of whose welcome she has seen."""
-    alice = desk.open(hub.port, "alice", at_once=True)
+def alice(desktop, hub):
+    """Alice at her window, in the lobby of that server, all of whose welcome she has seen."""
+    alice = desktop.open(hub.port, "alice", at_once=True)
     hub.welcome()
-    desk.pump(lambda: alice.people == ["alice", "bob"])
-    desk.pump(lambda: alice.root.winfo_width() == 1160)  # what it shows moves with its size
+    desktop.pump(lambda: alice.people == ["alice", "bob"])
+    desktop.pump(lambda: alice.root.winfo_width() == 1160)
     return alice

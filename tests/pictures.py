@@ -119,7 +119,7 @@ class Studio:
             if name == "alice" and not words:
                 self.open(self.hub.server.port, "alice", at_once=True)
                 self.hears("alice joined")
-                self.desk.pump(lambda: not self.alice.window.chat.current.past.is_fetching)
+                self.desk.pump(lambda: not self.is_fetching())
             elif name == "alice":
                 self.alice.say(words)
                 self.desk.pump(lambda: not self.alice.window.chat.unsent)
@@ -131,6 +131,10 @@ class Studio:
                     self.people[name].heard()
             if self.alice and name != "alice":
                 self.hears(words or "%s joined" % name)
+
+    def is_fetching(self):
+        chat = self.alice.window.chat
+        return chat.history.is_fetching(chat.current)
 
     def hears(self, words):
         """Go on when this stands in some conversation of alice's window."""
@@ -199,19 +203,19 @@ def conversation(studio):
     alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
     studio.people["erik"].send("AWAY :at lunch")
     for room in ("#design", "#random", "#support-and-releases-2026"):
-        alice.window.open(room)
+        alice.chat_view.open(room)
         studio.desk.pump(lambda room=room: chat.current.name == room)
         bob.send("JOIN " + room)
         studio.hears("bob joined")
     for name in ("bob", "dana", "erik"):
-        alice.window.open(name)
+        alice.chat_view.open(name)
     for room, unread in (("#design", 3), ("#random", 120)):
         bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
         studio.hears("news %d" % (unread - 1))
     studio.play(*NEWS)
     bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
     studio.hears("They wait.")
-    alice.window.open("#lobby")
+    alice.chat_view.open("#lobby")
     return alice
 
 
@@ -281,12 +285,12 @@ def crowd(studio):
     for number in range(100):
         studio.hub.irc("guest%d" % number)
     for number in range(16):
-        alice.window.open("#room-%d" % number)
+        alice.chat_view.open("#room-%d" % number)
     studio.hears("guest99 joined")
     studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
     studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
     studio.hears("WWW")
-    alice.window.open("#lobby")
+    alice.chat_view.open("#lobby")
 
 
 def strange(studio):
@@ -319,9 +323,9 @@ STATES = (
     ("connect-password", SMALL, wrong_password),
     ("connecting", SMALL, scripted),
     ("conversation", SIZES, conversation),
-    ("private", SIZES, lambda studio: conversation(studio).window.open("bob")),
-    ("empty", SIZES, lambda studio: conversation(studio).window.open("carol")),
-    ("topic-none", SIZES, lambda studio: conversation(studio).window.open("#random")),
+    ("private", SIZES, lambda studio: conversation(studio).chat_view.open("bob")),
+    ("empty", SIZES, lambda studio: conversation(studio).chat_view.open("carol")),
+    ("topic-none", SIZES, lambda studio: conversation(studio).chat_view.open("#random")),
     ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),
     ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- tea\n- milk")),
     ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),

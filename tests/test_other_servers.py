@@ -46,11 +46,11 @@ def weechat(other, folder):
 
 
 @pytest.fixture(params=["terminal", "window"])
-def tom(request, other, folder, desk):
+def tom(request, other, folder, desktop):
     """At client.py, connected to that server and in no room."""
     name = fresh("tom")
     if request.param == "window":
-        tom_ = AtWindow(desk, desk.open(other.port, name, at_once=True), name)
+        tom_ = AtWindow(desktop, desktop.open(other.port, name, at_once=True), name)
         tom_.expect("Welcome to")
         yield tom_
     else:
