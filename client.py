@@ -28,7 +28,8 @@ Guarantees:
 - Passwords are never shown, logged or kept in a file.
 
 To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To add a verb for
-the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending.
+the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending. To
+add to what an entry shows (reactions, say): a field of Entry, and a CHANGED when it is set.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
@@ -83,7 +84,6 @@ from typing import (
     Set,
     Tuple,
     Union,
-    cast,
 )
 
 import protocol
@@ -137,8 +137,8 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_BATCHES = 20  # open at once
-MAX_BATCH = 2000  # messages in one
+MAX_REQUESTS = 1000  # to the history
+MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
 # What the client asks for
@@ -156,7 +156,7 @@ MAX_SERVERS = 10  # that the settings remember
 MAX_HITS = 10000  # of a search
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
-CROWD = 5  # joins (or leaves) in a row that are shown as one entry
+CROWD = 5  # joins (or leaves) in a row that become a single entry
 
 
 # Events
@@ -355,8 +355,8 @@ class Handshake:
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
-    Once registered it reconnects whenever it is lost (unless `returns` is False): at once, then
-    after growing pauses, and at once when the computer wakes up or `retry` is called.
+    Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
+    then after growing pauses, which end when the computer wakes up or `retry` is called.
     Methods may be called from any thread; only `close` waits, and only if asked to.
     """
 
@@ -584,7 +584,7 @@ class Connection:
             self._skips_pause = self._skips_pause or was_suspended
 
     def _put(self, event: Event) -> None:
-        """Put an event into the queue; wait while it is full and somebody polls it."""
+        """Put an event into the queue; wait while it is full and still polled."""
         while self._is_polled or isinstance(event, Disconnected):
             try:
                 return self._events.put(event, timeout=0.1)
@@ -637,7 +637,7 @@ class Connection:
 # -------------
 
 CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, beside PRIVATE
-ALL, MENTIONS, NONE = "all", "mentions", "none"  # the alerts that the user wants from one
+ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversation
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
 FROM_SYSTEM = "system"  # a kind of line, beside protocol's: the client's own
 
@@ -646,7 +646,7 @@ SENT, WAITING, FAILED = "sent", "waiting", "failed"
 # Entry.delivery: SENT, or an own message that
 QUEUED = "queued"  # waits for the connection, and until its channel is joined again
 IN_FLIGHT = "in flight"  # was sent; the server has not confirmed it
-UNCERTAIN = "uncertain"  # was in flight when the connection was lost: the history will tell
+UNCERTAIN = "uncertain"  # was in flight when the connection was lost; the history decides
 REFUSED = "refused"  # was refused, in the server's words
 UNKNOWN = "unknown"  # may have arrived or not
 # The state and the note that each delivery is shown with
@@ -719,7 +719,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.last_topic = ""  # before a reconnect; told again, it is not shown again
+        self.last_topic = ""  # before a reconnect, after which it is not shown again
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
@@ -734,7 +734,7 @@ class Conversation:
         # Of the history:
         self.has_older = False
         self.is_complete = True  # nothing is missing between the entries
-        self.anchor: Optional[Entry] = None  # while it is not: the last one before the gap
+        self.anchor: Optional[Entry] = None  # while something is: the last entry before it
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
@@ -754,7 +754,7 @@ class Conversation:
 
     @property
     def is_outside(self) -> bool:
-        """True for a channel that the user has to join before writing there."""
+        """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
     @property
@@ -827,7 +827,7 @@ class Conversation:
         return moves
 
     def crowd(self) -> List[Entry]:
-        """Return the entries at the end that tell of the same event on the same day."""
+        """Return the entries at the end that are about the same event on the same day."""
         last = self.entries[-1]
         run: List[Entry] = []
         for entry in reversed(self.entries if last.event else ()):
@@ -862,8 +862,9 @@ class Conversation:
                 index += 1
             below = self.entries[index] if index < len(self.entries) else None
             if not added or added[-1].before is not below:
-                added.append(Change(ADDED, self, [], below))
-            cast(List[Entry], added[-1].entries).append(entry)
+                new: List[Entry] = []
+                added.append(Change(ADDED, self, new, below))
+            new.append(entry)
             self._insert(index, entry)
             index += 1
         return added
@@ -938,7 +939,7 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
-RECALLED = "recalled"  # told by the history now, new or not; views that show all ignore it
+RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
 SIDEBAR = "sidebar"  # which conversations there are, their badges and presence
@@ -997,14 +998,14 @@ class Outbox:
     """Own messages, in order, until the server has them: the only owner of Entry.delivery.
 
     QUEUED -> IN_FLIGHT -> SENT, or REFUSED by the server. A lost connection makes IN_FLIGHT
-    UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or does not
-    tell (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
+    UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or proves
+    nothing (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
     """
 
     def __init__(self, changed: Callable[[Outgoing], None]) -> None:
         self.items: List[Outgoing] = []
         self._failed: Dict[int, Outgoing] = {}  # by the ids of their entries
-        self._changed = changed  # told of those that look different
+        self._changed = changed  # called for each message that looks different now
         self.last_number = 0
 
     def add(self, entry: Entry, message: Message) -> Outgoing:
@@ -1108,35 +1109,29 @@ class Outbox:
 # History
 # -------
 
-# Purposes of a request: the latest page of a conversation that is new to us, the page before all
-# that is known, what was missed while the connection was lost, what the user typed /history
-# for, and the users who wrote to us meanwhile. LATE: given up, or never asked for.
-LATEST, OLDER, MISSED, TYPED, TARGETS, LATE = "latest older missed typed targets late".split()
+# Purposes of a request: the latest page of a new conversation, the page before all that is known,
+# what was missed while the connection was lost, the answer to /history, and the users who have
+# sent private messages meanwhile
+LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "targets"
 
 
 class Request:
     """A CHATHISTORY command, and the messages of its answer so far."""
 
-    def __init__(
-        self,
-        purpose: str,
-        conversation: Optional[Conversation],
-        deadline: float = math.inf,
-        limit: int = 0,
-    ) -> None:
+    def __init__(self, purpose: str, conversation: Optional[Conversation]) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.deadline = deadline
-        self.limit = limit
+        self.deadline = 0.0  # for the whole answer
+        self.limit = 0  # messages of a page
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # MISSED has told all that follows the anchor
+        self.reaches_back = False  # the pages of MISSED have everything since the anchor
 
     @property
     def is_full(self) -> bool:
-        """True if there may be more than was told."""
+        """True if there may be more than this page."""
         return len(self.messages) >= self.limit > 0
 
 
@@ -1149,16 +1144,21 @@ class History:
     def __init__(self) -> None:
         self.requests: List[Request] = []
 
+    def add(self, request: Request) -> None:
+        """Add a request; only a hostile server causes too many."""
+        if len(self.requests) < MAX_REQUESTS:
+            self.requests.append(request)
+
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
-        pages = (r for r in self.requests if r.purpose not in (TYPED, LATE))
+        pages = (request for request in self.requests if request.purpose != TYPED)
         return any(request.conversation is conversation for request in pages)
 
     def overdue(self, now: float) -> List[Request]:
         """Return the requests that the server has not answered in time."""
         return [request for request in self.requests if request.deadline < now]
 
-    def find(self, target: str) -> Optional[Request]:
+    def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
         key = protocol.casefold(target)
         for request in self.requests:
@@ -1167,50 +1167,20 @@ class History:
                 return request
         return None
 
-    def open_batch(self, batch: str, target: str, conversation: Optional[Conversation]) -> None:
-        """Begin an answer; `conversation` is that of an answer that nobody asked for."""
-        request = self.find(target)
-        if request is None:
-            request = Request(LATE, conversation)
-            if sum(r.purpose == LATE for r in self.requests) < MAX_BATCHES:
-                self.requests.append(request)
-        request.batch = batch
-
-    def collect(self, message: Message) -> bool:
-        """Keep a message if it belongs to an answer; return True then."""
-        batch = message.tag("batch")
-        request = next((r for r in self.requests if batch and r.batch == batch), None)
-        if request is not None and len(request.messages) < MAX_BATCH:
-            request.messages.append(message)
-        return request is not None
-
-    def close_batch(self, batch: str) -> Optional[Request]:
-        """Return the request whose answer is complete."""
-        request = next((r for r in self.requests if batch and r.batch == batch), None)
-        if request is not None:
-            self.requests.remove(request)
-        return request
-
-    def give_up(self, request: Request) -> None:
-        """Expect no answer any more; one that comes late is shown, and proves nothing."""
-        request.purpose, request.deadline = LATE, math.inf
-        if not request.batch:
-            self.requests.remove(request)
-
-    def forget(self, conversation: Conversation) -> None:
-        """Drop the requests for a conversation that is no more."""
-        self.requests = [r for r in self.requests if r.conversation is not conversation or r.batch]
+    def answering(self, batch: str) -> Optional[Request]:
+        """Return the request that an open batch answers."""
+        return next((r for r in self.requests if batch and r.batch == batch), None)
 
 
 # Session
 # -------
 
 _TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX".split())  # of use
-_PREFIX = "(qaohv)~&@%+"  # of most servers, for those that do not tell
+_PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
 class Session:
-    """What one connection can do, and how far we are with it."""
+    """The state that lasts as long as a connection: capabilities, ISUPPORT, progress."""
 
     def __init__(self, number: int = 0, caps: FrozenSet[str] = frozenset()) -> None:
         self.number = number  # as in Connected
@@ -1360,12 +1330,12 @@ class Chat:
         return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
 
     def next_unread(self) -> Optional[Conversation]:
-        """Return a conversation with something new, one with a mention first."""
+        """Return a conversation with something new, preferably with a mention."""
         unread = [c for c in self.conversations if c.unread and c is not self.current]
         return max(unread, key=lambda c: bool(c.mentions)) if unread else None
 
     def neighbour(self, step: int) -> Conversation:
-        """Return the conversation that many places below the one in view."""
+        """Return the conversation `step` rows below the current conversation."""
         index = self.conversations.index(self.current)
         return self.conversations[(index + step) % len(self.conversations)]
 
@@ -1429,7 +1399,7 @@ class Chat:
     def notify(self, text: str, now: float) -> Outcome:
         """Show a line of the program's own in the conversation in view."""
         self._start(now)
-        self.reply(text)
+        self.answer(text)
         return self.outcome
 
     def select(self, conversation: Conversation, now: float) -> Outcome:
@@ -1554,7 +1524,10 @@ class Chat:
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
-        if message.command != "BATCH" and self.history.collect(message):
+        request = self.history.answering(message.tag("batch"))
+        if request is not None and message.command != "BATCH":
+            if len(request.messages) < MAX_BATCH:
+                request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
             self.complete_until = self.time_of(message)
@@ -1581,7 +1554,7 @@ class Chat:
         self.outbox.fail(item, REFUSED)
         if command != "401" or len(message.params) < 2:
             return False
-        self.reply(
+        self.answer(
             protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
         )
         return True
@@ -1593,14 +1566,10 @@ class Chat:
         self.outcome.send.append(message)
 
     def change(
-        self,
-        kind: str,
-        conversation: Optional[Conversation] = None,
-        entries: Sequence[Entry] = (),
-        before: Optional[Entry] = None,
+        self, kind: str, conversation: Optional[Conversation] = None, entries: Sequence[Entry] = ()
     ) -> None:
         """Record a change; changes without entries once."""
-        change = Change(kind, conversation, entries, before)
+        change = Change(kind, conversation, entries)
         if entries or change not in self.outcome.changes:
             self.outcome.changes.append(change)
 
@@ -1611,7 +1580,7 @@ class Chat:
         return protocol.describe(message, me or self.nickname, when, modes=modes)
 
     def time_of(self, message: Message) -> float:
-        """Return when a message was said: by the server's clock if it tells, else now."""
+        """Return when a message was said: its server-time if it has one, else now."""
         try:
             when = protocol.parse_time(message.tags["time"])
         except (KeyError, ValueError):
@@ -1639,7 +1608,7 @@ class Chat:
             self.change(REMOVED, conversation, trimmed)
 
     def _fold(self, conversation: Conversation) -> None:
-        """Make one entry of a crowd that has just joined or left."""
+        """Fold the joins (or leaves) of a crowd into a single entry."""
         run = conversation.crowd()
         count = sum(entry.count for entry in run)
         if count < CROWD:
@@ -1665,7 +1634,7 @@ class Chat:
                 if not conversation.knows(entry.msgid):
                     self.add(entry, conversation)
 
-    def reply(self, text: str) -> None:
+    def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
         self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
@@ -1749,7 +1718,7 @@ class Chat:
         return sum(c.kind == kind for c in self.conversations) >= limit
 
     def private(self, nickname: str, limit: int = MAX_CONVERSATIONS) -> Conversation:
-        """Return the conversation with a user; if there can be none, the one in view."""
+        """Return the conversation with a user; if there are too many, the current one."""
         found = self.find(nickname)
         if found is None and protocol.is_middle(nickname) and not self.is_full(PRIVATE, limit):
             found = self.create(nickname, PRIVATE)
@@ -1770,7 +1739,6 @@ class Chat:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
-        self.history.forget(conversation)
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
         elif self.is_settled and "MONITOR" in self.session.tokens:
@@ -1783,7 +1751,7 @@ class Chat:
         self.change(SIDEBAR)
 
     def monitor(self, nicknames: List[str]) -> None:
-        """Ask the server to tell when these users come and go."""
+        """Ask the server to report when these users come and go."""
         if "MONITOR" in self.session.tokens:
             for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
                 self.send(Message("MONITOR", ("+", targets)))
@@ -1809,21 +1777,16 @@ class Chat:
                 self.add(entry, conversation)
 
     def flush(self) -> None:
-        """Send what waits and can be sent."""
+        """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         messages = self.outbox.take(self._can_send, self.nickname, self.session.has_labels)
         self.outcome.send += messages
-        if messages:
-            self.request_pong()
+        if messages and "echo-message" not in self.session.caps:
+            self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def _can_send(self, key: str) -> bool:
         conversation = self.find(key)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.is_settled and not is_waiting
-
-    def request_pong(self) -> None:
-        """Without echoes, have a PONG confirm all that is in flight."""
-        if "echo-message" not in self.session.caps and self.outbox.in_flight():
-            self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
@@ -1840,7 +1803,7 @@ class Chat:
                 self.add(item.entry, conversation)
 
     def resolve(self, key: str, is_complete: bool) -> None:
-        """Decide on uncertain messages to a target, whose history was told as far as it goes."""
+        """Decide on uncertain messages to a target, once its history has been read."""
         self.outbox.resolve(key, is_complete, self.nickname)
         self.flush()
 
@@ -1850,7 +1813,7 @@ class Chat:
 
     @property
     def is_catching_up(self) -> bool:
-        """True from a reconnect until all that was missed has been told."""
+        """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
         return self.session.is_return and (is_asking or not self.is_settled)
 
@@ -1865,18 +1828,12 @@ def _ask(
     chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
-    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, conversation, chat.now + HISTORY_TIME, limit)
-    chat.history.requests.append(request)
-    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    request = Request(purpose, conversation)
+    request.deadline = chat.now + HISTORY_TIME
+    request.limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    chat.history.add(request)
+    chat.send(Message("CHATHISTORY", (*params, str(request.limit))))
     return request
-
-
-def _ask_targets(chat: Chat) -> None:
-    """Ask with whom there is something new since the connection was lost."""
-    bounds = chat.complete_until, chat.now + 86400
-    stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-    _ask(chat, TARGETS, None, "TARGETS", *stamps)
 
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
@@ -1886,11 +1843,11 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
-        if conversation.newest() is None:
+        if conversation.has_older and conversation.newest() is None:
             _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
-    else:  # the anchor is told again: proof that the history reaches back to it
+    else:  # the answer begins with the anchor: proof that the history reaches back to it
         since = protocol.format_time(conversation.anchor.line.when - 0.001)
         _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
 
@@ -1907,24 +1864,25 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 def _give_up(chat: Chat, request: Request) -> None:
     """Note that a request will not be answered, so it proves nothing."""
-    conversation = request.conversation if request.purpose != TYPED else None
-    chat.history.give_up(request)
-    if conversation is not None:
-        chat.resolve(conversation.key, False)
+    chat.history.requests.remove(request)
+    if request.conversation is not None and request.purpose != TYPED:
+        chat.resolve(request.conversation.key, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
     """BATCH: an answer to CHATHISTORY begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
     if sign == "+" and kind in _HISTORY_BATCHES:
-        target = message.params[-1] if kind == "chathistory" else ""
-        chat.history.open_batch(reference, target, chat.find(target))
-        return
-    request = chat.history.close_batch(reference) if sign == "-" else None
-    if request is not None and request.purpose == TARGETS:
-        _take_targets(chat, request)
-    elif request is not None and request.conversation in chat.conversations:
-        _take_page(chat, request, request.conversation)
+        waiting = chat.history.waiting(message.text if kind == "chathistory" else "")
+        if waiting is not None:
+            waiting.batch = reference
+    request = chat.history.answering(reference)
+    if sign == "-" and request is not None:
+        chat.history.requests.remove(request)
+        if request.purpose == TARGETS:
+            _take_targets(chat, request)
+        elif request.conversation in chat.conversations:
+            _take_page(chat, request, request.conversation)
 
 
 def _take_targets(chat: Chat, request: Request) -> None:
@@ -1964,7 +1922,7 @@ def _take_missed(
     request.missed += len(news)
     chat.arrive(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
-    if conversation.anchor is None:  # a channel that is told from its first message on is complete
+    if conversation.anchor is None:  # a channel's history from its first message on is complete
         request.reaches_back = conversation.kind == CHANNEL and not request.is_full
     elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
@@ -1982,7 +1940,7 @@ def _take_missed(
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
-    """Yield the entry of a message in the history: an own uncertain one, if it is that."""
+    """Yield the entry for a message in the history, which may be an own uncertain message."""
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
@@ -2080,7 +2038,8 @@ def _on_own_join(chat: Chat, message: Message) -> None:
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
         entries, chat.console.entries = chat.console.entries, []
-        chat.change(ADDED, channel, entries, next(iter(channel.entries), None))
+        first = next(iter(channel.entries), None)
+        chat.outcome.changes.append(Change(ADDED, channel, entries, first))
         channel.entries[:0] = entries
     _settle(chat)
     if chat.current is chat.console:
@@ -2106,7 +2065,9 @@ def _settle(chat: Chat) -> None:
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
     chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
-        _ask_targets(chat)
+        bounds = chat.complete_until, chat.now + 86400
+        stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
+        _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
         conversation = chat.find(item.key)
         if not session.is_channel(item.key):
@@ -2258,7 +2219,7 @@ def _on_end_of_names(chat: Chat, message: Message) -> None:
     if channel.list_requests:
         channel.list_requests -= 1
         for text in protocol.online_lines([person.nickname for person in channel.people]):
-            chat.reply(text)
+            chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
 
@@ -2269,13 +2230,6 @@ def _on_monitored(chat: Chat, message: Message) -> None:
         if conversation is not None:
             conversation.is_online = message.command == "730"
     chat.change(SIDEBAR)
-
-
-def _on_cap(chat: Chat, message: Message) -> None:
-    """CAP DEL: the server takes capabilities back."""
-    if message.params[1] == "DEL":
-        chat.session.caps -= frozenset(message.text.split())
-        chat.request_pong()
 
 
 def _on_welcome(chat: Chat, message: Message) -> None:
@@ -2305,13 +2259,6 @@ def _on_pong(chat: Chat, message: Message) -> None:
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
 
-def _on_ack(chat: Chat, message: Message) -> None:
-    """ACK: the only answer to a labeled message without an echo."""
-    item = chat.outbox.labeled(message.tag("label"))
-    if item is not None:
-        chat.confirm(item, item.entry.line, "", item.message.params[0])
-
-
 def _on_logged_in(chat: Chat, message: Message) -> None:
     """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
     chat.show(message, chat.current)
@@ -2325,7 +2272,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 def _on_fail(chat: Chat, message: Message) -> None:
     request = None
     if message.params[0] == "CHATHISTORY":
-        found = map(chat.history.find, [*message.params[2:-1], ""])
+        found = map(chat.history.waiting, [*message.params[2:-1], ""])
         request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
@@ -2336,10 +2283,10 @@ def _on_fail(chat: Chat, message: Message) -> None:
 # For each command and numeric: the least number of parameters, and the function. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
 SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
-    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong), "ACK": (0, _on_ack),
+    "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
     "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
-    "CAP": (3, _on_cap), "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
+    "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
     "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
     "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
     "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),
@@ -2416,7 +2363,7 @@ def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> Non
 
 def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     for line in protocol.help_lines():
-        chat.reply(line)
+        chat.answer(line)
 
 
 def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
@@ -2466,19 +2413,19 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> N
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
-        chat.reply("You ignore %s." % (names or "nobody"))
-        return
-    if chat.is_me(args[0]):
+        chat.answer("You ignore %s." % (names or "nobody"))
+    elif chat.is_me(args[0]):
         raise InputError("You cannot ignore yourself.")
-    if not chat.is_ignored(args[0]):
-        chat.ignored.append(args[0])
-    chat.reply("You do not hear %s any more" % args[0])
+    else:
+        if not chat.is_ignored(args[0]):
+            chat.ignored.append(args[0])
+        chat.answer("You do not hear %s any more" % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
-    chat.reply("You hear %s again" % args[0])
+    chat.answer("You hear %s again" % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
@@ -2523,7 +2470,7 @@ class Completer:
     ) -> Optional[Tuple[str, int]]:
         """Return the new text and cursor; None if there is no suggestion.
 
-        `suggest` returns words for the beginning of a word, and is told if that is the first.
+        `suggest` returns words for the beginning of a word; True means that it is the first one.
         """
         if self._words and (text, cursor) == self._last:
             self._index = (self._index + step) % len(self._words)
@@ -2607,7 +2554,7 @@ def is_secret(text: str) -> bool:
 
 
 class Settings:
-    """What the program remembers from one time to the next; passwords are not among it.
+    """The preferences that the program saves; no passwords.
 
     It never stops the program: a file that cannot be read is moved aside.
     """
@@ -2633,7 +2580,8 @@ class Settings:
             return
         except (OSError, ValueError, TypeError, RecursionError) as error:
             log.warning("%s is not used: %s", self._path, error)
-            self._move_aside()
+            with contextlib.suppress(OSError):
+                os.replace(self._path, self._path + ".broken")
             return
         for name, default in self._values().items():
             value = found.get(name, default)
@@ -2660,12 +2608,6 @@ class Settings:
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
-
-    def _move_aside(self) -> None:
-        try:
-            os.replace(self._path, self._path + ".broken")
-        except OSError as error:
-            log.warning("%s cannot be moved aside: %s", self._path, error)
 
 
 def settings_path() -> str:
@@ -2704,7 +2646,7 @@ class Terminal:
         self._is_reading = False  # the thread `input` has started
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._can_read.set()
-        self._goodbye = ""  # the /quit that waits until all was delivered
+        self._goodbye = ""  # the /quit that was read; it waits until all is delivered
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2767,6 +2709,7 @@ class Terminal:
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
+        has_quit = False
         while True:
             try:
                 event = self._events.get(timeout=self.POLL)
@@ -2782,9 +2725,9 @@ class Terminal:
             self._carry_out(outcome, connection, chat)
             if isinstance(event, Disconnected):
                 return event
-            if self._goodbye and (not chat.unsent or self._is_person):
+            if self._goodbye and not has_quit and (not chat.unsent or self._is_person):
                 self._carry_out(chat.submit(self._goodbye, time.time()), connection, chat)
-                self._goodbye = ""
+                has_quit = True
             elif self._goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
             (self._can_read.clear if chat.unsent >= MAX_UNSENT else self._can_read.set)()
@@ -2799,6 +2742,8 @@ class Terminal:
 
     def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
         now, ignored = time.time(), list(self._settings.ignored)
+        if self._goodbye:
+            return Outcome()
         try:
             if text == "":
                 raise InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
@@ -2834,7 +2779,7 @@ class Terminal:
                 if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
                     entries[entry.id] = entry, conversation
         for entry, conversation in entries.values():
-            # An own message is printed when it is delivered; the server tells what is refused.
+            # Own messages are printed when they are delivered; refusals are printed in words.
             if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
                 self._print_entry(entry, conversation, chat)
 
@@ -3017,7 +2962,7 @@ def _blend(below: Color, rgb: Color, opacity: float) -> Color:
 def rasterize(
     width: int, height: int, layers: Sequence[Tuple[str, str]], unit: float = 1, pen: float = 0
 ) -> List[List[Color]]:
-    """Draw layers of (shapes, color), one over the other, as rows of anti-aliased pixels.
+    """Return rows of anti-aliased pixels: layers of (shapes, color), each over those before.
 
     A pixel is `unit` wide on the grid of the shapes.
     """
@@ -3046,7 +2991,7 @@ def _mirror(half: List[Any], size: int) -> List[Any]:
 def draw_box(
     width: int, height: int, radius: float, fill: str, outline: str = "", thickness: int = 0
 ) -> bytes:
-    """Return a box with round corners as a PNG file; one corner is drawn and mirrored."""
+    """Return a box with round corners as a PNG file; a quarter is drawn and mirrored."""
     radius = min(radius, width / 2, height / 2)
     box = "r {0} {0} %d %d {1}" % (2 * width, 2 * height)  # whose other corners lie outside
     layers = [(box.format(0, radius), outline or fill)]
@@ -3116,7 +3061,6 @@ LABELS = {  # the surface below, the text, the font
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
-    "Tip": ("selected", "text", "small"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
@@ -3161,7 +3105,7 @@ class Look:
             return True  # a Tk without that library draws no colors
 
     def px(self, size: float) -> int:
-        """Return `size`, given in pixels of a 96 dpi screen, in pixels of this one."""
+        """Return the pixels of this screen for pixels at 96 dpi."""
         return round(size * self._scale)
 
     def dp(self, size: float) -> int:
@@ -3250,7 +3194,6 @@ class Look:
         for name, (surface, text, face) in LABELS.items():
             options = {"background": color[surface], "foreground": color[text]}
             style.configure(name + ".TLabel", font=font[face], **options)
-        style.configure("Tip.TLabel", padding=(self.px(8), self.px(3)))
         for name, (surface, edge) in FIELDS.items():
             self._define_field(style, name, surface, edge)
         for name, button in BUTTONS.items():
@@ -3333,8 +3276,6 @@ class Look:
 # Widgets
 # -------
 
-TIP_MS = 600  # milliseconds for which the mouse rests before a tip is shown
-
 
 def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
     """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
@@ -3364,13 +3305,6 @@ def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
 def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
     """Show an icon on a button or a label, in each theme and zoom."""
     look.follow(widget, lambda: widget.configure(image=look.icon(icon, color, size)))
-
-
-def menu_position(event: "TkEvent") -> Tuple[int, int]:
-    """Return where on the screen a menu opens: at the mouse, or in the widget with the focus."""
-    if event.type != tk.EventType.KeyPress:
-        return event.x_root, event.y_root
-    return event.widget.winfo_rootx() + 20, event.widget.winfo_rooty() + 20
 
 
 def count(text: "tk.Text", unit: str, start: str, end: str) -> int:
@@ -3497,7 +3431,7 @@ def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
 
 
 class Row(NamedTuple):
-    """A row of a RowList. One without a key cannot be chosen."""
+    """A row of a RowList, which can be chosen if it has a key."""
 
     key: Any
     text: str
@@ -3520,7 +3454,7 @@ class RowList:
     """Rows on a canvas, of which only those in view are drawn.
 
     `choose` is called with the key of a row that was clicked or entered by keyboard, `menu` with
-    the key and the position on the screen of its context menu.
+    the key and the event that asks for its context menu.
     """
 
     CAPTION = 34  # dp
@@ -3529,10 +3463,10 @@ class RowList:
         self, parent: "tk.Misc", look: Look, surface: str, height: int, choose: Callable[[Any], Any]
     ) -> None:
         self._look, self._surface, self._height, self._choose = look, surface, height, choose
-        self.menu: Callable[[Any, int, int], object] = lambda key, x, y: None
+        self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
         self._inset = 8 if surface == "bg" else 4
         self.rows: List[Row] = []
-        self._tops: List[int] = [0]  # where each row begins, and where the last one ends
+        self._tops: List[int] = [0]  # where each row begins, and where the last row ends
         self.selected: Any = None  # the key of the highlighted row
         self.cursor: Any = None  # of the row that the keyboard is at
         self._to_show: Any = None  # of a row to bring into view at the next redraw
@@ -3643,7 +3577,7 @@ class RowList:
         row.paint(pen)
 
     def _row_at(self, event: "TkEvent") -> Row:
-        """Return the row below the mouse; one without a key where there is none."""
+        """Return the row below the mouse; a caption if there is none."""
         index = bisect.bisect_right(self._tops, self.canvas.canvasy(event.y)) - 1
         is_row = event.type != tk.EventType.Leave and index < len(self.rows)
         return self.rows[index] if is_row else caption("")
@@ -3665,38 +3599,16 @@ class RowList:
         is_key = event.type == tk.EventType.KeyPress
         key = self.cursor if is_key else self._row_at(event).key
         if key in [row.key for row in self.rows if row.key is not None]:
-            self.menu(key, *menu_position(event))
+            self.menu(key, event)
         return "break"
 
 
 def icon_button(
-    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, tip: str, size: int = 18
+    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
 ) -> "ttk.Button":
-    """Return a button with an icon, and a tip, if any, when the mouse rests on it."""
+    """Return a button with an icon."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    if not tip:
-        return button
-    label = ttk.Label(parent.winfo_toplevel(), style="Tip.TLabel", text=tip)
-    due: List[str] = []  # the id of a call that shows the label
-
-    def show() -> None:
-        x, y = button.winfo_rootx() - label.master.winfo_rootx(), button.winfo_rooty()
-        y -= label.master.winfo_rooty()
-        is_low, is_right = y > look.dp(200), x > label.winfo_reqwidth()
-        x += button.winfo_width() if is_right else 0
-        y += -4 if is_low else button.winfo_height() + 4
-        label.place(x=x, y=y, anchor=("s" if is_low else "n") + ("e" if is_right else "w"))  # type: ignore[arg-type]
-        label.lift()
-
-    def hide(event: "TkEvent") -> None:
-        label.place_forget()
-        while due:
-            button.after_cancel(due.pop())
-
-    button.bind("<Enter>", lambda event: due.append(button.after(TIP_MS, show)))
-    button.bind("<Leave>", hide)
-    button.bind("<Button-1>", hide)
     return button
 
 
@@ -3741,7 +3653,7 @@ class TextBox:
         self.insert(" ".join(text[:200].split()))
 
     def show_note(self, text: str, is_wrong: bool) -> None:
-        """Show a note; a wrong one marks the box."""
+        """Show a note; if something is wrong, mark the box."""
         style = "CardError" if is_wrong else "CardMuted"
         self.note.configure(text=text, style=style + ".TLabel")
         set_shown(self.note, bool(text))
@@ -3824,7 +3736,7 @@ class Composer(TextBox):
         self.text.configure(padx=look.px(10))
         self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
         look.follow(self.hint, self._restyle_hint)
-        button = icon_button(self.frame, look, "IconField", "send", self._on_return, "Send")
+        button = icon_button(self.frame, look, "IconField", "send", self._on_return)
         button.configure(takefocus=0)
         button.grid(row=0, column=3, rowspan=2, sticky="s")
         self.note.grid(row=1, column=1, columnspan=2)  # below, so that no line gets shorter
@@ -3989,7 +3901,7 @@ class Sheet:
         frame.rowconfigure(2, weight=1)
         self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
         self.title.grid(row=0, sticky="w", pady=(0, px(8)))
-        close = icon_button(frame, look, "IconField", "close", self.close, "", 14)
+        close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 36, self._on_choose)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
@@ -4066,7 +3978,7 @@ def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) ->
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
     parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
-    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "$^"
+    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "\0"
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
         for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
@@ -4102,7 +4014,8 @@ class Transcript:
         self.scrolled: Action = lambda: None
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
-        self._today = ""  # the day of which it is known that it is today
+        self._unused_tags: List[str] = []  # of entries that are gone
+        self._today = ""  # the date, as last seen
         self._spans: Dict[Entry, List[Span]] = {}  # what a search has found
         self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
         self.at_end = True  # the last line is in view
@@ -4187,6 +4100,11 @@ class Transcript:
         self._append(run)
         for entry in changed:
             self._render_again(entry)
+        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
+        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
+        for tag in tags:
+            if not self.text.tag_ranges(tag):
+                self.text.tag_delete(tag)
 
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
@@ -4197,6 +4115,7 @@ class Transcript:
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
         if tags:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
+        self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
         self._entries = entries[max(0, first) :]
         self._insert("end", 0, len(self._entries))
@@ -4209,7 +4128,7 @@ class Transcript:
             self.unseen += len(entries)
 
     def _add(self, change: Change) -> List[Entry]:
-        """Add entries before one that is shown, and return that one."""
+        """Add entries before a shown entry, and return that."""
         before = change.before
         if before not in self._entries:
             return []  # they stand above what is shown
@@ -4226,7 +4145,7 @@ class Transcript:
             entries = list(group)
             if is_gone:
                 self.text.delete("e%d.first" % entries[0].id, "e%d.last" % entries[-1].id)
-                self.text.tag_delete(*["e%d" % entry.id for entry in reversed(entries)])
+                self._unused_tags += ["e%d" % entry.id for entry in entries]
             elif entries[0] is not self._entries[0]:
                 followers.append(entries[0])
         self._entries = [entry for entry in self._entries if entry not in gone]
@@ -4276,7 +4195,7 @@ class Transcript:
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
-        """Let the text be changed; afterwards the view is at the end, or where it was."""
+        """Make the text editable; afterwards, restore the view: the end, or where it was."""
         self._notice_scroll(self.text.yview()[1])
         top = None if self.at_end else self.entry_at("@0,0")
         y = self._y(top) if top else 0
@@ -4344,7 +4263,7 @@ class Transcript:
         self.text.mark_set("top", "@0,0")
 
     def _extend(self) -> None:
-        """Add earlier entries if, with everything drawn, the first one is in view."""
+        """Add earlier entries if, with everything drawn, the first entry is in view."""
         self._extend_id = ""
         if not self._entries or self.text.yview()[0] > 0:
             return
@@ -4392,28 +4311,25 @@ class Transcript:
 class Search:
     """A bar to write in what is looked for, and to go from one place to the next."""
 
-    DELAY_MS = 100  # since more may be typed
-
     def __init__(
         self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
     ) -> None:
         px = look.px
         self._transcript, self._closed = transcript, closed
         self._spans: Dict[Entry, List[Span]] = {}
-        self._hits: List[Tuple[Entry, Span]] = []  # the same, one by one
+        self._hits: List[Tuple[Entry, Span]] = []  # the same, as a list
         self._index = 0  # of the hit that the user is at
-        self._due_id = ""  # the id of a search that is due
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
-        self.field = Field(self.frame, look, "ChatField", self._search_soon, "search")
+        self.field = Field(self.frame, look, "ChatField", self.search, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        buttons = (
-            ("up", lambda: self.step(-1), "Previous (Shift+Enter)"),
-            ("down", lambda: self.step(1), "Next (Enter)"),
-            ("close", self.close, "Close (Esc)"),
-        )
-        for column, (icon, command, tip) in enumerate(buttons, 1):
-            button = icon_button(self.frame, look, "Icon", icon, command, tip, 16)
+        commands: Dict[str, Action] = {
+            "up": lambda: self.step(-1),
+            "down": lambda: self.step(1),
+            "close": self.close,
+        }
+        for column, icon in enumerate(commands, 1):
+            button = icon_button(self.frame, look, "Icon", icon, commands[icon], 16)
             button.grid(row=0, column=column)
         self.field.text.bind("<Return>", lambda event: self.step(1))
         self.field.text.bind("<KP_Enter>", lambda event: self.step(1))
@@ -4432,39 +4348,26 @@ class Search:
     def close(self) -> None:
         """Hide the bar. Idempotent."""
         if self.is_open:
-            self._cancel()
             self.frame.grid_remove()
             self._transcript.mark({}, None)
             self._closed()
 
     def search(self) -> None:
         """Find what the field says, and go to the last place."""
-        self._cancel()
-        words, conversation = self.field.get(), self._transcript.conversation
-        self._spans = conversation.find(words) if words else {}
+        words = self.field.get()
+        self._spans = self._transcript.conversation.find(words) if words else {}
         self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
         self._index = len(self._hits) - 1
         self._show()
 
     def step(self, step: int) -> str:
-        """Go on to the next place, or back to the previous one."""
+        """Go on to the next place, or back to the previous place."""
         if not self.is_open:
             self.open()
-        elif self._due_id:
-            self.search()
         elif self._hits:
             self._index = (self._index + step) % len(self._hits)
             self._show()
         return "break"
-
-    def _search_soon(self) -> None:
-        self._cancel()
-        self._due_id = self.frame.after(self.DELAY_MS, self.search)
-
-    def _cancel(self) -> None:
-        if self._due_id:
-            self.frame.after_cancel(self._due_id)
-            self._due_id = ""
 
     def _show(self) -> None:
         if self._hits:
@@ -4563,7 +4466,7 @@ class ConnectView:
         pen.text("Pick a name and a server on your network.", "muted", dy=14)
 
     def fill(self, name: str, servers: Sequence[str], server: str) -> None:
-        """Set the name, the servers to choose from, and the one that is chosen."""
+        """Set the name, the servers to choose from, and the chosen server."""
         self._servers = list(servers)
         self._set(NAME, name)
         self._set(SERVER, server)
@@ -4661,7 +4564,7 @@ class Column:
     """A part at the left or the right edge of its parent, with a head above everything else."""
 
     def __init__(self, parent: "tk.Misc", look: Look, side: str, width: int) -> None:
-        self._side: Any = side
+        self._side = side
         self.frame = ttk.Frame(parent, style="Bg.TFrame")
         self.frame.pack_propagate(False)
         edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
@@ -4671,16 +4574,12 @@ class Column:
         self.head.canvas.pack(fill="x")
         ttk.Frame(self.frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
 
-    def show(self, is_beside: bool, is_over: bool) -> None:
-        """Put it beside the other parts, over them, or away."""
-        self.frame.grid_forget()
-        self.frame.place_forget()
-        if is_beside:
+    def show(self, is_shown: bool) -> None:
+        """Put it beside the other parts, or away."""
+        if is_shown:
             self.frame.grid(row=0, column=0 if self._side == "left" else 2, sticky="ns")
-        elif is_over:
-            is_right = self._side == "right"
-            self.frame.place(relx=is_right, relheight=1, anchor="ne" if is_right else "nw")
-            self.frame.lift()
+        else:
+            self.frame.grid_forget()
 
 
 class Sidebar:
@@ -4695,8 +4594,7 @@ class Sidebar:
         foot = ttk.Frame(frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
-        tip = "Light or dark (%s+T)" % look.control.replace("Control", "Ctrl")
-        theme = icon_button(foot, look, "IconBg", "sun", window.toggle_theme, tip)
+        theme = icon_button(foot, look, "IconBg", "sun", window.toggle_theme)
         icons = {"dark": "sun", "light": "moon"}
         look.follow(theme, lambda: theme.configure(image=look.icon(icons[look.theme])))
         theme.pack(side="right", padx=(0, px(12)))
@@ -4712,14 +4610,11 @@ class Sidebar:
         """Show the chat as it is now."""
         self.column.head.redraw()
         self.user.redraw()
-        rows = []
-        groups = (("ROOMS", (CHANNEL, CONSOLE)), ("PRIVATE", (PRIVATE,)))
-        for title, kinds in groups:
-            rows.append(caption(title, title))
-            for conversation in self._window.chat.conversations:
-                if conversation.kind in kinds:
-                    rows.append(self._row(conversation))
-        self.list.show(rows, self._window.chat.current)
+        rows, chat = [], self._window.chat
+        for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
+            group = [c for c in chat.conversations if (c.kind == PRIVATE) == is_private]
+            rows += [caption(title, title), *map(self._row, group)]
+        self.list.show(rows, chat.current)
 
     def _on_choose(self, key: Any) -> None:
         if isinstance(key, Conversation):
@@ -4827,9 +4722,9 @@ class ChatView:
         px = look.px
         self._look, self._window = look, window
         self._width = 0  # pixels
-        self._wants_people = True
-        self._over: Tuple[Any, ...] = ()  # the column that lies over the chat
-        self._layout: Tuple[Any, ...] = ()  # as it is now
+        self._is_roomy = True
+        self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self._layout: Tuple[bool, ...] = ()  # what is shown beside the chat
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -4871,17 +4766,17 @@ class ChatView:
         head.columnconfigure(1, weight=1)
         head.grid(row=0, sticky="ew")
         ttk.Frame(parent, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
-        toggle = self.toggle_sidebar
-        self.menu_button = icon_button(head, look, "Icon", "menu", toggle, "Conversations")
+        open_menu = self._window.menus.open_conversations
+        self.menu_button = icon_button(head, look, "Icon", "menu", open_menu)
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", 60, 20)
         self.room.draw = self._draw_room
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
-        search = icon_button(head, look, "Icon", "search", self._on_search, "Search (Ctrl+F)")
+        search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
         search.grid(row=0, column=2)
-        people = icon_button(head, look, "Icon", "person", self.toggle_people, "People")
+        people = icon_button(head, look, "Icon", "person", self.toggle_people)
         people.grid(row=0, column=3, padx=(px(2), px(13)))
 
     def show(self, changes: Sequence[Change]) -> None:
@@ -4927,19 +4822,21 @@ class ChatView:
 
     def select(self, conversation: Optional[Conversation]) -> None:
         """Show another conversation; None for none."""
-        self.close_overlay()
         if conversation is not None:
             self._window.do(self._window.chat.select, conversation)
             self.focus_composer()
 
+    def select_nth(self, number: int) -> None:
+        """Show a conversation by its place in the sidebar, from 1."""
+        self.select(dict(enumerate(self._window.chat.conversations, 1)).get(number))
+
     def open(self, name: str) -> None:
         """Show the conversation with a person or in a room."""
-        self.close_overlay()
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
     def suggest(self, text: str) -> None:
-        """Let the user go on writing this, if the message box is empty."""
+        """Put the beginning of a command into the message box, if that is empty."""
         if not self.composer.get():
             self.composer.set(text)
         self.focus_composer()
@@ -4947,9 +4844,6 @@ class ChatView:
     def jump_to_end(self) -> None:
         self.transcript.show_end()
         self.focus_composer()
-
-    def _on_search(self) -> None:
-        self.search.open()
 
     def _scroll(self, pages: int) -> str:
         self.transcript.text.yview_scroll(pages, "pages")
@@ -4985,7 +4879,7 @@ class ChatView:
         """Send what is typed in the transcript to the message box."""
         modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
         if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
-            return None  # a key that the text may want, or one with Control or Alt
+            return None  # a key that the text may want, or with Control or Alt
         self.composer.insert(event.char)
         return "break"
 
@@ -5016,25 +4910,10 @@ class ChatView:
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
-    def toggle_sidebar(self) -> None:
-        """Show the sidebar over the chat, or put it away."""
-        self._over = () if self._over else (self.sidebar,)
-        self._lay_out()
-        focus_on(self.sidebar.list.canvas if self._over else self.composer.text)
-
     def toggle_people(self) -> None:
-        """Show the people, or put them away: beside the chat, or over it where it is narrow."""
-        if self._width >= self._look.dp(self.NARROW):
-            self._wants_people = not self._wants_people
-        else:
-            self._over = () if self._over else (self.people,)
+        """Show the people, or put them away."""
+        self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
-
-    def close_overlay(self) -> bool:
-        """Put away what lies over the chat; return True if anything did."""
-        was_open, self._over = bool(self._over), ()
-        self._lay_out()
-        return was_open
 
     def focus_pane(self, step: int) -> None:
         """Move the focus to the next part of the view."""
@@ -5046,27 +4925,25 @@ class ChatView:
         panes[(index + step) % len(panes)].focus_set()
 
     def _on_resize(self, event: "TkEvent") -> None:
-        self._width, self._over = event.width, ()
+        self._width = event.width
         self._lay_out()
         self._window.questions.fit()
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
         look, width = self._look, self._width or self._look.dp(self.SIZE[0])
-        is_wide = width >= look.dp(self.NARROWEST)
-        has_people = width >= look.dp(self.NARROW) and self._wants_people
-        layout = (is_wide, has_people, self._over)
-        if layout == self._layout:
-            return
-        self._layout = layout
-        self.sidebar.column.show(is_wide, self.sidebar in self._over)
-        self.people.column.show(has_people, self.people in self._over)
-        set_shown(self.menu_button, not is_wide)
-        self.room.left = 20 if is_wide else 6
-        self.room.redraw()
-        self.transcript.left = 20 if is_wide else 14
-        self.transcript.restyle()
-        self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
+        self._is_roomy, is_wide = width >= look.dp(self.NARROW), width >= look.dp(self.NARROWEST)
+        layout = (is_wide, self._shows_people[self._is_roomy])
+        if layout != self._layout:
+            self._layout = layout
+            self.sidebar.column.show(layout[0])
+            self.people.column.show(layout[1])
+            set_shown(self.menu_button, not is_wide)
+            self.room.left = 20 if is_wide else 6
+            self.room.redraw()
+            self.transcript.left = 20 if is_wide else 14
+            self.transcript.restyle()
+            self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
 
 
 def open_link(address: str) -> None:
@@ -5136,11 +5013,11 @@ class Menus:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
 
-    def open_person(self, name: str, x: int, y: int) -> None:
+    def open_person(self, name: str, event: "TkEvent") -> None:
         """Offer what can be done with a person."""
         view = self._window.chat_view
         if name == self._window.chat.nickname:
-            return self._open_own(x, y)
+            return self.open_own(event)
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.insert("@%s " % name)),
@@ -5148,31 +5025,35 @@ class Menus:
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
         ]
-        return self._open(entries, x, y)
+        return self._open(entries, event)
 
-    def open_conversation(self, conversation: Any, x: int, y: int) -> None:
+    def open_conversation(self, conversation: Any, event: "TkEvent") -> None:
         """Offer what can be done with a conversation."""
         do, chat = self._window.do, self._window.chat
         if not isinstance(conversation, Conversation):
             return
         entries: List[Any] = []
-        levels = {ALL: "everything", MENTIONS: "mentions"}
-        for level in (ALL, MENTIONS, NONE):
+        levels = (ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")
+        for level, words in (*levels, (NONE, "Never notify me")):
             mark = "✓ " if conversation.level == level else "    "
-            words = "Notify me of %s" % levels[level] if level in levels else "Never notify me"
-            set_level = functools.partial(do, chat.set_level, conversation, level)
-            entries.append((mark + words, set_level))
+            action = functools.partial(do, chat.set_level, conversation, level)
+            entries.append((mark + words, action))
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
-            close = functools.partial(do, chat.close, conversation)
-            entries += [None, (words % conversation.name, close)]
-        self._open(entries, x, y)
+            action = functools.partial(do, chat.close, conversation)
+            entries += [None, (words % conversation.name, action)]
+        self._open(entries, event)
+
+    def open_conversations(self) -> None:
+        """Offer the conversations, where there is no room for the sidebar."""
+        view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        for place in self._window.chat.conversations:
+            unread = "   (%d)" % place.unread if place.unread else ""
+            entries.append((place.name + unread, functools.partial(view.select, place)))
+        self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
 
     def open_own(self, event: "TkEvent") -> None:
         """Offer what the user can do with their own presence, and with the window."""
-        self._open_own(*menu_position(event))
-
-    def _open_own(self, x: int, y: int) -> None:
         window, view = self._window, self._window.chat_view
         away = ("I am back", "/away") if window.chat.is_away else ("I am away", "/away away")
         entries: List[Any] = [
@@ -5187,60 +5068,59 @@ class Menus:
             ("Help and keys", window.questions.help),
             ("Quit", window.close),
         ]
-        self._open(entries, x, y)
+        self._open(entries, event)
 
     def open_box(self, event: "TkEvent") -> None:
-        """Offer what can be done with what was written."""
-        box, names = event.widget, ("Cut", "Copy", "Paste", "Select all")
+        """Offer what can be done with the text in a box."""
+        box, entries = event.widget, []  # type: Any, List[Any]
         box.focus_set()
-        events = ["<<%s>>" % name.title().replace(" ", "") for name in names]
-        entries: List[Any] = [
-            (name, functools.partial(box.event_generate, event))
-            for name, event in zip(names, events)
-        ]
-        entries.insert(3, None)
-        self._open(entries, *menu_position(event))
+        for words in ("Cut", "Copy", "Paste", "Select all"):
+            name = "<<%s>>" % words.title().replace(" ", "")
+            entries.append((words, functools.partial(box.event_generate, name)))
+        self._open([*entries[:3], None, entries[3]], event)
 
     def open_transcript(self, event: "TkEvent") -> str:
         """Offer what can be done with what was said."""
-        view, root = self._window.chat_view, self._window.root
+        view = self._window.chat_view
         text = view.transcript.text
         link = view.link_at("@%d,%d" % (event.x, event.y))
-
-        def copy_link() -> None:
-            root.clipboard_clear()
-            root.clipboard_append(self._window.look.text(link))
-
         entries: List[Any] = []
         if link:
-            entries += [("Open %s" % link[:60], lambda: open_link(link))]
-            entries += [("Copy the link", copy_link)]
+            entries.append(("Open %s" % link[:60], lambda: open_link(link)))
+            entries.append(("Copy the link", lambda: self._copy(link)))
         if text.tag_ranges("sel"):
             entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
         entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
         entries.append(("Search…", view.search.open))
-        self._open(entries, *menu_position(event))
+        self._open(entries, event)
         return "break"
 
-    def _open(self, entries: Sequence[Any], x: int, y: int) -> None:
-        """Open a menu of (words, action); None stands for a line."""
-        look, menu = self._window.look, self.menu
-        color = look.color
+    def _copy(self, text: str) -> None:
+        self._window.root.clipboard_clear()
+        self._window.root.clipboard_append(self._window.look.text(text))
+
+    def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
+        """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
+        look, menu, color = self._window.look, self.menu, self._window.look.color
         menu.delete(0, "end")
         menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
         menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
-        menu.configure(activeborderwidth=look.dp(3))
         for entry in entries:
             if entry is None:
                 menu.add_separator()
             else:
                 menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
+        if isinstance(where, tk.Event) and where.type != tk.EventType.KeyPress:
+            x, y = where.x_root, where.y_root
+        else:
+            widget = where.widget if isinstance(where, tk.Event) else where
+            x, y = widget.winfo_rootx() + 20, widget.winfo_rooty() + 20
         menu.tk_popup(x, y)
         menu.grab_release()
 
 
 class Questions:
-    """What the window asks: in sheets to choose from, and in the place of the banner."""
+    """The questions of the window: sheets to choose from, and questions in the banner."""
 
     def __init__(self, window: "Window") -> None:
         self._window = window
@@ -5293,7 +5173,7 @@ class Questions:
             self.sheet.fit()
 
     def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
-        """Ask in the place of the banner."""
+        """Ask in the banner."""
         self.cancel()
         self.is_asking = True
         bar = self._window.chat_view.banner
@@ -5403,7 +5283,7 @@ class Window:
 
     def __init__(self, root: "tk.Tk", settings: Settings) -> None:
         root.withdraw()  # until there is something to see
-        root.report_callback_exception = self.log_error
+        root.report_callback_exception = lambda *error: log.error("a bug", exc_info=error)
         self.root, self.settings = root, settings
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
@@ -5445,8 +5325,8 @@ class Window:
 
     def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: self._on_signal())
+        for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
+            signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
         self.start(host, port, nickname, at_once)
         self.root.mainloop()
 
@@ -5471,11 +5351,6 @@ class Window:
             self.questions.ask_close(unsent, self._end)
         else:
             self._end()
-
-    def _on_signal(self) -> None:
-        """End as soon as what runs now is done: signals come at any time."""
-        if self.root is not None:
-            self.root.after(0, self._end)
 
     def _end(self) -> None:
         if self.root is not None:
@@ -5509,9 +5384,6 @@ class Window:
     def _show_title(self) -> None:
         title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
         self.root.title(self.look.text(title))
-
-    def log_error(self, kind: Any, error: BaseException, trace: Any) -> None:
-        log.error("a bug", exc_info=(kind, error, trace))
 
     # Connecting
 
@@ -5554,11 +5426,6 @@ class Window:
         self.chat, self._events = self._new_chat(""), queue.Queue()
         self.connect_view.show_error("", "")
         self._show_title()
-
-    def retry(self) -> None:
-        """Reconnect now instead of later."""
-        if self._connection is not None:
-            self._connection.retry()
 
     # Events
 
@@ -5638,7 +5505,9 @@ class Window:
             return
         banner = self.chat.banner(time.time())
         icon = "check" if self.chat.state == CONNECTED else "warn"
-        buttons = [("Try now", self.retry)] if banner.can_retry else []
+        buttons: List[Tuple[str, Action]] = []
+        if banner.can_retry and self._connection is not None:
+            buttons.append(("Try now", self._connection.retry))
         self.chat_view.banner.show(banner.text, icon, buttons)
         if banner.text:
             self._banner_due = time.monotonic() + 1
@@ -5673,29 +5542,14 @@ class Window:
         self.settings.sound = not self.settings.sound
         self.settings.save()
 
-    def select_neighbour(self, step: int) -> None:
-        """Show the conversation above or below."""
-        self.chat_view.select(self.chat.neighbour(step))
-
-    def select_nth(self, number: int) -> None:
-        """Show a conversation by its place in the sidebar, from 1."""
-        for conversation in self.chat.conversations[number - 1 : number]:
-            self.chat_view.select(conversation)
-
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
         if not self.is_chatting:
             return self.cancel() if self._connection is not None else self.close()
+        if self.questions.cancel():
+            return None
         view = self.chat_view
-        if view.close_overlay():
-            view.focus_composer()
-        elif self.questions.cancel():
-            pass
-        elif view.search.is_open:
-            view.search.close()
-        else:
-            view.jump_to_end()
-        return None
+        return view.search.close() if view.search.is_open else view.jump_to_end()
 
 
 class Key(NamedTuple):
@@ -5720,12 +5574,13 @@ KEYS = (
         "Control-k": lambda window: window.questions.go_to(),
         "Control-n": lambda window: window.questions.go_to()}),
     Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
-        "Control-Prior": lambda window: window.select_neighbour(-1),
-        "Control-Next": lambda window: window.select_neighbour(1),
-        "Alt-Up": lambda window: window.select_neighbour(-1),
-        "Alt-Down": lambda window: window.select_neighbour(1)}),
+        "Control-Prior": lambda w: w.chat_view.select(w.chat.neighbour(-1)),
+        "Control-Next": lambda w: w.chat_view.select(w.chat.neighbour(1)),
+        "Alt-Up": lambda w: w.chat_view.select(w.chat.neighbour(-1)),
+        "Alt-Down": lambda w: w.chat_view.select(w.chat.neighbour(1))}),
     Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
-        "Alt-Key-%d" % n: functools.partial(Window.select_nth, number=n) for n in range(1, 10)}),
+        "Alt-Key-%d" % n: functools.partial(lambda n, window: window.chat_view.select_nth(n), n)
+        for n in range(1, 10)}),
     Key("Alt+A", "the next conversation with something new", {
         "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
     Key("PgUp, PgDn", "scroll"),

@@ -134,7 +134,9 @@ def main():
         stack.enter_context(contextlib.closing(Screen()))
         first_paint()
         for work, size in ((flood, seconds), (long_conversation, MAX_ENTRIES)):
-            with contextlib.closing(ScriptedServer()) as hub, contextlib.closing(Desktop()) as desktop:
+            with contextlib.ExitStack() as inner:
+                hub = inner.enter_context(contextlib.closing(ScriptedServer()))
+                desktop = inner.enter_context(contextlib.closing(Desktop()))
                 alice = desktop.open(hub.port, "alice", at_once=True)
                 hub.welcome()
                 desktop.pump(lambda alice=alice: alice.people == ["alice", "bob"])

@@ -272,11 +272,11 @@ def scrolled_up(studio):
         studio.desktop.update()
 
 
-def narrow(studio, toggle):
-    """At the smallest width, a column lies over the chat."""
+def narrow(studio, action):
+    """At the smallest width, something was asked for that is beside the chat elsewhere."""
     alice = conversation(studio)
     studio.take(alice, None, SIZES[2])
-    getattr(alice.chat_view, toggle)()
+    action(alice)
 
 
 def crowd(studio):
@@ -338,12 +338,15 @@ STATES = (
     ("scrolled-up", SIZES, scrolled_up),
     ("keys", SIZES, lambda studio: pressed(studio, "F6", "F6", "Down", "Down")),
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
-    ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").window.questions.sheet.field.set("d")),
+    ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("close", SIZES, lambda studio: lost(studio).close()),
-    ("menu", SIZES[:1], lambda studio: conversation(studio).window.menus.open_person("bob", 240, 200)),
-    ("sidebar", SIZES[2:], lambda studio: narrow(studio, "toggle_sidebar")),
-    ("people", SIZES[2:], lambda studio: narrow(studio, "toggle_people")),
+    ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
+        .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),
+    ("sidebar", SIZES[2:], lambda studio: narrow(
+        studio, lambda alice: alice.window.menus.open_conversations())),
+    ("people", SIZES[2:], lambda studio: narrow(
+        studio, lambda alice: alice.chat_view.toggle_people())),
     ("crowd", SIZES, crowd),
     ("strange", SIZES, strange),
     ("zoom-200", SIZES, lambda studio: pressed(studio, *["Control-plus"] * 5)),

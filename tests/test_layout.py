@@ -92,7 +92,7 @@ def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     [(1160, 100, 1, 1), (800, 100, 1, 0), (520, 100, 0, 0), (480, 100, 0, 0), (1160, 200, 0, 0)],
 )
 def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_sidebar, has_people):
-    """First the people, then the sidebar, which can be laid over the chat."""
+    """First the people, whom a button brings back, then the sidebar, for which there is a menu."""
     view = alice.chat_view
     alice.window.look.change(theme, zoom)
     resize(desktop, alice, width, 560)
@@ -105,13 +105,12 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
         assert widget.winfo_viewable()
         assert widget.winfo_rootx() + widget.winfo_width() <= alice.root.winfo_rootx() + width
     assert alice.text.cget("bg") == PALETTES[theme]["chat"]
-    for toggle, column in ((view.toggle_sidebar, sidebar), (view.toggle_people, people)):
-        if not column.winfo_viewable():
-            toggle()
-            desktop.pump(column.winfo_viewable)
-            alice.press("Escape")
-            desktop.pump(lambda column=column: not column.winfo_viewable())
-            assert alice.has_focus(alice.box)
+    if not has_people:
+        view.toggle_people()
+        desktop.pump(people.winfo_viewable)
+    if not has_sidebar:
+        view.menu_button.invoke()
+        assert alice.menu == ["#lobby", "Go to…"]
 
 
 def test_connect_view_stays_narrow_in_a_wide_window(desktop):
@@ -129,7 +128,8 @@ def test_sheet_fits_into_the_window(alice, desktop):
 
     def margin():
         desktop.update()
-        left, top = frame.winfo_rootx() - root.winfo_rootx(), frame.winfo_rooty() - root.winfo_rooty()
+        left = frame.winfo_rootx() - root.winfo_rootx()
+        top = frame.winfo_rooty() - root.winfo_rooty()
         right = root.winfo_width() - left - frame.winfo_width()
         return min(left, top, right, root.winfo_height() - top - frame.winfo_height())
 

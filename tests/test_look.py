@@ -65,7 +65,9 @@ def test_white_initial_has_enough_contrast_on_every_avatar(shade):
     assert contrast(shade, "#ffffff") >= 4.5
 
 
-@pytest.mark.parametrize("width, height, radius", [(216, 34, 8), (20, 20, 10), (7, 5, 9), (1, 1, 0)])
+@pytest.mark.parametrize(
+    "width, height, radius", [(216, 34, 8), (20, 20, 10), (7, 5, 9), (1, 1, 0)]
+)
 def test_box_is_the_same_as_one_drawn_without_mirroring(width, height, radius):
     """Its four corners are drawn as one, and outlined."""
     shape = "r %d %d %d %d %g"
@@ -80,9 +82,8 @@ def test_box_is_the_same_as_one_drawn_without_mirroring(width, height, radius):
 
 
 @pytest.mark.parametrize("name", sorted(client.ICONS))
-def test_icon_leaves_a_margin_and_is_smooth(name):
-    """Nothing is cut off at the edges, and some pixels are half covered."""
+def test_icon_has_smooth_edges(name):
     rows = client.rasterize(24, 24, [(client.ICONS[name], "#ffffff")], 1, 1.15)
-    covered = [(x, y) for y, row in enumerate(rows) for x, pixel in enumerate(row) if pixel[3]]
-    assert all(0 <= min(place) and max(place) <= 23 for place in covered) and len(covered) > 40
-    assert any(0 < pixel[3] < 255 for row in rows for pixel in row)
+    opacities = [pixel[3] for row in rows for pixel in row]
+    assert sum(opacity > 0 for opacity in opacities) > 40
+    assert any(0 < opacity < 255 for opacity in opacities)

@@ -105,9 +105,7 @@ def test_entries_above_the_view_move_nothing(alice, desktop, hub):
     y = alice.y_of(words)
     conversation = alice.window.chat.current
     entries, day = conversation.entries, time.time() - 90000
-    earlier = [
-        Entry(10**6 + n, Line("others", day, "[bob]:", "earlier", "bob")) for n in range(30)
-    ]
+    earlier = [Entry(10**6 + n, Line("others", day, "[bob]:", "earlier", "bob")) for n in range(30)]
     first, gone = entries[0], entries[5:9]
     entries[0:0] = earlier
     entries[:] = [entry for entry in entries if entry not in gone]

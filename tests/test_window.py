@@ -359,7 +359,7 @@ def test_bug_is_logged_and_the_window_goes_on(
     alice, desktop, hub, monkeypatch, caplog, owner, method
 ):
     monkeypatch.setattr(client, "log", logging.getLogger("elsewhere"))
-    alice.root.report_callback_exception = alice.window.log_error
+    alice.root.report_callback_exception = alice.report
     victim = getattr(alice.window, owner)
     original = getattr(victim, method)
 

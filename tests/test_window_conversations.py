@@ -323,9 +323,9 @@ def test_invalid_name_in_a_sheet_is_explained(alice):
 def test_tab_stays_in_a_sheet(alice):
     alice.press("Control-k", alice.box)
     sheet = alice.sheet
-    inside = [sheet.field.text, sheet.list.canvas]
+    field, rows = sheet.field.text, sheet.list.canvas
     close = next(w for w in sheet.frame.winfo_children() if w.winfo_class() == "TButton")
-    for key, widget in [("Tab", inside[1]), ("Tab", close), ("Tab", inside[0]), ("Shift-Tab", close)]:
+    for key, widget in [("Tab", rows), ("Tab", close), ("Tab", field), ("Shift-Tab", close)]:
         alice.press(key)
         assert alice.has_focus(widget)
     close.invoke()
@@ -408,11 +408,11 @@ def test_text_boxes_have_a_menu(alice, desktop):
         assert person.menu == ["Cut", "Copy", "Paste", "Select all"]
 
 
-@pytest.mark.parametrize(
-    "name, has, has_not", [("bob", "Ignore", "I am away"), ("alice", "I am away", "Ignore")]
-)
-def test_people_have_a_menu(alice, name, has, has_not):
-    alice.window.menus.open_person(name, 0, 0)
+@pytest.mark.parametrize("row, has, has_not", [(1, "I am away", "Ignore"), (2, "Ignore", "Quit")])
+def test_people_have_a_menu(alice, desktop, row, has, has_not):
+    people = alice.chat_view.people.list
+    desktop.pump(lambda: "bob" in alice.drawn(people))
+    people.canvas.event_generate("<Button-3>", x=30, y=people._tops[row] + 5)
     entries = alice.menu
     assert has in entries and has_not not in entries
 

@@ -102,8 +102,8 @@ class Desktop:
         settings.load()
         settings.theme = theme or settings.theme
         window = client.Window(client.tk.Tk(), settings)
-        window.root.report_callback_exception = self._on_error
         person = Person(self, window)
+        window.root.report_callback_exception = self._on_error
         self._people.append(person)
         window.start("127.0.0.1", port, name, at_once)
         self.update()
@@ -192,6 +192,7 @@ class Person:
         self.window = window
         self.root = window.root
         self.connect_view = window.connect_view
+        self.report = window.root.report_callback_exception  # the program's own
 
     @property
     def chat_view(self):
