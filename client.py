@@ -3483,7 +3483,7 @@ class RowList:
         bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
         for sequence in ("<Configure>", "<FocusOut>"):
             canvas.bind(sequence, lambda event: self._redraw_soon())
-        for sequence in ("<Return>", "<KP_Enter>", "<space>"):
+        for sequence in ("<<Return>>", "<space>"):
             canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
         for name, step in steps.items():
@@ -3743,8 +3743,7 @@ class Composer(TextBox):
         for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
-        text.bind("<Return>", self._on_return)
-        text.bind("<KP_Enter>", self._on_return)
+        text.bind("<<Return>>", self._on_return)
         text.bind("<Shift-Return>", lambda event: None)
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
@@ -3863,7 +3862,6 @@ class Bar:
                 self.buttons.pop().destroy()
             for label, action in buttons:
                 button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
-                button.bind("<Return>", lambda event, press=button.invoke: press())  # type: ignore[misc]
                 button.pack(side="left", padx=(self._look.px(8), 0))
                 self.buttons.append(button)
         set_shown(self.frame, bool(text))
@@ -3915,8 +3913,7 @@ class Sheet:
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
             self.field.text.bind("<Up>", lambda event: self._move(-1))
             self.field.text.bind("<Down>", lambda event: self._move(1))
-            self.field.text.bind("<Return>", lambda event: self.list.enter())
-            self.field.text.bind("<KP_Enter>", lambda event: self.list.enter())
+            self.field.text.bind("<<Return>>", lambda event: self.list.enter())
             stops.insert(0, self.field.text)
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
@@ -4020,7 +4017,6 @@ class Transcript:
         self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
-        self._extend_id = ""  # the id of a call of `_extend` that is due
         self.left = 20  # of the text, in pixels at 96 dpi
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
@@ -4248,8 +4244,8 @@ class Transcript:
     def _on_scroll(self, first: Any, last: Any) -> None:
         self._move_scrollbar(first, last)
         self._notice_scroll(float(last))
-        if float(first) <= 0 and self._entries and not self._extend_id:
-            self._extend_id = self.text.after_idle(self._extend)
+        if float(first) <= 0:
+            self.text.after_idle(self._extend)
         self.scrolled()
 
     def _notice_scroll(self, last: float) -> None:
@@ -4264,7 +4260,6 @@ class Transcript:
 
     def _extend(self) -> None:
         """Add earlier entries if, with everything drawn, the first entry is in view."""
-        self._extend_id = ""
         if not self._entries or self.text.yview()[0] > 0:
             return
         start = self.conversation.entries.index(self._entries[0])
@@ -4331,8 +4326,7 @@ class Search:
         for column, icon in enumerate(commands, 1):
             button = icon_button(self.frame, look, "Icon", icon, commands[icon], 16)
             button.grid(row=0, column=column)
-        self.field.text.bind("<Return>", lambda event: self.step(1))
-        self.field.text.bind("<KP_Enter>", lambda event: self.step(1))
+        self.field.text.bind("<<Return>>", lambda event: self.step(1))
         self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
 
     @property
@@ -4420,7 +4414,6 @@ class ConnectView:
         self.other.grid(sticky="e")
         self._add_field(SERVER, "Address")
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.bind("<Return>", lambda event: self.submit())
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         keys = "Enter to connect   ·   Esc to quit"
         ttk.Label(body, text=keys, style="Muted.TLabel").grid()
@@ -4438,8 +4431,7 @@ class ConnectView:
         label.grid(sticky="w")
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint.grid(sticky="w", pady=(0, px(14)))
-        entry.bind("<Return>", lambda event: self.submit())
-        entry.bind("<KP_Enter>", lambda event: self.submit())
+        entry.bind("<<Return>>", lambda event: self.submit())
         entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
         self.fields[field], self.hints[field] = entry, hint
         self._parts[field] = (label, entry, hint)
@@ -5639,6 +5631,8 @@ class Keys:
             for letter in "dhio":
                 root.unbind_class("Text", "<Control-%s>" % letter)
         root.event_add("<<SelectAll>>", *select_all)
+        root.event_add("<<Return>>", "<Return>", "<KP_Enter>")
+        root.tk.call("bind", "TButton", "<<Return>>", "%W invoke")
         root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
