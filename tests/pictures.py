@@ -204,7 +204,7 @@ def conversation(studio):
     studio.people["erik"].send("AWAY :at lunch")
     for room in ("#design", "#random", "#support-and-releases-2026"):
         alice.chat_view.open(room)
-        studio.desktop.pump(lambda room=room: chat.current.name == room)
+        studio.desktop.pump(lambda room=room: chat.find(room).members)
         bob.send("JOIN " + room)
         studio.hears("bob joined")
     for name in ("bob", "dana", "erik"):
