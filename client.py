@@ -3879,19 +3879,14 @@ class Bar:
 class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `offer` returns the rows for what stands in the field; `choose` gets the key of a row.
+    `rows` returns the rows for what stands in the field; `choose` gets the key of a row.
     """
 
     def __init__(
-        self,
-        parent: "tk.Misc",
-        look: Look,
-        title: str,
-        text: str,
-        offer: Callable[[str], List[Row]],
+        self, parent: "tk.Misc", look: Look, title: str, text: str, rows: Callable[[str], List[Row]]
     ) -> None:
         px = look.px
-        self._look, self._offer = look, offer
+        self._look, self._rows = look, rows
         self.choose: Callable[[Any], object] = lambda key: None
         self.closed: Action = lambda: None
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
@@ -3936,7 +3931,7 @@ class Sheet:
         self.closed()
 
     def _refresh(self) -> None:
-        rows = self._offer(self.field.get() if self.field else "")
+        rows = self._rows(self.field.get() if self.field else "")
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
 
@@ -4552,26 +4547,20 @@ class ConnectView:
         self.fields[SERVER].focus_set()
 
 
-class Column:
-    """A part at the left or the right edge of its parent, with a head above everything else."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, side: str, width: int) -> None:
-        self._side = side
-        self.frame = ttk.Frame(parent, style="Bg.TFrame")
-        self.frame.pack_propagate(False)
-        edge = ttk.Frame(self.frame, style="Line.TFrame", width=look.px(1))
-        edge.pack(side="right" if side == "left" else "left", fill="y")
-        look.follow(self.frame, lambda: self.frame.configure(width=look.dp(width) + look.px(1)))
-        self.head = Drawing(self.frame, look, "bg", 60, 16)
-        self.head.canvas.pack(fill="x")
-        ttk.Frame(self.frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
-
-    def show(self, is_shown: bool) -> None:
-        """Put it beside the other parts, or away."""
-        if is_shown:
-            self.frame.grid(row=0, column=0 if self._side == "left" else 2, sticky="ns")
-        else:
-            self.frame.grid_forget()
+def add_column(
+    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int
+) -> Tuple["ttk.Frame", Drawing]:
+    """Return a frame at an edge of its parent, and the drawing at the top of it."""
+    frame = ttk.Frame(parent, style="Bg.TFrame")
+    frame.grid(row=0, column=0 if side == "left" else 2, sticky="ns")
+    frame.pack_propagate(False)
+    edge = ttk.Frame(frame, style="Line.TFrame", width=look.px(1))
+    edge.pack(side="right" if side == "left" else "left", fill="y")
+    look.follow(frame, lambda: frame.configure(width=look.dp(width) + look.px(1)))
+    head = Drawing(frame, look, "bg", 60, 16)
+    head.canvas.pack(fill="x")
+    ttk.Frame(frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
+    return frame, head
 
 
 class Sidebar:
@@ -4580,10 +4569,9 @@ class Sidebar:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self.column = Column(parent, look, "left", 232)
-        frame = self.column.frame
-        self.column.head.draw = self._draw_server
-        foot = ttk.Frame(frame, style="Bg.TFrame")
+        self.frame, self._head = add_column(parent, look, "left", 232)
+        self._head.draw = self._draw_server
+        foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
         theme = icon_button(foot, look, "IconBg", "sun", window.toggle_theme)
@@ -4594,13 +4582,13 @@ class Sidebar:
         self.user.draw = self._draw_user
         self.user.canvas.pack(side="left", fill="x", expand=True)
         self.user.canvas.bind("<Button-1>", window.menus.open_own)
-        self.list = RowList(frame, look, "bg", 36, self._on_choose)
+        self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
         self.list.menu = window.menus.open_conversation
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
     def show(self) -> None:
         """Show the chat as it is now."""
-        self.column.head.redraw()
+        self._head.redraw()
         self.user.redraw()
         rows, chat = [], self._window.chat
         for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
@@ -4655,9 +4643,9 @@ class People:
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
-        self.column = Column(parent, look, "right", 200)
-        self.column.head.draw = self._draw_head
-        self.list = RowList(self.column.frame, look, "bg", 38, self._on_choose)
+        self.frame, self._head = add_column(parent, look, "right", 200)
+        self._head.draw = self._draw_head
+        self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
         self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
@@ -4680,7 +4668,7 @@ class People:
             if group:
                 rows += [caption("%s — %d" % (title, len(group))), *group]
         self.list.show(rows)
-        self.column.head.redraw()
+        self._head.redraw()
 
     def _on_choose(self, nickname: str) -> None:
         if nickname != self._window.chat.nickname:
@@ -4928,8 +4916,8 @@ class ChatView:
         layout = (is_wide, self._shows_people[self._is_roomy])
         if layout != self._layout:
             self._layout = layout
-            self.sidebar.column.show(layout[0])
-            self.people.column.show(layout[1])
+            set_shown(self.sidebar.frame, layout[0])
+            set_shown(self.people.frame, layout[1])
             set_shown(self.menu_button, not is_wide)
             self.room.left = 20 if is_wide else 6
             self.room.redraw()
@@ -4996,6 +4984,12 @@ class Notifier:
             return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
         program = shutil.which("notify-send") if self._system == "x11" else None
         return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
+
+
+def copy_text(root: "tk.Tk", text: str) -> None:
+    """Put a text into the clipboard."""
+    root.clipboard_clear()
+    root.clipboard_append(text)
 
 
 class Menus:
@@ -5073,23 +5067,19 @@ class Menus:
 
     def open_transcript(self, event: "TkEvent") -> str:
         """Offer what can be done with what was said."""
-        view = self._window.chat_view
+        view, root = self._window.chat_view, self._window.root
         text = view.transcript.text
         link = view.link_at("@%d,%d" % (event.x, event.y))
         entries: List[Any] = []
         if link:
             entries.append(("Open %s" % link[:60], lambda: open_link(link)))
-            entries.append(("Copy the link", lambda: self._copy(link)))
+            entries.append(("Copy the link", lambda: copy_text(root, link)))
         if text.tag_ranges("sel"):
             entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
         entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
         entries.append(("Search…", view.search.open))
         self._open(entries, event)
         return "break"
-
-    def _copy(self, text: str) -> None:
-        self._window.root.clipboard_clear()
-        self._window.root.clipboard_append(self._window.look.text(text))
 
     def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
         """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
@@ -5226,45 +5216,16 @@ def _help_row(key: "Key") -> Row:
     return Row(key.name, key.help, paint)
 
 
-class Placement:
-    """Size and position of the window: as a view wants them at first, then as the user does."""
-
-    def __init__(self, root: "tk.Tk", look: Look) -> None:
-        self._root, self._look = root, look
-        self._view: Any = None
-        self._placed: Set[Any] = set()  # the views that have been in view
-
-    def show(self, view: Any, kept: str) -> None:
-        """Place the window for a view, as it was kept or as the view wants it."""
-        self._view = view
-        if view not in self._placed:
-            self._placed.add(view)
-            self._place(kept)
-        self.set_minimum()
-
-    def set_minimum(self) -> None:
-        """Keep the window as large as its view needs."""
-        if self._view is not None:
-            self._root.minsize(*self._pixels(self._view.MINIMUM))
-
-    def _pixels(self, size: Tuple[int, int]) -> List[int]:
-        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
-        zoom = max(100, self._look.zoom) if isinstance(self._view, ConnectView) else 100
-        limits = self._root.winfo_vrootwidth(), self._root.winfo_vrootheight() - self._look.px(60)
-        return [min(self._look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
-
-    def _place(self, kept: str) -> None:
-        """Set the size, and a position at which all of the window is on the screen."""
-        root, place = self._root, self._pixels(self._view.SIZE)
-        if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-            place = [int(number) for number in re.findall(r"-?\d+", kept)]
-        elif root.winfo_viewable():
-            place += [root.winfo_x(), root.winfo_y()]
-        width, height = root.winfo_vrootwidth(), root.winfo_vrootheight()
-        screen = [width, height - root.winfo_rooty() + root.winfo_y()]  # without the title bar
-        size = [min(pair) for pair in zip(place, screen)]
-        corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
-        root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
+def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
+    """Set the size and, unless the window is new, a position: as kept, and on the screen."""
+    place = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
+    if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
+        place = [int(number) for number in re.findall(r"-?\d+", kept)]
+    title_bar = root.winfo_rooty() - root.winfo_y()
+    screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
+    size = [min(pair) for pair in zip(place, screen)]
+    corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
+    root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
 
 
 class Window:
@@ -5291,7 +5252,7 @@ class Window:
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
-        self._placement = Placement(root, self.look)
+        self._placed: Set[Any] = set()  # the views for which the window has been placed
         self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
         self._chat_view: Optional[ChatView] = None
         self.view: Union[ConnectView, ChatView, None] = None
@@ -5299,7 +5260,7 @@ class Window:
         root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
-        self.look.follow(self.connect_view.frame, self._placement.set_minimum)
+        self.look.follow(self.connect_view.frame, self._set_minimum)
         self.keys.add_to(root)
 
     @property
@@ -5367,11 +5328,25 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
-        self._placement.show(view, self.settings.geometry if self.is_chatting else "")
+        if view not in self._placed:  # afterwards, the size and the position are the user's
+            self._placed.add(view)
+            kept = self.settings.geometry if self.is_chatting else ""
+            place_window(self.root, self._pixels(view.SIZE), kept)
+        self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
         if self.is_chatting:
             self.chat_view.focus_composer()
+
+    def _set_minimum(self) -> None:
+        if self.view is not None:
+            self.root.minsize(*self._pixels(self.view.MINIMUM))
+
+    def _pixels(self, size: Tuple[int, int]) -> List[int]:
+        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+        zoom = 100 if self.is_chatting else max(100, self.look.zoom)
+        limits = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
+        return [min(self.look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
 
     def _show_title(self) -> None:
         title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
@@ -5395,17 +5370,14 @@ class Window:
             self.chat = self._new_chat("%s:%d" % address[:2])
         self._address, self._server = address, server
         self.settings.name = nickname
-        self._connect(nickname)
-        self.root.after_idle(lambda: self.chat_view)  # it will be needed soon
-        return self.connect_view.set_connecting(server)
-
-    def _connect(self, nickname: str) -> None:
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
-        self._connection = Connection(*self._address, nickname, self._events)
+        self._connection = Connection(*address, nickname, self._events)
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
+        self.root.after_idle(lambda: self.chat_view)  # it will be needed soon
+        return self.connect_view.set_connecting(server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
         if self._connection is not None:

@@ -96,7 +96,7 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
     view = alice.chat_view
     alice.window.look.change(theme, zoom)
     resize(desktop, alice, width, 560)
-    sidebar, people = view.sidebar.column.frame, view.people.column.frame
+    sidebar, people = view.sidebar.frame, view.people.frame
     desktop.pump(lambda: (sidebar.winfo_viewable(), people.winfo_viewable())
                  == (has_sidebar, has_people))  # fmt: skip
     assert view.menu_button.winfo_viewable() != has_sidebar

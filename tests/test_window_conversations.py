@@ -469,10 +469,6 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     alice.click("http://b.example")
     desktop.pump(lambda: len(opened) == 2)
     assert sorted(opened) == ["http://b.example", "https://example.org/a?b=(1)"]
-
-
-def test_link_has_a_menu(alice, hub):
-    hear(hub, alice, "see http://b.example now")
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
     assert alice.menu[:2] == ["Open http://b.example", "Copy the link"]
