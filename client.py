@@ -3003,7 +3003,7 @@ def draw_box(
 
 
 def draw_icon(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
-    """Return shapes as in ICONS, each layer with its color, as a square PNG file."""
+    """Return shapes as in ICONS, each layer with its colour, as a square PNG file."""
     unit = 24 / size
     return make_png(rasterize(size, size, layers, unit, pen=max(1.15, unit * 0.55)))
 
@@ -3047,7 +3047,7 @@ BUTTONS = {
     "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
     "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
 }
-FRAMES = {  # of a single color
+FRAMES = {  # of a single colour
     "Bg": "bg", "Chat": "chat", "Banner": "banner", "Line": "line", "Inner": "field",
     "Focus": "focus",
 }  # fmt: skip
@@ -3066,7 +3066,7 @@ _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
 
 class Look:
-    """Colors, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
+    """Colours, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
 
     def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
         self._root = root
@@ -3094,7 +3094,7 @@ class Look:
         self.change(theme, zoom)
 
     def _can_show_emoji(self) -> bool:
-        """Return False where a color font would end the program with an X error."""
+        """Return False where a colour font would end the program with an X error."""
         patch = str(self._root.tk.call("info", "patchlevel")).split(".")[:3]
         is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
         if is_new or self.system != "x11":
@@ -3102,7 +3102,7 @@ class Look:
         try:
             return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
         except (OSError, AttributeError):
-            return True  # a Tk without that library draws no colors
+            return True  # a Tk without that library draws no colours
 
     def px(self, size: float) -> int:
         """Return the pixels of this screen for pixels at 96 dpi."""
@@ -3162,12 +3162,12 @@ class Look:
     def box(
         self, width: int, height: int, radius: int, fill: str, outline: str = "", thickness: int = 0
     ) -> Any:
-        """Return the picture of a box; sizes in pixels, colors as roles or as #rrggbb."""
+        """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
         return self._draw(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
-        """Return the picture of an icon, with a dot of another color at its corner."""
+        """Return the picture of an icon, with a dot of another colour at its corner."""
         dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
         return self._icon(self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
@@ -3344,7 +3344,7 @@ class Pen:
         self.image(self._look.box(size, size, size // 2, color), gap, dy)
 
     def avatar(self, name: str, size: int, dot: str = "") -> None:
-        """Draw the first letter of a name on its color at the left end, with a dot or none."""
+        """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         look, dp, middle = self._look, self._look.dp, self.left + self._look.dp(size) // 2
         shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
         self.image(look.box(dp(size), dp(size), dp(size) // 2, AVATARS[shade]))
@@ -3370,7 +3370,7 @@ class Pen:
         self.right -= self._look.dp(size + 8)
 
     def badge(self, text: str, color: str) -> None:
-        """Draw a number on a color at the right end."""
+        """Draw a number on a colour at the right end."""
         dp, font = self._look.dp, self._look.font["caption"]
         width = max(dp(20), font.measure(text) + dp(12))
         self._image(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
@@ -4031,7 +4031,7 @@ class Transcript:
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
     def restyle(self) -> None:
-        """Take the colors and sizes of the look."""
+        """Take the colours and sizes of the look."""
         look, color, font, text = self._look, self._look.color, self._look.font, self.text
         selection = color["selection"]
         text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
@@ -5254,7 +5254,7 @@ class Window:
         self.keys = Keys(self)
         self._placed: Set[Any] = set()  # the views for which the window has been placed
         self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
-        self._chat_view: Optional[ChatView] = None
+        self.chat_view = ChatView(root, self.look, self)
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
@@ -5264,17 +5264,9 @@ class Window:
         self.keys.add_to(root)
 
     @property
-    def chat_view(self) -> ChatView:
-        """The view of the chat, made when it is first asked for: nobody waits for it before."""
-        if self._chat_view is None:
-            self._chat_view = ChatView(self.root, self.look, self)
-            self.keys.add_to(self._chat_view.frame)
-        return self._chat_view
-
-    @property
     def is_chatting(self) -> bool:
         """True if the chat is in view."""
-        return isinstance(self.view, ChatView)
+        return self.view is self.chat_view
 
     def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
@@ -5376,7 +5368,6 @@ class Window:
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
-        self.root.after_idle(lambda: self.chat_view)  # it will be needed soon
         return self.connect_view.set_connecting(server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
@@ -5688,7 +5679,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
-    parser.add_argument("--theme", choices=sorted(PALETTES), help="colors of the window")
+    parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
