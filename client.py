@@ -4768,7 +4768,8 @@ class ChatView:
             self._open(chat.current)
             kinds |= {SELECTED, SIDEBAR, PEOPLE, HEADER}
         else:
-            self.transcript.apply([c for c in changes if c.conversation is chat.current])
+            here = [c for c in changes if c.entries and c.conversation is chat.current]
+            self.transcript.apply(here)
         if kinds & {SIDEBAR, SELECTED, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
@@ -4784,7 +4785,6 @@ class ChatView:
         self.search.close()
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
-        self.focus_composer()
 
     # What the user does
 
@@ -5440,7 +5440,7 @@ class Window:
             self.root.after_idle(self._end)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
-        if not changes or not self.is_chatting:
+        if not changes:
             return
         for change in changes:
             if change.kind == ALERT:
