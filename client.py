@@ -37,11 +37,15 @@ Settings; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
+import bisect
 import codecs
 import contextlib
+import ctypes
+import datetime
 import difflib
 import functools
 import getpass
+import html
 import io
 import itertools
 import json
@@ -53,11 +57,18 @@ import random
 import re
 import select
 import selectors
+import shutil
+import signal
 import socket
+import struct
+import subprocess
 import sys
 import threading
 import time
+import webbrowser
+import zlib
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
@@ -65,6 +76,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Pattern,
@@ -75,12 +87,25 @@ from typing import (
 )
 
 import protocol
-from protocol import FROM_ME, FROM_OTHERS, PRIVATE, InputError, Line, Message
+from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
 
 try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
+
+try:
+    import tkinter as tk
+    from tkinter import font as tkfont
+    from tkinter import ttk
+except ImportError:  # the terminal does without
+    tk = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Anchor = Literal["w", "e", "center"]
+    TkEvent = tk.Event[Any]
 
 # The server that the window offers at first; edit it to taste.
 SERVER_IP = "127.0.0.1"
@@ -2816,12 +2841,2806 @@ def _encoding(stream: Any) -> str:
     return str(stream.encoding) if is_known else "utf-8"
 
 
+# Look
+# ----
+
+COLORS = {  # role: in the dark theme, in the light one
+    "bg": ("#14171c", "#eff2f6"), "chat": ("#1a1e25", "#ffffff"), "field": ("#232933", "#ffffff"),
+    "hover": ("#222832", "#e4e9f0"), "selected": ("#2b3648", "#d5e3fb"),
+    "line": ("#2b313c", "#d9dfe7"), "outline": ("#6b7687", "#7b8696"),
+    "text": ("#f2f4f8", "#1b2027"), "muted": ("#a3adbd", "#525c6a"), "time": ("#99a3b3", "#626d7c"),
+    FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
+    FROM_OTHERS: ("#f2f4f8", "#1b2027"), PRIVATE: ("#d3adff", "#7434b5"),
+    "warn": ("#f2c14e", "#8a5700"), "error": ("#ff8a80", "#b3261e"), "ok": ("#4fd18b", "#1a7f43"),
+    "away": ("#f2b93b", "#d08700"), "offline": ("#6b7687", "#98a3b2"),
+    "accent": ("#2f6be0", "#1f5fd0"), "accent_hover": ("#3771e6", "#2c6ce0"),
+    "accent_pressed": ("#2459c4", "#184da9"), "on_accent": ("#ffffff", "#ffffff"),
+    "focus": ("#6aa5ff", "#1f5fd0"), "link": ("#8cc4ff", "#0b57b7"),
+    "badge": ("#2f6be0", "#1f5fd0"), "mention_badge": ("#d1344b", "#c4243c"),
+    "mention": ("#3b3115", "#fff1c9"), "banner": ("#3a2f12", "#fff1c9"),
+    "banner_text": ("#ffe2a0", "#5c4100"), "selection": ("#284269", "#cadcfb"),
+    "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
+    "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
+    "thumb_active": ("#5b6678", "#98a3b2"),
+}  # fmt: skip
+PALETTES = {
+    theme: {role: colors[index] for role, colors in COLORS.items()}
+    for index, theme in enumerate(("dark", "light"))
+}
+AVATARS = ("#c2553b", "#a8640f", "#5d7a1f", "#1f7f5c", "#1f7a94", "#3c6fd1", "#7a57c9", "#a94799")
+FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
+FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
+    "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
+    "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
+    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"),
+}  # fmt: skip
+ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # per cent
+
+# Shapes on a grid of 24 by 24: l a line through points, o a circle, d a disc, m a disc less
+# another one, p a polygon, r a rectangle with round corners (left, top, right, bottom, radius).
+ICONS = {
+    "search": "o 10 10 6.5 l 15 15 21 21",
+    "person": "o 12 7.5 4 l 4 21 4.6 17.8 6.6 15.6 9.5 14.7 14.5 14.7 17.4 15.6 19.4 17.8 20 21",
+    "plus": "l 12 4 12 20 l 4 12 20 12",
+    "sun": "d 12 12 4.6 l 12 1.5 12 4 l 12 20 12 22.5 l 1.5 12 4 12 l 20 12 22.5 12"
+    " l 4.6 4.6 6.3 6.3 l 17.7 17.7 19.4 19.4 l 4.6 19.4 6.3 17.7 l 17.7 6.3 19.4 4.6",
+    "moon": "m 12 12 9 16 8 7.5",
+    "send": "p 2.5 3.5 22 12 2.5 20.5 6.5 12",
+    "check": "l 4 13 9.5 18.5 20 6",
+    "up": "l 12 20 12 4 l 5 11 12 4 19 11",
+    "down": "l 12 4 12 20 l 5 13 12 20 19 13",
+    "close": "l 5 5 19 19 l 19 5 5 19",
+    "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
+}
+# The program's own icon: a speech bubble on a tile.
+_TILE = "r .3 .3 23.7 23.7 5.2"
+_BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
+_DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
+
+Action = Callable[[], object]
+Color = Tuple[int, ...]  # red, green, blue and, in pictures, opacity, each from 0 to 255
+Shape = Tuple[str, List[float]]  # a letter of ICONS and its numbers
+
+
+def _parse_shapes(text: str) -> Iterator[Shape]:
+    """Yield the shapes of a text like those in ICONS, lines cut into straight segments."""
+    for kind, words in re.findall(r"([a-z])([^a-z]*)", text):
+        numbers = [float(word) for word in words.split()]
+        if kind == "l":
+            for index in range(0, len(numbers) - 3, 2):
+                yield kind, numbers[index : index + 4]
+        else:
+            yield kind, numbers
+
+
+def _segment_distance(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> float:
+    dx, dy = bx - ax, by - ay
+    along = ((x - ax) * dx + (y - ay) * dy) / ((dx * dx + dy * dy) or 1)
+    along = min(1.0, max(0.0, along))
+    return math.hypot(x - ax - along * dx, y - ay - along * dy)
+
+
+def _polygon_distance(x: float, y: float, at: Sequence[float]) -> float:
+    distance, is_inside = 99.0, False
+    for ax, ay, bx, by in zip(at[::2], at[1::2], [*at[2::2], at[0]], [*at[3::2], at[1]]):
+        distance = min(distance, _segment_distance(x, y, ax, ay, bx, by))
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            is_inside = not is_inside
+    return -distance if is_inside else distance
+
+
+def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
+    """Return the distance to the edge of a shape, negative inside; `pen` is half a stroke."""
+    kind, at = shape
+    if kind == "l":
+        return _segment_distance(x, y, *at) - pen
+    if kind == "p":
+        return _polygon_distance(x, y, at) - pen / 3
+    if kind == "r":
+        left, top, right, bottom, radius = at
+        dx = max(left - x, x - right) + radius
+        dy = max(top - y, y - bottom) + radius
+        return math.hypot(max(0.0, dx), max(0.0, dy)) + min(0.0, max(dx, dy)) - radius
+    distance = math.hypot(x - at[0], y - at[1]) - at[2]
+    if kind == "m":
+        return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
+    return abs(distance) - pen if kind == "o" else distance - pen / 2
+
+
+def _rgb(color: str) -> Color:
+    return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
+
+
+def _blend(below: Color, rgb: Color, opacity: float) -> Color:
+    kept = below[3] / 255 * (1 - opacity)
+    total = opacity + kept
+    color = [round((old * kept + new * opacity) / total) for old, new in zip(below, rgb)]
+    return (*color, round(total * 255))
+
+
+def rasterize(
+    width: int, height: int, layers: Sequence[Tuple[str, str]], unit: float = 1, pen: float = 0
+) -> List[List[Color]]:
+    """Return rows of anti-aliased pixels: layers of (shapes, color), each over those before.
+
+    A pixel is `unit` wide on the grid of the shapes.
+    """
+    rows = [[(0, 0, 0, 0)] * width for _ in range(height)]  # type: List[List[Color]]
+    for text, color in layers:
+        shapes, rgb = list(_parse_shapes(text)), _rgb(color)
+        for line, row in enumerate(rows):
+            column, y = 0, (line + 0.5) * unit
+            while column < width:
+                x = (column + 0.5) * unit
+                distance = min(_shape_distance(x, y, shape, pen) for shape in shapes) / unit
+                end = column + 1 + int(max(0.0, abs(distance) - 0.5))  # no edge before this
+                opacity = min(1.0, max(0.0, 0.5 - distance))
+                for index in range(column, min(width, end)) if opacity else ():
+                    row[index] = _blend(row[index], rgb, opacity)
+                column = end
+    return rows
+
+
+def _mirror(half: List[Any], size: int) -> List[Any]:
+    """Return a list of `size` that begins with `half` and ends with its reverse."""
+    end = half[: size - len(half)][::-1]
+    return half + half[-1:] * (size - len(half) - len(end)) + end
+
+
+def draw_box(
+    width: int, height: int, radius: float, fill: str, outline: str = "", thickness: int = 0
+) -> bytes:
+    """Return a box with round corners as a PNG file; a quarter is drawn and mirrored."""
+    radius = min(radius, width / 2, height / 2)
+    box = "r {0} {0} %d %d {1}" % (2 * width, 2 * height)  # whose other corners lie outside
+    layers = [(box.format(0, radius), outline or fill)]
+    if thickness:
+        layers.append((box.format(thickness, max(0.0, radius - thickness)), fill))
+    reach = int(max(radius, thickness)) + 2
+    corner = rasterize(min(reach, (width + 1) // 2), min(reach, (height + 1) // 2), layers)
+    return make_png(_mirror([_mirror(row, width) for row in corner], height))
+
+
+def draw_icon(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
+    """Return shapes as in ICONS, each layer with its colour, as a square PNG file."""
+    unit = 24 / size
+    return make_png(rasterize(size, size, layers, unit, pen=max(1.15, unit * 0.55)))
+
+
+def make_png(rows: Sequence[Sequence[Color]]) -> bytes:
+    """Return rows of RGBA pixels as a PNG file."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 6, 0, 0, 0)
+    lines = [b"\0" + bytes(itertools.chain.from_iterable(row)) for row in rows]
+    body = zlib.compress(b"".join(lines), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+class ButtonStyle(NamedTuple):
+    """A kind of button, in roles of the palette; a fill of "" is that of the surface."""
+
+    surface: str
+    text: str
+    normal: str
+    hover: str
+    pressed: str
+    outline: str = ""
+    font: str = "ui_bold"
+    padding: Tuple[int, int] = (16, 9)
+    radius: int = 8
+
+
+_ACCENT = ("on_accent", "accent", "accent_hover", "accent_pressed")
+_FLAT = ("", "hover", "selected")
+_OUTLINED = ("", "mention", "mention", "banner_text")
+BUTTONS = {
+    "Accent": ButtonStyle("bg", *_ACCENT),
+    "Pill": ButtonStyle("chat", *_ACCENT, radius=17),
+    "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
+    "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
+    "Icon": ButtonStyle("chat", "muted", *_FLAT, padding=(7, 7)),
+    "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
+    "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
+}
+FRAMES = {  # of a single colour
+    "Bg": "bg", "Chat": "chat", "Banner": "banner", "Line": "line", "Inner": "field",
+    "Focus": "focus",
+}  # fmt: skip
+FIELDS = {  # frames with a round edge: the surface below, the edge
+    "Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
+    "CardField": ("field", "outline"), "Sheet": ("chat", "outline"),
+}  # fmt: skip
+LABELS = {  # the surface below, the text, the font
+    "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
+    "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
+    "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
+    "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
+    "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
+}  # fmt: skip
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+
+
+class Look:
+    """Colours, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
+
+    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
+        self._root = root
+        self.theme, self.zoom = "", 0
+        self.color: Dict[str, str] = {}
+        self.system = str(root.tk.call("tk", "windowingsystem"))
+        self.control = "Command" if self.system == "aqua" else "Control"  # goes with letters
+        dpi = root.winfo_fpixels("1i")
+        steps = round(dpi / 96 * 4) if 0 < dpi < 960 else 4  # some systems report nonsense
+        self._scale = min(16, max(4, steps)) / 4
+        default = tkfont.nametofont("TkDefaultFont").actual("family")
+        families = set(tkfont.families(root))
+        family = next((name for name in FAMILIES if name in families), default)
+        if self.system == "aqua":
+            self._scale, family = 1.0, default
+        self.font = {
+            name: tkfont.Font(root, family=family, weight=weight)
+            for name, (_, weight) in FONTS.items()
+        }
+        # Tk shows a picture only while Python keeps it: icons and ttk's are kept here for good,
+        # boxes in rows by who draws them.
+        self._kept: Dict[Any, Any] = {}
+        self._draw = functools.lru_cache(maxsize=200)(self._new_picture)
+        self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
+        self.change(theme, zoom)
+
+    def _can_show_emoji(self) -> bool:
+        """Return False where a colour font would end the program with an X error."""
+        patch = str(self._root.tk.call("info", "patchlevel")).split(".")[:3]
+        is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
+        if is_new or self.system != "x11":
+            return True
+        try:
+            return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
+        except (OSError, AttributeError):
+            return True  # a Tk without that library draws no colours
+
+    def px(self, size: float) -> int:
+        """Return the pixels of this screen for pixels at 96 dpi."""
+        return round(size * self._scale)
+
+    def dp(self, size: float) -> int:
+        """Return the same for what grows with the text."""
+        return round(size * self._scale * self.zoom / 100)
+
+    def change(self, theme: str, zoom: int) -> None:
+        """Switch to another theme or zoom."""
+        self.theme, self.zoom, self.color = theme, zoom, PALETTES[theme]
+        for name, (size, _) in FONTS.items():
+            self.font[name].configure(size=-self.dp(size))
+        self._root.configure(bg=self.color["bg"])
+        style = ttk.Style(self._root)
+        name = "hubbub-%s-%d" % (theme, zoom)
+        if name not in style.theme_names():
+            style.theme_create(name, "clam")
+            style.theme_use(name)
+            self._define_styles(style)
+        style.theme_use(name)
+
+    def follow(self, widget: "tk.Misc", restyle: Action) -> None:
+        """Call `restyle` now and after each change, as long as `widget` exists."""
+        restyle()
+        widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
+
+    def text(self, text: str) -> str:
+        """Return `text` as this Tk can show it: in Python 3.6, emoji as surrogate pairs."""
+        if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
+            return text
+        if not self._show_emoji:
+            text = _EMOJI.sub("□", text)
+        if sys.version_info >= (3, 7):
+            return text
+        data = text.encode("utf-16-le", "surrogatepass")
+        return "".join(map(chr, struct.unpack("<%dH" % (len(data) // 2), data)))
+
+    def shorten(self, text: str, font: str, width: int) -> str:
+        """Return as much of `text` as fits into `width` pixels, with an ellipsis if it is cut."""
+        measure = self.font[font].measure
+        text = self.text(text[:200])
+        if measure(text) <= width:
+            return text
+        low, high = 0, len(text)  # numbers of characters that fit, and that do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if measure(text[:middle] + "…") <= width:
+                low = middle
+            else:
+                high = middle
+        return text[:low].rstrip() + "…"
+
+    # Pictures
+
+    def box(
+        self, width: int, height: int, radius: int, fill: str, outline: str = "", thickness: int = 0
+    ) -> Any:
+        """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
+        fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
+        return self._draw(draw_box, width, height, radius, fill, outline, thickness)
+
+    def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
+        """Return the picture of an icon, with a dot of another colour at its corner."""
+        dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
+        return self._icon(self.dp(size), ((ICONS[name], self.color[color]), *dots))
+
+    def logo(self, size: int) -> Any:
+        """Return the program's own icon, so many pixels wide."""
+        accent = self.color["accent"]
+        return self._icon(size, ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)))
+
+    def _icon(self, size: int, layers: Tuple[Tuple[str, str], ...]) -> Any:
+        return self._kept.setdefault((size, layers), self._draw(draw_icon, size, layers))
+
+    def _new_picture(self, draw: Callable[..., bytes], *args: Any) -> Any:
+        return tk.PhotoImage(master=self._root, data=draw(*args), format="png")
+
+    # Styles of ttk
+
+    def _define_styles(self, style: "ttk.Style") -> None:
+        color, font = self.color, self.font
+        style.configure(".", background=color["bg"], foreground=color["text"], font=font["ui"])
+        style.configure(".", borderwidth=0, focuscolor=color["bg"])
+        style.configure("TButton", width=0)
+        for name, surface in FRAMES.items():
+            style.configure(name + ".TFrame", background=color[surface])
+        for name, (surface, text, face) in LABELS.items():
+            options = {"background": color[surface], "foreground": color[text]}
+            style.configure(name + ".TLabel", font=font[face], **options)
+        for name, (surface, edge) in FIELDS.items():
+            self._define_field(style, name, surface, edge)
+        for name, button in BUTTONS.items():
+            self._define_button(style, name, button)
+        for surface in ("bg", "chat", "field"):
+            self._define_scrollbar(style, surface)
+
+    def _patch(self, radius: int, fill: str, outline: str = "", thickness: int = 0) -> Any:
+        """Return a box that ttk can stretch; not small, since its middle is laid in tiles."""
+        size = 2 * self.px(radius) + self.px(4) + 80
+        return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
+
+    def _define_element(
+        self, style: "ttk.Style", name: str, border: Tuple[int, int], width: int, *images: Any
+    ) -> None:
+        self._kept[self.theme, self.zoom, name] = images
+        options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
+        style.element_create(name, "image", *images, sticky="nswe", **options)
+
+    def _define_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
+        color, text, side = self.color, self.color["text"], self.px(12)
+        wrong = ("invalid", self._patch(10, "field", "error", 2))
+        focus = ("focus", self._patch(10, "field", "focus", 2))
+        normal = self._patch(10, "field", edge, 1)
+        self._define_element(style, name + ".field", (side, side), 1, normal, wrong, focus)
+        style.layout(name + ".TFrame", [(name + ".field", {"sticky": "nswe"})])
+        style.configure(name + ".TFrame", background=color[surface])
+        area: Any = [("Entry.textarea", {"sticky": "nswe"})]
+        padding: Any = [("Entry.padding", {"sticky": "nswe", "children": area})]
+        field: Any = (name + ".field", {"sticky": "nswe", "children": padding})
+        entry = name + ".TEntry"
+        style.layout(entry, [field])
+        style.configure(entry, background=color[surface], padding=(side, self.px(9)))
+        style.configure(entry, foreground=text, insertcolor=text, selectforeground=text)
+        style.configure(entry, selectbackground=color["selection"])
+        style.map(entry, foreground=[("disabled", color["muted"])])
+
+    def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
+        def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
+            fill = fill or button.surface
+            return self._patch(button.radius, fill, edge, thickness if edge else 0)
+
+        ring = "text" if button.normal else "focus"  # which is the accent in the light theme
+        images = (
+            patch(button.normal),
+            ("disabled", patch("hover" if button.normal else "")),
+            ("pressed", patch(button.pressed)),
+            ("focus", patch(button.normal, ring, 2)),
+            ("active", patch(button.hover)),
+        )
+        side, color = self.px(button.radius) + self.px(2), self.color
+        self._define_element(style, name + ".box", (side, side), 1, *images)
+        label: Any = [("Button.label", {"sticky": "nswe"})]
+        padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
+        box: Any = [(name + ".box", {"sticky": "nswe", "children": padding})]
+        name += ".TButton"
+        style.layout(name, box)
+        style.configure(name, background=color[button.surface], foreground=color[button.text])
+        style.configure(name, font=self.font[button.font], anchor="center")
+        style.configure(name, padding=[self.px(part) for part in button.padding])
+        style.map(name, foreground=[("disabled", color["muted"])])
+
+    def _define_scrollbar(self, style: "ttk.Style", surface: str) -> None:
+        px, color, name = self.px, self.color[surface], surface.title()
+        thumb, active = (
+            self.box(px(10), px(16), px(5), role, surface, px(2))
+            for role in ("thumb", "thumb_active")
+        )
+        images = (thumb, ("pressed", active), ("active", active))
+        self._define_element(style, name + ".thumb", (px(4), px(6)), px(10), *images)
+        inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
+        trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
+        name += ".Vertical.TScrollbar"
+        style.layout(name, [trough])
+        style.configure(name, troughcolor=color, bordercolor=color, background=color)
+        style.configure(name, lightcolor=color, darkcolor=color)
+        style.configure(name, arrowsize=px(10), width=px(10))
+
+
+# Widgets
+# -------
+
+
+def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
+    """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
+    divisor = 1 if sys.platform == "darwin" else 120
+
+    def turn(event: "TkEvent") -> str:
+        scroll(int(-event.delta / divisor) or (-1 if event.delta > 0 else 1))
+        return "break"
+
+    widget.bind("<MouseWheel>", turn)
+    widget.bind("<Button-4>", lambda event: scroll(-1))
+    widget.bind("<Button-5>", lambda event: scroll(1))
+
+
+def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> str:
+    """Give a widget the focus; as a handler, instead of what the key does otherwise."""
+    if widget is not None:
+        widget.focus_set()
+    return "break"
+
+
+def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
+    """Put a widget back where `grid` had it, or take it away."""
+    (widget.grid if is_shown else widget.grid_remove)()
+
+
+def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
+    """Show an icon on a button or a label, in each theme and zoom."""
+    look.follow(widget, lambda: widget.configure(image=look.icon(icon, color, size)))
+
+
+def count(text: "tk.Text", unit: str, start: str, end: str) -> int:
+    """Return the distance of two indices, in "displaylines" or "ypixels"."""
+    return int(text.tk.call(str(text), "count", "-" + unit, start, end))
+
+
+def utf16_length(text: str) -> int:
+    """Return the length of a text in UTF-16 code units, in which Tk 8.6 counts."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def join_surrogates(text: str) -> str:
+    """Return a text from Tk with surrogate pairs joined, fit for the network."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Pen:
+    """Draws in a row of a canvas, from both ends inwards. Offsets `dy` are in dp."""
+
+    def __init__(
+        self, canvas: "tk.Canvas", look: Look, surface: str, left: int, right: int, middle: int
+    ) -> None:
+        self._canvas, self._look, self._surface = canvas, look, surface
+        self.left, self.right = left, right  # what is still free, in pixels
+        self._middle = middle
+        self._pictures: List[Any] = []  # which Tk shows only while they are kept
+
+    def image(self, image: Any, gap: int = 0, dy: int = 0) -> None:
+        """Draw a picture at the left end."""
+        self._image(self.left, image, dy, "w")
+        self.left += image.width() + self._look.dp(gap)
+
+    def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
+        """Draw a dot at the left end."""
+        size = self._look.dp(size)
+        self.image(self._look.box(size, size, size // 2, color), gap, dy)
+
+    def avatar(self, name: str, size: int, dot: str = "") -> None:
+        """Draw the first letter of a name on its colour at the left end, with a dot or none."""
+        look, dp, middle = self._look, self._look.dp, self.left + self._look.dp(size) // 2
+        shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
+        self.image(look.box(dp(size), dp(size), dp(size) // 2, AVATARS[shade]))
+        self._text(middle, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
+        if dot:
+            image = look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
+            self._image(self.left + dp(2), image, size // 2 - 4, "e")
+        self.left += dp(10)
+
+    def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
+        """Draw a text into what is free; return its width."""
+        text = self._look.shorten(text, font, self.right - self.left)
+        return self._text(self.left, text, color, font, dy, "w")
+
+    def note(self, text: str) -> None:
+        """Draw a small text at the right end."""
+        width = self._text(self.right, text, "muted", "small", 0, "e")
+        self.right -= width + self._look.dp(8)
+
+    def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
+        """Draw an icon at the right end."""
+        self._image(self.right, self._look.icon(name, color, size), dy, "e")
+        self.right -= self._look.dp(size + 8)
+
+    def badge(self, text: str, color: str) -> None:
+        """Draw a number on a colour at the right end."""
+        dp, font = self._look.dp, self._look.font["caption"]
+        width = max(dp(20), font.measure(text) + dp(12))
+        self._image(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
+        self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
+        self.right -= width + dp(8)
+
+    def _image(self, x: int, image: Any, dy: int, anchor: "Anchor") -> None:
+        self._pictures.append(image)
+        y = self._middle + self._look.dp(dy)
+        self._canvas.create_image(x, y, image=image, anchor=anchor)
+
+    def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
+        fill, face = self._look.color.get(color, color), self._look.font[font]
+        text = self._look.text(text)
+        y = self._middle + self._look.dp(dy)
+        self._canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
+        return face.measure(text)
+
+
+class Drawing:
+    """A canvas that `draw` fills, again at each change of its size or of the look."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int, left: int) -> None:
+        self._look, self._surface, self._height, self.left = look, surface, height, left
+        self.draw: Callable[[Pen], object] = lambda pen: None
+        self._pen: Optional[Pen] = None
+        self.canvas = tk.Canvas(parent, bd=0, highlightthickness=0, width=1, takefocus=0)
+        self.canvas.bind("<Configure>", lambda event: self.redraw())
+        look.follow(self.canvas, self._restyle)
+
+    def redraw(self) -> None:
+        look, canvas = self._look, self.canvas
+        left, right = look.px(self.left), canvas.winfo_width() - look.dp(8)
+        canvas.delete("all")
+        self._pen = Pen(canvas, look, self._surface, left, right, look.dp(self._height) // 2)
+        self.draw(self._pen)
+
+    def _restyle(self) -> None:
+        color, height = self._look.color[self._surface], self._look.dp(self._height)
+        self.canvas.configure(bg=color, height=height)
+        self.redraw()
+
+
+def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
+    """Lay out a widget with a scrollbar, shown while it is of use; return what moves that."""
+    style = surface.title() + ".Vertical.TScrollbar"
+    bar = ttk.Scrollbar(widget.master, command=widget.yview, takefocus=0, style=style)
+    widget.master.columnconfigure(0, weight=1)
+    widget.master.rowconfigure(0, weight=1)
+    widget.grid(row=0, column=0, sticky="nsew")
+    bar.grid(row=0, column=1, sticky="ns")
+
+    def move(first: Any, last: Any) -> None:
+        bar.set(first, last)
+        set_shown(bar, float(first) > 0 or float(last) < 1)
+
+    return move
+
+
+class Row(NamedTuple):
+    """A row of a RowList, which can be chosen if it has a key."""
+
+    key: Any
+    text: str
+    paint: Callable[[Pen], object]
+    is_caption: bool = False
+
+
+def caption(text: str, key: Any = None) -> Row:
+    """Return the row above a group; with a key it has a plus that can be chosen."""
+
+    def paint(pen: Pen) -> None:
+        if key is not None:
+            pen.icon("plus", size=14, dy=5)
+        pen.text(text, "muted", "caption", dy=5)
+
+    return Row(key, text, paint, True)
+
+
+class RowList:
+    """Rows on a canvas, of which only those in view are drawn.
+
+    `choose` is called with the key of a row that was clicked or entered by keyboard, `menu` with
+    the key and the event that asks for its context menu.
+    """
+
+    CAPTION = 34  # dp
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, surface: str, height: int, choose: Callable[[Any], Any]
+    ) -> None:
+        self._look, self._surface, self._height, self._choose = look, surface, height, choose
+        self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
+        self._inset = 8 if surface == "bg" else 4
+        self.rows: List[Row] = []
+        self._tops: List[int] = [0]  # where each row begins, and where the last row ends
+        self.selected: Any = None  # the key of the highlighted row
+        self.cursor: Any = None  # of the row that the keyboard is at
+        self._to_show: Any = None  # of a row to bring into view at the next redraw
+        self._hover: Any = None
+        self._pens: List[Pen] = []  # of the rows in view
+        self._redraw_id = ""  # the id of a redraw that is due
+        self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
+        # 10: grid does not lay out anew where a widget asks for a single pixel.
+        self.canvas = canvas = tk.Canvas(self.frame, width=10, height=10, takefocus=0)
+        canvas.configure(bd=0, highlightthickness=0, yscrollincrement=1)
+        self._move_scrollbar = add_scrollbar(canvas, surface)
+        canvas.configure(yscrollcommand=self._on_scroll)
+        look.follow(canvas, self._restyle)
+        bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
+        for sequence in ("<Configure>", "<FocusOut>"):
+            canvas.bind(sequence, lambda event: self._redraw_soon())
+        for sequence in ("<<Return>>", "<space>"):
+            canvas.bind(sequence, lambda event: self.enter())
+        steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
+        for name, step in steps.items():
+            canvas.bind("<%s>" % name, functools.partial(self.move, step))
+        canvas.bind("<FocusIn>", lambda event: self.move(0))
+        canvas.bind("<Motion>", self._on_motion)
+        canvas.bind("<Leave>", self._on_motion)
+        canvas.bind("<Button-1>", self._on_click)
+        canvas.bind("<<ContextMenu>>", self._on_menu)
+
+    def show(self, rows: List[Row], selected: Any = None) -> None:
+        """Show these rows, one of them highlighted."""
+        if selected != self.selected:
+            self.cursor = self._to_show = selected
+        self.rows, self.selected = rows, selected
+        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
+        self._measure()
+
+    def move(self, step: int, event: "Optional[TkEvent]" = None) -> str:
+        """Move the keyboard's row by so many rows."""
+        keys = [row.key for row in self.rows if row.key is not None]
+        if keys:
+            index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
+            self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
+            self._redraw_soon()
+        return "break"
+
+    def enter(self) -> str:
+        """Choose the keyboard's row."""
+        if self.cursor is not None and any(row.key == self.cursor for row in self.rows):
+            self._choose(self.cursor)
+        return "break"
+
+    def _restyle(self) -> None:
+        self.canvas.configure(bg=self._look.color[self._surface])
+        self._measure()
+
+    def _measure(self) -> None:
+        heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
+        self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
+        self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
+        self._redraw_soon()
+
+    def _redraw_soon(self) -> None:
+        if not self._redraw_id:
+            self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def _on_scroll(self, first: Any, last: Any) -> None:
+        self._move_scrollbar(first, last)
+        self._redraw_soon()
+
+    def _scroll_to(self, key: Any) -> None:
+        top, height = self.canvas.canvasy(0), self.canvas.winfo_height()
+        for index, row in enumerate(self.rows if key is not None else ()):
+            if row.key == key:
+                above, below = self._tops[index : index + 2]
+                if above < top:
+                    self.canvas.yview_moveto((above if index > 1 else 0) / self._tops[-1])
+                elif below > top + height:
+                    self.canvas.yview_moveto((below - height) / self._tops[-1])
+
+    def _redraw(self) -> None:
+        self._redraw_id = ""
+        if not self.canvas.winfo_exists() or self.canvas.winfo_width() < self._look.px(60):
+            return
+        self._scroll_to(self._to_show)
+        self._to_show = None
+        self.canvas.delete("all")
+        self._pens.clear()
+        top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
+        first = max(0, bisect.bisect_right(self._tops, top) - 1)
+        last = bisect.bisect_left(self._tops, top + height)
+        for row, *edges in zip(self.rows[first:last], self._tops[first:], self._tops[first + 1 :]):
+            self._draw(row, *edges)
+
+    def _draw(self, row: Row, top: int, bottom: int) -> None:
+        look, canvas, px = self._look, self.canvas, self._look.px
+        width, inset, fill = canvas.winfo_width(), px(self._inset), ""
+        if not row.is_caption and row.key is not None:
+            fill = "selected" if row.key == self.selected else ""
+            fill = fill or ("hover" if row.key == self._hover else "")
+        middle, right = (top + bottom) // 2, width - inset - px(10)
+        pen = Pen(canvas, look, self._surface, inset, right, middle)
+        self._pens.append(pen)
+        has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
+        if fill or has_focus:
+            ring = ("focus", px(2)) if has_focus else ("", 0)
+            size = (width - 2 * inset, bottom - top - look.dp(2))
+            pen.image(look.box(*size, px(8), fill or self._surface, *ring))
+        pen.left = inset + px(8)
+        row.paint(pen)
+
+    def _row_at(self, event: "TkEvent") -> Row:
+        """Return the row below the mouse; a caption if there is none."""
+        index = bisect.bisect_right(self._tops, self.canvas.canvasy(event.y)) - 1
+        is_row = event.type != tk.EventType.Leave and index < len(self.rows)
+        return self.rows[index] if is_row else caption("")
+
+    def _on_motion(self, event: "TkEvent") -> None:
+        hover = self._row_at(event).key
+        if hover != self._hover:
+            self._hover = hover
+            self._redraw_soon()
+
+    def _on_click(self, event: "TkEvent") -> None:
+        row = self._row_at(event)
+        is_at_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
+        if row.key is not None and (is_at_icon or not row.is_caption):
+            self.cursor = row.key
+            self._choose(row.key)
+
+    def _on_menu(self, event: "TkEvent") -> str:
+        is_key = event.type == tk.EventType.KeyPress
+        key = self.cursor if is_key else self._row_at(event).key
+        if key in [row.key for row in self.rows if row.key is not None]:
+            self.menu(key, event)
+        return "break"
+
+
+def icon_button(
+    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
+) -> "ttk.Button":
+    """Return a button with an icon."""
+    button = ttk.Button(parent, style=style + ".TButton", command=command)
+    set_icon(button, look, icon, BUTTONS[style].text, size)
+    return button
+
+
+class TextBox:
+    """A round box to write in, with a note at its right end.
+
+    A tk.Text even for one line: Tk's entry fields corrupt memory when emoji are edited.
+    """
+
+    def __init__(self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int) -> None:
+        self._look, self._font, px = look, font, look.px
+        self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
+        self.frame.columnconfigure(1, weight=1)
+        self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
+        self.text.configure(bd=0, highlightthickness=0, pady=px(pad))
+        self.text.grid(row=0, column=1, sticky="nsew")
+        self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
+        self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
+        look.follow(self.text, self._restyle)
+        self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
+        self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
+        self.text.bind("<<PasteSelection>>", lambda event: self._on_paste(event, "PRIMARY"))
+
+    def get(self) -> str:
+        return join_surrogates(self.text.get("1.0", "end-1c"))
+
+    def set(self, text: str) -> None:
+        self.text.delete("1.0", "end")
+        self.text.insert("1.0", self._look.text(text))
+
+    def insert(self, text: str) -> None:
+        """Insert a text at the cursor, in place of what is selected."""
+        if self.text.tag_ranges("sel"):
+            self.text.delete("sel.first", "sel.last")
+        self.text.insert("insert", self._look.text(text))
+        self.text.see("insert")
+        self.text.focus_set()
+
+    def paste(self, text: str) -> None:
+        """Insert a text from the clipboard."""
+        self.insert(" ".join(text[:200].split()))
+
+    def show_note(self, text: str, is_wrong: bool) -> None:
+        """Show a note; if something is wrong, mark the box."""
+        style = "CardError" if is_wrong else "CardMuted"
+        self.note.configure(text=text, style=style + ".TLabel")
+        set_shown(self.note, bool(text))
+        self.frame.state(["invalid" if is_wrong else "!invalid"])
+
+    def _on_paste(self, event: "TkEvent", selection: str) -> str:
+        try:
+            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
+        except tk.TclError:
+            return "break"  # no text there
+        if selection == "PRIMARY":  # of X11: the middle button pastes what is selected anywhere
+            self.text.tag_remove("sel", "1.0", "end")
+            self.text.mark_set("insert", "@%d,%d" % (event.x, event.y))
+        self.paste(join_surrogates(text[:MAX_PASTE]).replace("\0", ""))
+        return "break"
+
+    def _restyle(self) -> None:
+        color = self._look.color
+        text, selection = color["text"], color["selection"]
+        self.text.configure(bg=color["field"], fg=text, insertbackground=text)
+        self.text.configure(font=self._look.font[self._font], selectforeground=text)
+        self.text.configure(selectbackground=selection, inactiveselectbackground=selection)
+
+
+class Field(TextBox):
+    """A line to write in; `changed` is called when its text has changed."""
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, style: str, changed: Action, icon: str = ""
+    ) -> None:
+        super().__init__(parent, look, style, "ui", 5)
+        self._changed = changed
+        self.text.configure(wrap="none", padx=look.px(6))
+        if icon:
+            label = ttk.Label(self.frame, style="Card.TLabel")
+            set_icon(label, look, icon, "muted", 16)
+            label.grid(row=0, column=0, padx=(look.px(5), 0))
+        self.text.bind("<<Modified>>", self._on_modified)
+        self.text.bind("<Tab>", lambda event: focus_on(self.text.tk_focusNext()))
+        self.text.bind("<<PrevWindow>>", lambda event: focus_on(self.text.tk_focusPrev()))
+
+    def get(self) -> str:
+        return super().get().strip()
+
+    def set(self, text: str) -> None:
+        super().set(text)
+        self.focus()
+
+    def focus(self) -> None:
+        """Take the focus, with all of the text selected."""
+        self.text.focus_set()
+        self.text.tag_add("sel", "1.0", "end-1c")
+
+    def _on_modified(self, event: "TkEvent") -> None:
+        if self.text.edit_modified():
+            self.text.edit_modified(False)
+            self._changed()
+
+
+class Composer(TextBox):
+    """The message box: Enter submits its text, Shift+Enter begins a line.
+
+    A text for which `submit` returns False stays. Tab calls `complete` with the text, the cursor
+    and a step; it returns text and cursor, or None. `ask_paste` is called with the number of lines
+    and the function that inserts them; it returns True if it asks the user first.
+    """
+
+    LIMIT = 2000  # characters
+    MAX_ROWS = 5  # that the box grows to
+
+    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool]) -> None:
+        self._submit = submit
+        self.complete: Callable[[str, int, int], Optional[Tuple[str, int]]]
+        self.complete = lambda text, cursor, step: None
+        self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
+        self._history: List[str] = []  # what was sent, for Up and Down
+        self._history_index = 0  # the length of the history while something new is written
+        self._unfinished = ""  # what was being written before Up
+        super().__init__(parent, look, "ChatField", "chat", 6)
+        self.text.configure(padx=look.px(10))
+        self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
+        look.follow(self.hint, self._restyle_hint)
+        button = icon_button(self.frame, look, "IconField", "send", self._on_return)
+        button.configure(takefocus=0)
+        button.grid(row=0, column=3, rowspan=2, sticky="s")
+        self.note.grid(row=1, column=1, columnspan=2)  # below, so that no line gets shorter
+        for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
+            self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
+        text = self.text
+        text.bind("<<Return>>", self._on_return)
+        text.bind("<Shift-Return>", lambda event: None)
+        text.bind("<Tab>", lambda event: self._on_tab(1))
+        text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
+        text.bind("<Up>", lambda event: self._on_arrow(-1))
+        text.bind("<Down>", lambda event: self._on_arrow(1))
+        text.bind("<<Modified>>", lambda event: self._on_modified())
+        text.bind("<Configure>", lambda event: self._grow())
+        self._on_modified()
+
+    def set(self, text: str) -> None:
+        if text != self.get():
+            super().set(text)
+            self.text.edit_reset()
+            self._on_modified()
+        self._history_index = len(self._history)
+
+    def paste(self, text: str) -> None:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
+            self.insert(text)
+
+    def set_hint(self, hint: str) -> None:
+        """Set what the empty box says."""
+        self.hint.configure(text=self._look.text(hint))
+
+    def remember(self, text: str) -> None:
+        """Offer a text to Up."""
+        if text.strip() and text not in self._history[-1:]:
+            self._history.append(text)
+
+    def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
+        root: Any = {"rootx": event.x_root, "rooty": event.y_root}
+        self.text.event_generate(sequence, x=event.x, y=event.y, **root)
+
+    def _restyle_hint(self) -> None:
+        color = self._look.color
+        self.hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
+
+    def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
+        text = self.get()
+        if len(text) > self.LIMIT:
+            self.text.bell()
+        else:
+            self.set("")
+            if not self._submit(text):
+                self.set(text)
+        return "break"
+
+    def _on_tab(self, step: int) -> str:
+        """Complete what stands before the cursor; in an empty box, leave it."""
+        cursor = len(join_surrogates(self.text.get("1.0", "insert")))
+        completed = self.complete(self.get(), cursor, step)
+        if completed is not None:
+            self.set(completed[0])
+            length = utf16_length(completed[0][: completed[1]])
+            self.text.mark_set("insert", "1.0 + %d indices" % length)
+            self.text.see("insert")
+        elif not self.get().strip():
+            focus_on(self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev())
+        return "break"
+
+    def _on_arrow(self, step: int) -> Optional[str]:
+        """Go through what was sent, from the first or the last row of the box."""
+        if count(self.text, "displaylines", "insert", "1.0" if step < 0 else "end-1c"):
+            return None
+        index = self._history_index + step
+        if 0 <= index <= len(self._history):
+            if self._history_index == len(self._history):
+                self._unfinished = self.get()
+            self.set([*self._history, self._unfinished][index])
+            self._history_index = index
+        return "break"
+
+    def _on_modified(self) -> None:
+        length = len(self.get())
+        if length:
+            self.hint.place_forget()
+        else:
+            self.hint.place(x=self._look.px(3), y=0, relwidth=0.95)
+        words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
+        self.show_note(words, length > self.LIMIT)
+        self.text.edit_modified(False)
+        self.text.after_idle(self._grow)
+
+    def _grow(self) -> None:
+        if self.text.winfo_exists():
+            rows = max(1, min(self.MAX_ROWS, count(self.text, "displaylines", "1.0", "end")))
+            if int(self.text.cget("height")) != rows:
+                self.text.configure(height=rows)
+
+
+class Bar:
+    """A line of text with buttons, above the transcript; hidden while there is none."""
+
+    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+        px = look.px
+        self._look, self._icon = look, "warn"
+        self.frame = ttk.Frame(parent, style="Banner.TFrame")
+        self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
+        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
+        self.text.configure(padding=(0, px(5)))
+        self.text.pack(side="left", fill="x", expand=True)
+        self._actions: List[Tuple[str, Action]] = []  # of the buttons
+        self.buttons: List[ttk.Button] = []
+        look.follow(self.text, self._show_icon)
+        self.frame.bind("<Configure>", lambda event: self._wrap())
+
+    def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
+        """Show a text and buttons; "" hides the bar."""
+        self._icon = icon
+        self._show_icon()
+        self.text.configure(text="  " + self._look.text(text))
+        if list(buttons) != self._actions:
+            self._actions = list(buttons)
+            while self.buttons:
+                self.buttons.pop().destroy()
+            for label, action in buttons:
+                button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
+                button.pack(side="left", padx=(self._look.px(8), 0))
+                self.buttons.append(button)
+        set_shown(self.frame, bool(text))
+        self._wrap()
+
+    def _wrap(self) -> None:
+        taken = sum(button.winfo_reqwidth() + self._look.px(8) for button in self.buttons)
+        width = self.frame.winfo_width() - taken - self._look.px(70)
+        self.text.configure(wraplength=max(1, width))
+
+    def _show_icon(self) -> None:
+        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
+
+
+class Sheet:
+    """A list inside the window to choose from, below a text, or below a field that narrows it.
+
+    `rows` returns the rows for what stands in the field; `choose` gets the key of a row.
+    """
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, title: str, text: str, rows: Callable[[str], List[Row]]
+    ) -> None:
+        px = look.px
+        self._look, self._rows = look, rows
+        self.choose: Callable[[Any], object] = lambda key: None
+        self.closed: Action = lambda: None
+        self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
+        frame.columnconfigure(0, weight=1)
+        frame.rowconfigure(2, weight=1)
+        self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
+        self.title.grid(row=0, sticky="w", pady=(0, px(8)))
+        close = icon_button(frame, look, "IconField", "close", self.close, 14)
+        close.grid(row=0, column=1, sticky="ne")
+        self.list = RowList(frame, look, "field", 36, self._on_choose)
+        self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
+        self.text = ttk.Label(frame, style="Card.TLabel", text=text, justify="left")
+        self.field: Optional[Field] = None
+        stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
+        if text:
+            self.text.grid(row=1, columnspan=2, sticky="w", pady=(0, px(12)))
+        else:
+            self.field = Field(frame, look, "CardField", self._refresh)
+            self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
+            self.field.text.bind("<Up>", lambda event: self._move(-1))
+            self.field.text.bind("<Down>", lambda event: self._move(1))
+            self.field.text.bind("<<Return>>", lambda event: self.list.enter())
+            stops.insert(0, self.field.text)
+        for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
+            stop.bind("<Tab>", functools.partial(focus_on, after))
+            stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
+        look.follow(frame, self.fit)
+        frame.lift()
+        self._refresh()
+        stops[0].focus_set()
+
+    def fit(self) -> None:
+        """Take the size it wants, as far as the window allows."""
+        dp, parent, margin = self._look.dp, self.frame.master, self._look.px(20)
+        width = min(dp(420 if self.field else 480), parent.winfo_width() - margin)
+        height = min(dp(480), parent.winfo_height() - margin)
+        self.text.configure(wraplength=width - 2 * margin)
+        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width, height=height)
+
+    def close(self) -> None:
+        self.frame.destroy()
+        self.closed()
+
+    def _refresh(self) -> None:
+        rows = self._rows(self.field.get() if self.field else "")
+        keys = [row.key for row in rows if row.key is not None]
+        self.list.show(rows, keys[0] if keys and self.field else None)
+
+    def _move(self, step: int) -> str:
+        self.list.move(step)
+        self.list.selected = self.list.cursor
+        return "break"
+
+    def _on_choose(self, key: Any) -> None:
+        self.close()
+        self.choose(key)
+
+
+# Views
+# -----
+
+
+def day_name(day: str, today: str) -> str:
+    """Return a day, given as 2026-11-26, in words."""
+    then, now = (datetime.datetime.strptime(text, "%Y-%m-%d") for text in (day, today))
+    if (now - then).days in (0, 1):
+        return ("Today", "Yesterday")[(now - then).days]
+    name = "%s %d %s" % (then.strftime("%A"), then.day, then.strftime("%B"))
+    return name if then.year == now.year else "%s %d" % (name, then.year)
+
+
+def count_new(number: int) -> str:
+    """Return a number of new messages in words."""
+    return "%d new message%s" % (number, "" if number == 1 else "s")
+
+
+def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Any]:
+    """Return the line of an entry: texts and their tags, in turn; `text` makes them fit for Tk."""
+    line, state = entry.line, entry.state
+    base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
+    kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
+    tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
+    parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
+    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "\0"
+    words, end = " " + line.text, 0
+    for start, stop in [*find_links(words), (len(words), len(words))]:
+        for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
+            parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
+        parts += [text(words[start:stop]), (*tags, "link", "hand")]
+        end = stop
+    if entry.note:
+        parts += [text("  (%s)" % entry.note), (*base, "muted")]
+    if state == FAILED:
+        parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
+        parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
+    return [*parts, "\n", base]
+
+
+class Transcript:
+    """The entries of a conversation, to read, search and copy.
+
+    It shows a tail of `conversation.entries`, each entry with a tag of its own and, above it, the
+    headings that belong to it: its day, or the number of new messages. A Change touches the tags
+    of its entries alone. A view at the end stays there; otherwise what is read stays where it is.
+    At the top, earlier entries are added: those of the conversation first, then the server's,
+    which `fetch_older` asks for. `scrolled` is called when another part is in view.
+    """
+
+    PAGE = 200  # entries shown at first, and added at the top
+    MAX_SHOWN = 5000  # past it a view at the end starts anew with its last page
+    CLOCK = "[00:00:00] "
+
+    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+        self._look = look
+        self.nickname = ""  # of the user, to be set in bold where it is mentioned
+        self.fetch_older: Callable[[Conversation], object] = lambda conversation: None
+        self.scrolled: Action = lambda: None
+        self.conversation = Conversation("", CONSOLE)
+        self._entries: List[Entry] = []  # those in the text
+        self._unused_tags: List[str] = []  # of entries that are gone
+        self._today = ""  # the date, as last seen
+        self._spans: Dict[Entry, List[Span]] = {}  # what a search has found
+        self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
+        self.at_end = True  # the last line is in view
+        self.unseen = 0  # entries added below the view
+        self.left = 20  # of the text, in pixels at 96 dpi
+        self.frame = ttk.Frame(parent, style="Chat.TFrame")
+        self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
+        text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
+        text.configure(padx=0, pady=look.px(10), takefocus=1)
+        self._move_scrollbar = add_scrollbar(text, "chat")
+        text.configure(yscrollcommand=self._on_scroll)
+        text.mark_set("top", "1.0")  # what was at the top when last looked at
+        self._empty = ttk.Label(self.frame, style="Empty.TLabel")
+        self._empty.configure(text="No messages here yet. Say hello.")
+        look.follow(text, self.restyle)
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
+        text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        text.bind("<FocusOut>", lambda event: focus.place_forget())
+        text.bind("<Configure>", lambda event: self._keep_in_view())
+        text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
+        text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
+
+    def restyle(self) -> None:
+        """Take the colours and sizes of the look."""
+        look, color, font, text = self._look, self._look.color, self._look.font, self.text
+        selection = color["selection"]
+        text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
+        text.configure(selectbackground=selection, inactiveselectbackground=selection)
+        text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
+        left, px = look.px(self.left), look.px
+        hanging = left + font["time"].measure(self.CLOCK)
+        text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
+        text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
+        for tag, role, face in (("day", "muted", "small"), ("new", "error", "small_bold")):
+            text.tag_configure(tag, font=font[face], foreground=color[role], justify="center")
+            text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
+        for tag in ("server", "own", "others", "private", "muted", "warn", "error", "time", "link"):
+            text.tag_configure(tag, foreground=color[tag])
+        text.tag_configure("time", font=font["time"])
+        text.tag_configure("name", font=font["name"])
+        text.tag_configure("link", underline=True)
+        text.tag_configure("mention", background=color["mention"])
+        text.tag_configure("find", background=color["find"], foreground=color["text"])
+        text.tag_configure("found", background=color["found"], foreground=color["on_found"])
+        text.tag_raise("sel")
+        self._keep_in_view()
+
+    # What is shown
+
+    def open(self, conversation: Conversation) -> None:
+        """Show the end of a conversation."""
+        with self._editing():
+            self.conversation, self.at_end = conversation, True
+            self._fill()
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Show changes of the conversation in view, in their order."""
+        if not changes:
+            return
+        added = sum(len(change.entries) for change in changes if change.kind == ADDED)
+        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
+        with self._editing():
+            if is_too_much or self._today != time.strftime("%Y-%m-%d"):
+                self._fill()
+            else:
+                self._apply(changes)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        run: List[Entry] = []  # added at the end, to be inserted at once
+        changed: Dict[Entry, None] = {}  # in order; each is rendered once
+        for change in changes:
+            if change.kind == ADDED and change.before is None:
+                run += change.entries
+            elif change.kind == CHANGED:
+                changed.update(dict.fromkeys(change.entries))
+            elif change.kind in (ADDED, REMOVED):
+                self._append(run)
+                run = []
+                followers = self._add(change) if change.kind == ADDED else self._remove(change)
+                changed.update(dict.fromkeys(followers))  # they may get or lose a heading
+        self._append(run)
+        for entry in changed:
+            self._render_again(entry)
+        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
+        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
+        for tag in tags:
+            if not self.text.tag_ranges(tag):
+                self.text.tag_delete(tag)
+
+    def _fill(self) -> None:
+        """Show the conversation as it is now, from the entry at the top or its last page."""
+        entries = self.conversation.entries
+        top = None if self.at_end else self.entry_at("@0,0")
+        first = entries.index(top) if top in entries else len(entries) - self.PAGE
+        self.text.delete("1.0", "end")
+        tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
+        if tags:
+            self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
+        self._unused_tags.clear()
+        self._today = time.strftime("%Y-%m-%d")
+        self._entries = entries[max(0, first) :]
+        self._insert("end", 0, len(self._entries))
+
+    def _append(self, entries: List[Entry]) -> None:
+        start = len(self._entries)
+        self._entries += entries
+        self._insert("end", start, len(self._entries))
+        if not self.at_end:
+            self.unseen += len(entries)
+
+    def _add(self, change: Change) -> List[Entry]:
+        """Add entries before a shown entry, and return that."""
+        before = change.before
+        if before not in self._entries:
+            return []  # they stand above what is shown
+        start = self._entries.index(before)
+        self._entries[start:start] = change.entries
+        self._insert("e%d.first" % before.id, start, start + len(change.entries))
+        return [before]
+
+    def _remove(self, change: Change) -> List[Entry]:
+        """Remove entries, and return those that stood below them."""
+        gone = set(change.entries).intersection(self._entries)
+        followers = []
+        for is_gone, group in itertools.groupby(self._entries, gone.__contains__):
+            entries = list(group)
+            if is_gone:
+                self.text.delete("e%d.first" % entries[0].id, "e%d.last" % entries[-1].id)
+                self._unused_tags += ["e%d" % entry.id for entry in entries]
+            elif entries[0] is not self._entries[0]:
+                followers.append(entries[0])
+        self._entries = [entry for entry in self._entries if entry not in gone]
+        return followers
+
+    def _insert(self, index: str, start: int, end: int) -> None:
+        """Insert the text of entries that `_entries` has already."""
+        above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
+        for entry in self._entries[start:end]:
+            parts += self._render(entry, above)
+            above = entry
+        if parts:
+            self.text.insert(index, *parts)
+
+    def _render_again(self, entry: Entry) -> None:
+        if entry in self._entries:
+            first = self.text.index("e%d.first" % entry.id)
+            self.text.delete(first, "e%d.last -1c" % entry.id)
+            parts = self._render(entry, self._above(self._entries.index(entry)))
+            self.text.insert(first, *parts[:-2])  # without the end of the line
+
+    def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
+        """Return texts and their tags, in turn: the headings of an entry, and its line."""
+        tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
+        if above is None or above.day != entry.day:
+            parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
+        if entry.id == self.conversation.first_unread and self.conversation.new_count:
+            words = count_new(self.conversation.new_count)
+            parts += ["─────  %s  ─────\n" % words, ("new", tag)]
+        return parts + render(entry, tag, self.nickname, self._look.text)
+
+    def _above(self, index: int) -> Optional[Entry]:
+        """Return what stands above an entry of the text, given by its index."""
+        if index:
+            return self._entries[index - 1]
+        entries, first = self.conversation.entries, self._entries[:1]
+        start = entries.index(first[0]) if first and first[0] in entries else 0
+        return entries[start - 1] if start else None
+
+    def _show_from(self, start: int) -> None:
+        """Show the conversation from an index of its entries on; nothing of it is behind."""
+        entries = self.conversation.entries
+        earlier = entries[start : entries.index(self._entries[0])]
+        with self._editing():
+            self._entries[:0] = earlier
+            self._insert("1.0", 0, len(earlier))
+
+    @contextlib.contextmanager
+    def _editing(self) -> Iterator[None]:
+        """Make the text editable; afterwards, restore the view: the end, or where it was."""
+        self._notice_scroll(self.text.yview()[1])
+        top = None if self.at_end else self.entry_at("@0,0")
+        y = self._y(top) if top else 0
+        self.text.configure(state="normal")
+        yield
+        self.text.configure(state="disabled")
+        if self._spans:
+            self._mark_found()
+        if self.at_end:
+            self.show_end()
+        elif top in self._entries:
+            self.text.yview(self._line(top))
+            self.text.yview_scroll(self._y(top) - y, "pixels")
+        if self._entries:
+            self._empty.place_forget()
+        else:
+            self._empty.place(relx=0.5, rely=0.4, anchor="center")
+        self.scrolled()
+
+    # What is in view
+
+    def entry_at(self, index: str) -> Optional[Entry]:
+        """Return the entry at an index of the text."""
+        ids = [int(tag[1:]) for tag in self.text.tag_names(index) if tag[1:].isdigit()]
+        return next((entry for entry in self._entries if entry.id in ids), None)
+
+    def show_end(self) -> None:
+        """Go to the last line."""
+        self.at_end = True
+        self.text.see("end")
+        self.text.mark_set("top", "@0,0")
+
+    def _line(self, entry: Entry) -> str:
+        """Return the index at which the line of an entry begins, below its headings."""
+        return self.text.index("e%d.last -1c linestart" % entry.id)
+
+    def _y(self, entry: Entry) -> int:
+        """Return the height in the window, in pixels, at which that line begins."""
+        top = self.text.dlineinfo("@0,0")
+        return (top[1] if top else 0) - count(self.text, "ypixels", self._line(entry), "@0,0")
+
+    def _keep_in_view(self) -> None:
+        """Show, after a change of size, the end or what was found."""
+        if self.at_end:
+            self.show_end()
+        elif self.text.tag_ranges("found"):
+            self.text.see("found.first + 2 display lines")  # above the button at the bottom
+            self.text.see("found.first")
+
+    def _on_scroll(self, first: Any, last: Any) -> None:
+        self._move_scrollbar(first, last)
+        self._notice_scroll(float(last))
+        if float(first) <= 0:
+            self.text.after_idle(self._extend)
+        self.scrolled()
+
+    def _notice_scroll(self, last: float) -> None:
+        """Find out if the user has scrolled, which Tk says only once it has drawn."""
+        if self.at_end and last <= 0.999 and self.text.compare("@0,0", ">=", "top"):
+            self.text.see("end")  # nobody has: the lines have changed their size
+        else:
+            self.at_end = last > 0.999
+        if self.at_end:
+            self.unseen = 0
+        self.text.mark_set("top", "@0,0")
+
+    def _extend(self) -> None:
+        """Add earlier entries if, with everything drawn, the first entry is in view."""
+        if not self._entries or self.text.yview()[0] > 0:
+            return
+        start = self.conversation.entries.index(self._entries[0])
+        if start:
+            self._show_from(max(0, start - self.PAGE))
+        elif self.conversation.has_older:
+            self.fetch_older(self.conversation)
+
+    # What was found
+
+    def mark(self, spans: Dict[Entry, List[Span]], hit: Optional[Tuple[Entry, Span]]) -> None:
+        """Mark what a search has found ({} for nothing), and show `hit`, which is in it."""
+        self._spans, self._hit = spans, hit
+        if hit is not None:
+            entries = self.conversation.entries
+            if hit[0] not in self._entries and hit[0] in entries:
+                self._show_from(max(0, entries.index(hit[0]) - self.PAGE // 2))
+            self.at_end = False
+        self._mark_found()
+        self._keep_in_view()
+        self._notice_scroll(self.text.yview()[1])
+
+    def _mark_found(self) -> None:
+        self.text.tag_remove("find", "1.0", "end")
+        self.text.tag_remove("found", "1.0", "end")
+        marks = [
+            mark
+            for entry in self._entries
+            if entry in self._spans
+            for mark in self._marks(entry, self._spans[entry])
+        ]
+        if marks:
+            self.text.tag_add("find", *marks)
+        if self._hit is not None and self._hit[0] in self._entries:
+            self.text.tag_add("found", *self._marks(self._hit[0], [self._hit[1]]))
+
+    def _marks(self, entry: Entry, spans: List[Span]) -> List[str]:
+        """Return where parts of the text of an entry begin and end."""
+        line = self._line(entry).partition(".")[0]
+        ends = [utf16_length(entry.text[:end]) for span in spans for end in span]
+        return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
+
+
+class Search:
+    """A bar to write in what is looked for, and to go from one place to the next."""
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
+    ) -> None:
+        px = look.px
+        self._transcript, self._closed = transcript, closed
+        self._spans: Dict[Entry, List[Span]] = {}
+        self._hits: List[Tuple[Entry, Span]] = []  # the same, as a list
+        self._index = 0  # of the hit that the user is at
+        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
+        self.frame.columnconfigure(0, weight=1)
+        self.field = Field(self.frame, look, "ChatField", self.search, "search")
+        self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
+        commands: Dict[str, Action] = {
+            "up": lambda: self.step(-1),
+            "down": lambda: self.step(1),
+            "close": self.close,
+        }
+        for column, icon in enumerate(commands, 1):
+            button = icon_button(self.frame, look, "Icon", icon, commands[icon], 16)
+            button.grid(row=0, column=column)
+        self.field.text.bind("<<Return>>", lambda event: self.step(1))
+        self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.frame.winfo_manager())
+
+    def open(self) -> None:
+        """Show the bar, or go back to it."""
+        self.frame.grid()
+        self.field.focus()
+        self.search()
+
+    def close(self) -> None:
+        """Hide the bar. Idempotent."""
+        if self.is_open:
+            self.frame.grid_remove()
+            self._transcript.mark({}, None)
+            self._closed()
+
+    def search(self) -> None:
+        """Find what the field says, and go to the last place."""
+        words = self.field.get()
+        self._spans = self._transcript.conversation.find(words) if words else {}
+        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
+        self._index = len(self._hits) - 1
+        self._show()
+
+    def step(self, step: int) -> str:
+        """Go on to the next place, or back to the previous place."""
+        if not self.is_open:
+            self.open()
+        elif self._hits:
+            self._index = (self._index + step) % len(self._hits)
+            self._show()
+        return "break"
+
+    def _show(self) -> None:
+        if self._hits:
+            self.field.show_note("%d of %d" % (self._index + 1, len(self._hits)), False)
+            self._transcript.mark(self._spans, self._hits[self._index])
+        else:
+            words = self.field.get()
+            self.field.show_note("No matches" if words else "", bool(words))
+            self._transcript.mark({}, None)
+
+
+class ConnectView:
+    """Asks for the user's name and the server, and says what went wrong."""
+
+    SIZE, MINIMUM = (460, 600), (460, 520)  # of the window
+    HINTS = {
+        NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
+        SERVER: "The address that the server's console shows",
+        PASSWORD: "The host can tell you",
+    }
+
+    def __init__(
+        self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None], cancel: Action
+    ) -> None:
+        px = look.px
+        self._look, self._connect, self._cancel = look, connect, cancel
+        self._is_connecting = False
+        self._servers: List[str] = []
+        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
+        self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
+        body.columnconfigure(0, weight=1)
+        body.grid(column=1, sticky="nsew")  # in the middle of a wide window
+        self.frame.columnconfigure((0, 2), weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
+        head = Drawing(body, look, "bg", 54, 0)
+        head.draw = self._draw_head
+        head.canvas.grid(sticky="ew", pady=(0, px(24)))
+        self.fields: Dict[str, ttk.Entry] = {}
+        self.hints: Dict[str, ttk.Label] = {}
+        self._parts: Dict[str, Tuple[ttk.Widget, ...]] = {}
+        self._validate = root.register(self._on_edit)
+        self._add_field(NAME, "Your name")
+        self._add_field(PASSWORD, "Password")
+        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
+        title.grid(sticky="w", pady=(px(6), px(6)))
+        self._add_list()
+        self.other = ttk.Button(body, text="Other server…", style="Link.TButton")
+        self.other.configure(command=self._on_other)
+        self.other.grid(sticky="e")
+        self._add_field(SERVER, "Address")
+        self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
+        self.button.grid(sticky="ew", pady=(px(12), px(10)))
+        keys = "Enter to connect   ·   Esc to quit"
+        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
+        for field in (PASSWORD, SERVER):  # now that all rows are taken
+            self._show_field(field, False)
+
+    def _add_field(self, field: str, caption: str) -> None:
+        look, px = self._look, self._look.px
+        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
+        entry = ttk.Entry(self._body, style="Field.TEntry", show="•" if field == PASSWORD else "")
+        entry.configure(validate="key", validatecommand=(self._validate, "%P"))
+        hint = ttk.Label(self._body, style="Muted.TLabel")
+        look.follow(entry, lambda: entry.configure(font=look.font["chat"]))
+        look.follow(hint, lambda: hint.configure(wraplength=look.dp(390)))
+        label.grid(sticky="w")
+        entry.grid(sticky="ew", pady=(px(6), px(5)))
+        hint.grid(sticky="w", pady=(0, px(14)))
+        entry.bind("<<Return>>", lambda event: self.submit())
+        entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
+        self.fields[field], self.hints[field] = entry, hint
+        self._parts[field] = (label, entry, hint)
+
+    def _add_list(self) -> None:
+        px = self._look.px
+        card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
+        card.columnconfigure(0, weight=1)
+        card.rowconfigure(0, weight=1)
+        card.grid(sticky="nsew", pady=(0, px(8)))
+        self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
+        self.list = RowList(card, self._look, "field", 60, self._on_choose)
+        self.list.frame.grid(sticky="nsew")
+        self._no_servers = ttk.Frame(card, style="Inner.TFrame")
+        hint = "Ask someone to start the server,\nand for the address that its console shows."
+        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
+            style += ".TLabel"
+            label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
+            label.pack(pady=(0, px(8)))
+
+    def _draw_head(self, pen: Pen) -> None:
+        pen.image(self._look.logo(self._look.dp(52)), 14)
+        pen.text("Join the chat", font="title", dy=-12)
+        pen.text("Pick a name and a server on your network.", "muted", dy=14)
+
+    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
+        """Set the name, the servers to choose from, and the chosen server."""
+        self._servers = list(servers)
+        self._set(NAME, name)
+        self._set(SERVER, server)
+        self._show_field(SERVER, server not in servers)
+        self._refresh()
+
+    def show_error(self, field: str, error: str) -> None:
+        """Show the error at its field, and be ready for another attempt; "" for none."""
+        self.set_connecting("")
+        if field:
+            self._show_field(field, True)
+        for name, entry in self.fields.items():
+            is_wrong = name == field
+            entry.state(["invalid" if is_wrong else "!invalid"])
+            words = self._look.text(error if is_wrong else self.HINTS[name])
+            style = "Error.TLabel" if is_wrong else "Muted.TLabel"
+            self.hints[name].configure(text=words, style=style)
+        entry = self.fields[field or NAME]
+        entry.focus_set()
+        entry.selection_range(0, "end")
+        entry.icursor("end")
+
+    def set_connecting(self, server: str) -> None:
+        """Show that a connection to `server` is being made; "" for none."""
+        self._is_connecting = bool(server)
+        for entry in self.fields.values():
+            entry.state(["disabled" if server else "!disabled"])
+        self._refresh()
+        if server:
+            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
+            self.button.focus_set()
+
+    def submit(self) -> None:
+        """Connect with what the fields say, or cancel the attempt that is under way."""
+        if self._is_connecting:
+            self._cancel()
+        else:
+            self._connect(*(self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD)))
+
+    def _on_edit(self, text: str) -> bool:
+        """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
+        self.frame.after_idle(self._refresh)
+        return max(text, default="") <= "\uffff"
+
+    def _set(self, field: str, text: str) -> None:
+        self.fields[field].delete(0, "end")
+        self.fields[field].insert(0, text)
+
+    def _show_field(self, field: str, is_shown: bool) -> None:
+        for part in self._parts[field]:
+            set_shown(part, is_shown)
+        if field == SERVER:
+            set_shown(self.other, not is_shown)
+
+    def _refresh(self) -> None:
+        server = self.fields[SERVER].get().strip()
+        rows = [self._row(known, known == server) for known in self._servers]
+        self.list.show(rows, server if server in self._servers else None)
+        if rows:
+            self._no_servers.place_forget()
+        else:
+            self._no_servers.place(relx=0.5, rely=0.5, anchor="center")
+        if not self._is_connecting:
+            self.button.configure(text="Connect to %s" % server if server else "Connect")
+        self.button.state(["!disabled" if server else "disabled"])
+
+    def _row(self, server: str, is_chosen: bool) -> Row:
+        is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
+
+        def paint(pen: Pen) -> None:
+            pen.left += self._look.px(6)
+            pen.dot("offline", gap=14)
+            if is_chosen:
+                pen.icon("check", "focus")
+            pen.text(server, font="ui_bold", dy=-10)
+            pen.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+
+        return Row(server, server, paint)
+
+    def _on_choose(self, server: str) -> None:
+        canvas = self.list.canvas
+        is_sure = server == self.fields[SERVER].get() and canvas.focus_get() is canvas
+        self._set(SERVER, server)
+        self._show_field(SERVER, False)
+        if is_sure:
+            self.submit()
+
+    def _on_other(self) -> None:
+        self._set(SERVER, "")
+        self._show_field(SERVER, True)
+        self.fields[SERVER].focus_set()
+
+
+def add_column(
+    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int
+) -> Tuple["ttk.Frame", Drawing]:
+    """Return a frame at an edge of its parent, and the drawing at the top of it."""
+    frame = ttk.Frame(parent, style="Bg.TFrame")
+    frame.grid(row=0, column=0 if side == "left" else 2, sticky="ns")
+    frame.pack_propagate(False)
+    edge = ttk.Frame(frame, style="Line.TFrame", width=look.px(1))
+    edge.pack(side="right" if side == "left" else "left", fill="y")
+    look.follow(frame, lambda: frame.configure(width=look.dp(width) + look.px(1)))
+    head = Drawing(frame, look, "bg", 60, 16)
+    head.canvas.pack(fill="x")
+    ttk.Frame(frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
+    return frame, head
+
+
+class Sidebar:
+    """The server, its conversations, and the user."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
+        px = look.px
+        self._look, self._window = look, window
+        self.frame, self._head = add_column(parent, look, "left", 232)
+        self._head.draw = self._draw_server
+        foot = ttk.Frame(self.frame, style="Bg.TFrame")
+        foot.pack(side="bottom", fill="x")
+        ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
+        theme = icon_button(foot, look, "IconBg", "sun", window.toggle_theme)
+        icons = {"dark": "sun", "light": "moon"}
+        look.follow(theme, lambda: theme.configure(image=look.icon(icons[look.theme])))
+        theme.pack(side="right", padx=(0, px(12)))
+        self.user = Drawing(foot, look, "bg", 54, 14)
+        self.user.draw = self._draw_user
+        self.user.canvas.pack(side="left", fill="x", expand=True)
+        self.user.canvas.bind("<Button-1>", window.menus.open_own)
+        self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
+        self.list.menu = window.menus.open_conversation
+        self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
+
+    def show(self) -> None:
+        """Show the chat as it is now."""
+        self._head.redraw()
+        self.user.redraw()
+        rows, chat = [], self._window.chat
+        for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
+            group = [c for c in chat.conversations if (c.kind == PRIVATE) == is_private]
+            rows += [caption(title, title), *map(self._row, group)]
+        self.list.show(rows, chat.current)
+
+    def _on_choose(self, key: Any) -> None:
+        if isinstance(key, Conversation):
+            self._window.chat_view.select(key)
+        else:
+            self._window.questions.go_to()
+
+    def _row(self, conversation: Conversation) -> Row:
+        chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
+        unread = 0 if conversation.level == NONE else conversation.unread
+        is_bright = conversation is chat.current or unread
+
+        def paint(pen: Pen) -> None:
+            pen.left += self._look.px(6)
+            color = "text" if is_bright else "muted"
+            if conversation.kind == PRIVATE:
+                pen.dot(dots[chat.presence(conversation.name)])
+            else:
+                sign = "#" if conversation.kind == CHANNEL else "·"
+                pen.text(sign, color, "ui_bold")
+                pen.left += self._look.dp(18)
+            if unread:
+                badge = "mention_badge" if conversation.mentions else "badge"
+                pen.badge(str(unread) if unread < 100 else "99+", badge)
+            pen.text(conversation.title, color, "ui_bold" if unread else "ui")
+
+        return Row(conversation, conversation.title, paint)
+
+    def _draw_server(self, pen: Pen) -> None:
+        chat, dp = self._window.chat, self._look.dp
+        pen.image(self._look.logo(dp(30)), 10)
+        pen.text(chat.server, "text", "ui_bold", dy=-9)
+        pen.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
+        pen.text(chat.status, "muted", "small", dy=8)
+
+    def _draw_user(self, pen: Pen) -> None:
+        chat = self._window.chat
+        pen.avatar(chat.nickname, 32)
+        pen.text(chat.nickname, "text", "ui_bold", dy=-8)
+        status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
+        pen.text(status, "muted", "small", dy=9)
+
+
+class People:
+    """The people in the conversation in view."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
+        self._window = window
+        self.frame, self._head = add_column(parent, look, "right", 200)
+        self._head.draw = self._draw_head
+        self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
+        self.list.menu = window.menus.open_person
+        self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
+        self._conversation: Optional[Conversation] = None
+        self._count = 0
+
+    def show(self) -> None:
+        """Show the chat as it is now; while the connection is lost, as it was before."""
+        chat = self._window.chat
+        if chat.state != CONNECTED and chat.current is self._conversation:
+            return
+        self._conversation, people = chat.current, list(chat.current.people)
+        if chat.current.kind == PRIVATE:
+            people = [Person(chat.nickname, "", chat.is_away)]
+            presence = chat.presence(chat.current.name)
+            if presence != OFFLINE:
+                people.append(Person(chat.current.name, "", presence == AWAY))
+        rows, self._count = [], len(people)
+        for title, is_away in (("ONLINE", False), ("AWAY", True)):
+            group = [self._row(person) for person in people if person.is_away == is_away]
+            if group:
+                rows += [caption("%s — %d" % (title, len(group))), *group]
+        self.list.show(rows)
+        self._head.redraw()
+
+    def _on_choose(self, nickname: str) -> None:
+        if nickname != self._window.chat.nickname:
+            self._window.chat_view.open(nickname)
+
+    def _row(self, person: Person) -> Row:
+        name, is_me = person.nickname, person.nickname == self._window.chat.nickname
+        color = FROM_ME if is_me else "muted" if person.is_away else "text"
+
+        def paint(pen: Pen) -> None:
+            pen.avatar(name, 28, "away" if person.is_away else "ok")
+            if is_me or person.prefix == "@":
+                pen.note("you" if is_me else "host")
+            pen.text(name, color)
+
+        return Row(name, name, paint)
+
+    def _draw_head(self, pen: Pen) -> None:
+        width = pen.text("People", "text", "ui_bold")
+        pen.left += width + self._window.look.dp(8)
+        pen.text(str(self._count), "muted")
+
+
+class ChatView:
+    """The conversation in view with the message box; the sidebar and the people beside it."""
+
+    SIZE, MINIMUM = (1160, 720), (480, 360)  # of the window
+    NARROW, NARROWEST = 900, 680  # dp; in a window less wide: no people, and no sidebar
+
+    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
+        px = look.px
+        self._look, self._window = look, window
+        self._width = 0  # pixels
+        self._is_roomy = True
+        self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self._layout: Tuple[bool, ...] = ()  # what is shown beside the chat
+        self.frame = ttk.Frame(root, style="Chat.TFrame")
+        self.frame.columnconfigure(1, weight=1)
+        self.frame.rowconfigure(0, weight=1)
+        self.frame.bind("<Configure>", self._on_resize)
+        self.sidebar = Sidebar(self.frame, look, window)
+        self.people = People(self.frame, look, window)
+        middle = ttk.Frame(self.frame, style="Chat.TFrame")
+        middle.columnconfigure(0, weight=1)
+        middle.grid(row=0, column=1, sticky="nsew")
+        self._add_head(middle)
+        self.banner = Bar(middle, look)
+        self.transcript = Transcript(middle, look)
+        self.transcript.fetch_older = lambda place: window.do(window.chat.fetch_older, place)
+        self.transcript.scrolled = self._show_pill
+        self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.composer = Composer(middle, look, self.submit)
+        self.composer.complete = lambda *args: window.chat.complete(*args)
+        self.composer.ask_paste = window.questions.ask_paste
+        parts = (self.banner, self.search, self.transcript, self.composer)
+        for row, frame in enumerate([part.frame for part in parts], 2):
+            frame.grid(row=row, sticky="nsew")
+        middle.rowconfigure(4, weight=1)
+        self.banner.frame.grid_remove()
+        self.search.frame.grid_remove()
+        self.composer.frame.grid_configure(pady=(px(4), px(14)))
+        self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
+        self.pill.configure(takefocus=0, command=self.jump_to_end)
+        set_icon(self.pill, look, "down", "on_accent", 14)
+        self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
+        self.composer.text.bind("<Next>", lambda event: self._scroll(1))
+        self.transcript.text.bind("<Key>", self._on_stray_key)
+        self.transcript.text.bind("<<ContextMenu>>", window.menus.open_transcript)
+        self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
+        look.follow(self.frame, self._lay_out)
+
+    def _add_head(self, parent: "tk.Misc") -> None:
+        look, px = self._look, self._look.px
+        head = ttk.Frame(parent, style="Chat.TFrame")
+        head.columnconfigure(1, weight=1)
+        head.grid(row=0, sticky="ew")
+        ttk.Frame(parent, style="Line.TFrame", height=px(1)).grid(row=1, sticky="ew")
+        open_menu = self._window.menus.open_conversations
+        self.menu_button = icon_button(head, look, "Icon", "menu", open_menu)
+        look.follow(self.menu_button, self._show_menu_button)
+        self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
+        self.room = Drawing(head, look, "chat", 60, 20)
+        self.room.draw = self._draw_room
+        self.room.canvas.grid(row=0, column=1, sticky="ew")
+        self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
+        search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
+        search.grid(row=0, column=2)
+        people = icon_button(head, look, "Icon", "person", self.toggle_people)
+        people.grid(row=0, column=3, padx=(px(2), px(13)))
+
+    def show(self, changes: Sequence[Change]) -> None:
+        """Show what has changed, and nothing else."""
+        chat = self._window.chat
+        kinds = {change.kind for change in changes}
+        self.transcript.nickname = chat.nickname
+        if chat.current is not self.transcript.conversation:
+            self._open(chat.current)
+            kinds |= {SELECTED, SIDEBAR, PEOPLE, HEADER}
+        else:
+            here = [c for c in changes if c.entries and c.conversation is chat.current]
+            self.transcript.apply(here)
+        if kinds & {SIDEBAR, SELECTED, STATUS}:
+            self.sidebar.show()
+            self._show_menu_button()
+        presence = SIDEBAR if chat.current.kind == PRIVATE else ""
+        if kinds & {PEOPLE, STATUS, presence}:
+            self.people.show()
+        if kinds & {HEADER, SELECTED, STATUS, presence}:
+            self.room.redraw()
+            self.composer.set_hint(chat.hint)
+
+    def _open(self, conversation: Conversation) -> None:
+        self.transcript.conversation.draft = self.composer.get()
+        self.search.close()
+        self.transcript.open(conversation)
+        self.composer.set(conversation.draft)
+
+    # What the user does
+
+    def focus_composer(self) -> None:
+        self.composer.text.focus_set()
+
+    def submit(self, text: str) -> bool:
+        """Say or do what was typed; return False if it cannot be done."""
+        is_done = self._window.do(self._window.chat.submit, text)
+        if self._window.root is not None:
+            self.transcript.show_end()
+            if is_done and not is_secret(text):
+                self.composer.remember(text)
+        return is_done
+
+    def select(self, conversation: Optional[Conversation]) -> None:
+        """Show another conversation; None for none."""
+        if conversation is not None:
+            self._window.do(self._window.chat.select, conversation)
+            self.focus_composer()
+
+    def select_nth(self, number: int) -> None:
+        """Show a conversation by its place in the sidebar, from 1."""
+        self.select(dict(enumerate(self._window.chat.conversations, 1)).get(number))
+
+    def open(self, name: str) -> None:
+        """Show the conversation with a person or in a room."""
+        self._window.do(self._window.chat.open, name)
+        self.focus_composer()
+
+    def suggest(self, text: str) -> None:
+        """Put the beginning of a command into the message box, if that is empty."""
+        if not self.composer.get():
+            self.composer.set(text)
+        self.focus_composer()
+
+    def jump_to_end(self) -> None:
+        self.transcript.show_end()
+        self.focus_composer()
+
+    def _scroll(self, pages: int) -> str:
+        self.transcript.text.yview_scroll(pages, "pages")
+        return "break"
+
+    def _on_topic(self) -> None:
+        if self._window.chat.current.kind == CHANNEL:
+            self.suggest("/topic " + self._window.chat.current.topic)
+
+    def link_at(self, index: str) -> str:
+        """Return the address of the link at an index of the transcript, "" for none."""
+        text = self.transcript.text
+        tags = text.tag_names(index)
+        if "link" not in tags or "retry" in tags or "discard" in tags:
+            return ""
+        return join_surrogates(text.get(*text.tag_prevrange("link", index + "+1c")))
+
+    def _on_link(self, event: "TkEvent") -> str:
+        text, chat = self.transcript.text, self._window.chat
+        index = text.index("@%d,%d" % (event.x, event.y))
+        tags, entry = text.tag_names(index), self.transcript.entry_at(index)
+        if text.tag_ranges("sel") or entry is None:
+            return ""
+        if "retry" in tags:
+            self._window.do(chat.retry, entry)
+        elif "discard" in tags:
+            self._window.do(chat.discard, entry)
+        else:
+            open_link(self.link_at(index))
+        return "break"
+
+    def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
+        """Send what is typed in the transcript to the message box."""
+        modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
+        if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
+            return None  # a key that the text may want, or with Control or Alt
+        self.composer.insert(event.char)
+        return "break"
+
+    # How it is laid out
+
+    def _draw_room(self, pen: Pen) -> None:
+        chat, conversation = self._window.chat, self._window.chat.current
+        sign = "# " if conversation.kind == CHANNEL else ""
+        pen.text(sign + conversation.title, "text", "room", dy=-9)
+        topic = conversation.topic
+        if not topic and conversation.kind == CHANNEL:
+            topic = "No topic. Set one with /topic"
+        elif conversation.kind == PRIVATE:
+            words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
+            topic = "Private · %s" % words[chat.presence(conversation.name)]
+        pen.text(topic, "muted", "small", dy=11)
+
+    def _show_pill(self) -> None:
+        if self.transcript.at_end:
+            self.pill.place_forget()
+            return
+        unseen = self.transcript.unseen
+        self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
+        self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
+
+    def _show_menu_button(self) -> None:
+        is_unread = any(c.unread for c in self._window.chat.conversations)
+        icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
+        self.menu_button.configure(image=icon)
+
+    def toggle_people(self) -> None:
+        """Show the people, or put them away."""
+        self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
+        self._lay_out()
+
+    def focus_pane(self, step: int) -> None:
+        """Move the focus to the next part of the view."""
+        panes: List[tk.Widget] = [self.sidebar.list.canvas, self.transcript.text]
+        panes += [self.composer.text, self.people.list.canvas]
+        panes = [pane for pane in panes if pane.winfo_viewable()]
+        focus = self.frame.focus_get()
+        index = panes.index(focus) if focus in panes else -1
+        panes[(index + step) % len(panes)].focus_set()
+
+    def _on_resize(self, event: "TkEvent") -> None:
+        self._width = event.width
+        self._lay_out()
+        self._window.questions.fit()
+
+    def _lay_out(self) -> None:
+        """Show beside the chat what there is room for."""
+        look, width = self._look, self._width or self._look.dp(self.SIZE[0])
+        self._is_roomy, is_wide = width >= look.dp(self.NARROW), width >= look.dp(self.NARROWEST)
+        layout = (is_wide, self._shows_people[self._is_roomy])
+        if layout != self._layout:
+            self._layout = layout
+            set_shown(self.sidebar.frame, layout[0])
+            set_shown(self.people.frame, layout[1])
+            set_shown(self.menu_button, not is_wide)
+            self.room.left = 20 if is_wide else 6
+            self.room.redraw()
+            self.transcript.left = 20 if is_wide else 14
+            self.transcript.restyle()
+            self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
+
+
+def open_link(address: str) -> None:
+    """Show a web page, and nothing but a web page."""
+    if address.startswith(("http://", "https://")):
+        # Daemon: the browser may take its time to start.
+        thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
+        thread.name = "browser"
+        thread.start()
+
+
+# The window
+# ----------
+
+POLL_MS = 30  # between two looks at the queue; 10 while more waits there
+BATCH = 100  # events handled at once, so that a flood leaves time for keys
+BATCH_TIME = 0.005  # seconds that handling them may take
+SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
+MANY_LINES = 20  # of a paste or not sent; for more the user is asked
+
+# The letters of a keyboard, by X11's or Windows' number of the first key of each row.
+LETTERS = {
+    "x11": {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"},
+    "win32": {65: "abcdefghijklmnopqrstuvwxyz"},
+}
+
+
+class Notifier:
+    """Draws attention to the window with what the system has: a bell, a notification."""
+
+    PAUSE = 2.0  # seconds between two alerts
+
+    def __init__(self, root: "tk.Tk", system: str) -> None:
+        self._root, self._system = root, system
+        self._last = -self.PAUSE
+
+    def alert(self, title: str, body: str, sound: bool) -> None:
+        """Draw attention now. Never waits."""
+        now = time.monotonic()
+        if now < self._last + self.PAUSE:
+            return
+        self._last = now
+        command, null = self._command(title, body), subprocess.DEVNULL
+        try:
+            if command:
+                process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
+                # Daemon: it waits for another program, which may outlive this one.
+                threading.Thread(target=process.wait, name="notify", daemon=True).start()
+        except OSError as error:
+            log.info("no notification: %s", error)
+        if sound:
+            self._root.bell()
+
+    def _command(self, title: str, body: str) -> List[str]:
+        """Return the command that shows a notification, [] for none. No text is an option."""
+        if self._system == "aqua":
+            script = "display notification (item 2 of argv) with title (item 1 of argv)"
+            return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
+        program = shutil.which("notify-send") if self._system == "x11" else None
+        return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
+
+
+def copy_text(root: "tk.Tk", text: str) -> None:
+    """Put a text into the clipboard."""
+    root.clipboard_clear()
+    root.clipboard_append(text)
+
+
+class Menus:
+    """The context menus."""
+
+    def __init__(self, window: "Window") -> None:
+        self._window = window
+        self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
+
+    def open_person(self, name: str, event: "TkEvent") -> None:
+        """Offer what can be done with a person."""
+        view = self._window.chat_view
+        if name == self._window.chat.nickname:
+            return self.open_own(event)
+        entries: List[Any] = [
+            ("Write privately", lambda: view.open(name)),
+            ("Mention", lambda: view.composer.insert("@%s " % name)),
+            ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
+            None,
+            ("Ignore", lambda: view.submit("/ignore %s" % name)),
+        ]
+        return self._open(entries, event)
+
+    def open_conversation(self, conversation: Any, event: "TkEvent") -> None:
+        """Offer what can be done with a conversation."""
+        do, chat = self._window.do, self._window.chat
+        if not isinstance(conversation, Conversation):
+            return
+        entries: List[Any] = []
+        levels = (ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")
+        for level, words in (*levels, (NONE, "Never notify me")):
+            mark = "✓ " if conversation.level == level else "    "
+            action = functools.partial(do, chat.set_level, conversation, level)
+            entries.append((mark + words, action))
+        if conversation.kind != CONSOLE:
+            words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
+            action = functools.partial(do, chat.close, conversation)
+            entries += [None, (words % conversation.name, action)]
+        self._open(entries, event)
+
+    def open_conversations(self) -> None:
+        """Offer the conversations, where there is no room for the sidebar."""
+        view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        for place in self._window.chat.conversations:
+            unread = "   (%d)" % place.unread if place.unread else ""
+            entries.append((place.name + unread, functools.partial(view.select, place)))
+        self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
+
+    def open_own(self, event: "TkEvent") -> None:
+        """Offer what the user can do with their own presence, and with the window."""
+        window, view = self._window, self._window.chat_view
+        away = ("I am back", "/away") if window.chat.is_away else ("I am away", "/away away")
+        entries: List[Any] = [
+            (away[0], lambda: view.submit(away[1])),
+            ("Another name…", lambda: view.suggest("/nick ")),
+            None,
+            ("Light or dark", window.toggle_theme),
+            ("Larger", lambda: window.zoom(1)),
+            ("Smaller", lambda: window.zoom(-1)),
+            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
+            None,
+            ("Help and keys", window.questions.help),
+            ("Quit", window.close),
+        ]
+        self._open(entries, event)
+
+    def open_box(self, event: "TkEvent") -> None:
+        """Offer what can be done with the text in a box."""
+        box, entries = event.widget, []  # type: Any, List[Any]
+        box.focus_set()
+        for words in ("Cut", "Copy", "Paste", "Select all"):
+            name = "<<%s>>" % words.title().replace(" ", "")
+            entries.append((words, functools.partial(box.event_generate, name)))
+        self._open([*entries[:3], None, entries[3]], event)
+
+    def open_transcript(self, event: "TkEvent") -> str:
+        """Offer what can be done with what was said."""
+        view, root = self._window.chat_view, self._window.root
+        text = view.transcript.text
+        link = view.link_at("@%d,%d" % (event.x, event.y))
+        entries: List[Any] = []
+        if link:
+            entries.append(("Open %s" % link[:60], lambda: open_link(link)))
+            entries.append(("Copy the link", lambda: copy_text(root, link)))
+        if text.tag_ranges("sel"):
+            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
+        entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
+        entries.append(("Search…", view.search.open))
+        self._open(entries, event)
+        return "break"
+
+    def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
+        """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
+        look, menu, color = self._window.look, self.menu, self._window.look.color
+        menu.delete(0, "end")
+        menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
+        menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
+        for entry in entries:
+            if entry is None:
+                menu.add_separator()
+            else:
+                menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
+        if isinstance(where, tk.Event) and where.type != tk.EventType.KeyPress:
+            x, y = where.x_root, where.y_root
+        else:
+            widget = where.widget if isinstance(where, tk.Event) else where
+            x, y = widget.winfo_rootx() + 20, widget.winfo_rooty() + 20
+        menu.tk_popup(x, y)
+        menu.grab_release()
+
+
+class Questions:
+    """The questions of the window: sheets to choose from, and questions in the banner."""
+
+    def __init__(self, window: "Window") -> None:
+        self._window = window
+        self.sheet: Optional[Sheet] = None
+        self.is_asking = False
+
+    def go_to(self) -> None:
+        """Ask for a room or a person, known or new."""
+        chat, look = self._window.chat, self._window.look
+        known = [place.name for place in chat.conversations if place.kind != CONSOLE]
+        names = list(dict.fromkeys(known + chat.everybody()))
+        sheet = self._open_sheet("Go to", "", lambda text: offer_names(look, names, text))
+        sheet.choose = self._window.chat_view.open
+
+    def help(self) -> None:
+        """Show the keys."""
+        patch = self._window.root.tk.call("info", "patchlevel")
+        text = "Chat for a local network. Python %d.%d, Tk %s. /help lists what you can type."
+        text %= (*sys.version_info[:2], patch)
+        rows = [_help_row(key) for key in KEYS]
+        title = "Hubbub %s" % protocol.VERSION
+        self._open_sheet(title, text, lambda words: rows)
+
+    def ask_paste(self, lines: int, paste: Action) -> bool:
+        """Ask before many lines are pasted; return True if it is asked."""
+        if lines > MANY_LINES:
+            words = "Paste %d lines? Each line will be a message of its own." % lines
+            self._ask(words, ("Cancel", self._window.chat_view.focus_composer), ("Paste", paste))
+        return lines > MANY_LINES
+
+    def ask_close(self, unsent: int, close: Action) -> None:
+        """Ask before unsent messages are lost."""
+        words = "1 message has" if unsent == 1 else "%d messages have" % unsent
+        words = "Close Hubbub? %s not been sent yet, and would be lost." % words
+        self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+
+    def cancel(self) -> bool:
+        """Close what is open; return False if nothing is."""
+        if self.sheet is not None:
+            self.sheet.close()
+        elif self.is_asking:
+            self._answer(self._window.chat_view.focus_composer)
+        else:
+            return False
+        return True
+
+    def fit(self) -> None:
+        """Follow the size of the window."""
+        if self.sheet is not None:
+            self.sheet.fit()
+
+    def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
+        """Ask in the banner."""
+        self.cancel()
+        self.is_asking = True
+        bar = self._window.chat_view.banner
+        buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
+        bar.show(text, "warn", buttons)
+        bar.buttons[-1].focus_set()
+        self._window.keys.add_to(bar.frame)
+
+    def _answer(self, action: Action) -> None:
+        self.is_asking = False
+        self._window.show_banner()
+        action()
+
+    def _open_sheet(self, title: str, text: str, offer: Callable[[str], List[Row]]) -> Sheet:
+        self.cancel()
+        self.sheet = Sheet(self._window.chat_view.frame, self._window.look, title, text, offer)
+        self.sheet.closed = self._on_closed
+        self._window.keys.add_to(self.sheet.frame)
+        return self.sheet
+
+    def _on_closed(self) -> None:
+        self.sheet = None
+        self._window.chat_view.focus_composer()
+
+
+def offer_names(look: Look, names: Sequence[str], text: str) -> List[Row]:
+    """Return rows for the names that contain `text`, then for a new room and a new person."""
+    name = text.lstrip("#@").replace(" ", "-")
+    folded = protocol.casefold(text.lstrip("#@"))
+    found = [known for known in names if folded in protocol.casefold(known)]
+    found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
+    rows = [_name_row(look, known.lstrip("#"), known, known[:1]) for known in found]
+    if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
+        rows.append(_name_row(look, "Join #" + name, "#" + name, "+"))
+        rows.append(_name_row(look, "Write to " + name, name, "+"))
+    hint = "Write a name"
+    return rows or [Row(None, hint, lambda pen: pen.text(hint, "muted"))]
+
+
+def _name_row(look: Look, text: str, key: str, sign: str) -> Row:
+    def paint(pen: Pen) -> None:
+        if sign in "#+":
+            pen.left += look.px(6)
+            pen.text(sign, font="ui_bold")
+            pen.left += look.dp(18)
+        else:
+            pen.avatar(text, 28)
+        pen.text(text)
+
+    return Row(key, text, paint)
+
+
+def _help_row(key: "Key") -> Row:
+    def paint(pen: Pen) -> None:
+        pen.note(key.name)
+        pen.text(key.help)
+
+    return Row(key.name, key.help, paint)
+
+
+def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
+    """Set the size and, unless the window is new, a position: as kept, and on the screen."""
+    place = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
+    if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
+        place = [int(number) for number in re.findall(r"-?\d+", kept)]
+    title_bar = root.winfo_rooty() - root.winfo_y()
+    screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
+    size = [min(pair) for pair in zip(place, screen)]
+    corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
+    root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
+
+
+class Window:
+    """The program's window: it polls the queue, and hands what has changed to its views.
+
+    All of it runs on Tk's thread.
+    """
+
+    def __init__(self, root: "tk.Tk", settings: Settings) -> None:
+        root.withdraw()  # until there is something to see
+        root.report_callback_exception = lambda *error: log.error("a bug", exc_info=error)
+        self.root, self.settings = root, settings
+        self.chat = self._new_chat("")
+        self._connection: Optional[Connection] = None
+        self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
+        self._address = ("", 0, "")  # host, port and password of the last connection
+        self._server = ""  # as the user writes it
+        self._poll_id = ""  # the id of the next look at the queue
+        self._banner_due = 0.0  # when the banner is shown again; 0 for never
+        theme = settings.theme if settings.theme in PALETTES else "dark"
+        zoom = settings.zoom if settings.zoom in ZOOMS else 100
+        emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
+        self.look = Look(root, theme, zoom, emoji)
+        self.notifier = Notifier(root, self.look.system)
+        self.menus, self.questions = Menus(self), Questions(self)
+        self.keys = Keys(self)
+        self._placed: Set[Any] = set()  # the views for which the window has been placed
+        self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
+        self.chat_view = ChatView(root, self.look, self)
+        self.view: Union[ConnectView, ChatView, None] = None
+        root.protocol("WM_DELETE_WINDOW", self.close)
+        root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
+        for sequence in ("<FocusIn>", "<FocusOut>"):
+            root.bind(sequence, lambda event: root.after_idle(self._on_focus))
+        self.look.follow(self.connect_view.frame, self._set_minimum)
+        self.keys.add_to(root)
+
+    @property
+    def is_chatting(self) -> bool:
+        """True if the chat is in view."""
+        return self.view is self.chat_view
+
+    def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+        """Show the window until it is closed; connect at once, or when the user says so."""
+        for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
+            signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
+        self.start(host, port, nickname, at_once)
+        self.root.mainloop()
+
+    def start(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+        """Do all that `run` does before Tk's loop."""
+        sys.setswitchinterval(SWITCH_TIME)
+        host = "[%s]" % host if ":" in host else host
+        server = host if port == SERVER_PORT else "%s:%d" % (host, port)
+        self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
+        self._show(self.connect_view)
+        self.connect_view.show_error("", "")
+        self._poll()
+        if at_once:
+            self.connect_view.submit()
+
+    def close(self) -> None:
+        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
+        unsent = self.chat.unsent if self.is_chatting else 0
+        # While connected, a few are on their way and arrive during the goodbye.
+        few = MANY_LINES if self.chat.is_settled else 0
+        if unsent > few and not self.questions.is_asking:
+            self.questions.ask_close(unsent, self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self.root is not None:
+            self._save_settings()
+            self.root.after_cancel(self._poll_id)
+            self._disconnect(QUIT_TIME)
+            root, self.root = self.root, None  # type: ignore[assignment]
+            root.destroy()
+
+    def _save_settings(self) -> None:
+        if self.is_chatting:
+            self.settings.geometry = self.root.geometry()
+        self.settings.theme, self.settings.zoom = self.look.theme, self.look.zoom
+        self.settings.save()
+
+    def _show(self, view: Union[ConnectView, ChatView]) -> None:
+        """Show a view in place of the other."""
+        self._show_title()
+        if view is self.view:
+            return
+        if self.view is not None:
+            self.view.frame.pack_forget()
+        view.frame.pack(fill="both", expand=True)
+        self.view = view
+        if view not in self._placed:  # afterwards, the size and the position are the user's
+            self._placed.add(view)
+            kept = self.settings.geometry if self.is_chatting else ""
+            place_window(self.root, self._pixels(view.SIZE), kept)
+        self._set_minimum()
+        self.root.update_idletasks()
+        self.root.deiconify()
+        if self.is_chatting:
+            self.chat_view.focus_composer()
+
+    def _set_minimum(self) -> None:
+        if self.view is not None:
+            self.root.minsize(*self._pixels(self.view.MINIMUM))
+
+    def _pixels(self, size: Tuple[int, int]) -> List[int]:
+        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+        zoom = 100 if self.is_chatting else max(100, self.look.zoom)
+        limits = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
+        return [min(self.look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
+
+    def _show_title(self) -> None:
+        title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
+        self.root.title(self.look.text(title))
+
+    # Connecting
+
+    def _new_chat(self, server: str) -> Chat:
+        return Chat(server, self.settings.levels, self.settings.ignored)
+
+    def _on_connect(self, nickname: str, server: str, password: str) -> None:
+        nickname = protocol.normalize(nickname)
+        error = protocol.nickname_error(nickname)
+        if error:
+            return self.connect_view.show_error(NAME, error)
+        try:
+            address = (*parse_server(server), password)
+        except ValueError as error:
+            return self.connect_view.show_error(SERVER, str(error))
+        if not self.chat.nickname or self._address[:2] != address[:2]:
+            self.chat = self._new_chat("%s:%d" % address[:2])
+        self._address, self._server = address, server
+        self.settings.name = nickname
+        self._disconnect()
+        self._events = queue.Queue(MAX_EVENTS)
+        self._connection = Connection(*address, nickname, self._events)
+        self.chat.begin(nickname)
+        self._connection.start()
+        self._show_title()
+        return self.connect_view.set_connecting(server)
+
+    def _disconnect(self, wait: float = 0.0) -> None:
+        if self._connection is not None:
+            self._connection.close(wait)
+            self._connection = None
+
+    def cancel(self) -> None:
+        """Give up the attempt to connect."""
+        self._disconnect()
+        self.chat, self._events = self._new_chat(""), queue.Queue()
+        self.connect_view.show_error("", "")
+        self._show_title()
+
+    # Events
+
+    def do(self, action: Callable[..., Outcome], *args: Any) -> bool:
+        """Do what the user wants with a method of the chat; say why, and return False, if not."""
+        now = time.time()
+        try:
+            self._carry_out(action(*args, now))
+        except protocol.InputError as error:
+            self._carry_out(self.chat.notify(str(error), now))
+            return False
+        return True
+
+    def _poll(self) -> None:
+        delay = POLL_MS
+        try:
+            self._handle_events()
+            if not self._events.empty():
+                delay = POLL_MS // 3
+            self._carry_out(self.chat.tick(time.time()))
+            if self._banner_due and time.monotonic() >= self._banner_due:
+                self.show_banner()
+        finally:  # whatever happened, the window lives on
+            if self.root is not None:
+                self._poll_id = self.root.after(delay, self._poll)
+
+    def _handle_events(self) -> None:
+        """Handle a BATCH of what waits in the queue, then show what has changed."""
+        changes: List[Change] = []
+        events: List[Any] = []
+        until = time.monotonic() + BATCH_TIME
+        while len(events) < BATCH and time.monotonic() < until:
+            try:
+                events.append(self._events.get_nowait())
+            except queue.Empty:
+                break
+            try:
+                outcome = self.chat.handle(events[-1], time.time())
+                changes += outcome.changes
+                if self._connection is not None:
+                    self._connection.carry_out(outcome)
+            except Exception:
+                log.exception("a bug")
+        if not self.is_chatting and any(isinstance(event, Connected) for event in events):
+            self.settings.remember(self._server)
+            self.settings.save()
+            self._show(self.chat_view)
+        self._show_changes(changes)
+        if events and isinstance(events[-1], Disconnected):  # it is the last of its queue
+            self._on_disconnected(events[-1])
+
+    def _carry_out(self, outcome: Outcome) -> None:
+        if self._connection is not None:
+            self._connection.carry_out(outcome)
+        self._show_changes(outcome.changes)
+        if outcome.done:
+            self.root.after_idle(self._end)
+
+    def _show_changes(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        for change in changes:
+            if change.kind == ALERT:
+                title = change.conversation.name if change.conversation else "Hubbub"
+                self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
+        self.chat_view.show(changes)
+        kinds = {change.kind for change in changes}
+        if STATUS in kinds:
+            self.show_banner()
+        if kinds & {STATUS, SIDEBAR, HEADER}:
+            self._show_title()
+
+    def show_banner(self) -> None:
+        """Show what is wrong with the connection, unless a question stands there."""
+        self._banner_due = 0.0
+        if self.questions.is_asking:
+            return
+        banner = self.chat.banner(time.time())
+        icon = "check" if self.chat.state == CONNECTED else "warn"
+        buttons: List[Tuple[str, Action]] = []
+        if banner.can_retry and self._connection is not None:
+            buttons.append(("Try now", self._connection.retry))
+        self.chat_view.banner.show(banner.text, icon, buttons)
+        if banner.text:
+            self._banner_due = time.monotonic() + 1
+
+    def _on_disconnected(self, end: Disconnected) -> None:
+        self._disconnect()
+        if end.fault != CLOSED:
+            self._show(self.connect_view)
+            self.connect_view.show_error(SERVER if end.fault == LOST else end.fault, end.reason)
+
+    def _on_focus(self) -> None:
+        if self.root is not None:
+            try:
+                has_focus = self.root.focus_displayof() is not None
+            except KeyError:  # a menu, which tkinter does not know
+                has_focus = True
+            self.do(self.chat.set_focus, has_focus)
+
+    # What keys and menus do
+
+    def toggle_theme(self) -> None:
+        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
+        self._save_settings()
+
+    def zoom(self, step: int) -> None:
+        """Make everything larger or smaller, or (0) as large as usual."""
+        index = ZOOMS.index(self.look.zoom) + step if step else ZOOMS.index(100)
+        self.look.change(self.look.theme, ZOOMS[max(0, min(len(ZOOMS) - 1, index))])
+        self._save_settings()
+
+    def toggle_sound(self) -> None:
+        self.settings.sound = not self.settings.sound
+        self.settings.save()
+
+    def escape(self) -> None:
+        """Close what is open; else go to the end, or from the connect view out."""
+        if not self.is_chatting:
+            return self.cancel() if self._connection is not None else self.close()
+        if self.questions.cancel():
+            return None
+        view = self.chat_view
+        return view.search.close() if view.search.is_open else view.jump_to_end()
+
+
+class Key(NamedTuple):
+    """A key, or several that belong together, as the help shows them."""
+
+    name: str
+    help: str
+    actions: "Mapping[str, Callable[[Window], object]]" = {}  # by sequence; none: of a widget
+    is_everywhere: bool = False  # not only in the chat
+
+
+# In a sequence, Control stands for what goes with letters: Command on macOS.
+KEYS = (
+    Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
+    Key("Up, Down", "what you sent before"),
+    Key("Tab", "complete a name, a /command or a #room"),
+    Key("Ctrl+F", "search; Enter and F3 go on", {
+        "Control-f": lambda window: window.chat_view.search.open(),
+        "F3": lambda window: window.chat_view.search.step(1),
+        "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
+        "Control-k": lambda window: window.questions.go_to(),
+        "Control-n": lambda window: window.questions.go_to()}),
+    Key("Ctrl+PgUp, Ctrl+PgDn", "the conversation above or below", {
+        "Control-Prior": lambda w: w.chat_view.select(w.chat.neighbour(-1)),
+        "Control-Next": lambda w: w.chat_view.select(w.chat.neighbour(1)),
+        "Alt-Up": lambda w: w.chat_view.select(w.chat.neighbour(-1)),
+        "Alt-Down": lambda w: w.chat_view.select(w.chat.neighbour(1))}),
+    Key("Alt+1 … Alt+9", "the first to the ninth conversation", {
+        "Alt-Key-%d" % n: functools.partial(lambda n, window: window.chat_view.select_nth(n), n)
+        for n in range(1, 10)}),
+    Key("Alt+A", "the next conversation with something new", {
+        "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
+    Key("PgUp, PgDn", "scroll"),
+    Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
+        "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
+        "Control-End": lambda window: window.chat_view.transcript.show_end()}),
+    Key("F6", "on to the next part of the window", {
+        "F6": lambda window: window.chat_view.focus_pane(1),
+        "Shift-F6": lambda window: window.chat_view.focus_pane(-1)}),
+    Key("Shift+F10", "what can be done with this"),
+    Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
+    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
+        "Control-plus": lambda window: window.zoom(1),
+        "Control-equal": lambda window: window.zoom(1),
+        "Control-KP_Add": lambda window: window.zoom(1),
+        "Control-minus": lambda window: window.zoom(-1),
+        "Control-KP_Subtract": lambda window: window.zoom(-1),
+        "Control-0": lambda window: window.zoom(0)}, True),
+    Key("F1", "this help", {"F1": lambda window: window.questions.help()}),
+    Key("Esc", "close what is open, go to the latest", {"Escape": Window.escape}, True),
+    Key("Ctrl+Q", "quit", {"Control-q": Window.close}, True),
+)  # fmt: skip
+
+
+class Keys:
+    """Binds KEYS to the widgets of a window, before the widgets' own keys."""
+
+    TAG = "HubbubKeys"
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        root, control = window.root, window.look.control
+        for key in KEYS:
+            for sequence, action in key.actions.items():
+                handler = functools.partial(self._on_key, action, key.is_everywhere)
+                sequence = sequence.replace("Control", control)
+                # With Caps Lock, Tk sees another letter.
+                locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
+                for each in {sequence, locked}:
+                    root.bind_class(self.TAG, "<%s>" % each, handler)
+        root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
+        self._change_defaults(root, control)
+
+    def add_to(self, widget: "tk.Misc") -> None:
+        """Give the keys to a widget and all that is in it."""
+        tags = [tag for tag in widget.bindtags() if tag != self.TAG]
+        widget.bindtags((self.TAG, *tags))
+        for child in widget.winfo_children():
+            self.add_to(child)
+
+    def _change_defaults(self, root: "tk.Tk", control: str) -> None:
+        """Change what Tk binds to keys in its text widgets."""
+        select_all = ("<%s-a>" % control, "<%s-Lock-A>" % control)
+        root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        if control == "Control":  # others change the text, which nobody expects
+            for letter in "dhio":
+                root.unbind_class("Text", "<Control-%s>" % letter)
+        root.event_add("<<SelectAll>>", *select_all)
+        root.event_add("<<Return>>", "<Return>", "<KP_Enter>")
+        root.tk.call("bind", "TButton", "<<Return>>", "%W invoke")
+        root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
+        menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
+        root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
+        for kind in ("Text", "TEntry"):
+            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_box)
+
+    def _on_key(
+        self, action: Callable[[Window], object], is_everywhere: bool, event: "TkEvent"
+    ) -> Optional[str]:
+        if not is_everywhere and not self._window.is_chatting:
+            return None
+        action(self._window)
+        return "break"
+
+    def _on_other_key(self, event: "TkEvent") -> Optional[str]:
+        """Do, on a keyboard of another alphabet, what the Latin letter on the key does."""
+        letter = latin_letter(event, self._window.look.system)
+        for key in KEYS:
+            if "Control-" + letter in key.actions:
+                return self._on_key(key.actions["Control-" + letter], key.is_everywhere, event)
+        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        if letter in edits:
+            event.widget.event_generate("<<%s>>" % edits[letter])
+            return "break"
+        return None
+
+
+def latin_letter(event: "TkEvent", system: str) -> str:
+    """Return the Latin letter of a key that has one of another alphabet, "" for others."""
+    if event.keysym_num > 255:
+        for first, row in LETTERS.get(system, {}).items():
+            if first <= event.keycode < first + len(row):
+                return row[event.keycode - first]
+    return ""
+
+
 # The command line
 # ----------------
 
 
 def parse_server(text: str) -> Tuple[str, int]:
-    """Return host and port of HOST, HOST:PORT, [IPV6]:PORT or a bare IPv6 address; ValueError."""
+    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
+
+    Raises ValueError with the words for the user.
+    """
     text = text.strip()
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
@@ -2832,13 +5651,36 @@ def parse_server(text: str) -> Tuple[str, int]:
     return host, int(port)
 
 
+def open_window(settings: Settings) -> Optional[Window]:
+    """Return the window; None, after saying why, where there is no tkinter or no display."""
+    if tk is None:
+        print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
+        return None
+    try:
+        if sys.platform == "win32":
+            _use_every_pixel()
+        return Window(tk.Tk(className="Hubbub"), settings)
+    except tk.TclError as error:
+        print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
+        return None
+
+
+def _use_every_pixel() -> None:
+    """Keep Windows from enlarging the window: it is drawn for the screen's resolution."""
+    try:
+        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
+    except (OSError, AttributeError):
+        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
+
+
 def main(argv: Optional[List[str]] = None) -> int:
-    """Chat in the terminal."""
+    """Open the window, or chat in the terminal; return the exit code."""
     parser = argparse.ArgumentParser(description="Chat on the local network.")
-    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="address of the server")
-    parser.add_argument("--username", default="", metavar="NAME", help="your username")
+    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
+    parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
-    parser.add_argument("--theme", choices=["dark", "light"], help="colours of the window")
+    parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
+    parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
     username = protocol.normalize(args.username.strip())
@@ -2846,14 +5688,23 @@ def main(argv: Optional[List[str]] = None) -> int:
         host, port = parse_server(args.server) if args.server else (SERVER_IP, SERVER_PORT)
     except ValueError as error:
         parser.error(str(error))
-    fault = username and protocol.nickname_error(username)
-    if fault:
-        parser.error(fault)
+    wrong = username and protocol.nickname_error(username)
+    if wrong:
+        parser.error(wrong)
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed before the start
+        if getattr(sys, name) is None:  # it was closed before the program began
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     settings = Settings(settings_path())
     settings.load()
+    settings.theme = args.theme or settings.theme
+    if not args.terminal:
+        if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
+            with contextlib.suppress(ValueError):
+                host, port = parse_server(settings.servers[0])
+        window = open_window(settings)
+        if window is not None:
+            window.run(host, port, username, at_once=bool(args.server and username))
+            return 0
     return Terminal(settings).run(host, port, username)
 
 

@@ -1,7 +1,7 @@
-"""How the window bears a flood and a long conversation: `python tests/bench_window.py [SECONDS]`.
+"""Measure the window in a flood and a long conversation: `python tests/bench_window.py [SECONDS]`.
 
-Prints a line for each: the longest pauses of a heartbeat of 10 ms while 20,000 messages a second
-come, and the longest time that a key takes in a conversation of 100,000 messages.
+Prints a line for each: the time of the first paint; the longest pauses of a heartbeat of 10 ms
+while 20,000 messages a second come; the time that keys take in the longest conversation.
 """
 
 import contextlib
@@ -14,21 +14,21 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from client_harness import ScriptedServer  # noqa: E402
-from window_harness import Desk, Heartbeat, Screen  # noqa: E402
+from window_harness import Desktop, Heartbeat, Screen  # noqa: E402
 
-from client import Message  # noqa: E402
+from client import MAX_ENTRIES, Message  # noqa: E402
 
 RATE = 20000  # messages a second
 LINE = ":bob!b@h PRIVMSG #lobby :message %d of a flood, as long as people write\r\n"
 
 
 def memory():
-    """MB that this process has used at most."""
+    """Return the MB that this process has used at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-# A program of its own, so that it takes no time of the window's interpreter: says the lines at
-# that rate for so many seconds, and then how many there were.
+# A program of its own, so that it takes no time of the window's interpreter: sends lines at a
+# rate for some seconds, and prints how many there were.
 FLOOD = """
 import socket, sys, time
 fd, rate, seconds, line = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
@@ -42,15 +42,35 @@ print(sent)
 """
 
 
-def flood(desk, alice, hub, seconds):
-    """Have so much said for so long."""
+FIRST_PAINT = """
+import sys, time
+start = time.perf_counter()
+sys.path.insert(0, sys.argv[1])
+import client, tkinter
+window = client.Window(tkinter.Tk(), client.Settings(""))
+window.start("127.0.0.1", 1, "alice", False)
+window.root.update()
+print("%.0f" % ((time.perf_counter() - start) * 1000))
+window.close()
+"""
+
+
+def first_paint():
+    """Print the time from the start of the interpreter's work to the first paint."""
+    command = [sys.executable, "-c", FIRST_PAINT, str(Path(__file__).parent.parent)]
+    times = [int(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(5)]
+    print("first paint: median %d ms, longest %d ms" % (sorted(times)[2], max(times)))
+
+
+def flood(desktop, alice, hub, seconds):
+    """Let so much be said for so long."""
     before, heart = memory(), Heartbeat(alice.root)
     start = time.monotonic()
     fd = hub.fileno()
     words = [sys.executable, "-c", FLOOD, str(fd), str(RATE), str(seconds), LINE]
     with subprocess.Popen(words, stdout=subprocess.PIPE, pass_fds=[fd]) as sender:
         while sender.poll() is None:
-            desk.update()
+            desktop.update()
         sent = int(sender.stdout.read())
     took = time.monotonic() - start
     heart.stop()
@@ -62,41 +82,45 @@ def flood(desk, alice, hub, seconds):
     )  # fmt: skip
 
 
-def times(desk, step, count):
-    """The median and the longest time that a step takes until it is drawn, in ms."""
+def times(desktop, step, count):
+    """Return the median and the longest time that a step takes until it is drawn, in ms."""
     found = []
     for _ in range(count):
         start = time.perf_counter()
         step()
-        desk.update()
+        desktop.update()
         found.append((time.perf_counter() - start) * 1000)
     return "%.1f/%.1f" % (sorted(found)[count // 2], max(found))
 
 
-def long_conversation(desk, alice, hub, count):
-    """What keys take in a conversation of so many messages."""
-    chat, transcript = alice.window.chat, alice.chat_view.transcript
+def long_conversation(desktop, alice, hub, count):
+    """Print the times of keys in a conversation of so many messages."""
+    chat, view = alice.window.chat, alice.chat_view
+    text, search = view.transcript.text, view.search
     start = time.perf_counter()
     for number in range(count):
         message = Message("PRIVMSG", ("#lobby", "message %d of a long day" % number), "bob!b@h")
         chat.handle(message, 1.7e9 + number)
     grew = time.perf_counter() - start
     hub.send(":bob!b@h PRIVMSG #lobby :last", ":carol!c@h PRIVMSG alice :psst")
-    desk.pump(lambda: len(alice.conversations) == 2)
+    desktop.pump(lambda: len(alice.conversations) == 2)
     lobby, other = chat.conversations
-    parts = [("page up", times(desk, lambda: transcript.scroll(-1), 200))]
-    parts.append(("page down", times(desk, lambda: transcript.scroll(1), 100)))
-    parts.append(("top", times(desk, lambda: alice.window._on_ends(0.0), 10)))
-    parts.append(("end", times(desk, lambda: alice.window._on_ends(1.0), 10)))
-    alice.chat_view.search.open()
-    for words in ("last", "message 99", "e"):
-        alice.chat_view.search.field.set(words)
-        parts.append(("search %r" % words, times(desk, alice.chat_view.search.look, 5)))
-    parts.append(("next", times(desk, lambda: alice.chat_view.search.step(-1), 50)))
-    alice.chat_view.search.close()
-    parts.append(("go away", times(desk, lambda: alice.window.select(other), 1)))
+    steps = [
+        ("open", lambda: view.transcript.open(lobby), 10),
+        ("page up", lambda: text.yview_scroll(-1, "pages"), 300),
+        ("top", lambda: text.yview_moveto(0), 10),
+        ("end", view.transcript.show_end, 10),
+    ]
+    parts = [(name, times(desktop, step, number)) for name, step, number in steps]
+    view.transcript.open(lobby)
+    search.open()
+    for words in ("last", "message 99", "e", "message 0 "):  # the last one shows the first entry
+        search.field.set(words)
+        parts.append(("search %r" % words, times(desktop, search.search, 1)))
+    parts.append(("next", times(desktop, lambda: search.step(-1), 50)))
+    search.close()
     both = [other, lobby]
-    switch = times(desk, lambda: alice.window.select(both[chat.current is other]), 20)
+    switch = times(desktop, lambda: view.select(both[chat.current is other]), 20)
     parts.append(("switch", switch))
     print(
         "%d messages (handled in %.1f s), median/longest ms: %s; memory %.0f MB"
@@ -108,12 +132,15 @@ def main():
     seconds = float(sys.argv[1]) if sys.argv[1:] else 15
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(Screen()))
-        for work, size in ((flood, seconds), (long_conversation, 100000)):
-            with contextlib.closing(ScriptedServer()) as hub, contextlib.closing(Desk()) as desk:
-                alice = desk.open(hub.port, "alice", at_once=True)
+        first_paint()
+        for work, size in ((flood, seconds), (long_conversation, MAX_ENTRIES)):
+            with contextlib.ExitStack() as inner:
+                hub = inner.enter_context(contextlib.closing(ScriptedServer()))
+                desktop = inner.enter_context(contextlib.closing(Desktop()))
+                alice = desktop.open(hub.port, "alice", at_once=True)
                 hub.welcome()
-                desk.pump(lambda alice=alice: alice.people == ["alice", "bob"])
-                work(desk, alice, hub, size)
+                desktop.pump(lambda alice=alice: alice.people == ["alice", "bob"])
+                work(desktop, alice, hub, size)
 
 
 if __name__ == "__main__":

@@ -633,15 +633,15 @@ class AtWindow(Program):
 
     SHOWS = {what: "^" + pattern for what, pattern in FOR_PEOPLE.items()}
 
-    def __init__(self, desk, person, name):
+    def __init__(self, desktop, person, name):
         super().__init__(name, None, "")
-        self._desk, self._person = desk, person
+        self._desktop, self._person = desktop, person
 
     def _read_logs(self):
         yield "window", "\n".join(self._person.lines)
 
     def _wait_until(self, condition):
-        self._desk.pump(condition)
+        self._desktop.pump(condition)
 
     def command(self, line, room=""):
         """Type a line, over any that was refused and still stands in the chat box."""

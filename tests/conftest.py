@@ -8,7 +8,7 @@ import pytest
 from client_harness import ScriptedServer
 from harness import Room, count_descriptors
 from hypothesis import settings
-from window_harness import Desk, Screen
+from window_harness import Desktop, Screen
 
 # The same examples in every run, without a time limit for slow machines.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
@@ -82,17 +82,17 @@ def screen():
 
 
 @pytest.fixture
-def desk(screen):
+def desktop(screen):
     """Opens windows; checks at the end that none of their threads or errors is left."""
-    with contextlib.closing(Desk()) as desk_:
-        yield desk_
+    with contextlib.closing(Desktop()) as desktop_:
+        yield desktop_
 
 
 @pytest.fixture
-def alice(desk, hub):
+def alice(desktop, hub):
     """Alice's window in #lobby, after the server's welcome."""
-    alice = desk.open(hub.port, "alice", at_once=True)
+    alice = desktop.open(hub.port, "alice", at_once=True)
     hub.welcome()
-    desk.pump(lambda: alice.people == ["alice", "bob"])
-    desk.pump(lambda: alice.root.winfo_width() == 1160)  # resizing moves its contents
+    desktop.pump(lambda: alice.people == ["alice", "bob"])
+    desktop.pump(lambda: alice.root.winfo_width() == 1160)  # resizing moves its contents
     return alice

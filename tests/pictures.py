@@ -1,10 +1,10 @@
-"""Pictures of every state of the window, in both themes and at three widths.
+"""Take pictures of every state of the window, in both themes and at three widths.
 
     python tests/pictures.py [FOLDER] [--only WORD] [--dpi 192] [--readme]
 
-Each state is come to as people come to it: a real window on a screen of its own, real keys,
-a real server, and others who talk there. Only the clock is ours, and it stands still, so that
-each run gives the same pictures. `--readme` makes those of the README instead.
+Each state is reached as users reach it: a real window on a screen of its own, real keys, a real
+server, and other clients who talk there. Only the clock is replaced, and it stands still, so that
+each run gives the same pictures. `--readme` takes those of the README instead.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 from client_harness import ScriptedServer, closed_port  # noqa: E402
 from harness import Room  # noqa: E402
-from window_harness import Desk, Screen  # noqa: E402
+from window_harness import Desktop, Screen  # noqa: E402
 
 import client  # noqa: E402
 import server  # noqa: E402
@@ -33,7 +33,7 @@ SMALL = ((460, 600),)  # the connect view
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
 SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
 
-# What is said in #lobby: day and time, who (after a slash: what they send), and the words.
+# The talk in #lobby: day and time, sender (after a slash: the command), text.
 TALK = (
     ("21 17:58:40", "dana", "Last one out, please close the windows in the lab."),
     ("22 09:00:02", "alice", ""),
@@ -56,7 +56,7 @@ NEWS = (
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that stands still until it is set."""
 
     def __init__(self):
         self.set("21 17:58:00")
@@ -75,7 +75,7 @@ class Clock:
 
 
 class Studio:
-    """Where a state is made, and its pictures are taken; nothing of it is left after `close`."""
+    """The server, the clients and the window of a state; nothing of it is left after `close`."""
 
     def __init__(self):
         self._stack = contextlib.ExitStack()
@@ -84,17 +84,17 @@ class Studio:
         self.clock = Clock()
         for module in (client, server):
             self._change(vars(module), "time", self.clock)
-        self.desk = self._stack.enter_context(contextlib.closing(Desk()))
+        self.desktop = self._stack.enter_context(contextlib.closing(Desktop()))
         self.people, self.alice = {}, None
 
     def _change(self, names, name, value):
-        """Have a name mean something else until the end."""
+        """Replace a value until the end."""
         undo = names.pop if name not in names else names.__setitem__
         self._stack.callback(undo, name, names.get(name))
         names[name] = value
 
     def retry(self, *seconds):
-        """How long the window waits before it tries to come back."""
+        """Set the seconds before each attempt to reconnect."""
         self._change(vars(client), "RETRY_TIMES", seconds)
 
     def room(self, **options):
@@ -106,23 +106,23 @@ class Studio:
         return self._stack.enter_context(thing)
 
     def open(self, *args, **more):
-        """A window at the left top, whose cursor does not blink."""
-        self.alice = self.desk.open(*args, **more)
+        """Open a window whose cursor does not blink."""
+        self.alice = self.desktop.open(*args, **more)
         self.alice.box.configure(insertofftime=0)
         return self.alice
 
     def play(self, *talk):
-        """Let people talk; alice sees all of it, once she is there."""
+        """Let people talk; wait until alice, once she is there, has seen it."""
         for when, who, words in talk:
             self.clock.set(when)
             name, _, verb = who.partition("/")
             if name == "alice" and not words:
                 self.open(self.hub.server.port, "alice", at_once=True)
                 self.hears("alice joined")
-                self.desk.pump(lambda: not self.alice.window.chat.current.past.is_fetching)
+                self.desktop.pump(lambda: not self.is_fetching())
             elif name == "alice":
                 self.alice.say(words)
-                self.desk.pump(lambda: not self.alice.window.chat.unsent)
+                self.desktop.pump(lambda: not self.alice.window.chat.unsent)
             else:
                 if name not in self.people:
                     self.people[name] = self.hub.irc(name)
@@ -132,21 +132,25 @@ class Studio:
             if self.alice and name != "alice":
                 self.hears(words or "%s joined" % name)
 
-    def hears(self, words):
-        """Go on when this stands in some conversation of alice's window."""
+    def is_fetching(self):
         chat = self.alice.window.chat
-        self.desk.pump(lambda: any(words in entry.text for place in chat.conversations
+        return chat.history.is_fetching(chat.current)
+
+    def hears(self, words):
+        """Wait until this stands in a conversation of alice's window."""
+        chat = self.alice.window.chat
+        self.desktop.pump(lambda: any(words in entry.text for place in chat.conversations
                                    for entry in place.entries[-9:]))  # fmt: skip
 
     def take(self, person, path, size):
-        """One picture of a window of this size (of 96 dpi); none, but the size, without a path."""
+        """Resize a window (in pixels at 96 dpi) and take its picture, if there is a path."""
         root = person.root
         width, height = (person.window.look.px(each) for each in size)
         root.geometry("%dx%d+0+0" % (width, height))
-        self.desk.pump(lambda: (root.winfo_width(), root.winfo_height()) == (width, height))
+        self.desktop.pump(lambda: (root.winfo_width(), root.winfo_height()) == (width, height))
         for _ in range(5):
-            self.desk.update()
-            root.winfo_pointerxy()  # an answer: all that was asked for is drawn
+            self.desktop.update()
+            root.winfo_pointerxy()  # a round trip, so that everything is drawn
         if path is None:
             return
         command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
@@ -156,11 +160,11 @@ class Studio:
         self._stack.close()
 
 
-# The states: each leaves alice's window as it is to be seen
+# The states: each leaves alice's window as it is to be shown
 
 
 def connect(studio, servers=SERVERS, **texts):
-    """She has started the program, and written this into the fields."""
+    """The program has been started, and this was written into the fields."""
     alice = studio.open()
     alice.connect_view.fill("", servers, servers[0] if servers else "")
     alice.fill(**texts)
@@ -168,55 +172,55 @@ def connect(studio, servers=SERVERS, **texts):
 
 
 def refused(studio, port, field=client.SERVER):
-    """She has connected there, and is told what is wrong with the field."""
+    """The connection has failed with an error at the field."""
     alice = connect(studio, name="alice", server="127.0.0.1:%d" % port)
     alice.press("Return", alice.connect_view.fields[client.NAME])
     if field:
-        alice.wait_for_fault(field)
+        alice.wait_for_error(field)
     return alice
 
 
 def scripted(studio, *lines):
-    """A server that waits for alice, or says this to her."""
+    """A server waits for alice, or sends her these lines."""
     hub = studio.enter(contextlib.closing(ScriptedServer()))
     alice = refused(studio, hub.port, "")
     if lines:
         hub.accept().send(*lines)
-        alice.wait_for_fault(client.SERVER)
+        alice.wait_for_error(client.SERVER)
 
 
 def wrong_password(studio):
     alice = refused(studio, studio.room(password="sesame").server.port, client.PASSWORD)
     alice.connect(password="wrong")
     hint = alice.connect_view.hints[client.PASSWORD]
-    studio.desk.pump(lambda: hint.cget("text") == "Wrong password.")
+    studio.desktop.pump(lambda: hint.cget("text") == "Wrong password.")
 
 
 def conversation(studio):
-    """An office that has talked since yesterday; alice has looked away for a while."""
+    """An office has talked since yesterday, for a while without alice."""
     studio.room()
     studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
     alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
     studio.people["erik"].send("AWAY :at lunch")
     for room in ("#design", "#random", "#support-and-releases-2026"):
-        alice.window.open(room)
-        studio.desk.pump(lambda room=room: chat.current.name == room)
+        alice.chat_view.open(room)
+        studio.desktop.pump(lambda room=room: chat.find(room).members)
         bob.send("JOIN " + room)
         studio.hears("bob joined")
     for name in ("bob", "dana", "erik"):
-        alice.window.open(name)
+        alice.chat_view.open(name)
     for room, unread in (("#design", 3), ("#random", 120)):
         bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
         studio.hears("news %d" % (unread - 1))
     studio.play(*NEWS)
     bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
     studio.hears("They wait.")
-    alice.window.open("#lobby")
+    alice.chat_view.open("#lobby")
     return alice
 
 
 def pressed(studio, *keys, text=""):
-    """The same, and she has typed something, and pressed these keys."""
+    """The same, with a text typed and keys pressed."""
     alice = conversation(studio)
     alice.write(text)
     for key in keys:
@@ -233,29 +237,29 @@ def failed(studio):
 
 
 def lost(studio):
-    """The server ends; the second attempt to come back fails, the third waits."""
+    """The server has ended; the second attempt to reconnect failed, the third waits."""
     studio.retry(0.0, 0.0, 30.0)
     alice = conversation(studio)
     studio.port = studio.hub.server.port
     studio.hub.close()
-    studio.desk.pump(lambda: "(attempt 3)" in alice.banner)
+    studio.desktop.pump(lambda: "(attempt 3)" in alice.banner)
     alice.say("I will bring the cake")
     return alice
 
 
 def back(studio):
-    """It runs again, on the same port."""
+    """The server runs again, on the same port."""
     alice = lost(studio)
     studio.room(port=studio.port)
-    alice.chat_view.banner.button.invoke()
-    studio.desk.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
+    alice.chat_view.banner.buttons[0].invoke()
+    studio.desktop.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
 
 
 def search(studio, words="the"):
     alice = pressed(studio, "Control-f")
     field = alice.chat_view.search.field
     field.set(words)
-    studio.desk.pump(lambda: field.note.cget("text"))
+    studio.desktop.pump(lambda: field.note.cget("text"))
     alice.press("F3")
 
 
@@ -265,14 +269,14 @@ def scrolled_up(studio):
         bob.send(*["PRIVMSG #lobby :%s %d" % (words, number) for number in range(count)])
         studio.hears("%s %d" % (words, count - 1))
         alice.text.yview_moveto(0.4)
-        studio.desk.update()
+        studio.desktop.update()
 
 
-def narrow(studio, toggle):
-    """At the smallest width, a column over the chat."""
+def narrow(studio, action):
+    """At the smallest width, something was asked for that is beside the chat elsewhere."""
     alice = conversation(studio)
     studio.take(alice, None, SIZES[2])
-    getattr(alice.chat_view, toggle)()
+    action(alice)
 
 
 def crowd(studio):
@@ -281,16 +285,16 @@ def crowd(studio):
     for number in range(100):
         studio.hub.irc("guest%d" % number)
     for number in range(16):
-        alice.window.open("#room-%d" % number)
-    studio.hears("guest99 joined")
+        alice.chat_view.open("#room-%d" % number)
+    studio.desktop.pump(lambda: "guest99" in alice.window.chat.find("#lobby").members)
     studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
     studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
     studio.hears("WWW")
-    alice.window.open("#lobby")
+    alice.chat_view.open("#lobby")
 
 
 def strange(studio):
-    """Names and words of every alphabet, from a server that allows all of them."""
+    """Names and texts in every alphabet, from a server that allows them."""
     hub = studio.enter(contextlib.closing(ScriptedServer()))
     alice = studio.open(hub.port, "alice", at_once=True)
     hub.welcome()
@@ -304,7 +308,7 @@ def strange(studio):
     alice.sees("[SERVER]: דנה set the topic: ארוחת צהריים 12:30 🍕")
 
 
-# What is photographed: the name, the sizes, and how it comes about.
+# The states: name, sizes, and how it comes about.
 STATES = (
     ("connect-empty", SMALL, lambda studio: connect(studio, ())),
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
@@ -319,9 +323,9 @@ STATES = (
     ("connect-password", SMALL, wrong_password),
     ("connecting", SMALL, scripted),
     ("conversation", SIZES, conversation),
-    ("private", SIZES, lambda studio: conversation(studio).window.open("bob")),
-    ("empty", SIZES, lambda studio: conversation(studio).window.open("carol")),
-    ("topic-none", SIZES, lambda studio: conversation(studio).window.open("#random")),
+    ("private", SIZES, lambda studio: conversation(studio).chat_view.open("bob")),
+    ("empty", SIZES, lambda studio: conversation(studio).chat_view.open("carol")),
+    ("topic-none", SIZES, lambda studio: conversation(studio).chat_view.open("#random")),
     ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),
     ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- tea\n- milk")),
     ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),
@@ -334,12 +338,15 @@ STATES = (
     ("scrolled-up", SIZES, scrolled_up),
     ("keys", SIZES, lambda studio: pressed(studio, "F6", "F6", "Down", "Down")),
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
-    ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").window._sheet.field.set("d")),
+    ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("close", SIZES, lambda studio: lost(studio).close()),
-    ("menu", SIZES[:1], lambda studio: conversation(studio).window.on_person_menu("bob", 240, 200)),
-    ("sidebar", SIZES[2:], lambda studio: narrow(studio, "toggle_side")),
-    ("people", SIZES[2:], lambda studio: narrow(studio, "toggle_people")),
+    ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
+        .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),
+    ("sidebar", SIZES[2:], lambda studio: narrow(
+        studio, lambda alice: alice.window.menus.open_conversations())),
+    ("people", SIZES[2:], lambda studio: narrow(
+        studio, lambda alice: alice.chat_view.toggle_people())),
     ("crowd", SIZES, crowd),
     ("strange", SIZES, strange),
     ("zoom-200", SIZES, lambda studio: pressed(studio, *["Control-plus"] * 5)),
@@ -348,7 +355,7 @@ STATES = (
 
 
 def photograph(name, sizes, state, folder):
-    """Take the pictures of one state."""
+    """Take the pictures of a state."""
     with contextlib.closing(Studio()) as studio:
         state(studio)
         look = studio.alice.window.look
@@ -359,7 +366,7 @@ def photograph(name, sizes, state, folder):
 
 
 def main(argv=None):
-    """Take them all, or those of the states named; how many failed."""
+    """Take the pictures of all states, or of those named; return how many failed."""
     parser = argparse.ArgumentParser(description="Take pictures of every state of the window.")
     parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
     parser.add_argument("--only", nargs="+", metavar="STATE", help="only these")

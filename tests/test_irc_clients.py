@@ -113,10 +113,10 @@ def nora(server, folder):
 
 
 @pytest.fixture
-def alice(desk, server):
+def alice(desktop, server):
     """At a window."""
     name = fresh("alice")
-    return AtWindow(desk, desk.join(server.port, name), name)
+    return AtWindow(desktop, desktop.join(server.port, name), name)
 
 
 @pytest.fixture

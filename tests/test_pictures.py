@@ -1,4 +1,4 @@
-"""tests/pictures.py makes the pictures of the window that one looks at."""
+"""tests/pictures.py takes pictures of the window."""
 
 import shutil
 import subprocess
@@ -12,15 +12,14 @@ from window_harness import cannot
 
 
 def size_of(picture):
-    """Its width and height."""
+    """Return width and height."""
     command = ["identify", "-format", "%w %h", str(picture)]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     return tuple(int(number) for number in output.split())
 
 
 @pytest.mark.parametrize("state", ["connect-name-taken", "lost", "sidebar"])
-def test_a_state_is_photographed_in_both_themes_at_all_its_sizes(tmp_path, state):
-    """The script ends well, and each picture has the size of its window."""
+def test_state_is_photographed_in_both_themes_at_all_its_sizes(tmp_path, state):
     if not (shutil.which("import") and shutil.which("identify") and shutil.which("Xvfb")):
         cannot("there is no Xvfb or no ImageMagick here")
     command = [sys.executable, str(Path(pictures.__file__)), str(tmp_path), "--only", state]
@@ -31,7 +30,6 @@ def test_a_state_is_photographed_in_both_themes_at_all_its_sizes(tmp_path, state
     assert {path.name: size_of(path) for path in tmp_path.iterdir()} == wanted
 
 
-def test_each_state_has_a_name_of_its_own():
-    """Pictures do not overwrite one another."""
+def test_states_have_different_names():
     names = [name for name, _, _ in pictures.STATES]
     assert len(names) == len(set(names))

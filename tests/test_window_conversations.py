@@ -1,4 +1,4 @@
-"""Conversations in the window: going from one to the other, what is new, and one's own words."""
+"""Conversations in the window: switching, what is new, own messages, search, keys and menus."""
 
 import json
 import shutil
@@ -6,56 +6,42 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from window_harness import cannot, told
+from window_harness import cannot, hear
 
 import client
-from client import FROM_ME, PRIVATE
-
-HISTORY = "batch echo-message message-tags server-time draft/chathistory"
 
 
 @pytest.fixture
-def tea(alice, desk, hub):
-    """Alice in a second room, which is in view."""
+def tea(alice, desktop, hub):
+    """Alice with a second room, which is in view."""
     alice.say("/join tea")
     hub.expect("JOIN #tea")
     hub.send(
         ":alice!a@h JOIN #tea", ":hub 353 alice = #tea :alice carol", ":hub 366 alice #tea :End"
     )
-    desk.pump(lambda: alice.people == ["alice", "carol"])
+    desktop.pump(lambda: alice.people == ["alice", "carol"])
     return alice
 
 
-def echo(hub, text, place="#lobby"):
-    """The server has what alice said."""
-    hub.expect("PRIVMSG %s :%s" % (place, text))
-    hub.send(":alice!a@h PRIVMSG %s :%s" % (place, text))
+def echo(hub, text, target="#lobby"):
+    """Confirm that the server has a message of alice's."""
+    hub.expect("PRIVMSG %s :%s" % (target, text))
+    hub.send(":alice!a@h PRIVMSG %s :%s" % (target, text))
 
 
-def scroll_up(desk, alice, hub, count=100):
-    """A conversation that does not fit, scrolled away from its end."""
-    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(count)))
-    alice.sees("[bob]: line %d" % (count - 1))
-    alice.text.yview_moveto(0.3)
-    desk.update()
-
-
-# A session without a mouse
-
-
-def test_a_session_without_a_mouse(desk, room):
-    """Connect, talk, switch, search, write privately, change the theme and quit: by keys alone."""
+def test_session_without_a_mouse(desktop, room):
+    """Connect, talk, switch, search, write privately, change the theme and quit."""
     bob = room.irc("bob")
-    alice = desk.open(room.server.port)
+    alice = desktop.open(room.server.port)
     alice.type("alice", "<Return>")
     alice.sees("[SERVER]: alice joined the chat")
     alice.type("Hello @bo", "<Tab>", "there", "<Return>")
     bob.expect(" PRIVMSG #lobby :Hello @bob there")
-    desk.pump(lambda: alice.kind_of("[alice]: Hello @bob there")[0] == FROM_ME)
+    desktop.pump(lambda: alice.kind_of("[alice]: Hello @bob there") == "own")
 
     alice.type("/join tea", "<Return>")
-    desk.pump(lambda: alice.conversations == ["#lobby", "#tea"])
-    desk.pump(lambda: alice.people == ["alice"])
+    desktop.pump(lambda: alice.conversations == ["#lobby", "#tea"])
+    desktop.pump(lambda: alice.people == ["alice"])
     alice.type("over here", "<Return>")
     alice.sees("[alice]: over here")
     alice.type("<ctrl+Prior>")
@@ -65,148 +51,117 @@ def test_a_session_without_a_mouse(desk, room):
     alice.type("<alt+Up>")
 
     alice.type("<ctrl+f>", "HELLO")
-    desk.pump(lambda: alice.found == "1 of 1")
+    desktop.pump(lambda: alice.found == "1 of 1")
     assert "found" in alice.tags_of("Hello")
     alice.type("<Escape>")
     assert alice.has_focus(alice.box)
     assert not alice.text.tag_ranges("find")
 
     alice.type("<ctrl+k>", "bo", "<Return>")
-    desk.pump(lambda: alice.conversations == ["#lobby", "#tea", "bob"])
+    desktop.pump(lambda: alice.conversations == ["#lobby", "#tea", "bob"])
     alice.type("psst", "<Return>")
     bob.expect(" PRIVMSG bob :psst")
     alice.sees("[you -> bob]: psst")
 
     assert alice.text.cget("bg") == client.PALETTES["dark"]["chat"]
     alice.type("<ctrl+t>")
-    assert alice.text.cget("bg") == client.PALETTES["light"]["chat"]
+    desktop.pump(lambda: alice.text.cget("bg") == client.PALETTES["light"]["chat"])
     alice.type("<ctrl+q>")
-    desk.pump(lambda: alice.window.root is None)
+    desktop.pump(lambda: alice.window.root is None)
     bob.expect(" QUIT Quit")
-
-
-def test_a_name_that_nobody_can_have_is_answered(alice, desk):
-    """Whatever is written into the sheet that leads to people, one reads why it is nobody's."""
-    alice.press("Control-n", alice.box)
-    alice.type("a!b", "<Return>")
-    alice.sees("[SERVER]: No such user: a!b")
-    assert alice.conversations == ["#lobby"]
 
 
 # What is new
 
 
-def test_a_badge_counts_what_is_new_elsewhere(tea, desk, hub):
-    """Blue for what was said, red where one is named; it goes when one looks."""
+def test_badge_counts_what_is_new_elsewhere(tea, desktop, hub):
+    """It is red where the user is mentioned, and goes when the room is selected."""
     hub.send(":bob!b@h PRIVMSG #lobby :one")
-    desk.pump(lambda: tea.conversations == ["#lobby 1", "#tea"])
+    desktop.pump(lambda: tea.conversations == ["#lobby 1", "#tea"])
     assert tea.badge_color("#lobby") == "badge"
     tea.wait_for_title("(1) Connected: alice @ Hub — Hubbub")
     hub.send(":bob!b@h PRIVMSG #lobby :you, alice!")
-    desk.pump(lambda: tea.conversations == ["#lobby 2", "#tea"])
+    desktop.pump(lambda: tea.conversations == ["#lobby 2", "#tea"])
     assert tea.badge_color("#lobby") == "mention_badge"
     tea.wait_for_title("(2!) Connected: alice @ Hub — Hubbub")
     tea.press("Alt-a")
-    desk.pump(lambda: tea.conversations == ["#lobby", "#tea"])
+    desktop.pump(lambda: tea.conversations == ["#lobby", "#tea"])
     tea.wait_for_title("Connected: alice @ Hub — Hubbub")
     assert "─────  2 new messages  ─────" in tea.lines
     assert "mention" in tea.tags_of("[bob]: you")
 
 
-def test_a_private_message_opens_a_conversation_with_a_badge(alice, desk, hub):
-    """Who writes to one person is answered in a place of their own."""
+def test_private_message_opens_a_conversation_with_a_badge(alice, desktop, hub):
     hub.send(":carol!c@h PRIVMSG alice :psst")
-    desk.pump(lambda: alice.conversations == ["#lobby", "carol 1"])
+    desktop.pump(lambda: alice.conversations == ["#lobby", "carol 1"])
     assert alice.badge_color("carol") == "mention_badge"
     alice.press("Alt-Key-2")
     alice.sees("[carol -> you]: psst")
     alice.say("what?")
     echo(hub, "what?", "carol")
-    desk.pump(lambda: alice.kind_of("[you -> carol]: what?")[0] == PRIVATE)
+    desktop.pump(lambda: alice.kind_of("[you -> carol]: what?") == "private")
 
 
-def test_the_line_above_the_new_goes_when_one_speaks(tea, desk, hub):
-    """It stands above what came while one was elsewhere, and has done its part with an answer."""
-    told_before = ":bob!b@h PRIVMSG #lobby :%s"
-    hub.send(told_before % "one", told_before % "two")
-    desk.pump(lambda: tea.conversations[0] == "#lobby 2")
+def test_new_messages_line_stays_until_the_user_speaks(tea, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :two")
+    desktop.pump(lambda: tea.conversations[0] == "#lobby 2")
     tea.press("Control-Prior")
     mark = "─────  2 new messages  ─────"
     assert tea.lines[-3:] == [mark, "[bob]: one", "[bob]: two"]
-    told(hub, tea, "three")
+    hear(hub, tea, "three")
     assert tea.lines[-4:] == [mark, "[bob]: one", "[bob]: two", "[bob]: three"]
     tea.say("well")
     assert mark not in tea.lines
 
 
+def test_new_messages_line_counts_while_the_window_has_no_focus(alice, desktop, hub):
+    with desktop.elsewhere(alice):
+        hear(hub, alice, "one")
+        assert alice.lines[-2:] == ["─────  1 new message  ─────", "[bob]: one"]
+        hear(hub, alice, "two")
+        alice.sees("─────  2 new messages  ─────")
+    assert alice.lines[-3:] == ["─────  2 new messages  ─────", "[bob]: one", "[bob]: two"]
+
+
 def test_each_conversation_keeps_its_draft(tea, hub):
-    """What was being written stands in the box again when one comes back."""
     tea.write("for tea")
     tea.press("Control-Prior")
-    assert tea.box.get("1.0", "end-1c") == ""
+    assert tea.draft == ""
     tea.write("for the lobby 😀")
     tea.press("Control-Next")
-    assert tea.box.get("1.0", "end-1c") == "for tea"
+    assert tea.draft == "for tea"
     tea.press("Control-Next")
     tea.press("Return", tea.box)
     hub.expect("PRIVMSG #lobby :for the lobby 😀")
 
 
-def test_a_pill_leads_to_the_latest(alice, desk, hub):
-    """Away from the end one is told how much has come, and Esc leads there."""
-    scroll_up(desk, alice, hub)
-    assert alice.pill == "Jump to latest"
-    told(hub, alice, "one")
-    told(hub, alice, "two")
-    desk.pump(lambda: alice.pill == "2 new messages")
-    alice.chat_view.pill.invoke()
-    desk.pump(lambda: not alice.pill)
-    assert alice.text.yview()[1] == 1.0
-    scroll_up(desk, alice, hub)
-    alice.press("Escape")
-    desk.pump(lambda: not alice.pill)
-    assert alice.text.yview()[1] == 1.0
+def test_alerts_come_only_for_what_the_user_does_not_see(alice, desktop, hub, monkeypatch):
+    alerts = []
+    monkeypatch.setattr(alice.window.notifier, "alert", lambda *alert: alerts.append(alert[:2]))
+    hear(hub, alice, "alice, look")
+    assert alerts == []
+    with desktop.elsewhere(alice):
+        hear(hub, alice, "anybody?")
+        hear(hub, alice, "alice?")
+        assert alerts == [("#lobby", "[bob]: alice?")]
+        alice.wait_for_title("(2!) Connected: alice @ Hub — Hubbub")
+    alice.box.focus_force()
+    alice.wait_for_title("Connected: alice @ Hub — Hubbub")
+    hear(hub, alice, "alice!")
+    assert len(alerts) == 1
 
 
-# What was said before
+# Own messages
 
 
-def test_scrolling_up_fetches_what_was_said_before(desk, open_room, tmp_path):
-    """Page after page, up to the first word; what one reads stays where it is."""
-    room = open_room(data=str(tmp_path / "data"))
-    bob = room.irc("bob")
-    for number in range(170):
-        bob.send("PRIVMSG #lobby :word %d" % number)
-    bob.heard()
-    alice = desk.open(room.server.port, "alice", at_once=True)
-    alice.sees("[bob]: word 169")
-    assert "[bob]: word 119" not in alice.lines
-    alice.press("Control-Home", alice.box)
-    seen = alice.place_of("word 120")
-    desk.pump(lambda: "[bob]: word 119" in alice.lines)
-    desk.update()
-    assert alice.place_of("word 120") == seen
-    while "[bob]: word 0" not in alice.lines:
-        before = len(alice.lines)
-        alice.press("Control-Home", alice.box)
-        desk.pump(lambda before=before: len(alice.lines) > before)
-    words = [line for line in alice.lines if line.startswith("[bob]")]
-    assert words == ["[bob]: word %d" % number for number in range(170)]
-
-
-# One's own words
-
-
-def test_own_words_are_muted_until_the_server_has_them(alice, desk, hub):
-    """They stand there at once, and turn green when they are stored."""
+def test_own_message_is_muted_until_the_server_has_it(alice, desktop, hub):
     alice.say("Hello!")
-    assert alice.kind_of("[alice]: Hello!")[0] == "muted"
+    assert alice.kind_of("[alice]: Hello!") == "muted"
     echo(hub, "Hello!")
-    desk.pump(lambda: alice.kind_of("[alice]: Hello!")[0] == FROM_ME)
+    desktop.pump(lambda: alice.kind_of("[alice]: Hello!") == "own")
 
 
-def test_what_was_not_delivered_can_be_tried_again_or_discarded(alice, desk, hub):
-    """It is red, says so, and offers both."""
+def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
     for text in ("one", "two"):
         alice.say("@dave " + text)
         hub.expect("PRIVMSG dave :" + text)
@@ -218,130 +173,218 @@ def test_what_was_not_delivered_can_be_tried_again_or_discarded(alice, desk, hub
     alice.click("Try again")
     hub.expect("PRIVMSG dave :two")
     hub.send(":alice!a@h PRIVMSG dave :two")
-    desk.pump(lambda: "[you -> dave]: two" in alice.lines)
+    desktop.pump(lambda: "[you -> dave]: two" in alice.lines)
     assert not [line for line in alice.lines if "(not delivered)" in line]
 
 
-def test_what_is_typed_without_a_connection_goes_out_on_return(alice, desk, hub):
-    """The banner tells, the words wait in sight, and go out when the server is back."""
+def test_message_typed_offline_is_sent_after_reconnecting(alice, desktop, hub):
     hub.finish()
     alice.wait_for_title("Reconnecting… — Hub — Hubbub")
     alice.say("meanwhile")
     alice.sees("[alice]: meanwhile  (waiting to send)")
-    assert alice.kind_of("[alice]: meanwhile  (waiting to send)")[0] == "muted"
-    assert alice.chat_view.composer._hint_text.endswith(" — sent when you are back online")
+    assert alice.kind_of("[alice]: meanwhile  (waiting to send)") == "muted"
+    hint = alice.chat_view.composer.hint
+    assert hint.cget("text").endswith(" — sent when you are back online")
     hub.welcome()
     hub.send(":hub 376 alice :End of /MOTD command.")
     alice.sees("[alice]: meanwhile")
     echo(hub, "meanwhile")
-    desk.pump(lambda: alice.kind_of("[alice]: meanwhile")[0] == FROM_ME)
-    assert alice.banner.strip() == "Connected again."
+    desktop.pump(lambda: alice.kind_of("[alice]: meanwhile") == "own")
+    assert alice.banner == "Connected again."
 
 
-# What goes into the chat box
+def test_closing_asks_before_unsent_messages_are_lost(alice, desktop, hub):
+    """In the place of the banner, which comes back; another sheet does not hide the question."""
+    hub.finish()
+    desktop.pump(lambda: alice.banner.startswith("Connection lost."))
+    alice.say("meanwhile")
+    alice.press("F1", alice.box)
+    alice.close()
+    desktop.update()
+    question = "Close Hubbub? 1 message has not been sent yet, and would be lost."
+    assert alice.banner == question and alice.sheet is None
+    alice.press("Return")  # "Stay" has the focus
+    assert alice.banner.startswith("Connection lost.") and alice.has_focus(alice.box)
+    alice.close()
+    assert alice.banner == question
+    alice.close()
+    assert alice.window.root is None
 
 
-def test_a_paste_of_many_lines_is_asked_about(alice, hub):
-    """More than twenty lines at once may be a mistake: nothing goes before one agrees."""
+# The message box
+
+
+def test_paste_of_many_lines_is_asked_about(alice, hub):
     lines = ["line %d" % number for number in range(25)]
     alice.paste("\n".join(lines[:20]))
-    assert not alice.sheet
+    assert alice.banner == ""
     alice.box.delete("1.0", "end")
-    alice.paste("\n".join(lines))
-    assert alice.sheet == "Paste 25 lines?"
-    alice.press("Escape")
-    assert (alice.sheet, alice.box.get("1.0", "end-1c")) == ("", "")
-    alice.paste("\n".join(lines))
-    alice.press("Return")
-    assert alice.box.get("1.0", "end-1c") == "\n".join(lines)
-    alice.press("Return")
+    question = "Paste 25 lines? Each line will be a message of its own."
+    for answer in ("Escape", "Shift-Tab", "Return"):
+        alice.paste("\n".join(lines))
+        assert alice.banner == question
+        alice.press(answer)
+        if answer == "Shift-Tab":
+            alice.press("Return")  # "Cancel" has the focus
+        assert alice.banner == ""
+        assert alice.draft == ("\n".join(lines) if answer == "Return" else "")
+    alice.press("Return", alice.box)
     assert hub.until("line 24")[-25:] == ["PRIVMSG #lobby :" + line for line in lines]
 
 
-def test_the_conversation_in_view_is_in_view_in_the_list(alice, desk, hub):
-    """However many there are, and whoever goes to it."""
-    hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
-    hub.send(":bob!b@h PRIVMSG alice :psst")
-    desk.pump(lambda: alice.conversations[-1] == "bob 1")
-    rows = alice.chat_view.side.list
-    for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
-        alice.window.open(name)
-        desk.pump(lambda shown=shown: shown in alice.drawn(rows))
-
-
-def test_people_of_other_rooms_are_offered(tea, desk):
-    """Ctrl+K and Ctrl+N know everybody who is here, not only those in the room in view."""
-    tea.window.open("erik")
-    for key in ("Control-k", "Control-n"):
-        tea.press(key, tea.box)
-        tea.window._sheet.field.set("car")
-        desk.pump(lambda: "carol" in [row.text for row in tea.window._sheet.list.rows])
-        tea.press("Escape")
-
-
-def test_the_server_is_nobody_to_write_to(alice, desk, hub):
-    """Who is in no room sees its name, but it is no person's."""
-    hub.send(":alice!a@h PART #lobby")
-    desk.pump(lambda: alice.conversations == ["Hub"])
-    alice.press("Control-k", alice.box)
-    assert [row.text for row in alice.window._sheet.list.rows] == ["Write a name"]
-
-
 @pytest.mark.parametrize("key", "dhiot")
-def test_a_key_pressed_by_mistake_leaves_the_text_alone(alice, key):
-    """What Tk has from Emacs deletes, turns around or inserts."""
+def test_emacs_keys_of_tk_leave_the_text_alone(alice, key):
     alice.write("words")
     alice.box.mark_set("insert", "1.2")
     alice.press("Control-" + key, alice.box)
-    assert alice.box.get("1.0", "end-1c") == "words"
+    assert alice.draft == "words"
 
 
-def test_tab_stays_in_a_question(alice):
-    """Keys go to the question until it is answered: Tab comes round, and back."""
-    alice.paste("line\n" * 30)
-    cancel, paste = alice.window._sheet.buttons
-    for key, button in (("Tab", cancel), ("Tab", paste), ("Shift-Tab", cancel)):
+def test_tab_completes_names_commands_and_rooms(tea):
+    """Tab goes on to the next suggestion, Shift+Tab back; in an empty box they move the focus."""
+    for begun, steps in [
+        ("ca", ["carol: "]), ("@b", ["@bob "]), ("hi b", ["hi bob "]), ("/who", ["/whois "]),
+        ("see #", ["see #lobby ", "see #tea "]),
+    ]:  # fmt: skip
+        tea.write(begun)
+        for step in steps:
+            tea.press("Tab", tea.box)
+            assert tea.draft == step
+        tea.box.delete("1.0", "end")
+    tea.press("Tab", tea.box)
+    assert not tea.has_focus(tea.box)
+    tea.write("#")
+    for steps, completed in ((("<Tab>", "<Tab>"), "#tea "), (("<shift+Tab>",), "#lobby ")):
+        tea.box.focus_force()
+        tea.type(*steps)
+        assert tea.draft == completed
+
+
+def test_up_and_down_recall_what_was_sent_but_no_password(alice):
+    for text in ("one", "two", "/login alice secret"):
+        alice.say(text)
+    alice.box.delete("1.0", "end")
+    alice.write("unfinished")
+    shown = []
+    for key in ("Up", "Up", "Up", "Down", "Down"):
+        alice.press(key, alice.box)
+        shown.append(alice.draft)
+    assert shown == ["two", "one", "one", "two", "unfinished"]
+
+
+def test_middle_button_pastes_the_selection(alice, desktop, hub):
+    """Through the hint, too; many lines are asked about."""
+    hear(hub, alice, "some words")
+    start = alice.text.search("some words", "1.0")
+    alice.text.tag_add("sel", start, start + "+10c")
+    for event in ("<Button-2>", "<ButtonRelease-2>"):
+        alice.chat_view.composer.hint.event_generate(event, x=9, y=9)
+    assert alice.draft == "some words"
+    hear(hub, alice, *("line %d" % number for number in range(30)))
+    alice.text.tag_add("sel", "1.0", "end")
+    alice.box.event_generate("<<PasteSelection>>", x=9, y=9)
+    desktop.pump(lambda: alice.banner.startswith("Paste "))
+
+
+# Sheets, menus and keys
+
+
+def test_sidebar_scrolls_to_the_conversation_in_view(alice, desktop, hub):
+    hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    desktop.pump(lambda: alice.conversations[-1] == "bob 1")
+    rows = alice.chat_view.sidebar.list
+    for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
+        alice.chat_view.open(name)
+        desktop.pump(lambda shown=shown: shown in alice.drawn(rows))
+
+
+@pytest.mark.parametrize("key", ["Control-k", "Control-n"])
+def test_sheets_offer_people_of_all_rooms(tea, desktop, key):
+    tea.press(key, tea.box)
+    tea.sheet.field.set("car")
+    desktop.pump(lambda: "carol" in [row.text for row in tea.sheet.list.rows])
+
+
+def test_sheet_does_not_offer_the_server_as_a_person(alice, desktop, hub):
+    hub.send(":alice!a@h PART #lobby")
+    desktop.pump(lambda: alice.conversations == ["Hub"])
+    alice.press("Control-k", alice.box)
+    assert [row.text for row in alice.sheet.list.rows] == ["Write a name"]
+
+
+def test_invalid_name_in_a_sheet_is_explained(alice):
+    alice.press("Control-n", alice.box)
+    alice.type("a!b", "<Down>", "<Return>")  # past "Join #a!b"
+    alice.sees("[SERVER]: No such user: a!b")
+    assert alice.conversations == ["#lobby"]
+
+
+def test_tab_stays_in_a_sheet(alice):
+    alice.press("Control-k", alice.box)
+    sheet = alice.sheet
+    field, rows = sheet.field.text, sheet.list.canvas
+    close = next(w for w in sheet.frame.winfo_children() if w.winfo_class() == "TButton")
+    for key, widget in [("Tab", rows), ("Tab", close), ("Tab", field), ("Shift-Tab", close)]:
         alice.press(key)
-        assert alice.has_focus(button)
+        assert alice.has_focus(widget)
+    close.invoke()
+    assert alice.sheet is None and alice.has_focus(alice.box)
+
+
+def test_help_is_read_by_keyboard(alice, desktop):
+    alice.press("F1", alice.box)
+    rows, names = alice.sheet.list, [key.name for key in client.KEYS]
+    desktop.pump(lambda: rows.cursor == names[0])
+    alice.press("Down")
+    assert rows.cursor == names[1]
+    alice.press("End")
+    assert rows.cursor == names[-1]
+    desktop.pump(lambda: "quit" in alice.drawn(rows))
     alice.press("Return")
-    assert (alice.sheet, alice.box.get("1.0", "end-1c")) == ("", "")
+    assert alice.sheet is None and alice.has_focus(alice.box)
+
+
+def test_closed_sheets_are_freed(alice, desktop):
+    """Neither handlers nor pictures of a sheet outlive it."""
+
+    def open_and_close():
+        for key in ("F1", "Control-k"):
+            alice.press(key, alice.box)
+            alice.press("Escape")
+
+    def left():
+        desktop.update()
+        tk = alice.root.tk
+        return [len(tk.splitlist(tk.eval(command))) for command in ("info commands", "image names")]
+
+    open_and_close()
+    before = left()
+    for _ in range(5):
+        open_and_close()
+    assert left() == before
 
 
 @pytest.mark.parametrize("layout", ["us", "ru", "gr"])
-def test_keys_with_letters_work_on_every_alphabet(alice, desk, layout):
-    """Ctrl and the key of F search, those of A and X cut all, in every layout."""
+def test_keys_with_letters_work_in_every_alphabet(alice, desktop, layout):
+    """Ctrl with the key of F searches, with those of A and X it cuts everything."""
     if not shutil.which("setxkbmap"):
         cannot("there is no setxkbmap here")
     control, letter_f, letter_a, letter_x = "37", "41", "38", "53"
     try:
         subprocess.run(["setxkbmap", layout], check=True)
-        desk.update()
+        desktop.update()
         alice.write("something")
         for letter in (letter_a, letter_x, letter_f):
-            alice.do("keydown", control, "key", letter, "keyup", control)
-        desk.pump(lambda: alice.chat_view.search.is_open)
-        assert alice.box.get("1.0", "end-1c") == ""
+            alice.xdotool("keydown", control, "key", letter, "keyup", control)
+        desktop.pump(lambda: alice.chat_view.search.is_open)
+        assert alice.draft == ""
         assert alice.chat_view.search.field.get() == ""
     finally:
         subprocess.run(["setxkbmap", "us"], check=True)
 
 
-def test_the_help_is_read_by_keys(alice, desk):
-    """It opens with its first line marked; arrows go on, to the last line too; Enter closes."""
-    alice.press("F1", alice.box)
-    rows, names = alice.window._sheet.list, [key.name for key in client.Window.KEYS]
-    desk.pump(lambda: rows.cursor == names[0])
-    alice.press("Down")
-    assert rows.cursor == names[1]
-    alice.press("End")
-    assert rows.cursor == names[-1]
-    desk.pump(lambda: "quit" in alice.drawn(rows))
-    alice.press("Return")
-    assert not alice.sheet and alice.has_focus(alice.box)
-
-
-def test_caps_lock_takes_no_key_away(alice):
-    """The keys with Control and Alt are the same with it; Ctrl+A selects all that is written."""
+def test_keys_work_with_caps_lock(alice):
     alice.write("words")
     alice.box.focus_force()
     alice.type("<Caps_Lock>")
@@ -354,110 +397,59 @@ def test_caps_lock_takes_no_key_away(alice):
         alice.type("<Caps_Lock>")
 
 
-def test_what_is_written_has_a_menu(alice, desk):
-    """Cut, copy and paste by mouse and by keys; the hint is in nobody's way."""
-    for widget, key in ((alice.chat_view.composer._hint, "Button-3"), (alice.box, "Shift-F10")):
+def test_text_boxes_have_a_menu(alice, desktop):
+    """It opens by mouse, by keyboard and through the hint."""
+    name = desktop.open().connect_view.fields["name"]
+    hint = alice.chat_view.composer.hint
+    for widget, key in ((hint, "Button-3"), (alice.box, "Shift-F10"), (name, "Button-3")):
         widget.focus_force()
         widget.event_generate("<%s>" % key, x=3, y=3)
-        assert alice.menu == ["Cut", "Copy", "Paste", "Select all"]
-    assert [kind.winfo_class() for kind in alice.root.winfo_children()].count("Menu") == 1
-    name = desk.open().connect_view.fields["name"]
-    name.event_generate("<Button-3>", x=3, y=3)
-    assert desk._people[1].menu == ["Cut", "Copy", "Paste", "Select all"]
+        person = desktop._people[widget is name]
+        assert person.menu == ["Cut", "Copy", "Paste", "Select all"]
 
 
-def test_the_middle_button_pastes_as_control_v_does(alice, hub, desk):
-    """What is selected anywhere goes into the box, which asks before it takes many lines."""
-    told(hub, alice, "some words")
-    start = alice.text.search("some words", "1.0")
-    alice.text.tag_add("sel", start, start + "+10c")
-    hint = alice.chat_view.composer._hint
-    for event in ("<Button-2>", "<ButtonRelease-2>"):
-        hint.event_generate(event, x=9, y=9)
-    assert alice.box.get("1.0", "end-1c") == "some words"
-    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(30)))
-    alice.sees("[bob]: line 29")
-    alice.text.tag_add("sel", "1.0", "end")
-    alice.box.event_generate("<<PasteSelection>>", x=9, y=9)
-    assert alice.sheet.startswith("Paste ")
+@pytest.mark.parametrize("row, has, has_not", [(1, "I am away", "Ignore"), (2, "Ignore", "Quit")])
+def test_people_have_a_menu(alice, desktop, row, has, has_not):
+    people = alice.chat_view.people.list
+    desktop.pump(lambda: "bob" in alice.drawn(people))
+    people.canvas.event_generate("<Button-3>", x=30, y=people._tops[row] + 5)
+    entries = alice.menu
+    assert has in entries and has_not not in entries
 
 
-def test_ones_own_row_has_ones_own_menu(alice):
-    """Nobody writes to themselves, or ignores themselves."""
-    alice.window.on_person_menu("alice", 0, 0)
-    assert "I am away" in alice.menu
-    alice.window.on_person_menu("bob", 0, 0)
-    assert "Ignore" in alice.menu
+# Search and links
 
 
-def test_tab_completes_names_commands_and_rooms(tea, hub):
-    """Tab goes on to the next way, Shift+Tab back; in an empty box it leaves."""
-    for begun, steps in [
-        ("ca", ["carol: "]), ("@b", ["@bob "]), ("hi b", ["hi bob "]), ("/who", ["/whois "]),
-        ("see #", ["see #lobby ", "see #tea "]),
-    ]:  # fmt: skip
-        tea.write(begun)
-        for step in steps:
-            tea.press("Tab", tea.box)
-            assert tea.box.get("1.0", "end-1c") == step
-        tea.box.delete("1.0", "end")
-    tea.press("Tab", tea.box)
-    assert not tea.has_focus(tea.box)
-    tea.write("#")
-    for steps, completed in ((("<Tab>", "<Tab>"), "#tea "), (("<shift+Tab>",), "#lobby ")):
-        tea.box.focus_force()
-        tea.type(*steps)
-        assert tea.box.get("1.0", "end-1c") == completed
-
-
-def test_up_and_down_recall_what_was_sent_but_no_password(alice):
-    """The unfinished text is kept below; a /login is remembered nowhere."""
-    for text in ("one", "two", "/login alice secret"):
-        alice.say(text)
-    alice.box.delete("1.0", "end")
-    alice.write("unfinished")
-    shown = []
-    for key in ("Up", "Up", "Up", "Down", "Down"):
-        alice.press(key, alice.box)
-        shown.append(alice.box.get("1.0", "end-1c"))
-    assert shown == ["two", "one", "one", "two", "unfinished"]
-
-
-# Looking for something
-
-
-def test_search_goes_through_the_whole_conversation(alice, desk, hub):
-    """Whatever the case, emoji and all; also what has been scrolled out of the text."""
-    told(hub, alice, "First 😀 Straße")
-    hub.send(*(":bob!b@h PRIVMSG #lobby :line %d" % number for number in range(2000)))
-    alice.sees("[bob]: line 1999")
+def test_search_finds_text_in_the_whole_conversation(alice, desktop, hub):
+    """In any case, with emoji, and in entries that are not in the text yet."""
+    hear(hub, alice, "First 😀 Straße")
+    hear(hub, alice, *("line %d" % number for number in range(1000)))
+    alice.chat_view.transcript.open(alice.window.chat.current)  # its last page
     assert "[bob]: First 😀 Straße" not in alice.lines
-    told(hub, alice, "😀😀 the end 😀 FIRST")
+    hear(hub, alice, "😀😀 the end 😀 FIRST")
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.text.insert("end", "first")
-    desk.pump(lambda: alice.found == "2 of 2")
-    found = alice.text.tag_ranges("found")
-    assert alice.text.get(*found) == "FIRST"
+    desktop.pump(lambda: alice.found == "2 of 2")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "FIRST"
     alice.press("Return")
     assert alice.found == "1 of 2"
     assert alice.text.get(*alice.text.tag_ranges("found")) == "First"
     assert alice.text.dlineinfo(alice.text.tag_ranges("found")[0])
     alice.press("Shift-F3")
     assert alice.found == "2 of 2"
-    for words, told_ in [("STRASSE", "1 of 1"), ("😀", "4 of 4"), ("nowhere", "No matches")]:
+    for words, found in [("STRASSE", "1 of 1"), ("😀", "4 of 4"), ("nowhere", "No matches")]:
         alice.chat_view.search.field.set("")
         alice.chat_view.search.field.text.insert("end", words)
-        desk.pump(lambda told_=told_: alice.found == told_)
+        desktop.pump(lambda found=found: alice.found == found)
     alice.press("Escape")
     assert not alice.chat_view.search.frame.winfo_viewable()
 
 
-def test_to_search_on_one_needs_the_bar(alice, desk, hub):
-    """F3 brings it back with its words, so that Esc can take away what is marked."""
-    told(hub, alice, "one two one")
+def test_f3_brings_the_search_bar_back(alice, desktop, hub):
+    hear(hub, alice, "one two one")
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.set("one")
-    desk.pump(lambda: alice.found == "2 of 2")
+    desktop.pump(lambda: alice.found == "2 of 2")
     alice.press("Escape")
     alice.press("F3")
     assert alice.chat_view.search.is_open and alice.found == "2 of 2"
@@ -465,76 +457,56 @@ def test_to_search_on_one_needs_the_bar(alice, desk, hub):
     assert not alice.text.tag_ranges("found")
 
 
-def test_links_open_on_a_click_and_only_to_the_web(alice, desk, hub, monkeypatch):
-    """Those of http and https, without the full stop behind; nothing opens by itself."""
+def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypatch):
     opened = []
     monkeypatch.setattr(client.webbrowser, "open", opened.append)
-    told(hub, alice, "see https://example.org/a?b=(1). or file:///etc/passwd 😀 http://b.example")
+    hear(hub, alice, "see https://example.org/a?b=(1). or file:///etc/passwd 😀 http://b.example")
     assert "link" in alice.tags_of("https://example.org")
     assert "link" not in alice.tags_of("file:///etc")
     alice.click("file:///etc")
     assert opened == []
     alice.click("https://example.org")
     alice.click("http://b.example")
-    desk.pump(lambda: len(opened) == 2)
+    desktop.pump(lambda: len(opened) == 2)
     assert sorted(opened) == ["http://b.example", "https://example.org/a?b=(1)"]
+    x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
+    alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
+    assert alice.menu[:2] == ["Open http://b.example", "Copy the link"]
 
 
-# What the server answers
+# Replies and settings
 
 
-def test_answers_stand_where_one_looks(tea, desk, hub):
-    """Who somebody is, in the conversation in view; topic and absence in their places too."""
+def test_replies_show_in_the_conversation_in_view(tea, desktop, hub):
     tea.say("/whois bob")
     hub.expect("WHOIS bob")
     hub.send(":hub 311 alice bob b host * :Bob", ":hub 318 alice bob :End of /WHOIS list.")
-    desk.pump(lambda: any("bob is" in line or "bob (" in line for line in tea.lines))
+    desktop.pump(lambda: any("bob is" in line or "bob (" in line for line in tea.lines))
     hub.send(":carol!c@h TOPIC #tea :Green or black?")
     tea.sees("[SERVER]: carol set the topic: Green or black?")
-    desk.pump(lambda: tea.drawn(tea.chat_view.room) == ["# tea", "Green or black?"])
+    desktop.pump(lambda: tea.drawn(tea.chat_view.room) == ["# tea", "Green or black?"])
     tea.say("/away lunch")
     hub.expect("AWAY lunch")
     hub.send(":hub 306 alice :You have been marked as being away")
-    desk.pump(lambda: tea.drawn(tea.chat_view.side.me) == ["A", "alice", "Away"])
+    desktop.pump(lambda: tea.drawn(tea.chat_view.sidebar.user) == ["A", "alice", "Away"])
 
 
-# What stays
-
-
-def test_settings_are_kept_but_no_password(desk, open_room):
-    """Theme, size of type, place of the window, name and server; nothing secret."""
+def test_settings_are_kept_without_the_password(desktop, open_room):
     room = open_room(password="sesame")
-    alice = desk.open(room.server.port, "alice", at_once=True)
-    alice.wait_for_fault(client.PASSWORD)
+    alice = desktop.open(room.server.port, "alice", at_once=True)
+    alice.wait_for_error(client.PASSWORD)
     alice.connect(password="sesame")
     alice.sees("[SERVER]: alice joined the chat")
     alice.press("Control-t", alice.box)
     alice.press("Control-plus", alice.box)
     alice.root.geometry("900x600+40+30")
-    desk.pump(lambda: alice.root.geometry() == "900x600+40+30")
+    desktop.pump(lambda: alice.root.geometry() == "900x600+40+30")
     alice.close()
     text = Path(client.settings_path()).read_text(encoding="utf-8")
     assert "sesame" not in text
     kept = json.loads(text)
     assert (kept["theme"], kept["zoom"], kept["name"]) == ("light", 110, "alice")
-    again = desk.open(room.server.port)
+    again = desktop.open(room.server.port)
     assert str(again.text.cget("bg")) == client.PALETTES["light"]["chat"]
     again.connect(name="alice", password="sesame")
-    desk.pump(lambda: again.root.geometry() == "900x600+40+30")
-
-
-def test_one_is_notified_only_of_what_one_does_not_look_at(alice, desk, hub, monkeypatch):
-    """Nothing while the window has the focus; else what is meant for one, once."""
-    alerts = []
-    monkeypatch.setattr(alice.window.notifier, "alert", lambda *alert: alerts.append(alert[:2]))
-    told(hub, alice, "alice, look")
-    assert alerts == []
-    with desk.elsewhere(alice):
-        told(hub, alice, "anybody?")
-        told(hub, alice, "alice?")
-        assert alerts == [("#lobby", "[bob]: alice?")]
-        alice.wait_for_title("(2!) Connected: alice @ Hub — Hubbub")
-    alice.box.focus_force()
-    alice.wait_for_title("Connected: alice @ Hub — Hubbub")
-    told(hub, alice, "alice!")
-    assert len(alerts) == 1
+    desktop.pump(lambda: again.root.geometry() == "900x600+40+30")

@@ -1,4 +1,4 @@
-"""Windows on a screen that nobody sees, and the people who sit before them."""
+"""Real windows on a virtual screen, and the people who use them."""
 
 import contextlib
 import gc
@@ -11,7 +11,6 @@ import threading
 import time
 
 import pytest
-from client_harness import wait_for_look_ups
 from harness import TIMEOUT
 
 import client
@@ -22,19 +21,19 @@ CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] ", re.MULTILINE)
 
 
 def cannot(reason):
-    """Skip what needs a screen; fail where it was said that there must be one."""
+    """Skip a test that needs a screen; fail it where HUBBUB_REQUIRE_GUI promises one."""
     if os.environ.get("HUBBUB_REQUIRE_GUI") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 class Screen:
-    """An X server of our own; DISPLAY leads to it until `close`."""
+    """An X server of its own; DISPLAY leads to it until `close`."""
 
     def __init__(self, dpi=96):
-        for missing, what in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
+        for missing, name in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
             if missing:
-                cannot("there is no %s here" % what)
+                cannot("there is no %s here" % name)
         read, write = os.pipe()
         size = "%dx%dx24" % (1280 * dpi // 96, 900 * dpi // 96)
         command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size, "-dpi", str(dpi)]
@@ -42,14 +41,14 @@ class Screen:
             [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
         )
         os.close(write)
-        with os.fdopen(read) as number:  # a whole line: it comes in two pieces
+        with os.fdopen(read) as number:  # a line, which comes in two pieces
             self.name = ":" + number.readline().strip()
         self._before = os.environ.get("DISPLAY")
         os.environ["DISPLAY"] = self.name
         first = client.tk.Tk()  # from now on Tk keeps what it has opened
         first.update()
         corner = {"x": first.winfo_screenwidth(), "y": first.winfo_screenheight()}
-        first.event_generate("<Motion>", warp=True, **corner)  # else Tk lends who is there the keys
+        first.event_generate("<Motion>", warp=True, **corner)  # else a window there gets the keys
         first.update()
         first.destroy()
 
@@ -63,10 +62,10 @@ class Screen:
 
 
 class Heartbeat:
-    """Beats every 10 ms on Tk's thread, and knows its longest pause.
+    """Beats every 10 ms on Tk's thread, and measures its longest pause.
 
-    `freeze` is the longest work between two beats in seconds of this thread's processor
-    time, which other programs do not lengthen; `silence` is the longest pause by the clock.
+    `freeze` is the longest work between two beats, in seconds of this thread's processor time,
+    which other programs do not lengthen; `silence` is the longest pause by the clock.
     """
 
     def __init__(self, root):
@@ -88,23 +87,23 @@ class Heartbeat:
         self._root.after_cancel(self._next)
 
 
-class Desk:
-    """The windows of a test, all on this thread, and what went wrong in them."""
+class Desktop:
+    """The windows of a test, all on this thread, and the errors in them."""
 
     def __init__(self):
         self._errors = []
         self._people = []
         self._pause = threading.Event()
-        gc.disable()  # another thread must not collect what is Tk's
+        gc.disable()  # no other thread may collect what is Tk's
 
     def open(self, port=client.SERVER_PORT, name="", at_once=False, theme=""):
-        """Somebody who has started client.py."""
+        """Start client.py."""
         settings = client.Settings(client.settings_path())
         settings.load()
         settings.theme = theme or settings.theme
         window = client.Window(client.tk.Tk(), settings)
-        window.root.report_callback_exception = self._on_error
         person = Person(self, window)
+        window.root.report_callback_exception = self._on_error
         self._people.append(person)
         window.start("127.0.0.1", port, name, at_once)
         self.update()
@@ -114,13 +113,13 @@ class Desk:
         return person
 
     def join(self, port, name):
-        """Somebody who has started client.py, and is in the room."""
+        """Start client.py and join the lobby."""
         person = self.open(port, name, at_once=True)
         person.sees("[SERVER]: %s joined the chat" % name)
         return person
 
     def pump(self, condition):
-        """Let the windows live until `condition()` is true; fail if it never is."""
+        """Run the windows until `condition()` is true; fail if it never is."""
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             self.update()
@@ -155,73 +154,91 @@ class Desk:
     def close(self):
         for person in self._people:
             while person.window.root is not None:
-                person.window.close()  # the first time it may ask whether that is meant
+                person.window.close()  # the first time it may ask
         for thread in threading.enumerate():
             if thread.name == "receive":
                 thread.join(TIMEOUT)
-        wait_for_look_ups()
         self._people.clear()
         gc.enable()
         gc.collect()
         self._check()
 
 
-class Person:
-    """Somebody at a window: what they do, and what they see."""
+class RecordingPen:
+    """Takes the place of a client.Pen, and records the texts of a row and their colors."""
 
-    def __init__(self, desk, window):
-        self._desk = desk
+    left = right = 0
+
+    def __init__(self, row):
+        self.texts = []
+        row.paint(self)
+
+    def text(self, text, color="text", font="ui", dy=0):
+        self.texts.append((text, color))
+        return 0
+
+    def badge(self, text, color):
+        self.texts.append((text, color))
+
+    def __getattr__(self, name):
+        return lambda *args, **more: 0
+
+
+class Person:
+    """A user at a window: what they do, and what they see."""
+
+    def __init__(self, desktop, window):
+        self._desktop = desktop
         self.window = window
         self.root = window.root
         self.connect_view = window.connect_view
+        self.report = window.root.report_callback_exception  # the program's own
 
     @property
     def chat_view(self):
-        """Made when it is first asked for."""
         return self.window.chat_view
 
     @property
     def text(self):
-        """The transcript's widget."""
+        """The widget of the transcript."""
         return self.chat_view.transcript.text
 
     @property
     def box(self):
-        """The chat box's."""
+        """The widget of the message box."""
         return self.chat_view.composer.text
 
     # What they do
 
     def press(self, key, widget=None):
-        """Press a key in a widget, by default where the focus is."""
+        """Press a key in a widget, by default in the one with the focus."""
         widget = widget or self.root.focus_lastfor()
         widget.focus_force()
-        self._desk.pump(lambda: self.root.focus_get() is widget)
+        self._desktop.pump(lambda: self.root.focus_get() is widget)
         widget.event_generate("<%s>" % key)
-        self._desk.update()
+        self._desktop.update()
 
     def type(self, *words):
         """Type on the keyboard of the screen: text, and keys in angle brackets."""
         for word in words:
-            self.do(*(["key", word[1:-1]] if word[:1] == "<" else ["type", "--delay", "3", word]))
+            self.xdotool(*(["key", word[1:-1]] if word[:1] == "<" else ["type", word]))
 
-    def do(self, *action):
-        """What xdotool does with the keyboard."""
+    def xdotool(self, *action):
         if not shutil.which("xdotool"):
             cannot("there is no xdotool here")
         with subprocess.Popen(["xdotool", *action]) as process:
-            self._desk.pump(lambda: process.poll() is not None)
-        self._desk.update()
+            self._desktop.pump(lambda: process.poll() is not None)
+        self._desktop.update()
 
-    def click(self, words, button=1):
+    def click(self, words):
         """Click on words of the transcript."""
         x, y, width, height = self.text.bbox(self.text.search(words, "1.0", exact=True))
-        for event in ("<Motion>", "<Button-%d>" % button, "<ButtonRelease-%d>" % button):
+        for event in ("<Motion>", "<Button-1>", "<ButtonRelease-1>"):
             self.text.event_generate(event, x=x + width // 2, y=y + height // 2)
-        self._desk.update()
+        self._desktop.update()
 
     def write(self, text):
-        """Write in the chat box."""
+        """Write into the message box."""
         self.box.insert("insert", text)
 
     def say(self, text):
@@ -232,7 +249,7 @@ class Person:
         self.root.clipboard_clear()
         self.root.clipboard_append(text)
         self.box.event_generate("<<Paste>>")
-        self._desk.update()
+        self._desktop.update()
 
     def fill(self, **texts):
         """Write into the fields of the connect view."""
@@ -247,7 +264,7 @@ class Person:
         self.press("Return", self.connect_view.fields[NAME])
 
     def close(self):
-        """Close the window, as its frame does."""
+        """Close the window with the button of its frame."""
         self.root.tk.call(self.root.protocol("WM_DELETE_WINDOW"))
 
     # What they see
@@ -257,38 +274,50 @@ class Person:
         return self.root.title()
 
     @property
+    def draft(self):
+        """The text in the message box."""
+        return self.box.get("1.0", "end-1c")
+
+    @property
     def lines(self):
         """The transcript, without the times."""
         return CLOCK.sub("", self.text.get("1.0", "end-2c")).split("\n")
 
     @property
     def people(self):
-        """Who is in the list."""
-        return [row.text for row in self.chat_view.aside.list.rows if row.key]
+        return [row.text for row in self.chat_view.people.list.rows if row.key]
 
     @property
     def conversations(self):
-        """The rooms and people at the left, with their badges: "#lobby 3"."""
-        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
-        return [("%s %s" % (row.key.name, row.badge)).strip() for row in rows]
+        """The rooms and people in the sidebar, with their badges: "#lobby 3"."""
+        rows = [row for row in self.chat_view.sidebar.list.rows if not row.is_caption]
+        return [" ".join([row.key.name, *self._badge(row)[:1]]) for row in rows]
+
+    def badge_color(self, name):
+        rows = [row for row in self.chat_view.sidebar.list.rows if not row.is_caption]
+        return next(self._badge(row)[1] for row in rows if row.key.name == name)
+
+    def _badge(self, row):
+        texts = RecordingPen(row).texts
+        return next((text for text in texts if "badge" in text[1]), ())
 
     @property
     def banner(self):
-        """What the banner says; "" where there is none."""
-        label = self.chat_view.banner.text
-        return label.cget("text") if label.winfo_viewable() else ""
+        """The text in the banner; "" if it is hidden."""
+        banner = self.chat_view.banner
+        return banner.text.cget("text").strip() if banner.frame.winfo_viewable() else ""
 
     def sees(self, line):
         """Go on when the transcript has this line."""
-        self._desk.pump(lambda: line in self.lines)
+        self._desktop.pump(lambda: line in self.lines)
 
     def wait_for_title(self, title):
-        self._desk.pump(lambda: self.title == title)
+        self._desktop.pump(lambda: self.title == title)
 
-    def wait_for_fault(self, field):
-        """What the connect view says of a field, as soon as it marks it as wrong."""
+    def wait_for_error(self, field):
+        """Return the error at a field of the connect view as soon as it is marked."""
         entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
-        self._desk.pump(lambda: entry.instate(["invalid"]) and entry.winfo_viewable())
+        self._desktop.pump(lambda: entry.instate(["invalid"]) and entry.winfo_viewable())
         assert str(hint.cget("style")) == "Error.TLabel"
         return hint.cget("text")
 
@@ -296,65 +325,61 @@ class Person:
         return self.root.focus_lastfor() is widget
 
     def kind_of(self, line):
-        """The tag of a line's text, and its colour."""
-        row = self.lines.index(line) + 1
-        names = self.text.tag_names("%d.end-1c" % row)
-        others = ("line", "name", "time", "sel", "mention")
-        kind = next(name for name in names if name not in others)
-        return kind, self.text.tag_cget(kind, "foreground")
+        """Return the tag that gives a line its color."""
+        names = self.text.tag_names("%d.end-1c" % (self.lines.index(line) + 1))
+        kinds = ("server", "own", "others", "private", "muted", "warn", "error")
+        return next(name for name in names if name in kinds)
+
+    def color_of(self, line):
+        return self.text.tag_cget(self.kind_of(line), "foreground")
+
+    def is_at_end(self):
+        return self.text.yview()[1] == 1.0
 
     def top_line(self):
-        """The first line in view."""
+        """Return the first line in view."""
         return self.text.get("@0,20 linestart", "@0,20 lineend")
 
-    def place_of(self, words):
-        """How far down in view the line with these words stands, in pixels."""
+    def y_of(self, words):
+        """Return how far down in view, in pixels, the line with these words begins."""
         return self.text.dlineinfo(self.text.search(words, "1.0", exact=True))[1]
 
     def tags_of(self, words):
-        """The tags in which these words of the transcript stand."""
         start = self.text.search(words, "1.0", exact=True)
         return self.text.tag_names(start) if start else ()
 
-    def badge_color(self, name):
-        """The colour of a conversation's badge."""
-        rows = [row for row in self.chat_view.side.list.rows if not row.is_caption]
-        return next(row.badge_color for row in rows if row.key.name == name)
-
     @property
     def pill(self):
-        """What the button that leads to the latest says; "" where there is none."""
+        """The text of the button that leads to the latest line; "" if it is hidden."""
         pill = self.chat_view.pill
         return pill.cget("text").strip() if pill.winfo_manager() else ""
 
     @property
     def found(self):
-        """What the search says."""
+        """The result of the search."""
         return self.chat_view.search.field.note.cget("text")
 
     @property
     def menu(self):
-        """What the context menu offers, which it then puts away."""
-        menu = self.window.menu
-        labels = [menu.entrycget(index, "label").strip() for index in range(menu.index("end") + 1)
-                  if menu.type(index) == "command"]  # fmt: skip
+        """The entries of the context menu, which it closes."""
+        menu = self.window.menus.menu
+        indices = range(menu.index("end") + 1)
+        labels = [menu.entrycget(i, "label") for i in indices if menu.type(i) == "command"]
         menu.unpost()
-        return labels
+        return [label.strip() for label in labels]
 
     @property
     def sheet(self):
-        """The question that the window asks."""
-        sheet = self.window._sheet
-        return sheet._title.cget("text") if sheet else ""
+        return self.window.questions.sheet
 
     def drawn(self, drawing):
-        """The words on a canvas."""
+        """Return the texts on a canvas."""
         canvas = drawing.canvas
         texts = [item for item in canvas.find_all() if canvas.type(item) == "text"]
         return [canvas.itemcget(item, "text") for item in texts]
 
 
-def told(hub, alice, text):
+def hear(hub, alice, *texts):
     """Let bob say something in the lobby, and wait until alice sees it."""
-    hub.send(":bob!b@h PRIVMSG #lobby :" + text)
-    alice.sees("[bob]: " + text)
+    hub.send(*(":bob!b@h PRIVMSG #lobby :" + text for text in texts))
+    alice.sees("[bob]: " + texts[-1])

@@ -1,0 +1,235 @@
+"""The transcript: it applies changes exactly, and leaves the view where it is."""
+
+import random
+import time
+
+import pytest
+from window_harness import hear
+
+import client
+from client import ADDED, CHANGED, REMOVED, Change, Entry, Line
+
+
+@pytest.fixture
+def alice(desktop, hub):
+    """Alice at a window of a fixed size, in a lobby with more lines than fit."""
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hear(hub, alice, *("line %d" % number for number in range(200)))
+    desktop.pump(lambda: alice.root.winfo_width() == 1160)
+    desktop.update()
+    return alice
+
+
+def settled(desktop, alice):
+    """Return whether the view is at the end once nothing moves any more."""
+    for _ in range(20):
+        desktop.update()
+    return alice.is_at_end()
+
+
+class Model:
+    """A conversation that changes at random, and tells which changes those were."""
+
+    def __init__(self, seed):
+        self.conversation = client.Conversation("#lobby", client.CHANNEL)
+        self._random = random.Random(seed)
+        self._count = 0
+
+    def _entries(self, most):
+        for _ in range(self._random.randint(1, most)):
+            self._count += 1
+            when = self._random.choice([1.7e9, 1.7e9 + 9e4, time.time()])
+            text = "text %d" % self._count
+            yield Entry(self._count, Line(client.FROM_OTHERS, when, "[bob]:", text, "bob"))
+
+    def change(self):
+        """Change the conversation, and return what a Chat would."""
+        entries, pick = self.conversation.entries, self._random.randrange
+        kind = self._random.choice([ADDED, ADDED, ADDED, CHANGED, REMOVED, "mark"])
+        if kind == ADDED:
+            new, index = list(self._entries(5)), len(entries)
+            if self._random.random() < 0.5:
+                index = pick(len(entries) + 1)
+            before = entries[index] if index < len(entries) else None
+            entries[index:index] = new
+            return [Change(ADDED, self.conversation, new, before)]
+        if not entries:
+            return []
+        start = pick(len(entries))
+        some = entries[start : start + 3]
+        if kind == CHANGED:
+            for entry in some:
+                entry.line = entry.line._replace(text=entry.line.text + "!")
+        elif kind == REMOVED:
+            del entries[start : start + 3]
+        else:
+            old, self.conversation.mark = self.conversation.mark, some[0]
+            self.conversation.new_count = pick(3)
+            return [Change(CHANGED, self.conversation, [e for e in (old, some[0]) if e])]
+        return [Change(kind, self.conversation, some)]
+
+
+def shown(transcript):
+    """Return the text, and the tags at the beginning and the end of each line."""
+    text = transcript.text
+    lines = text.get("1.0", "end-1c").split("\n")
+    places = ["%d.%s" % (row, end) for row in range(1, len(lines)) for end in ("0", "end")]
+    return lines, [sorted(set(text.tag_names(place)) - {"sel"}) for place in places]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_changes_give_the_same_text_as_opening_anew(desktop, seed):
+    """Changes come one by one, or many at once when the conversation has moved on already."""
+    window = desktop.open().window
+    window.chat_view.frame.pack()
+    applied, opened = (client.Transcript(window.root, window.look) for _ in range(2))
+    for transcript in (applied, opened):
+        transcript.frame.place(width=300, height=200)
+    model, chance = Model(seed), random.Random(seed)
+    applied.open(model.conversation)
+    for _ in range(30):
+        changes = [c for _ in range(chance.choice([1, 1, 6])) for c in model.change()]
+        applied.apply(changes)
+        window.root.update()
+        opened.open(model.conversation)
+        window.root.update()
+        assert shown(applied) == shown(opened)
+
+
+def test_entries_above_the_view_move_nothing(alice, desktop, hub):
+    """They come, change and go above; what is read stays at its place."""
+    alice.text.yview_moveto(0.5)
+    desktop.update()
+    words = alice.top_line()[11:]
+    y = alice.y_of(words)
+    conversation = alice.window.chat.current
+    entries, day = conversation.entries, time.time() - 90000
+    earlier = [Entry(10**6 + n, Line("others", day, "[bob]:", "earlier", "bob")) for n in range(30)]
+    first, gone = entries[0], entries[5:9]
+    entries[0:0] = earlier
+    entries[:] = [entry for entry in entries if entry not in gone]
+    entries[40].line = entries[40].line._replace(text="much longer " * 30)
+    alice.chat_view.show(
+        [
+            Change(ADDED, conversation, earlier, first),
+            Change(REMOVED, conversation, gone),
+            Change(CHANGED, conversation, [entries[40]]),
+        ]
+    )
+    assert alice.y_of(words) == y
+    hear(hub, alice, "news")
+    assert alice.y_of(words) == y
+
+
+def test_view_at_the_end_stays_there(alice, desktop, hub):
+    """Also when the user scrolls just before a message comes, of which Tk tells late."""
+    for place, is_at_end in ((0.5, False), (1.0, True), (0.8, False), (1.0, True)):
+        alice.text.yview_moveto(place)
+        seen = alice.top_line()
+        news = client.Message("PRIVMSG", ("#lobby", "news"), "bob!b@h")
+        alice.window.do(alice.window.chat.handle, news)
+        assert settled(desktop, alice) == is_at_end
+        assert (alice.top_line() == seen) != is_at_end
+
+
+@pytest.mark.parametrize("count", [500, 2000])
+def test_view_that_was_scrolled_up_does_not_jump(alice, desktop, hub, count):
+    for start in range(0, count, 500):
+        hear(hub, alice, *("message %d" % n for n in range(start, start + 500)))
+    alice.text.yview("end - 100 lines")
+    desktop.update()
+    seen = alice.top_line()
+    hear(hub, alice, "news")
+    desktop.update()
+    assert alice.top_line() == seen
+
+
+def test_end_stays_in_view_when_the_window_changes(alice, desktop, hub):
+    for size in ("700x400", "480x360", "1000x700"):
+        alice.root.geometry(size)
+        assert settled(desktop, alice)
+    alice.paste("a\nb\nc\nd\ne")  # the box grows
+    assert settled(desktop, alice)
+    hub.finish()
+    desktop.pump(lambda: alice.banner)
+    assert settled(desktop, alice)
+
+
+def test_own_message_brings_the_end_into_view(alice, desktop, hub):
+    alice.text.yview_moveto(0.2)
+    desktop.update()
+    hear(hub, alice, "news")
+    assert not settled(desktop, alice)
+    alice.say("/help")
+    assert settled(desktop, alice)
+
+
+def test_pill_counts_what_came_and_leads_to_the_end(alice, desktop, hub):
+    for lead in (alice.chat_view.pill.invoke, lambda: alice.press("Escape")):
+        alice.text.yview_moveto(0.3)
+        desktop.update()
+        assert alice.pill == "Jump to latest"
+        hear(hub, alice, "one")
+        hear(hub, alice, "two")
+        desktop.pump(lambda: alice.pill == "2 new messages")
+        lead()
+        desktop.pump(lambda: not alice.pill)
+        assert alice.is_at_end()
+
+
+def test_scrolling_to_the_top_adds_earlier_entries(desktop, open_room, tmp_path):
+    """Page after page, up to the first message; what is read stays where it is."""
+    room = open_room(data=str(tmp_path / "data"))
+    bob = room.irc("bob")
+    for number in range(170):
+        bob.send("PRIVMSG #lobby :word %d" % number)
+    bob.heard()
+    alice = desktop.open(room.server.port, "alice", at_once=True)
+    alice.sees("[bob]: word 169")
+    assert "[bob]: word 119" not in alice.lines
+    alice.press("Control-Home", alice.box)
+    seen = alice.y_of("word 120")
+    desktop.pump(lambda: "[bob]: word 119" in alice.lines)
+    desktop.update()
+    assert alice.y_of("word 120") == seen
+    while "[bob]: word 0" not in alice.lines:
+        before = len(alice.lines)
+        alice.press("Control-Home", alice.box)
+        desktop.pump(lambda before=before: len(alice.lines) > before)
+    words = [line for line in alice.lines if line.startswith("[bob]")]
+    assert words == ["[bob]: word %d" % number for number in range(170)]
+
+
+def test_selection_is_copied_as_it_is_shown(alice):
+    start = alice.text.search("line 198", "1.0")
+    alice.text.tag_add("sel", start, "end-2c")
+    alice.text.event_generate("<<Copy>>")
+    copied = alice.root.clipboard_get().split("\n")
+    assert copied[0] == "line 198" and copied[1].endswith("[bob]: line 199")
+
+
+def test_empty_conversation_says_so(alice, desktop):
+    alice.chat_view.open("carol")
+    label = alice.chat_view.transcript._empty
+    desktop.pump(label.winfo_viewable)
+    assert label.cget("text") == "No messages here yet. Say hello."
+    alice.say("hello")
+    desktop.pump(lambda: not label.winfo_viewable())
+
+
+def test_days_have_headings(alice, monkeypatch):
+    """Each above its first entry; at midnight, Today becomes Yesterday."""
+    assert alice.lines[0] == "Today"
+    assert client.day_name("2026-11-25", "2026-11-26") == "Yesterday"
+    assert client.day_name("2026-11-02", "2026-11-26") == "Monday 2 November"
+    assert client.day_name("2025-11-02", "2026-11-26") == "Sunday 2 November 2025"
+    alice.chat_view.open("carol")
+    alice.say("one")
+    tomorrow = time.strftime("%Y-%m-%d", time.localtime(time.time() + 86400))
+    real = time.strftime
+    monkeypatch.setattr(
+        client.time, "strftime", lambda form, *when: real(form, *when) if when else tomorrow
+    )
+    alice.say("two")
+    assert alice.lines == ["Yesterday", "[you -> carol]: one", "[you -> carol]: two"]
