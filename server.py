@@ -1738,7 +1738,7 @@ class Limiter:
         self._buckets: Dict[str, Bucket] = {}
 
     def try_take(self, key: str, now: float) -> float:
-        """Take one token and return 0, or take none and return the seconds until there is one."""
+        """Take a token and return 0, or take none and return the seconds until there is a token."""
         with self._lock:
             bucket = self._bucket(key, now)
             wait = bucket.charge(1.0, now)
@@ -1774,7 +1774,7 @@ class Limiter:
 STORE_FILE = "hubbub.db"
 SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
 # Conversations are channels and pairs of people. A message is stored once for each of its
-# conversations, in the one B-tree from which it is read again: texts and other events apart, so
+# conversations, in the same B-tree from which it is read: texts and other events apart, so
 # that the latest texts are found at once among thousands of joins. A deleted channel keeps its
 # row, without a key, until its messages are deleted in small steps. `revision` counts changes of
 # accounts and sanctions, so that a server notices those of other processes. The cost of a
@@ -1804,12 +1804,12 @@ TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 5.0  # seconds to wait for a turn at the disk, before it counts as stuck
 LOCK_TIMEOUT = 1.0  # seconds that a server waits for another process's write
-ROWS_AT_ONCE = 150  # rows in one INSERT; SQLite takes 999 values at least
+ROWS_AT_ONCE = 150  # rows in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
-CLEANED_AT_ONCE = 2000  # rows deleted in one step of cleaning
-CONVERSATIONS_AT_ONCE = 500  # conversations looked at in one step of cleaning
+CLEANED_AT_ONCE = 2000  # rows deleted in a step of cleaning
+CONVERSATIONS_AT_ONCE = 500  # conversations looked at in a step of cleaning
 CACHED_CONVERSATIONS = 10000
-MAX_WAITING = 500  # messages that wait for one account
+MAX_WAITING = 500  # messages that wait for an account
 SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 
@@ -1847,7 +1847,7 @@ class PasswordError(StoreError):
 
 
 class Row(NamedTuple):
-    """A message of one conversation in the history."""
+    """A message of a conversation in the history."""
 
     number: int  # grows with each message
     time: float  # seconds since 1970
@@ -1902,7 +1902,7 @@ class _Handle:
         self._is_stuck = False  # a caller has waited in vain: until it moves, no other waits
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Return what `work` returns, run as one transaction; StoreError if nothing was changed."""
+        """Return the result of `work`, run as a transaction; StoreError if nothing was changed."""
         if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
             self._is_stuck = True
             raise StoreError("The server cannot use its disk: it does not answer.")
@@ -1934,9 +1934,9 @@ class _Handle:
 class Store:
     """Everything that outlives the server: history, accounts, channels and sanctions.
 
-    One SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
-    no history and there are no accounts. One connection writes and another reads, so that no
-    reader waits for a write. Every method is one short transaction; any thread may call it, but
+    A SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
+    no history and there are no accounts. A connection writes and another reads, so that no
+    reader waits for a write. Every method is a short transaction; any thread may call it, but
     not while it holds the directory's lock, except for those that only look at memory:
     `account`, `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the
     next one tries again. A file that is damaged is never repaired, moved or deleted.
@@ -2248,7 +2248,7 @@ class Store:
     # Channels
 
     def save_channel(self, key: str, state: Dict[str, Any]) -> None:
-        """Store the state of a channel, which JSON can hold, in place of an earlier one."""
+        """Store the state of a channel, which JSON can hold, in place of an earlier state."""
         query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
         self._writer.run(lambda writer: writer.execute(query, values))
 
@@ -2291,7 +2291,7 @@ class Store:
         return None
 
     def add_sanction(self, sanction: Sanction) -> None:
-        """Store a sanction in place of an earlier one of that kind and target."""
+        """Store a sanction, in place of an earlier one of that kind and target."""
         expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
         self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
 
@@ -2323,7 +2323,7 @@ class Store:
             log.warning("cannot read accounts and sanctions: %s", error)
 
     def _read_accounts(self, reader: sqlite3.Connection) -> None:
-        reader.execute("BEGIN")  # all of them as of one moment
+        reader.execute("BEGIN")  # so that accounts and sanctions are of the same moment
         (revision,) = reader.execute("SELECT number FROM revision").fetchone()
         if revision == self._revision:
             return
@@ -2359,7 +2359,7 @@ class Store:
         except DamagedError:
             raise
         except StoreError as error:
-            # SQLite's errors of this class, not of one below it, are those of a damaged file.
+            # Of SQLite's errors, those of this very class mean a damaged file.
             if type(error.__cause__) is sqlite3.DatabaseError:
                 raise DamagedError(self.path, str(error.__cause__)) from error
             reason = error.__cause__ or error
