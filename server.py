@@ -62,7 +62,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import (
     Any,
-    BinaryIO,
     Callable,
     Deque,
     Dict,
@@ -4446,34 +4445,31 @@ MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
 CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 RESERVED_DESCRIPTORS = 64  # descriptors that are not for clients
-MAX_NUMBER = 86400.0  # for options in seconds, lines or days
+MAX_AMOUNT = 86400  # of seconds, lines or days in an option
+MAX_COUNT = 10**12  # of connections or bytes in an option
 
 
 class Console(logging.Handler):
     """The log on stderr and lines on stdout, written by a thread of its own.
 
     Nobody waits for a console that is stopped or a pipe that is full: lines past MAX_LOG_LINES
-    are dropped and counted. The thread does not use Python's streams: a blocked write would
-    keep their locks, and the program could not end.
+    are dropped, and a line says so.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: "queue.Queue[Optional[Tuple[BinaryIO, str]]]" = queue.Queue(MAX_LOG_LINES)
-        self._stdout, self._stderr = _unbuffered(sys.stdout), _unbuffered(sys.stderr)
-        self._dropped = 0  # lines; guarded by the handler's lock
+        self._lines: "queue.Queue[Optional[Tuple[TextIO, str]]]" = queue.Queue(MAX_LOG_LINES)
+        self._is_incomplete = False  # lines were dropped since the last that was written
         # Daemon: it may be blocked for as long as nobody reads.
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._put(self._stderr, self.format(record))
+        self._put(sys.stderr, self.format(record))
 
     def print(self, text: str) -> None:
         """Write a line to stdout."""
-        self.acquire()
-        self._put(self._stdout, text)
-        self.release()
+        self._put(sys.stdout, text)
 
     def stop(self) -> None:
         """Write what is left if the console takes it, and end the thread."""
@@ -4481,32 +4477,23 @@ class Console(logging.Handler):
             self._lines.put(None, timeout=CONSOLE_TIMEOUT)
         self._thread.join(CONSOLE_TIMEOUT)
 
-    def _put(self, stream: Optional[BinaryIO], text: str) -> None:
-        if stream is not None:
-            try:
-                self._lines.put_nowait((stream, text))
-            except queue.Full:
-                self._dropped += 1
+    def _put(self, stream: TextIO, text: str) -> None:
+        try:
+            self._lines.put_nowait((stream, text))
+        except queue.Full:
+            self._is_incomplete = True
 
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
-            self._write(stream, text)
-            if self._dropped:
-                self.acquire()
-                dropped, self._dropped = self._dropped, 0
-                self.release()
-                self._write(stream, "%d lines were dropped here: nobody read them." % dropped)
-
-    def _write(self, stream: BinaryIO, text: str) -> None:
-        data = (text + os.linesep).encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError):  # closed: the line is lost
-            while data:
-                data = data[stream.write(data) or len(data) :]
-
-
-def _unbuffered(stream: Optional[TextIO]) -> Optional[BinaryIO]:
-    """Return a file for the descriptor of a standard stream; None if the program has none."""
-    return open(stream.fileno(), "wb", buffering=0, closefd=False) if stream is not None else None
+            if self._is_incomplete and self._lines.empty():
+                self._is_incomplete = False
+                text += os.linesep + "Lines were dropped here: nobody read them."
+            data = (text + os.linesep).encode("utf-8", "backslashreplace")
+            # `stream.write` would keep the stream's lock while it is blocked, and the program
+            # could not end. A stream is None in a program without a console.
+            with contextlib.suppress(OSError, AttributeError):
+                while data:
+                    data = data[os.write(stream.fileno(), data) :]
 
 
 class Parser(argparse.ArgumentParser):
@@ -4533,12 +4520,13 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
         description="Hubbub's server: chat for a local network.",
-        epilog="@FILE reads options from a file. Accounts are in the folder of --data; they can"
-        " be changed while a server uses it.",
+        epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
+        " --data; they can be changed while a server uses it.",
         fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
         default = getattr(defaults, field)
+        text += " (default: %(default)s)" if default else ""
         parser.add_argument(
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
@@ -4546,11 +4534,12 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
+    nickname = _name(protocol.nickname_error)
     chores = parser.add_mutually_exclusive_group()
     text = "create an account, or change its password; asks for the password"
-    chores.add_argument("--add-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--add-account", type=nickname, metavar="NAME", help=text)
     text = "delete an account"
-    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
@@ -4566,53 +4555,6 @@ def _is_chore(arguments: argparse.Namespace) -> bool:
     return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
 
 
-def _nickname(name: str) -> str:
-    name = protocol.normalize(name)
-    error = protocol.nickname_error(name)
-    if error:
-        raise argparse.ArgumentTypeError(error)
-    return name
-
-
-def _network(name: str) -> str:
-    return protocol.clean(name, 40).strip() or Options().network
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("%s is not a whole number" % text)
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_NUMBER:
-        raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, MAX_NUMBER))
-    return value
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535, not %s" % text)
-    return int(text)
-
-
-def _lobby(name: str) -> str:
-    error = name and protocol.channel_error(name)
-    if error:
-        raise argparse.ArgumentTypeError("%s: %s" % (name, error))
-    return name
-
-
-def _server_name(name: str) -> str:
-    if not is_host(name) or ":" in name:  # with a colon it is an address and a port, or IPv6
-        raise argparse.ArgumentTypeError("%s is not a host name" % name)
-    return name
-
-
 def _default_folder() -> str:
     """Return the folder for the program's data that is usual on this system."""
     home = os.path.expanduser("~")
@@ -4624,6 +4566,42 @@ def _default_folder() -> str:
     return os.path.join(data, "hubbub")
 
 
+# Converters of options: each raises ArgumentTypeError with a text for the user.
+
+
+def _number(kind: Callable[[str], float], most: int) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 <= kind(text) <= most:
+                return kind(text)
+        raise argparse.ArgumentTypeError("%s is not a number from 0 to %d" % (text, most))
+
+    return convert
+
+
+def _name(find_error: Callable[[str], str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        text = protocol.normalize(text)
+        error = find_error(text)
+        if error:
+            raise argparse.ArgumentTypeError("%s: %s" % (text, error))
+        return text
+
+    return convert
+
+
+def _lobby_error(name: str) -> str:
+    return protocol.channel_error(name) if name else ""
+
+
+def _host_error(name: str) -> str:  # with a colon it is an address and a port, or IPv6
+    return "" if is_host(name) and ":" not in name else "This is not a host name."
+
+
+def _network(name: str) -> str:
+    return protocol.clean(name, 40).strip() or Options().network
+
+
 def _lines_of(path: str) -> Tuple[str, ...]:
     try:
         with open(path, encoding="utf-8") as file:
@@ -4633,42 +4611,32 @@ def _lines_of(path: str) -> Tuple[str, ...]:
         raise argparse.ArgumentTypeError("cannot read %s: %s" % (path, reason)) from None
 
 
-def _first_line_of(path: str) -> str:
-    lines = _lines_of(path) if path else ("",)
-    if path and not (lines and lines[0].strip()):
+def _password_of(path: str) -> str:
+    password = "".join(_lines_of(path)[:1]).strip() if path else ""
+    if path and not password:
         raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
-    return lines[0].strip()
+    return password
 
 
-# Each option's flag, field of Options, type, placeholder and help.
+_COUNT, _AMOUNT = _number(int, MAX_COUNT), _number(float, MAX_AMOUNT)
+# Each option's flag, field of Options, converter, placeholder and help.
 _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
-    ("host", "host", str, "ADDRESS", "address to listen on (default: %(default)s, all addresses)"),
-    ("port", "port", _port, "PORT", "TCP port (default: %(default)s; 0 = any free port)"),
-    ("network", "network", _network, "NAME", "name of the chat (default: %(default)s)"),
-    ("server-name", "server_name", _server_name, "HOST",
-     "name of the server for IRC clients (default: %(default)s)"),
-    ("data", "data", str, "FOLDER",
-     "folder for history and accounts (default: %(default)s; '' = keep nothing)"),
-    ("history-days", "history_days", _number, "DAYS",
-     "days to keep history (default: %(default)g = forever)"),
-    ("lobby", "lobby", _lobby, "ROOM",
-     "room that everyone joins (default: %(default)s; '' = none)"),
+    ("host", "host", str, "ADDRESS", "address to listen on; 0.0.0.0 = all addresses"),
+    ("port", "port", _number(int, 65535), "PORT", "TCP port; 0 = any free port"),
+    ("network", "network", _network, "NAME", "name of the chat"),
+    ("server-name", "server_name", _name(_host_error), "HOST", "its name for IRC clients"),
+    ("data", "data", str, "FOLDER", "folder for history and accounts; '' = keep nothing"),
+    ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
+    ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
-    ("password-file", "password", _first_line_of, "FILE",
-     "file whose first line is the password for joining"),
-    ("rate-limit", "rate_limit", _number, "LINES",
-     "lines a second from one client (default: %(default)g; 0 = no limit)"),
-    ("max-clients", "max_clients", _count, "N",
-     "connections at a time (default: %(default)s; 0 = no limit)"),
-    ("max-per-address", "max_per_address", _count, "N",
-     "connections from one address (default: %(default)s; 0 = no limit)"),
-    ("register-timeout", "register_timeout", _number, "SECONDS",
-     "time to choose a name (default: %(default)g; 0 = no limit)"),
-    ("ping-interval", "ping_interval", _number, "SECONDS",
-     "silence before a PING to a client (default: %(default)g; 0 = never)"),
-    ("max-sendq", "max_sendq", _count, "BYTES",
-     "unsent output before a client is dropped (default: %(default)s; 0 = no limit)"),
-)  # fmt: skip
+    ("password-file", "password", _password_of, "FILE", "the password to join is its first line"),
+    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second from one client"),
+    ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
+    ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
+    ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),
+    ("ping-interval", "ping_interval", _AMOUNT, "SECONDS", "silence before a PING; 0 = never"),
+    ("max-sendq", "max_sendq", _COUNT, "BYTES", "unsent output before a client is dropped"),
+)
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
@@ -4679,59 +4647,55 @@ def run_chore(arguments: argparse.Namespace) -> int:
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)
         with contextlib.closing(Store(arguments.data, claim=False)) as store:
-            lines = _do_chore(arguments, store, password)
-    except StoreError as error:
-        print("server.py: %s" % error, file=sys.stderr)
-        return 2
-    except (EOFError, KeyboardInterrupt):
-        print("\nserver.py: nothing was changed.", file=sys.stderr)
+            text = _do_chore(arguments, store, password)
+    except (StoreError, EOFError, KeyboardInterrupt) as error:
+        reason = str(error) if isinstance(error, StoreError) else "nothing was changed."
+        print("server.py: %s" % reason, file=sys.stderr)
         return 2
     encoding = sys.stdout.encoding or "utf-8"
-    for line in lines:
-        print(line.encode(encoding, "replace").decode(encoding))
+    print(text.encode(encoding, "replace").decode(encoding), end="")
     return 0
 
 
-def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> List[str]:
+def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str:
     """Do the chore, and return lines for the user. Raises StoreError."""
     if arguments.list_accounts:
-        return [
-            account.name + (" (operator)" if account.is_operator else "")
-            for account in store.accounts()
-        ]
+        rights = ("", " (operator)")
+        accounts = store.accounts()
+        return "".join("%s%s\n" % (known.name, rights[known.is_operator]) for known in accounts)
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
-        return ["%s has no account now. Anyone may use the name." % arguments.remove_account]
+        return "%s has no account now. Anyone may use the name.\n" % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"
     if store.set_password(name, password, is_operator):
-        return ["%s has a new password. It is %s." % (name, kind)]
+        return "%s has a new password. It is %s.\n" % (name, kind)
     store.add_account(name, password, is_operator)
-    return ["%s now has %s." % (name, kind)]
+    return "%s now has %s.\n" % (name, kind)
 
 
 def _read_password(name: str) -> str:
-    """Read a password: hidden and twice from a terminal, else a line. Raises PasswordError."""
+    """Read a password: hidden and twice from a terminal, else a line. Raises StoreError."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password for %s: " % name)
-        error = protocol.password_error(password)
-        if not error and getpass.getpass("Repeat it: ") != password:
-            error = "The two passwords differ. Nothing was changed."
     else:
-        try:
-            password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise PasswordError("The password is not UTF-8.") from None
-        error = protocol.password_error(password) if password else "No password on standard input."
+        line = sys.stdin.buffer.readline().rstrip(b"\r\n")
+        password = line.decode("utf-8", "replace")
+    error = protocol.password_error(password)
+    if "\ufffd" in password:
+        error = "The password is not UTF-8."
+    if not error and sys.stdin.isatty() and getpass.getpass("Repeat it: ") != password:
+        error = "The two passwords differ. Nothing was changed."
     if error:
-        raise PasswordError(error)
+        raise StoreError(error)
     return password
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
     arguments = parse_arguments(argv)
+    os.umask(0o077)  # the files of the store are for their owner alone
     if _is_chore(arguments):
         return run_chore(arguments)
     options = Options(*(getattr(arguments, field) for field in Options._fields))
@@ -4757,7 +4721,7 @@ def _serve(options: Options, console: Console) -> int:
     try:
         server = Server(options)
     except (StoreError, OSError, UnicodeError) as error:
-        print("server.py: %s" % _start_error(options, error), file=sys.stderr)
+        print("server.py: %s" % _start_failure(options, error), file=sys.stderr)
         return 2
 
     def on_signal(number: int, frame: Optional[FrameType]) -> None:
@@ -4778,7 +4742,7 @@ def _serve(options: Options, console: Console) -> int:
     return 0
 
 
-def _start_error(options: Options, error: Exception) -> str:
+def _start_failure(options: Options, error: Exception) -> str:
     if isinstance(error, StoreError):
         return str(error)
     reason = getattr(error, "strerror", None) or str(error)
