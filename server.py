@@ -1916,29 +1916,23 @@ class Store:
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
         self._sanctions: Tuple[Sanction, ...] = ()
-        self._reported: object = None  # those two, as of the last `accounts_changed`
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
         self._claim = _claim_folder(folder) if folder and claim else None
         is_new = not os.path.exists(self.path)
         try:
-            self._load()
+            is_small = self.size() <= CHECKED_SIZE
+            if is_small and self._writer.select("PRAGMA quick_check(1)") != [("ok",)]:
+                raise StoreError from sqlite3.DatabaseError("it is damaged")
+            self._reader.run(self._read_accounts)
         except StoreError as error:
-            if claim and is_new:
-                log.error("nothing is kept: %s", error)
-            else:
+            if not (claim and is_new):
                 self.close()
                 raise _start_error(self.path, error.__cause__) from error
-
-    def _load(self) -> None:
-        """Check a file that is not large, and read what is kept in memory."""
-        if self.size() <= CHECKED_SIZE and self._writer.select("PRAGMA quick_check(1)") != [
-            ("ok",)
-        ]:
-            raise StoreError from sqlite3.DatabaseError("it is damaged")
-        self._reader.run(self._read_accounts)
-        self._reported = self._accounts, self._sanctions
+            log.error("nothing is kept: %s", error)
+        # Those two, as of the last `accounts_changed`.
+        self._reported: object = (self._accounts, self._sanctions)
 
     def _open(self) -> sqlite3.Connection:
         if self.path:
@@ -4465,23 +4459,20 @@ class Console(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._put(sys.stderr, self.format(record))
+        self.print(self.format(record), sys.stderr)
 
-    def print(self, text: str) -> None:
-        """Write a line to stdout."""
-        self._put(sys.stdout, text)
+    def print(self, text: str, stream: Optional[TextIO] = None) -> None:
+        """Write a line to a standard stream: by default, to stdout."""
+        try:
+            self._lines.put_nowait((stream or sys.stdout, text))
+        except queue.Full:
+            self._is_incomplete = True
 
     def stop(self) -> None:
         """Write what is left if the console takes it, and end the thread."""
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=CONSOLE_TIMEOUT)
         self._thread.join(CONSOLE_TIMEOUT)
-
-    def _put(self, stream: TextIO, text: str) -> None:
-        try:
-            self._lines.put_nowait((stream, text))
-        except queue.Full:
-            self._is_incomplete = True
 
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
@@ -4546,13 +4537,11 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
-    if _is_chore(arguments) and not arguments.data:
+    names = arguments.add_account, arguments.remove_account
+    arguments.is_chore = arguments.list_accounts or any(names)
+    if arguments.is_chore and not arguments.data:
         parser.error("accounts need a folder: --data FOLDER")
     return arguments
-
-
-def _is_chore(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
 
 
 def _default_folder() -> str:
@@ -4566,10 +4555,12 @@ def _default_folder() -> str:
     return os.path.join(data, "hubbub")
 
 
-# Converters of options: each raises ArgumentTypeError with a text for the user.
+# Types of options: each raises ArgumentTypeError with a text for the user.
 
 
 def _number(kind: Callable[[str], float], most: int) -> Callable[[str], float]:
+    """Return the type of numbers from 0 to `most`."""
+
     def convert(text: str) -> float:
         with contextlib.suppress(ValueError):
             if 0 <= kind(text) <= most:
@@ -4580,6 +4571,8 @@ def _number(kind: Callable[[str], float], most: int) -> Callable[[str], float]:
 
 
 def _name(find_error: Callable[[str], str]) -> Callable[[str], str]:
+    """Return the type of names in which `find_error` finds nothing."""
+
     def convert(text: str) -> str:
         text = protocol.normalize(text)
         error = find_error(text)
@@ -4619,7 +4612,7 @@ def _password_of(path: str) -> str:
 
 
 _COUNT, _AMOUNT = _number(int, MAX_COUNT), _number(float, MAX_AMOUNT)
-# Each option's flag, field of Options, converter, placeholder and help.
+# Each option's flag, field of Options, type, placeholder and help.
 _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("host", "host", str, "ADDRESS", "address to listen on; 0.0.0.0 = all addresses"),
     ("port", "port", _number(int, 65535), "PORT", "TCP port; 0 = any free port"),
@@ -4653,26 +4646,26 @@ def run_chore(arguments: argparse.Namespace) -> int:
         print("server.py: %s" % reason, file=sys.stderr)
         return 2
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), end="")
+    print(text.encode(encoding, "replace").decode(encoding))
     return 0
 
 
 def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str:
-    """Do the chore, and return lines for the user. Raises StoreError."""
+    """Do the chore, and return a text for the user. Raises StoreError."""
     if arguments.list_accounts:
         rights = ("", " (operator)")
-        accounts = store.accounts()
-        return "".join("%s%s\n" % (known.name, rights[known.is_operator]) for known in accounts)
+        lines = [account.name + rights[account.is_operator] for account in store.accounts()]
+        return "\n".join(lines) or "There are no accounts."
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
-        return "%s has no account now. Anyone may use the name.\n" % arguments.remove_account
+        return "%s has no account now. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"
     if store.set_password(name, password, is_operator):
-        return "%s has a new password. It is %s.\n" % (name, kind)
+        return "%s has a new password. It is %s." % (name, kind)
     store.add_account(name, password, is_operator)
-    return "%s now has %s.\n" % (name, kind)
+    return "%s now has %s." % (name, kind)
 
 
 def _read_password(name: str) -> str:
@@ -4696,7 +4689,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
     arguments = parse_arguments(argv)
     os.umask(0o077)  # the files of the store are for their owner alone
-    if _is_chore(arguments):
+    if arguments.is_chore:
         return run_chore(arguments)
     options = Options(*(getattr(arguments, field) for field in Options._fields))
     console = Console()
