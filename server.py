@@ -1764,25 +1764,24 @@ SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
 # texts and other events apart, so that the latest texts are found at once among thousands of
 # joins. `conversations` has a row for each participant (for a channel, the channel itself), with
 # the number of the last message. The cost of a password's hash (SCRYPT) is part of the version.
+# For the columns' types, see Row, Account and Sanction.
 SCHEMA = """
     BEGIN IMMEDIATE; -- another process may be creating the tables, too
     CREATE TABLE IF NOT EXISTS messages (
-        key TEXT NOT NULL, kind INTEGER NOT NULL, number INTEGER NOT NULL, time REAL NOT NULL,
-        command TEXT NOT NULL, line BLOB NOT NULL, waiting_for INTEGER,
-        PRIMARY KEY (key, kind, number)) WITHOUT ROWID;
+        key, kind, number, time, command, line, waiting_for, PRIMARY KEY (key, kind, number)
+    ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS waiting ON messages (waiting_for, number)
         WHERE waiting_for IS NOT NULL;
     CREATE TABLE IF NOT EXISTS conversations (
-        participant TEXT NOT NULL, key TEXT NOT NULL, last INTEGER NOT NULL,
-        PRIMARY KEY (participant, key)) WITHOUT ROWID;
+        participant, key, last, PRIMARY KEY (participant, key)
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS accounts (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
-        is_operator INTEGER NOT NULL, created REAL NOT NULL, salt BLOB NOT NULL,
-        digest BLOB NOT NULL);
-    CREATE TABLE IF NOT EXISTS channels (key TEXT PRIMARY KEY, state TEXT NOT NULL);
+        id INTEGER PRIMARY KEY AUTOINCREMENT, key UNIQUE, name, is_operator, created, salt, digest
+    );
+    CREATE TABLE IF NOT EXISTS channels (key PRIMARY KEY, state);
     CREATE TABLE IF NOT EXISTS sanctions (
-        kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL, reason TEXT NOT NULL,
-        by TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, target));
+        kind, target, until, reason, by, at, PRIMARY KEY (kind, target)
+    );
     PRAGMA user_version = %d;
     COMMIT
 """
@@ -4641,9 +4640,11 @@ def run_chore(arguments: argparse.Namespace) -> int:
             raise StoreError("there are no accounts in %s." % arguments.data)
         with contextlib.closing(Store(arguments.data, claim=False)) as store:
             text = _do_chore(arguments, store, password)
-    except (StoreError, EOFError, KeyboardInterrupt) as error:
-        reason = str(error) if isinstance(error, StoreError) else "nothing was changed."
-        print("server.py: %s" % reason, file=sys.stderr)
+    except StoreError as error:
+        print("server.py: %s" % error, file=sys.stderr)
+        return 2
+    except (EOFError, KeyboardInterrupt):
+        print("\nserver.py: nothing was changed.", file=sys.stderr)
         return 2
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
