@@ -1807,7 +1807,7 @@ class AccountExistsError(StoreError):
 class Row(NamedTuple):
     """A message of a conversation in the history."""
 
-    number: int  # grows with each message: microseconds since 1970, or the last one + 1
+    number: int  # grows with each message: microseconds since 1970, or the last number + 1
     time: float  # seconds since 1970
     key: str  # of the conversation
     command: str
@@ -1892,8 +1892,8 @@ class Store:
     no history and there are no accounts. A connection writes and another reads, so that no
     reader waits for a write. Any thread may call any method, but not while it holds the
     directory's lock, except for those that only look at memory: `account`, `accounts`,
-    `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the next one
-    tries again. A file that is damaged is never repaired, moved or deleted.
+    `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the next
+    write tries again. A file that is damaged is never repaired, moved or deleted.
 
     Names are compared casefolded, passwords composed (NFC). Other processes may change accounts
     at any time: `accounts_changed`.
@@ -2237,7 +2237,7 @@ class Store:
 
 def _start_error(path: str, reason: object) -> StoreError:
     """Return the error for the host; for a damaged file, with the command that moves it aside."""
-    text = "cannot use %s: %s." % (path, reason)
+    text = "cannot use %s: %s." % (path, getattr(reason, "strerror", None) or reason)
     # Of SQLite's errors, those of this very class mean a damaged file.
     if type(reason) is sqlite3.DatabaseError:
         aside = path + time.strftime(".%Y%m%d-%H%M%S")
