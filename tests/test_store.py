@@ -425,6 +425,14 @@ def test_two_passwords_are_hashed_at_a_time(store, monkeypatch):
 
 
 @needs_scrypt
+def test_passwords_that_wait_while_the_store_closes_are_not_hashed(store):
+    """The end of the server does not wait for a crowd that logs in."""
+    store._is_closed = True
+    with pytest.raises(StoreError, match="shutting down"):
+        store.log_in("alice", PASSWORD)
+
+
+@needs_scrypt
 def test_a_stored_password_is_salted(store, folder):
     """The same password looks different each time, and stands nowhere in the files."""
     for name in ("alice", "bob"):
@@ -596,6 +604,13 @@ def test_a_disk_that_does_not_answer_is_not_waited_for_long(store, monkeypatch):
     thread.join()
     store.save_channel("#tea", {})
     assert store.channels() == [{}]
+
+
+def test_after_a_fault_the_file_is_opened_again(store):
+    """A transaction that could not even be ended does not stand in the way."""
+    refused(store._writer.run, lambda writer: writer.close())
+    store.append([row(1)])
+    assert numbers(store.read("alice bob", 0, END, 9, True)) == [1]
 
 
 def test_a_store_that_cannot_be_created_is_tried_again(folder, open_store):
