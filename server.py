@@ -53,7 +53,6 @@ import shlex
 import signal
 import socket
 import sqlite3
-import stat
 import sys
 import threading
 import time
@@ -62,7 +61,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import (
     Any,
-    BinaryIO,
     Callable,
     Deque,
     Dict,
@@ -1584,32 +1582,20 @@ class Limiter:
     def try_take(self, key: str, now: float) -> float:
         """Take a token and return 0, or take none and return the seconds until there is a token."""
         with self._lock:
-            bucket = self._bucket(key, now)
+            if key not in self._buckets and len(self._buckets) >= MAX_KEYS:
+                by_balance = sorted(self._buckets.items(), key=lambda item: item[1].balance(now))
+                self._buckets = dict(by_balance[: MAX_KEYS // 2])
+            bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
             wait = bucket.charge(1.0, now)
             if wait > 0:
                 bucket.refund(1.0)
             return wait
 
-    def charge(self, key: str, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
-        with self._lock:
-            return self._bucket(key, now).charge(tokens, now)
-
-    def refund(self, key: str, tokens: float = 1.0) -> None:
-        """Give back tokens that were taken for nothing."""
+    def refund(self, key: str) -> None:
+        """Give back a token that was taken for nothing."""
         with self._lock:
             if key in self._buckets:
-                self._buckets[key].refund(tokens)
-
-    def _bucket(self, key: str, now: float) -> Bucket:
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= MAX_KEYS:
-                balances = {name: known.balance(now) for name, known in self._buckets.items()}
-                lowest = sorted(balances, key=balances.__getitem__)[: MAX_KEYS // 2]
-                self._buckets = {name: self._buckets[name] for name in lowest}
-            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
-        return bucket
+                self._buckets[key].refund(1.0)
 
 
 # The store
@@ -1617,85 +1603,57 @@ class Limiter:
 
 STORE_FILE = "hubbub.db"
 SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
-# Conversations are channels and pairs of people. A message is stored once for each of its
-# conversations, in the same B-tree from which it is read: texts and other events apart, so
-# that the latest texts are found at once among thousands of joins. A deleted channel keeps its
-# row, without a key, until its messages are deleted in small steps. `revision` counts changes of
-# accounts and sanctions, so that a server notices those of other processes. The cost of a
-# password's hash (SCRYPT) is part of the version.
+# The key of a conversation is that of a channel, or two participants with a space between. A
+# message is stored once for each of its conversations, in the same B-tree from which it is read:
+# texts and other events apart, so that the latest texts are found at once among thousands of
+# joins. `conversations` has a row for each participant (for a channel, the channel itself), with
+# the number of the last message. The cost of a password's hash (SCRYPT) is part of the version.
+# For the columns' types, see Row, Account and Sanction.
 SCHEMA = """
-    CREATE TABLE conversations (id INTEGER PRIMARY KEY, key TEXT UNIQUE);
-    CREATE TABLE participants (participant TEXT NOT NULL, conversation INTEGER NOT NULL,
-                               PRIMARY KEY (participant, conversation)) WITHOUT ROWID;
-    CREATE TABLE messages (conversation INTEGER NOT NULL, kind INTEGER NOT NULL,
-                           number INTEGER NOT NULL, time REAL NOT NULL, command TEXT NOT NULL,
-                           line BLOB NOT NULL,
-                           PRIMARY KEY (conversation, kind, number)) WITHOUT ROWID;
-    CREATE TABLE waiting (account INTEGER NOT NULL, number INTEGER NOT NULL,
-                          conversation INTEGER NOT NULL,
-                          PRIMARY KEY (account, number)) WITHOUT ROWID;
-    CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
-                           name TEXT NOT NULL, is_operator INTEGER NOT NULL, created REAL NOT NULL,
-                           salt BLOB NOT NULL, digest BLOB NOT NULL);
-    CREATE TABLE channels (key TEXT PRIMARY KEY, state TEXT NOT NULL);
-    CREATE TABLE sanctions (kind TEXT NOT NULL, target TEXT NOT NULL, until REAL NOT NULL,
-                            reason TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
-                            PRIMARY KEY (kind, target));
-    CREATE TABLE revision (number INTEGER NOT NULL);
-    INSERT INTO revision VALUES (1)
+    BEGIN IMMEDIATE; -- another process may be creating the tables, too
+    CREATE TABLE IF NOT EXISTS messages (
+        key, kind, number, time, command, line, waiting_for, PRIMARY KEY (key, kind, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS waiting ON messages (waiting_for, number)
+        WHERE waiting_for IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS conversations (
+        participant, key, last, PRIMARY KEY (participant, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, key UNIQUE, name, is_operator, created, salt, digest
+    );
+    CREATE TABLE IF NOT EXISTS channels (key PRIMARY KEY, state);
+    CREATE TABLE IF NOT EXISTS sanctions (
+        kind, target, until, reason, by, at, PRIMARY KEY (kind, target)
+    );
+    PRAGMA user_version = %d;
+    COMMIT
 """
 TEXT, EVENT = 0, 1  # kinds of messages
 
-DISK_TIMEOUT = 5.0  # seconds to wait for a turn at the disk, before it counts as stuck
-LOCK_TIMEOUT = 1.0  # seconds that a server waits for another process's write
-ROWS_AT_ONCE = 150  # rows in an INSERT; SQLite takes 999 values at least
+DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
+ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
-CLEANED_AT_ONCE = 2000  # rows deleted in a step of cleaning
-CONVERSATIONS_AT_ONCE = 500  # conversations looked at in a step of cleaning
-CACHED_CONVERSATIONS = 10000
+CLEANED_AT_ONCE = 2000  # messages deleted in a step of cleaning
 MAX_WAITING = 500  # messages that wait for an account
 SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 
 
 class StoreError(Exception):
-    """The disk cannot be read or written; the text is for users."""
-
-
-class DamagedError(StoreError):
-    """The file cannot be used. The text, for the host, has the command that moves it aside."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        aside = path + time.strftime(".%Y%m%d-%H%M%S")
-        if sys.platform == "win32":
-            command = 'move "%s" "%s"' % (path, aside)
-        else:
-            command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
-        text = "cannot use %s: %s. To begin with an empty one, move it aside: %s"
-        super().__init__(text % (path, reason, command))
-
-
-class FolderTakenError(StoreError):
-    """Another server uses the data folder; the text is for the host."""
+    """The store could not do it; the text says why, for users and the host."""
 
 
 class AccountExistsError(StoreError):
     """The user's fault: the name has an account."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__("%s has an account already." % name)
-
-
-class PasswordError(StoreError):
-    """The user's fault: the password is not allowed; the text says why."""
-
 
 class Row(NamedTuple):
     """A message of a conversation in the history."""
 
-    number: int  # grows with each message
+    number: int  # grows with each message: microseconds since 1970, or the last number + 1
     time: float  # seconds since 1970
-    key: str  # the conversation: a channel's key, or two participants with a space between
+    key: str  # of the conversation
     command: str
     line: bytes  # with the tags that are kept, without CRLF
     waiting_for: int = 0  # the id of the account that it waits for
@@ -1727,33 +1685,21 @@ class Sanction(NamedTuple):
         return not 0 < self.until <= now
 
 
-class _Secret(NamedTuple):
-    """An account and the hash of its password."""
-
-    account: Account
-    salt: bytes
-    digest: bytes
-
-
-# Stands in for names without an account, so that they cost the same work; no password fits.
-_NO_SECRET = _Secret(NO_ACCOUNT, bytes(16), bytes(32))
-
-
 class _Handle:
-    """A connection to the file, opened when first used and again after a fault; for any thread."""
+    """A connection to the file, opened when first used and again after a fault; for any thread.
+
+    Every method is a transaction, and raises StoreError if it changed nothing.
+    """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._lock = threading.Lock()  # guards the connection
         self._connection: Optional[sqlite3.Connection] = None
-        self._is_stuck = False  # a caller has waited in vain: until it moves, no other waits
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Return the result of `work`, run as a transaction; StoreError if nothing was changed."""
-        if not self._lock.acquire(timeout=0 if self._is_stuck else DISK_TIMEOUT):
-            self._is_stuck = True
+        """Return the result of `work`."""
+        if not self._lock.acquire(timeout=DISK_TIMEOUT):
             raise StoreError("The server cannot use its disk: it does not answer.")
-        self._is_stuck = False
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -1766,9 +1712,17 @@ class _Handle:
         finally:
             self._lock.release()
 
+    def select(self, query: str, *values: object) -> List[Any]:
+        """Return the rows that a query finds."""
+        return self.run(lambda connection: connection.execute(query, values).fetchall())
+
+    def execute(self, query: str, *values: object) -> sqlite3.Cursor:
+        """Run a statement; the cursor is for its `rowcount` and `lastrowid`."""
+        return self.run(lambda connection: connection.execute(query, values))
+
     def close(self) -> None:
         """Close the connection, unless the disk is stuck in it."""
-        if self._lock.acquire(timeout=LOCK_TIMEOUT):
+        if self._lock.acquire(timeout=DISK_TIMEOUT):
             self._drop()
             self._lock.release()
 
@@ -1783,10 +1737,10 @@ class Store:
 
     A SQLite file (write-ahead log) in a folder, or memory if the folder is "": then there is
     no history and there are no accounts. A connection writes and another reads, so that no
-    reader waits for a write. Every method is a short transaction; any thread may call it, but
-    not while it holds the directory's lock, except for those that only look at memory:
-    `account`, `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the
-    next one tries again. A file that is damaged is never repaired, moved or deleted.
+    reader waits for a write. Any thread may call any method, but not while it holds the
+    directory's lock, except for those that only look at memory: `account`, `accounts`,
+    `sanctions`, `find_sanction`. Writes raise StoreError if nothing was stored; the next
+    write tries again. A file that is damaged is never repaired, moved or deleted.
 
     Names are compared casefolded, passwords composed (NFC). Other processes may change accounts
     at any time: `accounts_changed`.
@@ -1795,7 +1749,7 @@ class Store:
     def __init__(self, folder: str, history_days: float = 0.0, claim: bool = True) -> None:
         """Open the file, or create it; `claim` keeps other servers from the folder.
 
-        Raises FolderTakenError, DamagedError, or StoreError if there is a file that cannot be
+        Raises StoreError if another server has the folder, or if there is a file that cannot be
         opened: without its accounts and bans the server must not start. Where there was none
         and none can be created, the store logs it, and tries again with the next write.
         """
@@ -1803,29 +1757,46 @@ class Store:
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
         self._history_days = history_days
-        self._timeout = LOCK_TIMEOUT if claim else DISK_TIMEOUT
         self._writer = _Handle(self._open)
         self._reader = _Handle(self._open) if folder else self._writer
-        # Used under the writer's lock: the ids of conversations, and how far cleaning has come.
-        self._conversations: Dict[str, int] = {}
-        self._cleaned = 0
-        # Replaced as a whole, under the reader's lock; read by any thread without it.
-        self._accounts: Dict[str, _Secret] = {}  # by casefolded name
+        # Replaced as a whole, and read by any thread without a lock.
+        self._accounts: Dict[str, Account] = {}  # by casefolded name
         self._sanctions: Tuple[Sanction, ...] = ()
-        self._revision = 0  # of the file, when those two were read
-        self._reported = 0  # the revision of the last `accounts_changed`
-        self._last_number = 0
         self._is_closed = False
+        # Few threads hash, not each client's: the memory of a hash stays with its thread.
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
         self._claim = _claim_folder(folder) if folder and claim else None
-        is_new = not (folder and os.path.exists(self.path))
+        is_new = not os.path.exists(self.path)
         try:
-            self._load(must_check=claim)
+            is_small = self.size() <= CHECKED_SIZE
+            if is_small and self._writer.select("PRAGMA quick_check(1)") != [("ok",)]:
+                raise StoreError from sqlite3.DatabaseError("it is damaged")
+            self._reader.run(self._read_accounts)
         except StoreError as error:
             if not (claim and is_new):
                 self.close()
-                raise
+                raise _start_error(self.path, error.__cause__) from error
             log.error("nothing is kept: %s", error)
+        # Those two, as of the last `accounts_changed`.
+        self._reported: object = (self._accounts, self._sanctions)
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        path = self.path or ":memory:"
+        connection = sqlite3.connect(path, timeout=DISK_TIMEOUT, check_same_thread=False)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                raise sqlite3.DatabaseError("it was made by another version of Hubbub")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if not version:
+                connection.executescript(SCHEMA % SCHEMA_VERSION)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
         """Close the file, and let other servers have the folder."""
@@ -1838,67 +1809,55 @@ class Store:
 
     def size(self) -> int:
         """Return the bytes on disk."""
-        size = 0
-        for path in (self.path, self.path + "-wal") if self.path else ():
-            with contextlib.suppress(OSError):
-                size += os.stat(path).st_size
-        return size
+        with contextlib.suppress(OSError):
+            return os.path.getsize(self.path)
+        return 0
 
     # History
 
     def append(self, rows: List[Row]) -> None:
         """Store messages; storing the same number twice for a conversation is harmless."""
+        values: List[object] = []
+        last: Dict[str, int] = {}
+        for number, at, key, command, line, account in rows:
+            kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
+            values += (key, kind, number, at, command, line, account or None)
+            last[key] = number
 
         def insert(writer: sqlite3.Connection) -> None:
-            values: List[object] = []
-            waiting: List[Tuple[int, int, int]] = []
-            for number, at, key, command, line, account in rows:
-                conversation = self._conversation(writer, key)
-                kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
-                values += (conversation, kind, number, at, command, line)
-                if account:
-                    waiting.append((account, number, conversation))
             # Many rows in a statement: each statement gives up the interpreter's lock.
-            for start in range(0, len(values), 6 * ROWS_AT_ONCE):
-                part = values[start : start + 6 * ROWS_AT_ONCE]
-                marks = ",".join(["(?,?,?,?,?,?)"] * (len(part) // 6))
+            for start in range(0, len(values), 7 * ROWS_AT_ONCE):
+                part = values[start : start + 7 * ROWS_AT_ONCE]
+                marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            writer.executemany("REPLACE INTO waiting VALUES (?,?,?)", waiting)
+            pairs = ((name, key) for key in last for name in set(key.split(" ")))
+            latest = [(name, key, last[key]) for name, key in pairs]
+            writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", latest)
 
-        try:
-            self._writer.run(insert)
-        except StoreError:
-            self._conversations.clear()  # some of them may not be in the file now
-            raise
+        self._writer.run(insert)
 
     def read(
-        self,
-        key: str,
-        after: int,
-        before: int,
-        limit: int,
-        latest: bool,
-        with_events: bool = False,
+        self, key: str, after: int, before: int, limit: int, latest: bool, with_events: bool = False
     ) -> List[Row]:
         """Return messages with numbers between two, oldest first: the latest or the earliest.
 
         Without events, only texts. If the disk fails, the list is empty and the log says so.
         """
         query = (
-            "SELECT number, time, ?, command, line FROM messages WHERE conversation ="  # noqa: S608
-            " (SELECT id FROM conversations WHERE key = ?) AND kind = ? AND number > ?"
-            " AND number < ? ORDER BY number %s LIMIT ?" % ("DESC" if latest else "ASC")
+            "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
+            " AND number > ? AND number < ? ORDER BY number "
         )
+        query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._select(query, (key, key, kind, after, before, limit))
-            found += [Row(*row) for row in rows]
+            found += [Row(*row) for row in self._select(query, key, kind, after, before, limit)]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
 
     def last_number(self) -> int:
-        """Return the highest number in the file when it was opened; 0 if it was empty."""
-        return self._last_number
+        """Return the highest number in the history; 0 if it is empty."""
+        found = self._select("SELECT MAX(last) FROM conversations")
+        return int(found[0][0] or 0) if found else 0
 
     def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int]]:
         """Return the participants with whom `owner` last talked between two numbers.
@@ -1906,20 +1865,17 @@ class Store:
         Each with the number of the last message; in no particular order.
         """
         query = (
-            "SELECT key, (SELECT MAX(number) FROM messages WHERE conversation = id AND kind = ?)"
-            " FROM participants JOIN conversations ON id = conversation WHERE participant = ?"
+            "SELECT key, last FROM conversations WHERE participant = ? AND last > ? AND last < ?"
         )
         found = []
-        for key, number in self._select(query, (TEXT, owner)):
+        for key, number in self._select(query, owner, after, before):
             first, _, second = key.partition(" ")
-            if number is not None and after < number < before:
-                found.append((second if first == owner else first, number))
+            found.append((second if first == owner else first, number))
         return found
 
     def waiting_count(self, account_id: int) -> int:
         """Return how many messages wait for an account."""
-        query = "SELECT COUNT(*) FROM waiting WHERE account = ?"
-        found = self._select(query, (account_id,))
+        found = self._select("SELECT COUNT(*) FROM messages WHERE waiting_for = ?", account_id)
         return int(found[0][0]) if found else 0
 
     def waiting(self, account_id: int) -> List[Row]:
@@ -1928,82 +1884,48 @@ class Store:
         They wait until `forget_waiting` is called.
         """
         query = (
-            "SELECT number, time, key, command, line, account FROM waiting"
-            " JOIN messages USING (conversation, number) JOIN conversations ON id = conversation"
-            " WHERE account = ? AND kind = ? ORDER BY number LIMIT ?"
+            "SELECT number, time, key, command, line, waiting_for FROM messages"
+            " WHERE waiting_for = ? ORDER BY number LIMIT ?"
         )
-        return [Row(*row) for row in self._select(query, (account_id, TEXT, MAX_WAITING))]
+        return [Row(*row) for row in self._select(query, account_id, MAX_WAITING)]
 
     def forget_waiting(self, account_id: int, upto: int) -> None:
         """Note that messages up to this number were delivered; if it fails, they come again."""
-        query = "DELETE FROM waiting WHERE account = ? AND number <= ?"
+        query = "UPDATE messages SET waiting_for = NULL WHERE waiting_for = ? AND number <= ?"
         try:
-            self._writer.run(lambda writer: writer.execute(query, (account_id, upto)))
+            self._writer.execute(query, account_id, upto)
         except StoreError as error:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some messages of deleted channels, or older than `history_days`.
+        """Delete some messages that are older than `history_days`, if that is not 0.
 
         Returns True if the next call may find more. Each takes some milliseconds.
         """
-        oldest = time.time() - self._history_days * 86400 if self._history_days else 0.0
-        return self._writer.run(lambda writer: self._clean(writer, oldest))
-
-    def _clean(self, writer: sqlite3.Connection, oldest: float) -> bool:
+        if not self._history_days:
+            return False
+        oldest = int((time.time() - self._history_days * 86400) * 1e6)  # as numbers are made
         query = (
-            "SELECT id, key FROM conversations WHERE id > ? AND (key IS NULL OR ?)"
-            " ORDER BY id LIMIT ?"
+            "DELETE FROM messages WHERE key = ?1 AND kind = ?2 AND number IN (SELECT number FROM"
+            " messages WHERE key = ?1 AND kind = ?2 AND number < ?3 ORDER BY number LIMIT ?4)"
         )
-        found = writer.execute(query, (self._cleaned, oldest > 0, CONVERSATIONS_AT_ONCE)).fetchall()
-        left = CLEANED_AT_ONCE
-        for conversation, key in found:
-            until = oldest if key is not None else float("inf")
-            for kind in (TEXT, EVENT):
-                left -= _delete_older(writer, conversation, kind, until, left)
-            if left <= 0:
-                return True
-            self._cleaned = conversation
-            query = "SELECT 1 FROM messages WHERE conversation = ? LIMIT 1"
-            if not writer.execute(query, (conversation,)).fetchone():
-                self._conversations.pop(key, None)
-                writer.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
-                query = "DELETE FROM participants WHERE participant = ? AND conversation = ?"
-                names = (key or "").split(" ")
-                writer.executemany(query, [(name, conversation) for name in names])
-        if found:
-            return True
-        self._cleaned = 0
-        writer.execute(
-            "DELETE FROM waiting WHERE NOT EXISTS (SELECT 1 FROM messages WHERE kind = ?"
-            " AND conversation = waiting.conversation AND number = waiting.number)",
-            (TEXT,),
-        )
-        return False
 
-    def _conversation(self, writer: sqlite3.Connection, key: str) -> int:
-        """Return the id of a conversation, which begins if there is none."""
-        found = self._conversations.get(key)
-        if found is None:
-            query = "SELECT id FROM conversations WHERE key = ?"
-            row = writer.execute(query, (key,)).fetchone()
-            if row is not None:
-                found = int(row[0])
-            else:
-                query = "INSERT INTO conversations (key) VALUES (?)"
-                found = int(writer.execute(query, (key,)).lastrowid or 0)
-                if " " in key:
-                    pairs = [(name, found) for name in set(key.split(" "))]
-                    writer.executemany("INSERT INTO participants VALUES (?,?)", pairs)
-            if len(self._conversations) >= CACHED_CONVERSATIONS:
-                self._conversations.clear()
-            self._conversations[key] = found
-        return found
+        def delete(writer: sqlite3.Connection) -> bool:
+            left = CLEANED_AT_ONCE
+            keys = writer.execute("SELECT DISTINCT key FROM conversations").fetchall()
+            for (key,), kind in itertools.product(keys, (TEXT, EVENT)):
+                left -= writer.execute(query, (key, kind, oldest, left)).rowcount
+                if not left:
+                    return True
+            writer.execute("DELETE FROM conversations WHERE last < ?", (oldest,))
+            return False
 
-    def _select(self, query: str, values: Tuple[object, ...]) -> List[Any]:
-        """Return all rows; none if the disk fails, and the log says so."""
+        return self._writer.run(delete)
+
+    def _select(self, query: str, *values: object) -> List[Any]:
+        """Return the rows that a query finds; none if the disk fails, and the log says so."""
         try:
-            return self._reader.run(lambda reader: reader.execute(query, values).fetchall())
+            return self._reader.select(query, *values)
         except StoreError as error:
             log.warning("cannot read the history: %s", error)
             return []
@@ -2011,13 +1933,12 @@ class Store:
     # Accounts
 
     def account(self, name: str) -> Optional[Account]:
-        """Return the account of a name, as last read: no disk."""
-        found = self._accounts.get(protocol.casefold(name))
-        return found.account if found is not None else None
+        """Return the account of a name, as last read."""
+        return self._accounts.get(protocol.casefold(name))
 
     def accounts(self) -> List[Account]:
-        """Return all accounts by name, as last read: no disk."""
-        return [secret.account for _, secret in sorted(self._accounts.items())]
+        """Return all accounts by name, as last read."""
+        return list(self._accounts.values())
 
     def accounts_changed(self) -> bool:
         """Return True if accounts or sanctions changed since the last call.
@@ -2025,57 +1946,49 @@ class Store:
         For one thread, every few seconds: reads what other processes have changed.
         """
         self._refresh()
-        changed, self._reported = self._reported != self._revision, self._revision
+        state = self._accounts, self._sanctions
+        changed, self._reported = state != self._reported, state
         return changed
 
     def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
-        """Raises AccountExistsError, PasswordError or StoreError."""
-        key = protocol.casefold(name)
-        if key in self._accounts:  # before the work of a hash
-            raise AccountExistsError(name)
+        """Raises AccountExistsError, or StoreError, also for a password that is not allowed."""
         salt, digest = self._new_hash(password)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
             " VALUES (?,?,?,?,?,?)"
         )
-        created = time.time()
-        cursor = self._change((query, (key, name, is_operator, created, salt, digest)))
+        key, created = protocol.casefold(name), time.time()
+        cursor = self._change(query, key, name, is_operator, created, salt, digest)
         if not cursor.rowcount:
-            raise AccountExistsError(name)
+            raise AccountExistsError("%s has an account already." % name)
         return Account(int(cursor.lastrowid or 0), name, is_operator, created)
 
-    def set_password(self, name: str, password: str, is_operator: Optional[bool] = None) -> bool:
-        """Change the password, and the rights unless None; False if there is no account.
-
-        Raises PasswordError or StoreError.
-        """
+    def set_password(self, name: str, password: str, is_operator: bool) -> bool:
+        """Change password and rights; False if there is no account. Raises as `add_account`."""
         salt, digest = self._new_hash(password)
-        query = (
-            "UPDATE accounts SET salt = ?, digest = ?, is_operator = COALESCE(?, is_operator)"
-            " WHERE key = ?"
-        )
-        values = (salt, digest, is_operator, protocol.casefold(name))
-        return self._change((query, values)).rowcount > 0
+        query = "UPDATE accounts SET salt = ?, digest = ?, is_operator = ? WHERE key = ?"
+        cursor = self._change(query, salt, digest, is_operator, protocol.casefold(name))
+        return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account and what waits for it; False if there is none."""
-        key = (protocol.casefold(name),)
-        query = "DELETE FROM waiting WHERE account = (SELECT id FROM accounts WHERE key = ?)"
-        return self._change((query, key), ("DELETE FROM accounts WHERE key = ?", key)).rowcount > 0
+        """Delete an account; False if there is none. Nobody gets what waits for its id."""
+        query = "DELETE FROM accounts WHERE key = ?"
+        return self._change(query, protocol.casefold(name)).rowcount > 0
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
         """Return the account if this is its password; the work is the same for every name."""
-        self._refresh()
-        secret = self._accounts.get(protocol.casefold(name), _NO_SECRET)
-        digest = self._hash(password, secret.salt)
-        if hmac.compare_digest(digest, secret.digest) and secret is not _NO_SECRET:
-            return secret.account
-        return None
+        query = "SELECT salt, digest FROM accounts WHERE key = ?"
+        found = self._reader.select(query, protocol.casefold(name))
+        salt, digest = found[0] if found else (bytes(16), bytes(32))
+        if not hmac.compare_digest(self._hash(password, salt), digest) or not found:
+            return None
+        self._refresh()  # another process may have made or changed it
+        return self.account(name)
 
     def _new_hash(self, password: str) -> Tuple[bytes, bytes]:
         error = protocol.password_error(password)
         if error:
-            raise PasswordError(error)
+            raise StoreError(error)
         salt = os.urandom(16)
         return salt, self._hash(password, salt)
 
@@ -2084,37 +1997,31 @@ class Store:
             raise StoreError("This server's Python has no scrypt: it cannot check passwords.")
         # Longer passwords match nothing.
         data = protocol.password_bytes(password)[: protocol.MAX_PASSWORD + 1]
-        return self._hashers.submit(self._scrypt, data, salt).result()
-
-    def _scrypt(self, data: bytes, salt: bytes) -> bytes:
-        if self._is_closed:
-            raise StoreError("The server is shutting down.")
         n, r, p = SCRYPT
-        return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+
+        def scrypt() -> bytes:
+            if self._is_closed:
+                raise StoreError("The server is shutting down.")
+            return hashlib.scrypt(data, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+
+        return self._hashers.submit(scrypt).result()
 
     # Channels
 
     def save_channel(self, key: str, state: Dict[str, Any]) -> None:
         """Store the state of a channel, which JSON can hold, in place of an earlier state."""
-        query, values = "REPLACE INTO channels VALUES (?,?)", (key, json.dumps(state))
-        self._writer.run(lambda writer: writer.execute(query, values))
+        self._writer.execute("REPLACE INTO channels VALUES (?,?)", key, json.dumps(state))
 
-    def delete_channel(self, key: str, with_history: bool = True) -> None:
+    def delete_channel(self, key: str, with_history: bool) -> None:
         """Delete a channel; with its history, so that a later one of that name begins anew."""
-
-        def delete(writer: sqlite3.Connection) -> None:
-            writer.execute("DELETE FROM channels WHERE key = ?", (key,))
-            if with_history:
-                self._conversations.pop(key, None)
-                writer.execute("UPDATE conversations SET key = NULL WHERE key = ?", (key,))
-
-        self._writer.run(delete)
+        if with_history:
+            self._writer.execute("DELETE FROM messages WHERE key = ?", key)
+        self._writer.execute("DELETE FROM channels WHERE key = ?", key)
 
     def channels(self) -> List[Dict[str, Any]]:
         """Return the states of all channels. Raises StoreError."""
-        query = "SELECT key, state FROM channels ORDER BY key"
         states = []
-        for key, state in self._reader.run(lambda reader: reader.execute(query).fetchall()):
+        for key, state in self._reader.select("SELECT key, state FROM channels ORDER BY key"):
             try:
                 states.append(json.loads(state))
             except ValueError as error:
@@ -2125,12 +2032,12 @@ class Store:
 
     @property
     def sanctions(self) -> Tuple[Sanction, ...]:
-        """The sanctions in force, oldest first: no disk."""
+        """The sanctions in force, oldest first."""
         now = time.time()
         return tuple(sanction for sanction in self._sanctions if sanction.is_in_force(now))
 
     def find_sanction(self, kind: str, names: Iterable[str], address: str) -> Optional[Sanction]:
-        """Return a sanction in force for one of the casefolded names or the address: no disk."""
+        """Return a sanction in force for one of the casefolded names or the address."""
         known = tuple(names)
         for sanction in self.sanctions:
             if sanction.kind == kind and target_matches(sanction.target, known, address):
@@ -2139,154 +2046,72 @@ class Store:
 
     def add_sanction(self, sanction: Sanction) -> None:
         """Store a sanction, in place of an earlier one of that kind and target."""
-        expired = ("DELETE FROM sanctions WHERE until > 0 AND until <= ?", (time.time(),))
-        self._change(expired, ("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", sanction))
+        self._change("DELETE FROM sanctions WHERE until > 0 AND until <= ?", time.time())
+        self._change("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", *sanction)
 
     def remove_sanctions(self, target: str) -> int:
         """Delete the sanctions of a target, and return how many were in force."""
         target = normalize_target(target)
         count = sum(sanction.target == target for sanction in self.sanctions)
-        self._change(("DELETE FROM sanctions WHERE target = ?", (target,)))
+        self._change("DELETE FROM sanctions WHERE target = ?", target)
         return count
 
-    def _change(self, *statements: Tuple[str, Tuple[object, ...]]) -> sqlite3.Cursor:
-        """Run statements that change accounts or sanctions; return the cursor of the last."""
+    # Accounts and sanctions in memory
 
-        def change(writer: sqlite3.Connection) -> sqlite3.Cursor:
-            for query, values in statements:
-                cursor = writer.execute(query, values)
-            writer.execute("UPDATE revision SET number = number + 1")
-            return cursor
-
-        cursor = self._writer.run(change)
+    def _change(self, query: str, *values: object) -> sqlite3.Cursor:
+        cursor = self._writer.execute(query, *values)
         self._refresh()
         return cursor
 
     def _refresh(self) -> None:
-        """Read accounts and sanctions if they have changed; keep the old ones if the disk fails."""
+        """Read accounts and sanctions again; keep the old ones if the disk fails."""
         try:
             self._reader.run(self._read_accounts)
         except StoreError as error:
             log.warning("cannot read accounts and sanctions: %s", error)
 
     def _read_accounts(self, reader: sqlite3.Connection) -> None:
-        reader.execute("BEGIN")  # so that accounts and sanctions are of the same moment
-        (revision,) = reader.execute("SELECT number FROM revision").fetchone()
-        if revision == self._revision:
-            return
-        accounts = {}
-        for row in reader.execute("SELECT * FROM accounts"):
-            number, key, name, is_operator, created, salt, digest = row
-            account = Account(number, name, bool(is_operator), created)
-            accounts[key] = _Secret(account, salt, digest)
-        sanctions = reader.execute("SELECT * FROM sanctions ORDER BY at, kind").fetchall()
-        self._accounts = accounts
-        self._sanctions = tuple(Sanction(*row) for row in sanctions)
-        self._revision = revision
-
-    # The file
-
-    def _load(self, must_check: bool) -> None:
-        """Read what is kept in memory, having checked the file if it is not large."""
-        query = (
-            "SELECT MAX((SELECT MAX(number) FROM messages WHERE conversation = id AND kind = k))"
-            " FROM conversations, (SELECT 0 AS k UNION SELECT 1)"
+        rows = reader.execute(
+            "SELECT key, id, name, is_operator, created FROM accounts ORDER BY key"
         )
-
-        def check(writer: sqlite3.Connection) -> int:
-            if must_check and self.size() <= CHECKED_SIZE:
-                (found,) = writer.execute("PRAGMA quick_check(1)").fetchone()
-                if found != "ok":
-                    raise DamagedError(self.path, "it is damaged")
-            return int(writer.execute(query).fetchone()[0] or 0)
-
-        try:
-            self._last_number = self._writer.run(check)
-            self._reader.run(self._read_accounts)
-        except DamagedError:
-            raise
-        except StoreError as error:
-            # Of SQLite's errors, those of this very class mean a damaged file.
-            if type(error.__cause__) is sqlite3.DatabaseError:
-                raise DamagedError(self.path, str(error.__cause__)) from error
-            reason = error.__cause__ or error
-            raise StoreError("cannot open %s: %s" % (self.path, reason)) from error
-        self._reported = self._revision
-
-    def _open(self) -> sqlite3.Connection:
-        if self.path:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            # SQLite keeps the mode. A file that is there is not opened: closing it again would
-            # release this process's locks on it (POSIX).
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            if not stat.S_ISREG(os.stat(self.path).st_mode):
-                raise DamagedError(self.path, "it is not a file")
-        path = self.path or ":memory:"
-        connection = sqlite3.connect(path, timeout=self._timeout, check_same_thread=False)
-        try:
-            # Tables first: another process may be creating them, and commits both together.
-            (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version != SCHEMA_VERSION and (version or tables):
-                raise DamagedError(self.path, "it was made by another version of Hubbub")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            if not version:
-                _create_schema(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        self._accounts = {
+            key: Account(number, name, bool(is_operator), created)
+            for key, number, name, is_operator, created in rows
+        }
+        rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
+        self._sanctions = tuple(Sanction(*row) for row in rows)
 
 
-def _create_schema(connection: sqlite3.Connection) -> None:
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if not version:  # no other process was faster
-            for statement in SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
-
-
-def _delete_older(
-    writer: sqlite3.Connection, conversation: int, kind: int, until: float, limit: int
-) -> int:
-    """Delete the first messages of a conversation that are older; return how many there were."""
-    query = (
-        "SELECT number, time FROM messages WHERE conversation = ? AND kind = ?"
-        " ORDER BY number LIMIT ?"
-    )
-    count = last = 0
-    for number, at in writer.execute(query, (conversation, kind, limit)):
-        if at >= until:
-            break
-        count, last = count + 1, number
-    if count:
-        query = "DELETE FROM messages WHERE conversation = ? AND kind = ? AND number <= ?"
-        writer.execute(query, (conversation, kind, last))
-    return count
+def _start_error(path: str, reason: object) -> StoreError:
+    """Return the error for the host; for a damaged file, with the command that moves it aside."""
+    text = "cannot use %s: %s." % (path, getattr(reason, "strerror", None) or reason)
+    # Of SQLite's errors, those of this very class mean a damaged file.
+    if type(reason) is sqlite3.DatabaseError:
+        aside = path + time.strftime(".%Y%m%d-%H%M%S")
+        if sys.platform == "win32":
+            command = 'move "%s" "%s"' % (path, aside)
+        else:
+            command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
+        text += " To begin with an empty one, move it aside: " + command
+    return StoreError(text)
 
 
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     """Lock a data folder against other servers; the lock ends with the process.
 
-    Returns None if the folder cannot be written. Raises FolderTakenError.
+    Returns None if the folder cannot be written. Raises StoreError if another server has it.
     """
+    claim = None
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
-    except (OSError, sqlite3.Error):
-        return None
-    try:
-        claim.execute("PRAGMA journal_mode = MEMORY")
         claim.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        claim.close()
+    except (OSError, sqlite3.Error) as error:
+        if claim is not None:
+            claim.close()
         if "locked" in str(error):
             text = "another server uses %s. Give this one its own folder: --data FOLDER"
-            raise FolderTakenError(text % folder) from None
+            raise StoreError(text % folder) from None
         return None
     return claim
 
@@ -4228,34 +4053,34 @@ MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
 CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
 RESERVED_DESCRIPTORS = 64  # descriptors that are not for clients
-MAX_NUMBER = 86400.0  # for options in seconds, lines or days
+MAX_AMOUNT = 86400  # of seconds, lines or days in an option
+MAX_COUNT = 10**12  # of connections or bytes in an option
 
 
 class Console(logging.Handler):
     """The log on stderr and lines on stdout, written by a thread of its own.
 
     Nobody waits for a console that is stopped or a pipe that is full: lines past MAX_LOG_LINES
-    are dropped and counted. The thread does not use Python's streams: a blocked write would
-    keep their locks, and the program could not end.
+    are dropped, and a line says so.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: "queue.Queue[Optional[Tuple[BinaryIO, str]]]" = queue.Queue(MAX_LOG_LINES)
-        self._stdout, self._stderr = _unbuffered(sys.stdout), _unbuffered(sys.stderr)
-        self._dropped = 0  # lines; guarded by the handler's lock
+        self._lines: "queue.Queue[Optional[Tuple[TextIO, str]]]" = queue.Queue(MAX_LOG_LINES)
+        self._is_incomplete = False  # lines were dropped since the last that was written
         # Daemon: it may be blocked for as long as nobody reads.
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._put(self._stderr, self.format(record))
+        self.print(self.format(record), sys.stderr)
 
-    def print(self, text: str) -> None:
-        """Write a line to stdout."""
-        self.acquire()
-        self._put(self._stdout, text)
-        self.release()
+    def print(self, text: str, stream: Optional[TextIO] = None) -> None:
+        """Write a line to a standard stream: by default, to stdout."""
+        try:
+            self._lines.put_nowait((stream or sys.stdout, text))
+        except queue.Full:
+            self._is_incomplete = True
 
     def stop(self) -> None:
         """Write what is left if the console takes it, and end the thread."""
@@ -4263,32 +4088,17 @@ class Console(logging.Handler):
             self._lines.put(None, timeout=CONSOLE_TIMEOUT)
         self._thread.join(CONSOLE_TIMEOUT)
 
-    def _put(self, stream: Optional[BinaryIO], text: str) -> None:
-        if stream is not None:
-            try:
-                self._lines.put_nowait((stream, text))
-            except queue.Full:
-                self._dropped += 1
-
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
-            self._write(stream, text)
-            if self._dropped:
-                self.acquire()
-                dropped, self._dropped = self._dropped, 0
-                self.release()
-                self._write(stream, "%d lines were dropped here: nobody read them." % dropped)
-
-    def _write(self, stream: BinaryIO, text: str) -> None:
-        data = (text + os.linesep).encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError):  # closed: the line is lost
-            while data:
-                data = data[stream.write(data) or len(data) :]
-
-
-def _unbuffered(stream: Optional[TextIO]) -> Optional[BinaryIO]:
-    """Return a file for the descriptor of a standard stream; None if the program has none."""
-    return open(stream.fileno(), "wb", buffering=0, closefd=False) if stream is not None else None
+            if self._is_incomplete and self._lines.empty():
+                self._is_incomplete = False
+                text += os.linesep + "Lines were dropped here: nobody read them."
+            data = (text + os.linesep).encode("utf-8", "backslashreplace")
+            # `stream.write` would keep the stream's lock while it is blocked, and the program
+            # could not end. A stream is None in a program without a console.
+            with contextlib.suppress(OSError, AttributeError):
+                while data:
+                    data = data[os.write(stream.fileno(), data) :]
 
 
 class Parser(argparse.ArgumentParser):
@@ -4315,12 +4125,13 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
         description="Hubbub's server: chat for a local network.",
-        epilog="@FILE reads options from a file. Accounts are in the folder of --data; they can"
-        " be changed while a server uses it.",
+        epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
+        " --data; they can be changed while a server uses it.",
         fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
         default = getattr(defaults, field)
+        text += " (default: %(default)s)" if default else ""
         parser.add_argument(
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
@@ -4328,71 +4139,23 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
+    nickname = _name(protocol.nickname_error)
     chores = parser.add_mutually_exclusive_group()
     text = "create an account, or change its password; asks for the password"
-    chores.add_argument("--add-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--add-account", type=nickname, metavar="NAME", help=text)
     text = "delete an account"
-    chores.add_argument("--remove-account", type=_nickname, metavar="NAME", help=text)
+    chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
     arguments = parser.parse_args(argv)
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
-    if _is_chore(arguments) and not arguments.data:
+    names = arguments.add_account, arguments.remove_account
+    arguments.is_chore = arguments.list_accounts or any(names)
+    if arguments.is_chore and not arguments.data:
         parser.error("accounts need a folder: --data FOLDER")
     return arguments
-
-
-def _is_chore(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.add_account or arguments.remove_account or arguments.list_accounts)
-
-
-def _nickname(name: str) -> str:
-    name = protocol.normalize(name)
-    error = protocol.nickname_error(name)
-    if error:
-        raise argparse.ArgumentTypeError(error)
-    return name
-
-
-def _network(name: str) -> str:
-    return protocol.clean(name, 40).strip() or Options().network
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("%s is not a whole number" % text)
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_NUMBER:
-        raise argparse.ArgumentTypeError("%s is not a number from 0 to %g" % (text, MAX_NUMBER))
-    return value
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535, not %s" % text)
-    return int(text)
-
-
-def _lobby(name: str) -> str:
-    error = name and protocol.channel_error(name)
-    if error:
-        raise argparse.ArgumentTypeError("%s: %s" % (name, error))
-    return name
-
-
-def _server_name(name: str) -> str:
-    if not is_host(name) or ":" in name:  # with a colon it is an address and a port, or IPv6
-        raise argparse.ArgumentTypeError("%s is not a host name" % name)
-    return name
 
 
 def _default_folder() -> str:
@@ -4406,6 +4169,46 @@ def _default_folder() -> str:
     return os.path.join(data, "hubbub")
 
 
+# Types of options: each raises ArgumentTypeError with a text for the user.
+
+
+def _number(kind: Callable[[str], float], most: int) -> Callable[[str], float]:
+    """Return the type of numbers from 0 to `most`."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 <= kind(text) <= most:
+                return kind(text)
+        raise argparse.ArgumentTypeError("%s is not a number from 0 to %d" % (text, most))
+
+    return convert
+
+
+def _name(find_error: Callable[[str], str]) -> Callable[[str], str]:
+    """Return the type of names in which `find_error` finds nothing."""
+
+    def convert(text: str) -> str:
+        text = protocol.normalize(text)
+        error = find_error(text)
+        if error:
+            raise argparse.ArgumentTypeError("%s: %s" % (text, error))
+        return text
+
+    return convert
+
+
+def _lobby_error(name: str) -> str:
+    return protocol.channel_error(name) if name else ""
+
+
+def _host_error(name: str) -> str:  # with a colon it is an address and a port, or IPv6
+    return "" if is_host(name) and ":" not in name else "This is not a host name."
+
+
+def _network(name: str) -> str:
+    return protocol.clean(name, 40).strip() or Options().network
+
+
 def _lines_of(path: str) -> Tuple[str, ...]:
     try:
         with open(path, encoding="utf-8") as file:
@@ -4415,42 +4218,32 @@ def _lines_of(path: str) -> Tuple[str, ...]:
         raise argparse.ArgumentTypeError("cannot read %s: %s" % (path, reason)) from None
 
 
-def _first_line_of(path: str) -> str:
-    lines = _lines_of(path) if path else ("",)
-    if path and not (lines and lines[0].strip()):
+def _password_of(path: str) -> str:
+    password = "".join(_lines_of(path)[:1]).strip() if path else ""
+    if path and not password:
         raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
-    return lines[0].strip()
+    return password
 
 
+_COUNT, _AMOUNT = _number(int, MAX_COUNT), _number(float, MAX_AMOUNT)
 # Each option's flag, field of Options, type, placeholder and help.
 _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
-    ("host", "host", str, "ADDRESS", "address to listen on (default: %(default)s, all addresses)"),
-    ("port", "port", _port, "PORT", "TCP port (default: %(default)s; 0 = any free port)"),
-    ("network", "network", _network, "NAME", "name of the chat (default: %(default)s)"),
-    ("server-name", "server_name", _server_name, "HOST",
-     "name of the server for IRC clients (default: %(default)s)"),
-    ("data", "data", str, "FOLDER",
-     "folder for history and accounts (default: %(default)s; '' = keep nothing)"),
-    ("history-days", "history_days", _number, "DAYS",
-     "days to keep history (default: %(default)g = forever)"),
-    ("lobby", "lobby", _lobby, "ROOM",
-     "room that everyone joins (default: %(default)s; '' = none)"),
+    ("host", "host", str, "ADDRESS", "address to listen on; 0.0.0.0 = all addresses"),
+    ("port", "port", _number(int, 65535), "PORT", "TCP port; 0 = any free port"),
+    ("network", "network", _network, "NAME", "name of the chat"),
+    ("server-name", "server_name", _name(_host_error), "HOST", "the server's name for IRC clients"),
+    ("data", "data", str, "FOLDER", "folder for history and accounts; '' = keep nothing"),
+    ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
+    ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
-    ("password-file", "password", _first_line_of, "FILE",
-     "file whose first line is the password for joining"),
-    ("rate-limit", "rate_limit", _number, "LINES",
-     "lines a second from one client (default: %(default)g; 0 = no limit)"),
-    ("max-clients", "max_clients", _count, "N",
-     "connections at a time (default: %(default)s; 0 = no limit)"),
-    ("max-per-address", "max_per_address", _count, "N",
-     "connections from one address (default: %(default)s; 0 = no limit)"),
-    ("register-timeout", "register_timeout", _number, "SECONDS",
-     "time to choose a name (default: %(default)g; 0 = no limit)"),
-    ("ping-interval", "ping_interval", _number, "SECONDS",
-     "silence before a PING to a client (default: %(default)g; 0 = never)"),
-    ("max-sendq", "max_sendq", _count, "BYTES",
-     "unsent output before a client is dropped (default: %(default)s; 0 = no limit)"),
-)  # fmt: skip
+    ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
+    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second from one client"),
+    ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
+    ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
+    ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),
+    ("ping-interval", "ping_interval", _AMOUNT, "SECONDS", "silence before a PING; 0 = never"),
+    ("max-sendq", "max_sendq", _COUNT, "BYTES", "unsent output before a client is dropped"),
+)
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
@@ -4461,7 +4254,7 @@ def run_chore(arguments: argparse.Namespace) -> int:
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)
         with contextlib.closing(Store(arguments.data, claim=False)) as store:
-            lines = _do_chore(arguments, store, password)
+            text = _do_chore(arguments, store, password)
     except StoreError as error:
         print("server.py: %s" % error, file=sys.stderr)
         return 2
@@ -4469,52 +4262,50 @@ def run_chore(arguments: argparse.Namespace) -> int:
         print("\nserver.py: nothing was changed.", file=sys.stderr)
         return 2
     encoding = sys.stdout.encoding or "utf-8"
-    for line in lines:
-        print(line.encode(encoding, "replace").decode(encoding))
+    print(text.encode(encoding, "replace").decode(encoding))
     return 0
 
 
-def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> List[str]:
-    """Do the chore, and return lines for the user. Raises StoreError."""
+def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str:
+    """Do the chore, and return a text for the user. Raises StoreError."""
     if arguments.list_accounts:
-        return [
-            account.name + (" (operator)" if account.is_operator else "")
-            for account in store.accounts()
-        ]
+        rights = ("", " (operator)")
+        lines = [account.name + rights[account.is_operator] for account in store.accounts()]
+        return "\n".join(lines) or "There are no accounts."
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
-        return ["%s has no account now. Anyone may use the name." % arguments.remove_account]
+        return "%s has no account now. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"
     if store.set_password(name, password, is_operator):
-        return ["%s has a new password. It is %s." % (name, kind)]
+        return "%s has a new password. It is %s." % (name, kind)
     store.add_account(name, password, is_operator)
-    return ["%s now has %s." % (name, kind)]
+    return "%s now has %s." % (name, kind)
 
 
 def _read_password(name: str) -> str:
-    """Read a password: hidden and twice from a terminal, else a line. Raises PasswordError."""
+    """Read a password: hidden and twice from a terminal, else a line. Raises StoreError."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password for %s: " % name)
-        error = protocol.password_error(password)
-        if not error and getpass.getpass("Repeat it: ") != password:
-            error = "The two passwords differ. Nothing was changed."
     else:
-        try:
-            password = sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise PasswordError("The password is not UTF-8.") from None
-        error = protocol.password_error(password) if password else "No password on standard input."
+        line = sys.stdin.buffer.readline().rstrip(b"\r\n")
+        password = line.decode("utf-8", "replace")
+    error = protocol.password_error(password)
+    if "\ufffd" in password:
+        error = "The password is not UTF-8."
+    if not error and sys.stdin.isatty() and getpass.getpass("Repeat it: ") != password:
+        error = "The two passwords differ. Nothing was changed."
     if error:
-        raise PasswordError(error)
+        raise StoreError(error)
     return password
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
     arguments = parse_arguments(argv)
-    if _is_chore(arguments):
+    os.umask(0o077)  # the files of the store are for their owner alone
+    if arguments.is_chore:
         return run_chore(arguments)
     options = Options(*(getattr(arguments, field) for field in Options._fields))
     console = Console()
@@ -4539,7 +4330,7 @@ def _serve(options: Options, console: Console) -> int:
     try:
         server = Server(options)
     except (StoreError, OSError, UnicodeError) as error:
-        print("server.py: %s" % _start_error(options, error), file=sys.stderr)
+        print("server.py: %s" % _start_failure(options, error), file=sys.stderr)
         return 2
 
     def on_signal(number: int, frame: Optional[FrameType]) -> None:
@@ -4560,7 +4351,7 @@ def _serve(options: Options, console: Console) -> int:
     return 0
 
 
-def _start_error(options: Options, error: Exception) -> str:
+def _start_failure(options: Options, error: Exception) -> str:
     if isinstance(error, StoreError):
         return str(error)
     reason = getattr(error, "strerror", None) or str(error)

@@ -597,7 +597,7 @@ def test_user_who_was_removed_cannot_resume(kept):
 
 
 @needs_scrypt
-def test_banned_user_cannot_resume_or_get_what_waited(kept):
+def test_banned_user_cannot_resume_or_get_what_waited(kept, monkeypatch):
     """It waits until they may join again."""
     eve, token = come_with_token(kept, "eve")
     eve.send(*LOG_IN)
@@ -606,7 +606,8 @@ def test_banned_user_cannot_resume_or_get_what_waited(kept):
     bob.send("PRIVMSG alice :hello")
     assert has(bob.heard(), "it will be delivered")
     ban = server.Sanction("ban", "alice", 0.0, "noise", "boss", 1.0)
-    kept.server.store._sanctions = (ban,)  # a moment ago: nobody has been disconnected yet
+    monkeypatch.setattr(kept.server.store, "accounts_changed", lambda: False)
+    kept.server.store.add_sanction(ban)  # a moment ago: nobody has been disconnected yet
     again = kept.connect(IrcTalker)
     again.send("CAP REQ hubbub/resume", "RESUME " + token)
     newcomer = kept.irc("newcomer")

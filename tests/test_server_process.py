@@ -1,10 +1,13 @@
-"""The server as people run it: its command line, its log, its signals and its exit codes."""
+"""The server as a program: its command line, log, signals, exit codes, and account chores."""
 
+import contextlib
 import hashlib
+import logging
 import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ import server
 from protocol import VERSION
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
 
 
 @pytest.fixture
@@ -45,10 +49,12 @@ def test_a_server_says_where_it_runs_and_that_it_stopped(start):
     ]
 
 
-def test_the_version_is_told(start):
-    """--version prints it and starts nothing."""
-    process = start("--version")
-    assert process.first_line == "Hubbub " + VERSION
+@pytest.mark.parametrize(
+    ("arg", "first"), [("--version", "Hubbub " + VERSION), ("--help", "usage: server.py [-h]")]
+)
+def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
+    process = start(arg)
+    assert process.first_line.startswith(first)
     assert process.wait() == 0
 
 
@@ -57,15 +63,15 @@ def test_the_version_is_told(start):
     [
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0"),
         (["--host", "a..b"], "cannot listen on a..b:0"),
-        (["--port", "65536"], "a port is a number from 0 to 65535"),
-        (["--port", "chat"], "a port is a number from 0 to 65535"),
+        (["--port", "65536"], "is not a number from 0 to 65535"),
+        (["--port", "chat"], "is not a number from 0 to 65535"),
         (["--motd", "FOLDER/missing"], "cannot read FOLDER/missing: No such file"),
         (["--motd", "FOLDER"], "cannot read FOLDER: Is a directory"),
         (["--motd", "FOLDER/binary"], "cannot read FOLDER/binary: it is not UTF-8"),
         (["--password-file", "FOLDER/missing"], "cannot read FOLDER/missing: No such file"),
         (["--password-file", "FOLDER/empty"], "has no password in its first line"),
         (["--lobby", "lobby"], "A room's name is #"),
-        (["--server-name", "my server"], "my server is not a host's name"),
+        (["--server-name", "my server"], "my server: This is not a host name"),
         (["--rate-limit", "nan"], "nan is not a number from 0"),
         (["--ping-interval", "-1"], "-1 is not a number from 0"),
         (["--max-clients", "-1"], "-1"),
@@ -76,28 +82,32 @@ def test_the_version_is_told(start):
         (["--add-account", "has space"], "A username is made of letters"),
         (["--remove-account", "server"], "server is a reserved name"),
         (["--add-account", "alice", "--remove-account", "bob"], "not allowed with"),
-        (["--oper"], "--oper goes with --add-account"),
-        (["--list-accounts", "--oper"], "--oper goes with --add-account"),
-        (["--data", "", "--list-accounts"], "accounts are kept in a folder: --data"),
+        (["--oper"], "--oper is for --add-account"),
+        (["--list-accounts", "--oper"], "--oper is for --add-account"),
+        (["--data", "", "--list-accounts"], "accounts need a folder: --data"),
         (
             ["--data", "FOLDER/missing", "--list-accounts"],
-            "no accounts are kept in FOLDER/missing.",
+            "there are no accounts in FOLDER/missing.",
         ),
         (["--data", "FOLDER/kept", "--remove-account", "bob"], "bob has no account."),
-        (["--data", "FOLDER/binary", "--remove-account", "bob"], "are kept in FOLDER/binary."),
+        (["--data", "FOLDER/binary", "--list-accounts"], "there are no accounts in FOLDER/binary."),
+        (["--data", "FOLDER/damaged", "--list-accounts"], "move it aside: mv FOLDER/damaged/"),
+        (["--data", "FOLDER/damaged"], "move it aside: mv FOLDER/damaged/"),
         (["--nonsense"], "--nonsense"),
         (["@FOLDER/missing"], "FOLDER/missing"),
         (["@FOLDER/unbalanced"], "Bob's"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_command_line_ends_with_2_and_one_line_that_tells_why(start, tmp_path, args, words):
+def test_a_wrong_command_line_exits_with_2_and_a_line_that_says_why(start, tmp_path, args, words):
     """No traceback, nothing on stdout, and no word that only the programmer knows."""
     (tmp_path / "binary").write_bytes(b"caf\xe9")
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "unbalanced").write_text("--network Bob's\n")
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "history.db").write_bytes(b"")
+    (tmp_path / "kept" / server.STORE_FILE).write_bytes(b"")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / server.STORE_FILE).write_bytes(b"no database" * 100)
     process = start(*[arg.replace("FOLDER", str(tmp_path)) for arg in args])
     assert process.first_line == ""
     assert process.wait() == 2
@@ -107,7 +117,7 @@ def test_a_wrong_command_line_ends_with_2_and_one_line_that_tells_why(start, tmp
     assert not re.search(r"\b_[a-z]", line)
 
 
-def test_a_port_in_use_ends_with_2_and_one_line_that_tells_what_to_do(start):
+def test_a_port_in_use_exits_with_2_and_a_line_that_says_what_to_do(start):
     """The second server on a port says so and leaves the first alone."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -116,7 +126,7 @@ def test_a_port_in_use_ends_with_2_and_one_line_that_tells_what_to_do(start):
         process = start("--port", str(port))
         assert process.wait() == 2
     assert process.log == [
-        "server.py: cannot listen on 127.0.0.1:%d: another program listens there. "
+        "server.py: cannot listen on 127.0.0.1:%d: another program uses the port. "
         "Stop it, or choose another with --port." % port
     ]
 
@@ -141,7 +151,7 @@ def test_a_signal_ends_the_server_in_order(start, number):
     again.close()
 
 
-def test_the_log_has_who_came_and_went_and_never_what_they_said(start):
+def test_the_log_has_connections_and_never_messages(start):
     """A line for each connection, registration and end, whatever the level; no message's text."""
     process = start("--log-level", "DEBUG")
     alice, carol = process.irc("alice"), process.plain("carol")
@@ -165,26 +175,8 @@ def test_the_log_has_who_came_and_went_and_never_what_they_said(start):
         ]
 
 
-@pytest.mark.parametrize(
-    ("host", "name"),
-    [
-        ("lab-3", "lab-3.local"),
-        ("lab-3.example.org", "lab-3.local"),
-        ("my_pc", "hubbub.local"),
-        ("пк", "hubbub.local"),
-        ("", "hubbub.local"),
-    ],
-)
-def test_a_server_is_called_as_its_host_is(monkeypatch, host, name):
-    """With .local after it, where that makes a host's name; people see the host's own."""
-    monkeypatch.setattr(socket, "gethostname", lambda: host)
-    options = server.parse_options([])[0]
-    assert options.server_name == name
-    assert options.network == (host or "Hubbub")
-
-
 def test_options_may_come_from_a_file(start, tmp_path):
-    """@FILE holds options as one writes them, with quotes and comments."""
+    """@FILE holds options as in a shell, with quotes and comments."""
     (tmp_path / "motd").write_text("Be kind, zoë.\n", encoding="utf-8")
     (tmp_path / "password").write_text("secret\nnot this\n")
     (tmp_path / "options").write_text(
@@ -202,9 +194,88 @@ def test_options_may_come_from_a_file(start, tmp_path):
     carol.expect("The Office asks for a password. Type it and press Enter.")
 
 
-# Accounts
+def test_a_second_server_on_a_folder_does_not_start(start, tmp_path):
+    """It says why in one line, and the first goes on."""
+    folder = str(tmp_path / "data")
+    alice = start("--data", folder).irc("alice")
+    second = start("--data", folder)
+    assert second.wait() == 2
+    (line,) = second.log
+    assert line.startswith("server.py: another server uses %s." % folder)
+    alice.heard()
 
-needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
+
+def test_folder_and_files_are_for_their_owner_alone(start, tmp_path):
+    """Of a folder that was there before, only the files."""
+    for folder, rights in ((tmp_path / "new" / "data", 0o700), (tmp_path, 0o755)):
+        tmp_path.chmod(0o755)
+        process = start("--data", str(folder))
+        process.irc("alice").send("PRIVMSG #lobby :hello")
+        process.irc("bob").heard()
+        assert stat.S_IMODE(folder.stat().st_mode) == rights
+        files = [path for path in folder.iterdir() if path.name.startswith(server.STORE_FILE)]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
+
+
+# A console that nobody reads
+
+
+def test_a_full_pipe_holds_up_no_client_and_not_the_end(tmp_path):
+    """Nobody reads stdout and stderr: more is logged than a pipe takes, and people chat."""
+    command = [sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
+    command += ["--data", str(tmp_path / "data"), "--rate-limit", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    talkers = []
+    try:
+        port = int(process.stdout.readline().decode().rpartition(":")[2])
+        for number in range(400):  # two lines each, some 150 bytes together
+            with contextlib.closing(IrcTalker(port)) as talker:
+                talker.send("NICK %s" % ("n" * 20 + str(number)), "USER u 0 * :u", "QUIT")
+                talker.rest()
+        talkers += [IrcTalker(port).register("alice"), IrcTalker(port).register("bob")]
+        talkers[0].send("PRIVMSG bob :still here")
+        talkers[1].expect("PRIVMSG bob :still here")
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+        assert time.monotonic() - started < 5
+        written = process.stderr.read()
+        assert len(written) > 60000 and b"shutting down" not in written  # it was full
+    finally:
+        process.kill()
+        process.wait()
+        for file in (*talkers, process.stdout, process.stderr):
+            file.close()
+
+
+def test_log_lines_that_nobody_reads_are_dropped(monkeypatch):
+    """When the console moves again, a line says so, and the log goes on."""
+    monkeypatch.setattr(server, "MAX_LOG_LINES", 10)
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as pipe, open(into, "wb", buffering=0) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setattr(sys, "stdout", None)  # as in a program without a console
+        console = server.Console()
+        console.print("lost")
+        for number in range(50):
+            text = "%02d " % number + "x" * 65536  # more than a pipe takes
+            console.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
+        shown = b""
+        while b"dropped" not in shown:
+            shown += pipe.read(1 << 20)
+        console.handle(logging.LogRecord("", logging.INFO, "", 0, "the last", None, None))
+        while b"the last" not in shown:
+            shown += pipe.read(1 << 20)
+        console.stop()
+    lines = [line[:60] for line in shown.decode().split(os.linesep)]
+    dropped = [line for line in lines if "dropped" in line]
+    assert len(dropped) == 1
+    kept = [line[:2] for line in lines if line.endswith("x")]
+    assert kept == ["%02d" % number for number in range(len(kept))] and 9 <= len(kept) < 13
+    assert lines[-3:] == [dropped[0], "the last", ""]
+
+
+# Account chores
 
 
 def do(folder, *args, said=b""):
@@ -218,35 +289,29 @@ def do(folder, *args, said=b""):
 
 
 def log_in(folder, name, password):
-    """Whether that is the password, as a server on the folder finds."""
-    database = server.Database(str(folder), 5.0, claim=False)
-    try:
-        return server.Records(database).log_in(name, password)
-    finally:
-        database.close()
+    """The account, if that is its password."""
+    with contextlib.closing(server.Store(str(folder), claim=False)) as store:
+        return store.log_in(name, password)
 
 
 @needs_scrypt
-def test_accounts_are_made_changed_and_removed_while_a_server_runs(start, tmp_path):
-    """The password is a line of standard input; each time it is said what was done."""
+def test_accounts_are_made_changed_and_deleted_while_a_server_runs(start, tmp_path):
+    """The password is a line of standard input; each time the user reads what was done."""
     folder = tmp_path / "data"
     process = start("--data", str(folder))
     alice = process.irc("alice")
     made = do(folder, "--add-account", "Zo\u00eb", "--oper", said=b"correct horse\nnot this\n")
-    assert made == (0, ["Zo\u00eb has an account now, with the rights of an operator."], [])
+    assert made == (0, ["Zo\u00eb now has an operator's account."], [])
     assert log_in(folder, "zo\u00eb", "correct horse").is_operator
     assert do(folder, "--add-account", "bob", said="p\u00e4ssword\r\n".encode())[0] == 0
     assert log_in(folder, "bob", "p\u00e4ssword")
     assert do(folder, "--list-accounts") == (0, ["bob", "Zo\u00eb (operator)"], [])
     changed = do(folder, "--add-account", "zo\u00eb", said=b"battery staple")
-    text = (
-        "zo\u00eb had an account: it has the new password now, without the rights of an operator."
-    )
-    assert changed == (0, [text], [])
+    assert changed == (0, ["zo\u00eb has a new password. It is an ordinary account."], [])
     assert log_in(folder, "zo\u00eb", "correct horse") is None
     assert not log_in(folder, "zo\u00eb", "battery staple").is_operator
-    text = "bob has no account any more. Anybody may have the name."
-    assert do(folder, "--remove-account", "BOB".lower()) == (0, [text], [])
+    text = "bob has no account now. Anyone may use the name."
+    assert do(folder, "--remove-account", "bob") == (0, [text], [])
     assert do(folder, "--list-accounts")[1] == ["Zo\u00eb"]
     alice.send("PRIVMSG #lobby :still here")
     alice.heard()
@@ -258,14 +323,13 @@ def test_accounts_are_made_changed_and_removed_while_a_server_runs(start, tmp_pa
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (b"", "No password came on standard input."),
-        (b"\n", "No password came on standard input."),
+        (b"", "A password has at least 8 characters."),
         (b"1234567\n", "A password has at least 8 characters."),
         (b"x" * 301, "That password is too long: 300 bytes at most."),
-        (b"caf\xe9 au lait", "That password is not UTF-8."),
+        (b"caf\xe9 au lait", "The password is not UTF-8."),
     ],
 )
-def test_a_password_that_will_not_do_is_told_of_in_one_line(tmp_path, said, words):
+def test_a_password_that_is_not_allowed_is_refused_in_one_line(tmp_path, said, words):
     """Nothing is made."""
     told = do(tmp_path / "data", "--add-account", "alice", said=said)
     assert told == (2, [], ["server.py: " + words])
@@ -276,14 +340,14 @@ def test_a_password_that_will_not_do_is_told_of_in_one_line(tmp_path, said, word
 @pytest.mark.parametrize(
     ("typed", "code", "told"),
     [
-        ("correct horse\ncorrect horse\n", 0, "alice has an account now, without the rights"),
-        ("correct horse\nwrong horse\n", 2, "Those were two different passwords."),
+        ("correct horse\ncorrect horse\n", 0, "alice now has an ordinary account."),
+        ("correct horse\nwrong horse\n", 2, "The two passwords differ."),
         ("short\n", 2, "A password has at least 8 characters."),
         ("correct horse\n\x04", 2, "nothing was changed."),
         ("\x03", 2, "nothing was changed."),
     ],
 )
-def test_at_a_terminal_a_password_is_asked_for_twice_and_never_shown(tmp_path, typed, code, told):
+def test_a_terminal_is_asked_for_a_password_twice_and_never_shows_it(tmp_path, typed, code, told):
     """Ctrl-C and Ctrl-D leave everything as it was."""
     pty = pytest.importorskip("pty")
     folder = tmp_path / "data"
@@ -299,7 +363,7 @@ def test_at_a_terminal_a_password_is_asked_for_twice_and_never_shown(tmp_path, t
         first, newline, second = typed.partition("\n")
         os.write(outer, (first + newline).encode())
         if second:
-            shown += read_until(outer, b"The same again: ")
+            shown += read_until(outer, b"Repeat it: ")
             os.write(outer, second.encode())
         shown += read_until(outer, told.encode())
         assert process.wait(TIMEOUT) == code
@@ -312,7 +376,7 @@ def test_at_a_terminal_a_password_is_asked_for_twice_and_never_shown(tmp_path, t
 
 
 def read_until(descriptor, end):
-    """What a terminal shows, up to `end`."""
+    """Return the output of a terminal up to `end`."""
     shown = b""
     while end not in shown:
         shown += os.read(descriptor, 4096)
@@ -323,8 +387,8 @@ def read_until(descriptor, end):
     not (hasattr(hashlib, "scrypt") and os.path.exists("/proc/self/statm")),
     reason="no scrypt, or no way to ask for the memory in use",
 )
-def test_passwords_take_no_memory_for_good(start, tmp_path):
-    """Each costs 16 MiB for a moment, in whichever thread: none of them keeps it."""
+def test_passwords_of_many_clients_take_the_memory_of_two(start, tmp_path):
+    """Each costs 16 MiB while it is hashed, two at a time."""
     process = start("--data", str(tmp_path / "data"))
 
     def pages():
@@ -336,6 +400,7 @@ def test_passwords_take_no_memory_for_good(start, tmp_path):
     before = pages()
     for number, person in enumerate(people):
         person.send("OPER nobody%d :wrong password" % number)
+    for person in people:
         assert " 464 " in person.heard()[-1]
     taken = (pages() - before) * os.sysconf("SC_PAGE_SIZE")
-    assert taken < 64 << 20
+    assert taken < 48 << 20

@@ -1,0 +1,185 @@
+"""Accounts as users see them: what is theirs, and what outlives a restart, a kill and a chore."""
+
+import base64
+import contextlib
+import hashlib
+import signal
+
+import pytest
+from harness import IrcTalker, PlainTalker, Process
+
+import server
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(hashlib, "scrypt"), reason="this Python has no accounts"
+)
+
+PASSWORD = "correct horse"
+CAPS = "message-tags server-time standard-replies"
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch):
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def kept(open_room, folder):
+    """A server with the accounts alice, root (an operator) and zoe."""
+    with contextlib.closing(server.Store(folder, claim=False)) as store:
+        for name in ("alice", "root", "zoe"):
+            store.add_account(name, PASSWORD, is_operator=name == "root")
+    return open_room(data=folder)
+
+
+def chore(folder, act):
+    """Change accounts as another process would, with a store of its own."""
+    with contextlib.closing(server.Store(folder, claim=False)) as store:
+        act(store)
+
+
+def sasl(name, password=PASSWORD):
+    """The lines that log an IRC client in."""
+    data = base64.b64encode(("\0%s\0%s" % (name, password)).encode()).decode()
+    return ["AUTHENTICATE PLAIN", "AUTHENTICATE " + data]
+
+
+def log_in(talker, name):
+    talker.send(*sasl(name))
+    talker.expect(" 903 %s :SASL authentication successful" % talker.nickname)
+    return talker
+
+
+def guest(kept, nickname, caps=CAPS):
+    talker = kept.irc(nickname, caps)
+    talker.nickname = nickname
+    return talker
+
+
+# Names
+
+
+def test_a_registered_name_is_refused_in_the_words_of_each_dialect(kept):
+    """A FAIL for those who know it, else 433; people with nc read what to do."""
+    modern, old, plain = guest(kept, "bob"), kept.irc("carol"), kept.connect(PlainTalker)
+    text = "alice is registered. If it is yours, type /login alice PASSWORD."
+    for talker in (modern, old):
+        talker.send("NICK Alice")
+    assert " FAIL NICK NICKNAME_RESERVED Alice :" + text in modern.expect("choose another.")
+    old.expect(" 433 carol Alice :Nickname is registered")
+    plain.send("alice")
+    assert text in plain.expect("choose another.")
+
+
+def test_logging_in_leaves_the_nickname_alone(kept):
+    """SASL and OPER give the account and its rights; NICK then takes the name."""
+    bob = log_in(guest(kept, "bob"), "alice")
+    assert kept.client("bob").account.name == "alice"
+    assert kept.client("alice") is None
+    bob.send("NICK alice")
+    assert any(line.endswith(" NICK alice") for line in bob.heard())
+    carol = guest(kept, "carol")
+    carol.send("OPER root :" + PASSWORD)
+    heard = "\n".join(carol.heard())
+    assert " 900 carol " in heard and " 381 carol " in heard and " NICK " not in heard
+    assert kept.client("carol").is_operator
+
+
+def test_login_in_the_chat_box_takes_the_name(kept):
+    """From a connection that was left over, too."""
+    for nickname in ("bob", "carol"):
+        talker = kept.plain(nickname)
+        talker.send("/login alice " + PASSWORD)
+        talker.expect("%s is now called alice" % nickname)
+        assert kept.names() == {"alice"}
+
+
+# Chores while the server runs
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "line"),
+    [
+        ("alice", lambda store: store.remove_account("alice"), ":You are now logged out"),
+        ("root", lambda store: store.set_password("root", PASSWORD, False), " MODE bob :-o"),
+    ],
+    ids=["removed", "no operator any more"],
+)
+def test_a_chore_reaches_clients_that_are_logged_in(kept, folder, name, act, line):
+    """Within seconds, though they do nothing."""
+    bob = log_in(guest(kept, "bob"), name)
+    bob.heard()
+    chore(folder, act)
+    assert bob.expect(line)
+    assert not kept.client("bob").is_operator
+
+
+def test_an_account_made_by_another_process_can_be_used_at_once(kept, folder):
+    """A login does not wait until the server looks for changes."""
+    bob = guest(kept, "bob")
+    chore(folder, lambda store: store.add_account("newcomer", PASSWORD))
+    log_in(bob, "newcomer")
+
+
+# Restarts
+
+
+@pytest.fixture
+def start(folder, tmp_path):
+    """Starts `python server.py` on the folder, as often as the test likes."""
+    processes = []
+
+    def start_():
+        stderr = tmp_path / ("stderr%d" % len(processes))
+        processes.append(Process(stderr, "--data", folder, "--rate-limit", "0"))
+        return processes[-1]
+
+    yield start_
+    for process in processes:
+        process.close()
+
+
+def test_what_an_account_has_outlives_a_kill(start):
+    """The account, its channel, what waits for it, and bans: all that was confirmed."""
+    first = start()
+    alice, bob = first.connect(IrcTalker).register("alice", CAPS), first.irc("bob")
+    alice.send("REGISTER * * :" + PASSWORD)
+    alice.expect(" 900 alice alice!alice@127.0.0.1 alice :You are now logged in as alice")
+    alice.send("JOIN #tea", "MODE #tea +i", "TOPIC #tea :oolong", "QUIT")
+    alice.rest()
+    bob.send(*("PRIVMSG alice :text %d" % number for number in range(3)))
+    bob.until("alice is offline; it will be delivered")
+    bob.heard()
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second = start()
+    again = second.connect(IrcTalker)
+    again.send("CAP REQ :sasl server-time", *sasl("alice"), "NICK alice", "USER a 0 * :A")
+    again.send("CAP END")
+    waited = again.until(" NOTICE alice :Now:")
+    said = [line.rpartition(" :")[2] for line in waited if " PRIVMSG alice :" in line]
+    assert said == ["text 0", "text 1", "text 2"]
+    again.send("JOIN #tea")
+    again.expect(" 332 alice #tea :oolong")
+    again.expect(" 353 alice = #tea :@alice")
+    again.heard()
+    second.signal(signal.SIGKILL)
+    second.wait()
+    third = start().connect(IrcTalker)
+    third.send("CAP REQ :sasl", *sasl("alice"), "NICK alice", "USER a 0 * :A", "CAP END")
+    assert not any(" PRIVMSG " in line for line in third.heard())  # delivered once
+
+
+def test_bans_outlive_a_restart(kept, open_room, folder):
+    root = guest(kept, "bob")
+    root.send("OPER root :" + PASSWORD, "BAN mallory 1h :noise")
+    root.expect("mallory is banned (1 hour).")
+    kept.close()
+    talker = open_room(data=folder).connect(IrcTalker)
+    talker.send("NICK mallory", "USER m 0 * :m")
+    assert any("banned" in line for line in talker.heard_or_rest())
