@@ -419,7 +419,7 @@ def test_stuck_disk_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
     alice.send("PRIVMSG #lobby :the last")
     alice.until("the last")
     assert stored(tmp_path / "history")[-1] == "the last"
-    server.log.handlers[-1].found.clear()  # the log says why: that is right here
+    server.log.handlers[-1].texts.clear()  # the log says why: that is right here
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting is root's")

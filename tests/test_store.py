@@ -617,7 +617,7 @@ def test_a_store_that_cannot_be_created_is_tried_again(folder, open_store):
     """There is nothing to lose: the chat starts, and nothing is kept until it can be."""
     folder.write_text("in the way")
     store = open_store()
-    server.log.handlers[-1].found.clear()  # it is in the log
+    server.log.handlers[-1].texts.clear()  # it is in the log
     assert store.account("alice") is None and store.sanctions == ()
     refused(store.append, [row(1)])
     refused(store.channels)
