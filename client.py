@@ -52,7 +52,6 @@ import queue
 import random
 import re
 import select
-import selectors
 import socket
 import sys
 import threading
@@ -96,8 +95,6 @@ log = logging.getLogger("hubbub")
 CONNECT_TIME = 5.0  # for each address of the server, and for each answer during registration
 PING_AFTER = 60.0  # of silence before a PING
 ANSWER_TIME = 20.0  # for its PONG
-WATCH_TIME = 5.0  # between checks for suspend
-SUSPENDED = 5.0  # by which a wait was too long: the computer must have been suspended
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
@@ -196,14 +193,6 @@ WANTED = tuple(
     " server-time setname standard-replies".split()
 )
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
-# Replies that end a registration: the fault, and whether reconnecting would not help
-_REFUSALS = {
-    "432": (NAME, False),
-    "437": (NAME, False),
-    "464": (PASSWORD, True),
-    "465": (SERVER, True),
-    "ERROR": (SERVER, False),
-}
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
 _REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
@@ -228,9 +217,10 @@ class Handshake:
         self._password, self._token = password, token
         self._offered: List[str] = []
         self._is_introduced = False  # NICK and USER were sent
-        self._is_resuming = False
         self._has_ended_caps = False
-        self._refusal: Optional[RefusedError] = None  # of the nickname, unless logging in helps
+        self._has_asked_login = False
+        self._is_logged_in: Optional[bool] = None  # None until the server has answered
+        self._refusal: Optional[RefusedError] = None  # of the nickname, until that answer
 
     def opening(self) -> List[Message]:
         """Return the first messages. A session is resumed before a nickname is claimed."""
@@ -242,29 +232,31 @@ class Handshake:
         """Return the replies to `message`. Raises RefusedError."""
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
-            return self._on_cap(params[1], params[2:])
+            return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
             chunks = protocol.sasl_plain_chunks(*self.login)
             return [Message("AUTHENTICATE", (chunk,)) for chunk in chunks]
         if command in _SASL_ENDS:
-            return self._on_sasl_end(command == "903")
+            self._is_logged_in = command == "903"
+            return self._go_on()
         if command == "FAIL" and params[:1] == ("RESUME",):
-            self._is_resuming = False
-            return self._end_caps()
+            self.is_resumed = False
+            return self._go_on()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
             return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             return self._on_nickname_refused(RefusedError(NAME, text))
+        if command in ("432", "437"):
+            raise RefusedError(NAME, message.text)
+        if command == "464":
+            text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
+            raise RefusedError(PASSWORD, text, is_final=True)
+        if command in ("465", "ERROR"):
+            raise RefusedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
-            self.nickname = params[0]
-            self.done, self.is_resumed = True, self._is_resuming
-        elif command in _REFUSALS:
-            fault, is_final = _REFUSALS[command]
-            if fault == PASSWORD:
-                raise RefusedError(fault, _WRONG_PASSWORD if self._password else _NO_PASSWORD, True)
-            raise RefusedError(fault, message.text, is_final)
+            self.nickname, self.done = params[0], True
         return []
 
     def _introduce(self) -> List[Message]:
@@ -274,9 +266,8 @@ class Handshake:
         user = Message("USER", (self.nickname, "0", "*", self.nickname))
         return [Message("NICK", (self.nickname,)), user]
 
-    def _on_cap(self, verb: str, rest: Tuple[str, ...]) -> List[Message]:
-        names = [word.partition("=")[0] for word in rest[-1].split()]
-        has_more = rest[0] == "*"
+    def _on_cap(self, verb: str, caps: List[str], has_more: bool) -> List[Message]:
+        names = [cap.partition("=")[0] for cap in caps]
         if verb == "LS":
             self._offered += names
             wanted = [cap for cap in WANTED if cap in self._offered]
@@ -284,43 +275,32 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps |= frozenset(names)
-            has_more = has_more or self._has_ended_caps or self._is_resuming
-            if not has_more and (self.login or self._refusal) and "sasl" in self.caps:
-                return self._log_in()
-        return self._end_caps() if verb in ("LS", "ACK", "NAK") and not has_more else []
+        return self._go_on() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
-        if not self._password or self.login is not None:
+        if self._is_logged_in is not None or not (self._password or self.login):
             raise refusal
         self._refusal = refusal
-        if not self._has_ended_caps:
-            return []
-        if "sasl" not in self.caps:
-            raise refusal
-        return self._log_in()
+        return self._go_on() if self._has_ended_caps else []
 
-    def _log_in(self) -> List[Message]:
-        self.login = self.login or Login(self.nickname, self._password)
-        return [Message("AUTHENTICATE", ("PLAIN",))]
-
-    def _on_sasl_end(self, is_logged_in: bool) -> List[Message]:
+    def _go_on(self) -> List[Message]:
+        """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
+        if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
+            self._has_asked_login = True
+            self.login = self.login or Login(self.nickname, self._password)
+            return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
         if self._refusal is not None:
-            if not is_logged_in:
+            if not self._is_logged_in:
                 raise self._refusal
-            self._refusal = None
-            again = [Message("NICK", (self.nickname,))]
-        return again if self._has_ended_caps else [*again, *self._end_caps()]
-
-    def _end_caps(self) -> List[Message]:
-        """Return the last messages; with a token, RESUME first, answered by 001 or FAIL."""
-        if self._refusal is not None:  # the server has no SASL
-            raise self._refusal
-        if self._token and RESUME in self.caps:
-            token, self._token, self._is_resuming = self._token, "", True
+            self._refusal, again = None, [Message("NICK", (self.nickname,))]
+        if self._token and RESUME in self.caps:  # answered by 001 or FAIL
+            token, self._token, self.is_resumed = self._token, "", True
             return [Message("RESUME", (token,))]
+        if self._has_ended_caps:
+            return again
         self._has_ended_caps = True
-        return [*self._introduce(), Message("CAP", ("END",))]
+        return [*again, *self._introduce(), Message("CAP", ("END",))]
 
 
 # Connection
@@ -331,7 +311,7 @@ class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
     Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
-    then after growing pauses, which end when the computer wakes up or `retry` is called.
+    then after growing pauses, which `retry` ends.
     Methods may be called from any thread; only `close` waits, and only if asked to.
     """
 
@@ -351,15 +331,14 @@ class Connection:
         self._lock = threading.Lock()  # guards _outgoing and _open_session
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
-        self._closing_since = 0.0  # time of the QUIT, or of the last data after it; 0 before it
+        self._quit_at = 0.0  # time of the QUIT; 0 before it
         self._is_polled = True  # until `close`: then a full queue is no reason to wait
-        self._skips_pause = False
+        self._pause_is_over = threading.Event()
         self._login: Optional[Login] = None  # written by `carry_out` too
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
         self._handshake = Handshake(nickname, password)
-        self._selector = selectors.DefaultSelector()
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -375,7 +354,7 @@ class Connection:
         self._login = outcome.login or self._login
         if outcome.done:
             self._quit(outcome.send)
-        elif outcome.send and not self._closing_since:
+        elif outcome.send and not self._quit_at:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
@@ -385,17 +364,17 @@ class Connection:
             if session and session != self._open_session:
                 return
             self._outgoing += data
-        self._wake()
+        with contextlib.suppress(OSError):  # already awake, or ended
+            self._waker.send(b"!")
 
     def retry(self) -> None:
         """End the pause before the next attempt to reconnect."""
-        self._skips_pause = True
-        self._wake()
+        self._pause_is_over.set()
 
     def close(self, wait: float = 0.0) -> None:
         """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
-        The only event that follows is a Disconnected. Idempotent.
+        Idempotent. Nothing needs to poll the queue any more.
         """
         self._is_polled = False
         self._quit([Message("QUIT")])
@@ -403,63 +382,59 @@ class Connection:
             self._thread.join(wait)
 
     def _quit(self, messages: Iterable[Message]) -> None:
-        if not self._closing_since:
-            self._closing_since = time.monotonic()
+        if not self._quit_at:
+            self._quit_at = time.monotonic()
             self.send(messages)
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # already awake, or ended
-            self._waker.send(b"!")
+            self.retry()
 
     # The receive thread
 
     def _run(self) -> None:
         end = Disconnected(LOST, "The connection was lost.")
         try:
-            self._selector.register(self._wake_end, selectors.EVENT_READ)
             end = self._connect_until_closed()
         except Exception:
             log.exception("%s: receive thread failed", self.address)
         finally:
-            self._put(Disconnected(CLOSED, "") if self._closing_since else end)
-            self._selector.close()
+            self._put(Disconnected(CLOSED, "") if self._quit_at else end)
             self._wake_end.close()
             self._waker.close()
 
     def _connect_until_closed(self) -> Disconnected:
         attempt = 0
-        while not self._closing_since:
+        while not self._quit_at:
             session = self._session
+            self._pause_is_over.clear()
             refused = self._visit()
             attempt = 1 if self._session > session else attempt + 1
-            is_over = self._closing_since or not self._returns or not self._session
+            is_over = self._quit_at or not self._returns or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
             if is_over or is_taken or refused.is_final:
                 return refused.event
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
-            self._skips_pause = False
             with self._lock:
                 self._open_session = 0
             self._put(Lost(refused.event.reason, attempt, seconds))
-            self._pause(seconds)
+            self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
     def _visit(self) -> RefusedError:
         """Connect, talk until the connection ends, and return how it ended."""
         try:
             with self._connect() as sock:
-                self._selector.register(sock, selectors.EVENT_READ)
-                try:
-                    self._talk(sock)
-                finally:
-                    self._selector.unregister(sock)
+                self._talk(sock)
+            return RefusedError(CLOSED, "")
         except RefusedError as refused:
-            return refused
+            end = refused
         except OSError as error:
             log.info("%s: %s", self.address, error)
-            return RefusedError(LOST, "The connection was lost.")
-        return RefusedError(CLOSED, "")
+            end = RefusedError(LOST, "The connection was lost.")
+        if end.event.fault == LOST and not self._handshake.done:
+            self._token = ""  # not for this server
+            text = "%s is there, but does not answer as a chat server does." % self.address
+            return RefusedError(SERVER, text)
+        return end
 
     def _connect(self) -> socket.socket:
         """Connect to the first address of the host that accepts. Raises RefusedError."""
@@ -483,90 +458,58 @@ class Connection:
 
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises RefusedError, or OSError."""
-        self._handshake = handshake = Handshake(
-            self._nickname, self._password, self._login, self._token
-        )
+        handshake = Handshake(self._nickname, self._password, self._login, self._token)
+        self._handshake = handshake
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
         self.send(handshake.opening())
         is_pinged = False
-        deadline = time.monotonic() + CONNECT_TIME  # for the next data
-        # The server hangs up after QUIT: closing first, with data unread, would reset the
-        # connection and could discard what was sent last.
-        while not self._has_quit():
-            writing = selectors.EVENT_WRITE if self._outgoing else 0
-            self._selector.modify(sock, selectors.EVENT_READ | writing)
-            mask, was_suspended = self._wait(min(deadline - time.monotonic(), WATCH_TIME))
-            if mask & selectors.EVENT_WRITE:
+        silent_since = time.monotonic()
+        while True:
+            patience = ANSWER_TIME if is_pinged else PING_AFTER
+            if self._quit_at:
+                # The server hangs up after QUIT: closing first, with data unread, would reset the
+                # connection and could discard what was sent last.
+                patience = QUIT_TIME if handshake.done else 0.0
+            elif not handshake.done:
+                patience = CONNECT_TIME
+            seconds = max(silent_since, self._quit_at) + patience - time.monotonic()
+            if seconds <= 0 and self._quit_at:
+                return
+            if seconds <= 0 and (is_pinged or not handshake.done):
+                raise RefusedError(LOST, "The server does not answer any more.")
+            if seconds <= 0:
+                self.send([Message("PING", ("hubbub",))])
+                is_pinged, silent_since = True, time.monotonic()
+                continue
+            writing = [sock] if self._outgoing else []
+            ready, writing, _ = select.select([sock, self._wake_end], writing, [], seconds)
+            if self._wake_end in ready:
+                self._wake_end.recv(4096)
+            if writing:
                 with self._lock:
                     del self._outgoing[: sock.send(self._outgoing)]
-            if mask & selectors.EVENT_READ:
+            if sock in ready:
                 self._read(sock, framer)
-                is_pinged = False
-                deadline = time.monotonic() + (PING_AFTER if handshake.done else CONNECT_TIME)
-            elif self._closing_since:
-                deadline = self._closing_since + QUIT_TIME
-            elif time.monotonic() >= deadline or (
-                was_suspended and handshake.done and not is_pinged
-            ):
-                self._check_registered()
-                if is_pinged:
-                    raise RefusedError(LOST, "The server does not answer any more.")
-                self.send([Message("PING", ("hubbub",))])
-                is_pinged, deadline = True, time.monotonic() + min(PING_AFTER, ANSWER_TIME)
+                is_pinged, silent_since = False, time.monotonic()
 
     def _read(self, sock: socket.socket, framer: protocol.Framer) -> None:
         data = sock.recv(RECEIVE_SIZE)
         if not data:
-            self._check_registered()
             raise RefusedError(LOST, "The connection was lost.")
         for line in framer.feed(data):
             if line:
                 self._on_line(line)
-        if self._closing_since:
-            self._closing_since = time.monotonic()
-
-    def _has_quit(self) -> bool:
-        """Return True if QUIT was answered by silence, or nobody would understand it."""
-        patience = QUIT_TIME if self._handshake.done else 0.0
-        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
-
-    def _check_registered(self) -> None:
-        if not self._handshake.done:
-            self._token = ""  # not for this server
-            text = "%s is there, but does not answer as a chat server does." % self.address
-            raise RefusedError(SERVER, text)
-
-    def _wait(self, seconds: float) -> Tuple[int, bool]:
-        """Wait until the socket is ready or `_wake` is called; return its mask.
-
-        The second value is True after a suspend, during which only the wall clock goes on.
-        """
-        started = time.time()
-        ready = 0
-        for key, mask in self._selector.select(max(0.0, seconds)):
-            if key.fileobj is self._wake_end:
-                self._wake_end.recv(4096)
-            else:
-                ready = mask
-        return ready, time.time() > started + seconds + SUSPENDED
-
-    def _pause(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._closing_since and not self._skips_pause and time.monotonic() < deadline:
-            _, was_suspended = self._wait(min(WATCH_TIME, deadline - time.monotonic()))
-            self._skips_pause = self._skips_pause or was_suspended
 
     def _put(self, event: Event) -> None:
-        """Put an event into the queue; wait while it is full and still polled."""
-        while self._is_polled or isinstance(event, Disconnected):
+        """Put an event into the queue; wait while that is full and still polled."""
+        while True:
             try:
-                return self._events.put(event, timeout=0.1)
+                return self._events.put(event, self._is_polled, 0.1)
             except queue.Full:
                 if not self._is_polled:
                     return None
-        return None
 
     def _on_line(self, line: bytes) -> None:
         try:
@@ -595,7 +538,7 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise RefusedError(LOST, "The server does not read what it asks for.")
+            raise RefusedError(SERVER, "The server does not read what it asks for.")
         self.send(messages)
 
     def _on_registered(self) -> None:
