@@ -42,7 +42,6 @@ import contextlib
 import difflib
 import functools
 import getpass
-import io
 import itertools
 import json
 import logging
@@ -76,11 +75,6 @@ from typing import (
 import protocol
 from protocol import FROM_ME, FROM_OTHERS, PRIVATE, InputError, Line, Message
 
-try:
-    import termios
-except ImportError:  # Windows
-    termios = None  # type: ignore[assignment]
-
 # The server that the window offers at first; edit it to taste.
 SERVER_IP = "127.0.0.1"
 SERVER_PORT = protocol.PORT
@@ -109,7 +103,7 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_REQUESTS = 1000  # to the history
+MAX_REQUESTS = 1000  # to the history, which only a hostile server causes
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -117,15 +111,11 @@ LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fai
 PAGE, MISSED_PAGE = 50, 500  # messages of history at once
 HISTORY_TIME = 60.0  # seconds for the whole answer
 MAX_WHO = 200  # members of a channel for which WHO asks who is away
-MAX_MONITORED = 100  # nicknames
-MAX_TARGETS = 400  # bytes of nicknames in one line
 
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
-MAX_FAILED = 1000  # messages that can be retried
 MAX_UNSENT = 500  # messages that are not stored at which a pipe is not read on
 MAX_SERVERS = 10  # that the settings remember
-MAX_HITS = 10000  # of a search
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
@@ -648,7 +638,6 @@ class Conversation:
         self.members: Dict[str, Person] = {}
         self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
         self.list_requests = 0  # by the user, not answered yet
-        self.is_online = False  # the other user of a private conversation, as far as known
         # Of the history:
         self.has_older = False
         self.is_complete = True  # nothing is missing between the entries
@@ -683,25 +672,10 @@ class Conversation:
     def part(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
         self.members, self.names, self.list_requests = {}, {}, 0
-        self.is_online = False
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
             self.is_complete, self.anchor = False, self.newest()
-
-    def add_name(self, nickname: str, prefix: str) -> None:
-        """Add a name to the answer to NAMES, which counts when it is complete."""
-        if nickname and len(self.names) < MAX_MEMBERS:
-            self.names[protocol.casefold(nickname)] = Person(nickname, prefix)
-
-    def end_names(self) -> bool:
-        """Take the names for the members; return True if these were not known."""
-        is_news = len(self.members) < 2
-        for key, person in self.members.items():
-            if person.is_away and key in self.names:
-                self.names[key] = self.names[key]._replace(is_away=True)
-        self.members, self.names = self.names, {}
-        return is_news
 
     # Entries
 
@@ -743,18 +717,6 @@ class Conversation:
         if entry.msgid:
             self._known[entry.msgid] = entry
         return moves
-
-    def crowd(self) -> List[Entry]:
-        """Return the entries at the end that are about the same event on the same day."""
-        last = self.entries[-1]
-        run: List[Entry] = []
-        for entry in reversed(self.entries if last.event else ()):
-            if entry.event != last.event or entry.day != last.day:
-                break
-            run.append(entry)
-            if entry.count > 1:
-                break
-        return run[::-1]
 
     def index(self, entry: Entry) -> int:
         """Return the position of an entry, which is likely near the end; -1 if it is not here."""
@@ -823,22 +785,11 @@ class Conversation:
         return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` stand in the texts of entries, ignoring case, in order.
-
-        Of more than MAX_HITS places only those in the last entries.
-        """
-        needle = words.casefold()
-        pattern = re.compile(re.escape(needle))
-        found: List[Tuple[Entry, List[Span]]] = []
-        count = 0
-        for entry in reversed(self.entries if needle else ()):
-            spans = _find_folded(entry.text, pattern)
-            if spans:
-                found.append((entry, spans))
-                count += len(spans)
-                if count >= MAX_HITS:
-                    break
-        return dict(reversed(found))
+        """Return where `words` stand in the texts of entries, ignoring case, in order."""
+        pattern = re.compile(re.escape(words.casefold()))
+        entries = self.entries if words else []
+        found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
+        return {entry: spans for entry, spans in found if spans}
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
@@ -917,12 +868,11 @@ class Outbox:
 
     QUEUED -> IN_FLIGHT -> SENT, or REFUSED by the server. A lost connection makes IN_FLIGHT
     UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or proves
-    nothing (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
+    nothing (UNKNOWN). What is REFUSED or UNKNOWN stays until the user retries or discards it.
     """
 
     def __init__(self, changed: Callable[[Outgoing], None]) -> None:
         self.items: List[Outgoing] = []
-        self._failed: Dict[int, Outgoing] = {}  # by the ids of their entries
         self._changed = changed  # called for each message that looks different now
         self.last_number = 0
 
@@ -939,20 +889,20 @@ class Outbox:
         None overtakes an uncertain message to the same target.
         """
         messages = []
-        blocked = {item.key for item in self.items if item.entry.delivery == UNCERTAIN}
-        for item in self.items:
-            if item.entry.delivery == QUEUED and item.key not in blocked and can_send(item.key):
+        blocked = {item.key for item in self.having(UNCERTAIN)}
+        for item in self.having(QUEUED):
+            if item.key not in blocked and can_send(item.key):
                 self.last_number += 1
                 item.number, item.nickname = self.last_number, nickname
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
                 item.message = item.message._replace(tags=tags)
-                self._set(item, IN_FLIGHT)
+                self.set(item, IN_FLIGHT)
                 messages.append(item.message)
         return messages
 
-    def in_flight(self) -> List[Outgoing]:
-        """Return what the server has to confirm."""
-        return [item for item in self.items if item.entry.delivery == IN_FLIGHT]
+    def having(self, delivery: str) -> List[Outgoing]:
+        """Return the messages in this state."""
+        return [item for item in self.items if item.entry.delivery == delivery]
 
     def labeled(self, label: str) -> Optional[Outgoing]:
         """Return the message that was sent with this label."""
@@ -960,24 +910,24 @@ class Outbox:
 
     def matching(self, delivery: str, *params: str, sender: str = "") -> Optional[Outgoing]:
         """Return the first message in this state to a target, with a text if that is given."""
-        key = protocol.casefold(params[0])
-        for item in self.items:
-            if item.entry.delivery != delivery or item.key != key:
-                continue
-            is_from = not sender or protocol.casefold(item.nickname) == protocol.casefold(sender)
-            if is_from and item.message.params[1 : len(params)] == params[1:]:
+        key, sender = protocol.casefold(params[0]), protocol.casefold(sender)
+        for item in self.having(delivery):
+            is_from = not sender or protocol.casefold(item.nickname) == sender
+            if item.key == key and is_from and item.message.params[1 : len(params)] == params[1:]:
                 return item
         return None
+
+    def set(self, item: Outgoing, delivery: str) -> None:
+        """Set the state of a message that is not delivered."""
+        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
+        item.entry.delivery = delivery
+        if has_changed:
+            self._changed(item)
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
         """Note that the server has a message, which looks like `line`."""
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
-
-    def lose(self) -> None:
-        """Note that the connection is lost."""
-        for item in self.in_flight():
-            self._set(item, UNCERTAIN)
 
     def resolve(self, key: str, is_complete: bool, nickname: str) -> None:
         """Decide on the uncertain messages to a target that the history does not have.
@@ -985,43 +935,23 @@ class Outbox:
         They can be sent again if the history is complete and their nickname is ours: then no
         other connection of ours is left that could still deliver them.
         """
-        for item in [i for i in self.items if i.key == key and i.entry.delivery == UNCERTAIN]:
+        for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
-            if is_complete and is_ours:
-                self._set(item, QUEUED)
-            else:
-                self.fail(item, UNKNOWN)
-
-    def fail(self, item: Outgoing, delivery: str) -> None:
-        """Give a message up until the user retries it."""
-        self.items.remove(item)
-        self._failed[item.entry.id] = item
-        if len(self._failed) > MAX_FAILED:
-            del self._failed[next(iter(self._failed))]
-        self._set(item, delivery)
-
-    def retry(self, entry: Entry) -> Optional[Outgoing]:
-        """Queue a message that had failed."""
-        item = self.discard(entry)
-        if item is not None:
-            entry.delivery = QUEUED
-            self.items.append(item)
-        return item
+            if item.key == key:
+                self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Forget a message that had failed."""
-        return self._failed.pop(entry.id, None)
+        """Forget a message that had failed, and return it."""
+        failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
+        item = next(failed, None)
+        if item is not None:
+            self.items.remove(item)
+        return item
 
     def forget(self, key: str) -> None:
         """Drop what waits for a target that the user has left."""
         kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
         self.items = kept
-
-    def _set(self, item: Outgoing, delivery: str) -> None:
-        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
-        item.entry.delivery = delivery
-        if has_changed:
-            self._changed(item)
 
 
 # History
@@ -1036,12 +966,14 @@ LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "t
 class Request:
     """A CHATHISTORY command, and the messages of its answer so far."""
 
-    def __init__(self, purpose: str, conversation: Optional[Conversation]) -> None:
+    def __init__(
+        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
+    ) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.deadline = 0.0  # for the whole answer
-        self.limit = 0  # messages of a page
+        self.limit = limit  # messages of a page
+        self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
@@ -1050,7 +982,7 @@ class Request:
     @property
     def is_full(self) -> bool:
         """True if there may be more than this page."""
-        return len(self.messages) >= self.limit > 0
+        return len(self.messages) >= self.limit
 
 
 class History:
@@ -1062,19 +994,10 @@ class History:
     def __init__(self) -> None:
         self.requests: List[Request] = []
 
-    def add(self, request: Request) -> None:
-        """Add a request; only a hostile server causes too many."""
-        if len(self.requests) < MAX_REQUESTS:
-            self.requests.append(request)
-
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
         pages = (request for request in self.requests if request.purpose != TYPED)
         return any(request.conversation is conversation for request in pages)
-
-    def overdue(self, now: float) -> List[Request]:
-        """Return the requests that the server has not answered in time."""
-        return [request for request in self.requests if request.deadline < now]
 
     def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
@@ -1093,7 +1016,7 @@ class History:
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX".split())  # of use
+_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY NETWORK PREFIX".split())  # of use
 _PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
@@ -1200,14 +1123,12 @@ class Chat:
         counted = [c for c in self.conversations if c.level != NONE]
         unread = sum(c.unread for c in counted)
         news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
-        form = {
-            CONNECTING: "Connecting to {1}…",
-            CONNECTED: "Connected: {0} @ {1}",
-            RECONNECTING: "Reconnecting… — {1}",
-            DISCONNECTED: "Disconnected — {1}",
-        }[self.state]
-        text = form.format(self.nickname, self.server) + " — Hubbub"
-        return news + text if unread else text
+        text = "%s — %s" % (self.status, self.server)
+        if self.state == CONNECTING:
+            text = "Connecting to %s…" % self.server
+        elif self.state == CONNECTED:
+            text = "Connected: %s @ %s" % (self.nickname, self.server)
+        return "%s%s — Hubbub" % (news if unread else "", text)
 
     @property
     def status(self) -> str:
@@ -1240,7 +1161,7 @@ class Chat:
     @property
     def unsent(self) -> int:
         """The number of own messages that the server has not confirmed."""
-        return len(self.outbox.items)
+        return sum(item.entry.state == WAITING for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1258,20 +1179,17 @@ class Chat:
         return self.conversations[(index + step) % len(self.conversations)]
 
     def presence(self, nickname: str) -> str:
-        """Return ONLINE, AWAY or OFFLINE, as far as known."""
+        """Return ONLINE, AWAY or OFFLINE, as far as our channels show."""
         key = protocol.casefold(nickname)
         found = [c.members[key] for c in self.conversations if key in c.members]
-        if found:
-            return AWAY if found[0].is_away else ONLINE
-        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
+        if not found:
+            return OFFLINE
+        return AWAY if found[0].is_away else ONLINE
 
     def everybody(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        conversations = [self.current, *self.conversations]
-        names = dict.fromkeys(
-            p.nickname for conversation in conversations for p in conversation.people
-        )
-        return [name for name in names if not self.is_me(name)]
+        people = [p.nickname for c in (self.current, *self.conversations) for p in c.people]
+        return [nickname for nickname in dict.fromkeys(people) if not self.is_me(nickname)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
@@ -1300,7 +1218,7 @@ class Chat:
     def tick(self, now: float) -> Outcome:
         """Give up requests that are overdue; cheap."""
         self._start(now)
-        for request in self.history.overdue(now):
+        for request in [r for r in self.history.requests if r.deadline < now]:
             _give_up(self, request)
         return self.outcome
 
@@ -1348,24 +1266,25 @@ class Chat:
         return self.outcome
 
     def retry(self, entry: Entry, now: float) -> Outcome:
-        """Send a message again that had failed."""
+        """Say a message again that had failed."""
         self._start(now)
-        item = self.outbox.retry(entry)
-        for conversation in item.conversations if item is not None else ():
-            if conversation.remove(entry):
-                self.change(REMOVED, conversation, [entry])
-            self.add(entry, conversation)
-        self.flush()
+        item = self._discard(entry)
+        if item is not None:
+            self.say(item.message)
         return self.outcome
 
     def discard(self, entry: Entry, now: float) -> Outcome:
         """Remove a message that had failed."""
         self._start(now)
+        self._discard(entry)
+        return self.outcome
+
+    def _discard(self, entry: Entry) -> Optional[Outgoing]:
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
             if conversation.remove(entry):
                 self.change(REMOVED, conversation, [entry])
-        return self.outcome
+        return item
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
@@ -1433,7 +1352,8 @@ class Chat:
         self.change(STATUS)
 
     def _lose(self) -> None:
-        self.outbox.lose()
+        for item in self.outbox.having(IN_FLIGHT):
+            self.outbox.set(item, UNCERTAIN)
         self.history = History()
         self.session.is_settled = False
         for conversation in self.conversations:
@@ -1469,7 +1389,7 @@ class Chat:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is None:
             return False
-        self.outbox.fail(item, REFUSED)
+        self.outbox.set(item, REFUSED)
         if command != "401" or len(message.params) < 2:
             return False
         self.answer(
@@ -1526,21 +1446,22 @@ class Chat:
             self.change(REMOVED, conversation, trimmed)
 
     def _fold(self, conversation: Conversation) -> None:
-        """Fold the joins (or leaves) of a crowd into a single entry."""
-        run = conversation.crowd()
+        """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
+        run: List[Entry] = []
+        for entry in reversed(conversation.entries):
+            if run and (entry.event, entry.day) != (run[0].event, run[0].day):
+                break
+            run.insert(0, entry)
         count = sum(entry.count for entry in run)
         if count < CROWD:
             return
         text = "%d people %s" % (count, run[0].event)
-        old, gone = (run[0], run[1:]) if run[0].count > 1 else (None, run)
-        crowd = old or self.new_entry(run[0].line)
+        crowd = self.new_entry(run[0].line._replace(text=text))
         crowd.event, crowd.count = run[0].event, count
-        crowd.line = crowd.line._replace(text=text)
-        del conversation.entries[-len(gone) :]
-        self.change(REMOVED, conversation, gone)
-        if old is None:
-            conversation.add(crowd)
-        self.change(CHANGED if old else ADDED, conversation, [crowd])
+        del conversation.entries[-len(run) :]
+        self.change(REMOVED, conversation, run)
+        conversation.add(crowd)
+        self.change(ADDED, conversation, [crowd])
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
         """Show a message, once in each of these conversations."""
@@ -1603,9 +1524,7 @@ class Chat:
 
     def is_me(self, nickname: str) -> bool:
         """Return True if this is our nickname."""
-        return nickname == self.nickname or (
-            protocol.casefold(nickname) == protocol.casefold(self.nickname)
-        )
+        return protocol.casefold(nickname) == protocol.casefold(self.nickname)
 
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
@@ -1622,10 +1541,7 @@ class Chat:
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.has_older = self.session.has_history  # until the answer says otherwise
-        if kind == PRIVATE:
-            new.is_complete = not self.is_catching_up
-            if self.is_settled:
-                self.monitor([name])
+        new.is_complete = kind == CHANNEL or not self.is_catching_up
         channels = len([c for c in self.conversations if c.kind == CHANNEL])
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
@@ -1659,8 +1575,6 @@ class Chat:
         self.conversations.remove(conversation)
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
-        elif self.is_settled and "MONITOR" in self.session.tokens:
-            self.send(Message("MONITOR", ("-", conversation.name)))
         self.resolve(conversation.key, False)
         if not self.conversations:
             self.conversations.append(self.console)
@@ -1668,14 +1582,13 @@ class Chat:
             self.bring_up(self.conversations[max(0, index - 1)])
         self.change(SIDEBAR)
 
-    def monitor(self, nicknames: List[str]) -> None:
-        """Ask the server to report when these users come and go."""
-        if "MONITOR" in self.session.tokens:
-            for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
-                self.send(Message("MONITOR", ("+", targets)))
-
     def _level_key(self, name: str) -> str:
         return "%s/%s" % (self._address, protocol.casefold(name))
+
+    def having(self, nickname: str) -> List[Conversation]:
+        """Return the channels that a user is in, and the private conversation with the user."""
+        key = protocol.casefold(nickname)
+        return [c for c in self.conversations if key in c.members or c.key == key]
 
     # For the functions below: own messages
 
@@ -1746,11 +1659,11 @@ def _ask(
     chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
-    request = Request(purpose, conversation)
-    request.deadline = chat.now + HISTORY_TIME
-    request.limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    chat.history.add(request)
-    chat.send(Message("CHATHISTORY", (*params, str(request.limit))))
+    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
+    if len(chat.history.requests) < MAX_REQUESTS:
+        chat.history.requests.append(request)
+    chat.send(Message("CHATHISTORY", (*params, str(limit))))
     return request
 
 
@@ -1819,9 +1732,9 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
     changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
     new = [entry for change in changes for entry in change.entries]
-    chat.outcome.changes += changes
     if purpose == TYPED or (new and purpose != OLDER):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
+    chat.outcome.changes += changes
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
         conversation.has_older = request.is_full
     if purpose == MISSED:
@@ -1888,9 +1801,11 @@ _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
+Handler = Callable[[Chat, Message], None]
+
 
 def _on_text(chat: Chat, message: Message) -> None:
-    target, sender = message.params[0], message.nickname
+    target, sender, msgid = message.params[0], message.nickname, message.tag("msgid")
     line = chat.describe(message)
     if line is None:
         return
@@ -1898,59 +1813,65 @@ def _on_text(chat: Chat, message: Message) -> None:
         item = chat.outbox.labeled(message.tag("label"))
         item = item or chat.outbox.matching(IN_FLIGHT, *message.params[:2])
         if item is not None:
-            chat.confirm(item, line, message.tag("msgid"), target)
+            chat.confirm(item, line, msgid, target)
             return
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
     target = target.lstrip("@+")
-    if "!" not in message.source:
-        chat.show(message, chat.find(target) or chat.current)
-        return
-    is_private = not chat.session.is_channel(target)
     conversation = chat.find(target) or chat.current
+    is_private = "!" in message.source and not chat.session.is_channel(target)
     if is_private and chat.is_me(sender):
         conversation = chat.private(target)
     elif is_private:
         conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
-    entry = chat.new_entry(line, message.tag("msgid"))
-    if conversation.knows(entry.msgid):
+    if conversation.knows(msgid):
         return
-    entry.is_mention = not entry.is_own and not is_private and chat.is_mention(line.text)
+    entry = chat.new_entry(line, msgid)
+    entry.is_mention = line.kind == FROM_OTHERS and chat.is_mention(line.text)
     chat.add(entry, conversation)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
-    if not entry.is_own:
+    if line.nickname and not entry.is_own:
         chat.arrive(conversation, [entry])
 
 
+def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
+    """Return a handler for messages about a channel that is ours; others are shown in view."""
+
+    def handle(chat: Chat, message: Message) -> None:
+        channel = chat.find(message.params[index])
+        if channel is not None:
+            handler(chat, message, channel)
+        else:
+            chat.show(message, chat.current)
+
+    return handle
+
+
 def _on_join(chat: Chat, message: Message) -> None:
-    name, nickname = message.params[0], message.nickname
-    channel = chat.find(name)
+    nickname, channel = message.nickname, chat.find(message.params[0])
     if chat.is_me(nickname):
-        _on_own_join(chat, message)
+        _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         channel.members[protocol.casefold(nickname)] = Person(nickname)
         chat.change(PEOPLE, channel)
         chat.show(message, channel, event="joined")
 
 
-def _on_own_join(chat: Chat, message: Message) -> None:
+def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
     if not chat.session.is_channel(name) or not protocol.is_middle(name):
         return
-    channel = chat.find(name)
-    if channel is None:
-        if chat.is_full(CHANNEL, MAX_CONVERSATIONS):
-            chat.show(message, chat.current)
-            return
-        channel = chat.create(name, CHANNEL)
-    is_return = channel.membership == REJOINING
+    if channel is None and chat.is_full(CHANNEL, MAX_CONVERSATIONS):
+        chat.show(message, chat.current)
+        return
+    channel = channel or chat.create(name, CHANNEL)
     if channel.membership == JOINED:
         return
+    is_return, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
-    channel.membership = JOINED
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
@@ -1981,12 +1902,11 @@ def _settle(chat: Chat) -> None:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             key = chat.channel_keys.get(channel.key, "")
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
-    chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
-    for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
+    for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.key)
         if not session.is_channel(item.key):
             _catch_up_with(chat, item.message.params[0])
@@ -1995,18 +1915,17 @@ def _settle(chat: Chat) -> None:
     chat.flush()
 
 
-def _on_not_joined(chat: Chat, message: Message) -> None:
+def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     """Numerics that refuse JOIN, some of them PART, too"""
-    channel = chat.find(message.params[1])
-    if channel is None or channel.membership not in (JOINING, REJOINING):
+    if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
     is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
     chat.resolve(channel.key, False)
-    for item in [i for i in chat.outbox.items if i.key == channel.key]:
-        if item.entry.delivery == QUEUED:
-            chat.outbox.fail(item, REFUSED)
+    for item in chat.outbox.having(QUEUED):
+        if item.key == channel.key:
+            chat.outbox.set(item, REFUSED)
     if is_new:
         chat.remove(channel)
     chat.show(message, chat.current if is_new else channel)
@@ -2023,10 +1942,7 @@ def _on_part(chat: Chat, message: Message) -> None:
         chat.show(message, channel, event="left")
 
 
-def _on_kick(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0])
-    if channel is None:
-        return
+def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _lose_member(chat, channel, message.params[1])
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
@@ -2035,8 +1951,7 @@ def _on_kick(chat: Chat, message: Message) -> None:
 
 
 def _on_quit(chat: Chat, message: Message) -> None:
-    key = protocol.casefold(message.nickname)
-    conversations = [c for c in chat.conversations if key in c.members or c.key == key]
+    conversations = chat.having(message.nickname)
     for conversation in conversations:
         _lose_member(chat, conversation, message.nickname)
     chat.show(message, *conversations, event="left")
@@ -2053,7 +1968,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    conversations = [c for c in chat.conversations if old in c.members or c.key == old]
+    conversations = chat.having(message.nickname)
     for conversation in conversations:
         person = conversation.members.pop(old, None)
         if person is not None:
@@ -2069,11 +1984,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     chat.show(message, *conversations)
 
 
-def _on_topic(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0 if message.command == "TOPIC" else 1])
-    if channel is None:
-        chat.show(message, chat.current)
-        return
+def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.topic = "" if message.command == "331" else message.text
     chat.change(HEADER, channel)
     is_known = message.command == "332" and message.text == channel.last_topic
@@ -2082,11 +1993,7 @@ def _on_topic(chat: Chat, message: Message) -> None:
         chat.show(message, channel)
 
 
-def _on_mode(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0])
-    if channel is None:
-        chat.show(message, chat.current)
-        return
+def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     prefixes = chat.session.prefixes
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
@@ -2119,20 +2026,21 @@ def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
         chat.change(STATUS)
 
 
-def _on_names(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[-2])
-    if channel is not None:
-        signs = "".join(chat.session.prefixes.values())
-        for word in message.text.split():
-            nickname = word.lstrip(signs)
-            channel.add_name(nickname, word[: len(word) - len(nickname)])
+def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
+    signs = "".join(chat.session.prefixes.values())
+    for word in message.text.split():
+        nickname = word.lstrip(signs)
+        if nickname and len(channel.names) < MAX_MEMBERS:
+            prefix = word[: len(word) - len(nickname)]
+            channel.names[protocol.casefold(nickname)] = Person(nickname, prefix)
 
 
-def _on_end_of_names(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[1])
-    if channel is None:
-        return
-    is_news = channel.end_names()
+def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> None:
+    is_news = len(channel.members) < 2
+    for key, person in channel.members.items():
+        if person.is_away and key in channel.names:
+            channel.names[key] = channel.names[key]._replace(is_away=True)
+    channel.members, channel.names = channel.names, {}
     chat.change(PEOPLE, channel)
     if channel.list_requests:
         channel.list_requests -= 1
@@ -2140,14 +2048,6 @@ def _on_end_of_names(chat: Chat, message: Message) -> None:
             chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
-
-
-def _on_monitored(chat: Chat, message: Message) -> None:
-    for target in message.text.split(","):
-        conversation = chat.find(target.partition("!")[0])
-        if conversation is not None:
-            conversation.is_online = message.command == "730"
-    chat.change(SIDEBAR)
 
 
 def _on_welcome(chat: Chat, message: Message) -> None:
@@ -2172,7 +2072,7 @@ def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: confirms what was sent before its PING, on a server without echoes."""
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
-        for item in chat.outbox.in_flight():
+        for item in chat.outbox.having(IN_FLIGHT):
             if item.number <= int(number[:9]):
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
@@ -2198,22 +2098,22 @@ def _on_fail(chat: Chat, message: Message) -> None:
         _give_up(chat, request)
 
 
-# For each command and numeric: the least number of parameters, and the function. Others are
+# For each command and numeric: the least number of parameters, and the handler. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
-SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
+SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
-    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
-    "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
-    "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
+    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
+    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
+    "TOPIC": (1, _in_channel(0, _on_topic)), "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
-    "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
-    "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
+    **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
+    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _settle(chat))),  # after the welcome
+    **dict.fromkeys(["305", "306"], (1, _on_own_away)),
+    **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
     "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
-    "353": (2, _on_names), "366": (2, _on_end_of_names), "372": (1, _on_welcome),
-    "375": (1, _on_welcome), "376": (0, lambda chat, m: _settle(chat)),
-    "422": (0, lambda chat, m: _settle(chat)), "730": (2, _on_monitored),
-    "731": (2, _on_monitored), "903": (1, _on_logged_in),
-    **dict.fromkeys(_NOT_JOINED, (2, _on_not_joined)),
+    "353": (2, _in_channel(-2, _on_names)), "366": (2, _in_channel(1, _on_end_of_names)),
+    **dict.fromkeys(_NOT_JOINED, (2, _in_channel(1, _on_not_joined))),
 }  # fmt: skip
 
 
@@ -2227,19 +2127,16 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
         raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
     messages = _compose(chat, typed)
-    needs, run = USER_VERBS.get(typed.verb, ("", _send_all))
-    _check(chat, typed, messages, needs)
     target = ""
     if messages and messages[0].command in ("PRIVMSG", "JOIN"):
         target = messages[0].params[0].split(",")[-1]
-    rest: List[Message] = []
     for line in more:
-        said = protocol.Input("say", (line,))
-        rest += _compose(chat, said, target)
-        if not target:
-            _check(chat, said, rest, "")
-    run(chat, typed.args, messages)
-    _send_all(chat, (), rest)
+        messages += _compose(chat, protocol.Input("say", (line,)), target)
+    _check(chat, typed.verb, messages)
+    if typed.verb in USER_VERBS:
+        USER_VERBS[typed.verb](chat, typed.args)
+    for message in messages:
+        _send(chat, message)
 
 
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
@@ -2257,77 +2154,66 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
-def _check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
+def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
-    if typed.verb == "quit":
-        return
-    if not chat.is_settled and len(texts) < len(messages):
+    if not chat.is_settled and len(texts) < len(messages) and verb != "quit":
         raise InputError("You are not connected. Wait until you are.")
-    if needs and chat.state == CONNECTED and needs not in chat.session.caps:
-        raise InputError("This server has no /%s." % typed.verb)
-    if texts and typed.verb in ("say", "me") and chat.current.is_outside:
-        raise InputError("You are not in {0}. Type /join {0}".format(chat.current.name))
+    needed = _NEEDED.get(verb)
+    if needed and chat.state == CONNECTED and needed not in chat.session.caps:
+        raise InputError("This server has no /%s." % verb)
+    for found in (chat.find(message.params[0]) for message in texts):
+        if found is not None and found.is_outside and verb != "join":
+            raise InputError("You are not in {0}. Type /join {0}".format(found.name))
 
 
-def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """Send messages; texts are shown, too."""
-    for message in messages:
-        if message.command == "PRIVMSG":
-            chat.say(message)
-        else:
-            chat.send(message)
+def _send(chat: Chat, message: Message) -> None:
+    """Send a message of the user's, and show at once what comes of it."""
+    if message.command == "PRIVMSG":
+        chat.say(message)
+    elif message.command == "CHATHISTORY":
+        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+    else:
+        if message.command == "JOIN":
+            _enter(chat, message)
+        chat.send(message)
 
 
-def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _enter(chat: Chat, message: Message) -> None:
+    """Bring channels into view before they are joined: what is typed next is for them."""
+    for name in message.params[0].split(","):
+        channel = chat.find(name)
+        if channel is None and protocol.is_middle(name) and chat.session.is_channel(name):
+            channel = chat.create(name, CHANNEL)
+        if channel is not None:
+            if channel.membership == OUTSIDE:
+                channel.membership = JOINING
+            if len(message.params) > 1:
+                chat.channel_keys[channel.key] = message.params[1]
+            chat.bring_up(channel)
+
+
+def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
     for line in protocol.help_lines():
         chat.answer(line)
 
 
-def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
         chat.channel.list_requests += 1
-    _send_all(chat, args, messages)
 
 
-def _run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    for message in messages:
-        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
-
-
-def _run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/join: the channel comes into view at once, and what is typed next is for it."""
-    names = messages[0].params[0].split(",")
-    for name in names:
-        channel = chat.find(name)
-        if channel is None and protocol.is_middle(name) and chat.session.is_channel(name):
-            channel = chat.create(name, CHANNEL)
-        if channel is None:
-            continue
-        if channel.membership == OUTSIDE:
-            channel.membership = JOINING
-        if len(messages[0].params) > 1:
-            chat.channel_keys[channel.key] = messages[0].params[1]
-        chat.bring_up(channel)
-        if channel.membership == JOINED and len(names) == 1:
-            return
-    _send_all(chat, args, messages)
-
-
-def _run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
     """/leave: what is in view, which is a channel or a private conversation"""
-    if chat.current.kind == CHANNEL:
-        _send_all(chat, args, messages)
     chat.remove(chat.current)
 
 
-def _run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    _send_all(chat, args, messages)
+def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
     chat.outcome.done = True
 
 
-def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
@@ -2340,32 +2226,34 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> N
         chat.answer("You do not hear %s any more" % args[0])
 
 
-def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
     chat.answer("You hear %s again" % args[0])
 
 
-def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
     chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
-    _send_all(chat, args, messages)
 
 
-# For each verb that takes more than sending its messages: the capability that the server must
-# have, and the function. Hubbub's own commands are known by its capability.
-USER_VERBS: Dict[str, Tuple[str, Callable[[Chat, Tuple[str, ...], List[Message]], None]]] = {
-    "help": ("", _run_help),
-    "list": ("", _run_list),
-    "join": ("", _run_join),
-    "leave": ("", _run_leave),
-    "quit": ("", _run_quit),
-    "ignore": ("", _run_ignore),
-    "unignore": ("", _run_unignore),
-    "history": (HISTORY, _run_history),
-    "register": ("draft/account-registration", _run_login),
-    "login": ("sasl", _run_login),
-    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, _send_all)),
+# What verbs do beside sending their messages, which follow
+USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
+    "help": _run_help,
+    "list": _run_list,
+    "leave": _run_leave,
+    "quit": _run_quit,
+    "ignore": _run_ignore,
+    "unignore": _run_unignore,
+    "register": _run_login,
+    "login": _run_login,
+}
+# The capability that a verb needs; Hubbub's own commands are known by its capability
+_NEEDED: Dict[str, str] = {
+    "history": HISTORY,
+    "register": "draft/account-registration",
+    "login": "sasl",
+    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME),
 }
 
 
@@ -2544,9 +2432,10 @@ def settings_path() -> str:
 
 
 class Typed(NamedTuple):
-    """A line from standard input; None at its end."""
+    """A line from standard input. The last is a /quit, which the end of input stands for."""
 
-    text: Optional[str]
+    text: str
+    is_last: bool
 
 
 class Terminal:
@@ -2557,20 +2446,18 @@ class Terminal:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._events: "queue.Queue[Any]" = queue.Queue(MAX_EVENTS)
-        self._input = _read_lines(sys.stdin)
-        self._output = _text_stream(sys.stdout)
-        self._errors = _text_stream(sys.stderr)
+        self._input = _reopen(sys.stdin)
+        self._output = _reopen(sys.stdout)
         self._is_person = sys.stdin.isatty()
-        self._is_reading = False  # the thread `input` has started
         self._can_read = threading.Event()  # the server sets the pace of a long input
-        self._can_read.set()
-        self._goodbye = ""  # the /quit that was read; it waits until all is delivered
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
         For a person at a terminal, a lost connection comes back.
         """
+        # Daemon: reading from a terminal cannot be cancelled.
+        threading.Thread(target=self._read, name="input", daemon=True).start()
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2579,16 +2466,14 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # `| head` has had enough
                 return 0
-            print("The chat cannot be written: %s." % error.strerror, file=self._errors)
-            return 1
+            return self._fail("The chat cannot be written: %s." % error.strerror)
 
     def _run(self, host: str, port: int, nickname: str) -> int:
         password = ""
         while True:
-            nickname = nickname or protocol.normalize(self._ask("Username: ").strip())
+            nickname = nickname or self._ask_nickname()
             if not nickname:
-                print("No username was given.", file=self._errors)
-                return 1
+                return self._fail("No username was given.")
             connection = Connection(host, port, password, nickname, self._events, self._is_person)
             chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
             chat.begin(nickname)
@@ -2603,71 +2488,68 @@ class Terminal:
             if chat.unsent:
                 form = "%s: %d of your messages may not have arrived."
                 reason = form % (reason.rstrip("."), chat.unsent)
-            print(reason, file=self._errors)
-            if not self._is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
-                return 1
-            if end.fault == NAME:
+            self._fail(reason)
+            can_ask = self._is_person and not chat.session.number  # it was never connected
+            if can_ask and end.fault == NAME:
                 nickname = ""
-            else:
-                password = self._ask("Password: ", is_secret=True)
-                if not password:
-                    return 1
+                continue
+            password = _ask_password() if can_ask and end.fault == PASSWORD else ""
+            if not password:
+                return 1
 
-    def _ask(self, prompt: str, is_secret: bool = False) -> str:
+    def _fail(self, reason: str) -> int:
+        print(reason, file=_reopen(sys.stderr))
+        return 1
+
+    def _ask_nickname(self) -> str:
         """Return the first line of input; "" at its end."""
-        if is_secret and termios is None:
-            return getpass.getpass(prompt)
-        with _no_echo(sys.stdin) if is_secret else contextlib.ExitStack():
-            if self._is_person:
-                print(prompt, end="", file=self._output, flush=True)
-            answer = next(self._input, "")
-        if is_secret:
-            print(file=self._output)
-        return answer
+        if self._is_person:
+            print("Username: ", end="", file=self._output, flush=True)
+        return protocol.normalize(self._input.readline().strip())
+
+    def _read(self) -> None:
+        is_last = False
+        while not is_last:
+            self._can_read.wait()
+            text = self._input.readline() or "/quit"
+            is_last = text.lower().split()[:1] == ["/quit"]
+            self._events.put(Typed(text, is_last))
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
-        has_quit = False
+        goodbye = ""  # the /quit, which waits until the messages before it are delivered
         while True:
-            try:
+            event, now = None, time.time()
+            with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=self.POLL)
                 last_event = time.monotonic()
-            except queue.Empty:
-                event = None
-            if isinstance(event, Typed):
-                outcome = self._submit(chat, event.text)
-            elif event is None:
-                outcome = chat.tick(time.time())
+            if event is None:
+                outcome = chat.tick(now)
+            elif not isinstance(event, Typed):
+                outcome = chat.handle(event, now)
+            elif event.is_last:
+                goodbye, outcome = event.text, Outcome()
             else:
-                outcome = chat.handle(event, time.time())
-            self._carry_out(outcome, connection, chat)
+                outcome = self._submit(chat, event.text, now)
+            self._print(outcome.changes, chat)
+            connection.carry_out(outcome)
             if isinstance(event, Disconnected):
                 return event
-            if self._goodbye and not has_quit and (not chat.unsent or self._is_person):
-                self._carry_out(chat.submit(self._goodbye, time.time()), connection, chat)
-                has_quit = True
-            elif self._goodbye and time.monotonic() > last_event + END_TIME:
+            if goodbye and (self._is_person or not chat.unsent):
+                connection.carry_out(chat.submit(goodbye, now))
+                goodbye = ""
+            elif goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
-            (self._can_read.clear if chat.unsent >= MAX_UNSENT else self._can_read.set)()
-            if chat.is_settled and not self._is_reading:
-                self._is_reading = True
-                # Daemon: reading from a terminal cannot be cancelled.
-                threading.Thread(target=self._read, name="input", daemon=True).start()
+            if chat.unsent >= MAX_UNSENT:
+                self._can_read.clear()
+            elif chat.is_settled:
+                self._can_read.set()
 
-    def _carry_out(self, outcome: Outcome, connection: Connection, chat: Chat) -> None:
-        self._print(outcome.changes, chat)
-        connection.carry_out(outcome)
-
-    def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
-        now, ignored = time.time(), list(self._settings.ignored)
-        if self._goodbye:
-            return Outcome()
+    def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
+        ignored = list(self._settings.ignored)
         try:
-            if text == "":
-                raise InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
-            if text is None or protocol.parse_input(text.strip()).verb == "quit":
-                self._goodbye = text or "/quit"
-                return Outcome()
+            if len(text) > MAX_PASTE:
+                raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
             outcome = chat.submit(text, now)
         except InputError as error:
             return chat.notify(str(error), now)
@@ -2675,88 +2557,60 @@ class Terminal:
             self._settings.save()
         return outcome
 
-    def _read(self) -> None:
-        for text in self._input:
-            self._can_read.wait()
-            self._events.put(Typed(text))
-        self._events.put(Typed(None))
+    def _write(self, *lines: Any) -> None:
+        print(*lines, sep="\n", file=self._output)
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
-        recalled: Set[int] = set()
-        entries: Dict[int, Tuple[Entry, Conversation]] = {}
-        for kind, conversation, changed, _ in changes:
+        printed: Set[int] = set()
+        changes = sorted(changes, key=lambda change: change.conversation is not chat.current)
+        for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
             if kind == RECALLED:
-                self._print_recalled(conversation, changed)
-                recalled |= {entry.id for entry in changed}
+                text = (
+                    "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
+                )
+                self._write(
+                    protocol.server_line(text, chat.now), *[entry.line for entry in entries]
+                )
+                if entries:
+                    self._write(protocol.server_line("Now:", chat.now))
+                printed |= {entry.id for entry in entries}
                 continue
-            for entry in changed:
-                is_first = entry.id not in entries or conversation is chat.current
-                if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
-                    entries[entry.id] = entry, conversation
-        for entry, conversation in entries.values():
-            # Own messages are printed when they are delivered; refusals are printed in words.
-            if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
-                self._print_entry(entry, conversation, chat)
-
-    def _print_recalled(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
-        now = time.time()
-        text = "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
-        end = [protocol.server_line("Now:", now)] if entries else []
-        for line in [protocol.server_line(text, now), *[e.line for e in entries], *end]:
-            print(line, file=self._output, flush=True)
-
-    def _print_entry(self, entry: Entry, conversation: Conversation, chat: Chat) -> None:
-        line = entry.line
-        if conversation.kind == CHANNEL and conversation is not chat.current:
-            line = line._replace(head="%s %s" % (conversation.name, line.head))
-        note = "  (%s)" % entry.note if entry.note else ""
-        print("%s%s" % (line, note), file=self._output, flush=True)
+            for entry in entries:
+                is_news = entry.count == 1 and (kind == ADDED or entry.is_own)
+                # Own messages are printed when they are delivered; refusals are printed in words.
+                if (
+                    is_news
+                    and entry.id not in printed
+                    and entry.delivery not in (IN_FLIGHT, REFUSED)
+                ):
+                    printed.add(entry.id)
+                    is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
+                    room = conversation.name + " " if is_elsewhere else ""
+                    note = "  (%s)" % entry.note if entry.note else ""
+                    line = entry.line
+                    self._write("%s %s%s %s%s" % (line.clock, room, line.head, line.text, note))
 
 
-def _read_lines(stream: Any) -> Iterator[str]:
-    """Yield the lines of standard input, without their ends; "" for one over MAX_PASTE bytes.
-
-    Reads below Python's buffer, whose lock a thread that never returns would keep for ever, and
-    only when there is something to read: a signal that comes just before a read would not be
-    handled until the next key.
-    """
-    encoding = _encoding(stream)
-    framer = protocol.Framer(MAX_PASTE)
-    data = b"\n"
-    while data:
-        while os.name == "posix" and not select.select([stream], [], [], Terminal.POLL)[0]:
-            pass
-        data = stream.buffer.raw.read(protocol.MAX_PLAIN_LINE) or b""
-        for line in framer.feed(data or b"\n"):
-            if line != b"":
-                yield line.decode(encoding, "replace") if line else ""
-
-
-@contextlib.contextmanager
-def _no_echo(stream: Any) -> Iterator[None]:
-    """Do not show what is typed at a terminal of Unix."""
-    attributes = termios.tcgetattr(stream)
-    hidden = [*attributes[:3], attributes[3] & ~termios.ECHO, *attributes[4:]]
-    termios.tcsetattr(stream, termios.TCSAFLUSH, hidden)
+def _ask_password() -> str:
+    """Return the answer of the person at the terminal; "" if there is none."""
     try:
-        yield
-    finally:
-        termios.tcsetattr(stream, termios.TCSAFLUSH, attributes)
+        return getpass.getpass("Password: ")
+    except (EOFError, UnicodeError):
+        return ""
 
 
-def _text_stream(stream: Any) -> Any:
-    """Return a standard stream that never fails because of a character."""
-    encoding = _encoding(stream)
-    return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
+def _reopen(stream: Any) -> Any:
+    """Return a standard stream that never fails because of a character: UTF-8 in pipes.
 
-
-def _encoding(stream: Any) -> str:
-    """Return the encoding of a standard stream: UTF-8 in pipes, and if no other is set."""
+    It has a buffer of its own: that of sys.stdin has a lock, which Python would wait for at its
+    end if the thread `input` held it.
+    """
     is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
-    return str(stream.encoding) if is_known else "utf-8"
+    encoding = stream.encoding if is_known else "utf-8"
+    return open(stream.fileno(), stream.mode, 1, encoding, "replace", closefd=False)
 
 
 # The command line
