@@ -1290,13 +1290,12 @@ class Chat:
         """Ask for the page of the history before all that is known."""
         self._start(now)
         can_ask = self.is_settled and self.session.has_history and conversation.has_older
-        if can_ask and not self.history.is_fetching(conversation):
-            first = conversation.oldest()
-            if first is None:
-                _ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
-            else:
-                reference = "msgid=" + first.msgid
-                _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+        first = conversation.oldest()
+        if can_ask and first is None:
+            _catch_up(self, conversation)
+        elif can_ask and first is not None and not self.history.is_fetching(conversation):
+            reference = "msgid=" + first.msgid
+            _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1371,31 +1370,22 @@ class Chat:
             self.complete_until = self.time_of(message)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
-        if self._is_refusal(message):
-            return
+        self._note_refusal(message)
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
             self.show(message, self.current)
         elif len(message.params) >= least:
             handler(self, message)
 
-    def _is_refusal(self, message: Message) -> bool:
-        """Fail the own message that is refused; return True if that was shown, too."""
+    def _note_refusal(self, message: Message) -> None:
+        """Fail the own message that an error is about."""
         command = message.command
-        if command != "FAIL" and not "400" <= command <= "599":
-            return False
-        item = self.outbox.labeled(message.tag("label"))
+        is_error = command == "FAIL" or "400" <= command <= "599"
+        item = self.outbox.labeled(message.tag("label")) if is_error else None
         if item is None and command in _UNDELIVERED and len(message.params) > 1:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
-        if item is None:
-            return False
-        self.outbox.set(item, REFUSED)
-        if command != "401" or len(message.params) < 2:
-            return False
-        self.answer(
-            protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
-        )
-        return True
+        if item is not None:
+            self.outbox.set(item, REFUSED)
 
     # For the functions below: what they send and show
 
@@ -1536,27 +1526,23 @@ class Chat:
         key = protocol.casefold(nickname)
         return any(protocol.casefold(name) == key for name in self.ignored)
 
-    def create(self, name: str, kind: str) -> Conversation:
-        """Return a new conversation; channels stand before private ones."""
+    def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
+        """Return a new conversation, unless there are too many; channels stand first."""
+        channels = sum(c.kind == CHANNEL for c in self.conversations)
+        count = channels if kind == CHANNEL else len(self.conversations) - channels
+        if count >= (limit or MAX_CONVERSATIONS) or not protocol.is_middle(name):
+            return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.has_older = self.session.has_history  # until the answer says otherwise
         new.is_complete = kind == CHANNEL or not self.is_catching_up
-        channels = len([c for c in self.conversations if c.kind == CHANNEL])
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
         return new
 
-    def is_full(self, kind: str, limit: int) -> bool:
-        """Return True if there are so many conversations of a kind."""
-        return sum(c.kind == kind for c in self.conversations) >= limit
-
-    def private(self, nickname: str, limit: int = MAX_CONVERSATIONS) -> Conversation:
+    def private(self, nickname: str, limit: int = 0) -> Conversation:
         """Return the conversation with a user; if there are too many, the current one."""
-        found = self.find(nickname)
-        if found is None and protocol.is_middle(nickname) and not self.is_full(PRIVATE, limit):
-            found = self.create(nickname, PRIVATE)
-        return found or self.current
+        return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
 
     def bring_up(self, conversation: Conversation) -> None:
         """Bring a conversation into view."""
@@ -1600,9 +1586,7 @@ class Chat:
         entry = self.new_entry(line)
         item = self.outbox.add(entry, message)
         self.flush()
-        other = self.find(message.params[0])
-        conversations = [self.current] if other in (None, self.current) else [self.current, other]
-        for conversation in conversations:
+        for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
             if conversation is not None:
                 item.conversations.append(conversation)
                 self.add(entry, conversation)
@@ -1862,13 +1846,9 @@ def _on_join(chat: Chat, message: Message) -> None:
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
-    if not chat.session.is_channel(name) or not protocol.is_middle(name):
-        return
-    if channel is None and chat.is_full(CHANNEL, MAX_CONVERSATIONS):
-        chat.show(message, chat.current)
-        return
-    channel = channel or chat.create(name, CHANNEL)
-    if channel.membership == JOINED:
+    if channel is None and chat.session.is_channel(name):
+        channel = chat.create(name, CHANNEL)
+    if channel is None or channel.membership == JOINED:
         return
     is_return, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
@@ -2098,6 +2078,11 @@ def _on_fail(chat: Chat, message: Message) -> None:
         _give_up(chat, request)
 
 
+def _on_no_such_user(chat: Chat, message: Message) -> None:
+    nickname = message.params[1]
+    chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
+
+
 # For each command and numeric: the least number of parameters, and the handler. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
 SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
@@ -2112,7 +2097,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     **dict.fromkeys(["305", "306"], (1, _on_own_away)),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
     "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
-    "353": (2, _in_channel(-2, _on_names)), "366": (2, _in_channel(1, _on_end_of_names)),
+    "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
+    "366": (2, _in_channel(1, _on_end_of_names)),
     **dict.fromkeys(_NOT_JOINED, (2, _in_channel(1, _on_not_joined))),
 }  # fmt: skip
 
@@ -2183,7 +2169,7 @@ def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
     for name in message.params[0].split(","):
         channel = chat.find(name)
-        if channel is None and protocol.is_middle(name) and chat.session.is_channel(name):
+        if channel is None and chat.session.is_channel(name):
             channel = chat.create(name, CHANNEL)
         if channel is not None:
             if channel.membership == OUTSIDE:
@@ -2557,9 +2543,6 @@ class Terminal:
             self._settings.save()
         return outcome
 
-    def _write(self, *lines: Any) -> None:
-        print(*lines, sep="\n", file=self._output)
-
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
         printed: Set[int] = set()
@@ -2567,31 +2550,30 @@ class Terminal:
         for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
-            if kind == RECALLED:
-                text = (
-                    "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
-                )
-                self._write(
-                    protocol.server_line(text, chat.now), *[entry.line for entry in entries]
-                )
-                if entries:
-                    self._write(protocol.server_line("Now:", chat.now))
-                printed |= {entry.id for entry in entries}
-                continue
-            for entry in entries:
-                is_news = entry.count == 1 and (kind == ADDED or entry.is_own)
-                # Own messages are printed when they are delivered; refusals are printed in words.
-                if (
-                    is_news
-                    and entry.id not in printed
-                    and entry.delivery not in (IN_FLIGHT, REFUSED)
-                ):
-                    printed.add(entry.id)
-                    is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
-                    room = conversation.name + " " if is_elsewhere else ""
-                    note = "  (%s)" % entry.note if entry.note else ""
-                    line = entry.line
-                    self._write("%s %s%s %s%s" % (line.clock, room, line.head, line.text, note))
+            lines: List[Any] = [protocol.server_line("Nothing was said earlier.", chat.now)]
+            if kind != RECALLED:
+                is_new = [e.id not in printed and (kind == ADDED or e.is_own) for e in entries]
+                new = itertools.compress(entries, is_new)
+                lines = [_format(e, conversation, chat) for e in new if _is_printed(e)]
+            elif entries:
+                head = protocol.server_line("Earlier in %s:" % conversation.name, chat.now)
+                end = protocol.server_line("Now:", chat.now)
+                lines = [head, *[entry.line for entry in entries], end]
+            printed |= {entry.id for entry in entries}
+            for line in lines:
+                print(line, file=self._output)
+
+
+def _is_printed(entry: Entry) -> bool:
+    """Return True unless an own message is not delivered yet, or its refusal says so in words."""
+    return entry.count == 1 and entry.delivery not in (IN_FLIGHT, REFUSED)
+
+
+def _format(entry: Entry, conversation: Conversation, chat: Chat) -> str:
+    is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
+    room = conversation.name + " " if is_elsewhere else ""
+    note = "  (%s)" % entry.note if entry.note else ""
+    return "%s %s%s%s" % (entry.line.clock, room, entry.text, note)
 
 
 def _ask_password() -> str:
