@@ -719,11 +719,8 @@ class Conversation:
         return moves
 
     def index(self, entry: Entry) -> int:
-        """Return the position of an entry, which is likely near the end; -1 if it is not here."""
-        index = len(self.entries) - 1
-        while index >= 0 and self.entries[index] is not entry:
-            index -= 1
-        return index
+        """Return the position of an entry; -1 if it is not here."""
+        return self.entries.index(entry) if entry in self.entries else -1
 
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
@@ -1078,18 +1075,13 @@ class Chat:
 
     Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
     user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
-    conversation) and `ignored` (nicknames) are the settings' own objects, changed in conversation.
+    conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
     The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
     they change the state and record the change in the Outcome of the current call.
     """
 
-    def __init__(
-        self,
-        server: str,
-        levels: Optional[Dict[str, str]] = None,
-        ignored: Optional[List[str]] = None,
-    ) -> None:
+    def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
         self.server = server  # its address, then the name of its network
         self.nickname = ""
         self.state = DISCONNECTED
@@ -1100,13 +1092,13 @@ class Chat:
         self.session = Session()
         self.outbox = Outbox(self._on_delivery)
         self.history = History()
-        self.ignored = [] if ignored is None else ignored
+        self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
         self.channel_keys: Dict[str, str] = {}
         self.correspondent = ""  # the sender of the last private message
         self.candidate: Optional[Login] = None  # typed, not accepted yet
-        self._levels = {} if levels is None else levels
+        self._levels = levels
         self._address = server
         self._has_focus = True
         self._entries = 0  # created
@@ -1247,15 +1239,11 @@ class Chat:
     def open(self, name: str, now: float) -> Outcome:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
-        if found is not None and not found.is_outside:
-            return self.select(found, now)
-        if self.session.is_channel(name):
+        if self.session.is_channel(name) and (found is None or found.is_outside):
             return self.submit("/join " + name, now)
-        if not protocol.is_nickname(name):
+        if found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
-        self._start(now)
-        self.bring_up(self.private(name))
-        return self.outcome
+        return self.select(found or self.private(name), now)
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
         """Leave a channel, or put a private conversation away."""
@@ -1571,7 +1559,7 @@ class Chat:
     def _level_key(self, name: str) -> str:
         return "%s/%s" % (self._address, protocol.casefold(name))
 
-    def having(self, nickname: str) -> List[Conversation]:
+    def shared_with(self, nickname: str) -> List[Conversation]:
         """Return the channels that a user is in, and the private conversation with the user."""
         key = protocol.casefold(nickname)
         return [c for c in self.conversations if key in c.members or c.key == key]
@@ -1931,7 +1919,7 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
 
 
 def _on_quit(chat: Chat, message: Message) -> None:
-    conversations = chat.having(message.nickname)
+    conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _lose_member(chat, conversation, message.nickname)
     chat.show(message, *conversations, event="left")
@@ -1948,7 +1936,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    conversations = chat.having(message.nickname)
+    conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         person = conversation.members.pop(old, None)
         if person is not None:
@@ -1987,13 +1975,13 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.show(message, channel)
 
 
-def _on_own_away(chat: Chat, message: Message) -> None:
-    _set_away(chat, chat.nickname, message.command == "306")
-    chat.show(message, chat.current)
-
-
-def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
-    """Note that a user is away, or back."""
+def _on_away(chat: Chat, message: Message) -> None:
+    """AWAY; 305 and 306, which are about the user; 352, of the answer to WHO."""
+    nickname, is_away = message.nickname, bool(message.text)
+    if message.command in ("305", "306"):
+        nickname, is_away = chat.nickname, message.command == "306"
+    elif message.command == "352":
+        nickname, is_away = message.params[5], message.params[6].startswith("G")
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
         person = channel.members.get(key)
@@ -2004,6 +1992,7 @@ def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
+    chat.show(message, chat.current)
 
 
 def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
@@ -2090,13 +2079,11 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
     "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
     "TOPIC": (1, _in_channel(0, _on_topic)), "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
-    "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
+    "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _settle(chat))),  # after the welcome
-    **dict.fromkeys(["305", "306"], (1, _on_own_away)),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
-    "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
     "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
     "366": (2, _in_channel(1, _on_end_of_names)),
     **dict.fromkeys(_NOT_JOINED, (2, _in_channel(1, _on_not_joined))),

@@ -450,8 +450,8 @@ def test_who_is_away_is_asked_once_where_changes_are_told():
 
 
 def test_title_says_state_nickname_server_and_news(alice):
-    assert Chat("Office").title == "Disconnected — Office — Hubbub"
-    newcomer = Chat("Office")
+    assert Chat("Office", {}, []).title == "Disconnected — Office — Hubbub"
+    newcomer = Chat("Office", {}, [])
     newcomer.begin("bob")
     assert newcomer.title == "Connecting to Office… — Hubbub"
     assert alice.chat.title == "Connected: alice @ Office — Hubbub"
