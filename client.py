@@ -514,7 +514,12 @@ class Connection:
         elif not handshake.done:
             self._reply(handshake.answer(message))
             if handshake.done:
-                self._on_registered()
+                self._nickname, self._login = handshake.nickname, handshake.login or self._login
+                self._session += 1
+                with self._lock:
+                    self._open_session = self._session
+                caps, is_resumed = handshake.caps, handshake.is_resumed
+                self._put(Connected(self._nickname, caps, self._session, is_resumed))
                 self._put(message)
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
@@ -530,15 +535,6 @@ class Connection:
         if messages and len(self._outgoing) > MAX_OUTGOING:
             raise RefusedError(SERVER, "The server does not read what it asks for.")
         self.send(messages)
-
-    def _on_registered(self) -> None:
-        handshake = self._handshake
-        self._session += 1
-        with self._lock:
-            self._open_session = self._session
-        self._nickname = handshake.nickname
-        self._login = handshake.login or self._login
-        self._put(Connected(self._nickname, handshake.caps, self._session, handshake.is_resumed))
 
 
 # Conversations
@@ -868,10 +864,10 @@ class Outbox:
     nothing (UNKNOWN). What is REFUSED or UNKNOWN stays until the user retries or discards it.
     """
 
-    def __init__(self, changed: Callable[[Outgoing], None]) -> None:
+    def __init__(self, change: Callable[[str, Conversation, Sequence[Entry]], None]) -> None:
         self.items: List[Outgoing] = []
-        self._changed = changed  # called for each message that looks different now
         self.last_number = 0
+        self._change = change  # records a Change
 
     def add(self, entry: Entry, message: Message) -> Outgoing:
         """Queue a message."""
@@ -918,8 +914,8 @@ class Outbox:
         """Set the state of a message that is not delivered."""
         has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
         item.entry.delivery = delivery
-        if has_changed:
-            self._changed(item)
+        for conversation in item.conversations if has_changed else ():
+            self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
         """Note that the server has a message, which looks like `line`."""
@@ -1090,7 +1086,7 @@ class Chat:
         self.conversations = [self.console]  # channels first
         self.current = self.console
         self.session = Session()
-        self.outbox = Outbox(self._on_delivery)
+        self.outbox = Outbox(self.change)
         self.history = History()
         self.ignored = ignored
         self.outcome = Outcome()
@@ -1243,7 +1239,9 @@ class Chat:
             return self.submit("/join " + name, now)
         if found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
-        return self.select(found or self.private(name), now)
+        self._start(now)
+        self.bring_up(found or self.private(name))
+        return self.outcome
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
         """Leave a channel, or put a private conversation away."""
@@ -1255,24 +1253,18 @@ class Chat:
 
     def retry(self, entry: Entry, now: float) -> Outcome:
         """Say a message again that had failed."""
-        self._start(now)
-        item = self._discard(entry)
-        if item is not None:
-            self.say(item.message)
-        return self.outcome
+        return self.discard(entry, now, again=True)
 
-    def discard(self, entry: Entry, now: float) -> Outcome:
+    def discard(self, entry: Entry, now: float, again: bool = False) -> Outcome:
         """Remove a message that had failed."""
         self._start(now)
-        self._discard(entry)
-        return self.outcome
-
-    def _discard(self, entry: Entry) -> Optional[Outgoing]:
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
             if conversation.remove(entry):
                 self.change(REMOVED, conversation, [entry])
-        return item
+        if item is not None and again:
+            self.say(item.message)
+        return self.outcome
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
@@ -1609,10 +1601,6 @@ class Chat:
         """Decide on uncertain messages to a target, once its history has been read."""
         self.outbox.resolve(key, is_complete, self.nickname)
         self.flush()
-
-    def _on_delivery(self, item: Outgoing) -> None:
-        for conversation in item.conversations:
-            self.change(CHANGED, conversation, [item.entry])
 
     @property
     def is_catching_up(self) -> bool:
