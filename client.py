@@ -1029,11 +1029,6 @@ class Session:
         """Return True if the server answers CHATHISTORY."""
         return HISTORY in self.caps
 
-    @property
-    def has_labels(self) -> bool:
-        """Return True if each echo carries the label of its message."""
-        return self.caps >= {"echo-message", "labeled-response"}
-
     def is_channel(self, target: str) -> bool:
         """Return True if a target is a channel's name here."""
         return target.startswith(tuple(self.tokens.get("CHANTYPES", "#")) or ("#",))
@@ -1573,9 +1568,11 @@ class Chat:
 
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
-        messages = self.outbox.take(self._can_send, self.nickname, self.session.has_labels)
+        caps = self.session.caps
+        labels = caps >= {"echo-message", "labeled-response"}  # then each echo has one
+        messages = self.outbox.take(self._can_send, self.nickname, labels)
         self.outcome.send += messages
-        if messages and "echo-message" not in self.session.caps:
+        if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def _can_send(self, key: str) -> bool:
