@@ -2522,15 +2522,16 @@ class Terminal:
         for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
-            lines: List[Any] = [protocol.server_line("Nothing was said earlier.", chat.now)]
+            lines: List[Any] = []
             if kind != RECALLED:
-                is_new = [e.id not in printed and (kind == ADDED or e.is_own) for e in entries]
-                new = itertools.compress(entries, is_new)
-                lines = [_format(e, conversation, chat) for e in new if _is_printed(e)]
+                new = [e for e in entries if e.id not in printed and (kind == ADDED or e.is_own)]
+                lines += [_format(e, conversation, chat) for e in new if _is_printed(e)]
             elif entries:
-                head = protocol.server_line("Earlier in %s:" % conversation.name, chat.now)
-                end = protocol.server_line("Now:", chat.now)
-                lines = [head, *[entry.line for entry in entries], end]
+                lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
+                lines += [entry.line for entry in entries]
+                lines.append(protocol.server_line("Now:", chat.now))
+            else:
+                lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
             printed |= {entry.id for entry in entries}
             for line in lines:
                 print(line, file=self._output)

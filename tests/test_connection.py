@@ -141,6 +141,9 @@ def test_known_login_is_used_before_the_nickname_is_claimed():
     assert alice.hear(*AGREED) == ["CAP REQ :sasl", "AUTHENTICATE PLAIN"]
     assert alice.hear("AUTHENTICATE +") == ["AUTHENTICATE AGFsaWNlAHNlc2FtZQ=="]
     assert alice.hear(":hub 904 alice :Changed meanwhile") == ["CAP END"]
+    alice = Registration(login=client.Login("alice", "sesame"))
+    alice.hear(":hub 433 * alice :Our own dead connection has it", *AGREED)
+    assert alice.hear(":hub 903 alice :Welcome") == ["NICK alice", "CAP END"]
 
 
 # With the real server
