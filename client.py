@@ -679,30 +679,20 @@ class Conversation:
         """Return True if an entry with this msgid is here."""
         return msgid in self._known
 
-    def add(self, entry: Entry) -> None:
-        """Put an entry at the end."""
-        self._insert(len(self.entries), entry)
-
-    def _insert(self, index: int, entry: Entry) -> None:
+    def insert(self, index: int, entry: Entry) -> None:
+        """Put an entry at an index."""
         self.entries.insert(index, entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
 
-    def trim(self) -> List[Entry]:
-        """Return the entries, the oldest that were sent, that had to go because of the limit."""
-        excess = len(self.entries) - MAX_ENTRIES
-        if excess <= MAX_ENTRIES // 10:
-            return []
-        gone = list(itertools.islice((e for e in self.entries if e.delivery == SENT), excess))
-        self._forget(gone)
+    def remove(self, entries: Iterable[Entry]) -> List[Entry]:
+        """Take entries away, and return those that were here."""
+        wanted = set(entries)
+        gone = [entry for entry in self.entries if entry in wanted]
+        self.entries[:] = [entry for entry in self.entries if entry not in wanted]
+        for entry in gone:
+            self._known.pop(entry.msgid, None)
         return gone
-
-    def remove(self, entry: Entry) -> bool:
-        """Take an entry away; return True if it was here."""
-        is_here = self.index(entry) >= 0
-        if is_here:
-            self._forget([entry])
-        return is_here
 
     def confirm(self, entry: Entry) -> bool:
         """Note that the server has an own message; return True if it moved to the end for that."""
@@ -738,7 +728,7 @@ class Conversation:
                 new: List[Entry] = []
                 added.append(Change(ADDED, self, new, below))
             new.append(entry)
-            self._insert(index, entry)
+            self.insert(index, entry)
             index += 1
         return added
 
@@ -756,12 +746,6 @@ class Conversation:
         """Return True if a line that no history has stands there."""
         here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
-
-    def _forget(self, entries: Sequence[Entry]) -> None:
-        gone = set(entries)
-        for entry in entries:
-            self._known.pop(entry.msgid, None)
-        self.entries[:] = [entry for entry in self.entries if entry not in gone]
 
     def newest(self) -> Optional[Entry]:
         """Return the last entry that the history of this conversation has."""
@@ -1255,8 +1239,7 @@ class Chat:
         self._start(now)
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
-            if conversation.remove(entry):
-                self.change(REMOVED, conversation, [entry])
+            self.drop([entry], conversation)
         if item is not None and again:
             self.say(item.message)
         return self.outcome
@@ -1397,18 +1380,25 @@ class Chat:
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
-        conversation.add(entry)
+        conversation.insert(len(conversation.entries), entry)
         self.change(ADDED, conversation, [entry])
-        if entry.event:
+        if entry.event and entry.count == 1:
             self._fold(conversation)
         self.trim(conversation)
 
+    def drop(self, entries: Iterable[Entry], conversation: Conversation) -> None:
+        """Remove entries from a conversation, as far as they stand there."""
+        gone = conversation.remove(entries)
+        if gone:
+            self.change(REMOVED, conversation, gone)
+
     def trim(self, conversation: Conversation) -> None:
-        """Remove the oldest entries if there are too many."""
-        trimmed = conversation.trim()
-        if trimmed:
+        """Remove the oldest entries, but no own unsent ones, if there are too many."""
+        excess = len(conversation.entries) - MAX_ENTRIES
+        if excess > MAX_ENTRIES // 10:
+            sent = (entry for entry in conversation.entries if entry.delivery == SENT)
+            self.drop(itertools.islice(sent, excess), conversation)
             conversation.has_older = self.session.has_history
-            self.change(REMOVED, conversation, trimmed)
 
     def _fold(self, conversation: Conversation) -> None:
         """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
@@ -1423,10 +1413,9 @@ class Chat:
         text = "%d people %s" % (count, run[0].event)
         crowd = self.new_entry(run[0].line._replace(text=text))
         crowd.event, crowd.count = run[0].event, count
-        del conversation.entries[-len(run) :]
+        del conversation.entries[-len(run) :]  # faster than `drop`
         self.change(REMOVED, conversation, run)
-        conversation.add(crowd)
-        self.change(ADDED, conversation, [crowd])
+        self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
         """Show a message, once in each of these conversations."""
@@ -1739,8 +1728,8 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         for other in item.conversations:
             if other is not conversation:
                 chat.change(CHANGED, other, [item.entry])
-            elif other.remove(item.entry):
-                chat.change(REMOVED, other, [item.entry])
+            else:
+                chat.drop([item.entry], other)
         chat.outbox.deliver(item, line, msgid)
         yield item.entry
         return

@@ -1490,7 +1490,7 @@ def test_page_of_history_stands_below_earlier_lines_of_the_client():
         return client.Entry(int(when), line, msgid)
 
     for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.add(known)
+        room.insert(len(room.entries), known)
     changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
     assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
     ((kind, _, added, before),) = changes
