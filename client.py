@@ -715,7 +715,10 @@ class Conversation:
         known. If nothing is, it stands `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        index = self._position(page) if start is None else self.index(start)
+        when = page[0].line.when if page else 0.0
+        sent = ((i, entry) for i, entry in enumerate(self.entries) if entry.delivery == SENT)
+        after = max((i + 1 for i, entry in sent if entry.line.when <= when), default=0)
+        index = after if start is None else self.index(start)
         added: List[Change] = []
         for entry in page:
             if entry.msgid in self._known:
@@ -731,16 +734,6 @@ class Conversation:
             self.insert(index, entry)
             index += 1
         return added
-
-    def _position(self, page: Sequence[Entry]) -> int:
-        """Return the position where a page belongs by its time."""
-        index = len(self.entries)
-        while page and index:
-            entry = self.entries[index - 1]
-            if entry.delivery == SENT and entry.line.when <= page[0].line.when:
-                break
-            index -= 1
-        return index
 
     def _is_local(self, index: int) -> bool:
         """Return True if a line that no history has stands there."""
