@@ -46,7 +46,6 @@ import difflib
 import functools
 import getpass
 import html
-import io
 import itertools
 import json
 import logging
@@ -56,7 +55,6 @@ import queue
 import random
 import re
 import select
-import selectors
 import shutil
 import signal
 import socket
@@ -121,8 +119,6 @@ log = logging.getLogger("hubbub")
 CONNECT_TIME = 5.0  # for each address of the server, and for each answer during registration
 PING_AFTER = 60.0  # of silence before a PING
 ANSWER_TIME = 20.0  # for its PONG
-WATCH_TIME = 5.0  # between checks for suspend
-SUSPENDED = 5.0  # by which a wait was too long: the computer must have been suspended
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
@@ -137,7 +133,7 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_REQUESTS = 1000  # to the history
+MAX_REQUESTS = 1000  # to the history, which only a hostile server causes
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -145,15 +141,11 @@ LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fai
 PAGE, MISSED_PAGE = 50, 500  # messages of history at once
 HISTORY_TIME = 60.0  # seconds for the whole answer
 MAX_WHO = 200  # members of a channel for which WHO asks who is away
-MAX_MONITORED = 100  # nicknames
-MAX_TARGETS = 400  # bytes of nicknames in one line
 
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
-MAX_FAILED = 1000  # messages that can be retried
 MAX_UNSENT = 500  # messages that are not stored at which a pipe is not read on
 MAX_SERVERS = 10  # that the settings remember
-MAX_HITS = 10000  # of a search
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
@@ -221,14 +213,6 @@ WANTED = tuple(
     " server-time setname standard-replies".split()
 )
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
-# Replies that end a registration: the fault, and whether reconnecting would not help
-_REFUSALS = {
-    "432": (NAME, False),
-    "437": (NAME, False),
-    "464": (PASSWORD, True),
-    "465": (SERVER, True),
-    "ERROR": (SERVER, False),
-}
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
 _REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
@@ -253,9 +237,10 @@ class Handshake:
         self._password, self._token = password, token
         self._offered: List[str] = []
         self._is_introduced = False  # NICK and USER were sent
-        self._is_resuming = False
         self._has_ended_caps = False
-        self._refusal: Optional[RefusedError] = None  # of the nickname, unless logging in helps
+        self._has_asked_login = False
+        self._is_logged_in: Optional[bool] = None  # None until the server has answered
+        self._refusal: Optional[RefusedError] = None  # of the nickname, until that answer
 
     def opening(self) -> List[Message]:
         """Return the first messages. A session is resumed before a nickname is claimed."""
@@ -267,29 +252,31 @@ class Handshake:
         """Return the replies to `message`. Raises RefusedError."""
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
-            return self._on_cap(params[1], params[2:])
+            return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
             chunks = protocol.sasl_plain_chunks(*self.login)
             return [Message("AUTHENTICATE", (chunk,)) for chunk in chunks]
         if command in _SASL_ENDS:
-            return self._on_sasl_end(command == "903")
+            self._is_logged_in = command == "903"
+            return self._go_on()
         if command == "FAIL" and params[:1] == ("RESUME",):
-            self._is_resuming = False
-            return self._end_caps()
+            self.is_resumed = False
+            return self._go_on()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
             return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             return self._on_nickname_refused(RefusedError(NAME, text))
+        if command in ("432", "437"):
+            raise RefusedError(NAME, message.text)
+        if command == "464":
+            text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
+            raise RefusedError(PASSWORD, text, is_final=True)
+        if command in ("465", "ERROR"):
+            raise RefusedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
-            self.nickname = params[0]
-            self.done, self.is_resumed = True, self._is_resuming
-        elif command in _REFUSALS:
-            fault, is_final = _REFUSALS[command]
-            if fault == PASSWORD:
-                raise RefusedError(fault, _WRONG_PASSWORD if self._password else _NO_PASSWORD, True)
-            raise RefusedError(fault, message.text, is_final)
+            self.nickname, self.done = params[0], True
         return []
 
     def _introduce(self) -> List[Message]:
@@ -299,9 +286,8 @@ class Handshake:
         user = Message("USER", (self.nickname, "0", "*", self.nickname))
         return [Message("NICK", (self.nickname,)), user]
 
-    def _on_cap(self, verb: str, rest: Tuple[str, ...]) -> List[Message]:
-        names = [word.partition("=")[0] for word in rest[-1].split()]
-        has_more = rest[0] == "*"
+    def _on_cap(self, verb: str, caps: List[str], has_more: bool) -> List[Message]:
+        names = [cap.partition("=")[0] for cap in caps]
         if verb == "LS":
             self._offered += names
             wanted = [cap for cap in WANTED if cap in self._offered]
@@ -309,43 +295,32 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps |= frozenset(names)
-            has_more = has_more or self._has_ended_caps or self._is_resuming
-            if not has_more and (self.login or self._refusal) and "sasl" in self.caps:
-                return self._log_in()
-        return self._end_caps() if verb in ("LS", "ACK", "NAK") and not has_more else []
+        return self._go_on() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
-        if not self._password or self.login is not None:
+        if self._is_logged_in is not None or not (self._password or self.login):
             raise refusal
         self._refusal = refusal
-        if not self._has_ended_caps:
-            return []
-        if "sasl" not in self.caps:
-            raise refusal
-        return self._log_in()
+        return self._go_on() if self._has_ended_caps else []
 
-    def _log_in(self) -> List[Message]:
-        self.login = self.login or Login(self.nickname, self._password)
-        return [Message("AUTHENTICATE", ("PLAIN",))]
-
-    def _on_sasl_end(self, is_logged_in: bool) -> List[Message]:
+    def _go_on(self) -> List[Message]:
+        """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
+        if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
+            self._has_asked_login = True
+            self.login = self.login or Login(self.nickname, self._password)
+            return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
         if self._refusal is not None:
-            if not is_logged_in:
+            if not self._is_logged_in:
                 raise self._refusal
-            self._refusal = None
-            again = [Message("NICK", (self.nickname,))]
-        return again if self._has_ended_caps else [*again, *self._end_caps()]
-
-    def _end_caps(self) -> List[Message]:
-        """Return the last messages; with a token, RESUME first, answered by 001 or FAIL."""
-        if self._refusal is not None:  # the server has no SASL
-            raise self._refusal
-        if self._token and RESUME in self.caps:
-            token, self._token, self._is_resuming = self._token, "", True
+            self._refusal, again = None, [Message("NICK", (self.nickname,))]
+        if self._token and RESUME in self.caps:  # answered by 001 or FAIL
+            token, self._token, self.is_resumed = self._token, "", True
             return [Message("RESUME", (token,))]
+        if self._has_ended_caps:
+            return again
         self._has_ended_caps = True
-        return [*self._introduce(), Message("CAP", ("END",))]
+        return [*again, *self._introduce(), Message("CAP", ("END",))]
 
 
 # Connection
@@ -356,7 +331,7 @@ class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
     Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
-    then after growing pauses, which end when the computer wakes up or `retry` is called.
+    then after growing pauses, which `retry` ends.
     Methods may be called from any thread; only `close` waits, and only if asked to.
     """
 
@@ -376,15 +351,14 @@ class Connection:
         self._lock = threading.Lock()  # guards _outgoing and _open_session
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
-        self._closing_since = 0.0  # time of the QUIT, or of the last data after it; 0 before it
+        self._quit_at = 0.0  # time of the QUIT; 0 before it
         self._is_polled = True  # until `close`: then a full queue is no reason to wait
-        self._skips_pause = False
+        self._pause_is_over = threading.Event()
         self._login: Optional[Login] = None  # written by `carry_out` too
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
         self._handshake = Handshake(nickname, password)
-        self._selector = selectors.DefaultSelector()
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -400,7 +374,7 @@ class Connection:
         self._login = outcome.login or self._login
         if outcome.done:
             self._quit(outcome.send)
-        elif outcome.send and not self._closing_since:
+        elif outcome.send and not self._quit_at:
             self.send(outcome.send, outcome.session)
 
     def send(self, messages: Iterable[Message], session: int = 0) -> None:
@@ -410,17 +384,17 @@ class Connection:
             if session and session != self._open_session:
                 return
             self._outgoing += data
-        self._wake()
+        with contextlib.suppress(OSError):  # already awake, or ended
+            self._waker.send(b"!")
 
     def retry(self) -> None:
         """End the pause before the next attempt to reconnect."""
-        self._skips_pause = True
-        self._wake()
+        self._pause_is_over.set()
 
     def close(self, wait: float = 0.0) -> None:
         """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
-        The only event that follows is a Disconnected. Idempotent.
+        Idempotent. Nothing needs to poll the queue any more.
         """
         self._is_polled = False
         self._quit([Message("QUIT")])
@@ -428,63 +402,59 @@ class Connection:
             self._thread.join(wait)
 
     def _quit(self, messages: Iterable[Message]) -> None:
-        if not self._closing_since:
-            self._closing_since = time.monotonic()
+        if not self._quit_at:
+            self._quit_at = time.monotonic()
             self.send(messages)
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # already awake, or ended
-            self._waker.send(b"!")
+            self.retry()
 
     # The receive thread
 
     def _run(self) -> None:
         end = Disconnected(LOST, "The connection was lost.")
         try:
-            self._selector.register(self._wake_end, selectors.EVENT_READ)
             end = self._connect_until_closed()
         except Exception:
             log.exception("%s: receive thread failed", self.address)
         finally:
-            self._put(Disconnected(CLOSED, "") if self._closing_since else end)
-            self._selector.close()
+            self._put(Disconnected(CLOSED, "") if self._quit_at else end)
             self._wake_end.close()
             self._waker.close()
 
     def _connect_until_closed(self) -> Disconnected:
         attempt = 0
-        while not self._closing_since:
+        while not self._quit_at:
             session = self._session
+            self._pause_is_over.clear()
             refused = self._visit()
             attempt = 1 if self._session > session else attempt + 1
-            is_over = self._closing_since or not self._returns or not self._session
+            is_over = self._quit_at or not self._returns or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
             if is_over or is_taken or refused.is_final:
                 return refused.event
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
-            self._skips_pause = False
             with self._lock:
                 self._open_session = 0
             self._put(Lost(refused.event.reason, attempt, seconds))
-            self._pause(seconds)
+            self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
     def _visit(self) -> RefusedError:
         """Connect, talk until the connection ends, and return how it ended."""
         try:
             with self._connect() as sock:
-                self._selector.register(sock, selectors.EVENT_READ)
-                try:
-                    self._talk(sock)
-                finally:
-                    self._selector.unregister(sock)
+                self._talk(sock)
+            return RefusedError(CLOSED, "")
         except RefusedError as refused:
-            return refused
+            end = refused
         except OSError as error:
             log.info("%s: %s", self.address, error)
-            return RefusedError(LOST, "The connection was lost.")
-        return RefusedError(CLOSED, "")
+            end = RefusedError(LOST, "The connection was lost.")
+        if end.event.fault == LOST and not self._handshake.done:
+            self._token = ""  # not for this server
+            text = "%s is there, but does not answer as a chat server does." % self.address
+            return RefusedError(SERVER, text)
+        return end
 
     def _connect(self) -> socket.socket:
         """Connect to the first address of the host that accepts. Raises RefusedError."""
@@ -508,90 +478,58 @@ class Connection:
 
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises RefusedError, or OSError."""
-        self._handshake = handshake = Handshake(
-            self._nickname, self._password, self._login, self._token
-        )
+        handshake = Handshake(self._nickname, self._password, self._login, self._token)
+        self._handshake = handshake
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
         self.send(handshake.opening())
         is_pinged = False
-        deadline = time.monotonic() + CONNECT_TIME  # for the next data
-        # The server hangs up after QUIT: closing first, with data unread, would reset the
-        # connection and could discard what was sent last.
-        while not self._has_quit():
-            writing = selectors.EVENT_WRITE if self._outgoing else 0
-            self._selector.modify(sock, selectors.EVENT_READ | writing)
-            mask, was_suspended = self._wait(min(deadline - time.monotonic(), WATCH_TIME))
-            if mask & selectors.EVENT_WRITE:
+        silent_since = time.monotonic()
+        while True:
+            patience = ANSWER_TIME if is_pinged else PING_AFTER
+            if self._quit_at:
+                # The server hangs up after QUIT: closing first, with data unread, would reset the
+                # connection and could discard what was sent last.
+                patience = QUIT_TIME if handshake.done else 0.0
+            elif not handshake.done:
+                patience = CONNECT_TIME
+            seconds = max(silent_since, self._quit_at) + patience - time.monotonic()
+            if seconds <= 0 and self._quit_at:
+                return
+            if seconds <= 0 and (is_pinged or not handshake.done):
+                raise RefusedError(LOST, "The server does not answer any more.")
+            if seconds <= 0:
+                self.send([Message("PING", ("hubbub",))])
+                is_pinged, silent_since = True, time.monotonic()
+                continue
+            writing = [sock] if self._outgoing else []
+            ready, writing, _ = select.select([sock, self._wake_end], writing, [], seconds)
+            if self._wake_end in ready:
+                self._wake_end.recv(4096)
+            if writing:
                 with self._lock:
                     del self._outgoing[: sock.send(self._outgoing)]
-            if mask & selectors.EVENT_READ:
+            if sock in ready:
                 self._read(sock, framer)
-                is_pinged = False
-                deadline = time.monotonic() + (PING_AFTER if handshake.done else CONNECT_TIME)
-            elif self._closing_since:
-                deadline = self._closing_since + QUIT_TIME
-            elif time.monotonic() >= deadline or (
-                was_suspended and handshake.done and not is_pinged
-            ):
-                self._check_registered()
-                if is_pinged:
-                    raise RefusedError(LOST, "The server does not answer any more.")
-                self.send([Message("PING", ("hubbub",))])
-                is_pinged, deadline = True, time.monotonic() + min(PING_AFTER, ANSWER_TIME)
+                is_pinged, silent_since = False, time.monotonic()
 
     def _read(self, sock: socket.socket, framer: protocol.Framer) -> None:
         data = sock.recv(RECEIVE_SIZE)
         if not data:
-            self._check_registered()
             raise RefusedError(LOST, "The connection was lost.")
         for line in framer.feed(data):
             if line:
                 self._on_line(line)
-        if self._closing_since:
-            self._closing_since = time.monotonic()
-
-    def _has_quit(self) -> bool:
-        """Return True if QUIT was answered by silence, or nobody would understand it."""
-        patience = QUIT_TIME if self._handshake.done else 0.0
-        return bool(self._closing_since) and time.monotonic() > self._closing_since + patience
-
-    def _check_registered(self) -> None:
-        if not self._handshake.done:
-            self._token = ""  # not for this server
-            text = "%s is there, but does not answer as a chat server does." % self.address
-            raise RefusedError(SERVER, text)
-
-    def _wait(self, seconds: float) -> Tuple[int, bool]:
-        """Wait until the socket is ready or `_wake` is called; return its mask.
-
-        The second value is True after a suspend, during which only the wall clock goes on.
-        """
-        started = time.time()
-        ready = 0
-        for key, mask in self._selector.select(max(0.0, seconds)):
-            if key.fileobj is self._wake_end:
-                self._wake_end.recv(4096)
-            else:
-                ready = mask
-        return ready, time.time() > started + seconds + SUSPENDED
-
-    def _pause(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._closing_since and not self._skips_pause and time.monotonic() < deadline:
-            _, was_suspended = self._wait(min(WATCH_TIME, deadline - time.monotonic()))
-            self._skips_pause = self._skips_pause or was_suspended
 
     def _put(self, event: Event) -> None:
-        """Put an event into the queue; wait while it is full and still polled."""
-        while self._is_polled or isinstance(event, Disconnected):
+        """Put an event into the queue; wait while that is full and still polled."""
+        while True:
             try:
-                return self._events.put(event, timeout=0.1)
+                return self._events.put(event, self._is_polled, 0.1)
             except queue.Full:
                 if not self._is_polled:
                     return None
-        return None
 
     def _on_line(self, line: bytes) -> None:
         try:
@@ -606,7 +544,12 @@ class Connection:
         elif not handshake.done:
             self._reply(handshake.answer(message))
             if handshake.done:
-                self._on_registered()
+                self._nickname, self._login = handshake.nickname, handshake.login or self._login
+                self._session += 1
+                with self._lock:
+                    self._open_session = self._session
+                caps, is_resumed = handshake.caps, handshake.is_resumed
+                self._put(Connected(self._nickname, caps, self._session, is_resumed))
                 self._put(message)
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
@@ -620,17 +563,8 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise RefusedError(LOST, "The server does not read what it asks for.")
+            raise RefusedError(SERVER, "The server does not read what it asks for.")
         self.send(messages)
-
-    def _on_registered(self) -> None:
-        handshake = self._handshake
-        self._session += 1
-        with self._lock:
-            self._open_session = self._session
-        self._nickname = handshake.nickname
-        self._login = handshake.login or self._login
-        self._put(Connected(self._nickname, handshake.caps, self._session, handshake.is_resumed))
 
 
 # Conversations
@@ -730,7 +664,6 @@ class Conversation:
         self.members: Dict[str, Person] = {}
         self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
         self.list_requests = 0  # by the user, not answered yet
-        self.is_online = False  # the other user of a private conversation, as far as known
         # Of the history:
         self.has_older = False
         self.is_complete = True  # nothing is missing between the entries
@@ -765,25 +698,10 @@ class Conversation:
     def part(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
         self.members, self.names, self.list_requests = {}, {}, 0
-        self.is_online = False
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
             self.is_complete, self.anchor = False, self.newest()
-
-    def add_name(self, nickname: str, prefix: str) -> None:
-        """Add a name to the answer to NAMES, which counts when it is complete."""
-        if nickname and len(self.names) < MAX_MEMBERS:
-            self.names[protocol.casefold(nickname)] = Person(nickname, prefix)
-
-    def end_names(self) -> bool:
-        """Take the names for the members; return True if these were not known."""
-        is_news = len(self.members) < 2
-        for key, person in self.members.items():
-            if person.is_away and key in self.names:
-                self.names[key] = self.names[key]._replace(is_away=True)
-        self.members, self.names = self.names, {}
-        return is_news
 
     # Entries
 
@@ -791,30 +709,20 @@ class Conversation:
         """Return True if an entry with this msgid is here."""
         return msgid in self._known
 
-    def add(self, entry: Entry) -> None:
-        """Put an entry at the end."""
-        self._insert(len(self.entries), entry)
-
-    def _insert(self, index: int, entry: Entry) -> None:
+    def insert(self, index: int, entry: Entry) -> None:
+        """Put an entry at an index."""
         self.entries.insert(index, entry)
         if entry.msgid:
             self._known[entry.msgid] = entry
 
-    def trim(self) -> List[Entry]:
-        """Return the entries, the oldest that were sent, that had to go because of the limit."""
-        excess = len(self.entries) - MAX_ENTRIES
-        if excess <= MAX_ENTRIES // 10:
-            return []
-        gone = list(itertools.islice((e for e in self.entries if e.delivery == SENT), excess))
-        self._forget(gone)
+    def remove(self, entries: Iterable[Entry]) -> List[Entry]:
+        """Take entries away, and return those that were here."""
+        wanted = set(entries)
+        gone = [entry for entry in self.entries if entry in wanted]
+        self.entries[:] = [entry for entry in self.entries if entry not in wanted]
+        for entry in gone:
+            self._known.pop(entry.msgid, None)
         return gone
-
-    def remove(self, entry: Entry) -> bool:
-        """Take an entry away; return True if it was here."""
-        is_here = self.index(entry) >= 0
-        if is_here:
-            self._forget([entry])
-        return is_here
 
     def confirm(self, entry: Entry) -> bool:
         """Note that the server has an own message; return True if it moved to the end for that."""
@@ -826,24 +734,9 @@ class Conversation:
             self._known[entry.msgid] = entry
         return moves
 
-    def crowd(self) -> List[Entry]:
-        """Return the entries at the end that are about the same event on the same day."""
-        last = self.entries[-1]
-        run: List[Entry] = []
-        for entry in reversed(self.entries if last.event else ()):
-            if entry.event != last.event or entry.day != last.day:
-                break
-            run.append(entry)
-            if entry.count > 1:
-                break
-        return run[::-1]
-
     def index(self, entry: Entry) -> int:
-        """Return the position of an entry, which is likely near the end; -1 if it is not here."""
-        index = len(self.entries) - 1
-        while index >= 0 and self.entries[index] is not entry:
-            index -= 1
-        return index
+        """Return the position of an entry; -1 if it is not here."""
+        return self.entries.index(entry) if entry in self.entries else -1
 
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
@@ -852,7 +745,10 @@ class Conversation:
         known. If nothing is, it stands `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        index = self._position(page) if start is None else self.index(start)
+        when = page[0].line.when if page else 0.0
+        sent = ((i, entry) for i, entry in enumerate(self.entries) if entry.delivery == SENT)
+        after = max((i + 1 for i, entry in sent if entry.line.when <= when), default=0)
+        index = after if start is None else self.index(start)
         added: List[Change] = []
         for entry in page:
             if entry.msgid in self._known:
@@ -865,30 +761,14 @@ class Conversation:
                 new: List[Entry] = []
                 added.append(Change(ADDED, self, new, below))
             new.append(entry)
-            self._insert(index, entry)
+            self.insert(index, entry)
             index += 1
         return added
-
-    def _position(self, page: Sequence[Entry]) -> int:
-        """Return the position where a page belongs by its time."""
-        index = len(self.entries)
-        while page and index:
-            entry = self.entries[index - 1]
-            if entry.delivery == SENT and entry.line.when <= page[0].line.when:
-                break
-            index -= 1
-        return index
 
     def _is_local(self, index: int) -> bool:
         """Return True if a line that no history has stands there."""
         here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
-
-    def _forget(self, entries: Sequence[Entry]) -> None:
-        gone = set(entries)
-        for entry in entries:
-            self._known.pop(entry.msgid, None)
-        self.entries[:] = [entry for entry in self.entries if entry not in gone]
 
     def newest(self) -> Optional[Entry]:
         """Return the last entry that the history of this conversation has."""
@@ -905,22 +785,11 @@ class Conversation:
         return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` stand in the texts of entries, ignoring case, in order.
-
-        Of more than MAX_HITS places only those in the last entries.
-        """
-        needle = words.casefold()
-        pattern = re.compile(re.escape(needle))
-        found: List[Tuple[Entry, List[Span]]] = []
-        count = 0
-        for entry in reversed(self.entries if needle else ()):
-            spans = _find_folded(entry.text, pattern)
-            if spans:
-                found.append((entry, spans))
-                count += len(spans)
-                if count >= MAX_HITS:
-                    break
-        return dict(reversed(found))
+        """Return where `words` stand in the texts of entries, ignoring case, in order."""
+        pattern = re.compile(re.escape(words.casefold()))
+        entries = self.entries if words else []
+        found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
+        return {entry: spans for entry, spans in found if spans}
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
@@ -999,14 +868,13 @@ class Outbox:
 
     QUEUED -> IN_FLIGHT -> SENT, or REFUSED by the server. A lost connection makes IN_FLIGHT
     UNCERTAIN; then the history has it (SENT), or is complete without it (QUEUED), or proves
-    nothing (UNKNOWN). What is REFUSED or UNKNOWN can be retried (QUEUED) or discarded.
+    nothing (UNKNOWN). What is REFUSED or UNKNOWN stays until the user retries or discards it.
     """
 
-    def __init__(self, changed: Callable[[Outgoing], None]) -> None:
+    def __init__(self, change: Callable[[str, Conversation, Sequence[Entry]], None]) -> None:
         self.items: List[Outgoing] = []
-        self._failed: Dict[int, Outgoing] = {}  # by the ids of their entries
-        self._changed = changed  # called for each message that looks different now
         self.last_number = 0
+        self._change = change  # records a Change
 
     def add(self, entry: Entry, message: Message) -> Outgoing:
         """Queue a message."""
@@ -1021,20 +889,20 @@ class Outbox:
         None overtakes an uncertain message to the same target.
         """
         messages = []
-        blocked = {item.key for item in self.items if item.entry.delivery == UNCERTAIN}
-        for item in self.items:
-            if item.entry.delivery == QUEUED and item.key not in blocked and can_send(item.key):
+        blocked = {item.key for item in self.having(UNCERTAIN)}
+        for item in self.having(QUEUED):
+            if item.key not in blocked and can_send(item.key):
                 self.last_number += 1
                 item.number, item.nickname = self.last_number, nickname
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
                 item.message = item.message._replace(tags=tags)
-                self._set(item, IN_FLIGHT)
+                self.set(item, IN_FLIGHT)
                 messages.append(item.message)
         return messages
 
-    def in_flight(self) -> List[Outgoing]:
-        """Return what the server has to confirm."""
-        return [item for item in self.items if item.entry.delivery == IN_FLIGHT]
+    def having(self, delivery: str) -> List[Outgoing]:
+        """Return the messages in this state."""
+        return [item for item in self.items if item.entry.delivery == delivery]
 
     def labeled(self, label: str) -> Optional[Outgoing]:
         """Return the message that was sent with this label."""
@@ -1042,24 +910,24 @@ class Outbox:
 
     def matching(self, delivery: str, *params: str, sender: str = "") -> Optional[Outgoing]:
         """Return the first message in this state to a target, with a text if that is given."""
-        key = protocol.casefold(params[0])
-        for item in self.items:
-            if item.entry.delivery != delivery or item.key != key:
-                continue
-            is_from = not sender or protocol.casefold(item.nickname) == protocol.casefold(sender)
-            if is_from and item.message.params[1 : len(params)] == params[1:]:
+        key, sender = protocol.casefold(params[0]), protocol.casefold(sender)
+        for item in self.having(delivery):
+            is_from = not sender or protocol.casefold(item.nickname) == sender
+            if item.key == key and is_from and item.message.params[1 : len(params)] == params[1:]:
                 return item
         return None
+
+    def set(self, item: Outgoing, delivery: str) -> None:
+        """Set the state of a message that is not delivered."""
+        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
+        item.entry.delivery = delivery
+        for conversation in item.conversations if has_changed else ():
+            self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
         """Note that the server has a message, which looks like `line`."""
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
-
-    def lose(self) -> None:
-        """Note that the connection is lost."""
-        for item in self.in_flight():
-            self._set(item, UNCERTAIN)
 
     def resolve(self, key: str, is_complete: bool, nickname: str) -> None:
         """Decide on the uncertain messages to a target that the history does not have.
@@ -1067,43 +935,23 @@ class Outbox:
         They can be sent again if the history is complete and their nickname is ours: then no
         other connection of ours is left that could still deliver them.
         """
-        for item in [i for i in self.items if i.key == key and i.entry.delivery == UNCERTAIN]:
+        for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
-            if is_complete and is_ours:
-                self._set(item, QUEUED)
-            else:
-                self.fail(item, UNKNOWN)
-
-    def fail(self, item: Outgoing, delivery: str) -> None:
-        """Give a message up until the user retries it."""
-        self.items.remove(item)
-        self._failed[item.entry.id] = item
-        if len(self._failed) > MAX_FAILED:
-            del self._failed[next(iter(self._failed))]
-        self._set(item, delivery)
-
-    def retry(self, entry: Entry) -> Optional[Outgoing]:
-        """Queue a message that had failed."""
-        item = self.discard(entry)
-        if item is not None:
-            entry.delivery = QUEUED
-            self.items.append(item)
-        return item
+            if item.key == key:
+                self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Forget a message that had failed."""
-        return self._failed.pop(entry.id, None)
+        """Forget a message that had failed, and return it."""
+        failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
+        item = next(failed, None)
+        if item is not None:
+            self.items.remove(item)
+        return item
 
     def forget(self, key: str) -> None:
         """Drop what waits for a target that the user has left."""
         kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
         self.items = kept
-
-    def _set(self, item: Outgoing, delivery: str) -> None:
-        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
-        item.entry.delivery = delivery
-        if has_changed:
-            self._changed(item)
 
 
 # History
@@ -1118,12 +966,14 @@ LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "t
 class Request:
     """A CHATHISTORY command, and the messages of its answer so far."""
 
-    def __init__(self, purpose: str, conversation: Optional[Conversation]) -> None:
+    def __init__(
+        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
+    ) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.deadline = 0.0  # for the whole answer
-        self.limit = 0  # messages of a page
+        self.limit = limit  # messages of a page
+        self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
@@ -1132,7 +982,7 @@ class Request:
     @property
     def is_full(self) -> bool:
         """True if there may be more than this page."""
-        return len(self.messages) >= self.limit > 0
+        return len(self.messages) >= self.limit
 
 
 class History:
@@ -1144,19 +994,10 @@ class History:
     def __init__(self) -> None:
         self.requests: List[Request] = []
 
-    def add(self, request: Request) -> None:
-        """Add a request; only a hostile server causes too many."""
-        if len(self.requests) < MAX_REQUESTS:
-            self.requests.append(request)
-
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
         pages = (request for request in self.requests if request.purpose != TYPED)
         return any(request.conversation is conversation for request in pages)
-
-    def overdue(self, now: float) -> List[Request]:
-        """Return the requests that the server has not answered in time."""
-        return [request for request in self.requests if request.deadline < now]
 
     def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
@@ -1175,7 +1016,7 @@ class History:
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY MONITOR NETWORK PREFIX".split())  # of use
+_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY NETWORK PREFIX".split())  # of use
 _PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
@@ -1194,11 +1035,6 @@ class Session:
     def has_history(self) -> bool:
         """Return True if the server answers CHATHISTORY."""
         return HISTORY in self.caps
-
-    @property
-    def has_labels(self) -> bool:
-        """Return True if each echo carries the label of its message."""
-        return self.caps >= {"echo-message", "labeled-response"}
 
     def is_channel(self, target: str) -> bool:
         """Return True if a target is a channel's name here."""
@@ -1237,18 +1073,13 @@ class Chat:
 
     Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
     user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
-    conversation) and `ignored` (nicknames) are the settings' own objects, changed in conversation.
+    conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
     The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
     they change the state and record the change in the Outcome of the current call.
     """
 
-    def __init__(
-        self,
-        server: str,
-        levels: Optional[Dict[str, str]] = None,
-        ignored: Optional[List[str]] = None,
-    ) -> None:
+    def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
         self.server = server  # its address, then the name of its network
         self.nickname = ""
         self.state = DISCONNECTED
@@ -1257,15 +1088,15 @@ class Chat:
         self.conversations = [self.console]  # channels first
         self.current = self.console
         self.session = Session()
-        self.outbox = Outbox(self._on_delivery)
+        self.outbox = Outbox(self.change)
         self.history = History()
-        self.ignored = [] if ignored is None else ignored
+        self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
         self.channel_keys: Dict[str, str] = {}
         self.correspondent = ""  # the sender of the last private message
         self.candidate: Optional[Login] = None  # typed, not accepted yet
-        self._levels = {} if levels is None else levels
+        self._levels = levels
         self._address = server
         self._has_focus = True
         self._entries = 0  # created
@@ -1282,14 +1113,12 @@ class Chat:
         counted = [c for c in self.conversations if c.level != NONE]
         unread = sum(c.unread for c in counted)
         news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
-        form = {
-            CONNECTING: "Connecting to {1}…",
-            CONNECTED: "Connected: {0} @ {1}",
-            RECONNECTING: "Reconnecting… — {1}",
-            DISCONNECTED: "Disconnected — {1}",
-        }[self.state]
-        text = form.format(self.nickname, self.server) + " — Hubbub"
-        return news + text if unread else text
+        text = "%s — %s" % (self.status, self.server)
+        if self.state == CONNECTING:
+            text = "Connecting to %s…" % self.server
+        elif self.state == CONNECTED:
+            text = "Connected: %s @ %s" % (self.nickname, self.server)
+        return "%s%s — Hubbub" % (news if unread else "", text)
 
     @property
     def status(self) -> str:
@@ -1322,7 +1151,7 @@ class Chat:
     @property
     def unsent(self) -> int:
         """The number of own messages that the server has not confirmed."""
-        return len(self.outbox.items)
+        return sum(item.entry.state == WAITING for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1340,20 +1169,17 @@ class Chat:
         return self.conversations[(index + step) % len(self.conversations)]
 
     def presence(self, nickname: str) -> str:
-        """Return ONLINE, AWAY or OFFLINE, as far as known."""
+        """Return ONLINE, AWAY or OFFLINE, as far as our channels show."""
         key = protocol.casefold(nickname)
         found = [c.members[key] for c in self.conversations if key in c.members]
-        if found:
-            return AWAY if found[0].is_away else ONLINE
-        return ONLINE if any(c.is_online for c in self.conversations if c.key == key) else OFFLINE
+        if not found:
+            return OFFLINE
+        return AWAY if found[0].is_away else ONLINE
 
     def everybody(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        conversations = [self.current, *self.conversations]
-        names = dict.fromkeys(
-            p.nickname for conversation in conversations for p in conversation.people
-        )
-        return [name for name in names if not self.is_me(name)]
+        people = [p.nickname for c in (self.current, *self.conversations) for p in c.people]
+        return [nickname for nickname in dict.fromkeys(people) if not self.is_me(nickname)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
@@ -1382,7 +1208,7 @@ class Chat:
     def tick(self, now: float) -> Outcome:
         """Give up requests that are overdue; cheap."""
         self._start(now)
-        for request in self.history.overdue(now):
+        for request in [r for r in self.history.requests if r.deadline < now]:
             _give_up(self, request)
         return self.outcome
 
@@ -1411,14 +1237,12 @@ class Chat:
     def open(self, name: str, now: float) -> Outcome:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
-        if found is not None and not found.is_outside:
-            return self.select(found, now)
-        if self.session.is_channel(name):
+        if self.session.is_channel(name) and (found is None or found.is_outside):
             return self.submit("/join " + name, now)
-        if not protocol.is_nickname(name):
+        if found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
         self._start(now)
-        self.bring_up(self.private(name))
+        self.bring_up(found or self.private(name))
         return self.outcome
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
@@ -1430,36 +1254,29 @@ class Chat:
         return self.outcome
 
     def retry(self, entry: Entry, now: float) -> Outcome:
-        """Send a message again that had failed."""
-        self._start(now)
-        item = self.outbox.retry(entry)
-        for conversation in item.conversations if item is not None else ():
-            if conversation.remove(entry):
-                self.change(REMOVED, conversation, [entry])
-            self.add(entry, conversation)
-        self.flush()
-        return self.outcome
+        """Say a message again that had failed."""
+        return self.discard(entry, now, again=True)
 
-    def discard(self, entry: Entry, now: float) -> Outcome:
+    def discard(self, entry: Entry, now: float, again: bool = False) -> Outcome:
         """Remove a message that had failed."""
         self._start(now)
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
-            if conversation.remove(entry):
-                self.change(REMOVED, conversation, [entry])
+            self.drop([entry], conversation)
+        if item is not None and again:
+            self.say(item.message)
         return self.outcome
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
         can_ask = self.is_settled and self.session.has_history and conversation.has_older
-        if can_ask and not self.history.is_fetching(conversation):
-            first = conversation.oldest()
-            if first is None:
-                _ask(self, LATEST, conversation, "LATEST", conversation.name, "*")
-            else:
-                reference = "msgid=" + first.msgid
-                _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+        first = conversation.oldest()
+        if can_ask and first is None:
+            _catch_up(self, conversation)
+        elif can_ask and first is not None and not self.history.is_fetching(conversation):
+            reference = "msgid=" + first.msgid
+            _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1515,7 +1332,8 @@ class Chat:
         self.change(STATUS)
 
     def _lose(self) -> None:
-        self.outbox.lose()
+        for item in self.outbox.having(IN_FLIGHT):
+            self.outbox.set(item, UNCERTAIN)
         self.history = History()
         self.session.is_settled = False
         for conversation in self.conversations:
@@ -1533,31 +1351,22 @@ class Chat:
             self.complete_until = self.time_of(message)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
-        if self._is_refusal(message):
-            return
+        self._note_refusal(message)
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
             self.show(message, self.current)
         elif len(message.params) >= least:
             handler(self, message)
 
-    def _is_refusal(self, message: Message) -> bool:
-        """Fail the own message that is refused; return True if that was shown, too."""
+    def _note_refusal(self, message: Message) -> None:
+        """Fail the own message that an error is about."""
         command = message.command
-        if command != "FAIL" and not "400" <= command <= "599":
-            return False
-        item = self.outbox.labeled(message.tag("label"))
+        is_error = command == "FAIL" or "400" <= command <= "599"
+        item = self.outbox.labeled(message.tag("label")) if is_error else None
         if item is None and command in _UNDELIVERED and len(message.params) > 1:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
-        if item is None:
-            return False
-        self.outbox.fail(item, REFUSED)
-        if command != "401" or len(message.params) < 2:
-            return False
-        self.answer(
-            protocol.NO_SUCH_USER.format(message.params[1]) + _guess(self, message.params[1])
-        )
-        return True
+        if item is not None:
+            self.outbox.set(item, REFUSED)
 
     # For the functions below: what they send and show
 
@@ -1594,35 +1403,42 @@ class Chat:
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
-        conversation.add(entry)
+        conversation.insert(len(conversation.entries), entry)
         self.change(ADDED, conversation, [entry])
-        if entry.event:
+        if entry.event and entry.count == 1:
             self._fold(conversation)
         self.trim(conversation)
 
+    def drop(self, entries: Iterable[Entry], conversation: Conversation) -> None:
+        """Remove entries from a conversation, as far as they stand there."""
+        gone = conversation.remove(entries)
+        if gone:
+            self.change(REMOVED, conversation, gone)
+
     def trim(self, conversation: Conversation) -> None:
-        """Remove the oldest entries if there are too many."""
-        trimmed = conversation.trim()
-        if trimmed:
+        """Remove the oldest entries, but no own unsent ones, if there are too many."""
+        excess = len(conversation.entries) - MAX_ENTRIES
+        if excess > MAX_ENTRIES // 10:
+            sent = (entry for entry in conversation.entries if entry.delivery == SENT)
+            self.drop(itertools.islice(sent, excess), conversation)
             conversation.has_older = self.session.has_history
-            self.change(REMOVED, conversation, trimmed)
 
     def _fold(self, conversation: Conversation) -> None:
-        """Fold the joins (or leaves) of a crowd into a single entry."""
-        run = conversation.crowd()
+        """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
+        run: List[Entry] = []
+        for entry in reversed(conversation.entries):
+            if run and (entry.event, entry.day) != (run[0].event, run[0].day):
+                break
+            run.insert(0, entry)
         count = sum(entry.count for entry in run)
         if count < CROWD:
             return
         text = "%d people %s" % (count, run[0].event)
-        old, gone = (run[0], run[1:]) if run[0].count > 1 else (None, run)
-        crowd = old or self.new_entry(run[0].line)
+        crowd = self.new_entry(run[0].line._replace(text=text))
         crowd.event, crowd.count = run[0].event, count
-        crowd.line = crowd.line._replace(text=text)
-        del conversation.entries[-len(gone) :]
-        self.change(REMOVED, conversation, gone)
-        if old is None:
-            conversation.add(crowd)
-        self.change(CHANGED if old else ADDED, conversation, [crowd])
+        del conversation.entries[-len(run) :]  # faster than `drop`
+        self.change(REMOVED, conversation, run)
+        self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
         """Show a message, once in each of these conversations."""
@@ -1685,9 +1501,7 @@ class Chat:
 
     def is_me(self, nickname: str) -> bool:
         """Return True if this is our nickname."""
-        return nickname == self.nickname or (
-            protocol.casefold(nickname) == protocol.casefold(self.nickname)
-        )
+        return protocol.casefold(nickname) == protocol.casefold(self.nickname)
 
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
@@ -1699,30 +1513,23 @@ class Chat:
         key = protocol.casefold(nickname)
         return any(protocol.casefold(name) == key for name in self.ignored)
 
-    def create(self, name: str, kind: str) -> Conversation:
-        """Return a new conversation; channels stand before private ones."""
+    def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
+        """Return a new conversation, unless there are too many; channels stand first."""
+        channels = sum(c.kind == CHANNEL for c in self.conversations)
+        count = channels if kind == CHANNEL else len(self.conversations) - channels
+        if count >= (limit or MAX_CONVERSATIONS) or not protocol.is_middle(name):
+            return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
         new.has_older = self.session.has_history  # until the answer says otherwise
-        if kind == PRIVATE:
-            new.is_complete = not self.is_catching_up
-            if self.is_settled:
-                self.monitor([name])
-        channels = len([c for c in self.conversations if c.kind == CHANNEL])
+        new.is_complete = kind == CHANNEL or not self.is_catching_up
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
         return new
 
-    def is_full(self, kind: str, limit: int) -> bool:
-        """Return True if there are so many conversations of a kind."""
-        return sum(c.kind == kind for c in self.conversations) >= limit
-
-    def private(self, nickname: str, limit: int = MAX_CONVERSATIONS) -> Conversation:
+    def private(self, nickname: str, limit: int = 0) -> Conversation:
         """Return the conversation with a user; if there are too many, the current one."""
-        found = self.find(nickname)
-        if found is None and protocol.is_middle(nickname) and not self.is_full(PRIVATE, limit):
-            found = self.create(nickname, PRIVATE)
-        return found or self.current
+        return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
 
     def bring_up(self, conversation: Conversation) -> None:
         """Bring a conversation into view."""
@@ -1741,8 +1548,6 @@ class Chat:
         self.conversations.remove(conversation)
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
-        elif self.is_settled and "MONITOR" in self.session.tokens:
-            self.send(Message("MONITOR", ("-", conversation.name)))
         self.resolve(conversation.key, False)
         if not self.conversations:
             self.conversations.append(self.console)
@@ -1750,14 +1555,13 @@ class Chat:
             self.bring_up(self.conversations[max(0, index - 1)])
         self.change(SIDEBAR)
 
-    def monitor(self, nicknames: List[str]) -> None:
-        """Ask the server to report when these users come and go."""
-        if "MONITOR" in self.session.tokens:
-            for targets in protocol.pack(nicknames[:MAX_MONITORED], ",", MAX_TARGETS):
-                self.send(Message("MONITOR", ("+", targets)))
-
     def _level_key(self, name: str) -> str:
         return "%s/%s" % (self._address, protocol.casefold(name))
+
+    def shared_with(self, nickname: str) -> List[Conversation]:
+        """Return the channels that a user is in, and the private conversation with the user."""
+        key = protocol.casefold(nickname)
+        return [c for c in self.conversations if key in c.members or c.key == key]
 
     # For the functions below: own messages
 
@@ -1769,18 +1573,18 @@ class Chat:
         entry = self.new_entry(line)
         item = self.outbox.add(entry, message)
         self.flush()
-        other = self.find(message.params[0])
-        conversations = [self.current] if other in (None, self.current) else [self.current, other]
-        for conversation in conversations:
+        for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
             if conversation is not None:
                 item.conversations.append(conversation)
                 self.add(entry, conversation)
 
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
-        messages = self.outbox.take(self._can_send, self.nickname, self.session.has_labels)
+        caps = self.session.caps
+        labels = caps >= {"echo-message", "labeled-response"}  # then each echo has one
+        messages = self.outbox.take(self._can_send, self.nickname, labels)
         self.outcome.send += messages
-        if messages and "echo-message" not in self.session.caps:
+        if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def _can_send(self, key: str) -> bool:
@@ -1807,10 +1611,6 @@ class Chat:
         self.outbox.resolve(key, is_complete, self.nickname)
         self.flush()
 
-    def _on_delivery(self, item: Outgoing) -> None:
-        for conversation in item.conversations:
-            self.change(CHANGED, conversation, [item.entry])
-
     @property
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been read."""
@@ -1828,11 +1628,11 @@ def _ask(
     chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
 ) -> Request:
     """Ask the server's history, for a page of a conversation or for TARGETS."""
-    request = Request(purpose, conversation)
-    request.deadline = chat.now + HISTORY_TIME
-    request.limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    chat.history.add(request)
-    chat.send(Message("CHATHISTORY", (*params, str(request.limit))))
+    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
+    if len(chat.history.requests) < MAX_REQUESTS:
+        chat.history.requests.append(request)
+    chat.send(Message("CHATHISTORY", (*params, str(limit))))
     return request
 
 
@@ -1901,9 +1701,9 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
     changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
     new = [entry for change in changes for entry in change.entries]
-    chat.outcome.changes += changes
     if purpose == TYPED or (new and purpose != OLDER):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
+    chat.outcome.changes += changes
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
         conversation.has_older = request.is_full
     if purpose == MISSED:
@@ -1951,8 +1751,8 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         for other in item.conversations:
             if other is not conversation:
                 chat.change(CHANGED, other, [item.entry])
-            elif other.remove(item.entry):
-                chat.change(REMOVED, other, [item.entry])
+            else:
+                chat.drop([item.entry], other)
         chat.outbox.deliver(item, line, msgid)
         yield item.entry
         return
@@ -1970,9 +1770,11 @@ _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
+Handler = Callable[[Chat, Message], None]
+
 
 def _on_text(chat: Chat, message: Message) -> None:
-    target, sender = message.params[0], message.nickname
+    target, sender, msgid = message.params[0], message.nickname, message.tag("msgid")
     line = chat.describe(message)
     if line is None:
         return
@@ -1980,59 +1782,61 @@ def _on_text(chat: Chat, message: Message) -> None:
         item = chat.outbox.labeled(message.tag("label"))
         item = item or chat.outbox.matching(IN_FLIGHT, *message.params[:2])
         if item is not None:
-            chat.confirm(item, line, message.tag("msgid"), target)
+            chat.confirm(item, line, msgid, target)
             return
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
     target = target.lstrip("@+")
-    if "!" not in message.source:
-        chat.show(message, chat.find(target) or chat.current)
-        return
-    is_private = not chat.session.is_channel(target)
     conversation = chat.find(target) or chat.current
+    is_private = "!" in message.source and not chat.session.is_channel(target)
     if is_private and chat.is_me(sender):
         conversation = chat.private(target)
     elif is_private:
         conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
-    entry = chat.new_entry(line, message.tag("msgid"))
-    if conversation.knows(entry.msgid):
+    if conversation.knows(msgid):
         return
-    entry.is_mention = not entry.is_own and not is_private and chat.is_mention(line.text)
+    entry = chat.new_entry(line, msgid)
+    entry.is_mention = line.kind == FROM_OTHERS and chat.is_mention(line.text)
     chat.add(entry, conversation)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
-    if not entry.is_own:
+    if line.nickname and not entry.is_own:
         chat.arrive(conversation, [entry])
 
 
+def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
+    """Return a handler for messages about a channel that is ours; others are shown in view."""
+
+    def handle(chat: Chat, message: Message) -> None:
+        channel = chat.find(message.params[index])
+        if channel is not None:
+            handler(chat, message, channel)
+        else:
+            chat.show(message, chat.current)
+
+    return handle
+
+
 def _on_join(chat: Chat, message: Message) -> None:
-    name, nickname = message.params[0], message.nickname
-    channel = chat.find(name)
+    nickname, channel = message.nickname, chat.find(message.params[0])
     if chat.is_me(nickname):
-        _on_own_join(chat, message)
+        _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         channel.members[protocol.casefold(nickname)] = Person(nickname)
         chat.change(PEOPLE, channel)
         chat.show(message, channel, event="joined")
 
 
-def _on_own_join(chat: Chat, message: Message) -> None:
+def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
-    if not chat.session.is_channel(name) or not protocol.is_middle(name):
-        return
-    channel = chat.find(name)
-    if channel is None:
-        if chat.is_full(CHANNEL, MAX_CONVERSATIONS):
-            chat.show(message, chat.current)
-            return
+    if channel is None and chat.session.is_channel(name):
         channel = chat.create(name, CHANNEL)
-    is_return = channel.membership == REJOINING
-    if channel.membership == JOINED:
+    if channel is None or channel.membership == JOINED:
         return
+    is_return, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
-    channel.membership = JOINED
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
@@ -2063,12 +1867,11 @@ def _settle(chat: Chat) -> None:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             key = chat.channel_keys.get(channel.key, "")
             chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
-    chat.monitor([c.name for c in chat.conversations if c.kind == PRIVATE])
     if session.is_return and session.has_history:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
-    for item in [i for i in chat.outbox.items if i.entry.delivery == UNCERTAIN]:
+    for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.key)
         if not session.is_channel(item.key):
             _catch_up_with(chat, item.message.params[0])
@@ -2077,18 +1880,17 @@ def _settle(chat: Chat) -> None:
     chat.flush()
 
 
-def _on_not_joined(chat: Chat, message: Message) -> None:
+def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     """Numerics that refuse JOIN, some of them PART, too"""
-    channel = chat.find(message.params[1])
-    if channel is None or channel.membership not in (JOINING, REJOINING):
+    if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
     is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
     chat.resolve(channel.key, False)
-    for item in [i for i in chat.outbox.items if i.key == channel.key]:
-        if item.entry.delivery == QUEUED:
-            chat.outbox.fail(item, REFUSED)
+    for item in chat.outbox.having(QUEUED):
+        if item.key == channel.key:
+            chat.outbox.set(item, REFUSED)
     if is_new:
         chat.remove(channel)
     chat.show(message, chat.current if is_new else channel)
@@ -2105,10 +1907,7 @@ def _on_part(chat: Chat, message: Message) -> None:
         chat.show(message, channel, event="left")
 
 
-def _on_kick(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0])
-    if channel is None:
-        return
+def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _lose_member(chat, channel, message.params[1])
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
@@ -2117,8 +1916,7 @@ def _on_kick(chat: Chat, message: Message) -> None:
 
 
 def _on_quit(chat: Chat, message: Message) -> None:
-    key = protocol.casefold(message.nickname)
-    conversations = [c for c in chat.conversations if key in c.members or c.key == key]
+    conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _lose_member(chat, conversation, message.nickname)
     chat.show(message, *conversations, event="left")
@@ -2135,7 +1933,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    conversations = [c for c in chat.conversations if old in c.members or c.key == old]
+    conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         person = conversation.members.pop(old, None)
         if person is not None:
@@ -2151,11 +1949,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     chat.show(message, *conversations)
 
 
-def _on_topic(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0 if message.command == "TOPIC" else 1])
-    if channel is None:
-        chat.show(message, chat.current)
-        return
+def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.topic = "" if message.command == "331" else message.text
     chat.change(HEADER, channel)
     is_known = message.command == "332" and message.text == channel.last_topic
@@ -2164,11 +1958,7 @@ def _on_topic(chat: Chat, message: Message) -> None:
         chat.show(message, channel)
 
 
-def _on_mode(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0])
-    if channel is None:
-        chat.show(message, chat.current)
-        return
+def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     prefixes = chat.session.prefixes
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
@@ -2182,13 +1972,13 @@ def _on_mode(chat: Chat, message: Message) -> None:
     chat.show(message, channel)
 
 
-def _on_own_away(chat: Chat, message: Message) -> None:
-    _set_away(chat, chat.nickname, message.command == "306")
-    chat.show(message, chat.current)
-
-
-def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
-    """Note that a user is away, or back."""
+def _on_away(chat: Chat, message: Message) -> None:
+    """AWAY; 305 and 306, which are about the user; 352, of the answer to WHO."""
+    nickname, is_away = message.nickname, bool(message.text)
+    if message.command in ("305", "306"):
+        nickname, is_away = chat.nickname, message.command == "306"
+    elif message.command == "352":
+        nickname, is_away = message.params[5], message.params[6].startswith("G")
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
         person = channel.members.get(key)
@@ -2199,22 +1989,24 @@ def _set_away(chat: Chat, nickname: str, is_away: bool) -> None:
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
+    chat.show(message, chat.current)
 
 
-def _on_names(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[-2])
-    if channel is not None:
-        signs = "".join(chat.session.prefixes.values())
-        for word in message.text.split():
-            nickname = word.lstrip(signs)
-            channel.add_name(nickname, word[: len(word) - len(nickname)])
+def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
+    signs = "".join(chat.session.prefixes.values())
+    for word in message.text.split():
+        nickname = word.lstrip(signs)
+        if nickname and len(channel.names) < MAX_MEMBERS:
+            prefix = word[: len(word) - len(nickname)]
+            channel.names[protocol.casefold(nickname)] = Person(nickname, prefix)
 
 
-def _on_end_of_names(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[1])
-    if channel is None:
-        return
-    is_news = channel.end_names()
+def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> None:
+    is_news = len(channel.members) < 2
+    for key, person in channel.members.items():
+        if person.is_away and key in channel.names:
+            channel.names[key] = channel.names[key]._replace(is_away=True)
+    channel.members, channel.names = channel.names, {}
     chat.change(PEOPLE, channel)
     if channel.list_requests:
         channel.list_requests -= 1
@@ -2222,14 +2014,6 @@ def _on_end_of_names(chat: Chat, message: Message) -> None:
             chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
-
-
-def _on_monitored(chat: Chat, message: Message) -> None:
-    for target in message.text.split(","):
-        conversation = chat.find(target.partition("!")[0])
-        if conversation is not None:
-            conversation.is_online = message.command == "730"
-    chat.change(SIDEBAR)
 
 
 def _on_welcome(chat: Chat, message: Message) -> None:
@@ -2254,7 +2038,7 @@ def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: confirms what was sent before its PING, on a server without echoes."""
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
-        for item in chat.outbox.in_flight():
+        for item in chat.outbox.having(IN_FLIGHT):
             if item.number <= int(number[:9]):
                 chat.confirm(item, item.entry.line, "", item.message.params[0])
 
@@ -2280,22 +2064,26 @@ def _on_fail(chat: Chat, message: Message) -> None:
         _give_up(chat, request)
 
 
-# For each command and numeric: the least number of parameters, and the function. Others are
+def _on_no_such_user(chat: Chat, message: Message) -> None:
+    nickname = message.params[1]
+    chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
+
+
+# For each command and numeric: the least number of parameters, and the handler. Others are
 # shown in the conversation in view, if they have a text in protocol.describe.
-SERVER_COMMANDS: Dict[str, Tuple[int, Callable[[Chat, Message], None]]] = {
+SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
-    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _on_kick), "QUIT": (0, _on_quit),
-    "NICK": (1, _on_nick), "MODE": (2, _on_mode), "TOPIC": (2, _on_topic), "BATCH": (1, _on_batch),
-    "FAIL": (1, _on_fail), "REGISTER": (1, _on_logged_in),
-    "AWAY": (0, lambda chat, m: _set_away(chat, m.nickname, bool(m.text))),
-    "001": (1, _on_welcome), "005": (2, _on_isupport), "305": (1, _on_own_away),
-    "306": (1, _on_own_away), "331": (3, _on_topic), "332": (3, _on_topic),
-    "352": (7, lambda chat, m: _set_away(chat, m.params[5], m.params[6].startswith("G"))),
-    "353": (2, _on_names), "366": (2, _on_end_of_names), "372": (1, _on_welcome),
-    "375": (1, _on_welcome), "376": (0, lambda chat, m: _settle(chat)),
-    "422": (0, lambda chat, m: _settle(chat)), "730": (2, _on_monitored),
-    "731": (2, _on_monitored), "903": (1, _on_logged_in),
-    **dict.fromkeys(_NOT_JOINED, (2, _on_not_joined)),
+    "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
+    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
+    "TOPIC": (1, _in_channel(0, _on_topic)), "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
+    "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
+    **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
+    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _settle(chat))),  # after the welcome
+    **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
+    "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
+    "366": (2, _in_channel(1, _on_end_of_names)),
+    **dict.fromkeys(_NOT_JOINED, (2, _in_channel(1, _on_not_joined))),
 }  # fmt: skip
 
 
@@ -2309,19 +2097,16 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
         raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
     messages = _compose(chat, typed)
-    needs, run = USER_VERBS.get(typed.verb, ("", _send_all))
-    _check(chat, typed, messages, needs)
     target = ""
     if messages and messages[0].command in ("PRIVMSG", "JOIN"):
         target = messages[0].params[0].split(",")[-1]
-    rest: List[Message] = []
     for line in more:
-        said = protocol.Input("say", (line,))
-        rest += _compose(chat, said, target)
-        if not target:
-            _check(chat, said, rest, "")
-    run(chat, typed.args, messages)
-    _send_all(chat, (), rest)
+        messages += _compose(chat, protocol.Input("say", (line,)), target)
+    _check(chat, typed.verb, messages)
+    if typed.verb in USER_VERBS:
+        USER_VERBS[typed.verb](chat, typed.args)
+    for message in messages:
+        _send(chat, message)
 
 
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
@@ -2339,77 +2124,66 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
-def _check(chat: Chat, typed: protocol.Input, messages: List[Message], needs: str) -> None:
+def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
-    if typed.verb == "quit":
-        return
-    if not chat.is_settled and len(texts) < len(messages):
+    if not chat.is_settled and len(texts) < len(messages) and verb != "quit":
         raise InputError("You are not connected. Wait until you are.")
-    if needs and chat.state == CONNECTED and needs not in chat.session.caps:
-        raise InputError("This server has no /%s." % typed.verb)
-    if texts and typed.verb in ("say", "me") and chat.current.is_outside:
-        raise InputError("You are not in {0}. Type /join {0}".format(chat.current.name))
+    needed = _NEEDED.get(verb)
+    if needed and chat.state == CONNECTED and needed not in chat.session.caps:
+        raise InputError("This server has no /%s." % verb)
+    for found in (chat.find(message.params[0]) for message in texts):
+        if found is not None and found.is_outside and verb != "join":
+            raise InputError("You are not in {0}. Type /join {0}".format(found.name))
 
 
-def _send_all(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """Send messages; texts are shown, too."""
-    for message in messages:
-        if message.command == "PRIVMSG":
-            chat.say(message)
-        else:
-            chat.send(message)
+def _send(chat: Chat, message: Message) -> None:
+    """Send a message of the user's, and show at once what comes of it."""
+    if message.command == "PRIVMSG":
+        chat.say(message)
+    elif message.command == "CHATHISTORY":
+        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+    else:
+        if message.command == "JOIN":
+            _enter(chat, message)
+        chat.send(message)
 
 
-def _run_help(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _enter(chat: Chat, message: Message) -> None:
+    """Bring channels into view before they are joined: what is typed next is for them."""
+    for name in message.params[0].split(","):
+        channel = chat.find(name)
+        if channel is None and chat.session.is_channel(name):
+            channel = chat.create(name, CHANNEL)
+        if channel is not None:
+            if channel.membership == OUTSIDE:
+                channel.membership = JOINING
+            if len(message.params) > 1:
+                chat.channel_keys[channel.key] = message.params[1]
+            chat.bring_up(channel)
+
+
+def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
     for line in protocol.help_lines():
         chat.answer(line)
 
 
-def _run_list(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
         chat.channel.list_requests += 1
-    _send_all(chat, args, messages)
 
 
-def _run_history(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    for message in messages:
-        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
-
-
-def _run_join(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    """/join: the channel comes into view at once, and what is typed next is for it."""
-    names = messages[0].params[0].split(",")
-    for name in names:
-        channel = chat.find(name)
-        if channel is None and protocol.is_middle(name) and chat.session.is_channel(name):
-            channel = chat.create(name, CHANNEL)
-        if channel is None:
-            continue
-        if channel.membership == OUTSIDE:
-            channel.membership = JOINING
-        if len(messages[0].params) > 1:
-            chat.channel_keys[channel.key] = messages[0].params[1]
-        chat.bring_up(channel)
-        if channel.membership == JOINED and len(names) == 1:
-            return
-    _send_all(chat, args, messages)
-
-
-def _run_leave(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
     """/leave: what is in view, which is a channel or a private conversation"""
-    if chat.current.kind == CHANNEL:
-        _send_all(chat, args, messages)
     chat.remove(chat.current)
 
 
-def _run_quit(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
-    _send_all(chat, args, messages)
+def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
     chat.outcome.done = True
 
 
-def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
     """/ignore: done here, so that it works on every server"""
     if not args:
         names = ", ".join(sorted(chat.ignored, key=protocol.casefold))
@@ -2422,32 +2196,34 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> N
         chat.answer("You do not hear %s any more" % args[0])
 
 
-def _run_unignore(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
     chat.answer("You hear %s again" % args[0])
 
 
-def _run_login(chat: Chat, args: Tuple[str, ...], messages: List[Message]) -> None:
+def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
     chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
-    _send_all(chat, args, messages)
 
 
-# For each verb that takes more than sending its messages: the capability that the server must
-# have, and the function. Hubbub's own commands are known by its capability.
-USER_VERBS: Dict[str, Tuple[str, Callable[[Chat, Tuple[str, ...], List[Message]], None]]] = {
-    "help": ("", _run_help),
-    "list": ("", _run_list),
-    "join": ("", _run_join),
-    "leave": ("", _run_leave),
-    "quit": ("", _run_quit),
-    "ignore": ("", _run_ignore),
-    "unignore": ("", _run_unignore),
-    "history": (HISTORY, _run_history),
-    "register": ("draft/account-registration", _run_login),
-    "login": ("sasl", _run_login),
-    **dict.fromkeys(["ban", "mute", "unban", "bans", "announce", "stats"], (RESUME, _send_all)),
+# What verbs do beside sending their messages, which follow
+USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
+    "help": _run_help,
+    "list": _run_list,
+    "leave": _run_leave,
+    "quit": _run_quit,
+    "ignore": _run_ignore,
+    "unignore": _run_unignore,
+    "register": _run_login,
+    "login": _run_login,
+}
+# The capability that a verb needs; Hubbub's own commands are known by its capability
+_NEEDED: Dict[str, str] = {
+    "history": HISTORY,
+    "register": "draft/account-registration",
+    "login": "sasl",
+    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME),
 }
 
 
@@ -2626,9 +2402,10 @@ def settings_path() -> str:
 
 
 class Typed(NamedTuple):
-    """A line from standard input; None at its end."""
+    """A line from standard input. The last is a /quit, which the end of input stands for."""
 
-    text: Optional[str]
+    text: str
+    is_last: bool
 
 
 class Terminal:
@@ -2639,20 +2416,18 @@ class Terminal:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._events: "queue.Queue[Any]" = queue.Queue(MAX_EVENTS)
-        self._input = _read_lines(sys.stdin)
-        self._output = _text_stream(sys.stdout)
-        self._errors = _text_stream(sys.stderr)
+        self._input = _reopen(sys.stdin)
+        self._output = _reopen(sys.stdout)
         self._is_person = sys.stdin.isatty()
-        self._is_reading = False  # the thread `input` has started
         self._can_read = threading.Event()  # the server sets the pace of a long input
-        self._can_read.set()
-        self._goodbye = ""  # the /quit that was read; it waits until all is delivered
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
         For a person at a terminal, a lost connection comes back.
         """
+        # Daemon: reading from a terminal cannot be cancelled.
+        threading.Thread(target=self._read, name="input", daemon=True).start()
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2661,16 +2436,14 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # `| head` has had enough
                 return 0
-            print("The chat cannot be written: %s." % error.strerror, file=self._errors)
-            return 1
+            return self._fail("The chat cannot be written: %s." % error.strerror)
 
     def _run(self, host: str, port: int, nickname: str) -> int:
         password = ""
         while True:
-            nickname = nickname or protocol.normalize(self._ask("Username: ").strip())
+            nickname = nickname or self._ask_nickname()
             if not nickname:
-                print("No username was given.", file=self._errors)
-                return 1
+                return self._fail("No username was given.")
             connection = Connection(host, port, password, nickname, self._events, self._is_person)
             chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
             chat.begin(nickname)
@@ -2685,71 +2458,68 @@ class Terminal:
             if chat.unsent:
                 form = "%s: %d of your messages may not have arrived."
                 reason = form % (reason.rstrip("."), chat.unsent)
-            print(reason, file=self._errors)
-            if not self._is_person or self._is_reading or end.fault not in (NAME, PASSWORD):
-                return 1
-            if end.fault == NAME:
+            self._fail(reason)
+            can_ask = self._is_person and not chat.session.number  # it was never connected
+            if can_ask and end.fault == NAME:
                 nickname = ""
-            else:
-                password = self._ask("Password: ", is_secret=True)
-                if not password:
-                    return 1
+                continue
+            password = _ask_password() if can_ask and end.fault == PASSWORD else ""
+            if not password:
+                return 1
 
-    def _ask(self, prompt: str, is_secret: bool = False) -> str:
+    def _fail(self, reason: str) -> int:
+        print(reason, file=_reopen(sys.stderr))
+        return 1
+
+    def _ask_nickname(self) -> str:
         """Return the first line of input; "" at its end."""
-        if is_secret and termios is None:
-            return getpass.getpass(prompt)
-        with _no_echo(sys.stdin) if is_secret else contextlib.ExitStack():
-            if self._is_person:
-                print(prompt, end="", file=self._output, flush=True)
-            answer = next(self._input, "")
-        if is_secret:
-            print(file=self._output)
-        return answer
+        if self._is_person:
+            print("Username: ", end="", file=self._output, flush=True)
+        return protocol.normalize(self._input.readline().strip())
+
+    def _read(self) -> None:
+        is_last = False
+        while not is_last:
+            self._can_read.wait()
+            text = self._input.readline() or "/quit"
+            is_last = text.lower().split()[:1] == ["/quit"]
+            self._events.put(Typed(text, is_last))
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
-        has_quit = False
+        goodbye = ""  # the /quit, which waits until the messages before it are delivered
         while True:
-            try:
+            event, now = None, time.time()
+            with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=self.POLL)
                 last_event = time.monotonic()
-            except queue.Empty:
-                event = None
-            if isinstance(event, Typed):
-                outcome = self._submit(chat, event.text)
-            elif event is None:
-                outcome = chat.tick(time.time())
+            if event is None:
+                outcome = chat.tick(now)
+            elif not isinstance(event, Typed):
+                outcome = chat.handle(event, now)
+            elif event.is_last:
+                goodbye, outcome = event.text, Outcome()
             else:
-                outcome = chat.handle(event, time.time())
-            self._carry_out(outcome, connection, chat)
+                outcome = self._submit(chat, event.text, now)
+            self._print(outcome.changes, chat)
+            connection.carry_out(outcome)
             if isinstance(event, Disconnected):
                 return event
-            if self._goodbye and not has_quit and (not chat.unsent or self._is_person):
-                self._carry_out(chat.submit(self._goodbye, time.time()), connection, chat)
-                has_quit = True
-            elif self._goodbye and time.monotonic() > last_event + END_TIME:
+            if goodbye and (self._is_person or not chat.unsent):
+                connection.carry_out(chat.submit(goodbye, now))
+                goodbye = ""
+            elif goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
-            (self._can_read.clear if chat.unsent >= MAX_UNSENT else self._can_read.set)()
-            if chat.is_settled and not self._is_reading:
-                self._is_reading = True
-                # Daemon: reading from a terminal cannot be cancelled.
-                threading.Thread(target=self._read, name="input", daemon=True).start()
+            if chat.unsent >= MAX_UNSENT:
+                self._can_read.clear()
+            elif chat.is_settled:
+                self._can_read.set()
 
-    def _carry_out(self, outcome: Outcome, connection: Connection, chat: Chat) -> None:
-        self._print(outcome.changes, chat)
-        connection.carry_out(outcome)
-
-    def _submit(self, chat: Chat, text: Optional[str]) -> Outcome:
-        now, ignored = time.time(), list(self._settings.ignored)
-        if self._goodbye:
-            return Outcome()
+    def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
+        ignored = list(self._settings.ignored)
         try:
-            if text == "":
-                raise InputError("A line of more than %d bytes is not sent." % MAX_PASTE)
-            if text is None or protocol.parse_input(text.strip()).verb == "quit":
-                self._goodbye = text or "/quit"
-                return Outcome()
+            if len(text) > MAX_PASTE:
+                raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
             outcome = chat.submit(text, now)
         except InputError as error:
             return chat.notify(str(error), now)
@@ -2757,88 +2527,57 @@ class Terminal:
             self._settings.save()
         return outcome
 
-    def _read(self) -> None:
-        for text in self._input:
-            self._can_read.wait()
-            self._events.put(Typed(text))
-        self._events.put(Typed(None))
-
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
-        recalled: Set[int] = set()
-        entries: Dict[int, Tuple[Entry, Conversation]] = {}
-        for kind, conversation, changed, _ in changes:
+        printed: Set[int] = set()
+        changes = sorted(changes, key=lambda change: change.conversation is not chat.current)
+        for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
-            if kind == RECALLED:
-                self._print_recalled(conversation, changed)
-                recalled |= {entry.id for entry in changed}
-                continue
-            for entry in changed:
-                is_first = entry.id not in entries or conversation is chat.current
-                if is_first and entry.count == 1 and (kind == ADDED or entry.is_own):
-                    entries[entry.id] = entry, conversation
-        for entry, conversation in entries.values():
-            # Own messages are printed when they are delivered; refusals are printed in words.
-            if entry.delivery not in (IN_FLIGHT, REFUSED) and entry.id not in recalled:
-                self._print_entry(entry, conversation, chat)
-
-    def _print_recalled(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
-        now = time.time()
-        text = "Earlier in %s:" % conversation.name if entries else "Nothing was said earlier."
-        end = [protocol.server_line("Now:", now)] if entries else []
-        for line in [protocol.server_line(text, now), *[e.line for e in entries], *end]:
-            print(line, file=self._output, flush=True)
-
-    def _print_entry(self, entry: Entry, conversation: Conversation, chat: Chat) -> None:
-        line = entry.line
-        if conversation.kind == CHANNEL and conversation is not chat.current:
-            line = line._replace(head="%s %s" % (conversation.name, line.head))
-        note = "  (%s)" % entry.note if entry.note else ""
-        print("%s%s" % (line, note), file=self._output, flush=True)
+            lines: List[Any] = []
+            if kind != RECALLED:
+                new = [e for e in entries if e.id not in printed and (kind == ADDED or e.is_own)]
+                lines += [_format(e, conversation, chat) for e in new if _is_printed(e)]
+            elif entries:
+                lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
+                lines += [entry.line for entry in entries]
+                lines.append(protocol.server_line("Now:", chat.now))
+            else:
+                lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
+            printed |= {entry.id for entry in entries}
+            for line in lines:
+                print(line, file=self._output)
 
 
-def _read_lines(stream: Any) -> Iterator[str]:
-    """Yield the lines of standard input, without their ends; "" for one over MAX_PASTE bytes.
-
-    Reads below Python's buffer, whose lock a thread that never returns would keep for ever, and
-    only when there is something to read: a signal that comes just before a read would not be
-    handled until the next key.
-    """
-    encoding = _encoding(stream)
-    framer = protocol.Framer(MAX_PASTE)
-    data = b"\n"
-    while data:
-        while os.name == "posix" and not select.select([stream], [], [], Terminal.POLL)[0]:
-            pass
-        data = stream.buffer.raw.read(protocol.MAX_PLAIN_LINE) or b""
-        for line in framer.feed(data or b"\n"):
-            if line != b"":
-                yield line.decode(encoding, "replace") if line else ""
+def _is_printed(entry: Entry) -> bool:
+    """Return True unless an own message is not delivered yet, or its refusal says so in words."""
+    return entry.count == 1 and entry.delivery not in (IN_FLIGHT, REFUSED)
 
 
-@contextlib.contextmanager
-def _no_echo(stream: Any) -> Iterator[None]:
-    """Do not show what is typed at a terminal of Unix."""
-    attributes = termios.tcgetattr(stream)
-    hidden = [*attributes[:3], attributes[3] & ~termios.ECHO, *attributes[4:]]
-    termios.tcsetattr(stream, termios.TCSAFLUSH, hidden)
+def _format(entry: Entry, conversation: Conversation, chat: Chat) -> str:
+    is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
+    room = conversation.name + " " if is_elsewhere else ""
+    note = "  (%s)" % entry.note if entry.note else ""
+    return "%s %s%s%s" % (entry.line.clock, room, entry.text, note)
+
+
+def _ask_password() -> str:
+    """Return the answer of the person at the terminal; "" if there is none."""
     try:
-        yield
-    finally:
-        termios.tcsetattr(stream, termios.TCSAFLUSH, attributes)
+        return getpass.getpass("Password: ")
+    except (EOFError, UnicodeError):
+        return ""
 
 
-def _text_stream(stream: Any) -> Any:
-    """Return a standard stream that never fails because of a character."""
-    encoding = _encoding(stream)
-    return io.TextIOWrapper(stream.buffer, encoding, errors="replace", line_buffering=True)
+def _reopen(stream: Any) -> Any:
+    """Return a standard stream that never fails because of a character: UTF-8 in pipes.
 
-
-def _encoding(stream: Any) -> str:
-    """Return the encoding of a standard stream: UTF-8 in pipes, and if no other is set."""
+    It has a buffer of its own: that of sys.stdin has a lock, which Python would wait for at its
+    end if the thread `input` held it.
+    """
     is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
-    return str(stream.encoding) if is_known else "utf-8"
+    encoding = stream.encoding if is_known else "utf-8"
+    return open(stream.fileno(), stream.mode, 1, encoding, "replace", closefd=False)
 
 
 # Look

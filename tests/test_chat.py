@@ -449,27 +449,9 @@ def test_who_is_away_is_asked_once_where_changes_are_told():
     assert alice.chat.presence("bob") == client.AWAY
 
 
-def test_private_correspondents_are_monitored_until_the_end():
-    alice = User().join("MONITOR=100")
-    alice.hear(":bert!b@h PRIVMSG alice :psst", ":hub 730 alice :bert!b@h")
-    assert alice.sent == ["MONITOR + :bert"]
-    assert alice.chat.presence("bert") == client.ONLINE
-    alice.do(alice.chat.close(alice.chat.find("bert"), NOW))
-    assert alice.sent == ["MONITOR - :bert"]
-    people = ["я" * 30 + "abcdefghijkl"[n] for n in range(12)]
-    alice.hear(*[":%s!u@h PRIVMSG alice :hi" % name for name in people])
-    alice.hear(":hub 730 alice :%s!u@h" % people[0])
-    alice.lose()
-    assert alice.chat.presence(people[0]) == client.OFFLINE
-    alice.all_sent  # noqa: B018
-    alice.join("MONITOR=100")
-    targets = [line.partition("MONITOR + :")[2] for line in alice.sent]  # several lines that fit
-    assert ",".join(target for target in targets if target) == ",".join(people)
-
-
 def test_title_says_state_nickname_server_and_news(alice):
-    assert Chat("Office").title == "Disconnected — Office — Hubbub"
-    newcomer = Chat("Office")
+    assert Chat("Office", {}, []).title == "Disconnected — Office — Hubbub"
+    newcomer = Chat("Office", {}, [])
     newcomer.begin("bob")
     assert newcomer.title == "Connecting to Office… — Hubbub"
     assert alice.chat.title == "Connected: alice @ Office — Hubbub"
@@ -637,16 +619,17 @@ def test_message_to_oneself_is_shown_once(caps):
 
 
 def test_refused_message_can_be_retried_or_discarded(alice):
+    failed = lambda: [e for e in alice.chat.current.entries if e.state == client.FAILED][-1]  # noqa: E731
     alice.type("@dave hi")
     alice.hear(":hub 401 alice dave :No such nick")
-    (entry,) = [e for e in alice.chat.current.entries if e.state == client.FAILED]
-    alice.do(alice.chat.retry(entry, NOW))
+    first = failed()
+    alice.do(alice.chat.retry(first, NOW))
     assert alice.sent == ["PRIVMSG dave :hi"] * 2
     assert alice.seen()[-1] == "<[you -> dave]: hi>"
     alice.hear(":hub 401 alice dave :No such nick")
-    alice.do(alice.chat.discard(entry, NOW))
+    alice.do(alice.chat.discard(failed(), NOW))
     assert not any("hi" in line for line in alice.seen())
-    alice.do(alice.chat.retry(entry, NOW))
+    alice.do(alice.chat.retry(first, NOW))
     assert alice.sent == []
 
 
@@ -1507,7 +1490,7 @@ def test_page_of_history_stands_below_earlier_lines_of_the_client():
         return client.Entry(int(when), line, msgid)
 
     for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.add(known)
+        room.insert(len(room.entries), known)
     changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
     assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
     ((kind, _, added, before),) = changes

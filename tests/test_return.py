@@ -21,7 +21,7 @@ class Person:
     def __init__(self, name, port, password=""):
         self._events = queue.Queue(client.MAX_EVENTS)
         self.connection = Connection("127.0.0.1", port, password, name, self._events)
-        self.chat = Chat("127.0.0.1:%d" % port)
+        self.chat = Chat("127.0.0.1:%d" % port, {}, [])
         self.chat.begin(name)
         self.connection.start()
 

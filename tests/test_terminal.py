@@ -308,7 +308,7 @@ def test_long_line_arrives_whole_or_is_refused(room, start):
     alice = start(address(room), "--username", "alice", "--terminal")
     text = " ".join("word%d" % number for number in range(2000))
     alice.say(text, "x" * 30000)
-    alice.expect("[SERVER]: A line of more than 20000 bytes is not sent.")
+    alice.expect("[SERVER]: A line of more than 20000 characters is not sent.")
     assert alice.finish() == (0, "")
     lines = [line.partition(" PRIVMSG #lobby :")[2] for line in bob.until("QUIT Quit")]
     assert "".join(lines) == text
