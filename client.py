@@ -2420,6 +2420,7 @@ class Terminal:
         self._output = _reopen(sys.stdout)
         self._is_person = sys.stdin.isatty()
         self._can_read = threading.Event()  # the server sets the pace of a long input
+        self._newest_id = 0  # of the entries printed so far
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2475,13 +2476,24 @@ class Terminal:
         """Return the first line of input; "" at its end."""
         if self._is_person:
             print("Username: ", end="", file=self._output, flush=True)
-        return protocol.normalize(self._input.readline().strip())
+        # A signal that comes just before a read would not be handled until the next line.
+        while os.name == "posix" and not select.select([self._input], [], [], self.POLL)[0]:
+            pass
+        return protocol.normalize(self._read_line().strip())
+
+    def _read_line(self) -> str:
+        """Return the next line of input, "" at its end; of one that is too long, its beginning."""
+        text: str = self._input.readline(MAX_PASTE + 1)
+        part = text
+        while len(part) > MAX_PASTE and part[-1] != "\n":
+            part = self._input.readline(MAX_PASTE + 1)
+        return text
 
     def _read(self) -> None:
         is_last = False
         while not is_last:
             self._can_read.wait()
-            text = self._input.readline() or "/quit"
+            text = self._read_line() or "/quit"
             is_last = text.lower().split()[:1] == ["/quit"]
             self._events.put(Typed(text, is_last))
 
@@ -2536,8 +2548,8 @@ class Terminal:
                 continue
             lines: List[Any] = []
             if kind != RECALLED:
-                new = [e for e in entries if e.id not in printed and (kind == ADDED or e.is_own)]
-                lines += [_format(e, conversation, chat) for e in new if _is_printed(e)]
+                new = [e for e in entries if e.id not in printed and self._is_printed(e, kind)]
+                lines += [_format(entry, conversation, chat) for entry in new]
             elif entries:
                 lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
                 lines += [entry.line for entry in entries]
@@ -2547,11 +2559,16 @@ class Terminal:
             printed |= {entry.id for entry in entries}
             for line in lines:
                 print(line, file=self._output)
+        self._newest_id = max([self._newest_id, *printed])
 
+    def _is_printed(self, entry: Entry, kind: str) -> bool:
+        """Return True for a new entry, and for an own message that is delivered or has failed.
 
-def _is_printed(entry: Entry) -> bool:
-    """Return True unless an own message is not delivered yet, or its refusal says so in words."""
-    return entry.count == 1 and entry.delivery not in (IN_FLIGHT, REFUSED)
+        The server itself says, in words, that a message is refused.
+        """
+        if entry.is_own:
+            return entry.delivery not in (IN_FLIGHT, REFUSED)
+        return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
 
 
 def _format(entry: Entry, conversation: Conversation, chat: Chat) -> str:

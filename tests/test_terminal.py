@@ -282,6 +282,15 @@ def test_earlier_messages_are_printed_on_joining(open_room, start, tmp_path):
     alice.expect("[SERVER]: Earlier in #lobby:", "[SERVER]: Now:")
 
 
+def test_each_line_is_printed_once(room, start):
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.say("one", "two", "/quit")
+    output, _ = alice.process.communicate(timeout=TIMEOUT)
+    lines = [line.partition("] ")[2] for line in output.decode().splitlines()]
+    assert sorted(lines) == sorted(set(lines))
+    assert {"[alice]: one", "[alice]: two", "[SERVER]: alice joined the chat"} < set(lines)
+
+
 def test_last_line_without_an_end_is_sent(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
@@ -307,7 +316,7 @@ def test_long_line_arrives_whole_or_is_refused(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
     text = " ".join("word%d" % number for number in range(2000))
-    alice.say(text, "x" * 30000)
+    alice.say(text, "x" * 50000)
     alice.expect("[SERVER]: A line of more than 20000 characters is not sent.")
     assert alice.finish() == (0, "")
     lines = [line.partition(" PRIVMSG #lobby :")[2] for line in bob.until("QUIT Quit")]
