@@ -1,12 +1,11 @@
-"""Other people's programs in the tests: WeeChat, irssi, HexChat, nc, and an IRC server, ngIRCd.
+"""Other chat programs for the tests: WeeChat, irssi, HexChat and nc, and an IRC server, ngIRCd.
 
-Each runs as its users run it, with a home of its own in a folder of the test, and is driven
-as it lets itself be driven: WeeChat through its pipe and irssi by keys, both in a terminal
-that nobody sees (tmux); HexChat, on the tests' screen, by its own remote control. What they
-show is read from the logs that they keep.
+Each runs as its users run it, with a home of its own in a folder of the test. WeeChat is driven
+through its pipe and irssi by keys, both in a detached terminal (tmux); HexChat, on the virtual
+screen, by its remote control. Their output is read from the logs that they keep.
 
-They read like a talk: `wendy.command("/join #tea")`, `irma.expect("Now talking")`. Whoever
-waits, waits for what a program shows, and TIMEOUT only makes a test fail.
+Tests read like a talk: `wendy.command("/join #tea")`, `irma.expect("Now talking")`. They wait for
+output, never for time to pass; TIMEOUT only makes a test fail.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -25,27 +25,47 @@ from harness import TIMEOUT
 from run import PACKAGES, find_program
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def find(name):
-    """Where a program is. Skips the test where it is not installed."""
-    path = find_program(name)
-    if path is None:
-        pytest.skip("there is no %s here (Debian: apt install %s)" % (name, PACKAGES[name]))
-    return path
-
-
+QUIET = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
 _numbers = itertools.count(1)
 
 
-def fresh(name):
-    """A nickname that nobody had before: of who has gone, a server may not know it yet."""
+def require(name):
+    """Return the path of a program; skip the test if it is not installed."""
+    path = find_program(name)
+    if path is None:
+        pytest.skip("%s is not installed (Debian: apt install %s)" % (name, PACKAGES[name]))
+    return path
+
+
+def unique(name):
+    """Return an unused nickname: the server may still know those of earlier tests."""
     return "%s%d" % (name, next(_numbers))
+
+
+def write_config(path, text, **fields):
+    """Write a configuration file from an indented template."""
+    path.write_text(textwrap.dedent(text).lstrip().format(**fields), "utf-8")
+
+
+def environment(folder, **more):
+    """Return the environment of a program: home in `folder`, none of the user's own settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
+    for key in ("DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "TMUX", "WEECHAT_HOME", "IRCSERVER"):
+        kept.pop(key, None)
+    return {**kept, "HOME": str(folder), "LC_ALL": "C.UTF-8", **more}
+
+
+def add_account(folder, name, password):
+    """Add an account with the server's own command line."""
+    command = [sys.executable, str(ROOT / "server.py"), "--data", str(folder)]
+    command += ["--add-account", name]
+    data = (password + "\n").encode()
+    subprocess.run(command, input=data, stdout=DEVNULL, timeout=TIMEOUT, check=True)
 
 
 @contextlib.contextmanager
 def closed_on_failure(program):
-    """What cannot be begun is ended."""
+    """Close a program whose start fails."""
     try:
         yield
     except BaseException:
@@ -53,24 +73,15 @@ def closed_on_failure(program):
         raise
 
 
-def environment(folder, **more):
-    """What a program finds around it: a home of its own, and nothing of whoever runs the tests."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
-    for key in ("DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "TMUX", "WEECHAT_HOME", "IRCSERVER"):
-        kept.pop(key, None)
-    return {**kept, "HOME": str(folder), "LC_ALL": "C.UTF-8", **more}
-
-
 class Terminals:
-    """Terminals on no screen: a tmux server of our own."""
+    """Detached terminals, in a tmux server of their own."""
 
     def __init__(self, folder):
         self._socket = folder / "tmux"
-        self._command = [find("tmux"), "-u", "-S", str(self._socket), "-f", os.devnull]
+        self._command = [require("tmux"), "-u", "-S", str(self._socket), "-f", os.devnull]
         self._process = subprocess.Popen(
-            [*self._command, "-D"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
-            env=environment(folder, TERM="screen"),
-        )  # fmt: skip
+            [*self._command, "-D"], **QUIET, env=environment(folder, TERM="screen")
+        )
         with closed_on_failure(self):
             wait_until(self._socket.exists)
 
@@ -89,28 +100,20 @@ class Terminals:
         self._run("send-keys", "-t", "=%s:" % name, "-l", line)
         self._run("send-keys", "-t", "=%s:" % name, "Enter")
 
-    def screen(self, name):
-        """What stands on it."""
-        return self._run("capture-pane", "-p", "-t", "=%s:" % name).stdout.decode()
-
-    def is_open(self, name):
-        """Whether its program runs."""
-        return self._run("has-session", "-t", "=" + name).returncode == 0
-
     def end(self, name):
-        """End its program, and wait until it has ended."""
+        """End the terminal's program and wait for its exit. Idempotent."""
         pid = self._run("display-message", "-p", "-t", "=%s:" % name, "#{pane_pid}").stdout
         if pid.strip():
             self._run("kill-session", "-t", "=" + name)
-            wait_until(lambda: not is_running(int(pid)))
+            wait_until(lambda: not process_exists(int(pid)))
 
     def close(self):
         self._process.terminate()
         self._process.wait()
 
 
-def is_running(pid):
-    """Whether a process is there, be it dead and unburied."""
+def process_exists(pid):
+    """Return True if the process exists, even as a zombie."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
@@ -118,27 +121,66 @@ def is_running(pid):
 
 
 class Program:
-    """Somebody at a chat program: what they do, and what they see.
+    """A chat program and its user: commands to type, and output to expect.
 
-    `SHOWS` is how the program shows what happens, as regular expressions with the words of
-    `sees` in them.
+    `PATTERNS` has a regular expression for each event that the program shows; the fields in
+    braces are the arguments of `sees`.
     """
 
-    SHOWS = {}
+    PATTERNS = {}
+    BACK = "/away"  # the commands that are not the same in all programs
+    LIST = "/list"
+    PART = "/part {channel} {reason}"
+    PING = "/ping {nickname}"
 
     def __init__(self, name, folder, logs):
         self.name = name
         self._folder, self._logs = folder, logs
-        self._seen = {}  # characters of each log that `forget` has forgotten
+        self._skipped = {}  # {log: characters that `forget` has skipped}
+
+    # Commands
+
+    def command(self, line, channel=""):
+        """Type a line in the window of `channel`, or in any window."""
+        raise NotImplementedError
+
+    def say(self, channel, text):
+        self.command(text, channel)
+
+    def act(self, channel, text):
+        self.command("/me " + text, channel)
+
+    def send_private(self, nickname, text):
+        self.command("/msg %s %s" % (nickname, text))
+
+    def come_back(self):
+        self.command(self.BACK)
+
+    def list_channels(self):
+        self.command(self.LIST)
+
+    def ping(self, nickname):
+        """Send a CTCP PING."""
+        self.command(self.PING.format(nickname=nickname))
+
+    def join(self, channel):
+        """Join a channel, and wait until the program shows it."""
+        self.command("/join " + channel)
+        self.sees("own join", who=self.name, channel=channel)
+
+    def part(self, channel, reason):
+        self.command(self.PART.format(channel=channel, reason=reason))
+
+    # Output
 
     @property
     def text(self):
-        """All that it has shown, window by window, since `forget`."""
-        return "".join(text[self._seen.get(log, 0) :] for log, text in self._read_logs())
+        """The output of all windows since `forget`."""
+        return "".join(text[self._skipped.get(log, 0) :] for log, text in self._read_logs())
 
     @property
-    def everything(self):
-        """All that it has shown, window by window."""
+    def full_text(self):
+        """The output of all windows since the start."""
         return "".join(text for _, text in self._read_logs())
 
     def _read_logs(self):
@@ -146,24 +188,24 @@ class Program:
             yield log, log.read_text(encoding="utf-8", errors="replace")
 
     def forget(self):
-        """What has been shown so far is not what is expected."""
-        self._seen = {log: len(text) for log, text in self._read_logs()}
+        """Expect nothing of the output up to now."""
+        self._skipped = {log: len(text) for log, text in self._read_logs()}
 
     def has(self, *words):
-        """Whether there is a line with all of these words, in this order."""
+        """Return True if a line contains all of these words, in this order."""
         return self._has(".*".join(map(re.escape, words)))
 
     def _has(self, pattern):
         return re.search(pattern, self.text, re.MULTILINE) is not None
 
     def expect(self, *words):
-        """See, sooner or later, a line with all of these words, in this order."""
+        """Wait for a line that contains all of these words, in this order."""
         self._wait(lambda: self.has(*words), words)
 
-    def sees(self, what, **words):
-        """See, sooner or later, what is in the table `SHOWS`."""
-        words = {name: re.escape(word) for name, word in words.items()}
-        pattern = self.SHOWS[what].format(**words)
+    def sees(self, event, **fields):
+        """Wait for an event of `PATTERNS`."""
+        fields = {name: re.escape(value) for name, value in fields.items()}
+        pattern = self.PATTERNS[event].format(**fields)
         self._wait(lambda: self._has(pattern), pattern)
 
     def _wait(self, condition, wanted):
@@ -176,68 +218,40 @@ class Program:
     def _wait_until(self, condition):
         wait_until(condition)
 
-    def say(self, room, text):
-        self.command("/say " + text, room)
-
-    def act(self, room, text):
-        self.command("/me " + text, room)
-
-    def write(self, nickname, text):
-        """Say it to one person."""
-        self.command("/msg %s %s" % (nickname, text))
-
-    def come_back(self):
-        """Be away no longer."""
-        self.command("/away")
-
-    def list_rooms(self):
-        self.command("/list")
-
-    def ping(self, nickname):
-        """Ask another's program for an answer."""
-        self.command("/ping " + nickname)
-
-    def leave_room(self, room, reason):
-        self.command("/part %s %s" % (room, reason))
-
-    def enter(self, room):
-        """Join a room, and see it."""
-        self.command("/join " + room)
-        self.sees("own join", who=self.name, room=room)
-
 
 class WeeChat(Program):
     """WeeChat in a terminal, driven through its pipe."""
 
-    SHOWS = {
+    PATTERNS = {
         "message": r"^\t[@+]?{who}\t{text}$",
         "action": r"^\t \*\t{who} {text}$",
         "private": r"^\t{who}\t{text}$",
         "own private": r"^\t({name}\t|--\tMSG\({who}\): ){text}$",
-        "join": r"^\t-->\t{who} \(.*\) has joined {room}$",
-        "part": r"^\t<--\t{who} \(.*\) has left {room} \({text}\)$",
+        "join": r"^\t-->\t{who} \(.*\) has joined {channel}$",
+        "part": r"^\t<--\t{who} \(.*\) has left {channel} \({text}\)$",
         "quit": r"^\t<--\t{who} \(.*\) has quit \(.*{text}\)$",
         "nick": r"^\t--\t{who} is now known as {text}$",
         "own nick": r"^\t--\tYou are now known as {text}$",
-        "topic": r"^\t--\t{who} has changed topic for {room} .*to \"{text}\"$",
+        "topic": r"^\t--\t{who} has changed topic for {channel} .*to \"{text}\"$",
         "kick": r"^\t<--\t{who} has kicked {whom} \({text}\)$",
-        "own join": r"^\t-->\t{who} \(.*\) has joined {room}$",
-        "op": r"^\t--\tMode {room} \[\+o {whom}\] by {who}$",
-        "banned": r"^\t--\t{room}: .*ban",
-        "not invited": r"^\t--\t{room}: .*invit",
-        "invitation": r"^\t--\tYou have been invited to {room} by {who}",
+        "own join": r"^\t-->\t{who} \(.*\) has joined {channel}$",
+        "op": r"^\t--\tMode {channel} \[\+o {whom}\] by {who}$",
+        "banned": r"^\t--\t{channel}: .*ban",
+        "not invited": r"^\t--\t{channel}: .*invit",
+        "invitation": r"^\t--\tYou have been invited to {channel} by {who}",
         "whois": r"^\t--\t\[{who}\] \(.*@127\.0\.0\.1\): {who}$",
-        "whois rooms": r"^\t--\t\[{who}\] .*{room}",
+        "whois channels": r"^\t--\t\[{who}\] .*{channel}",
         "whois away": r"^\t--\t\[{who}\] is away: {text}$",
         "whois account": r"^\t--\t\[{who}\] is logged in as {account}$",
         "away": r"^\t--\t\[{who}\] is away: {text}$",
         "own away": r"^\t--\tYou have been marked as being away$",
         "own back": r"^\t--\tYou are no longer marked as being away$",
-        "list": r"^\t--\t{room}\({count}\): {text}$",
+        "list": r"^\t--\t{channel}\({count}\): {text}$",
         "notice": r"^\t--\t{who}( \(.*\))?: {text}$",
         "pong": r"^\t--\tCTCP reply from {who}: PING ",
     }
-    CONFIGURATION = {
+    PING = "/ctcp {nickname} ping"
+    CONFIG = {
         "logger.conf": """
             [file]
             flush_delay = 0
@@ -271,39 +285,22 @@ class WeeChat(Program):
     }
 
     def __init__(self, terminals, folder, name, port, account="", password=""):
-        program = find("weechat")
-        find("/usr/lib/*/weechat/plugins/fifo.so")
+        program = require("weechat")
+        require("/usr/lib/*/weechat/plugins/fifo.so")
         folder.mkdir()
         fields = {"name": name, "port": port, "account": account, "password": password}
-        for file, text in self.CONFIGURATION.items():
-            lines = [line.strip() for line in text.format(**fields).strip().splitlines()]
-            (folder / file).write_text("\n".join(lines) + "\n", "utf-8")
+        for file, text in self.CONFIG.items():
+            write_config(folder / file, text, **fields)
         super().__init__(name, folder, "logs/*.log")
         self._fifo = folder / "fifo"
         self._terminals = terminals
         terminals.open(name, program, "--dir", str(folder))
 
-    def command(self, line, room=""):
-        """Type a line, in the window of `room` or in the server's."""
-        window = "irc.hub." + room if room else "irc.server.hub"
+    def command(self, line, channel=""):
+        window = "irc.hub." + channel if channel else "irc.server.hub"
         wait_until(self._fifo.exists)
         with self._fifo.open("w", encoding="utf-8") as pipe:
             pipe.write("%s *%s\n" % (window, line))
-
-    def say(self, room, text):
-        self.command(text, room)
-
-    def ping(self, nickname):
-        self.command("/ctcp %s ping" % nickname)
-
-    @property
-    def is_open(self):
-        return self._terminals.is_open(self.name)
-
-    def leave(self):
-        """Quit the program itself."""
-        self.command("/quit")
-        wait_until(lambda: not self.is_open)
 
     def close(self):
         self._terminals.end(self.name)
@@ -312,35 +309,36 @@ class WeeChat(Program):
 class Irssi(Program):
     """irssi in a terminal, driven by keys."""
 
-    SHOWS = {
+    PATTERNS = {
         "message": r"<.?{who}> {text}$",
         "action": r" \* {who} {text}$",
         "private": r"(<.?|\[){who}(\(.*\)\]|>) {text}$",
         "own private": r"(<.?{name}>|\[msg\({who}\)\]) {text}$",
-        "join": r"-!- {who} \[.*\] has joined {room}$",
-        "part": r"-!- {who} \[.*\] has left {room} \[{text}\]$",
+        "join": r"-!- {who} \[.*\] has joined {channel}$",
+        "part": r"-!- {who} \[.*\] has left {channel} \[{text}\]$",
         "quit": r"-!- {who} \[.*\] has quit \[.*{text}\]$",
         "nick": r"-!- {who} is now known as {text}$",
         "own nick": r"-!- You're now known as {text}$",
-        "topic": r"-!- {who} changed the topic of {room} to: {text}$",
-        "kick": r"-!- {whom} was kicked from {room} by {who} \[{text}\]$",
-        "own join": r"-!- {who} \[.*\] has joined {room}$",
-        "op": r"-!- mode/{room} \[\+o {whom}\] by {who}$",
-        "banned": r"-!- Cannot join to channel {room} \(You are banned\)$",
-        "not invited": r"-!- Cannot join to channel {room} \(You must be invited\)$",
-        "invitation": r"-!- {who}( \[.*\])? invites you to {room}$",
+        "topic": r"-!- {who} changed the topic of {channel} to: {text}$",
+        "kick": r"-!- {whom} was kicked from {channel} by {who} \[{text}\]$",
+        "own join": r"-!- {who} \[.*\] has joined {channel}$",
+        "op": r"-!- mode/{channel} \[\+o {whom}\] by {who}$",
+        "banned": r"-!- Cannot join to channel {channel} \(You are banned\)$",
+        "not invited": r"-!- Cannot join to channel {channel} \(You must be invited\)$",
+        "invitation": r"-!- {who}( \[.*\])? invites you to {channel}$",
         "whois": r"-!- {who} \[.*@127\.0\.0\.1\]$",
-        "whois rooms": r"-!-  channels : .*{room}",
+        "whois channels": r"-!-  channels : .*{channel}",
         "whois away": r"-!-  away     : {text}$",
         "whois account": r"-!-  account  : {account}$",
         "away": r"-!- {who} is away: {text}$",
         "own away": r"-!- You have been marked as being away$",
         "own back": r"-!- You are no longer marked as being away$",
-        "list": r"-!- {room} {count} {text}$",
+        "list": r"-!- {channel} {count} {text}$",
         "notice": r" -{who}\(.*\)- {text}$",
         "pong": r"CTCP PING reply from {who}: ",
     }
-    CONFIGURATION = """
+    LIST = "/list -yes"
+    CONFIG = """
         servers = ({{ address = "127.0.0.1"; port = "{port}"; chatnet = "hub";
                       autoconnect = "yes"; }});
         chatnets = {{ hub = {{ type = "IRC"; nick = "{name}"; {login} }}; }};
@@ -355,49 +353,33 @@ class Irssi(Program):
     LOGIN = 'sasl_mechanism = "PLAIN"; sasl_username = "%s"; sasl_password = "%s";'
 
     def __init__(self, terminals, folder, name, port, account="", password=""):
-        program = find("irssi")
+        program = require("irssi")
         folder.mkdir()
         log = folder / "all.log"
         login = self.LOGIN % (account, password) if account else ""
-        text = self.CONFIGURATION.format(name=name, port=port, log=log, login=login)
-        (folder / "config").write_text(text, "utf-8")
+        fields = {"name": name, "port": port, "log": log, "login": login}
+        write_config(folder / "config", self.CONFIG, **fields)
         super().__init__(name, folder, log.name)
         self._terminals = terminals
         self._window = ""
         terminals.open(name, program, "--home=%s" % folder)
 
-    def command(self, line, room=""):
-        """Type a line, in the window of `room` or in the present one."""
-        if room not in ("", self._window):
-            self._terminals.type(self.name, "/window goto " + room)
-            self._window = room
+    def command(self, line, channel=""):
+        if channel not in ("", self._window):
+            self._terminals.type(self.name, "/window goto " + channel)
+            self._window = channel
         if line.startswith("/join "):
-            self._window = ""
+            self._window = ""  # irssi goes to the new channel
         self._terminals.type(self.name, line)
-
-    def say(self, room, text):
-        self.command(text, room)
-
-    def list_rooms(self):
-        self.command("/list -yes")
-
-    @property
-    def is_open(self):
-        return self._terminals.is_open(self.name)
-
-    def leave(self):
-        """Quit the program itself."""
-        self.command("/quit")
-        wait_until(lambda: not self.is_open)
 
     def close(self):
         self._terminals.end(self.name)
 
 
 class HexChat(Program):
-    """HexChat on the tests' screen, driven by its remote control, which needs a message bus."""
+    """HexChat on the virtual screen, driven by its remote control, which needs a D-Bus."""
 
-    SHOWS = {
+    PATTERNS = {
         "message": r"^<{who}>\t{text}$",
         "action": r"^\*\t{who} {text}$",
         "private": r"^(<|\*){who}(>|\*)\t{text}$",
@@ -408,24 +390,26 @@ class HexChat(Program):
         "nick": r"^\*\t{who} is now known as {text}$",
         "own nick": r"^\*\tYou are now known as {text}$",
         "topic": r"^\*\t{who} has changed the topic to: {text}$",
-        "kick": r"^\*\t{who} has kicked {whom} from {room} \({text}\)$",
-        "own join": r"^\*\tNow talking on {room}$",
+        "kick": r"^\*\t{who} has kicked {whom} from {channel} \({text}\)$",
+        "own join": r"^\*\tNow talking on {channel}$",
         "op": r"^\*\t{who} gives channel operator status to {whom}$",
-        "banned": r"^\*\tCannot join {room} \(You are banned\)\.$",
-        "not invited": r"^\*\tCannot join {room} \(Channel is invite only\)$",
-        "invitation": r"^\*\tYou have been invited to {room} by {who}",
+        "banned": r"^\*\tCannot join {channel} \(You are banned\)\.$",
+        "not invited": r"^\*\tCannot join {channel} \(Channel is invite only\)$",
+        "invitation": r"^\*\tYou have been invited to {channel} by {who}",
         "whois": r"^\*\t\[{who}\] \(.*@127\.0\.0\.1\): {who}$",
-        "whois rooms": r"^\*\t\[{who}\] .*{room}",
+        "whois channels": r"^\*\t\[{who}\] .*{channel}",
         "whois away": r"^\*\t\[{who}\] is away \({text}\)$",
         "whois account": r"^\*\t\[{who}\] is logged in as {account}$",
         "away": r"^\*\t\[{who}\] is away \({text}\)$",
         "own away": r"^\*\tYou have been marked as being away$",
         "own back": r"^\*\tYou are no longer marked as being away$",
-        "list": r"^{room} +{count} +{text}$",
+        "list": r"^{channel} +{count} +{text}$",
         "notice": r"^-{who}-\t{text}$",
         "pong": r"^\*\tPing reply from {who}: ",
     }
-    CONFIGURATION = """
+    BACK = "/back"
+    LIST = "/quote LIST"  # its own /list opens a window
+    CONFIG = """
         irc_logging = 1
         irc_logmask = %c.log
         stamp_log = 0
@@ -449,13 +433,13 @@ class HexChat(Program):
         S=127.0.0.1/{port}
         """
     LOGIN = "U=%s\nP=%s\nL=6\n"  # 6 is SASL PLAIN
-    FLAGS = 8 + 16  # connects by itself, and through no proxy
-    GLOBAL = 2  # with the names that all networks share
+    FLAGS = 8 + 16  # connect at the start, through no proxy
+    GLOBAL = 2  # use the names that all networks share
     BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
          "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
         <busconfig>
           <type>session</type>
-          <listen>unix:path={path}</listen>
+          <listen>unix:path={socket}</listen>
           <auth>EXTERNAL</auth>
           <policy context="default">
             <allow own="*"/>
@@ -468,7 +452,7 @@ class HexChat(Program):
         """
 
     def __init__(self, screen, folder, name, port, account="", password=""):
-        program = find("hexchat")
+        program = require("hexchat")
         folder.mkdir()
         self._bus = self._start_bus(folder)
         bus = "unix:path=%s" % (folder / "bus")
@@ -477,71 +461,43 @@ class HexChat(Program):
         )
         login = "I=%s\n" % name + self.LOGIN % (account, password) if account else ""
         flags = self.FLAGS if account else self.FLAGS + self.GLOBAL
-        self._write(folder / "hexchat.conf", self.CONFIGURATION.format(name=name))
-        network = self.NETWORK.replace("        ", "").lstrip()
-        network = network.format(login=login, flags=flags, port=port)
-        (folder / "servlist.conf").write_text(network, "utf-8")
+        write_config(folder / "hexchat.conf", self.CONFIG, name=name)
+        write_config(folder / "servlist.conf", self.NETWORK, login=login, flags=flags, port=port)
         super().__init__(name, folder, "logs/*.log")
         self._command = [program, "--no-plugins", "--cfgdir", str(folder)]
-        self._process = subprocess.Popen(
-            self._command, env=self._environment, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
-        )
+        self._process = subprocess.Popen(self._command, **QUIET, env=self._environment)
         if os.geteuid() == 0:
             with closed_on_failure(self):
                 self._dismiss_warning()
 
     def _start_bus(self, folder):
-        program = find("dbus-daemon")
-        self._write(folder / "bus.conf", self.BUS.format(path=folder / "bus"))
+        program = require("dbus-daemon")
+        write_config(folder / "bus.conf", self.BUS, socket=folder / "bus")
         command = [program, "--config-file=%s" % (folder / "bus.conf"), "--nofork", "--nopidfile"]
         bus = subprocess.Popen(
             [*command, "--print-address"], stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
         )
         with bus.stdout as address:
-            assert address.readline()  # as soon as it listens
+            assert address.readline()  # printed when it listens
         return bus
 
-    def _write(self, path, text):
-        path.write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
-
     def _dismiss_warning(self):
-        """It tells root off in a dialog before it starts."""
-        key = [find("xdotool"), "search", "--sync", "--onlyvisible", "--pid"]
+        """Close the dialog that warns root at the start."""
+        key = [require("xdotool"), "search", "--sync", "--onlyvisible", "--pid"]
         key += [str(self._process.pid), "windowfocus", "key", "Return"]
 
-        def is_gone():
-            subprocess.run(
-                key, env=self._environment, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
-                timeout=TIMEOUT, check=False,
-            )  # fmt: skip
-            return bool(self.everything)
+        def has_started():
+            subprocess.run(key, **QUIET, env=self._environment, timeout=TIMEOUT, check=False)
+            return bool(self.full_text)
 
-        wait_until(is_gone)
+        wait_until(has_started)
 
-    def command(self, line, room=""):
-        """Type a line, in the window of `room` or in the one at the front."""
+    def command(self, line, channel=""):
         line = line[1:] if line.startswith("/") else "say " + line
-        if room:
-            line = "doat %s %s" % (room, line)
-        subprocess.run(
-            [*self._command, "--existing", "--command=" + line], env=self._environment,
-            stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=TIMEOUT, check=True,
-        )  # fmt: skip
-
-    def come_back(self):
-        self.command("/back")
-
-    def list_rooms(self):
-        self.command("/quote LIST")  # its own /list opens a window
-
-    @property
-    def is_open(self):
-        return self._process.poll() is None
-
-    def leave(self):
-        """Quit the program itself."""
-        self.command("/killall")
-        self._process.wait(TIMEOUT)
+        if channel:
+            line = "doat %s %s" % (channel, line)
+        command = [*self._command, "--existing", "--command=" + line]
+        subprocess.run(command, **QUIET, env=self._environment, timeout=TIMEOUT, check=True)
 
     def close(self):
         for process in (self._process, self._bus):
@@ -549,36 +505,38 @@ class HexChat(Program):
             process.wait()
 
 
-# What nc, client.py's window and its terminal show: the lines for people.
-FOR_PEOPLE = {
+# Events as nc, the terminal and the window of client.py show them.
+HUBBUB_PATTERNS = {
     "message": r"\[{who}( in \S+)?\]: {text}$",
     "action": r"\* {who} {text}$",
     "private": r"\[{who} -> you\]: {text}$",
     "own private": r"\[you -> {who}\]: {text}$",
-    "join": r"\[SERVER\]: {who} joined {room}$",
-    "own join": r"\[SERVER\]: {who} joined {room}$",
-    "part": r"\[SERVER\]: {who} left {room}$",
+    "join": r"\[SERVER\]: {who} joined {channel}$",
+    "own join": r"\[SERVER\]: {who} joined {channel}$",
+    "part": r"\[SERVER\]: {who} left {channel}$",
     "quit": r"\[SERVER\]: {who} left the chat$",
     "nick": r"\[SERVER\]: {who} is now called {text}$",
     "own nick": r"\[SERVER\]: .* is now called {text}$",
     "topic": r"\[SERVER\]: {who} set the topic: {text}$",
-    "kick": r"\[SERVER\]: {whom} was removed from {room} by {who}: {text}$",
-    "op": r"\[SERVER\]: {who} made {whom} an operator of {room}$",
+    "kick": r"\[SERVER\]: {whom} was removed from {channel} by {who}: {text}$",
+    "op": r"\[SERVER\]: {who} made {whom} an operator of {channel}$",
     "whois": r"\[SERVER\]: {who} is .* \(.*@127\.0\.0\.1\)$",
-    "whois rooms": r"\[SERVER\]: {who} is in .*{room}",
+    "whois channels": r"\[SERVER\]: {who} is in .*{channel}",
     "whois away": r"\[SERVER\]: {who} is away: {text}$",
     "whois account": r"\[SERVER\]: {who} is logged in as {account}$",
     "away": r"\[SERVER\]: {who} is away: {text}$",
     "own away": r"\[SERVER\]: You are away\.",
     "own back": r"\[SERVER\]: You are back\.$",
-    "list": r"\[SERVER\]: {room} \({count}\): {text}$",
+    "list": r"\[SERVER\]: {channel} \({count}\): {text}$",
 }
 
 
-class Piped(Program):
-    """Somebody at a program that reads lines from a pipe and prints what people see."""
+class PipedProgram(Program):
+    """A program that reads commands from a pipe and prints Hubbub's lines for users."""
 
-    SHOWS = {what: r"\] " + pattern for what, pattern in FOR_PEOPLE.items()}
+    PATTERNS = {event: r"\] " + pattern for event, pattern in HUBBUB_PATTERNS.items()}
+    LIST = "/rooms"
+    PART = "/leave {reason}"
 
     def __init__(self, folder, name, *command):
         super().__init__(name, folder, name + ".log")
@@ -587,19 +545,9 @@ class Piped(Program):
                 command, stdin=PIPE, stdout=file, stderr=file, env=environment(folder)
             )
 
-    def command(self, line, room=""):
-        """Type a line."""
+    def command(self, line, channel=""):
         self._process.stdin.write((line + "\n").encode())
         self._process.stdin.flush()
-
-    def say(self, room, text):
-        self.command(text)
-
-    def list_rooms(self):
-        self.command("/rooms")
-
-    def leave_room(self, room, reason):
-        self.command("/leave " + reason)
 
     def close(self):
         self._process.kill()
@@ -607,18 +555,18 @@ class Piped(Program):
         self._process.stdin.close()
 
 
-class Netcat(Piped):
-    """A person with nc, who knows nothing but the address."""
+class Netcat(PipedProgram):
+    """nc, after answering the server's question for a username."""
 
     def __init__(self, folder, name, port):
-        super().__init__(folder, name, find("nc"), "127.0.0.1", str(port))
+        super().__init__(folder, name, require("nc"), "127.0.0.1", str(port))
         with closed_on_failure(self):
             self.command(name)
             self.expect("[SERVER]: %s joined the chat" % name)
 
 
-class AtTerminal(Piped):
-    """Somebody at client.py without a window."""
+class TerminalClient(PipedProgram):
+    """client.py in a terminal."""
 
     def __init__(self, folder, name, port):
         address = "127.0.0.1:%d" % port
@@ -628,10 +576,12 @@ class AtTerminal(Piped):
             self.expect("[SERVER]: Welcome to")
 
 
-class AtWindow(Program):
-    """Somebody at client.py's window."""
+class WindowClient(Program):
+    """client.py's window."""
 
-    SHOWS = {what: "^" + pattern for what, pattern in FOR_PEOPLE.items()}
+    PATTERNS = {event: "^" + pattern for event, pattern in HUBBUB_PATTERNS.items()}
+    LIST = "/rooms"
+    PART = "/leave {reason}"
 
     def __init__(self, desktop, person, name):
         super().__init__(name, None, "")
@@ -643,25 +593,18 @@ class AtWindow(Program):
     def _wait_until(self, condition):
         self._desktop.pump(condition)
 
-    def command(self, line, room=""):
-        """Type a line, over any that was refused and still stands in the chat box."""
-        self._person.box.delete("1.0", "end")
+    def forget(self):
+        """Skip nothing: the transcript is that of the conversation in view."""
+
+    def command(self, line, channel=""):
+        self._person.box.delete("1.0", "end")  # a refused line stays there
         self._person.say(line)
-
-    def say(self, room, text):
-        self.command(text)
-
-    def list_rooms(self):
-        self.command("/rooms")
-
-    def leave_room(self, room, reason):
-        self.command("/leave " + reason)
 
 
 class NgIrcd:
-    """ngIRCd, with a configuration that is all its own."""
+    """ngIRCd on a free port, with its own configuration."""
 
-    CONFIGURATION = """
+    CONFIG = """
         [Global]
         Name = other.example
         Info = Another server
@@ -686,39 +629,26 @@ class NgIrcd:
         """
 
     def __init__(self, folder):
-        program = find("ngircd")
+        program = require("ngircd")
         folder.mkdir()
         self._output = folder / "output"
-        for _ in range(5):  # a port that was free may be taken when it comes to it
+        command = [program, "--nodaemon", "--config", str(folder / "conf")]
+        for _ in range(5):  # another program may take the free port before ngIRCd does
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
-            text = self.CONFIGURATION.format(port=self.port, folder=folder)
-            (folder / "conf").write_text(text.replace("        ", "").lstrip(), "utf-8")
+            write_config(folder / "conf", self.CONFIG, port=self.port, folder=folder)
             with self._output.open("wb") as file:
-                self._process = subprocess.Popen(
-                    [program, "--nodaemon", "--config", str(folder / "conf")],
-                    stdin=DEVNULL, stdout=file, stderr=file,
-                )  # fmt: skip
+                self._process = subprocess.Popen(command, stdin=DEVNULL, stdout=file, stderr=file)
             with closed_on_failure(self):
-                wait_until(lambda: self._listens or self._process.poll() is not None)
+                wait_until(lambda: self._is_listening() or self._process.poll() is not None)
             if self._process.poll() is None:
                 return
         pytest.fail(self._output.read_text(errors="replace"))
 
-    @property
-    def _listens(self):
+    def _is_listening(self):
         return "Now listening on" in self._output.read_text(errors="replace")
 
     def close(self):
         self._process.terminate()
         self._process.wait()
-
-
-def add_account(folder, name, password):
-    """Make an account with the server's own command line."""
-    command = [sys.executable, str(ROOT / "server.py"), "--data", str(folder)]
-    subprocess.run(
-        [*command, "--add-account", name], input=(password + "\n").encode(), stdout=DEVNULL,
-        timeout=TIMEOUT, check=True,
-    )  # fmt: skip

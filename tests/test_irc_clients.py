@@ -1,34 +1,36 @@
-"""WeeChat, irssi and HexChat, as people run them, in one conversation with a window and nc."""
+"""WeeChat, irssi and HexChat, as their users run them, beside client.py's window and nc."""
 
 import contextlib
 
 import pytest
 from clients_harness import (
-    AtWindow,
     HexChat,
     Irssi,
     Netcat,
     Terminals,
     WeeChat,
+    WindowClient,
     add_account,
-    fresh,
+    unique,
 )
 from harness import Process
 
-pytestmark = pytest.mark.timeout(180)  # the first waits for all of them to start
+pytestmark = pytest.mark.timeout(180)  # the first test waits for all programs to start
 
 PASSWORD = "correct horse battery"
+KINDS = [WeeChat, Irssi, HexChat]
+NAMES = ["wendy", "irma", "harry"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where everything of these programs is kept."""
+    """The folder for the files of all programs."""
     return tmp_path_factory.mktemp("clients")
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """A server for all these tests; it may not make a single mistake."""
+    """A server for all tests; fails if it logs an exception."""
     log = folder / "server.log"
     process = Process(log, "--data", str(folder / "data"), "--rate-limit", "0")
     with contextlib.closing(process):
@@ -44,312 +46,269 @@ def terminals(folder):
 
 @pytest.fixture(scope="module")
 def start(request, server, folder):
-    """Starts a program, and goes on when it shows that it has been welcomed."""
+    """Start an IRC client, and wait for the server's welcome."""
     with contextlib.ExitStack() as stack:
 
         def start_(kind, name, *login, until="Welcome to"):
-            place = request.getfixturevalue("screen" if kind is HexChat else "terminals")
-            program = kind(place, folder / name, name, server.port, *login)
-            stack.callback(program.close)
-            program.expect(until)
-            return program
+            display = request.getfixturevalue("screen" if kind is HexChat else "terminals")
+            client = kind(display, folder / name, name, server.port, *login)
+            stack.callback(client.close)
+            client.expect(until)
+            return client
 
         yield start_
 
 
 @pytest.fixture(scope="module")
-def weechat(start):
-    return start(WeeChat, "wendy")
-
-
-@pytest.fixture(scope="module")
-def irssi(start):
-    return start(Irssi, "irma")
-
-
-@pytest.fixture(scope="module")
-def hexchat(start):
-    return start(HexChat, "harry")
+def started(start):
+    return [start(kind, name) for kind, name in zip(KINDS, NAMES)]
 
 
 @pytest.fixture
-def wendy(weechat):
-    """At WeeChat. What she saw in other tests does not count."""
-    weechat.forget()
-    return weechat
-
-
-@pytest.fixture
-def irma(irssi):
-    """At irssi."""
-    irssi.forget()
-    return irssi
-
-
-@pytest.fixture
-def harry(hexchat):
-    """At HexChat."""
-    hexchat.forget()
-    return hexchat
-
-
-@pytest.fixture
-def people(wendy, irma, harry):
-    """The three, each in turn."""
-    return [wendy, irma, harry]
-
-
-@pytest.fixture
-def everybody(wendy, irma, harry, nora, alice):
-    """The three, nora with nc, and alice at a window."""
-    return [wendy, irma, harry, nora, alice]
+def irc_users(started):
+    """Wendy with WeeChat, Irma with irssi and Harry with HexChat, all in the lobby."""
+    for client in started:
+        client.forget()
+    return started
 
 
 @pytest.fixture
 def nora(server, folder):
-    """A person with nc."""
-    with contextlib.closing(Netcat(folder, fresh("nora"), server.port)) as nora_:
+    """Nora, with nc."""
+    with contextlib.closing(Netcat(folder, unique("nora"), server.port)) as nora_:
         yield nora_
 
 
 @pytest.fixture
 def alice(desktop, server):
-    """At a window."""
-    name = fresh("alice")
-    return AtWindow(desktop, desktop.join(server.port, name), name)
+    """Alice, at client.py's window."""
+    name = unique("alice")
+    return WindowClient(desktop, desktop.join(server.port, name), name)
+
+
+@pytest.fixture
+def users(irc_users, nora, alice):
+    """A user of each program, all in the lobby."""
+    return [*irc_users, nora, alice]
 
 
 @pytest.fixture
 def stranger(server):
-    """Somebody who is in the lobby alone."""
+    """A client that is only in the lobby."""
     with contextlib.closing(server.irc("stranger")) as stranger_:
         yield stranger_
 
 
-# In the lobby, where everybody is
+def pairs_of(users):
+    return [(user, other) for user in users for other in users if user is not other]
 
 
-def test_everybody_hears_everybody(everybody):
-    """What one says or does, all see, each as their program shows it; oneself too."""
-    for speaker in everybody:
-        speaker.say("#lobby", "hello from " + speaker.name)
-        speaker.act("#lobby", "waves with " + speaker.name)
-    for listener in everybody:
-        for speaker in everybody:
-            listener.sees("message", who=speaker.name, text="hello from " + speaker.name)
-            listener.sees("action", who=speaker.name, text="waves with " + speaker.name)
+# In the lobby
 
 
-def test_everybody_writes_to_everybody(everybody):
-    """A private message reaches the one it is for, and nobody else."""
-    pairs = [(one, other) for one in everybody for other in everybody if one is not other]
-    for one, other in pairs:
-        one.write(other.name, "psst %s, %s here" % (other.name, one.name))
-    for one, other in pairs:
-        text = "psst %s, %s here" % (other.name, one.name)
-        other.sees("private", who=one.name, text=text)
-        one.sees("own private", who=other.name, name=one.name, text=text)
-    for third in everybody:
-        for one, other in pairs:
-            if third not in (one, other):
-                assert not third.has("psst %s, %s here" % (other.name, one.name))
+def test_message_and_action_are_shown_to_all_and_to_the_sender(users):
+    for sender in users:
+        sender.say("#lobby", "hello from " + sender.name)
+        sender.act("#lobby", "waves with " + sender.name)
+    for user in users:
+        for sender in users:
+            user.sees("message", who=sender.name, text="hello from " + sender.name)
+            user.sees("action", who=sender.name, text="waves with " + sender.name)
 
 
-def test_a_new_name_is_seen_by_all(everybody):
-    """Whoever renames themselves sees it, as do all others; what they say carries it."""
-    for one in everybody:
-        for before, after in ((one.name, one.name + "2"), (one.name + "2", one.name)):
-            one.command("/nick " + after)
-            one.sees("own nick", text=after)
-            one.say("#lobby", "I am %s now" % after)
-            for other in everybody:
-                if other is not one:
+def test_private_message_is_shown_to_sender_and_recipient_alone(users):
+    texts = {
+        (sender, recipient): "psst %s, %s here" % (recipient.name, sender.name)
+        for sender, recipient in pairs_of(users)
+    }
+    for (sender, recipient), text in texts.items():
+        sender.send_private(recipient.name, text)
+    for (sender, recipient), text in texts.items():
+        recipient.sees("private", who=sender.name, text=text)
+        sender.sees("own private", who=recipient.name, name=sender.name, text=text)
+    for user in users:
+        assert not any(user.has(text) for pair, text in texts.items() if user not in pair)
+
+
+def test_rename_is_shown_to_all_and_used_for_later_messages(users):
+    for user in users:
+        renamed = user.name + "2"
+        for before, after in ((user.name, renamed), (renamed, user.name)):
+            user.command("/nick " + after)
+            user.sees("own nick", text=after)
+            user.say("#lobby", "I am %s now" % after)
+            for other in users:
+                if other is not user:
                     other.sees("nick", who=before, text=after)
                     other.sees("message", who=after, text="I am %s now" % after)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(WeeChat, "will"), (Irssi, "ida"), (HexChat, "hal")])
-def test_who_quits_is_seen_to_leave(start, everybody, kind, name):
-    """With their reason, where the program shows reasons."""
+@pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["will", "ida", "hal"])))
+def test_quit_is_shown_to_all(start, users, kind, name):
+    """With the reason, in programs that show reasons."""
     start(kind, name).command("/quit see you")
-    for other in everybody:
-        other.sees("quit", who=name, text="see you")
+    for user in users:
+        user.sees("quit", who=name, text="see you")
 
 
-def test_who_quits_with_nc_is_seen_to_leave(people, server, folder):
-    """/quit is all that it takes."""
+def test_quit_with_nc_is_shown_with_its_reason(irc_users, server, folder):
     with contextlib.closing(Netcat(folder, "noel", server.port)) as noel:
         noel.command("/quit see you")
-        for other in people:
-            other.sees("quit", who="noel", text="see you")
+        for user in irc_users:
+            user.sees("quit", who="noel", text="see you")
         noel.expect("Goodbye.")
 
 
-def test_who_is_away_says_so_to_those_who_write_and_ask(everybody):
-    """The sender of a private message and who asks are told why; and not after the return."""
-    for one in everybody:
-        reason = "gone to " + one.name
-        one.command("/away " + reason)
-        one.sees("own away")
-        for other in everybody:
-            if other is not one:
-                other.write(one.name, "are you there?")
-                other.sees("away", who=one.name, text=reason)
-                if not isinstance(other, AtWindow):  # its transcript is looked at as a whole
-                    other.forget()
-                other.command("/whois " + one.name)
-                other.sees("whois away", who=one.name, text=reason)
-        one.come_back()
-        one.sees("own back")
+def test_away_reason_is_shown_to_private_senders_and_in_whois(users):
+    for absent in users:
+        reason = "gone to " + absent.name
+        absent.command("/away " + reason)
+        absent.sees("own away")
+        for other in users:
+            if other is not absent:
+                other.send_private(absent.name, "are you there?")
+                other.sees("away", who=absent.name, text=reason)
+                other.forget()
+                other.command("/whois " + absent.name)
+                other.sees("whois away", who=absent.name, text=reason)
+        absent.come_back()
+        absent.sees("own back")
 
 
-# In rooms
+# In other channels
 
 
 @pytest.fixture
-def meet(everybody):
-    """They meet in a room, and leave it in the end."""
-    rooms = []
+def join_all(users):
+    """Join all users to a channel; they leave it at the end."""
+    channels = []
 
-    def meet_(room):
-        rooms.append(room)
-        for one in everybody:
-            one.enter(room)
-        for one in everybody[:-1]:
-            one.sees("join", who=everybody[-1].name, room=room)
-        return everybody
+    def join_all_(channel):
+        channels.append(channel)
+        for user in users:
+            user.join(channel)
+        for user in users[:-1]:
+            user.sees("join", who=users[-1].name, channel=channel)
+        return users
 
-    yield meet_
-    for one in everybody:
-        for room in rooms:
-            one.leave_room(room, "done")
-
-
-def test_coming_and_going_is_seen_by_those_in_the_room(everybody):
-    """Joins, and leaves with their reasons, by those who are there."""
-    there = []
-    for one in everybody:
-        one.enter("#come")
-        for other in there:
-            other.sees("join", who=one.name, room="#come")
-        there.append(one)
-    for one in everybody:
-        there.remove(one)
-        one.leave_room("#come", "tea for " + one.name)
-        for other in there:
-            other.sees("part", who=one.name, room="#come", text="tea for " + one.name)
+    yield join_all_
+    for user in users:
+        for channel in channels:
+            user.part(channel, "done")
 
 
-def test_a_room_is_for_those_in_it(meet, stranger):
-    """What is said in a room reaches its members alone."""
-    people = meet("#aside")
-    for one in people:
-        one.say("#aside", "only here, says " + one.name)
-    for one in people:
-        for other in people:
-            one.sees("message", who=other.name, text="only here, says " + other.name)
+def test_join_and_part_are_shown_to_members(users):
+    members = []
+    for user in users:
+        user.join("#come")
+        for member in members:
+            member.sees("join", who=user.name, channel="#come")
+        members.append(user)
+    for user in users:
+        members.remove(user)
+        user.part("#come", "tea for " + user.name)
+        for member in members:
+            member.sees("part", who=user.name, channel="#come", text="tea for " + user.name)
+
+
+def test_channel_message_reaches_members_alone(join_all, stranger):
+    members = join_all("#aside")
+    for sender in members:
+        sender.say("#aside", "only here, says " + sender.name)
+    for member in members:
+        for sender in members:
+            member.sees("message", who=sender.name, text="only here, says " + sender.name)
     assert not any("only here" in line for line in stranger.heard())
 
 
-def test_a_topic_is_seen_by_all(meet):
-    """Who sets it, everybody sees."""
-    people = meet("#topics")
-    for one in people:
-        text = "set by %s today" % one.name
-        one.command("/topic " + text if one in people[3:] else "/topic #topics " + text)
-        for other in people:
-            other.sees("topic", who=one.name, room="#topics", text=text)
+def test_topic_is_shown_to_members_with_its_author(join_all, irc_users):
+    members = join_all("#topics")
+    for author in members:
+        text = "set by %s today" % author.name
+        author.command(("/topic #topics " if author in irc_users else "/topic ") + text)
+        for member in members:
+            member.sees("topic", who=author.name, channel="#topics", text=text)
 
 
-def test_the_list_of_rooms_shows_members_and_topics(meet):
-    """Each program shows a room's name, how many are in it, and its topic."""
-    people = meet("#listed")
-    people[0].command("/topic #listed what is listed")
-    for one in people:
-        one.sees("topic", who=people[0].name, room="#listed", text="what is listed")
-    for one in people:
-        one.list_rooms()
-        one.sees("list", room="#listed", count="5", text="what is listed")
+def test_list_shows_member_count_and_topic(join_all):
+    members = join_all("#listed")
+    members[0].command("/topic #listed what is listed")
+    for member in members:
+        member.sees("topic", who=members[0].name, channel="#listed", text="what is listed")
+    for member in members:
+        member.list_channels()
+        member.sees("list", channel="#listed", count="5", text="what is listed")
 
 
-def test_whois_tells_who_and_where(meet):
-    """Each sees of each other: name, address, rooms."""
-    people = meet("#known")
-    for one in people:
-        for other in people:
-            if one is not other:
-                one.command("/whois " + other.name)
-                one.sees("whois", who=other.name)
-                one.sees("whois rooms", who=other.name, room="#known")
+def test_whois_shows_name_address_and_channels(join_all):
+    for user, other in pairs_of(join_all("#known")):
+        user.command("/whois " + other.name)
+        user.sees("whois", who=other.name)
+        user.sees("whois channels", who=other.name, channel="#known")
 
 
-def test_notices_and_programs_questions_pass(wendy, irma, harry):
-    """/notice is shown as such, and one program's ping is answered by the other."""
-    for one, other in ((wendy, harry), (harry, wendy), (irma, wendy)):  # irssi takes its time
-        one.command("/notice %s note from %s" % (other.name, one.name))
-        other.sees("notice", who=one.name, text="note from " + one.name)
-        one.ping(other.name)
-        one.sees("pong", who=other.name)
+def test_notice_and_ctcp_ping_pass_between_clients(irc_users):
+    wendy, irma, harry = irc_users
+    for sender, recipient in ((wendy, harry), (harry, wendy), (irma, wendy)):
+        sender.command("/notice %s note from %s" % (recipient.name, sender.name))
+        recipient.sees("notice", who=sender.name, text="note from " + sender.name)
+        sender.ping(recipient.name)
+        sender.sees("pong", who=recipient.name)
 
 
 # Moderation
 
 
-@pytest.mark.parametrize("operator", ["wendy", "irma", "harry"])
-def test_an_operator_makes_operators_kicks_bans_and_invites(people, operator):
-    """The one who opened the room may, with the words of every program; all see it."""
-    one, two, three = sorted(people, key=lambda person: person.name != operator)
-    room = "#of-" + operator
-    for person in (one, two, three):
-        person.enter(room)
-    one.sees("join", who=three.name, room=room)
-    one.command("/op " + two.name, room)
-    two.sees("op", who=one.name, whom=two.name, room=room)
-    one.command("/kick %s enough" % three.name, room)
-    for person in (two,):
-        person.sees("kick", who=one.name, whom=three.name, room=room, text="enough")
-    two.command("/ban %s!*@*" % three.name, room)
-    one.expect("%s!*@*" % three.name)
-    three.command("/join " + room)
-    three.sees("banned", room=room)
-    one.command("/unban %s!*@*" % three.name, room)
-    one.command("/mode %s +i" % room, room)
-    two.expect("+i")
-    three.command("/join " + room)
-    three.sees("not invited", room=room)
-    one.command("/invite %s %s" % (three.name, room), room)
-    three.sees("invitation", who=one.name, room=room)
-    three.enter(room)
-    for person in (one, two, three):
-        person.leave_room(room, "done")
+@pytest.mark.parametrize("name", NAMES)
+def test_chanop_can_op_kick_ban_and_invite(irc_users, name):
+    """With each program's own commands."""
+    founder, helper, guest = sorted(irc_users, key=lambda user: user.name != name)
+    channel = "#of-" + name
+    mask = guest.name + "!*@*"
+    for user in (founder, helper, guest):
+        user.join(channel)
+    founder.sees("join", who=guest.name, channel=channel)
+    founder.command("/op " + helper.name, channel)
+    helper.sees("op", who=founder.name, whom=helper.name, channel=channel)
+    founder.command("/kick %s enough" % guest.name, channel)
+    helper.sees("kick", who=founder.name, whom=guest.name, channel=channel, text="enough")
+    helper.command("/ban " + mask, channel)
+    founder.expect(mask)
+    guest.command("/join " + channel)
+    guest.sees("banned", channel=channel)
+    founder.command("/unban " + mask, channel)
+    founder.command("/mode %s +i" % channel, channel)
+    helper.expect("+i")
+    guest.command("/join " + channel)
+    guest.sees("not invited", channel=channel)
+    founder.command("/invite %s %s" % (guest.name, channel), channel)
+    guest.sees("invitation", who=founder.name, channel=channel)
+    guest.join(channel)
+    for user in (founder, helper, guest):
+        user.part(channel, "done")
 
 
 # Accounts
 
 
-@pytest.mark.parametrize("kind", [WeeChat, Irssi, HexChat])
-def test_sasl_logs_in(start, server, folder, people, kind):
-    """An account's owner is logged in before joining, and others see it."""
-    name = {WeeChat: "olga", Irssi: "oleg", HexChat: "otto"}[kind]
+@pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["olga", "oleg", "otto"])))
+def test_sasl_login_is_shown_in_whois(start, folder, irc_users, kind, name):
     add_account(folder / "data", name, PASSWORD)
     owner = start(kind, name, name, PASSWORD)
     owner.expect("logged in")
-    for one in people:
-        one.command("/whois " + name)
-        one.sees("whois account", who=name, account=name)
-    owner.leave()
+    for user in irc_users:
+        user.command("/whois " + name)
+        user.sees("whois account", who=name, account=name)
+    owner.close()
 
 
-@pytest.mark.parametrize("kind", [WeeChat, Irssi, HexChat])
-def test_sasl_with_a_wrong_password_is_refused(start, server, folder, kind):
-    """And the program says so."""
-    name = {WeeChat: "wrong-w", Irssi: "wrong-i", HexChat: "wrong-h"}[kind]
+@pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["wrong-w", "wrong-i", "wrong-h"])))
+def test_sasl_with_wrong_password_shows_the_refusal(start, folder, kind, name):
     add_account(folder / "data", name, PASSWORD)
     start(kind, name, name, "not it", until="do not belong together").close()
 
 
-def test_nobody_was_told_of_an_unknown_command(people):
-    """All that these programs send by themselves is understood here."""
-    for one in people:
-        assert "Unknown command" not in one.everything
-        assert "unknown mode" not in one.everything.lower()
+def test_clients_have_sent_no_unknown_commands_or_modes(irc_users):
+    for user in irc_users:
+        assert "Unknown command" not in user.full_text
+        assert "unknown mode" not in user.full_text.lower()

@@ -3,12 +3,12 @@
 import contextlib
 
 import pytest
-from clients_harness import AtTerminal, AtWindow, NgIrcd, Terminals, WeeChat, fresh
+from clients_harness import NgIrcd, TerminalClient, Terminals, WeeChat, WindowClient, unique
 from harness import IrcTalker
 
 pytestmark = pytest.mark.timeout(180)
 
-ROOM = "#tea"
+CHANNEL = "#tea"
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def other(folder):
 def irene(other):
     """A plain IRC client that has joined the channel before all others."""
     with contextlib.closing(IrcTalker(other.port)) as irene_:
-        irene_.nickname = fresh("irene")
-        irene_.register(irene_.nickname).send("JOIN " + ROOM)
-        irene_.expect("366 %s %s :End of NAMES list" % (irene_.nickname, ROOM))
+        irene_.nickname = unique("irene")
+        irene_.register(irene_.nickname).send("JOIN " + CHANNEL)
+        irene_.expect("366 %s %s :End of NAMES list" % (irene_.nickname, CHANNEL))
         yield irene_
 
 
@@ -46,31 +46,31 @@ def weechat(other, folder):
 @pytest.fixture(params=["terminal", "window"])
 def tom(request, other, folder, desktop):
     """Tom, connected with client.py and in no channel."""
-    name = fresh("tom")
+    name = unique("tom")
     if request.param == "window":
-        tom_ = AtWindow(desktop, desktop.open(other.port, name, at_once=True), name)
+        tom_ = WindowClient(desktop, desktop.open(other.port, name, at_once=True), name)
         tom_.expect("Welcome to")
         yield tom_
     else:
-        with contextlib.closing(AtTerminal(folder, name, other.port)) as tom_:
+        with contextlib.closing(TerminalClient(folder, name, other.port)) as tom_:
             yield tom_
 
 
 def test_everyday_commands_work_on_another_server(tom, irene):
     her, him = irene.nickname, tom.name
-    tom.command("/join " + ROOM)
-    tom.sees("join", who=him, room=ROOM)
-    irene.expect("JOIN :" + ROOM)
+    tom.command("/join " + CHANNEL)
+    tom.sees("join", who=him, channel=CHANNEL)
+    irene.expect("JOIN :" + CHANNEL)
     irene.send("PRIVMSG #tea :Hello Tom!", "PRIVMSG #tea :\x01ACTION waves\x01")
     tom.sees("message", who=her, text="Hello Tom!")
     tom.sees("action", who=her, text="waves")
-    tom.say(ROOM, "Hello Irene!")
+    tom.say(CHANNEL, "Hello Irene!")
     tom.sees("message", who=him, text="Hello Irene!")
     irene.expect("PRIVMSG #tea :Hello Irene!")
-    tom.act(ROOM, "bows")
+    tom.act(CHANNEL, "bows")
     tom.sees("action", who=him, text="bows")
     irene.expect("PRIVMSG #tea :\x01ACTION bows\x01")
-    tom.write(her, "psst")
+    tom.send_private(her, "psst")
     tom.sees("own private", who=her, text="psst")
     irene.expect("PRIVMSG %s :psst" % her)
     irene.send("PRIVMSG %s :psst yourself" % him)
@@ -102,7 +102,7 @@ def test_everyday_commands_work_on_another_server(tom, irene):
 
 def test_missing_features_are_refused_in_words_and_cause_no_errors(tom):
     tom.command("/join #tea")
-    tom.sees("join", who=tom.name, room=ROOM)
+    tom.sees("join", who=tom.name, channel=CHANNEL)
     tom.command("/history")
     tom.expect("This server has no /history.")
     tom.command("/register secret")
@@ -113,17 +113,17 @@ def test_missing_features_are_refused_in_words_and_cause_no_errors(tom):
 
 def test_weechat_and_client_py_chat_on_another_server(tom, weechat):
     kind = type(tom).__name__
-    tom.command("/join " + ROOM)
-    tom.sees("join", who=tom.name, room=ROOM)
-    weechat.enter(ROOM)
-    tom.sees("join", who="wendy", room=ROOM)
-    weechat.say(ROOM, "from WeeChat to " + kind)
+    tom.command("/join " + CHANNEL)
+    tom.sees("join", who=tom.name, channel=CHANNEL)
+    weechat.join(CHANNEL)
+    tom.sees("join", who="wendy", channel=CHANNEL)
+    weechat.say(CHANNEL, "from WeeChat to " + kind)
     tom.sees("message", who="wendy", text="from WeeChat to " + kind)
-    tom.say(ROOM, "to WeeChat from " + kind)
+    tom.say(CHANNEL, "to WeeChat from " + kind)
     weechat.sees("message", who=tom.name, text="to WeeChat from " + kind)
-    tom.write("wendy", "psst from " + kind)
+    tom.send_private("wendy", "psst from " + kind)
     weechat.sees("private", who=tom.name, text="psst from " + kind)
-    weechat.write(tom.name, "psst to " + kind)
+    weechat.send_private(tom.name, "psst to " + kind)
     tom.sees("private", who="wendy", text="psst to " + kind)
-    weechat.leave_room(ROOM, "done")
-    tom.expect("wendy left " + ROOM)
+    weechat.part(CHANNEL, "done")
+    tom.expect("wendy left " + CHANNEL)
