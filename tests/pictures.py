@@ -1,10 +1,10 @@
 """Take pictures of every state of the window, in both themes and at three widths.
 
-    python tests/pictures.py [FOLDER] [--only WORD] [--dpi 192] [--readme]
+    python tests/pictures.py [FOLDER] [--only STATE ...] [--dpi 192] [--readme]
 
-Each state is reached as users reach it: a real window on a screen of its own, real keys, a real
-server, and other clients who talk there. Only the clock is replaced, and it stands still, so that
-each run gives the same pictures. `--readme` takes those of the README instead.
+Each state is reached as users reach it: a real window on a virtual screen, real keys, a real
+server, and other clients that chat there. Only the clock is replaced: it stands still, so that
+every run gives the same pictures. `--readme` takes the pictures of the README instead.
 """
 
 import argparse
@@ -33,7 +33,8 @@ SMALL = ((460, 600),)  # the connect view
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
 SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
 
-# The talk in #lobby: day and time, sender (after a slash: the command), text.
+# The conversation in #lobby: day and time, sender (after a slash: the command), text. A sender
+# without a text joins.
 TALK = (
     ("21 17:58:40", "dana", "Last one out, please close the windows in the lab."),
     ("22 09:00:02", "alice", ""),
@@ -52,6 +53,14 @@ NEWS = (
     ("22 09:05:18", "erik", "Is Friday lunch still on?"),
     ("22 09:05:33", "dana/TOPIC #lobby", "Friday lunch 12:30 in the kitchen — say who is coming"),
     ("22 09:06:01", "frank", "I am in. 你好 · Привет · ¡hola!"),
+)
+STRANGE = (  # nicknames and their messages
+    ("🚀rocket", "😀 👍🏽 ❤️ 🇩🇪"),
+    ("דנה", "שלום לכולם, 12:30"),
+    ("王小明", "你好，世界"),
+    ("Ωmega", "z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9),
+    ("y" * 60, "a" * 400),
+    ("مريم", "مرحبا"),
 )
 
 
@@ -75,7 +84,7 @@ class Clock:
 
 
 class Studio:
-    """The server, the clients and the window of a state; nothing of it is left after `close`."""
+    """The server, the clients and the window of a state; `close` removes them all."""
 
     def __init__(self):
         self._stack = contextlib.ExitStack()
@@ -88,69 +97,73 @@ class Studio:
         self.people, self.alice = {}, None
 
     def _change(self, names, name, value):
-        """Replace a value until the end."""
+        """Replace a value until `close`."""
         undo = names.pop if name not in names else names.__setitem__
         self._stack.callback(undo, name, names.get(name))
         names[name] = value
 
-    def retry(self, *seconds):
+    def set_retry_times(self, *seconds):
         """Set the seconds before each attempt to reconnect."""
         self._change(vars(client), "RETRY_TIMES", seconds)
 
-    def room(self, **options):
+    def start_server(self, **options):
         options = {"network": "Office", "data": str(self.folder / "data"), **options}
         self.hub = self._stack.enter_context(contextlib.closing(Room(**options)))
         return self.hub
 
-    def enter(self, thing):
-        return self._stack.enter_context(thing)
+    def enter(self, context):
+        """Enter a context that `close` leaves."""
+        return self._stack.enter_context(context)
 
     def open(self, *args, **more):
-        """Open a window whose cursor does not blink."""
+        """Open alice's window, with a cursor that does not blink."""
         self.alice = self.desktop.open(*args, **more)
         self.alice.box.configure(insertofftime=0)
         return self.alice
 
     def play(self, *talk):
-        """Let people talk; wait until alice, once she is there, has seen it."""
-        for when, who, words in talk:
+        """Join users and send their messages; wait for each in alice's window, once it is open."""
+        for when, sender, text in talk:
             self.clock.set(when)
-            name, _, verb = who.partition("/")
-            if name == "alice" and not words:
+            name, _, command = sender.partition("/")
+            if name == "alice" and not text:
                 self.open(self.hub.server.port, "alice", at_once=True)
-                self.hears("alice joined")
+                self.wait_for("alice joined")
                 self.desktop.pump(lambda: not self.is_fetching())
             elif name == "alice":
-                self.alice.say(words)
+                self.alice.say(text)
                 self.desktop.pump(lambda: not self.alice.window.chat.unsent)
             else:
                 if name not in self.people:
                     self.people[name] = self.hub.irc(name)
-                if words:
-                    self.people[name].send("%s :%s" % (verb or "PRIVMSG #lobby", words))
+                if text:
+                    self.people[name].send("%s :%s" % (command or "PRIVMSG #lobby", text))
                     self.people[name].heard()
             if self.alice and name != "alice":
-                self.hears(words or "%s joined" % name)
+                self.wait_for(text or "%s joined" % name)
 
     def is_fetching(self):
         chat = self.alice.window.chat
         return chat.history.is_fetching(chat.current)
 
-    def hears(self, words):
-        """Wait until this stands in a conversation of alice's window."""
-        chat = self.alice.window.chat
-        self.desktop.pump(lambda: any(words in entry.text for place in chat.conversations
-                                   for entry in place.entries[-9:]))  # fmt: skip
+    def wait_for(self, text):
+        """Wait until one of the last entries of a conversation of alice contains `text`."""
+
+        def has_come():
+            conversations = self.alice.window.chat.conversations
+            return any(text in entry.text for c in conversations for entry in c.entries[-9:])
+
+        self.desktop.pump(has_come)
 
     def take(self, person, path, size):
-        """Resize a window (in pixels at 96 dpi) and take its picture, if there is a path."""
+        """Resize a window (in pixels at 96 dpi) and save its picture, unless `path` is None."""
         root = person.root
-        width, height = (person.window.look.px(each) for each in size)
+        width, height = (person.window.look.px(pixels) for pixels in size)
         root.geometry("%dx%d+0+0" % (width, height))
         self.desktop.pump(lambda: (root.winfo_width(), root.winfo_height()) == (width, height))
         for _ in range(5):
             self.desktop.update()
-            root.winfo_pointerxy()  # a round trip, so that everything is drawn
+            root.winfo_pointerxy()  # a round trip: everything has been drawn
         if path is None:
             return
         command = "import -silent -window root -crop %dx%d+0+0 +repage +dither -strip -depth 8 %s"
@@ -160,11 +173,11 @@ class Studio:
         self._stack.close()
 
 
-# The states: each leaves alice's window as it is to be shown
+# The states: each function brings alice's window to the state of the picture
 
 
 def connect(studio, servers=SERVERS, **texts):
-    """The program has been started, and this was written into the fields."""
+    """The connect view, with texts in its fields."""
     alice = studio.open()
     alice.connect_view.fill("", servers, servers[0] if servers else "")
     alice.fill(**texts)
@@ -172,7 +185,7 @@ def connect(studio, servers=SERVERS, **texts):
 
 
 def refused(studio, port, field=client.SERVER):
-    """The connection has failed with an error at the field."""
+    """The connect view after a failed attempt, with the error at a field."""
     alice = connect(studio, name="alice", server="127.0.0.1:%d" % port)
     alice.press("Return", alice.connect_view.fields[client.NAME])
     if field:
@@ -181,7 +194,7 @@ def refused(studio, port, field=client.SERVER):
 
 
 def scripted(studio, *lines):
-    """A server waits for alice, or sends her these lines."""
+    """The connect view on a server that is silent, or refuses with `lines`."""
     hub = studio.enter(contextlib.closing(ScriptedServer()))
     alice = refused(studio, hub.port, "")
     if lines:
@@ -190,37 +203,37 @@ def scripted(studio, *lines):
 
 
 def wrong_password(studio):
-    alice = refused(studio, studio.room(password="sesame").server.port, client.PASSWORD)
+    alice = refused(studio, studio.start_server(password="sesame").server.port, client.PASSWORD)
     alice.connect(password="wrong")
     hint = alice.connect_view.hints[client.PASSWORD]
     studio.desktop.pump(lambda: hint.cget("text") == "Wrong password.")
 
 
 def conversation(studio):
-    """An office has talked since yesterday, for a while without alice."""
-    studio.room()
+    """An office's chat since yesterday, which alice joined in the morning."""
+    studio.start_server()
     studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
     alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
     studio.people["erik"].send("AWAY :at lunch")
-    for room in ("#design", "#random", "#support-and-releases-2026"):
-        alice.chat_view.open(room)
-        studio.desktop.pump(lambda room=room: chat.find(room).members)
-        bob.send("JOIN " + room)
-        studio.hears("bob joined")
+    for channel in ("#design", "#random", "#support-and-releases-2026"):
+        alice.chat_view.open(channel)
+        studio.desktop.pump(lambda channel=channel: chat.find(channel).members)
+        bob.send("JOIN " + channel)
+        studio.wait_for("bob joined")
     for name in ("bob", "dana", "erik"):
         alice.chat_view.open(name)
-    for room, unread in (("#design", 3), ("#random", 120)):
-        bob.send(*["PRIVMSG %s :news %d" % (room, number) for number in range(unread)])
-        studio.hears("news %d" % (unread - 1))
+    for channel, unread in (("#design", 3), ("#random", 120)):
+        bob.send(*["PRIVMSG %s :news %d" % (channel, number) for number in range(unread)])
+        studio.wait_for("news %d" % (unread - 1))
     studio.play(*NEWS)
     bob.send("PRIVMSG alice :Are you coming?", "PRIVMSG alice :They wait.")
-    studio.hears("They wait.")
+    studio.wait_for("They wait.")
     alice.chat_view.open("#lobby")
     return alice
 
 
 def pressed(studio, *keys, text=""):
-    """The same, with a text typed and keys pressed."""
+    """The conversation, with a draft and after some keys."""
     alice = conversation(studio)
     alice.write(text)
     for key in keys:
@@ -237,8 +250,8 @@ def failed(studio):
 
 
 def lost(studio):
-    """The server has ended; the second attempt to reconnect failed, the third waits."""
-    studio.retry(0.0, 0.0, 30.0)
+    """Disconnected: two attempts to reconnect have failed, the third follows in 30 seconds."""
+    studio.set_retry_times(0.0, 0.0, 30.0)
     alice = conversation(studio)
     studio.port = studio.hub.server.port
     studio.hub.close()
@@ -248,9 +261,9 @@ def lost(studio):
 
 
 def back(studio):
-    """The server runs again, on the same port."""
+    """Reconnected to a new server on the same port."""
     alice = lost(studio)
-    studio.room(port=studio.port)
+    studio.start_server(port=studio.port)
     alice.chat_view.banner.buttons[0].invoke()
     studio.desktop.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
 
@@ -267,20 +280,20 @@ def scrolled_up(studio):
     alice, bob = conversation(studio), studio.people["bob"]
     for words, count in (("line", 60), ("more", 3)):
         bob.send(*["PRIVMSG #lobby :%s %d" % (words, number) for number in range(count)])
-        studio.hears("%s %d" % (words, count - 1))
+        studio.wait_for("%s %d" % (words, count - 1))
         alice.text.yview_moveto(0.4)
         studio.desktop.update()
 
 
 def narrow(studio, action):
-    """At the smallest width, something was asked for that is beside the chat elsewhere."""
+    """The conversation at the smallest width, after `action` has opened a hidden part."""
     alice = conversation(studio)
     studio.take(alice, None, SIZES[2])
     action(alice)
 
 
 def crowd(studio):
-    """A hundred people, many rooms, a long topic and a long word."""
+    """A hundred users, many channels, a long topic and a long word."""
     alice = conversation(studio)
     for number in range(100):
         studio.hub.irc("guest%d" % number)
@@ -289,35 +302,32 @@ def crowd(studio):
     studio.desktop.pump(lambda: "guest99" in alice.window.chat.find("#lobby").members)
     studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
     studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
-    studio.hears("WWW")
+    studio.wait_for("WWW")
     alice.chat_view.open("#lobby")
 
 
 def strange(studio):
-    """Names and texts in every alphabet, from a server that allows them."""
+    """Nicknames and texts in many alphabets, on a server that allows them."""
     hub = studio.enter(contextlib.closing(ScriptedServer()))
     alice = studio.open(hub.port, "alice", at_once=True)
     hub.welcome()
-    for name, words in (
-        ("🚀rocket", "😀 👍🏽 ❤️ 🇩🇪"), ("דנה", "שלום לכולם, 12:30"), ("王小明", "你好，世界"),
-        ("Ωmega", "z̷̢̛a̷l̷g̷o̷ " + "e\u0301" * 9), ("y" * 60, "a" * 400), ("مريم", "مرحبا"),
-    ):  # fmt: skip
-        hub.send(":%s!u@h JOIN #lobby" % name, ":%s!u@h PRIVMSG #lobby :%s" % (name, words))
+    for name, text in STRANGE:
+        hub.send(":%s!u@h JOIN #lobby" % name, ":%s!u@h PRIVMSG #lobby :%s" % (name, text))
         hub.send(":%s!u@h PRIVMSG alice :psst" % name)
     hub.send(":דנה!u@h TOPIC #lobby :ארוחת צהריים 12:30 🍕", "PING end")
     alice.sees("[SERVER]: דנה set the topic: ארוחת צהריים 12:30 🍕")
 
 
-# The states: name, sizes, and how it comes about.
+# Name, sizes and function of each state.
 STATES = (
     ("connect-empty", SMALL, lambda studio: connect(studio, ())),
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
     ("connect-name-bad", SMALL, lambda studio: connect(studio).connect(name="not a name")),
     ("connect-name-taken", SMALL, lambda studio: refused(
-        studio, (studio.room(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
+        studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
     ("connect-refused", SMALL, lambda studio: refused(studio, studio.enter(closed_port()))),
     ("connect-full", SMALL, lambda studio: refused(
-        studio, (studio.room(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
+        studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
     ("connect-banned", SMALL, lambda studio: scripted(
         studio, ":hub 465 alice :You are banned from this server: noise in the library")),
     ("connect-password", SMALL, wrong_password),
@@ -366,12 +376,12 @@ def photograph(name, sizes, state, folder):
 
 
 def main(argv=None):
-    """Take the pictures of all states, or of those named; return how many failed."""
+    """Take the pictures of all states or of some; return the number of states that failed."""
     parser = argparse.ArgumentParser(description="Take pictures of every state of the window.")
-    parser.add_argument("folder", nargs="?", type=Path, help="where to (a temporary folder)")
-    parser.add_argument("--only", nargs="+", metavar="STATE", help="only these")
-    parser.add_argument("--dpi", type=int, default=96, help="of the screen")
-    parser.add_argument("--readme", action="store_true", help="take those of the README instead")
+    parser.add_argument("folder", nargs="?", type=Path, help="default: a new temporary folder")
+    parser.add_argument("--only", nargs="+", metavar="STATE", help="only these states")
+    parser.add_argument("--dpi", type=int, default=96, help="resolution of the screen")
+    parser.add_argument("--readme", action="store_true", help="update the README's pictures")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hubbub-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -387,7 +397,7 @@ def main(argv=None):
     if len(states) == 1:
         return 0
 
-    def run(row):  # in a process of its own: Tk takes many windows one after the other badly
+    def run(row):  # a process for each state: Tk misbehaves after many windows
         command = [sys.executable, __file__, str(folder), "--dpi", str(args.dpi), "--only", row[0]]
         return subprocess.run(command).returncode
 
