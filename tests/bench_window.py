@@ -1,7 +1,7 @@
 """Measure the window in a flood and a long conversation: `python tests/bench_window.py [SECONDS]`.
 
-Prints a line for each: the time of the first paint; the longest pauses of a heartbeat of 10 ms
-while 20,000 messages a second come; the time that keys take in the longest conversation.
+Prints a line for each: the time to the first paint; the longest delays of a timer of 10 ms
+during a flood of 20,000 messages a second; the times of keys in the longest conversation.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ LINE = ":bob!b@h PRIVMSG #lobby :message %d of a flood, as long as people write\
 
 
 def memory():
-    """Return the MB that this process has used at most."""
+    """Return this process's peak memory, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-# A program of its own, so that it takes no time of the window's interpreter: sends lines at a
-# rate for some seconds, and prints how many there were.
+# Sends lines at a rate for some seconds and prints their number. A process of its own, to take
+# no time of the window's interpreter.
 FLOOD = """
 import socket, sys, time
 fd, rate, seconds, line = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
@@ -56,34 +56,35 @@ window.close()
 
 
 def first_paint():
-    """Print the time from the start of the interpreter's work to the first paint."""
+    """Print the time from before `import client` to the first paint, in fresh processes."""
     command = [sys.executable, "-c", FIRST_PAINT, str(Path(__file__).parent.parent)]
     times = [int(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(5)]
     print("first paint: median %d ms, longest %d ms" % (sorted(times)[2], max(times)))
 
 
 def flood(desktop, alice, hub, seconds):
-    """Let so much be said for so long."""
+    """Print what a flood of messages for `seconds` does to the window."""
     before, heart = memory(), Heartbeat(alice.root)
     start = time.monotonic()
     fd = hub.fileno()
-    words = [sys.executable, "-c", FLOOD, str(fd), str(RATE), str(seconds), LINE]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, pass_fds=[fd]) as sender:
+    command = [sys.executable, "-c", FLOOD, str(fd), str(RATE), str(seconds), LINE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[fd]) as sender:
         while sender.poll() is None:
             desktop.update()
         sent = int(sender.stdout.read())
     took = time.monotonic() - start
     heart.stop()
     print(
-        "flood: %d messages in %.1f s (%d a second), heartbeat %d of %d, longest pause %.0f ms by"
-        " the clock, %.0f ms of work; memory %.0f -> %.0f MB"
-        % (sent, took, sent / took, heart.beats, took * 100, heart.silence * 1000,
-           heart.freeze * 1000, before, memory())
-    )  # fmt: skip
+        "flood: %d messages in %.1f s (%d a second), " % (sent, took, sent / took)
+        + "heartbeat %d of %d, " % (heart.beats, took * 100)
+        + "longest pause %.0f ms by the clock, " % (heart.silence * 1000)
+        + "%.0f ms of work; " % (heart.freeze * 1000)
+        + "memory %.0f -> %.0f MB" % (before, memory())
+    )
 
 
 def times(desktop, step, count):
-    """Return the median and the longest time that a step takes until it is drawn, in ms."""
+    """Return "median/longest" of the times of a step until it is drawn, in ms."""
     found = []
     for _ in range(count):
         start = time.perf_counter()
@@ -94,7 +95,7 @@ def times(desktop, step, count):
 
 
 def long_conversation(desktop, alice, hub, count):
-    """Print the times of keys in a conversation of so many messages."""
+    """Print the times of keys in a conversation of `count` messages."""
     chat, view = alice.window.chat, alice.chat_view
     text, search = view.transcript.text, view.search
     start = time.perf_counter()
@@ -114,7 +115,7 @@ def long_conversation(desktop, alice, hub, count):
     parts = [(name, times(desktop, step, number)) for name, step, number in steps]
     view.transcript.open(lobby)
     search.open()
-    for words in ("last", "message 99", "e", "message 0 "):  # the last one shows the first entry
+    for words in ("last", "message 99", "e", "message 0 "):  # in the end, to the first entry
         search.field.set(words)
         parts.append(("search %r" % words, times(desktop, search.search, 1)))
     parts.append(("next", times(desktop, lambda: search.step(-1), 50)))

@@ -17,7 +17,7 @@ LINE = ":bob!b@h PRIVMSG #lobby :message %d of a flood, as long as people write\
 
 
 def fill(alice, count):
-    """Let a day's messages arrive as if from the queue, without showing each; return the lobby."""
+    """Add messages to the lobby without drawing each; return the lobby."""
     chat = alice.window.chat
     for number in range(count):
         text = "message %d of a long day" % number
@@ -27,8 +27,8 @@ def fill(alice, count):
     return lobby
 
 
-def longest(desktop, steps):
-    """Return the longest time, in seconds, that one of these takes until it is drawn."""
+def longest_step(desktop, steps):
+    """Return the longest of the steps, until it is drawn, in seconds of the thread's CPU time."""
     times = []
     for step in steps:
         start = time.thread_time()
@@ -39,8 +39,8 @@ def longest(desktop, steps):
 
 
 @pytest.mark.parametrize("is_at_end", [True, False])
-def test_steady_flood_leaves_no_long_pause(alice, desktop, hub, is_at_end):
-    """20,000 messages a second for two seconds: no pause of a tenth of a second."""
+def test_steady_flood_does_not_freeze_the_window(alice, desktop, hub, is_at_end):
+    """At 20,000 messages a second, no work on Tk's thread takes a tenth of a second."""
     stop = threading.Event()
 
     def flood():
@@ -62,7 +62,7 @@ def test_steady_flood_leaves_no_long_pause(alice, desktop, hub, is_at_end):
         desktop.pump(lambda: heart.beats > 150)
     finally:
         stop.set()
-        while sender.is_alive():  # it may wait for the window to read
+        while sender.is_alive():  # its send may wait until the window reads
             desktop.update()
             sender.join(0.01)
     heart.stop()
@@ -71,33 +71,32 @@ def test_steady_flood_leaves_no_long_pause(alice, desktop, hub, is_at_end):
     assert alice.draft == "typed meanwhile"
     assert alice.is_at_end() == is_at_end
     most = client.Transcript.MAX_SHOWN if is_at_end else 1.2 * client.MAX_ENTRIES
-    assert len(alice.lines) <= most + 1  # the heading of the day
+    assert len(alice.lines) <= most + 1  # and the heading of the day
     assert alice.window._events.qsize() <= client.MAX_EVENTS
     assert len(alice.window.chat.current.entries) <= 1.1 * client.MAX_ENTRIES
 
 
-def test_long_conversation_is_as_quick_as_a_short_one(alice, desktop, hub):
-    """Scrolling, searching and switching among thousands of messages."""
+def test_long_conversation_stays_responsive(alice, desktop, hub):
+    """Scrolling, search and switching conversations with MAX_ENTRIES messages."""
     lobby = fill(alice, client.MAX_ENTRIES)
     hear(hub, alice, "the last")
     hub.send(":carol!c@h PRIVMSG alice :psst")
     desktop.pump(lambda: len(alice.conversations) == 2)
     pages = [lambda: alice.press("Prior", alice.box)] * 40
     pages += [lambda: alice.press("Next", alice.box)] * 10
-    assert longest(desktop, pages) < 0.1
+    assert longest_step(desktop, pages) < 0.1
     assert not alice.is_at_end()
-    assert longest(desktop, [alice.chat_view.search.search] * 3) < 0.05
+    assert longest_step(desktop, [alice.chat_view.search.search] * 3) < 0.05
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.text.insert("end", "message 99")
     desktop.pump(lambda: alice.found == "111 of 111")
-    assert longest(desktop, [alice.chat_view.search.search] * 3) < 0.1
+    assert longest_step(desktop, [alice.chat_view.search.search] * 3) < 0.1
     other = alice.window.chat.conversations[1]
     switch = [lambda: alice.chat_view.select(other), lambda: alice.chat_view.select(lobby)] * 5
-    assert longest(desktop, switch) < 0.1
+    assert longest_step(desktop, switch) < 0.1
 
 
-def test_event_that_changes_nothing_redraws_nothing(alice, desktop, hub, monkeypatch):
-    """A change redraws its own part of the window, and no other."""
+def test_event_redraws_only_what_it_changes(alice, desktop, hub, monkeypatch):
     view, drawn = alice.chat_view, []
     parts = {
         "sidebar": (view.sidebar, "show"),
@@ -127,9 +126,9 @@ def test_event_that_changes_nothing_redraws_nothing(alice, desktop, hub, monkeyp
     assert drawn_for(":dave!d@h TOPIC #lobby :new") == {"text", "head"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
-def test_windows_come_back_to_a_server_that_is_killed_five_times(desktop, tmp_path, monkeypatch):
-    """By themselves; each message is there once, in the same order for both."""
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_server_loses_and_doubles_no_message(desktop, tmp_path, monkeypatch):
+    """Killed five times; both windows reconnect and show the same messages in the same order."""
     monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.05))
     options = ("--data", str(tmp_path / "history"), "--rate-limit", "0")
     with contextlib.ExitStack() as stack:
