@@ -15,17 +15,17 @@ CAPS = "echo-message message-tags server-time"
 
 
 def wait_until(condition):
-    """Return as soon as `condition()` is true; fail after TIMEOUT."""
+    """Wait until `condition()` is true; fail after TIMEOUT."""
     pause = threading.Event()
     for _ in range(int(TIMEOUT / 0.005)):
         if condition():
             return
         pause.wait(0.005)
-    pytest.fail("it never came about")
+    pytest.fail("the condition never became true")
 
 
 class ScriptedServer(IrcTalker):
-    """A server that serves a single client at a time, and sends only what the test sends."""
+    """A server for a single client at a time that sends only what the test tells it to."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ class ScriptedServer(IrcTalker):
         return self
 
     def fileno(self):
-        """The descriptor of the connection."""
+        """Return the file descriptor of the connection."""
         return self._socket.fileno()
 
     def is_called(self):
@@ -54,7 +54,7 @@ class ScriptedServer(IrcTalker):
         return bool(select.select([self._listener], [], [], 0)[0])
 
     def patience(self, seconds):
-        """Set the timeout for the client to read or to send."""
+        """Set the timeout of the next reads and writes, in seconds."""
         self._socket.settimeout(seconds)
 
     def welcome(self, nickname="alice", caps=CAPS):
@@ -85,7 +85,7 @@ class ScriptedServer(IrcTalker):
 
 
 class Cable:
-    """A relay to a server; `pull` cuts the client off, which the server does not notice."""
+    """A relay to a server; `pull` closes the clients' side, which the server does not notice."""
 
     def __init__(self, port):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -137,7 +137,7 @@ class Cable:
 
 @contextlib.contextmanager
 def closed_port():
-    """A port without a listener, reserved for the test."""
+    """Reserve a port that refuses connections."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
@@ -145,7 +145,7 @@ def closed_port():
 
 @contextlib.contextmanager
 def dead_end():
-    """A port that neither accepts nor refuses: its backlog is full."""
+    """Reserve a port that neither accepts nor refuses connections: its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -176,7 +176,7 @@ class Caller:
         return self.events.get(timeout=TIMEOUT)
 
     def hear(self, text):
-        """Return the next message that ends in `text`."""
+        """Return the next message whose text is `text`."""
         while True:
             event = self.next()
             assert not isinstance(event, client.Disconnected), event
@@ -184,7 +184,7 @@ class Caller:
                 return event
 
     def joined(self):
-        """Wait until it has joined a channel."""
+        """Wait until the client has joined a channel; return self."""
         self.hear("End of /NAMES list")
         return self
 
@@ -205,7 +205,7 @@ class Caller:
         return event
 
     def end(self):
-        """Return the Disconnected, which is the last event."""
+        """Return the last event, a Disconnected."""
         event = self.next()
         while not isinstance(event, client.Disconnected):
             event = self.next()
@@ -218,7 +218,7 @@ class Caller:
         return not self._thread.is_alive()
 
     def close(self):
-        """Close it, and wait for the end of its thread."""
+        """Close the connection and wait for the end of its thread."""
         self.connection.close()
         while not self.is_over(0.01):
             with contextlib.suppress(queue.Empty):

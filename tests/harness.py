@@ -1,7 +1,7 @@
 """Clients for the tests: `alice.send(...)`, `bob.expect(...)`, and the server they meet on.
 
-Nothing here waits for time to pass. What proves that something has happened, or has not, is
-a barrier: the server answers in order, so all that came before an answer has come.
+Nothing here waits for time to pass. A barrier proves that an event has happened, or has not: the
+server answers in order, so everything that it sent before an answer has come.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from pathlib import Path
 import server
 from protocol import casefold
 
-TIMEOUT = 20.0  # seconds after which a test has failed; no test waits for it
+TIMEOUT = 20.0  # seconds until a test fails; no passing test waits for it
 PROGRAM = Path(server.__file__)
 _numbers = itertools.count()
 
 
 def count_descriptors():
-    """Return the number of open files of this process; 0 if the system does not tell."""
+    """Return the number of open file descriptors of this process; 0 without /proc."""
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/self/fd"))
     return 0
 
 
 class Talker:
-    """A connection that says nothing by itself, and reads line by line."""
+    """A connection that sends nothing by itself, and reads line by line."""
 
     def __init__(self, port, receive_buffer=0):
         self._socket = socket.socket()
@@ -44,7 +44,7 @@ class Talker:
         self._lines = []
         self._rest = b""
 
-    # What it does
+    # Sending
 
     def send(self, *lines):
         """Send lines, in a single write."""
@@ -54,23 +54,23 @@ class Talker:
         self._socket.sendall(data)
 
     def finish(self):
-        """Send no more, but go on reading: what the other end sees of `nc -N`."""
+        """Close the sending direction and go on reading, as `nc -N` does."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self):
-        """Close the connection without a word. Idempotent."""
+        """Close the connection. Idempotent."""
         self._socket.close()
 
     def reset(self):
-        """End as a machine does that has crashed: with RST in place of FIN."""
+        """Close the connection with RST instead of FIN, as a crashed machine does."""
         linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._socket.close()
 
-    # What it hears
+    # Receiving
 
     def line(self):
-        """The next line, without its end; EOFError where the server has closed."""
+        """Return the next line, without its end; raise EOFError if the server has closed."""
         while not self._lines:
             try:
                 data = self._socket.recv(65536)
@@ -96,11 +96,11 @@ class Talker:
         return lines
 
     def expect(self, end):
-        """Hear, sooner or later, a line that ends with `end`."""
+        """Wait for a line that ends with `end`, and return it."""
         return self.until(end)[-1]
 
     def rest(self):
-        """All lines until the server closes the connection."""
+        """Return all lines until the server closes the connection."""
         lines = []
         with contextlib.suppress(EOFError):
             while True:
@@ -108,7 +108,7 @@ class Talker:
         return lines
 
     def rest_of_bytes(self):
-        """All bytes until the server closes the connection."""
+        """Return all bytes until the server closes the connection."""
         return b"".join(iter(lambda: self._socket.recv(65536), b""))
 
 
@@ -116,13 +116,13 @@ class IrcTalker(Talker):
     """An IRC client."""
 
     def heard(self):
-        """Return the lines that have come up to now."""
+        """Return the lines that the server has sent up to now."""
         word = "barrier-%d" % next(_numbers)
         self.send("PING " + word)
         return self.until(" :" + word)[:-1]
 
     def heard_or_rest(self):
-        """The same, or all that came before the server closed the connection."""
+        """Return the same, or all lines before the end if the server closes the connection."""
         word = "barrier-%d" % next(_numbers)
         lines = []
         with contextlib.suppress(ConnectionError):
@@ -146,18 +146,18 @@ class IrcTalker(Talker):
 
 
 class PlainTalker(Talker):
-    """A person with nc."""
+    """A user of nc."""
 
     CLOCK = re.compile(r"\[[0-2]\d:[0-5]\d:[0-6]\d\] (?=\[|\* )")
 
     def _read(self, line):
         clock = self.CLOCK.match(line)
-        assert clock, "not a line for people: %r" % line
+        assert clock, "no time at the start of %r" % line
         assert line.isprintable(), "not safe to print: %r" % line
         return line[clock.end() :]
 
     def heard(self):
-        """Return the lines that have come up to now, without the times."""
+        """Return the lines that the server has sent up to now, without the times."""
         word = "/barrier-%d" % next(_numbers)
         self.send(word)
         return self.until("Unknown command: %s. Type /help for the list." % word)[:-1]
@@ -170,7 +170,7 @@ class PlainTalker(Talker):
 
 
 class Room:
-    """A server in this process, and those who talk in it."""
+    """A server in this process, and its clients."""
 
     def __init__(self, **options):
         chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, **options}
@@ -185,30 +185,30 @@ class Room:
         return talker
 
     def irc(self, nickname, caps="", password="", **options):
-        """An IRC client that has registered, and heard all that this brings."""
+        """Return an IRC client that has registered and read all replies."""
         return self.connect(IrcTalker, **options).register(nickname, caps, password)
 
     def plain(self, nickname, **options):
-        """A person with nc who has registered, and heard all that this brings."""
+        """Return a user of nc who has registered and read all replies."""
         return self.connect(PlainTalker, **options).register(nickname)
 
     def wait_until_gone(self, *talkers):
-        """Return when the server is done with these connections, which end by themselves."""
-        knock = self.connect(IrcTalker)  # who knocks last is let in last
-        knock.heard()
-        knock.close()
-        for talker in (*talkers, knock):
+        """Wait until the server has dropped these connections, which end by themselves."""
+        last = self.connect(IrcTalker)  # accepted after all earlier connections
+        last.heard()
+        last.close()
+        for talker in (*talkers, last):
             self.wait_for_thread(talker)
 
     def wait_for_thread(self, talker):
-        """Return when the server's thread for a connection, which ends by itself, has ended."""
+        """Wait until the server's thread for a connection, which ends by itself, has ended."""
         for thread in threading.enumerate():
             if thread.name == "client " + talker.address:
                 thread.join(TIMEOUT)
                 assert not thread.is_alive()
 
     def wait_until_noticed(self):
-        """Return when the server has looked at its accounts again."""
+        """Wait until the server has reread its accounts."""
         updated = threading.Event()
         update = self.server.directory.update_accounts
         self.server.directory.update_accounts = lambda accounts: (update(accounts), updated.set())
@@ -237,12 +237,12 @@ class Room:
 
 
 def folded(*names):
-    """Names as the directory keeps them."""
+    """Return names as the directory stores them."""
     return {casefold(name) for name in names}
 
 
 class Process:
-    """`python server.py`, as people start it."""
+    """`python server.py` as a process."""
 
     def __init__(self, stderr, *args, launcher=()):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
@@ -252,8 +252,8 @@ class Process:
         with stderr.open("wb") as file:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
         self.first_line = self._process.stdout.readline().decode().rstrip()
-        place = re.search(r"Running on .*:(\d+)$", self.first_line)
-        self.port = int(place.group(1)) if place else 0
+        address = re.search(r"Running on .*:(\d+)$", self.first_line)
+        self.port = int(address.group(1)) if address else 0
 
     def connect(self, kind):
         talker = kind(self.port)
@@ -270,11 +270,11 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout=TIMEOUT):
-        """The exit code."""
+        """Wait for the exit, and return its code."""
         return self._process.wait(timeout)
 
     def rest_of_output(self):
-        """Return the lines that it printed after the first."""
+        """Return the lines that the server has printed after the first."""
         return self._process.stdout.read().decode().splitlines()
 
     @property

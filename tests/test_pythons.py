@@ -1,4 +1,4 @@
-"""A server and a client on different versions of Python, for all versions on this machine."""
+"""A server and a client on different versions of Python, for all installed versions."""
 
 import os
 import re

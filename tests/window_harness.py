@@ -1,4 +1,4 @@
-"""Real windows on a virtual screen, and the people who use them."""
+"""Real windows on a virtual screen, and their users: `alice.say("hi")`, `alice.sees(line)`."""
 
 import contextlib
 import gc
@@ -21,14 +21,14 @@ CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\] ", re.MULTILINE)
 
 
 def cannot(reason):
-    """Skip a test that needs a screen; fail it where HUBBUB_REQUIRE_GUI promises one."""
+    """Skip the test; fail it if HUBBUB_REQUIRE_GUI is 1, which promises all that windows need."""
     if os.environ.get("HUBBUB_REQUIRE_GUI") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 class Screen:
-    """An X server of its own; DISPLAY leads to it until `close`."""
+    """A virtual screen (Xvfb), which DISPLAY names until `close`."""
 
     def __init__(self, dpi=96):
         for missing, name in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
@@ -41,14 +41,14 @@ class Screen:
             [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
         )
         os.close(write)
-        with os.fdopen(read) as number:  # a line, which comes in two pieces
+        with os.fdopen(read) as number:  # as a file: Xvfb writes the line in two pieces
             self.name = ":" + number.readline().strip()
         self._before = os.environ.get("DISPLAY")
         os.environ["DISPLAY"] = self.name
-        first = client.tk.Tk()  # from now on Tk keeps what it has opened
+        first = client.tk.Tk()  # Tk keeps its display open from now on
         first.update()
         corner = {"x": first.winfo_screenwidth(), "y": first.winfo_screenheight()}
-        first.event_generate("<Motion>", warp=True, **corner)  # else a window there gets the keys
+        first.event_generate("<Motion>", warp=True, **corner)  # a window under it gets the keys
         first.update()
         first.destroy()
 
@@ -62,10 +62,10 @@ class Screen:
 
 
 class Heartbeat:
-    """Beats every 10 ms on Tk's thread, and measures its longest pause.
+    """A timer of 10 ms on Tk's thread that measures its longest delay, in seconds.
 
-    `freeze` is the longest work between two beats, in seconds of this thread's processor time,
-    which other programs do not lengthen; `silence` is the longest pause by the clock.
+    `freeze` is the longest work between two beats in the thread's CPU time, which other programs
+    do not lengthen; `silence` is the longest pause by the clock.
     """
 
     def __init__(self, root):
@@ -88,16 +88,16 @@ class Heartbeat:
 
 
 class Desktop:
-    """The windows of a test, all on this thread, and the errors in them."""
+    """The windows of a test, all on this thread; raises the errors of their callbacks."""
 
     def __init__(self):
         self._errors = []
         self._people = []
         self._pause = threading.Event()
-        gc.disable()  # no other thread may collect what is Tk's
+        gc.disable()  # objects of Tk must be collected on its own thread
 
     def open(self, port=client.SERVER_PORT, name="", at_once=False, theme=""):
-        """Start client.py."""
+        """Open a window of client.py, and return its user."""
         settings = client.Settings(client.settings_path())
         settings.load()
         settings.theme = theme or settings.theme
@@ -113,7 +113,7 @@ class Desktop:
         return person
 
     def join(self, port, name):
-        """Start client.py and join the lobby."""
+        """Open a window and join the lobby."""
         person = self.open(port, name, at_once=True)
         person.sees("[SERVER]: %s joined the chat" % name)
         return person
@@ -123,7 +123,7 @@ class Desktop:
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             self.update()
-            assert time.monotonic() < deadline, "it never came about"
+            assert time.monotonic() < deadline, "the condition never became true"
             self._pause.wait(0.002)
 
     def update(self):
@@ -134,7 +134,7 @@ class Desktop:
 
     @contextlib.contextmanager
     def elsewhere(self, person):
-        """The user looks at the window of another program."""
+        """Focus another program's window while the context lasts."""
         person.box.focus_force()
         self.pump(lambda: person.root.focus_displayof() is not None)
         with subprocess.Popen([sys.executable, "-c", OTHER_PROGRAM]) as process:
@@ -154,7 +154,7 @@ class Desktop:
     def close(self):
         for person in self._people:
             while person.window.root is not None:
-                person.window.close()  # the first time it may ask
+                person.window.close()  # the first call may only ask for confirmation
         for thread in threading.enumerate():
             if thread.name == "receive":
                 thread.join(TIMEOUT)
@@ -165,7 +165,7 @@ class Desktop:
 
 
 class RecordingPen:
-    """Takes the place of a client.Pen, and records the texts of a row and their colors."""
+    """A stand-in for client.Pen that records the texts of a row and their colors."""
 
     left = right = 0
 
@@ -185,14 +185,14 @@ class RecordingPen:
 
 
 class Person:
-    """A user at a window: what they do, and what they see."""
+    """A user of a window: keys, clicks and texts to enter, and properties of the display."""
 
     def __init__(self, desktop, window):
         self._desktop = desktop
         self.window = window
         self.root = window.root
         self.connect_view = window.connect_view
-        self.report = window.root.report_callback_exception  # the program's own
+        self.report = window.root.report_callback_exception  # the window's own handler
 
     @property
     def chat_view(self):
@@ -200,18 +200,18 @@ class Person:
 
     @property
     def text(self):
-        """The widget of the transcript."""
+        """The transcript's Text widget."""
         return self.chat_view.transcript.text
 
     @property
     def box(self):
-        """The widget of the message box."""
+        """The message box's Text widget."""
         return self.chat_view.composer.text
 
-    # What they do
+    # Actions
 
     def press(self, key, widget=None):
-        """Press a key in a widget, by default in the one with the focus."""
+        """Press a key in a widget, by default the focused widget."""
         widget = widget or self.root.focus_lastfor()
         widget.focus_force()
         self._desktop.pump(lambda: self.root.focus_get() is widget)
@@ -219,7 +219,7 @@ class Person:
         self._desktop.update()
 
     def type(self, *words):
-        """Type on the keyboard of the screen: text, and keys in angle brackets."""
+        """Type on the virtual screen's keyboard: texts, and names of keys in angle brackets."""
         for word in words:
             self.xdotool(*(["key", word[1:-1]] if word[:1] == "<" else ["type", word]))
 
@@ -267,7 +267,7 @@ class Person:
         """Close the window with the button of its frame."""
         self.root.tk.call(self.root.protocol("WM_DELETE_WINDOW"))
 
-    # What they see
+    # Display
 
     @property
     def title(self):
@@ -289,7 +289,7 @@ class Person:
 
     @property
     def conversations(self):
-        """The rooms and people in the sidebar, with their badges: "#lobby 3"."""
+        """The conversations in the sidebar with their badges: "#lobby 3"."""
         rows = [row for row in self.chat_view.sidebar.list.rows if not row.is_caption]
         return [" ".join([row.key.name, *self._badge(row)[:1]]) for row in rows]
 
@@ -308,14 +308,14 @@ class Person:
         return banner.text.cget("text").strip() if banner.frame.winfo_viewable() else ""
 
     def sees(self, line):
-        """Go on when the transcript has this line."""
+        """Wait until the transcript has this line."""
         self._desktop.pump(lambda: line in self.lines)
 
     def wait_for_title(self, title):
         self._desktop.pump(lambda: self.title == title)
 
     def wait_for_error(self, field):
-        """Return the error at a field of the connect view as soon as it is marked."""
+        """Wait until a field of the connect view is marked as wrong; return the error beside it."""
         entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
         self._desktop.pump(lambda: entry.instate(["invalid"]) and entry.winfo_viewable())
         assert str(hint.cget("style")) == "Error.TLabel"
@@ -341,7 +341,7 @@ class Person:
         return self.text.get("@0,20 linestart", "@0,20 lineend")
 
     def y_of(self, words):
-        """Return how far down in view, in pixels, the line with these words begins."""
+        """Return the distance, in pixels, from the top of the view to the line with `words`."""
         return self.text.dlineinfo(self.text.search(words, "1.0", exact=True))[1]
 
     def tags_of(self, words):
@@ -350,18 +350,18 @@ class Person:
 
     @property
     def pill(self):
-        """The text of the button that leads to the latest line; "" if it is hidden."""
+        """The text of the button that scrolls to the end; "" if it is hidden."""
         pill = self.chat_view.pill
         return pill.cget("text").strip() if pill.winfo_manager() else ""
 
     @property
     def found(self):
-        """The result of the search."""
+        """The number of matches beside the search field: "1 of 3"."""
         return self.chat_view.search.field.note.cget("text")
 
     @property
     def menu(self):
-        """The entries of the context menu, which it closes."""
+        """The commands of the open context menu; closes the menu."""
         menu = self.window.menus.menu
         indices = range(menu.index("end") + 1)
         labels = [menu.entrycget(i, "label") for i in indices if menu.type(i) == "command"]
@@ -380,6 +380,6 @@ class Person:
 
 
 def hear(hub, alice, *texts):
-    """Let bob say something in the lobby, and wait until alice sees it."""
+    """Send texts from bob to the lobby, and wait until alice sees the last."""
     hub.send(*(":bob!b@h PRIVMSG #lobby :" + text for text in texts))
     alice.sees("[bob]: " + texts[-1])
