@@ -436,6 +436,6 @@ def test_connection_is_resumed_unseen(room):
     again.heard()
     assert bob.heard() == [":alice!a@127.0.0.1 PRIVMSG #lobby :Here again"]
     thief = room.connect(IrcTalker)
-    thief.send(lines[0], "RESUME " + token)  # it was good for one time
+    thief.send(lines[0], "RESUME " + token)  # a token is valid once
     assert "INVALID_TOKEN" in thief.heard()[-1]
     assert not any("RESUME" in line for line in room.irc("carol").heard())

@@ -27,7 +27,7 @@ WELCOME = [
 
 
 class User:
-    """A Chat with a user at one end and a scripted server at the other."""
+    """A Chat between a user and a scripted server."""
 
     def __init__(self, caps="echo-message"):
         self.ignored = []

@@ -110,8 +110,8 @@ SCENE = (
 # Who sends: alice, bob, carol, or root, an operator; "new", who has not registered; "bare", alone
 # on a server without a folder; "guest", who has not registered where a password is asked for. A
 # line like "bob> JOIN #x" is another's; "add-account> bob" and "remove-account> bob" are typed
-# where the server runs. The last of a row is what the first one hears then: a line, or several
-# that follow each other ("…" is whatever comes between); () is nothing.
+# where the server runs. The last item of a row is what the first sender receives then: a line, or
+# several in this order ("…": any lines between them), or () for nothing.
 ABORTED = ("906 dave :SASL authentication aborted", "001 dave *")
 ROWS = {
     "any line": [
@@ -905,7 +905,7 @@ def test_each_code_of_a_standard_reply_has_a_row():
 
 
 def test_help_describes_each_command(room):
-    """In one sentence, without a programmer's words."""
+    """In a single sentence without jargon."""
     alice = room.irc("alice")
     for name in server.COMMANDS:
         alice.send("HELP " + name)

@@ -204,7 +204,7 @@ def test_chathistory_selects_messages(room, ask, answer):
         alice.send("PRIVMSG #lobby :%d" % number)
         said.append(parse(alice.until("PRIVMSG #lobby :%d" % number)[-1].encode()).tags)
         while time.time() * 1000 < int(said[-1]["msgid"]) / 1000 + 1:
-            pass  # the next one is in another millisecond
+            pass  # the next message comes in another millisecond
     places = {"t%d" % number: tags["time"] for number, tags in enumerate(said)}
     alice.send("CHATHISTORY " + ask.format(*(tags["msgid"] for tags in said), **places))
     heard = alice.heard()
@@ -254,7 +254,7 @@ def test_targets_are_counted_from_the_first_reference(room, points, limit, found
         alice.send("PRIVMSG " + words)
         times.append(parse(alice.until("PRIVMSG " + words)[-1].encode()).tags["time"])
         while format_time(time.time()) == times[-1]:
-            pass  # the next one is in another millisecond
+            pass  # the next message comes in another millisecond
     times.append("2099-01-01T00:00:00.000Z")
     first, second = (times[int(point)] for point in points)
     alice.send("CHATHISTORY TARGETS timestamp=%s timestamp=%s %d" % (first, second, limit))

@@ -336,7 +336,7 @@ def test_demoted_operator_has_no_say_in_channels(kept):
 @needs_scrypt
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_user_is_told_what_their_account_has_lost(kept, is_deleted):
-    """Without waiting for a command, and without the label of one."""
+    """At once, and without the label of a command."""
     boss = log_in_as_operator(kept, "account-notify batch labeled-response")
     bob = kept.irc("bob", "account-notify")
     boss.heard()
@@ -456,7 +456,7 @@ def test_channel_of_an_account_is_never_dropped(kept, monkeypatch):
 
 
 @needs_scrypt
-def test_channels_of_a_deleted_account_become_those_of_guests(kept, open_room, monkeypatch):
+def test_channels_of_a_deleted_account_count_as_guest_channels(kept, open_room, monkeypatch):
     """After a restart; those of other accounts do not."""
     boss, dan, eve = log_in_as_operator(kept), kept.irc("dan"), kept.irc("eve")
     for talker in (dan, eve):
@@ -571,7 +571,7 @@ def test_token_is_good_once_and_transfers_the_user(room):
     assert room.server.directory._tokens.keys() == {room.client("bob").token}
 
 
-def test_resumed_user_was_never_away(room):
+def test_resume_is_not_shown_to_others(room):
     """Watchers are told nothing, and messages reach the new connection at once."""
     bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
     bob.send("MONITOR + alice")
@@ -586,7 +586,7 @@ def test_resumed_user_was_never_away(room):
 
 
 @needs_scrypt
-def test_user_who_was_removed_cannot_resume(kept):
+def test_removed_user_cannot_resume(kept):
     """Not even in the moment before their connection has ended."""
     boss, (_bob, token) = log_in_as_operator(kept), come_with_token(kept, "bob")
     kept.client("bob").end = "Killed"  # as KILL does, a moment before the thread notices
@@ -662,7 +662,7 @@ def test_kilobyte_of_tags_is_charged_like_lines(room, charged):
 @needs_scrypt
 @pytest.mark.parametrize("target", ["alice", "#lobby"])
 def test_history_keeps_no_tags_that_could_fill_a_sendq(kept, target):
-    """One answer would end the client each time that it asks: SendQ exceeded."""
+    """A page of them would exceed the sendq and end the client at each CHATHISTORY."""
     most = server.MAX_KEPT_TAGS + 2 * protocol.MAX_MESSAGE
     assert most * max(server.MAX_HISTORY, server.MAX_WAITING) <= server.Options().max_sendq
     eve = kept.irc("eve", "batch draft/chathistory message-tags server-time")

@@ -15,7 +15,7 @@ WORDS = (
 WRITTEN = [
     (("chat", "field", "bg"), WORDS),
     (("mention",), WORDS),
-    (("selection",), ("text",)),  # selected text has this color, whoever wrote it
+    (("selection",), ("text",)),  # selected text has this color, whatever its own
     (("hover", "selected"), ("text", "muted", FROM_ME)),
     (("banner",), ("banner_text",)),
     (("selected",), ("text",)),  # tips
@@ -24,7 +24,7 @@ WRITTEN = [
     (("found",), ("on_found",)),
 ]
 
-# The edges of controls, and the ring around the one with the focus.
+# The edges of controls, and the ring around the focused control.
 EDGES = [(("chat", "bg", "field"), ("outline", "focus"))]
 
 
@@ -69,7 +69,7 @@ def test_white_initial_has_enough_contrast_on_every_avatar(shade):
     "width, height, radius", [(216, 34, 8), (20, 20, 10), (7, 5, 9), (1, 1, 0)]
 )
 def test_box_is_the_same_as_one_drawn_without_mirroring(width, height, radius):
-    """Its four corners are drawn as one, and outlined."""
+    """Only a quarter of the outlined box is rasterised; the rest mirrors it."""
     shape = "r %d %d %d %d %g"
     radius_ = min(radius, width / 2, height / 2)
     inner = shape % (2, 2, width - 2, height - 2, max(0.0, radius_ - 2))

@@ -29,14 +29,14 @@ class Person:
         self.connection.carry_out(self.chat.submit(text, time.time()))
 
     def live(self, wait=0.01):
-        """Handle an event, if one comes within `wait` seconds."""
+        """Handle the next event, waiting for at most `wait` seconds."""
         with contextlib.suppress(queue.Empty):
             event = self._events.get(timeout=wait)
             assert not isinstance(event, client.Disconnected), event
             self.connection.carry_out(self.chat.handle(event, time.time()))
 
     def sees(self, text, name=""):
-        """True if this delivered line stands in a conversation, or in the one in view."""
+        """Return True if the named or the current conversation has this text as sent."""
         place = self.chat.find(name) if name else self.chat.current
         entries = place.entries if place is not None else ()
         return any(entry.text == text and entry.state == SENT for entry in entries)

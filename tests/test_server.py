@@ -130,7 +130,7 @@ def test_messages_in_a_single_write_arrive_apart(room):
     ]
 
 
-def test_message_in_many_writes_arrives_whole(room):
+def test_message_split_across_writes_is_joined(room):
     """The pieces of a line are put together, in both dialects."""
     alice, carol = room.irc("alice"), room.plain("carol")
     alice.heard()
@@ -570,7 +570,7 @@ def test_capabilities_are_listed_requested_and_removed(room):
     ]
 
 
-def test_unknown_capability_is_refused_with_its_whole_request(room):
+def test_unknown_capability_refuses_the_entire_request(room):
     """NAK changes nothing."""
     alice = room.irc("alice")
     alice.send("CAP REQ :echo-message nonsense", "CAP LIST")

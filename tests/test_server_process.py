@@ -249,7 +249,7 @@ def test_a_full_pipe_holds_up_no_client_and_not_the_end(tmp_path):
 
 
 def test_log_lines_that_nobody_reads_are_dropped(monkeypatch):
-    """When the console moves again, a line says so, and the log goes on."""
+    """A line reports their number as soon as the console is read again."""
     monkeypatch.setattr(server, "MAX_LOG_LINES", 10)
     out, into = os.pipe()
     with open(out, "rb", buffering=0) as pipe, open(into, "wb", buffering=0) as stderr:

@@ -312,7 +312,7 @@ def test_pipes_are_utf_8_whatever_the_locale(room, start):
     bob.expect("[élodie]: caf\ufffd")
 
 
-def test_long_line_arrives_whole_or_is_refused(room, start):
+def test_long_line_is_split_or_refused(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
     text = " ".join("word%d" % number for number in range(2000))

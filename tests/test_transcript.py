@@ -80,7 +80,7 @@ def shown(transcript):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_changes_give_the_same_text_as_opening_anew(desktop, seed):
-    """Changes come one by one, or many at once when the conversation has moved on already."""
+    """Applied singly, or in batches when the conversation is already ahead of them."""
     window = desktop.open().window
     window.chat_view.frame.pack()
     applied, opened = (client.Transcript(window.root, window.look) for _ in range(2))
@@ -134,7 +134,7 @@ def test_view_at_the_end_stays_there(alice, desktop, hub):
 
 
 @pytest.mark.parametrize("count", [500, 2000])
-def test_view_that_was_scrolled_up_does_not_jump(alice, desktop, hub, count):
+def test_scrolled_up_view_does_not_jump(alice, desktop, hub, count):
     for start in range(0, count, 500):
         hear(hub, alice, *("message %d" % n for n in range(start, start + 500)))
     alice.text.yview("end - 100 lines")

@@ -260,7 +260,7 @@ def test_tab_completes_names_commands_and_rooms(tea):
         assert tea.draft == completed
 
 
-def test_up_and_down_recall_what_was_sent_but_no_password(alice):
+def test_up_and_down_recall_sent_lines_without_passwords(alice):
     for text in ("one", "two", "/login alice secret"):
         alice.say(text)
     alice.box.delete("1.0", "end")
@@ -420,7 +420,7 @@ def test_people_have_a_menu(alice, desktop, row, has, has_not):
 # Search and links
 
 
-def test_search_finds_text_in_the_whole_conversation(alice, desktop, hub):
+def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     """In any case, with emoji, and in entries that are not in the text yet."""
     hear(hub, alice, "First 😀 Straße")
     hear(hub, alice, *("line %d" % number for number in range(1000)))
