@@ -141,7 +141,7 @@ class Program:
     # Commands
 
     def command(self, line, channel=""):
-        """Type a line in the window of `channel`, or in any window."""
+        """Type a line in the window of `channel`, or in the server's or current window."""
         raise NotImplementedError
 
     def say(self, channel, text):
