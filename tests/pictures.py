@@ -4,7 +4,7 @@
 
 Each state is reached as users reach it: a real window on a virtual screen, real keys, a real
 server, and other clients that chat there. Only the clock is replaced: it stands still, so that
-every run gives the same pictures. `--readme` takes the pictures of the README instead.
+every run shows the same times. `--readme` takes the pictures of the README instead.
 """
 
 import argparse
