@@ -3086,10 +3086,9 @@ class Look:
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
-        # Tk shows a picture only while Python keeps it: icons and ttk's are kept here for good,
-        # boxes in rows by who draws them.
-        self._kept: Dict[Any, Any] = {}
-        self._draw = functools.lru_cache(maxsize=200)(self._new_picture)
+        # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
+        # each theme and zoom.
+        self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
         self.change(theme, zoom)
 
@@ -3148,14 +3147,9 @@ class Look:
         text = self.text(text[:200])
         if measure(text) <= width:
             return text
-        low, high = 0, len(text)  # numbers of characters that fit, and that do not
-        while high - low > 1:
-            middle = (low + high) // 2
-            if measure(text[:middle] + "…") <= width:
-                low = middle
-            else:
-                high = middle
-        return text[:low].rstrip() + "…"
+        while text and measure(text + "…") > width:
+            text = text[:-1]
+        return text.rstrip() + "…"
 
     # Pictures
 
@@ -3164,20 +3158,18 @@ class Look:
     ) -> Any:
         """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        return self._draw(draw_box, width, height, radius, fill, outline, thickness)
+        return self._picture(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
         """Return the picture of an icon, with a dot of another colour at its corner."""
         dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
-        return self._icon(self.dp(size), ((ICONS[name], self.color[color]), *dots))
+        return self._picture(draw_icon, self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
     def logo(self, size: int) -> Any:
         """Return the program's own icon, so many pixels wide."""
         accent = self.color["accent"]
-        return self._icon(size, ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)))
-
-    def _icon(self, size: int, layers: Tuple[Tuple[str, str], ...]) -> Any:
-        return self._kept.setdefault((size, layers), self._draw(draw_icon, size, layers))
+        layers = (_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)
+        return self._picture(draw_icon, size, layers)
 
     def _new_picture(self, draw: Callable[..., bytes], *args: Any) -> Any:
         return tk.PhotoImage(master=self._root, data=draw(*args), format="png")
@@ -3196,6 +3188,7 @@ class Look:
             style.configure(name + ".TLabel", font=font[face], **options)
         for name, (surface, edge) in FIELDS.items():
             self._define_field(style, name, surface, edge)
+        self._define_entry(style)
         for name, button in BUTTONS.items():
             self._define_button(style, name, button)
         for surface in ("bg", "chat", "field"):
@@ -3206,30 +3199,23 @@ class Look:
         size = 2 * self.px(radius) + self.px(4) + 80
         return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
 
-    def _define_element(
-        self, style: "ttk.Style", name: str, border: Tuple[int, int], width: int, *images: Any
-    ) -> None:
-        self._kept[self.theme, self.zoom, name] = images
-        options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
-        style.element_create(name, "image", *images, sticky="nswe", **options)
-
     def _define_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
-        color, text, side = self.color, self.color["text"], self.px(12)
-        wrong = ("invalid", self._patch(10, "field", "error", 2))
-        focus = ("focus", self._patch(10, "field", "focus", 2))
-        normal = self._patch(10, "field", edge, 1)
-        self._define_element(style, name + ".field", (side, side), 1, normal, wrong, focus)
-        style.layout(name + ".TFrame", [(name + ".field", {"sticky": "nswe"})])
-        style.configure(name + ".TFrame", background=color[surface])
-        area: Any = [("Entry.textarea", {"sticky": "nswe"})]
-        padding: Any = [("Entry.padding", {"sticky": "nswe", "children": area})]
-        field: Any = (name + ".field", {"sticky": "nswe", "children": padding})
-        entry = name + ".TEntry"
-        style.layout(entry, [field])
-        style.configure(entry, background=color[surface], padding=(side, self.px(9)))
-        style.configure(entry, foreground=text, insertcolor=text, selectforeground=text)
-        style.configure(entry, selectbackground=color["selection"])
-        style.map(entry, foreground=[("disabled", color["muted"])])
+        images = (
+            self._patch(10, "field", edge, 1),
+            ("invalid", self._patch(10, "field", "error", 2)),
+            ("focus", self._patch(10, "field", "focus", 2)),
+        )
+        create_element(style, name + ".field", self.px(12), images)
+        style.layout(name + ".TFrame", nest(name + ".field"))
+        style.configure(name + ".TFrame", background=self.color[surface])
+
+    def _define_entry(self, style: "ttk.Style") -> None:
+        color, text = self.color, self.color["text"]
+        style.layout("Field.TEntry", nest("Field.field", "Entry.padding", "Entry.textarea"))
+        style.configure("Field.TEntry", padding=(self.px(12), self.px(9)))
+        style.configure("Field.TEntry", foreground=text, insertcolor=text, selectforeground=text)
+        style.configure("Field.TEntry", selectbackground=color["selection"])
+        style.map("Field.TEntry", foreground=[("disabled", color["muted"])])
 
     def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
         def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
@@ -3244,16 +3230,13 @@ class Look:
             ("focus", patch(button.normal, ring, 2)),
             ("active", patch(button.hover)),
         )
-        side, color = self.px(button.radius) + self.px(2), self.color
-        self._define_element(style, name + ".box", (side, side), 1, *images)
-        label: Any = [("Button.label", {"sticky": "nswe"})]
-        padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
-        box: Any = [(name + ".box", {"sticky": "nswe", "children": padding})]
+        create_element(style, name + ".box", self.px(button.radius + 2), images)
+        color, padding = self.color, [self.px(part) for part in button.padding]
+        layout = nest(name + ".box", "Button.padding", "Button.label")
         name += ".TButton"
-        style.layout(name, box)
+        style.layout(name, layout)
         style.configure(name, background=color[button.surface], foreground=color[button.text])
-        style.configure(name, font=self.font[button.font], anchor="center")
-        style.configure(name, padding=[self.px(part) for part in button.padding])
+        style.configure(name, font=self.font[button.font], anchor="center", padding=padding)
         style.map(name, foreground=[("disabled", color["muted"])])
 
     def _define_scrollbar(self, style: "ttk.Style", surface: str) -> None:
@@ -3263,14 +3246,28 @@ class Look:
             for role in ("thumb", "thumb_active")
         )
         images = (thumb, ("pressed", active), ("active", active))
-        self._define_element(style, name + ".thumb", (px(4), px(6)), px(10), *images)
-        inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
-        trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
+        create_element(style, name + ".thumb", (px(4), px(6)), images, px(10))
+        layout = nest("Vertical.Scrollbar.trough", name + ".thumb")
         name += ".Vertical.TScrollbar"
-        style.layout(name, [trough])
+        style.layout(name, layout)
         style.configure(name, troughcolor=color, bordercolor=color, background=color)
         style.configure(name, lightcolor=color, darkcolor=color)
         style.configure(name, arrowsize=px(10), width=px(10))
+
+
+def create_element(style: "ttk.Style", name: str, border: Any, images: Any, width: int = 1) -> None:
+    """Define a part of widgets by pictures: the usual one, then those of (state, picture)."""
+    options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
+    style.element_create(name, "image", *images, sticky="nswe", **options)
+
+
+def nest(*elements: str) -> Any:
+    """Return a layout for ttk in which each element fills the element before it."""
+    layout: List[Any] = []
+    for element in reversed(elements):
+        inner = {"children": layout} if layout else {}
+        layout = [(element, {"sticky": "nswe", "expand": "1", **inner})]
+    return layout
 
 
 # Widgets
@@ -3297,9 +3294,22 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
     return "break"
 
 
-def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
+def set_shown(widget: Any, is_shown: bool) -> None:
     """Put a widget back where `grid` had it, or take it away."""
     (widget.grid if is_shown else widget.grid_remove)()
+
+
+def set_floating(widget: "tk.Widget", is_shown: bool, **place: Any) -> None:
+    """Lay a widget over its parent, or take it away."""
+    if is_shown:
+        widget.place(**place)
+    else:
+        widget.place_forget()
+
+
+def wrap_text(label: "ttk.Label", margin: int = 0) -> None:
+    """Keep the text of a label as wide as the label, less a margin in pixels."""
+    label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - margin))
 
 
 def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
@@ -3322,42 +3332,68 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class Pen:
-    """Draws in a row of a canvas, from both ends inwards. Offsets `dy` are in dp."""
+class Drawing:
+    """A canvas that `paint` fills with rows, each drawn from both ends inwards.
+
+    `paint` is called soon after `redraw`, and at each change of the size or of the look. It finds
+    a row begun that fills the canvas. Sizes are in dp, `dy` from the middle of the row.
+    """
 
     def __init__(
-        self, canvas: "tk.Canvas", look: Look, surface: str, left: int, right: int, middle: int
+        self,
+        parent: "tk.Misc",
+        look: Look,
+        surface: str,
+        paint: Callable[["Drawing"], object],
+        height: int = 0,
+        margin: int = 0,
     ) -> None:
-        self._canvas, self._look, self._surface = canvas, look, surface
-        self.left, self.right = left, right  # what is still free, in pixels
-        self._middle = middle
-        self._pictures: List[Any] = []  # which Tk shows only while they are kept
+        self._look, self._surface, self._paint = look, surface, paint
+        self._height, self.margin = height, margin  # the margin at the left, in pixels at 96 dpi
+        self._redraw_id = ""  # the id of a redraw that is due
+        self.left = self.right = self.middle = 0  # what is still free of the row, in pixels
+        # 10: grid does not lay out anew where a widget asks for a single pixel.
+        self.canvas = tk.Canvas(parent, width=10, height=10, bd=0, highlightthickness=0)
+        self.canvas.configure(takefocus=0)
+        self.canvas.bind("<Configure>", lambda event: self.redraw())
+        look.follow(self.canvas, self._restyle)
 
-    def image(self, image: Any, gap: int = 0, dy: int = 0) -> None:
+    def redraw(self) -> None:
+        if not self._redraw_id:
+            self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def begin_row(self, left: int, right: int, middle: int) -> None:
+        """Draw from now on between `left` and `right`, in pixels."""
+        self.left, self.right, self.middle = left, right, middle
+
+    def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
         """Draw a picture at the left end."""
-        self._image(self.left, image, dy, "w")
-        self.left += image.width() + self._look.dp(gap)
+        self._picture(self.left, picture, dy, "w")
+        self.left += picture.width() + self._look.dp(gap)
 
     def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
         """Draw a dot at the left end."""
-        size = self._look.dp(size)
-        self.image(self._look.box(size, size, size // 2, color), gap, dy)
+        self.picture(self._disc(size, color), gap, dy)
 
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
-        look, dp, middle = self._look, self._look.dp, self.left + self._look.dp(size) // 2
+        dp, left = self._look.dp, self.left
         shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
-        self.image(look.box(dp(size), dp(size), dp(size) // 2, AVATARS[shade]))
-        self._text(middle, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
+        self.picture(self._disc(size, AVATARS[shade]), 10)
+        self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
-            image = look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
-            self._image(self.left + dp(2), image, size // 2 - 4, "e")
-        self.left += dp(10)
+            picture = self._look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
+            self._picture(left + dp(size + 2), picture, size // 2 - 4, "e")
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
         text = self._look.shorten(text, font, self.right - self.left)
         return self._text(self.left, text, color, font, dy, "w")
+
+    def sign(self, text: str, color: str = "text") -> None:
+        """Draw a sign such as # at the left end, in the room of a dot."""
+        self.text(text, color, "ui_bold")
+        self.left += self._look.dp(18)
 
     def note(self, text: str) -> None:
         """Draw a small text at the right end."""
@@ -3366,52 +3402,44 @@ class Pen:
 
     def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
         """Draw an icon at the right end."""
-        self._image(self.right, self._look.icon(name, color, size), dy, "e")
+        self._picture(self.right, self._look.icon(name, color, size), dy, "e")
         self.right -= self._look.dp(size + 8)
 
     def badge(self, text: str, color: str) -> None:
         """Draw a number on a colour at the right end."""
         dp, font = self._look.dp, self._look.font["caption"]
         width = max(dp(20), font.measure(text) + dp(12))
-        self._image(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
+        self._picture(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
         self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
         self.right -= width + dp(8)
 
-    def _image(self, x: int, image: Any, dy: int, anchor: "Anchor") -> None:
-        self._pictures.append(image)
-        y = self._middle + self._look.dp(dy)
-        self._canvas.create_image(x, y, image=image, anchor=anchor)
+    def _disc(self, size: int, color: str) -> Any:
+        size = self._look.dp(size)
+        return self._look.box(size, size, size // 2, color)
+
+    def _picture(self, x: int, picture: Any, dy: int, anchor: "Anchor") -> None:
+        y = self.middle + self._look.dp(dy)
+        self.canvas.create_image(x, y, image=picture, anchor=anchor)
 
     def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
         fill, face = self._look.color.get(color, color), self._look.font[font]
         text = self._look.text(text)
-        y = self._middle + self._look.dp(dy)
-        self._canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
+        y = self.middle + self._look.dp(dy)
+        self.canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
         return face.measure(text)
 
-
-class Drawing:
-    """A canvas that `draw` fills, again at each change of its size or of the look."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int, left: int) -> None:
-        self._look, self._surface, self._height, self.left = look, surface, height, left
-        self.draw: Callable[[Pen], object] = lambda pen: None
-        self._pen: Optional[Pen] = None
-        self.canvas = tk.Canvas(parent, bd=0, highlightthickness=0, width=1, takefocus=0)
-        self.canvas.bind("<Configure>", lambda event: self.redraw())
-        look.follow(self.canvas, self._restyle)
-
-    def redraw(self) -> None:
-        look, canvas = self._look, self.canvas
-        left, right = look.px(self.left), canvas.winfo_width() - look.dp(8)
-        canvas.delete("all")
-        self._pen = Pen(canvas, look, self._surface, left, right, look.dp(self._height) // 2)
-        self.draw(self._pen)
-
     def _restyle(self) -> None:
-        color, height = self._look.color[self._surface], self._look.dp(self._height)
-        self.canvas.configure(bg=color, height=height)
+        self.canvas.configure(bg=self._look.color[self._surface])
+        self.canvas.configure(height=self._look.dp(self._height) or 10)
         self.redraw()
+
+    def _redraw(self) -> None:
+        self._redraw_id = ""
+        if self.canvas.winfo_exists():
+            self.canvas.delete("all")
+            right, height = self.canvas.winfo_width() - self._look.dp(8), self.canvas.winfo_height()
+            self.begin_row(self._look.px(self.margin), right, height // 2)
+            self._paint(self)
 
 
 def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
@@ -3435,17 +3463,17 @@ class Row(NamedTuple):
 
     key: Any
     text: str
-    paint: Callable[[Pen], object]
+    paint: Callable[[Drawing], object]
     is_caption: bool = False
 
 
 def caption(text: str, key: Any = None) -> Row:
     """Return the row above a group; with a key it has a plus that can be chosen."""
 
-    def paint(pen: Pen) -> None:
+    def paint(row: Drawing) -> None:
         if key is not None:
-            pen.icon("plus", size=14, dy=5)
-        pen.text(text, "muted", "caption", dy=5)
+            row.icon("plus", size=14, dy=5)
+        row.text(text, "muted", "caption", dy=5)
 
     return Row(key, text, paint, True)
 
@@ -3471,24 +3499,19 @@ class RowList:
         self.cursor: Any = None  # of the row that the keyboard is at
         self._to_show: Any = None  # of a row to bring into view at the next redraw
         self._hover: Any = None
-        self._pens: List[Pen] = []  # of the rows in view
-        self._redraw_id = ""  # the id of a redraw that is due
         self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
-        # 10: grid does not lay out anew where a widget asks for a single pixel.
-        self.canvas = canvas = tk.Canvas(self.frame, width=10, height=10, takefocus=0)
-        canvas.configure(bd=0, highlightthickness=0, yscrollincrement=1)
+        self._drawing = Drawing(self.frame, look, surface, self._paint)
+        self.canvas = canvas = self._drawing.canvas
         self._move_scrollbar = add_scrollbar(canvas, surface)
-        canvas.configure(yscrollcommand=self._on_scroll)
-        look.follow(canvas, self._restyle)
+        canvas.configure(yscrollcommand=self._on_scroll, yscrollincrement=1)
+        look.follow(canvas, self._measure)
         bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
-        for sequence in ("<Configure>", "<FocusOut>"):
-            canvas.bind(sequence, lambda event: self._redraw_soon())
         for sequence in ("<<Return>>", "<space>"):
             canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
-        for name, step in steps.items():
+        for name, step in {**steps, "FocusIn": 0}.items():
             canvas.bind("<%s>" % name, functools.partial(self.move, step))
-        canvas.bind("<FocusIn>", lambda event: self.move(0))
+        canvas.bind("<FocusOut>", lambda event: self._drawing.redraw())
         canvas.bind("<Motion>", self._on_motion)
         canvas.bind("<Leave>", self._on_motion)
         canvas.bind("<Button-1>", self._on_click)
@@ -3508,7 +3531,7 @@ class RowList:
         if keys:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
-            self._redraw_soon()
+            self._drawing.redraw()
         return "break"
 
     def enter(self) -> str:
@@ -3517,23 +3540,15 @@ class RowList:
             self._choose(self.cursor)
         return "break"
 
-    def _restyle(self) -> None:
-        self.canvas.configure(bg=self._look.color[self._surface])
-        self._measure()
-
     def _measure(self) -> None:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
-        self._redraw_soon()
-
-    def _redraw_soon(self) -> None:
-        if not self._redraw_id:
-            self._redraw_id = self.canvas.after_idle(self._redraw)
+        self._drawing.redraw()
 
     def _on_scroll(self, first: Any, last: Any) -> None:
         self._move_scrollbar(first, last)
-        self._redraw_soon()
+        self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
         top, height = self.canvas.canvasy(0), self.canvas.winfo_height()
@@ -3545,36 +3560,30 @@ class RowList:
                 elif below > top + height:
                     self.canvas.yview_moveto((below - height) / self._tops[-1])
 
-    def _redraw(self) -> None:
-        self._redraw_id = ""
-        if not self.canvas.winfo_exists() or self.canvas.winfo_width() < self._look.px(60):
+    def _paint(self, drawing: Drawing) -> None:
+        if self.canvas.winfo_width() < self._look.px(60):
             return
         self._scroll_to(self._to_show)
         self._to_show = None
-        self.canvas.delete("all")
-        self._pens.clear()
         top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
         first = max(0, bisect.bisect_right(self._tops, top) - 1)
         last = bisect.bisect_left(self._tops, top + height)
         for row, *edges in zip(self.rows[first:last], self._tops[first:], self._tops[first + 1 :]):
-            self._draw(row, *edges)
+            self._paint_row(drawing, row, *edges)
 
-    def _draw(self, row: Row, top: int, bottom: int) -> None:
+    def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
         look, canvas, px = self._look, self.canvas, self._look.px
         width, inset, fill = canvas.winfo_width(), px(self._inset), ""
         if not row.is_caption and row.key is not None:
-            fill = "selected" if row.key == self.selected else ""
-            fill = fill or ("hover" if row.key == self._hover else "")
-        middle, right = (top + bottom) // 2, width - inset - px(10)
-        pen = Pen(canvas, look, self._surface, inset, right, middle)
-        self._pens.append(pen)
+            fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
+        drawing.begin_row(inset, width - inset - px(10), (top + bottom) // 2)
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         if fill or has_focus:
             ring = ("focus", px(2)) if has_focus else ("", 0)
             size = (width - 2 * inset, bottom - top - look.dp(2))
-            pen.image(look.box(*size, px(8), fill or self._surface, *ring))
-        pen.left = inset + px(8)
-        row.paint(pen)
+            drawing.picture(look.box(*size, px(8), fill or self._surface, *ring))
+        drawing.left = inset + px(8)
+        row.paint(drawing)
 
     def _row_at(self, event: "TkEvent") -> Row:
         """Return the row below the mouse; a caption if there is none."""
@@ -3586,14 +3595,13 @@ class RowList:
         hover = self._row_at(event).key
         if hover != self._hover:
             self._hover = hover
-            self._redraw_soon()
+            self._drawing.redraw()
 
     def _on_click(self, event: "TkEvent") -> None:
-        row = self._row_at(event)
-        is_at_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
-        if row.key is not None and (is_at_icon or not row.is_caption):
-            self.cursor = row.key
-            self._choose(row.key)
+        key = self._row_at(event).key
+        if key is not None:
+            self.cursor = key
+            self._choose(key)
 
     def _on_menu(self, event: "TkEvent") -> str:
         is_key = event.type == tk.EventType.KeyPress
@@ -3618,8 +3626,10 @@ class TextBox:
     A tk.Text even for one line: Tk's entry fields corrupt memory when emoji are edited.
     """
 
-    def __init__(self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int) -> None:
-        self._look, self._font, px = look, font, look.px
+    def __init__(
+        self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int, changed: Action
+    ) -> None:
+        self._look, self._font, self._changed, px = look, font, changed, look.px
         self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
         self.frame.columnconfigure(1, weight=1)
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
@@ -3628,6 +3638,7 @@ class TextBox:
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, self._restyle)
+        self.text.bind("<<Modified>>", self._on_modified)
         self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
         self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
@@ -3659,6 +3670,11 @@ class TextBox:
         set_shown(self.note, bool(text))
         self.frame.state(["invalid" if is_wrong else "!invalid"])
 
+    def _on_modified(self, event: "TkEvent") -> None:
+        if self.text.edit_modified():
+            self.text.edit_modified(False)
+            self._changed()
+
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
             text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
@@ -3684,14 +3700,12 @@ class Field(TextBox):
     def __init__(
         self, parent: "tk.Misc", look: Look, style: str, changed: Action, icon: str = ""
     ) -> None:
-        super().__init__(parent, look, style, "ui", 5)
-        self._changed = changed
+        super().__init__(parent, look, style, "ui", 5, changed)
         self.text.configure(wrap="none", padx=look.px(6))
         if icon:
             label = ttk.Label(self.frame, style="Card.TLabel")
             set_icon(label, look, icon, "muted", 16)
             label.grid(row=0, column=0, padx=(look.px(5), 0))
-        self.text.bind("<<Modified>>", self._on_modified)
         self.text.bind("<Tab>", lambda event: focus_on(self.text.tk_focusNext()))
         self.text.bind("<<PrevWindow>>", lambda event: focus_on(self.text.tk_focusPrev()))
 
@@ -3706,11 +3720,6 @@ class Field(TextBox):
         """Take the focus, with all of the text selected."""
         self.text.focus_set()
         self.text.tag_add("sel", "1.0", "end-1c")
-
-    def _on_modified(self, event: "TkEvent") -> None:
-        if self.text.edit_modified():
-            self.text.edit_modified(False)
-            self._changed()
 
 
 class Composer(TextBox):
@@ -3732,7 +3741,7 @@ class Composer(TextBox):
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
-        super().__init__(parent, look, "ChatField", "chat", 6)
+        super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.text.configure(padx=look.px(10))
         self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
         look.follow(self.hint, self._restyle_hint)
@@ -3744,20 +3753,20 @@ class Composer(TextBox):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<<Return>>", self._on_return)
-        text.bind("<Shift-Return>", lambda event: None)
+        for sequence in ("<Shift-Return>", "<Control-Tab>"):  # as in every text of Tk
+            text.bind(sequence, lambda event: None)
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
-        text.bind("<<Modified>>", lambda event: self._on_modified())
         text.bind("<Configure>", lambda event: self._grow())
-        self._on_modified()
+        self._on_change()
 
     def set(self, text: str) -> None:
         if text != self.get():
             super().set(text)
             self.text.edit_reset()
-            self._on_modified()
+            self._on_change()
         self._history_index = len(self._history)
 
     def paste(self, text: str) -> None:
@@ -3817,15 +3826,11 @@ class Composer(TextBox):
             self._history_index = index
         return "break"
 
-    def _on_modified(self) -> None:
+    def _on_change(self) -> None:
         length = len(self.get())
-        if length:
-            self.hint.place_forget()
-        else:
-            self.hint.place(x=self._look.px(3), y=0, relwidth=0.95)
+        set_floating(self.hint, not length, x=self._look.px(3), y=0, relwidth=0.95)
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
         self.show_note(words, length > self.LIMIT)
-        self.text.edit_modified(False)
         self.text.after_idle(self._grow)
 
     def _grow(self) -> None:
@@ -3840,40 +3845,40 @@ class Bar:
 
     def __init__(self, parent: "tk.Misc", look: Look) -> None:
         px = look.px
-        self._look, self._icon = look, "warn"
+        self._look = look
+        self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
+        self.frame.columnconfigure(0, weight=1)
         self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
         self.text.configure(padding=(0, px(5)))
-        self.text.pack(side="left", fill="x", expand=True)
-        self._actions: List[Tuple[str, Action]] = []  # of the buttons
+        self.text.grid(sticky="ew")
+        wrap_text(self.text, px(36))  # beside the icon
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
-        self.frame.bind("<Configure>", lambda event: self._wrap())
+
+    @property
+    def is_shown(self) -> bool:
+        return bool(self._shown[0])
 
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
-        self._icon = icon
+        before, self._shown = self._shown, (text, icon, list(buttons))
+        if self._shown == before:
+            return
         self._show_icon()
         self.text.configure(text="  " + self._look.text(text))
-        if list(buttons) != self._actions:
-            self._actions = list(buttons)
+        if before[2] != self._shown[2]:
             while self.buttons:
                 self.buttons.pop().destroy()
-            for label, action in buttons:
+            for column, (label, action) in enumerate(buttons, 1):
                 button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
-                button.pack(side="left", padx=(self._look.px(8), 0))
+                button.grid(row=0, column=column, padx=(self._look.px(8), 0))
                 self.buttons.append(button)
         set_shown(self.frame, bool(text))
-        self._wrap()
-
-    def _wrap(self) -> None:
-        taken = sum(button.winfo_reqwidth() + self._look.px(8) for button in self.buttons)
-        width = self.frame.winfo_width() - taken - self._look.px(70)
-        self.text.configure(wraplength=max(1, width))
 
     def _show_icon(self) -> None:
-        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
+        self.text.configure(image=self._look.icon(self._shown[1], "banner_text"))
 
 
 class Sheet:
@@ -3883,26 +3888,34 @@ class Sheet:
     """
 
     def __init__(
-        self, parent: "tk.Misc", look: Look, title: str, text: str, rows: Callable[[str], List[Row]]
+        self,
+        parent: "tk.Misc",
+        look: Look,
+        title: str,
+        text: str,
+        rows: Callable[[str], List[Row]],
+        choose: Callable[[Any], object],
+        closed: Action,
     ) -> None:
-        px = look.px
-        self._look, self._rows = look, rows
-        self.choose: Callable[[Any], object] = lambda key: None
-        self.closed: Action = lambda: None
+        px, dp = look.px, look.dp
+        self._rows, self._choose, self._closed = rows, choose, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
+        look.follow(frame, lambda: frame.configure(width=dp(480 if text else 420), height=dp(480)))
+        frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(2, weight=1)
-        self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
-        self.title.grid(row=0, sticky="w", pady=(0, px(8)))
+        heading = ttk.Label(frame, style="CardStrong.TLabel", text=title)
+        heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 36, self._on_choose)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
-        self.text = ttk.Label(frame, style="Card.TLabel", text=text, justify="left")
         self.field: Optional[Field] = None
         stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
         if text:
-            self.text.grid(row=1, columnspan=2, sticky="w", pady=(0, px(12)))
+            label = ttk.Label(frame, style="Card.TLabel", text=text)
+            label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
+            wrap_text(label)
         else:
             self.field = Field(frame, look, "CardField", self._refresh)
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
@@ -3913,22 +3926,12 @@ class Sheet:
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
             stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
-        look.follow(frame, self.fit)
-        frame.lift()
         self._refresh()
         stops[0].focus_set()
 
-    def fit(self) -> None:
-        """Take the size it wants, as far as the window allows."""
-        dp, parent, margin = self._look.dp, self.frame.master, self._look.px(20)
-        width = min(dp(420 if self.field else 480), parent.winfo_width() - margin)
-        height = min(dp(480), parent.winfo_height() - margin)
-        self.text.configure(wraplength=width - 2 * margin)
-        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width, height=height)
-
     def close(self) -> None:
         self.frame.destroy()
-        self.closed()
+        self._closed()
 
     def _refresh(self) -> None:
         rows = self._rows(self.field.get() if self.field else "")
@@ -3942,7 +3945,7 @@ class Sheet:
 
     def _on_choose(self, key: Any) -> None:
         self.close()
-        self.choose(key)
+        self._choose(key)
 
 
 # Views
@@ -4200,10 +4203,7 @@ class Transcript:
         elif top in self._entries:
             self.text.yview(self._line(top))
             self.text.yview_scroll(self._y(top) - y, "pixels")
-        if self._entries:
-            self._empty.place_forget()
-        else:
-            self._empty.place(relx=0.5, rely=0.4, anchor="center")
+        set_floating(self._empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
         self.scrolled()
 
     # What is in view
@@ -4392,12 +4392,10 @@ class ConnectView:
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        head = Drawing(body, look, "bg", 54, 0)
-        head.draw = self._draw_head
+        head = Drawing(body, look, "bg", self._draw_head, 54)
         head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
-        self._parts: Dict[str, Tuple[ttk.Widget, ...]] = {}
         self._validate = root.register(self._on_edit)
         self._add_field(NAME, "Your name")
         self._add_field(PASSWORD, "Password")
@@ -4417,19 +4415,20 @@ class ConnectView:
 
     def _add_field(self, field: str, caption: str) -> None:
         look, px = self._look, self._look.px
-        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self._body, style="Field.TEntry", show="•" if field == PASSWORD else "")
+        frame = ttk.Frame(self._body, style="Bg.TFrame")
+        frame.columnconfigure(0, weight=1)
+        frame.grid(sticky="ew", pady=(0, px(14)))
+        ttk.Label(frame, text=caption, style="Strong.TLabel").grid(sticky="w")
+        entry = ttk.Entry(frame, style="Field.TEntry", show="•" if field == PASSWORD else "")
         entry.configure(validate="key", validatecommand=(self._validate, "%P"))
-        hint = ttk.Label(self._body, style="Muted.TLabel")
+        entry.grid(sticky="ew", pady=(px(6), px(5)))
+        hint = ttk.Label(frame, style="Muted.TLabel")
+        hint.grid(sticky="w")
         look.follow(entry, lambda: entry.configure(font=look.font["chat"]))
         look.follow(hint, lambda: hint.configure(wraplength=look.dp(390)))
-        label.grid(sticky="w")
-        entry.grid(sticky="ew", pady=(px(6), px(5)))
-        hint.grid(sticky="w", pady=(0, px(14)))
         entry.bind("<<Return>>", lambda event: self.submit())
         entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
         self.fields[field], self.hints[field] = entry, hint
-        self._parts[field] = (label, entry, hint)
 
     def _add_list(self) -> None:
         px = self._look.px
@@ -4447,10 +4446,10 @@ class ConnectView:
             label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
             label.pack(pady=(0, px(8)))
 
-    def _draw_head(self, pen: Pen) -> None:
-        pen.image(self._look.logo(self._look.dp(52)), 14)
-        pen.text("Join the chat", font="title", dy=-12)
-        pen.text("Pick a name and a server on your network.", "muted", dy=14)
+    def _draw_head(self, row: Drawing) -> None:
+        row.picture(self._look.logo(self._look.dp(52)), 14)
+        row.text("Join the chat", font="title", dy=-12)
+        row.text("Pick a name and a server on your network.", "muted", dy=14)
 
     def fill(self, name: str, servers: Sequence[str], server: str) -> None:
         """Set the name, the servers to choose from, and the chosen server."""
@@ -4503,8 +4502,7 @@ class ConnectView:
         self.fields[field].insert(0, text)
 
     def _show_field(self, field: str, is_shown: bool) -> None:
-        for part in self._parts[field]:
-            set_shown(part, is_shown)
+        set_shown(self.fields[field].master, is_shown)
         if field == SERVER:
             set_shown(self.other, not is_shown)
 
@@ -4512,10 +4510,7 @@ class ConnectView:
         server = self.fields[SERVER].get().strip()
         rows = [self._row(known, known == server) for known in self._servers]
         self.list.show(rows, server if server in self._servers else None)
-        if rows:
-            self._no_servers.place_forget()
-        else:
-            self._no_servers.place(relx=0.5, rely=0.5, anchor="center")
+        set_floating(self._no_servers, not rows, relx=0.5, rely=0.5, anchor="center")
         if not self._is_connecting:
             self.button.configure(text="Connect to %s" % server if server else "Connect")
         self.button.state(["!disabled" if server else "disabled"])
@@ -4523,13 +4518,13 @@ class ConnectView:
     def _row(self, server: str, is_chosen: bool) -> Row:
         is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
 
-        def paint(pen: Pen) -> None:
-            pen.left += self._look.px(6)
-            pen.dot("offline", gap=14)
+        def paint(row: Drawing) -> None:
+            row.left += self._look.px(6)
+            row.dot("offline", gap=14)
             if is_chosen:
-                pen.icon("check", "focus")
-            pen.text(server, font="ui_bold", dy=-10)
-            pen.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+                row.icon("check", "focus")
+            row.text(server, font="ui_bold", dy=-10)
+            row.text("This computer" if is_local else "You were there before", "muted", "small", 11)
 
         return Row(server, server, paint)
 
@@ -4548,7 +4543,11 @@ class ConnectView:
 
 
 def add_column(
-    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int
+    parent: "tk.Misc",
+    look: Look,
+    side: "Literal['left', 'right']",
+    width: int,
+    paint_head: Callable[[Drawing], object],
 ) -> Tuple["ttk.Frame", Drawing]:
     """Return a frame at an edge of its parent, and the drawing at the top of it."""
     frame = ttk.Frame(parent, style="Bg.TFrame")
@@ -4557,7 +4556,7 @@ def add_column(
     edge = ttk.Frame(frame, style="Line.TFrame", width=look.px(1))
     edge.pack(side="right" if side == "left" else "left", fill="y")
     look.follow(frame, lambda: frame.configure(width=look.dp(width) + look.px(1)))
-    head = Drawing(frame, look, "bg", 60, 16)
+    head = Drawing(frame, look, "bg", paint_head, 60, 16)
     head.canvas.pack(fill="x")
     ttk.Frame(frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
     return frame, head
@@ -4569,8 +4568,7 @@ class Sidebar:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self.frame, self._head = add_column(parent, look, "left", 232)
-        self._head.draw = self._draw_server
+        self.frame, self._head = add_column(parent, look, "left", 232, self._draw_server)
         foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -4578,8 +4576,7 @@ class Sidebar:
         icons = {"dark": "sun", "light": "moon"}
         look.follow(theme, lambda: theme.configure(image=look.icon(icons[look.theme])))
         theme.pack(side="right", padx=(0, px(12)))
-        self.user = Drawing(foot, look, "bg", 54, 14)
-        self.user.draw = self._draw_user
+        self.user = Drawing(foot, look, "bg", self._draw_user, 54, 14)
         self.user.canvas.pack(side="left", fill="x", expand=True)
         self.user.canvas.bind("<Button-1>", window.menus.open_own)
         self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
@@ -4607,35 +4604,33 @@ class Sidebar:
         unread = 0 if conversation.level == NONE else conversation.unread
         is_bright = conversation is chat.current or unread
 
-        def paint(pen: Pen) -> None:
-            pen.left += self._look.px(6)
+        def paint(row: Drawing) -> None:
+            row.left += self._look.px(6)
             color = "text" if is_bright else "muted"
             if conversation.kind == PRIVATE:
-                pen.dot(dots[chat.presence(conversation.name)])
+                row.dot(dots[chat.presence(conversation.name)])
             else:
-                sign = "#" if conversation.kind == CHANNEL else "·"
-                pen.text(sign, color, "ui_bold")
-                pen.left += self._look.dp(18)
+                row.sign("#" if conversation.kind == CHANNEL else "·", color)
             if unread:
                 badge = "mention_badge" if conversation.mentions else "badge"
-                pen.badge(str(unread) if unread < 100 else "99+", badge)
-            pen.text(conversation.title, color, "ui_bold" if unread else "ui")
+                row.badge(str(unread) if unread < 100 else "99+", badge)
+            row.text(conversation.title, color, "ui_bold" if unread else "ui")
 
         return Row(conversation, conversation.title, paint)
 
-    def _draw_server(self, pen: Pen) -> None:
+    def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
-        pen.image(self._look.logo(dp(30)), 10)
-        pen.text(chat.server, "text", "ui_bold", dy=-9)
-        pen.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
-        pen.text(chat.status, "muted", "small", dy=8)
+        row.picture(self._look.logo(dp(30)), 10)
+        row.text(chat.server, "text", "ui_bold", dy=-9)
+        row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
+        row.text(chat.status, "muted", "small", dy=8)
 
-    def _draw_user(self, pen: Pen) -> None:
+    def _draw_user(self, row: Drawing) -> None:
         chat = self._window.chat
-        pen.avatar(chat.nickname, 32)
-        pen.text(chat.nickname, "text", "ui_bold", dy=-8)
+        row.avatar(chat.nickname, 32)
+        row.text(chat.nickname, "text", "ui_bold", dy=-8)
         status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
-        pen.text(status, "muted", "small", dy=9)
+        row.text(status, "muted", "small", dy=9)
 
 
 class People:
@@ -4643,8 +4638,7 @@ class People:
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
-        self.frame, self._head = add_column(parent, look, "right", 200)
-        self._head.draw = self._draw_head
+        self.frame, self._head = add_column(parent, look, "right", 200, self._draw_head)
         self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
         self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
@@ -4678,18 +4672,18 @@ class People:
         name, is_me = person.nickname, person.nickname == self._window.chat.nickname
         color = FROM_ME if is_me else "muted" if person.is_away else "text"
 
-        def paint(pen: Pen) -> None:
-            pen.avatar(name, 28, "away" if person.is_away else "ok")
+        def paint(row: Drawing) -> None:
+            row.avatar(name, 28, "away" if person.is_away else "ok")
             if is_me or person.prefix == "@":
-                pen.note("you" if is_me else "host")
-            pen.text(name, color)
+                row.note("you" if is_me else "host")
+            row.text(name, color)
 
         return Row(name, name, paint)
 
-    def _draw_head(self, pen: Pen) -> None:
-        width = pen.text("People", "text", "ui_bold")
-        pen.left += width + self._window.look.dp(8)
-        pen.text(str(self._count), "muted")
+    def _draw_head(self, row: Drawing) -> None:
+        width = row.text("People", "text", "ui_bold")
+        row.left += width + self._window.look.dp(8)
+        row.text(str(self._count), "muted")
 
 
 class ChatView:
@@ -4750,8 +4744,7 @@ class ChatView:
         self.menu_button = icon_button(head, look, "Icon", "menu", open_menu)
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
-        self.room = Drawing(head, look, "chat", 60, 20)
-        self.room.draw = self._draw_room
+        self.room = Drawing(head, look, "chat", self._draw_room, 60)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
         search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
@@ -4865,25 +4858,22 @@ class ChatView:
 
     # How it is laid out
 
-    def _draw_room(self, pen: Pen) -> None:
+    def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
         sign = "# " if conversation.kind == CHANNEL else ""
-        pen.text(sign + conversation.title, "text", "room", dy=-9)
+        row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
         if not topic and conversation.kind == CHANNEL:
             topic = "No topic. Set one with /topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
-        pen.text(topic, "muted", "small", dy=11)
+        row.text(topic, "muted", "small", dy=11)
 
     def _show_pill(self) -> None:
-        if self.transcript.at_end:
-            self.pill.place_forget()
-            return
-        unseen = self.transcript.unseen
+        unseen, y = self.transcript.unseen, -self._look.px(10)
         self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
-        self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
+        set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
 
     def _show_menu_button(self) -> None:
         is_unread = any(c.unread for c in self._window.chat.conversations)
@@ -4895,19 +4885,9 @@ class ChatView:
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
 
-    def focus_pane(self, step: int) -> None:
-        """Move the focus to the next part of the view."""
-        panes: List[tk.Widget] = [self.sidebar.list.canvas, self.transcript.text]
-        panes += [self.composer.text, self.people.list.canvas]
-        panes = [pane for pane in panes if pane.winfo_viewable()]
-        focus = self.frame.focus_get()
-        index = panes.index(focus) if focus in panes else -1
-        panes[(index + step) % len(panes)].focus_set()
-
     def _on_resize(self, event: "TkEvent") -> None:
         self._width = event.width
         self._lay_out()
-        self._window.questions.fit()
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
@@ -4919,7 +4899,7 @@ class ChatView:
             set_shown(self.sidebar.frame, layout[0])
             set_shown(self.people.frame, layout[1])
             set_shown(self.menu_button, not is_wide)
-            self.room.left = 20 if is_wide else 6
+            self.room.margin = 20 if is_wide else 6
             self.room.redraw()
             self.transcript.left = 20 if is_wide else 14
             self.transcript.restyle()
@@ -5114,8 +5094,8 @@ class Questions:
         chat, look = self._window.chat, self._window.look
         known = [place.name for place in chat.conversations if place.kind != CONSOLE]
         names = list(dict.fromkeys(known + chat.everybody()))
-        sheet = self._open_sheet("Go to", "", lambda text: offer_names(look, names, text))
-        sheet.choose = self._window.chat_view.open
+        choose = self._window.chat_view.open
+        self._open_sheet("Go to", "", lambda text: offer_names(look, names, text), choose)
 
     def help(self) -> None:
         """Show the keys."""
@@ -5124,7 +5104,7 @@ class Questions:
         text %= (*sys.version_info[:2], patch)
         rows = [_help_row(key) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
-        self._open_sheet(title, text, lambda words: rows)
+        self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
     def ask_paste(self, lines: int, paste: Action) -> bool:
         """Ask before many lines are pasted; return True if it is asked."""
@@ -5149,11 +5129,6 @@ class Questions:
             return False
         return True
 
-    def fit(self) -> None:
-        """Follow the size of the window."""
-        if self.sheet is not None:
-            self.sheet.fit()
-
     def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
         """Ask in the banner."""
         self.cancel()
@@ -5169,12 +5144,14 @@ class Questions:
         self._window.show_banner()
         action()
 
-    def _open_sheet(self, title: str, text: str, offer: Callable[[str], List[Row]]) -> Sheet:
+    def _open_sheet(
+        self, title: str, text: str, rows: Callable[[str], List[Row]], choose: Callable[[Any], Any]
+    ) -> None:
         self.cancel()
-        self.sheet = Sheet(self._window.chat_view.frame, self._window.look, title, text, offer)
-        self.sheet.closed = self._on_closed
+        view, look = self._window.chat_view, self._window.look
+        self.sheet = Sheet(view.frame, look, title, text, rows, choose, self._on_closed)
+        self.sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(self.sheet.frame)
-        return self.sheet
 
     def _on_closed(self) -> None:
         self.sheet = None
@@ -5192,26 +5169,25 @@ def offer_names(look: Look, names: Sequence[str], text: str) -> List[Row]:
         rows.append(_name_row(look, "Join #" + name, "#" + name, "+"))
         rows.append(_name_row(look, "Write to " + name, name, "+"))
     hint = "Write a name"
-    return rows or [Row(None, hint, lambda pen: pen.text(hint, "muted"))]
+    return rows or [Row(None, hint, lambda row: row.text(hint, "muted"))]
 
 
 def _name_row(look: Look, text: str, key: str, sign: str) -> Row:
-    def paint(pen: Pen) -> None:
+    def paint(row: Drawing) -> None:
         if sign in "#+":
-            pen.left += look.px(6)
-            pen.text(sign, font="ui_bold")
-            pen.left += look.dp(18)
+            row.left += look.px(6)
+            row.sign(sign)
         else:
-            pen.avatar(text, 28)
-        pen.text(text)
+            row.avatar(text, 28)
+        row.text(text)
 
     return Row(key, text, paint)
 
 
 def _help_row(key: "Key") -> Row:
-    def paint(pen: Pen) -> None:
-        pen.note(key.name)
-        pen.text(key.help)
+    def paint(row: Drawing) -> None:
+        row.note(key.name)
+        row.text(key.help)
 
     return Row(key.name, key.help, paint)
 
@@ -5244,7 +5220,6 @@ class Window:
         self._address = ("", 0, "")  # host, port and password of the last connection
         self._server = ""  # as the user writes it
         self._poll_id = ""  # the id of the next look at the queue
-        self._banner_due = 0.0  # when the banner is shown again; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
@@ -5401,7 +5376,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self._carry_out(self.chat.tick(time.time()))
-            if self._banner_due and time.monotonic() >= self._banner_due:
+            if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
@@ -5455,7 +5430,6 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question stands there."""
-        self._banner_due = 0.0
         if self.questions.is_asking:
             return
         banner = self.chat.banner(time.time())
@@ -5464,8 +5438,6 @@ class Window:
         if banner.can_retry and self._connection is not None:
             buttons.append(("Try now", self._connection.retry))
         self.chat_view.banner.show(banner.text, icon, buttons)
-        if banner.text:
-            self._banner_due = time.monotonic() + 1
 
     def _on_disconnected(self, end: Disconnected) -> None:
         self._disconnect()
@@ -5542,9 +5514,7 @@ KEYS = (
     Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
-    Key("F6", "on to the next part of the window", {
-        "F6": lambda window: window.chat_view.focus_pane(1),
-        "Shift-F6": lambda window: window.chat_view.focus_pane(-1)}),
+    Key("Ctrl+Tab", "on to the next part of the window"),
     Key("Shift+F10", "what can be done with this"),
     Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
     Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {

@@ -165,7 +165,7 @@ class Desktop:
 
 
 class RecordingPen:
-    """Takes the place of a client.Pen, and records the texts of a row and their colors."""
+    """Takes the place of a client.Drawing, and records the texts of a row and their colors."""
 
     left = right = 0
 
