@@ -3047,13 +3047,9 @@ BUTTONS = {
     "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
     "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
 }
-FRAMES = {  # of a single colour
-    "Bg": "bg", "Chat": "chat", "Banner": "banner", "Line": "line", "Inner": "field",
-    "Focus": "focus",
-}  # fmt: skip
 FIELDS = {  # frames with a round edge: the surface below, the edge
-    "Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
-    "CardField": ("field", "outline"), "Sheet": ("chat", "outline"),
+    "ChatField": ("chat", "outline"), "CardField": ("field", "outline"), "Entry": ("bg", "outline"),
+    "Card": ("bg", "line"), "Sheet": ("chat", "outline"),
 }  # fmt: skip
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
@@ -3181,8 +3177,8 @@ class Look:
         style.configure(".", background=color["bg"], foreground=color["text"], font=font["ui"])
         style.configure(".", borderwidth=0, focuscolor=color["bg"])
         style.configure("TButton", width=0)
-        for name, surface in FRAMES.items():
-            style.configure(name + ".TFrame", background=color[surface])
+        for surface in ("bg", "chat", "field", "banner", "line", "focus"):
+            style.configure(surface.title() + ".TFrame", background=color[surface])
         for name, (surface, text, face) in LABELS.items():
             options = {"background": color[surface], "foreground": color[text]}
             style.configure(name + ".TLabel", font=font[face], **options)
@@ -3211,11 +3207,11 @@ class Look:
 
     def _define_entry(self, style: "ttk.Style") -> None:
         color, text = self.color, self.color["text"]
-        style.layout("Field.TEntry", nest("Field.field", "Entry.padding", "Entry.textarea"))
-        style.configure("Field.TEntry", padding=(self.px(12), self.px(9)))
-        style.configure("Field.TEntry", foreground=text, insertcolor=text, selectforeground=text)
-        style.configure("Field.TEntry", selectbackground=color["selection"])
-        style.map("Field.TEntry", foreground=[("disabled", color["muted"])])
+        style.layout("TEntry", nest("Entry.field", "Entry.padding", "Entry.textarea"))
+        style.configure("TEntry", padding=(self.px(12), self.px(9)))
+        style.configure("TEntry", foreground=text, insertcolor=text, selectforeground=text)
+        style.configure("TEntry", selectbackground=color["selection"])
+        style.map("TEntry", foreground=[("disabled", color["muted"])])
 
     def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
         def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
@@ -3349,7 +3345,7 @@ class Drawing:
         margin: int = 0,
     ) -> None:
         self._look, self._surface, self._paint = look, surface, paint
-        self._height, self.margin = height, margin  # the margin at the left, in pixels at 96 dpi
+        self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
         self.left = self.right = self.middle = 0  # what is still free of the row, in pixels
         # 10: grid does not lay out anew where a widget asks for a single pixel.
@@ -3390,8 +3386,13 @@ class Drawing:
         text = self._look.shorten(text, font, self.right - self.left)
         return self._text(self.left, text, color, font, dy, "w")
 
+    def skip(self, size: int) -> None:
+        """Leave free some room at the left end."""
+        self.left += self._look.dp(size)
+
     def sign(self, text: str, color: str = "text") -> None:
         """Draw a sign such as # at the left end, in the room of a dot."""
+        self.skip(6)
         self.text(text, color, "ui_bold")
         self.left += self._look.dp(18)
 
@@ -3438,12 +3439,15 @@ class Drawing:
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
             right, height = self.canvas.winfo_width() - self._look.dp(8), self.canvas.winfo_height()
-            self.begin_row(self._look.px(self.margin), right, height // 2)
+            self.begin_row(self._look.px(self._margin), right, height // 2)
             self._paint(self)
 
 
-def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
-    """Lay out a widget with a scrollbar, shown while it is of use; return what moves that."""
+def add_scrollbar(widget: Any, surface: str, scrolled: Callable[[float, float], object]) -> None:
+    """Lay out a widget with a scrollbar, shown while it is of use.
+
+    `scrolled` is called with the part in view, from 0 to 1, whenever that changes.
+    """
     style = surface.title() + ".Vertical.TScrollbar"
     bar = ttk.Scrollbar(widget.master, command=widget.yview, takefocus=0, style=style)
     widget.master.columnconfigure(0, weight=1)
@@ -3451,11 +3455,12 @@ def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
     widget.grid(row=0, column=0, sticky="nsew")
     bar.grid(row=0, column=1, sticky="ns")
 
-    def move(first: Any, last: Any) -> None:
-        bar.set(first, last)
+    def on_scroll(first: str, last: str) -> None:
+        bar.set(float(first), float(last))
         set_shown(bar, float(first) > 0 or float(last) < 1)
+        scrolled(float(first), float(last))
 
-    return move
+    widget.configure(yscrollcommand=on_scroll)
 
 
 class Row(NamedTuple):
@@ -3476,6 +3481,21 @@ def caption(text: str, key: Any = None) -> Row:
         row.text(text, "muted", "caption", dy=5)
 
     return Row(key, text, paint, True)
+
+
+def text_row(key: Any, text: str, sign: str = "", note: str = "") -> Row:
+    """Return a row with a text: after a sign, or the avatar of a name, and with a note."""
+
+    def paint(row: Drawing) -> None:
+        if sign and sign in "#+":
+            row.sign(sign)
+        elif sign:
+            row.avatar(text, 28)
+        if note:
+            row.note(note)
+        row.text(text, "text" if key else "muted")
+
+    return Row(key, text, paint)
 
 
 class RowList:
@@ -3499,11 +3519,11 @@ class RowList:
         self.cursor: Any = None  # of the row that the keyboard is at
         self._to_show: Any = None  # of a row to bring into view at the next redraw
         self._hover: Any = None
-        self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
+        self.frame = ttk.Frame(parent, style=surface.title() + ".TFrame")
         self._drawing = Drawing(self.frame, look, surface, self._paint)
         self.canvas = canvas = self._drawing.canvas
-        self._move_scrollbar = add_scrollbar(canvas, surface)
-        canvas.configure(yscrollcommand=self._on_scroll, yscrollincrement=1)
+        canvas.configure(yscrollincrement=1)
+        add_scrollbar(canvas, surface, lambda first, last: self._drawing.redraw())
         look.follow(canvas, self._measure)
         bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
         for sequence in ("<<Return>>", "<space>"):
@@ -3544,10 +3564,6 @@ class RowList:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
-        self._drawing.redraw()
-
-    def _on_scroll(self, first: Any, last: Any) -> None:
-        self._move_scrollbar(first, last)
         self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
@@ -4011,21 +4027,18 @@ class Transcript:
         self._entries: List[Entry] = []  # those in the text
         self._unused_tags: List[str] = []  # of entries that are gone
         self._today = ""  # the date, as last seen
-        self._spans: Dict[Entry, List[Span]] = {}  # what a search has found
-        self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
+        self._found: Dict[str, Dict[Entry, List[Span]]] = {}  # by tag: what a search has found
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
-        self.left = 20  # of the text, in pixels at 96 dpi
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
         text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
         text.configure(padx=0, pady=look.px(10), takefocus=1)
-        self._move_scrollbar = add_scrollbar(text, "chat")
-        text.configure(yscrollcommand=self._on_scroll)
+        add_scrollbar(text, "chat", self._on_scroll)
         text.mark_set("top", "1.0")  # what was at the top when last looked at
         self._empty = ttk.Label(self.frame, style="Empty.TLabel")
         self._empty.configure(text="No messages here yet. Say hello.")
-        look.follow(text, self.restyle)
+        look.follow(text, self._restyle)
         focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
@@ -4033,14 +4046,13 @@ class Transcript:
         text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
-    def restyle(self) -> None:
-        """Take the colours and sizes of the look."""
+    def _restyle(self) -> None:
         look, color, font, text = self._look, self._look.color, self._look.font, self.text
         selection = color["selection"]
         text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
         text.configure(selectbackground=selection, inactiveselectbackground=selection)
         text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
-        left, px = look.px(self.left), look.px
+        left, px = look.px(20), look.px
         hanging = left + font["time"].measure(self.CLOCK)
         text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
         text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
@@ -4196,7 +4208,7 @@ class Transcript:
         self.text.configure(state="normal")
         yield
         self.text.configure(state="disabled")
-        if self._spans:
+        if self._found:
             self._mark_found()
         if self.at_end:
             self.show_end()
@@ -4236,10 +4248,9 @@ class Transcript:
             self.text.see("found.first + 2 display lines")  # above the button at the bottom
             self.text.see("found.first")
 
-    def _on_scroll(self, first: Any, last: Any) -> None:
-        self._move_scrollbar(first, last)
-        self._notice_scroll(float(last))
-        if float(first) <= 0:
+    def _on_scroll(self, first: float, last: float) -> None:
+        self._notice_scroll(last)
+        if first <= 0:
             self.text.after_idle(self._extend)
         self.scrolled()
 
@@ -4267,8 +4278,9 @@ class Transcript:
 
     def mark(self, spans: Dict[Entry, List[Span]], hit: Optional[Tuple[Entry, Span]]) -> None:
         """Mark what a search has found ({} for nothing), and show `hit`, which is in it."""
-        self._spans, self._hit = spans, hit
+        self._found = {"find": spans, "found": {}}
         if hit is not None:
+            self._found["found"][hit[0]] = [hit[1]]
             entries = self.conversation.entries
             if hit[0] not in self._entries and hit[0] in entries:
                 self._show_from(max(0, entries.index(hit[0]) - self.PAGE // 2))
@@ -4278,18 +4290,12 @@ class Transcript:
         self._notice_scroll(self.text.yview()[1])
 
     def _mark_found(self) -> None:
-        self.text.tag_remove("find", "1.0", "end")
-        self.text.tag_remove("found", "1.0", "end")
-        marks = [
-            mark
-            for entry in self._entries
-            if entry in self._spans
-            for mark in self._marks(entry, self._spans[entry])
-        ]
-        if marks:
-            self.text.tag_add("find", *marks)
-        if self._hit is not None and self._hit[0] in self._entries:
-            self.text.tag_add("found", *self._marks(self._hit[0], [self._hit[1]]))
+        for tag, spans in self._found.items():
+            self.text.tag_remove(tag, "1.0", "end")
+            shown = [entry for entry in self._entries if entry in spans]
+            marks = [mark for entry in shown for mark in self._marks(entry, spans[entry])]
+            if marks:
+                self.text.tag_add(tag, *marks)
 
     def _marks(self, entry: Entry, spans: List[Span]) -> List[str]:
         """Return where parts of the text of an entry begin and end."""
@@ -4313,14 +4319,9 @@ class Search:
         self.frame.columnconfigure(0, weight=1)
         self.field = Field(self.frame, look, "ChatField", self.search, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        commands: Dict[str, Action] = {
-            "up": lambda: self.step(-1),
-            "down": lambda: self.step(1),
-            "close": self.close,
-        }
-        for column, icon in enumerate(commands, 1):
-            button = icon_button(self.frame, look, "Icon", icon, commands[icon], 16)
-            button.grid(row=0, column=column)
+        steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
+        for column, (icon, action) in enumerate(steps.items(), 1):
+            icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
         self.field.text.bind("<<Return>>", lambda event: self.step(1))
         self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
 
@@ -4419,7 +4420,7 @@ class ConnectView:
         frame.columnconfigure(0, weight=1)
         frame.grid(sticky="ew", pady=(0, px(14)))
         ttk.Label(frame, text=caption, style="Strong.TLabel").grid(sticky="w")
-        entry = ttk.Entry(frame, style="Field.TEntry", show="•" if field == PASSWORD else "")
+        entry = ttk.Entry(frame, show="•" if field == PASSWORD else "")
         entry.configure(validate="key", validatecommand=(self._validate, "%P"))
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint = ttk.Label(frame, style="Muted.TLabel")
@@ -4439,7 +4440,7 @@ class ConnectView:
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 60, self._on_choose)
         self.list.frame.grid(sticky="nsew")
-        self._no_servers = ttk.Frame(card, style="Inner.TFrame")
+        self._no_servers = ttk.Frame(card, style="Field.TFrame")
         hint = "Ask someone to start the server,\nand for the address that its console shows."
         for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
             style += ".TLabel"
@@ -4519,7 +4520,7 @@ class ConnectView:
         is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
 
         def paint(row: Drawing) -> None:
-            row.left += self._look.px(6)
+            row.skip(6)
             row.dot("offline", gap=14)
             if is_chosen:
                 row.icon("check", "focus")
@@ -4605,9 +4606,9 @@ class Sidebar:
         is_bright = conversation is chat.current or unread
 
         def paint(row: Drawing) -> None:
-            row.left += self._look.px(6)
             color = "text" if is_bright else "muted"
             if conversation.kind == PRIVATE:
+                row.skip(6)
                 row.dot(dots[chat.presence(conversation.name)])
             else:
                 row.sign("#" if conversation.kind == CHANNEL else "·", color)
@@ -4681,8 +4682,8 @@ class People:
         return Row(name, name, paint)
 
     def _draw_head(self, row: Drawing) -> None:
-        width = row.text("People", "text", "ui_bold")
-        row.left += width + self._window.look.dp(8)
+        row.left += row.text("People", "text", "ui_bold")
+        row.skip(8)
         row.text(str(self._count), "muted")
 
 
@@ -4695,10 +4696,9 @@ class ChatView:
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._width = 0  # pixels
+        self._width = look.dp(self.SIZE[0])  # pixels
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
-        self._layout: Tuple[bool, ...] = ()  # what is shown beside the chat
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -4723,7 +4723,7 @@ class ChatView:
         middle.rowconfigure(4, weight=1)
         self.banner.frame.grid_remove()
         self.search.frame.grid_remove()
-        self.composer.frame.grid_configure(pady=(px(4), px(14)))
+        self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
         set_icon(self.pill, look, "down", "on_accent", 14)
@@ -4744,7 +4744,7 @@ class ChatView:
         self.menu_button = icon_button(head, look, "Icon", "menu", open_menu)
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
-        self.room = Drawing(head, look, "chat", self._draw_room, 60)
+        self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
         search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
@@ -4891,19 +4891,11 @@ class ChatView:
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
-        look, width = self._look, self._width or self._look.dp(self.SIZE[0])
-        self._is_roomy, is_wide = width >= look.dp(self.NARROW), width >= look.dp(self.NARROWEST)
-        layout = (is_wide, self._shows_people[self._is_roomy])
-        if layout != self._layout:
-            self._layout = layout
-            set_shown(self.sidebar.frame, layout[0])
-            set_shown(self.people.frame, layout[1])
-            set_shown(self.menu_button, not is_wide)
-            self.room.margin = 20 if is_wide else 6
-            self.room.redraw()
-            self.transcript.left = 20 if is_wide else 14
-            self.transcript.restyle()
-            self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
+        width, dp = self._width, self._look.dp
+        self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
+        set_shown(self.sidebar.frame, is_wide)
+        set_shown(self.people.frame, self._shows_people[self._is_roomy])
+        set_shown(self.menu_button, not is_wide)
 
 
 def open_link(address: str) -> None:
@@ -5091,18 +5083,18 @@ class Questions:
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
-        chat, look = self._window.chat, self._window.look
+        chat = self._window.chat
         known = [place.name for place in chat.conversations if place.kind != CONSOLE]
         names = list(dict.fromkeys(known + chat.everybody()))
         choose = self._window.chat_view.open
-        self._open_sheet("Go to", "", lambda text: offer_names(look, names, text), choose)
+        self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
     def help(self) -> None:
         """Show the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
         text = "Chat for a local network. Python %d.%d, Tk %s. /help lists what you can type."
         text %= (*sys.version_info[:2], patch)
-        rows = [_help_row(key) for key in KEYS]
+        rows = [text_row(key.name, key.help, note=key.name) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
         self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
@@ -5158,38 +5150,17 @@ class Questions:
         self._window.chat_view.focus_composer()
 
 
-def offer_names(look: Look, names: Sequence[str], text: str) -> List[Row]:
+def offer_names(names: Sequence[str], text: str) -> List[Row]:
     """Return rows for the names that contain `text`, then for a new room and a new person."""
     name = text.lstrip("#@").replace(" ", "-")
     folded = protocol.casefold(text.lstrip("#@"))
     found = [known for known in names if folded in protocol.casefold(known)]
     found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
-    rows = [_name_row(look, known.lstrip("#"), known, known[:1]) for known in found]
+    rows = [text_row(known, known.lstrip("#"), sign=known[:1]) for known in found]
     if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
-        rows.append(_name_row(look, "Join #" + name, "#" + name, "+"))
-        rows.append(_name_row(look, "Write to " + name, name, "+"))
-    hint = "Write a name"
-    return rows or [Row(None, hint, lambda row: row.text(hint, "muted"))]
-
-
-def _name_row(look: Look, text: str, key: str, sign: str) -> Row:
-    def paint(row: Drawing) -> None:
-        if sign in "#+":
-            row.left += look.px(6)
-            row.sign(sign)
-        else:
-            row.avatar(text, 28)
-        row.text(text)
-
-    return Row(key, text, paint)
-
-
-def _help_row(key: "Key") -> Row:
-    def paint(row: Drawing) -> None:
-        row.note(key.name)
-        row.text(key.help)
-
-    return Row(key.name, key.help, paint)
+        rows.append(text_row("#" + name, "Join #" + name, sign="+"))
+        rows.append(text_row(name, "Write to " + name, sign="+"))
+    return rows or [text_row(None, "Write a name")]
 
 
 def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
