@@ -3056,7 +3056,8 @@ LABELS = {  # the surface below, the text, the font
     "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
-    "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
+    "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
+    "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
@@ -3306,6 +3307,14 @@ def set_floating(widget: "tk.Widget", is_shown: bool, **place: Any) -> None:
 def wrap_text(label: "ttk.Label", margin: int = 0) -> None:
     """Keep the text of a label as wide as the label, less a margin in pixels."""
     label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - margin))
+
+
+def style_text(text: "tk.Text", look: Look, surface: str, font: str) -> None:
+    """Give a text widget the colours and a font of the look."""
+    color = look.color
+    text.configure(bg=color[surface], fg=color["text"], insertbackground=color["text"])
+    text.configure(selectbackground=color["selection"], selectforeground=color["text"])
+    text.configure(inactiveselectbackground=color["selection"], font=look.font[font])
 
 
 def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
@@ -3645,7 +3654,7 @@ class TextBox:
     def __init__(
         self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int, changed: Action
     ) -> None:
-        self._look, self._font, self._changed, px = look, font, changed, look.px
+        self._look, self._changed, px = look, changed, look.px
         self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
         self.frame.columnconfigure(1, weight=1)
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
@@ -3653,7 +3662,7 @@ class TextBox:
         self.text.grid(row=0, column=1, sticky="nsew")
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
-        look.follow(self.text, self._restyle)
+        look.follow(self.text, lambda: style_text(self.text, look, "field", font))
         self.text.bind("<<Modified>>", self._on_modified)
         self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
         self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
@@ -3701,13 +3710,6 @@ class TextBox:
             self.text.mark_set("insert", "@%d,%d" % (event.x, event.y))
         self.paste(join_surrogates(text[:MAX_PASTE]).replace("\0", ""))
         return "break"
-
-    def _restyle(self) -> None:
-        color = self._look.color
-        text, selection = color["text"], color["selection"]
-        self.text.configure(bg=color["field"], fg=text, insertbackground=text)
-        self.text.configure(font=self._look.font[self._font], selectforeground=text)
-        self.text.configure(selectbackground=selection, inactiveselectbackground=selection)
 
 
 class Field(TextBox):
@@ -3759,8 +3761,7 @@ class Composer(TextBox):
         self._unfinished = ""  # what was being written before Up
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.text.configure(padx=look.px(10))
-        self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
-        look.follow(self.hint, self._restyle_hint)
+        self.hint = ttk.Label(self.text, style="Hint.TLabel", cursor="xterm")
         button = icon_button(self.frame, look, "IconField", "send", self._on_return)
         button.configure(takefocus=0)
         button.grid(row=0, column=3, rowspan=2, sticky="s")
@@ -3802,10 +3803,6 @@ class Composer(TextBox):
     def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}
         self.text.event_generate(sequence, x=event.x, y=event.y, **root)
-
-    def _restyle_hint(self) -> None:
-        color = self._look.color
-        self.hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
@@ -4048,9 +4045,7 @@ class Transcript:
 
     def _restyle(self) -> None:
         look, color, font, text = self._look, self._look.color, self._look.font, self.text
-        selection = color["selection"]
-        text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
-        text.configure(selectbackground=selection, inactiveselectbackground=selection)
+        style_text(text, look, "chat", "chat")
         text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
         left, px = look.px(20), look.px
         hanging = left + font["time"].measure(self.CLOCK)
@@ -4091,21 +4086,24 @@ class Transcript:
                 self._apply(changes)
 
     def _apply(self, changes: Sequence[Change]) -> None:
-        run: List[Entry] = []  # added at the end, to be inserted at once
-        changed: Dict[Entry, None] = {}  # in order; each is rendered once
-        for change in changes:
-            if change.kind == ADDED and change.before is None:
-                run += change.entries
-            elif change.kind == CHANGED:
-                changed.update(dict.fromkeys(change.entries))
-            elif change.kind in (ADDED, REMOVED):
-                self._append(run)
-                run = []
-                followers = self._add(change) if change.kind == ADDED else self._remove(change)
-                changed.update(dict.fromkeys(followers))  # they may get or lose a heading
-        self._append(run)
-        for entry in changed:
-            self._render_again(entry)
+        moves = [change for change in changes if change.kind in (ADDED, REMOVED)]
+        for (kind, before), group in itertools.groupby(moves, lambda c: (c.kind, c.before)):
+            entries = [entry for change in group for entry in change.entries]
+            if kind == REMOVED:
+                self._remove(entries)
+            elif before is None:
+                self._replace(len(self._entries), len(self._entries), entries)
+                self.unseen += 0 if self.at_end else len(entries)
+            elif before in self._entries:  # else they stand above what is shown
+                start = self._entries.index(before)
+                self._replace(start, start + 1, [*entries, before])
+        changed = [
+            entry for change in changes if change.kind == CHANGED for entry in change.entries
+        ]
+        for entry in dict.fromkeys(changed):
+            if entry in self._entries:
+                start = self._entries.index(entry)
+                self._replace(start, start + 1, [entry])
         # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
         tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
         for tag in tags:
@@ -4123,55 +4121,36 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries = entries[max(0, first) :]
-        self._insert("end", 0, len(self._entries))
+        self._entries = []
+        self._replace(0, 0, entries[max(0, first) :])
 
-    def _append(self, entries: List[Entry]) -> None:
-        start = len(self._entries)
-        self._entries += entries
-        self._insert("end", start, len(self._entries))
-        if not self.at_end:
-            self.unseen += len(entries)
-
-    def _add(self, change: Change) -> List[Entry]:
-        """Add entries before a shown entry, and return that."""
-        before = change.before
-        if before not in self._entries:
-            return []  # they stand above what is shown
-        start = self._entries.index(before)
-        self._entries[start:start] = change.entries
-        self._insert("e%d.first" % before.id, start, start + len(change.entries))
-        return [before]
-
-    def _remove(self, change: Change) -> List[Entry]:
-        """Remove entries, and return those that stood below them."""
-        gone = set(change.entries).intersection(self._entries)
-        followers = []
-        for is_gone, group in itertools.groupby(self._entries, gone.__contains__):
-            entries = list(group)
+    def _remove(self, entries: Sequence[Entry]) -> None:
+        gone = set(entries).intersection(self._entries)
+        self._unused_tags += ["e%d" % entry.id for entry in gone]
+        for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
-                self.text.delete("e%d.first" % entries[0].id, "e%d.last" % entries[-1].id)
-                self._unused_tags += ["e%d" % entry.id for entry in entries]
-            elif entries[0] is not self._entries[0]:
-                followers.append(entries[0])
-        self._entries = [entry for entry in self._entries if entry not in gone]
-        return followers
+                block = list(group)
+                start = self._entries.index(block[0])
+                end = start + len(block)
+                self._replace(start, end + 1, self._entries[end : end + 1])
 
-    def _insert(self, index: str, start: int, end: int) -> None:
-        """Insert the text of entries that `_entries` has already."""
+    def _replace(self, start: int, end: int, entries: List[Entry]) -> None:
+        """Replace shown entries, given by their indices.
+
+        The entry that follows those which come or go is replaced, too: its headings may change.
+        """
+        old, index = self._entries[start:end], "end"
+        if start < len(self._entries):
+            index = self.text.index("e%d.first" % self._entries[start].id)
+        if old:
+            self.text.delete(index, "e%d.last" % old[-1].id)
+        self._entries[start:end] = entries
         above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
-        for entry in self._entries[start:end]:
+        for entry in entries:
             parts += self._render(entry, above)
             above = entry
         if parts:
             self.text.insert(index, *parts)
-
-    def _render_again(self, entry: Entry) -> None:
-        if entry in self._entries:
-            first = self.text.index("e%d.first" % entry.id)
-            self.text.delete(first, "e%d.last -1c" % entry.id)
-            parts = self._render(entry, self._above(self._entries.index(entry)))
-            self.text.insert(first, *parts[:-2])  # without the end of the line
 
     def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
         """Return texts and their tags, in turn: the headings of an entry, and its line."""
@@ -4196,8 +4175,7 @@ class Transcript:
         entries = self.conversation.entries
         earlier = entries[start : entries.index(self._entries[0])]
         with self._editing():
-            self._entries[:0] = earlier
-            self._insert("1.0", 0, len(earlier))
+            self._replace(0, 0, earlier)
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:

@@ -104,7 +104,7 @@ def test_event_that_changes_nothing_redraws_nothing(alice, desktop, hub, monkeyp
         "people": (view.people, "show"),
         "head": (view.room, "redraw"),
         "banner": (view.banner, "show"),
-        "text": (view.transcript, "_insert"),
+        "text": (view.transcript, "_replace"),
     }
     for name, (owner, method) in parts.items():
         original = getattr(owner, method)
