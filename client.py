@@ -3340,8 +3340,9 @@ def join_surrogates(text: str) -> str:
 class Drawing:
     """A canvas that `paint` fills with rows, each drawn from both ends inwards.
 
-    `paint` is called soon after `redraw`, and at each change of the size or of the look. It finds
-    a row begun that fills the canvas. Sizes are in dp, `dy` from the middle of the row.
+    `paint` is called soon after `redraw`, and at each change of the size or of the look. Unless it
+    sets `left`, `right` and `middle`, the row is the whole canvas. Sizes are in dp, and `dy` is the
+    distance from the middle.
     """
 
     def __init__(
@@ -3356,7 +3357,8 @@ class Drawing:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
-        self.left = self.right = self.middle = 0  # what is still free of the row, in pixels
+        self.left = self.right = 0  # what is still free of the row, in pixels
+        self.middle = 0  # its height in the canvas
         # 10: grid does not lay out anew where a widget asks for a single pixel.
         self.canvas = tk.Canvas(parent, width=10, height=10, bd=0, highlightthickness=0)
         self.canvas.configure(takefocus=0)
@@ -3366,10 +3368,6 @@ class Drawing:
     def redraw(self) -> None:
         if not self._redraw_id:
             self._redraw_id = self.canvas.after_idle(self._redraw)
-
-    def begin_row(self, left: int, right: int, middle: int) -> None:
-        """Draw from now on between `left` and `right`, in pixels."""
-        self.left, self.right, self.middle = left, right, middle
 
     def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
         """Draw a picture at the left end."""
@@ -3447,8 +3445,9 @@ class Drawing:
         self._redraw_id = ""
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
-            right, height = self.canvas.winfo_width() - self._look.dp(8), self.canvas.winfo_height()
-            self.begin_row(self._look.px(self._margin), right, height // 2)
+            self.left = self._look.px(self._margin)
+            self.right = self.canvas.winfo_width() - self._look.dp(8)
+            self.middle = self.canvas.winfo_height() // 2
             self._paint(self)
 
 
@@ -3601,7 +3600,8 @@ class RowList:
         width, inset, fill = canvas.winfo_width(), px(self._inset), ""
         if not row.is_caption and row.key is not None:
             fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
-        drawing.begin_row(inset, width - inset - px(10), (top + bottom) // 2)
+        drawing.left, drawing.right = inset, width - inset - px(10)
+        drawing.middle = (top + bottom) // 2
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         if fill or has_focus:
             ring = ("focus", px(2)) if has_focus else ("", 0)
@@ -3790,10 +3790,6 @@ class Composer(TextBox):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
             self.insert(text)
-
-    def set_hint(self, hint: str) -> None:
-        """Set what the empty box says."""
-        self.hint.configure(text=self._look.text(hint))
 
     def remember(self, text: str) -> None:
         """Offer a text to Up."""
@@ -4093,7 +4089,8 @@ class Transcript:
                 self._remove(entries)
             elif before is None:
                 self._replace(len(self._entries), len(self._entries), entries)
-                self.unseen += 0 if self.at_end else len(entries)
+                if not self.at_end:
+                    self.unseen += len(entries)
             elif before in self._entries:  # else they stand above what is shown
                 start = self._entries.index(before)
                 self._replace(start, start + 1, [*entries, before])
@@ -4357,11 +4354,9 @@ class ConnectView:
         PASSWORD: "The host can tell you",
     }
 
-    def __init__(
-        self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None], cancel: Action
-    ) -> None:
+    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
-        self._look, self._connect, self._cancel = look, connect, cancel
+        self._look, self._window = look, window
         self._is_connecting = False
         self._servers: List[str] = []
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
@@ -4467,9 +4462,10 @@ class ConnectView:
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
         if self._is_connecting:
-            self._cancel()
+            self._window.cancel()
         else:
-            self._connect(*(self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD)))
+            texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
+            self._window.connect(*texts)
 
     def _on_edit(self, text: str) -> bool:
         """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
@@ -4622,7 +4618,6 @@ class People:
         self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
-        self._count = 0
 
     def show(self) -> None:
         """Show the chat as it is now; while the connection is lost, as it was before."""
@@ -4635,7 +4630,7 @@ class People:
             presence = chat.presence(chat.current.name)
             if presence != OFFLINE:
                 people.append(Person(chat.current.name, "", presence == AWAY))
-        rows, self._count = [], len(people)
+        rows = []
         for title, is_away in (("ONLINE", False), ("AWAY", True)):
             group = [self._row(person) for person in people if person.is_away == is_away]
             if group:
@@ -4662,7 +4657,7 @@ class People:
     def _draw_head(self, row: Drawing) -> None:
         row.left += row.text("People", "text", "ui_bold")
         row.skip(8)
-        row.text(str(self._count), "muted")
+        row.text(str(sum(not row.is_caption for row in self.list.rows)), "muted")
 
 
 class ChatView:
@@ -4708,7 +4703,6 @@ class ChatView:
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.transcript.text.bind("<Key>", self._on_stray_key)
-        self.transcript.text.bind("<<ContextMenu>>", window.menus.open_transcript)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
@@ -4749,7 +4743,7 @@ class ChatView:
             self.people.show()
         if kinds & {HEADER, SELECTED, STATUS, presence}:
             self.room.redraw()
-            self.composer.set_hint(chat.hint)
+            self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
         self.transcript.conversation.draft = self.composer.get()
@@ -5006,30 +5000,22 @@ class Menus:
         ]
         self._open(entries, event)
 
-    def open_box(self, event: "TkEvent") -> None:
-        """Offer what can be done with the text in a box."""
-        box, entries = event.widget, []  # type: Any, List[Any]
-        box.focus_set()
-        for words in ("Cut", "Copy", "Paste", "Select all"):
+    def open_text(self, event: "TkEvent") -> None:
+        """Offer what can be done with the text in a widget, and with the link at the mouse."""
+        widget: Any = event.widget
+        view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        widget.focus_set()
+        edits = ["Cut", "Copy", "Paste", "Select all"]
+        if widget is view.transcript.text:
+            edits = ["Copy", "Select all"]
+            link = view.link_at("@%d,%d" % (event.x, event.y))
+            if link:
+                entries.append(("Open %s" % link[:60], lambda: open_link(link)))
+                entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
+        for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
-            entries.append((words, functools.partial(box.event_generate, name)))
-        self._open([*entries[:3], None, entries[3]], event)
-
-    def open_transcript(self, event: "TkEvent") -> str:
-        """Offer what can be done with what was said."""
-        view, root = self._window.chat_view, self._window.root
-        text = view.transcript.text
-        link = view.link_at("@%d,%d" % (event.x, event.y))
-        entries: List[Any] = []
-        if link:
-            entries.append(("Open %s" % link[:60], lambda: open_link(link)))
-            entries.append(("Copy the link", lambda: copy_text(root, link)))
-        if text.tag_ranges("sel"):
-            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
-        entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
-        entries.append(("Search…", view.search.open))
+            entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, event)
-        return "break"
 
     def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
         """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
@@ -5177,7 +5163,7 @@ class Window:
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
         self._placed: Set[Any] = set()  # the views for which the window has been placed
-        self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
+        self.connect_view = ConnectView(root, self.look, self)
         self.chat_view = ChatView(root, self.look, self)
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -5192,18 +5178,16 @@ class Window:
         """True if the chat is in view."""
         return self.view is self.chat_view
 
-    def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+    def run(self, server: str, nickname: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
         for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
             signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
-        self.start(host, port, nickname, at_once)
+        self.start(server, nickname, at_once)
         self.root.mainloop()
 
-    def start(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+    def start(self, server: str, nickname: str, at_once: bool) -> None:
         """Do all that `run` does before Tk's loop."""
         sys.setswitchinterval(SWITCH_TIME)
-        host = "[%s]" % host if ":" in host else host
-        server = host if port == SERVER_PORT else "%s:%d" % (host, port)
         self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
         self._show(self.connect_view)
         self.connect_view.show_error("", "")
@@ -5273,7 +5257,8 @@ class Window:
     def _new_chat(self, server: str) -> Chat:
         return Chat(server, self.settings.levels, self.settings.ignored)
 
-    def _on_connect(self, nickname: str, server: str, password: str) -> None:
+    def connect(self, nickname: str, server: str, password: str) -> None:
+        """Connect, or show what is wrong with the name or the server."""
         nickname = protocol.normalize(nickname)
         error = protocol.nickname_error(nickname)
         if error:
@@ -5336,11 +5321,8 @@ class Window:
         changes: List[Change] = []
         events: List[Any] = []
         until = time.monotonic() + BATCH_TIME
-        while len(events) < BATCH and time.monotonic() < until:
-            try:
-                events.append(self._events.get_nowait())
-            except queue.Empty:
-                break
+        while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
+            events.append(self._events.get_nowait())
             try:
                 outcome = self.chat.handle(events[-1], time.time())
                 changes += outcome.changes
@@ -5519,7 +5501,7 @@ class Keys:
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
         for kind in ("Text", "TEntry"):
-            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_box)
+            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
 
     def _on_key(
         self, action: Callable[[Window], object], is_everywhere: bool, event: "TkEvent"
@@ -5602,9 +5584,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
-    username = protocol.normalize(args.username.strip())
+    username, server = protocol.normalize(args.username.strip()), args.server or SERVER_IP
     try:
-        host, port = parse_server(args.server) if args.server else (SERVER_IP, SERVER_PORT)
+        host, port = parse_server(server)
     except ValueError as error:
         parser.error(str(error))
     wrong = username and protocol.nickname_error(username)
@@ -5618,11 +5600,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     settings.theme = args.theme or settings.theme
     if not args.terminal:
         if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
-            with contextlib.suppress(ValueError):
-                host, port = parse_server(settings.servers[0])
+            server = settings.servers[0]
         window = open_window(settings)
         if window is not None:
-            window.run(host, port, username, at_once=bool(args.server and username))
+            window.run(server, username, at_once=bool(args.server and username))
             return 0
     return Terminal(settings).run(host, port, username)
 

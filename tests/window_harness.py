@@ -105,7 +105,8 @@ class Desktop:
         person = Person(self, window)
         window.root.report_callback_exception = self._on_error
         self._people.append(person)
-        window.start("127.0.0.1", port, name, at_once)
+        server = "127.0.0.1" if port == client.SERVER_PORT else "127.0.0.1:%d" % port
+        window.start(server, name, at_once)
         self.update()
         self.pump(window.root.winfo_viewable)
         window.root.focus_lastfor().focus_force()
