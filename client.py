@@ -3337,6 +3337,9 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+Painter = Callable[["Drawing"], object]
+
+
 class Drawing:
     """A canvas that `paint` fills with rows, each drawn from both ends inwards.
 
@@ -3346,13 +3349,7 @@ class Drawing:
     """
 
     def __init__(
-        self,
-        parent: "tk.Misc",
-        look: Look,
-        surface: str,
-        paint: Callable[["Drawing"], object],
-        height: int = 0,
-        margin: int = 0,
+        self, parent: "tk.Misc", look: Look, surface: str, paint: Painter, height: int, margin: int
     ) -> None:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
@@ -3360,7 +3357,7 @@ class Drawing:
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
         # 10: grid does not lay out anew where a widget asks for a single pixel.
-        self.canvas = tk.Canvas(parent, width=10, height=10, bd=0, highlightthickness=0)
+        self.canvas = tk.Canvas(parent, width=10, bd=0, highlightthickness=0)
         self.canvas.configure(takefocus=0)
         self.canvas.bind("<Configure>", lambda event: self.redraw())
         look.follow(self.canvas, self._restyle)
@@ -3437,8 +3434,8 @@ class Drawing:
         return face.measure(text)
 
     def _restyle(self) -> None:
-        self.canvas.configure(bg=self._look.color[self._surface])
-        self.canvas.configure(height=self._look.dp(self._height) or 10)
+        color, height = self._look.color[self._surface], self._look.dp(self._height)
+        self.canvas.configure(bg=color, height=height)
         self.redraw()
 
     def _redraw(self) -> None:
@@ -3476,7 +3473,7 @@ class Row(NamedTuple):
 
     key: Any
     text: str
-    paint: Callable[[Drawing], object]
+    paint: Painter
     is_caption: bool = False
 
 
@@ -3528,7 +3525,7 @@ class RowList:
         self._to_show: Any = None  # of a row to bring into view at the next redraw
         self._hover: Any = None
         self.frame = ttk.Frame(parent, style=surface.title() + ".TFrame")
-        self._drawing = Drawing(self.frame, look, surface, self._paint)
+        self._drawing = Drawing(self.frame, look, surface, self._paint, 10, 0)
         self.canvas = canvas = self._drawing.canvas
         canvas.configure(yscrollincrement=1)
         add_scrollbar(canvas, surface, lambda first, last: self._drawing.redraw())
@@ -3997,6 +3994,9 @@ def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) ->
     return [*parts, "\n", base]
 
 
+Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
+
+
 class Transcript:
     """The entries of a conversation, to read, search and copy.
 
@@ -4020,7 +4020,7 @@ class Transcript:
         self._entries: List[Entry] = []  # those in the text
         self._unused_tags: List[str] = []  # of entries that are gone
         self._today = ""  # the date, as last seen
-        self._found: Dict[str, Dict[Entry, List[Span]]] = {}  # by tag: what a search has found
+        self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
@@ -4251,31 +4251,30 @@ class Transcript:
 
     # What was found
 
-    def mark(self, spans: Dict[Entry, List[Span]], hit: Optional[Tuple[Entry, Span]]) -> None:
-        """Mark what a search has found ({} for nothing), and show `hit`, which is in it."""
-        self._found = {"find": spans, "found": {}}
-        if hit is not None:
-            self._found["found"][hit[0]] = [hit[1]]
+    def mark(self, hits: Sequence[Hit], index: int) -> None:
+        """Mark what a search has found, and show the hit of this index."""
+        self._found = {"find": hits, "found": hits[index : index + 1]}
+        for entry, _ in self._found["found"]:
             entries = self.conversation.entries
-            if hit[0] not in self._entries and hit[0] in entries:
-                self._show_from(max(0, entries.index(hit[0]) - self.PAGE // 2))
+            if entry not in self._entries and entry in entries:
+                self._show_from(max(0, entries.index(entry) - self.PAGE // 2))
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
         self._notice_scroll(self.text.yview()[1])
 
     def _mark_found(self) -> None:
-        for tag, spans in self._found.items():
+        shown = set(self._entries)
+        for tag, hits in self._found.items():
             self.text.tag_remove(tag, "1.0", "end")
-            shown = [entry for entry in self._entries if entry in spans]
-            marks = [mark for entry in shown for mark in self._marks(entry, spans[entry])]
+            marks = [mark for hit in hits if hit[0] in shown for mark in self._marks(*hit)]
             if marks:
                 self.text.tag_add(tag, *marks)
 
-    def _marks(self, entry: Entry, spans: List[Span]) -> List[str]:
-        """Return where parts of the text of an entry begin and end."""
+    def _marks(self, entry: Entry, span: Span) -> List[str]:
+        """Return where a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
-        ends = [utf16_length(entry.text[:end]) for span in spans for end in span]
+        ends = [utf16_length(entry.text[:end]) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
@@ -4287,8 +4286,7 @@ class Search:
     ) -> None:
         px = look.px
         self._transcript, self._closed = transcript, closed
-        self._spans: Dict[Entry, List[Span]] = {}
-        self._hits: List[Tuple[Entry, Span]] = []  # the same, as a list
+        self._hits: List[Hit] = []
         self._index = 0  # of the hit that the user is at
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
@@ -4314,14 +4312,14 @@ class Search:
         """Hide the bar. Idempotent."""
         if self.is_open:
             self.frame.grid_remove()
-            self._transcript.mark({}, None)
+            self._transcript.mark([], 0)
             self._closed()
 
     def search(self) -> None:
         """Find what the field says, and go to the last place."""
         words = self.field.get()
-        self._spans = self._transcript.conversation.find(words) if words else {}
-        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
+        found = self._transcript.conversation.find(words) if words else {}
+        self._hits = [(entry, span) for entry, spans in found.items() for span in spans]
         self._index = len(self._hits) - 1
         self._show()
 
@@ -4335,13 +4333,10 @@ class Search:
         return "break"
 
     def _show(self) -> None:
-        if self._hits:
-            self.field.show_note("%d of %d" % (self._index + 1, len(self._hits)), False)
-            self._transcript.mark(self._spans, self._hits[self._index])
-        else:
-            words = self.field.get()
-            self.field.show_note("No matches" if words else "", bool(words))
-            self._transcript.mark({}, None)
+        words, number = self.field.get(), len(self._hits)
+        note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
+        self.field.show_note(note, bool(words and not number))
+        self._transcript.mark(self._hits, self._index)
 
 
 class ConnectView:
@@ -4366,7 +4361,7 @@ class ConnectView:
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        head = Drawing(body, look, "bg", self._draw_head, 54)
+        head = Drawing(body, look, "bg", self._draw_head, 54, 0)
         head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
@@ -4518,11 +4513,7 @@ class ConnectView:
 
 
 def add_column(
-    parent: "tk.Misc",
-    look: Look,
-    side: "Literal['left', 'right']",
-    width: int,
-    paint_head: Callable[[Drawing], object],
+    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int, paint: Painter
 ) -> Tuple["ttk.Frame", Drawing]:
     """Return a frame at an edge of its parent, and the drawing at the top of it."""
     frame = ttk.Frame(parent, style="Bg.TFrame")
@@ -4531,7 +4522,7 @@ def add_column(
     edge = ttk.Frame(frame, style="Line.TFrame", width=look.px(1))
     edge.pack(side="right" if side == "left" else "left", fill="y")
     look.follow(frame, lambda: frame.configure(width=look.dp(width) + look.px(1)))
-    head = Drawing(frame, look, "bg", paint_head, 60, 16)
+    head = Drawing(frame, look, "bg", paint, 60, 16)
     head.canvas.pack(fill="x")
     ttk.Frame(frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
     return frame, head
@@ -5152,8 +5143,7 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
-        self._address = ("", 0, "")  # host, port and password of the last connection
-        self._server = ""  # as the user writes it
+        self._server = ""  # the last one, as the user writes it
         self._poll_id = ""  # the id of the next look at the queue
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
@@ -5267,10 +5257,9 @@ class Window:
             address = (*parse_server(server), password)
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
-        if not self.chat.nickname or self._address[:2] != address[:2]:
+        if not self.chat.nickname or server != self._server:
             self.chat = self._new_chat("%s:%d" % address[:2])
-        self._address, self._server = address, server
-        self.settings.name = nickname
+        self._server, self.settings.name = server, nickname
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         self._connection = Connection(*address, nickname, self._events)
