@@ -3547,12 +3547,12 @@ class RowList:
         if selected != self.selected:
             self.cursor = self._to_show = selected
         self.rows, self.selected = rows, selected
-        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
+        self.canvas.configure(takefocus=bool(self._keys()))
         self._measure()
 
     def move(self, step: int, event: "Optional[TkEvent]" = None) -> str:
         """Move the keyboard's row by so many rows."""
-        keys = [row.key for row in self.rows if row.key is not None]
+        keys = self._keys()
         if keys:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
@@ -3561,9 +3561,12 @@ class RowList:
 
     def enter(self) -> str:
         """Choose the keyboard's row."""
-        if self.cursor is not None and any(row.key == self.cursor for row in self.rows):
+        if self.cursor in self._keys():
             self._choose(self.cursor)
         return "break"
+
+    def _keys(self) -> List[Any]:
+        return [row.key for row in self.rows if row.key is not None]
 
     def _measure(self) -> None:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
@@ -3628,7 +3631,7 @@ class RowList:
     def _on_menu(self, event: "TkEvent") -> str:
         is_key = event.type == tk.EventType.KeyPress
         key = self.cursor if is_key else self._row_at(event).key
-        if key in [row.key for row in self.rows if row.key is not None]:
+        if key in self._keys():
             self.menu(key, event)
         return "break"
 
@@ -3834,7 +3837,7 @@ class Composer(TextBox):
 
     def _on_change(self) -> None:
         length = len(self.get())
-        set_floating(self.hint, not length, x=self._look.px(3), y=0, relwidth=0.95)
+        set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
         self.show_note(words, length > self.LIMIT)
         self.text.after_idle(self._grow)
@@ -3890,7 +3893,8 @@ class Bar:
 class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `rows` returns the rows for what stands in the field; `choose` gets the key of a row.
+    `rows` returns the rows for what stands in the field. `closed` gets the key of the row that was
+    chosen, or None.
     """
 
     def __init__(
@@ -3900,11 +3904,10 @@ class Sheet:
         title: str,
         text: str,
         rows: Callable[[str], List[Row]],
-        choose: Callable[[Any], object],
-        closed: Action,
+        closed: Callable[[Any], object],
     ) -> None:
         px, dp = look.px, look.dp
-        self._rows, self._choose, self._closed = rows, choose, closed
+        self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         look.follow(frame, lambda: frame.configure(width=dp(480 if text else 420), height=dp(480)))
         frame.grid_propagate(False)
@@ -3914,7 +3917,7 @@ class Sheet:
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
-        self.list = RowList(frame, look, "field", 36, self._on_choose)
+        self.list = RowList(frame, look, "field", 36, self.close)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
         self.field: Optional[Field] = None
         stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
@@ -3935,9 +3938,9 @@ class Sheet:
         self._refresh()
         stops[0].focus_set()
 
-    def close(self) -> None:
+    def close(self, key: Any = None) -> None:
         self.frame.destroy()
-        self._closed()
+        self._closed(key)
 
     def _refresh(self) -> None:
         rows = self._rows(self.field.get() if self.field else "")
@@ -3948,10 +3951,6 @@ class Sheet:
         self.list.move(step)
         self.list.selected = self.list.cursor
         return "break"
-
-    def _on_choose(self, key: Any) -> None:
-        self.close()
-        self._choose(key)
 
 
 # Views
@@ -5096,13 +5095,16 @@ class Questions:
     ) -> None:
         self.cancel()
         view, look = self._window.chat_view, self._window.look
-        self.sheet = Sheet(view.frame, look, title, text, rows, choose, self._on_closed)
+
+        def closed(key: Any) -> None:
+            self.sheet = None
+            view.focus_composer()
+            if key is not None:
+                choose(key)
+
+        self.sheet = Sheet(view.frame, look, title, text, rows, closed)
         self.sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(self.sheet.frame)
-
-    def _on_closed(self) -> None:
-        self.sheet = None
-        self._window.chat_view.focus_composer()
 
 
 def offer_names(names: Sequence[str], text: str) -> List[Row]:
@@ -5324,8 +5326,13 @@ class Window:
             self.settings.save()
             self._show(self.chat_view)
         self._show_changes(changes)
-        if events and isinstance(events[-1], Disconnected):  # it is the last of its queue
-            self._on_disconnected(events[-1])
+        end = events[-1] if events else None
+        if isinstance(end, Disconnected):  # it is the last of its queue
+            self._disconnect()
+            if end.fault != CLOSED:
+                self._show(self.connect_view)
+                field = SERVER if end.fault == LOST else end.fault
+                self.connect_view.show_error(field, end.reason)
 
     def _carry_out(self, outcome: Outcome) -> None:
         if self._connection is not None:
@@ -5358,12 +5365,6 @@ class Window:
         if banner.can_retry and self._connection is not None:
             buttons.append(("Try now", self._connection.retry))
         self.chat_view.banner.show(banner.text, icon, buttons)
-
-    def _on_disconnected(self, end: Disconnected) -> None:
-        self._disconnect()
-        if end.fault != CLOSED:
-            self._show(self.connect_view)
-            self.connect_view.show_error(SERVER if end.fault == LOST else end.fault, end.reason)
 
     def _on_focus(self) -> None:
         if self.root is not None:

@@ -241,7 +241,7 @@ def test_emacs_keys_of_tk_leave_the_text_alone(alice, key):
 
 
 def test_tab_completes_names_commands_and_rooms(tea):
-    """Tab goes on to the next suggestion, Shift+Tab back; in an empty box, or with Control, they go on."""
+    """Tab goes on to the next suggestion, Shift+Tab back; it leaves a box that is empty."""
     for begun, steps in [
         ("ca", ["carol: "]), ("@b", ["@bob "]), ("hi b", ["hi bob "]), ("/who", ["/whois "]),
         ("see #", ["see #lobby ", "see #tea "]),
