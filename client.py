@@ -3253,7 +3253,7 @@ class Look:
 
 
 def create_element(style: "ttk.Style", name: str, border: Any, images: Any, width: int = 1) -> None:
-    """Define a part of widgets by pictures: the usual one, then those of (state, picture)."""
+    """Define an element by pictures: the normal picture, then pairs of a state and a picture."""
     options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
     style.element_create(name, "image", *images, sticky="nswe", **options)
 
@@ -4278,7 +4278,7 @@ class Transcript:
 
 
 class Search:
-    """A bar to write in what is looked for, and to go from one place to the next."""
+    """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
     def __init__(
         self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
@@ -4315,7 +4315,7 @@ class Search:
             self._closed()
 
     def search(self) -> None:
-        """Find what the field says, and go to the last place."""
+        """Find what the field says, and go to the last hit."""
         words = self.field.get()
         found = self._transcript.conversation.find(words) if words else {}
         self._hits = [(entry, span) for entry, spans in found.items() for span in spans]
@@ -4323,7 +4323,7 @@ class Search:
         self._show()
 
     def step(self, step: int) -> str:
-        """Go on to the next place, or back to the previous place."""
+        """Go on to the next hit, or back to the previous hit."""
         if not self.is_open:
             self.open()
         elif self._hits:
@@ -4659,13 +4659,12 @@ class ChatView:
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._width = look.dp(self.SIZE[0])  # pixels
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
-        self.frame.bind("<Configure>", self._on_resize)
+        self.frame.bind("<Configure>", lambda event: self._lay_out())
         self.sidebar = Sidebar(self.frame, look, window)
         self.people = People(self.frame, look, window)
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
@@ -4674,7 +4673,7 @@ class ChatView:
         self._add_head(middle)
         self.banner = Bar(middle, look)
         self.transcript = Transcript(middle, look)
-        self.transcript.fetch_older = lambda place: window.do(window.chat.fetch_older, place)
+        self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
         self.composer = Composer(middle, look, self.submit)
@@ -4847,13 +4846,9 @@ class ChatView:
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
 
-    def _on_resize(self, event: "TkEvent") -> None:
-        self._width = event.width
-        self._lay_out()
-
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
-        width, dp = self._width, self._look.dp
+        width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.sidebar.frame, is_wide)
         set_shown(self.people.frame, self._shows_people[self._is_roomy])
@@ -4967,9 +4962,10 @@ class Menus:
     def open_conversations(self) -> None:
         """Offer the conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
-        for place in self._window.chat.conversations:
-            unread = "   (%d)" % place.unread if place.unread else ""
-            entries.append((place.name + unread, functools.partial(view.select, place)))
+        for conversation in self._window.chat.conversations:
+            unread = "   (%d)" % conversation.unread if conversation.unread else ""
+            action = functools.partial(view.select, conversation)
+            entries.append((conversation.name + unread, action))
         self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
 
     def open_own(self, event: "TkEvent") -> None:
@@ -5038,7 +5034,7 @@ class Questions:
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
         chat = self._window.chat
-        known = [place.name for place in chat.conversations if place.kind != CONSOLE]
+        known = [c.name for c in chat.conversations if c.kind != CONSOLE]
         names = list(dict.fromkeys(known + chat.everybody()))
         choose = self._window.chat_view.open
         self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
@@ -5122,13 +5118,13 @@ def offer_names(names: Sequence[str], text: str) -> List[Row]:
 
 def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
     """Set the size and, unless the window is new, a position: as kept, and on the screen."""
-    place = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
+    wanted = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
     if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-        place = [int(number) for number in re.findall(r"-?\d+", kept)]
+        wanted = [int(number) for number in re.findall(r"-?\d+", kept)]
     title_bar = root.winfo_rooty() - root.winfo_y()
     screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
-    size = [min(pair) for pair in zip(place, screen)]
-    corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
+    size = [min(pair) for pair in zip(wanted, screen)]
+    corner = [max(0, min(at, most - part)) for at, most, part in zip(wanted[2:], screen, size)]
     root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
 
 
@@ -5145,7 +5141,7 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
-        self._server = ""  # the last one, as the user writes it
+        self._server = ""  # to which the user connected last, as they wrote it
         self._poll_id = ""  # the id of the next look at the queue
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
@@ -5548,20 +5544,12 @@ def open_window(settings: Settings) -> Optional[Window]:
         print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
         return None
     try:
-        if sys.platform == "win32":
-            _use_every_pixel()
+        if sys.platform == "win32":  # else Windows enlarges what is drawn for fewer pixels
+            ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
         return Window(tk.Tk(className="Hubbub"), settings)
     except tk.TclError as error:
         print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
         return None
-
-
-def _use_every_pixel() -> None:
-    """Keep Windows from enlarging the window: it is drawn for the screen's resolution."""
-    try:
-        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
-    except (OSError, AttributeError):
-        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
 
 
 def main(argv: Optional[List[str]] = None) -> int:
