@@ -5456,8 +5456,8 @@ class Keys:
         self._window = window
         root, control = window.root, window.look.control
         for key in KEYS:
-            for sequence, action in key.actions.items():
-                handler = functools.partial(self._on_key, action, key.is_everywhere)
+            for sequence in key.actions:
+                handler = functools.partial(self._on_key, key, sequence)
                 sequence = sequence.replace("Control", control)
                 # With Caps Lock, Tk sees another letter.
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
@@ -5489,12 +5489,10 @@ class Keys:
         for kind in ("Text", "TEntry"):
             root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
 
-    def _on_key(
-        self, action: Callable[[Window], object], is_everywhere: bool, event: "TkEvent"
-    ) -> Optional[str]:
-        if not is_everywhere and not self._window.is_chatting:
+    def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
+        if not key.is_everywhere and not self._window.is_chatting:
             return None
-        action(self._window)
+        key.actions[sequence](self._window)
         return "break"
 
     def _on_other_key(self, event: "TkEvent") -> Optional[str]:
@@ -5502,7 +5500,7 @@ class Keys:
         letter = latin_letter(event, self._window.look.system)
         for key in KEYS:
             if "Control-" + letter in key.actions:
-                return self._on_key(key.actions["Control-" + letter], key.is_everywhere, event)
+                return self._on_key(key, "Control-" + letter, event)
         edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])
