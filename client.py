@@ -2803,20 +2803,17 @@ BUTTONS = {
     "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
     "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
 }
-FRAMES = {  # of a single colour
-    "Bg": "bg", "Chat": "chat", "Banner": "banner", "Line": "line", "Inner": "field",
-    "Focus": "focus",
-}  # fmt: skip
 FIELDS = {  # frames with a round edge: the surface below, the edge
-    "Field": ("bg", "outline"), "ChatField": ("chat", "outline"), "Card": ("bg", "line"),
-    "CardField": ("field", "outline"), "Sheet": ("chat", "outline"),
+    "ChatField": ("chat", "outline"), "CardField": ("field", "outline"), "Entry": ("bg", "outline"),
+    "Card": ("bg", "line"), "Sheet": ("chat", "outline"),
 }  # fmt: skip
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
     "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
-    "CardError": ("field", "error", "small"), "Banner": ("banner", "banner_text", "ui"),
+    "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
+    "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
 
@@ -2842,10 +2839,9 @@ class Look:
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
-        # Tk shows a picture only while Python keeps it: icons and ttk's are kept here for good,
-        # boxes in rows by who draws them.
-        self._kept: Dict[Any, Any] = {}
-        self._draw = functools.lru_cache(maxsize=200)(self._new_picture)
+        # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
+        # each theme and zoom.
+        self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
         self.change(theme, zoom)
 
@@ -2904,14 +2900,9 @@ class Look:
         text = self.text(text[:200])
         if measure(text) <= width:
             return text
-        low, high = 0, len(text)  # numbers of characters that fit, and that do not
-        while high - low > 1:
-            middle = (low + high) // 2
-            if measure(text[:middle] + "…") <= width:
-                low = middle
-            else:
-                high = middle
-        return text[:low].rstrip() + "…"
+        while text and measure(text + "…") > width:
+            text = text[:-1]
+        return text.rstrip() + "…"
 
     # Pictures
 
@@ -2920,20 +2911,18 @@ class Look:
     ) -> Any:
         """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        return self._draw(draw_box, width, height, radius, fill, outline, thickness)
+        return self._picture(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
         """Return the picture of an icon, with a dot of another colour at its corner."""
         dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
-        return self._icon(self.dp(size), ((ICONS[name], self.color[color]), *dots))
+        return self._picture(draw_icon, self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
     def logo(self, size: int) -> Any:
         """Return the program's own icon, so many pixels wide."""
         accent = self.color["accent"]
-        return self._icon(size, ((_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)))
-
-    def _icon(self, size: int, layers: Tuple[Tuple[str, str], ...]) -> Any:
-        return self._kept.setdefault((size, layers), self._draw(draw_icon, size, layers))
+        layers = (_TILE, accent), (_BUBBLE, "#ffffff"), (_DOTS, accent)
+        return self._picture(draw_icon, size, layers)
 
     def _new_picture(self, draw: Callable[..., bytes], *args: Any) -> Any:
         return tk.PhotoImage(master=self._root, data=draw(*args), format="png")
@@ -2945,13 +2934,14 @@ class Look:
         style.configure(".", background=color["bg"], foreground=color["text"], font=font["ui"])
         style.configure(".", borderwidth=0, focuscolor=color["bg"])
         style.configure("TButton", width=0)
-        for name, surface in FRAMES.items():
-            style.configure(name + ".TFrame", background=color[surface])
+        for surface in ("bg", "chat", "field", "banner", "line", "focus"):
+            style.configure(surface.title() + ".TFrame", background=color[surface])
         for name, (surface, text, face) in LABELS.items():
             options = {"background": color[surface], "foreground": color[text]}
             style.configure(name + ".TLabel", font=font[face], **options)
         for name, (surface, edge) in FIELDS.items():
             self._define_field(style, name, surface, edge)
+        self._define_entry(style)
         for name, button in BUTTONS.items():
             self._define_button(style, name, button)
         for surface in ("bg", "chat", "field"):
@@ -2962,30 +2952,23 @@ class Look:
         size = 2 * self.px(radius) + self.px(4) + 80
         return self.box(size, size, self.px(radius), fill, outline, self.px(thickness))
 
-    def _define_element(
-        self, style: "ttk.Style", name: str, border: Tuple[int, int], width: int, *images: Any
-    ) -> None:
-        self._kept[self.theme, self.zoom, name] = images
-        options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
-        style.element_create(name, "image", *images, sticky="nswe", **options)
-
     def _define_field(self, style: "ttk.Style", name: str, surface: str, edge: str) -> None:
-        color, text, side = self.color, self.color["text"], self.px(12)
-        wrong = ("invalid", self._patch(10, "field", "error", 2))
-        focus = ("focus", self._patch(10, "field", "focus", 2))
-        normal = self._patch(10, "field", edge, 1)
-        self._define_element(style, name + ".field", (side, side), 1, normal, wrong, focus)
-        style.layout(name + ".TFrame", [(name + ".field", {"sticky": "nswe"})])
-        style.configure(name + ".TFrame", background=color[surface])
-        area: Any = [("Entry.textarea", {"sticky": "nswe"})]
-        padding: Any = [("Entry.padding", {"sticky": "nswe", "children": area})]
-        field: Any = (name + ".field", {"sticky": "nswe", "children": padding})
-        entry = name + ".TEntry"
-        style.layout(entry, [field])
-        style.configure(entry, background=color[surface], padding=(side, self.px(9)))
-        style.configure(entry, foreground=text, insertcolor=text, selectforeground=text)
-        style.configure(entry, selectbackground=color["selection"])
-        style.map(entry, foreground=[("disabled", color["muted"])])
+        images = (
+            self._patch(10, "field", edge, 1),
+            ("invalid", self._patch(10, "field", "error", 2)),
+            ("focus", self._patch(10, "field", "focus", 2)),
+        )
+        create_element(style, name + ".field", self.px(12), images)
+        style.layout(name + ".TFrame", nest(name + ".field"))
+        style.configure(name + ".TFrame", background=self.color[surface])
+
+    def _define_entry(self, style: "ttk.Style") -> None:
+        color, text = self.color, self.color["text"]
+        style.layout("TEntry", nest("Entry.field", "Entry.padding", "Entry.textarea"))
+        style.configure("TEntry", padding=(self.px(12), self.px(9)))
+        style.configure("TEntry", foreground=text, insertcolor=text, selectforeground=text)
+        style.configure("TEntry", selectbackground=color["selection"])
+        style.map("TEntry", foreground=[("disabled", color["muted"])])
 
     def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
         def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
@@ -3000,16 +2983,13 @@ class Look:
             ("focus", patch(button.normal, ring, 2)),
             ("active", patch(button.hover)),
         )
-        side, color = self.px(button.radius) + self.px(2), self.color
-        self._define_element(style, name + ".box", (side, side), 1, *images)
-        label: Any = [("Button.label", {"sticky": "nswe"})]
-        padding: Any = [("Button.padding", {"sticky": "nswe", "children": label})]
-        box: Any = [(name + ".box", {"sticky": "nswe", "children": padding})]
+        create_element(style, name + ".box", self.px(button.radius + 2), images)
+        color, padding = self.color, [self.px(part) for part in button.padding]
+        layout = nest(name + ".box", "Button.padding", "Button.label")
         name += ".TButton"
-        style.layout(name, box)
+        style.layout(name, layout)
         style.configure(name, background=color[button.surface], foreground=color[button.text])
-        style.configure(name, font=self.font[button.font], anchor="center")
-        style.configure(name, padding=[self.px(part) for part in button.padding])
+        style.configure(name, font=self.font[button.font], anchor="center", padding=padding)
         style.map(name, foreground=[("disabled", color["muted"])])
 
     def _define_scrollbar(self, style: "ttk.Style", surface: str) -> None:
@@ -3019,14 +2999,28 @@ class Look:
             for role in ("thumb", "thumb_active")
         )
         images = (thumb, ("pressed", active), ("active", active))
-        self._define_element(style, name + ".thumb", (px(4), px(6)), px(10), *images)
-        inner: Any = [(name + ".thumb", {"expand": "1", "sticky": "nswe"})]
-        trough: Any = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": inner})
+        create_element(style, name + ".thumb", (px(4), px(6)), images, px(10))
+        layout = nest("Vertical.Scrollbar.trough", name + ".thumb")
         name += ".Vertical.TScrollbar"
-        style.layout(name, [trough])
+        style.layout(name, layout)
         style.configure(name, troughcolor=color, bordercolor=color, background=color)
         style.configure(name, lightcolor=color, darkcolor=color)
         style.configure(name, arrowsize=px(10), width=px(10))
+
+
+def create_element(style: "ttk.Style", name: str, border: Any, images: Any, width: int = 1) -> None:
+    """Define an element by pictures: the normal picture, then pairs of a state and a picture."""
+    options: Any = {"border": border, "padding": 0, "width": width, "height": 3 * width}
+    style.element_create(name, "image", *images, sticky="nswe", **options)
+
+
+def nest(*elements: str) -> Any:
+    """Return a layout for ttk in which each element fills the element before it."""
+    layout: List[Any] = []
+    for element in reversed(elements):
+        inner = {"children": layout} if layout else {}
+        layout = [(element, {"sticky": "nswe", "expand": "1", **inner})]
+    return layout
 
 
 # Widgets
@@ -3053,9 +3047,30 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
     return "break"
 
 
-def set_shown(widget: "ttk.Widget", is_shown: bool) -> None:
+def set_shown(widget: Any, is_shown: bool) -> None:
     """Put a widget back where `grid` had it, or take it away."""
     (widget.grid if is_shown else widget.grid_remove)()
+
+
+def set_floating(widget: "tk.Widget", is_shown: bool, **place: Any) -> None:
+    """Lay a widget over its parent, or take it away."""
+    if is_shown:
+        widget.place(**place)
+    else:
+        widget.place_forget()
+
+
+def wrap_text(label: "ttk.Label", margin: int = 0) -> None:
+    """Keep the text of a label as wide as the label, less a margin in pixels."""
+    label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - margin))
+
+
+def style_text(text: "tk.Text", look: Look, surface: str, font: str) -> None:
+    """Give a text widget the colours and a font of the look."""
+    color = look.color
+    text.configure(bg=color[surface], fg=color["text"], insertbackground=color["text"])
+    text.configure(selectbackground=color["selection"], selectforeground=color["text"])
+    text.configure(inactiveselectbackground=color["selection"], font=look.font[font])
 
 
 def set_icon(widget: Any, look: Look, icon: str, color: str, size: int) -> None:
@@ -3078,42 +3093,68 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class Pen:
-    """Draws in a row of a canvas, from both ends inwards. Offsets `dy` are in dp."""
+Painter = Callable[["Drawing"], object]
+
+
+class Drawing:
+    """A canvas that `paint` fills with rows, each drawn from both ends inwards.
+
+    `paint` is called soon after `redraw`, and at each change of the size or of the look. Unless it
+    sets `left`, `right` and `middle`, the row is the whole canvas. Sizes are in dp, and `dy` is the
+    distance from the middle.
+    """
 
     def __init__(
-        self, canvas: "tk.Canvas", look: Look, surface: str, left: int, right: int, middle: int
+        self, parent: "tk.Misc", look: Look, surface: str, paint: Painter, height: int, margin: int
     ) -> None:
-        self._canvas, self._look, self._surface = canvas, look, surface
-        self.left, self.right = left, right  # what is still free, in pixels
-        self._middle = middle
-        self._pictures: List[Any] = []  # which Tk shows only while they are kept
+        self._look, self._surface, self._paint = look, surface, paint
+        self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
+        self._redraw_id = ""  # the id of a redraw that is due
+        self.left = self.right = 0  # what is still free of the row, in pixels
+        self.middle = 0  # its height in the canvas
+        # 10: grid does not lay out anew where a widget asks for a single pixel.
+        self.canvas = tk.Canvas(parent, width=10, bd=0, highlightthickness=0)
+        self.canvas.configure(takefocus=0)
+        self.canvas.bind("<Configure>", lambda event: self.redraw())
+        look.follow(self.canvas, self._restyle)
 
-    def image(self, image: Any, gap: int = 0, dy: int = 0) -> None:
+    def redraw(self) -> None:
+        if not self._redraw_id:
+            self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
         """Draw a picture at the left end."""
-        self._image(self.left, image, dy, "w")
-        self.left += image.width() + self._look.dp(gap)
+        self._picture(self.left, picture, dy, "w")
+        self.left += picture.width() + self._look.dp(gap)
 
     def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
         """Draw a dot at the left end."""
-        size = self._look.dp(size)
-        self.image(self._look.box(size, size, size // 2, color), gap, dy)
+        self.picture(self._disc(size, color), gap, dy)
 
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
-        look, dp, middle = self._look, self._look.dp, self.left + self._look.dp(size) // 2
+        dp, left = self._look.dp, self.left
         shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
-        self.image(look.box(dp(size), dp(size), dp(size) // 2, AVATARS[shade]))
-        self._text(middle, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
+        self.picture(self._disc(size, AVATARS[shade]), 10)
+        self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
-            image = look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
-            self._image(self.left + dp(2), image, size // 2 - 4, "e")
-        self.left += dp(10)
+            picture = self._look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
+            self._picture(left + dp(size + 2), picture, size // 2 - 4, "e")
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
         text = self._look.shorten(text, font, self.right - self.left)
         return self._text(self.left, text, color, font, dy, "w")
+
+    def skip(self, size: int) -> None:
+        """Leave free some room at the left end."""
+        self.left += self._look.dp(size)
+
+    def sign(self, text: str, color: str = "text") -> None:
+        """Draw a sign such as # at the left end, in the room of a dot."""
+        self.skip(6)
+        self.text(text, color, "ui_bold")
+        self.left += self._look.dp(18)
 
     def note(self, text: str) -> None:
         """Draw a small text at the right end."""
@@ -3122,56 +3163,52 @@ class Pen:
 
     def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
         """Draw an icon at the right end."""
-        self._image(self.right, self._look.icon(name, color, size), dy, "e")
+        self._picture(self.right, self._look.icon(name, color, size), dy, "e")
         self.right -= self._look.dp(size + 8)
 
     def badge(self, text: str, color: str) -> None:
         """Draw a number on a colour at the right end."""
         dp, font = self._look.dp, self._look.font["caption"]
         width = max(dp(20), font.measure(text) + dp(12))
-        self._image(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
+        self._picture(self.right, self._look.box(width, dp(20), dp(10), color), 0, "e")
         self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
         self.right -= width + dp(8)
 
-    def _image(self, x: int, image: Any, dy: int, anchor: "Anchor") -> None:
-        self._pictures.append(image)
-        y = self._middle + self._look.dp(dy)
-        self._canvas.create_image(x, y, image=image, anchor=anchor)
+    def _disc(self, size: int, color: str) -> Any:
+        size = self._look.dp(size)
+        return self._look.box(size, size, size // 2, color)
+
+    def _picture(self, x: int, picture: Any, dy: int, anchor: "Anchor") -> None:
+        y = self.middle + self._look.dp(dy)
+        self.canvas.create_image(x, y, image=picture, anchor=anchor)
 
     def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
         fill, face = self._look.color.get(color, color), self._look.font[font]
         text = self._look.text(text)
-        y = self._middle + self._look.dp(dy)
-        self._canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
+        y = self.middle + self._look.dp(dy)
+        self.canvas.create_text(x, y, text=text, anchor=anchor, fill=fill, font=face)
         return face.measure(text)
-
-
-class Drawing:
-    """A canvas that `draw` fills, again at each change of its size or of the look."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, surface: str, height: int, left: int) -> None:
-        self._look, self._surface, self._height, self.left = look, surface, height, left
-        self.draw: Callable[[Pen], object] = lambda pen: None
-        self._pen: Optional[Pen] = None
-        self.canvas = tk.Canvas(parent, bd=0, highlightthickness=0, width=1, takefocus=0)
-        self.canvas.bind("<Configure>", lambda event: self.redraw())
-        look.follow(self.canvas, self._restyle)
-
-    def redraw(self) -> None:
-        look, canvas = self._look, self.canvas
-        left, right = look.px(self.left), canvas.winfo_width() - look.dp(8)
-        canvas.delete("all")
-        self._pen = Pen(canvas, look, self._surface, left, right, look.dp(self._height) // 2)
-        self.draw(self._pen)
 
     def _restyle(self) -> None:
         color, height = self._look.color[self._surface], self._look.dp(self._height)
         self.canvas.configure(bg=color, height=height)
         self.redraw()
 
+    def _redraw(self) -> None:
+        self._redraw_id = ""
+        if self.canvas.winfo_exists():
+            self.canvas.delete("all")
+            self.left = self._look.px(self._margin)
+            self.right = self.canvas.winfo_width() - self._look.dp(8)
+            self.middle = self.canvas.winfo_height() // 2
+            self._paint(self)
 
-def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
-    """Lay out a widget with a scrollbar, shown while it is of use; return what moves that."""
+
+def add_scrollbar(widget: Any, surface: str, scrolled: Callable[[float, float], object]) -> None:
+    """Lay out a widget with a scrollbar, shown while it is of use.
+
+    `scrolled` is called with the part in view, from 0 to 1, whenever that changes.
+    """
     style = surface.title() + ".Vertical.TScrollbar"
     bar = ttk.Scrollbar(widget.master, command=widget.yview, takefocus=0, style=style)
     widget.master.columnconfigure(0, weight=1)
@@ -3179,11 +3216,12 @@ def add_scrollbar(widget: Any, surface: str) -> Callable[[Any, Any], None]:
     widget.grid(row=0, column=0, sticky="nsew")
     bar.grid(row=0, column=1, sticky="ns")
 
-    def move(first: Any, last: Any) -> None:
-        bar.set(first, last)
+    def on_scroll(first: str, last: str) -> None:
+        bar.set(float(first), float(last))
         set_shown(bar, float(first) > 0 or float(last) < 1)
+        scrolled(float(first), float(last))
 
-    return move
+    widget.configure(yscrollcommand=on_scroll)
 
 
 class Row(NamedTuple):
@@ -3191,19 +3229,34 @@ class Row(NamedTuple):
 
     key: Any
     text: str
-    paint: Callable[[Pen], object]
+    paint: Painter
     is_caption: bool = False
 
 
 def caption(text: str, key: Any = None) -> Row:
     """Return the row above a group; with a key it has a plus that can be chosen."""
 
-    def paint(pen: Pen) -> None:
+    def paint(row: Drawing) -> None:
         if key is not None:
-            pen.icon("plus", size=14, dy=5)
-        pen.text(text, "muted", "caption", dy=5)
+            row.icon("plus", size=14, dy=5)
+        row.text(text, "muted", "caption", dy=5)
 
     return Row(key, text, paint, True)
+
+
+def text_row(key: Any, text: str, sign: str = "", note: str = "") -> Row:
+    """Return a row with a text: after a sign, or the avatar of a name, and with a note."""
+
+    def paint(row: Drawing) -> None:
+        if sign and sign in "#+":
+            row.sign(sign)
+        elif sign:
+            row.avatar(text, 28)
+        if note:
+            row.note(note)
+        row.text(text, "text" if key else "muted")
+
+    return Row(key, text, paint)
 
 
 class RowList:
@@ -3227,24 +3280,19 @@ class RowList:
         self.cursor: Any = None  # of the row that the keyboard is at
         self._to_show: Any = None  # of a row to bring into view at the next redraw
         self._hover: Any = None
-        self._pens: List[Pen] = []  # of the rows in view
-        self._redraw_id = ""  # the id of a redraw that is due
-        self.frame = ttk.Frame(parent, style="Bg.TFrame" if surface == "bg" else "Inner.TFrame")
-        # 10: grid does not lay out anew where a widget asks for a single pixel.
-        self.canvas = canvas = tk.Canvas(self.frame, width=10, height=10, takefocus=0)
-        canvas.configure(bd=0, highlightthickness=0, yscrollincrement=1)
-        self._move_scrollbar = add_scrollbar(canvas, surface)
-        canvas.configure(yscrollcommand=self._on_scroll)
-        look.follow(canvas, self._restyle)
+        self.frame = ttk.Frame(parent, style=surface.title() + ".TFrame")
+        self._drawing = Drawing(self.frame, look, surface, self._paint, 10, 0)
+        self.canvas = canvas = self._drawing.canvas
+        canvas.configure(yscrollincrement=1)
+        add_scrollbar(canvas, surface, lambda first, last: self._drawing.redraw())
+        look.follow(canvas, self._measure)
         bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
-        for sequence in ("<Configure>", "<FocusOut>"):
-            canvas.bind(sequence, lambda event: self._redraw_soon())
         for sequence in ("<<Return>>", "<space>"):
             canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
-        for name, step in steps.items():
+        for name, step in {**steps, "FocusIn": 0}.items():
             canvas.bind("<%s>" % name, functools.partial(self.move, step))
-        canvas.bind("<FocusIn>", lambda event: self.move(0))
+        canvas.bind("<FocusOut>", lambda event: self._drawing.redraw())
         canvas.bind("<Motion>", self._on_motion)
         canvas.bind("<Leave>", self._on_motion)
         canvas.bind("<Button-1>", self._on_click)
@@ -3255,41 +3303,32 @@ class RowList:
         if selected != self.selected:
             self.cursor = self._to_show = selected
         self.rows, self.selected = rows, selected
-        self.canvas.configure(takefocus=any(row.key is not None for row in rows))
+        self.canvas.configure(takefocus=bool(self._keys()))
         self._measure()
 
     def move(self, step: int, event: "Optional[TkEvent]" = None) -> str:
         """Move the keyboard's row by so many rows."""
-        keys = [row.key for row in self.rows if row.key is not None]
+        keys = self._keys()
         if keys:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
-            self._redraw_soon()
+            self._drawing.redraw()
         return "break"
 
     def enter(self) -> str:
         """Choose the keyboard's row."""
-        if self.cursor is not None and any(row.key == self.cursor for row in self.rows):
+        if self.cursor in self._keys():
             self._choose(self.cursor)
         return "break"
 
-    def _restyle(self) -> None:
-        self.canvas.configure(bg=self._look.color[self._surface])
-        self._measure()
+    def _keys(self) -> List[Any]:
+        return [row.key for row in self.rows if row.key is not None]
 
     def _measure(self) -> None:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
-        self._redraw_soon()
-
-    def _redraw_soon(self) -> None:
-        if not self._redraw_id:
-            self._redraw_id = self.canvas.after_idle(self._redraw)
-
-    def _on_scroll(self, first: Any, last: Any) -> None:
-        self._move_scrollbar(first, last)
-        self._redraw_soon()
+        self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
         top, height = self.canvas.canvasy(0), self.canvas.winfo_height()
@@ -3301,36 +3340,31 @@ class RowList:
                 elif below > top + height:
                     self.canvas.yview_moveto((below - height) / self._tops[-1])
 
-    def _redraw(self) -> None:
-        self._redraw_id = ""
-        if not self.canvas.winfo_exists() or self.canvas.winfo_width() < self._look.px(60):
+    def _paint(self, drawing: Drawing) -> None:
+        if self.canvas.winfo_width() < self._look.px(60):
             return
         self._scroll_to(self._to_show)
         self._to_show = None
-        self.canvas.delete("all")
-        self._pens.clear()
         top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
         first = max(0, bisect.bisect_right(self._tops, top) - 1)
         last = bisect.bisect_left(self._tops, top + height)
         for row, *edges in zip(self.rows[first:last], self._tops[first:], self._tops[first + 1 :]):
-            self._draw(row, *edges)
+            self._paint_row(drawing, row, *edges)
 
-    def _draw(self, row: Row, top: int, bottom: int) -> None:
+    def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
         look, canvas, px = self._look, self.canvas, self._look.px
         width, inset, fill = canvas.winfo_width(), px(self._inset), ""
         if not row.is_caption and row.key is not None:
-            fill = "selected" if row.key == self.selected else ""
-            fill = fill or ("hover" if row.key == self._hover else "")
-        middle, right = (top + bottom) // 2, width - inset - px(10)
-        pen = Pen(canvas, look, self._surface, inset, right, middle)
-        self._pens.append(pen)
+            fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
+        drawing.left, drawing.right = inset, width - inset - px(10)
+        drawing.middle = (top + bottom) // 2
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         if fill or has_focus:
             ring = ("focus", px(2)) if has_focus else ("", 0)
             size = (width - 2 * inset, bottom - top - look.dp(2))
-            pen.image(look.box(*size, px(8), fill or self._surface, *ring))
-        pen.left = inset + px(8)
-        row.paint(pen)
+            drawing.picture(look.box(*size, px(8), fill or self._surface, *ring))
+        drawing.left = inset + px(8)
+        row.paint(drawing)
 
     def _row_at(self, event: "TkEvent") -> Row:
         """Return the row below the mouse; a caption if there is none."""
@@ -3342,19 +3376,18 @@ class RowList:
         hover = self._row_at(event).key
         if hover != self._hover:
             self._hover = hover
-            self._redraw_soon()
+            self._drawing.redraw()
 
     def _on_click(self, event: "TkEvent") -> None:
-        row = self._row_at(event)
-        is_at_icon = event.x > self.canvas.winfo_width() - self._look.dp(44)
-        if row.key is not None and (is_at_icon or not row.is_caption):
-            self.cursor = row.key
-            self._choose(row.key)
+        key = self._row_at(event).key
+        if key is not None:
+            self.cursor = key
+            self._choose(key)
 
     def _on_menu(self, event: "TkEvent") -> str:
         is_key = event.type == tk.EventType.KeyPress
         key = self.cursor if is_key else self._row_at(event).key
-        if key in [row.key for row in self.rows if row.key is not None]:
+        if key in self._keys():
             self.menu(key, event)
         return "break"
 
@@ -3374,8 +3407,10 @@ class TextBox:
     A tk.Text even for one line: Tk's entry fields corrupt memory when emoji are edited.
     """
 
-    def __init__(self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int) -> None:
-        self._look, self._font, px = look, font, look.px
+    def __init__(
+        self, parent: "tk.Misc", look: Look, style: str, font: str, pad: int, changed: Action
+    ) -> None:
+        self._look, self._changed, px = look, changed, look.px
         self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
         self.frame.columnconfigure(1, weight=1)
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
@@ -3383,7 +3418,8 @@ class TextBox:
         self.text.grid(row=0, column=1, sticky="nsew")
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
-        look.follow(self.text, self._restyle)
+        look.follow(self.text, lambda: style_text(self.text, look, "field", font))
+        self.text.bind("<<Modified>>", self._on_modified)
         self.text.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
         self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
@@ -3415,6 +3451,11 @@ class TextBox:
         set_shown(self.note, bool(text))
         self.frame.state(["invalid" if is_wrong else "!invalid"])
 
+    def _on_modified(self, event: "TkEvent") -> None:
+        if self.text.edit_modified():
+            self.text.edit_modified(False)
+            self._changed()
+
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
             text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
@@ -3426,13 +3467,6 @@ class TextBox:
         self.paste(join_surrogates(text[:MAX_PASTE]).replace("\0", ""))
         return "break"
 
-    def _restyle(self) -> None:
-        color = self._look.color
-        text, selection = color["text"], color["selection"]
-        self.text.configure(bg=color["field"], fg=text, insertbackground=text)
-        self.text.configure(font=self._look.font[self._font], selectforeground=text)
-        self.text.configure(selectbackground=selection, inactiveselectbackground=selection)
-
 
 class Field(TextBox):
     """A line to write in; `changed` is called when its text has changed."""
@@ -3440,14 +3474,12 @@ class Field(TextBox):
     def __init__(
         self, parent: "tk.Misc", look: Look, style: str, changed: Action, icon: str = ""
     ) -> None:
-        super().__init__(parent, look, style, "ui", 5)
-        self._changed = changed
+        super().__init__(parent, look, style, "ui", 5, changed)
         self.text.configure(wrap="none", padx=look.px(6))
         if icon:
             label = ttk.Label(self.frame, style="Card.TLabel")
             set_icon(label, look, icon, "muted", 16)
             label.grid(row=0, column=0, padx=(look.px(5), 0))
-        self.text.bind("<<Modified>>", self._on_modified)
         self.text.bind("<Tab>", lambda event: focus_on(self.text.tk_focusNext()))
         self.text.bind("<<PrevWindow>>", lambda event: focus_on(self.text.tk_focusPrev()))
 
@@ -3462,11 +3494,6 @@ class Field(TextBox):
         """Take the focus, with all of the text selected."""
         self.text.focus_set()
         self.text.tag_add("sel", "1.0", "end-1c")
-
-    def _on_modified(self, event: "TkEvent") -> None:
-        if self.text.edit_modified():
-            self.text.edit_modified(False)
-            self._changed()
 
 
 class Composer(TextBox):
@@ -3488,10 +3515,9 @@ class Composer(TextBox):
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
-        super().__init__(parent, look, "ChatField", "chat", 6)
+        super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.text.configure(padx=look.px(10))
-        self.hint = tk.Label(self.text, bd=0, padx=0, cursor="xterm", anchor="w")
-        look.follow(self.hint, self._restyle_hint)
+        self.hint = ttk.Label(self.text, style="Hint.TLabel", cursor="xterm")
         button = icon_button(self.frame, look, "IconField", "send", self._on_return)
         button.configure(takefocus=0)
         button.grid(row=0, column=3, rowspan=2, sticky="s")
@@ -3500,30 +3526,26 @@ class Composer(TextBox):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<<Return>>", self._on_return)
-        text.bind("<Shift-Return>", lambda event: None)
+        for sequence in ("<Shift-Return>", "<Control-Tab>"):  # as in every text of Tk
+            text.bind(sequence, lambda event: None)
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
-        text.bind("<<Modified>>", lambda event: self._on_modified())
         text.bind("<Configure>", lambda event: self._grow())
-        self._on_modified()
+        self._on_change()
 
     def set(self, text: str) -> None:
         if text != self.get():
             super().set(text)
             self.text.edit_reset()
-            self._on_modified()
+            self._on_change()
         self._history_index = len(self._history)
 
     def paste(self, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
             self.insert(text)
-
-    def set_hint(self, hint: str) -> None:
-        """Set what the empty box says."""
-        self.hint.configure(text=self._look.text(hint))
 
     def remember(self, text: str) -> None:
         """Offer a text to Up."""
@@ -3533,10 +3555,6 @@ class Composer(TextBox):
     def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}
         self.text.event_generate(sequence, x=event.x, y=event.y, **root)
-
-    def _restyle_hint(self) -> None:
-        color = self._look.color
-        self.hint.configure(bg=color["field"], fg=color["muted"], font=self._look.font["chat"])
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
@@ -3573,15 +3591,11 @@ class Composer(TextBox):
             self._history_index = index
         return "break"
 
-    def _on_modified(self) -> None:
+    def _on_change(self) -> None:
         length = len(self.get())
-        if length:
-            self.hint.place_forget()
-        else:
-            self.hint.place(x=self._look.px(3), y=0, relwidth=0.95)
+        set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
         self.show_note(words, length > self.LIMIT)
-        self.text.edit_modified(False)
         self.text.after_idle(self._grow)
 
     def _grow(self) -> None:
@@ -3596,69 +3610,77 @@ class Bar:
 
     def __init__(self, parent: "tk.Misc", look: Look) -> None:
         px = look.px
-        self._look, self._icon = look, "warn"
+        self._look = look
+        self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
+        self.frame.columnconfigure(0, weight=1)
         self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
         self.text.configure(padding=(0, px(5)))
-        self.text.pack(side="left", fill="x", expand=True)
-        self._actions: List[Tuple[str, Action]] = []  # of the buttons
+        self.text.grid(sticky="ew")
+        wrap_text(self.text, px(36))  # beside the icon
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
-        self.frame.bind("<Configure>", lambda event: self._wrap())
+
+    @property
+    def is_shown(self) -> bool:
+        return bool(self._shown[0])
 
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
-        self._icon = icon
+        before, self._shown = self._shown, (text, icon, list(buttons))
+        if self._shown == before:
+            return
         self._show_icon()
         self.text.configure(text="  " + self._look.text(text))
-        if list(buttons) != self._actions:
-            self._actions = list(buttons)
+        if before[2] != self._shown[2]:
             while self.buttons:
                 self.buttons.pop().destroy()
-            for label, action in buttons:
+            for column, (label, action) in enumerate(buttons, 1):
                 button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
-                button.pack(side="left", padx=(self._look.px(8), 0))
+                button.grid(row=0, column=column, padx=(self._look.px(8), 0))
                 self.buttons.append(button)
         set_shown(self.frame, bool(text))
-        self._wrap()
-
-    def _wrap(self) -> None:
-        taken = sum(button.winfo_reqwidth() + self._look.px(8) for button in self.buttons)
-        width = self.frame.winfo_width() - taken - self._look.px(70)
-        self.text.configure(wraplength=max(1, width))
 
     def _show_icon(self) -> None:
-        self.text.configure(image=self._look.icon(self._icon, "banner_text"))
+        self.text.configure(image=self._look.icon(self._shown[1], "banner_text"))
 
 
 class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `rows` returns the rows for what stands in the field; `choose` gets the key of a row.
+    `rows` returns the rows for what stands in the field. `closed` gets the key of the row that was
+    chosen, or None.
     """
 
     def __init__(
-        self, parent: "tk.Misc", look: Look, title: str, text: str, rows: Callable[[str], List[Row]]
+        self,
+        parent: "tk.Misc",
+        look: Look,
+        title: str,
+        text: str,
+        rows: Callable[[str], List[Row]],
+        closed: Callable[[Any], object],
     ) -> None:
-        px = look.px
-        self._look, self._rows = look, rows
-        self.choose: Callable[[Any], object] = lambda key: None
-        self.closed: Action = lambda: None
+        px, dp = look.px, look.dp
+        self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
+        look.follow(frame, lambda: frame.configure(width=dp(480 if text else 420), height=dp(480)))
+        frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(2, weight=1)
-        self.title = ttk.Label(frame, style="CardStrong.TLabel", text=title)
-        self.title.grid(row=0, sticky="w", pady=(0, px(8)))
+        heading = ttk.Label(frame, style="CardStrong.TLabel", text=title)
+        heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
-        self.list = RowList(frame, look, "field", 36, self._on_choose)
+        self.list = RowList(frame, look, "field", 36, self.close)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
-        self.text = ttk.Label(frame, style="Card.TLabel", text=text, justify="left")
         self.field: Optional[Field] = None
         stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
         if text:
-            self.text.grid(row=1, columnspan=2, sticky="w", pady=(0, px(12)))
+            label = ttk.Label(frame, style="Card.TLabel", text=text)
+            label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
+            wrap_text(label)
         else:
             self.field = Field(frame, look, "CardField", self._refresh)
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
@@ -3669,22 +3691,12 @@ class Sheet:
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
             stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
-        look.follow(frame, self.fit)
-        frame.lift()
         self._refresh()
         stops[0].focus_set()
 
-    def fit(self) -> None:
-        """Take the size it wants, as far as the window allows."""
-        dp, parent, margin = self._look.dp, self.frame.master, self._look.px(20)
-        width = min(dp(420 if self.field else 480), parent.winfo_width() - margin)
-        height = min(dp(480), parent.winfo_height() - margin)
-        self.text.configure(wraplength=width - 2 * margin)
-        self.frame.place(relx=0.5, rely=0.5, anchor="center", width=width, height=height)
-
-    def close(self) -> None:
+    def close(self, key: Any = None) -> None:
         self.frame.destroy()
-        self.closed()
+        self._closed(key)
 
     def _refresh(self) -> None:
         rows = self._rows(self.field.get() if self.field else "")
@@ -3695,10 +3707,6 @@ class Sheet:
         self.list.move(step)
         self.list.selected = self.list.cursor
         return "break"
-
-    def _on_choose(self, key: Any) -> None:
-        self.close()
-        self.choose(key)
 
 
 # Views
@@ -3741,6 +3749,9 @@ def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) ->
     return [*parts, "\n", base]
 
 
+Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
+
+
 class Transcript:
     """The entries of a conversation, to read, search and copy.
 
@@ -3764,21 +3775,18 @@ class Transcript:
         self._entries: List[Entry] = []  # those in the text
         self._unused_tags: List[str] = []  # of entries that are gone
         self._today = ""  # the date, as last seen
-        self._spans: Dict[Entry, List[Span]] = {}  # what a search has found
-        self._hit: Optional[Tuple[Entry, Span]] = None  # of that, what the user is at
+        self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
-        self.left = 20  # of the text, in pixels at 96 dpi
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
         text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
         text.configure(padx=0, pady=look.px(10), takefocus=1)
-        self._move_scrollbar = add_scrollbar(text, "chat")
-        text.configure(yscrollcommand=self._on_scroll)
+        add_scrollbar(text, "chat", self._on_scroll)
         text.mark_set("top", "1.0")  # what was at the top when last looked at
         self._empty = ttk.Label(self.frame, style="Empty.TLabel")
         self._empty.configure(text="No messages here yet. Say hello.")
-        look.follow(text, self.restyle)
+        look.follow(text, self._restyle)
         focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
@@ -3786,14 +3794,11 @@ class Transcript:
         text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
-    def restyle(self) -> None:
-        """Take the colours and sizes of the look."""
+    def _restyle(self) -> None:
         look, color, font, text = self._look, self._look.color, self._look.font, self.text
-        selection = color["selection"]
-        text.configure(bg=color["chat"], fg=color["text"], selectforeground=color["text"])
-        text.configure(selectbackground=selection, inactiveselectbackground=selection)
+        style_text(text, look, "chat", "chat")
         text.configure(font=(font["time"].actual("family"), -4))  # of the empty line at the end
-        left, px = look.px(self.left), look.px
+        left, px = look.px(20), look.px
         hanging = left + font["time"].measure(self.CLOCK)
         text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
         text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
@@ -3832,21 +3837,25 @@ class Transcript:
                 self._apply(changes)
 
     def _apply(self, changes: Sequence[Change]) -> None:
-        run: List[Entry] = []  # added at the end, to be inserted at once
-        changed: Dict[Entry, None] = {}  # in order; each is rendered once
-        for change in changes:
-            if change.kind == ADDED and change.before is None:
-                run += change.entries
-            elif change.kind == CHANGED:
-                changed.update(dict.fromkeys(change.entries))
-            elif change.kind in (ADDED, REMOVED):
-                self._append(run)
-                run = []
-                followers = self._add(change) if change.kind == ADDED else self._remove(change)
-                changed.update(dict.fromkeys(followers))  # they may get or lose a heading
-        self._append(run)
-        for entry in changed:
-            self._render_again(entry)
+        moves = [change for change in changes if change.kind in (ADDED, REMOVED)]
+        for (kind, before), group in itertools.groupby(moves, lambda c: (c.kind, c.before)):
+            entries = [entry for change in group for entry in change.entries]
+            if kind == REMOVED:
+                self._remove(entries)
+            elif before is None:
+                self._replace(len(self._entries), len(self._entries), entries)
+                if not self.at_end:
+                    self.unseen += len(entries)
+            elif before in self._entries:  # else they stand above what is shown
+                start = self._entries.index(before)
+                self._replace(start, start + 1, [*entries, before])
+        changed = [
+            entry for change in changes if change.kind == CHANGED for entry in change.entries
+        ]
+        for entry in dict.fromkeys(changed):
+            if entry in self._entries:
+                start = self._entries.index(entry)
+                self._replace(start, start + 1, [entry])
         # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
         tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
         for tag in tags:
@@ -3864,55 +3873,36 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries = entries[max(0, first) :]
-        self._insert("end", 0, len(self._entries))
+        self._entries = []
+        self._replace(0, 0, entries[max(0, first) :])
 
-    def _append(self, entries: List[Entry]) -> None:
-        start = len(self._entries)
-        self._entries += entries
-        self._insert("end", start, len(self._entries))
-        if not self.at_end:
-            self.unseen += len(entries)
-
-    def _add(self, change: Change) -> List[Entry]:
-        """Add entries before a shown entry, and return that."""
-        before = change.before
-        if before not in self._entries:
-            return []  # they stand above what is shown
-        start = self._entries.index(before)
-        self._entries[start:start] = change.entries
-        self._insert("e%d.first" % before.id, start, start + len(change.entries))
-        return [before]
-
-    def _remove(self, change: Change) -> List[Entry]:
-        """Remove entries, and return those that stood below them."""
-        gone = set(change.entries).intersection(self._entries)
-        followers = []
-        for is_gone, group in itertools.groupby(self._entries, gone.__contains__):
-            entries = list(group)
+    def _remove(self, entries: Sequence[Entry]) -> None:
+        gone = set(entries).intersection(self._entries)
+        self._unused_tags += ["e%d" % entry.id for entry in gone]
+        for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
-                self.text.delete("e%d.first" % entries[0].id, "e%d.last" % entries[-1].id)
-                self._unused_tags += ["e%d" % entry.id for entry in entries]
-            elif entries[0] is not self._entries[0]:
-                followers.append(entries[0])
-        self._entries = [entry for entry in self._entries if entry not in gone]
-        return followers
+                block = list(group)
+                start = self._entries.index(block[0])
+                end = start + len(block)
+                self._replace(start, end + 1, self._entries[end : end + 1])
 
-    def _insert(self, index: str, start: int, end: int) -> None:
-        """Insert the text of entries that `_entries` has already."""
+    def _replace(self, start: int, end: int, entries: List[Entry]) -> None:
+        """Replace shown entries, given by their indices.
+
+        The entry that follows those which come or go is replaced, too: its headings may change.
+        """
+        old, index = self._entries[start:end], "end"
+        if start < len(self._entries):
+            index = self.text.index("e%d.first" % self._entries[start].id)
+        if old:
+            self.text.delete(index, "e%d.last" % old[-1].id)
+        self._entries[start:end] = entries
         above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
-        for entry in self._entries[start:end]:
+        for entry in entries:
             parts += self._render(entry, above)
             above = entry
         if parts:
             self.text.insert(index, *parts)
-
-    def _render_again(self, entry: Entry) -> None:
-        if entry in self._entries:
-            first = self.text.index("e%d.first" % entry.id)
-            self.text.delete(first, "e%d.last -1c" % entry.id)
-            parts = self._render(entry, self._above(self._entries.index(entry)))
-            self.text.insert(first, *parts[:-2])  # without the end of the line
 
     def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
         """Return texts and their tags, in turn: the headings of an entry, and its line."""
@@ -3937,8 +3927,7 @@ class Transcript:
         entries = self.conversation.entries
         earlier = entries[start : entries.index(self._entries[0])]
         with self._editing():
-            self._entries[:0] = earlier
-            self._insert("1.0", 0, len(earlier))
+            self._replace(0, 0, earlier)
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
@@ -3949,17 +3938,14 @@ class Transcript:
         self.text.configure(state="normal")
         yield
         self.text.configure(state="disabled")
-        if self._spans:
+        if self._found:
             self._mark_found()
         if self.at_end:
             self.show_end()
         elif top in self._entries:
             self.text.yview(self._line(top))
             self.text.yview_scroll(self._y(top) - y, "pixels")
-        if self._entries:
-            self._empty.place_forget()
-        else:
-            self._empty.place(relx=0.5, rely=0.4, anchor="center")
+        set_floating(self._empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
         self.scrolled()
 
     # What is in view
@@ -3992,10 +3978,9 @@ class Transcript:
             self.text.see("found.first + 2 display lines")  # above the button at the bottom
             self.text.see("found.first")
 
-    def _on_scroll(self, first: Any, last: Any) -> None:
-        self._move_scrollbar(first, last)
-        self._notice_scroll(float(last))
-        if float(first) <= 0:
+    def _on_scroll(self, first: float, last: float) -> None:
+        self._notice_scroll(last)
+        if first <= 0:
             self.text.after_idle(self._extend)
         self.scrolled()
 
@@ -4021,62 +4006,50 @@ class Transcript:
 
     # What was found
 
-    def mark(self, spans: Dict[Entry, List[Span]], hit: Optional[Tuple[Entry, Span]]) -> None:
-        """Mark what a search has found ({} for nothing), and show `hit`, which is in it."""
-        self._spans, self._hit = spans, hit
-        if hit is not None:
+    def mark(self, hits: Sequence[Hit], index: int) -> None:
+        """Mark what a search has found, and show the hit of this index."""
+        self._found = {"find": hits, "found": hits[index : index + 1]}
+        for entry, _ in self._found["found"]:
             entries = self.conversation.entries
-            if hit[0] not in self._entries and hit[0] in entries:
-                self._show_from(max(0, entries.index(hit[0]) - self.PAGE // 2))
+            if entry not in self._entries and entry in entries:
+                self._show_from(max(0, entries.index(entry) - self.PAGE // 2))
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
         self._notice_scroll(self.text.yview()[1])
 
     def _mark_found(self) -> None:
-        self.text.tag_remove("find", "1.0", "end")
-        self.text.tag_remove("found", "1.0", "end")
-        marks = [
-            mark
-            for entry in self._entries
-            if entry in self._spans
-            for mark in self._marks(entry, self._spans[entry])
-        ]
-        if marks:
-            self.text.tag_add("find", *marks)
-        if self._hit is not None and self._hit[0] in self._entries:
-            self.text.tag_add("found", *self._marks(self._hit[0], [self._hit[1]]))
+        shown = set(self._entries)
+        for tag, hits in self._found.items():
+            self.text.tag_remove(tag, "1.0", "end")
+            marks = [mark for hit in hits if hit[0] in shown for mark in self._marks(*hit)]
+            if marks:
+                self.text.tag_add(tag, *marks)
 
-    def _marks(self, entry: Entry, spans: List[Span]) -> List[str]:
-        """Return where parts of the text of an entry begin and end."""
+    def _marks(self, entry: Entry, span: Span) -> List[str]:
+        """Return where a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
-        ends = [utf16_length(entry.text[:end]) for span in spans for end in span]
+        ends = [utf16_length(entry.text[:end]) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
 class Search:
-    """A bar to write in what is looked for, and to go from one place to the next."""
+    """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
     def __init__(
         self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
     ) -> None:
         px = look.px
         self._transcript, self._closed = transcript, closed
-        self._spans: Dict[Entry, List[Span]] = {}
-        self._hits: List[Tuple[Entry, Span]] = []  # the same, as a list
+        self._hits: List[Hit] = []
         self._index = 0  # of the hit that the user is at
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
         self.field = Field(self.frame, look, "ChatField", self.search, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        commands: Dict[str, Action] = {
-            "up": lambda: self.step(-1),
-            "down": lambda: self.step(1),
-            "close": self.close,
-        }
-        for column, icon in enumerate(commands, 1):
-            button = icon_button(self.frame, look, "Icon", icon, commands[icon], 16)
-            button.grid(row=0, column=column)
+        steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
+        for column, (icon, action) in enumerate(steps.items(), 1):
+            icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
         self.field.text.bind("<<Return>>", lambda event: self.step(1))
         self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
 
@@ -4094,19 +4067,19 @@ class Search:
         """Hide the bar. Idempotent."""
         if self.is_open:
             self.frame.grid_remove()
-            self._transcript.mark({}, None)
+            self._transcript.mark([], 0)
             self._closed()
 
     def search(self) -> None:
-        """Find what the field says, and go to the last place."""
+        """Find what the field says, and go to the last hit."""
         words = self.field.get()
-        self._spans = self._transcript.conversation.find(words) if words else {}
-        self._hits = [(entry, span) for entry, spans in self._spans.items() for span in spans]
+        found = self._transcript.conversation.find(words) if words else {}
+        self._hits = [(entry, span) for entry, spans in found.items() for span in spans]
         self._index = len(self._hits) - 1
         self._show()
 
     def step(self, step: int) -> str:
-        """Go on to the next place, or back to the previous place."""
+        """Go on to the next hit, or back to the previous hit."""
         if not self.is_open:
             self.open()
         elif self._hits:
@@ -4115,13 +4088,10 @@ class Search:
         return "break"
 
     def _show(self) -> None:
-        if self._hits:
-            self.field.show_note("%d of %d" % (self._index + 1, len(self._hits)), False)
-            self._transcript.mark(self._spans, self._hits[self._index])
-        else:
-            words = self.field.get()
-            self.field.show_note("No matches" if words else "", bool(words))
-            self._transcript.mark({}, None)
+        words, number = self.field.get(), len(self._hits)
+        note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
+        self.field.show_note(note, bool(words and not number))
+        self._transcript.mark(self._hits, self._index)
 
 
 class ConnectView:
@@ -4134,11 +4104,9 @@ class ConnectView:
         PASSWORD: "The host can tell you",
     }
 
-    def __init__(
-        self, root: "tk.Tk", look: Look, connect: Callable[[str, str, str], None], cancel: Action
-    ) -> None:
+    def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
-        self._look, self._connect, self._cancel = look, connect, cancel
+        self._look, self._window = look, window
         self._is_connecting = False
         self._servers: List[str] = []
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
@@ -4148,12 +4116,10 @@ class ConnectView:
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        head = Drawing(body, look, "bg", 54, 0)
-        head.draw = self._draw_head
+        head = Drawing(body, look, "bg", self._draw_head, 54, 0)
         head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
-        self._parts: Dict[str, Tuple[ttk.Widget, ...]] = {}
         self._validate = root.register(self._on_edit)
         self._add_field(NAME, "Your name")
         self._add_field(PASSWORD, "Password")
@@ -4173,19 +4139,20 @@ class ConnectView:
 
     def _add_field(self, field: str, caption: str) -> None:
         look, px = self._look, self._look.px
-        label = ttk.Label(self._body, text=caption, style="Strong.TLabel")
-        entry = ttk.Entry(self._body, style="Field.TEntry", show="•" if field == PASSWORD else "")
+        frame = ttk.Frame(self._body, style="Bg.TFrame")
+        frame.columnconfigure(0, weight=1)
+        frame.grid(sticky="ew", pady=(0, px(14)))
+        ttk.Label(frame, text=caption, style="Strong.TLabel").grid(sticky="w")
+        entry = ttk.Entry(frame, show="•" if field == PASSWORD else "")
         entry.configure(validate="key", validatecommand=(self._validate, "%P"))
-        hint = ttk.Label(self._body, style="Muted.TLabel")
+        entry.grid(sticky="ew", pady=(px(6), px(5)))
+        hint = ttk.Label(frame, style="Muted.TLabel")
+        hint.grid(sticky="w")
         look.follow(entry, lambda: entry.configure(font=look.font["chat"]))
         look.follow(hint, lambda: hint.configure(wraplength=look.dp(390)))
-        label.grid(sticky="w")
-        entry.grid(sticky="ew", pady=(px(6), px(5)))
-        hint.grid(sticky="w", pady=(0, px(14)))
         entry.bind("<<Return>>", lambda event: self.submit())
         entry.bind("<Down>", lambda event: self.list.canvas.focus_set())
         self.fields[field], self.hints[field] = entry, hint
-        self._parts[field] = (label, entry, hint)
 
     def _add_list(self) -> None:
         px = self._look.px
@@ -4196,17 +4163,17 @@ class ConnectView:
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 60, self._on_choose)
         self.list.frame.grid(sticky="nsew")
-        self._no_servers = ttk.Frame(card, style="Inner.TFrame")
+        self._no_servers = ttk.Frame(card, style="Field.TFrame")
         hint = "Ask someone to start the server,\nand for the address that its console shows."
         for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
             style += ".TLabel"
             label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
             label.pack(pady=(0, px(8)))
 
-    def _draw_head(self, pen: Pen) -> None:
-        pen.image(self._look.logo(self._look.dp(52)), 14)
-        pen.text("Join the chat", font="title", dy=-12)
-        pen.text("Pick a name and a server on your network.", "muted", dy=14)
+    def _draw_head(self, row: Drawing) -> None:
+        row.picture(self._look.logo(self._look.dp(52)), 14)
+        row.text("Join the chat", font="title", dy=-12)
+        row.text("Pick a name and a server on your network.", "muted", dy=14)
 
     def fill(self, name: str, servers: Sequence[str], server: str) -> None:
         """Set the name, the servers to choose from, and the chosen server."""
@@ -4245,9 +4212,10 @@ class ConnectView:
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
         if self._is_connecting:
-            self._cancel()
+            self._window.cancel()
         else:
-            self._connect(*(self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD)))
+            texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
+            self._window.connect(*texts)
 
     def _on_edit(self, text: str) -> bool:
         """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
@@ -4259,8 +4227,7 @@ class ConnectView:
         self.fields[field].insert(0, text)
 
     def _show_field(self, field: str, is_shown: bool) -> None:
-        for part in self._parts[field]:
-            set_shown(part, is_shown)
+        set_shown(self.fields[field].master, is_shown)
         if field == SERVER:
             set_shown(self.other, not is_shown)
 
@@ -4268,10 +4235,7 @@ class ConnectView:
         server = self.fields[SERVER].get().strip()
         rows = [self._row(known, known == server) for known in self._servers]
         self.list.show(rows, server if server in self._servers else None)
-        if rows:
-            self._no_servers.place_forget()
-        else:
-            self._no_servers.place(relx=0.5, rely=0.5, anchor="center")
+        set_floating(self._no_servers, not rows, relx=0.5, rely=0.5, anchor="center")
         if not self._is_connecting:
             self.button.configure(text="Connect to %s" % server if server else "Connect")
         self.button.state(["!disabled" if server else "disabled"])
@@ -4279,13 +4243,13 @@ class ConnectView:
     def _row(self, server: str, is_chosen: bool) -> Row:
         is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
 
-        def paint(pen: Pen) -> None:
-            pen.left += self._look.px(6)
-            pen.dot("offline", gap=14)
+        def paint(row: Drawing) -> None:
+            row.skip(6)
+            row.dot("offline", gap=14)
             if is_chosen:
-                pen.icon("check", "focus")
-            pen.text(server, font="ui_bold", dy=-10)
-            pen.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+                row.icon("check", "focus")
+            row.text(server, font="ui_bold", dy=-10)
+            row.text("This computer" if is_local else "You were there before", "muted", "small", 11)
 
         return Row(server, server, paint)
 
@@ -4304,7 +4268,7 @@ class ConnectView:
 
 
 def add_column(
-    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int
+    parent: "tk.Misc", look: Look, side: "Literal['left', 'right']", width: int, paint: Painter
 ) -> Tuple["ttk.Frame", Drawing]:
     """Return a frame at an edge of its parent, and the drawing at the top of it."""
     frame = ttk.Frame(parent, style="Bg.TFrame")
@@ -4313,7 +4277,7 @@ def add_column(
     edge = ttk.Frame(frame, style="Line.TFrame", width=look.px(1))
     edge.pack(side="right" if side == "left" else "left", fill="y")
     look.follow(frame, lambda: frame.configure(width=look.dp(width) + look.px(1)))
-    head = Drawing(frame, look, "bg", 60, 16)
+    head = Drawing(frame, look, "bg", paint, 60, 16)
     head.canvas.pack(fill="x")
     ttk.Frame(frame, style="Line.TFrame", height=look.px(1)).pack(fill="x")
     return frame, head
@@ -4325,8 +4289,7 @@ class Sidebar:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self.frame, self._head = add_column(parent, look, "left", 232)
-        self._head.draw = self._draw_server
+        self.frame, self._head = add_column(parent, look, "left", 232, self._draw_server)
         foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -4334,8 +4297,7 @@ class Sidebar:
         icons = {"dark": "sun", "light": "moon"}
         look.follow(theme, lambda: theme.configure(image=look.icon(icons[look.theme])))
         theme.pack(side="right", padx=(0, px(12)))
-        self.user = Drawing(foot, look, "bg", 54, 14)
-        self.user.draw = self._draw_user
+        self.user = Drawing(foot, look, "bg", self._draw_user, 54, 14)
         self.user.canvas.pack(side="left", fill="x", expand=True)
         self.user.canvas.bind("<Button-1>", window.menus.open_own)
         self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
@@ -4363,35 +4325,33 @@ class Sidebar:
         unread = 0 if conversation.level == NONE else conversation.unread
         is_bright = conversation is chat.current or unread
 
-        def paint(pen: Pen) -> None:
-            pen.left += self._look.px(6)
+        def paint(row: Drawing) -> None:
             color = "text" if is_bright else "muted"
             if conversation.kind == PRIVATE:
-                pen.dot(dots[chat.presence(conversation.name)])
+                row.skip(6)
+                row.dot(dots[chat.presence(conversation.name)])
             else:
-                sign = "#" if conversation.kind == CHANNEL else "·"
-                pen.text(sign, color, "ui_bold")
-                pen.left += self._look.dp(18)
+                row.sign("#" if conversation.kind == CHANNEL else "·", color)
             if unread:
                 badge = "mention_badge" if conversation.mentions else "badge"
-                pen.badge(str(unread) if unread < 100 else "99+", badge)
-            pen.text(conversation.title, color, "ui_bold" if unread else "ui")
+                row.badge(str(unread) if unread < 100 else "99+", badge)
+            row.text(conversation.title, color, "ui_bold" if unread else "ui")
 
         return Row(conversation, conversation.title, paint)
 
-    def _draw_server(self, pen: Pen) -> None:
+    def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
-        pen.image(self._look.logo(dp(30)), 10)
-        pen.text(chat.server, "text", "ui_bold", dy=-9)
-        pen.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
-        pen.text(chat.status, "muted", "small", dy=8)
+        row.picture(self._look.logo(dp(30)), 10)
+        row.text(chat.server, "text", "ui_bold", dy=-9)
+        row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
+        row.text(chat.status, "muted", "small", dy=8)
 
-    def _draw_user(self, pen: Pen) -> None:
+    def _draw_user(self, row: Drawing) -> None:
         chat = self._window.chat
-        pen.avatar(chat.nickname, 32)
-        pen.text(chat.nickname, "text", "ui_bold", dy=-8)
+        row.avatar(chat.nickname, 32)
+        row.text(chat.nickname, "text", "ui_bold", dy=-8)
         status = "Offline" if chat.state != CONNECTED else "Away" if chat.is_away else "Available"
-        pen.text(status, "muted", "small", dy=9)
+        row.text(status, "muted", "small", dy=9)
 
 
 class People:
@@ -4399,13 +4359,11 @@ class People:
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
-        self.frame, self._head = add_column(parent, look, "right", 200)
-        self._head.draw = self._draw_head
+        self.frame, self._head = add_column(parent, look, "right", 200, self._draw_head)
         self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
         self.list.menu = window.menus.open_person
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
-        self._count = 0
 
     def show(self) -> None:
         """Show the chat as it is now; while the connection is lost, as it was before."""
@@ -4418,7 +4376,7 @@ class People:
             presence = chat.presence(chat.current.name)
             if presence != OFFLINE:
                 people.append(Person(chat.current.name, "", presence == AWAY))
-        rows, self._count = [], len(people)
+        rows = []
         for title, is_away in (("ONLINE", False), ("AWAY", True)):
             group = [self._row(person) for person in people if person.is_away == is_away]
             if group:
@@ -4434,18 +4392,18 @@ class People:
         name, is_me = person.nickname, person.nickname == self._window.chat.nickname
         color = FROM_ME if is_me else "muted" if person.is_away else "text"
 
-        def paint(pen: Pen) -> None:
-            pen.avatar(name, 28, "away" if person.is_away else "ok")
+        def paint(row: Drawing) -> None:
+            row.avatar(name, 28, "away" if person.is_away else "ok")
             if is_me or person.prefix == "@":
-                pen.note("you" if is_me else "host")
-            pen.text(name, color)
+                row.note("you" if is_me else "host")
+            row.text(name, color)
 
         return Row(name, name, paint)
 
-    def _draw_head(self, pen: Pen) -> None:
-        width = pen.text("People", "text", "ui_bold")
-        pen.left += width + self._window.look.dp(8)
-        pen.text(str(self._count), "muted")
+    def _draw_head(self, row: Drawing) -> None:
+        row.left += row.text("People", "text", "ui_bold")
+        row.skip(8)
+        row.text(str(sum(not row.is_caption for row in self.list.rows)), "muted")
 
 
 class ChatView:
@@ -4457,14 +4415,12 @@ class ChatView:
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._width = 0  # pixels
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
-        self._layout: Tuple[bool, ...] = ()  # what is shown beside the chat
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
-        self.frame.bind("<Configure>", self._on_resize)
+        self.frame.bind("<Configure>", lambda event: self._lay_out())
         self.sidebar = Sidebar(self.frame, look, window)
         self.people = People(self.frame, look, window)
         middle = ttk.Frame(self.frame, style="Chat.TFrame")
@@ -4473,7 +4429,7 @@ class ChatView:
         self._add_head(middle)
         self.banner = Bar(middle, look)
         self.transcript = Transcript(middle, look)
-        self.transcript.fetch_older = lambda place: window.do(window.chat.fetch_older, place)
+        self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
         self.composer = Composer(middle, look, self.submit)
@@ -4485,14 +4441,13 @@ class ChatView:
         middle.rowconfigure(4, weight=1)
         self.banner.frame.grid_remove()
         self.search.frame.grid_remove()
-        self.composer.frame.grid_configure(pady=(px(4), px(14)))
+        self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.transcript.text.bind("<Key>", self._on_stray_key)
-        self.transcript.text.bind("<<ContextMenu>>", window.menus.open_transcript)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
@@ -4506,8 +4461,7 @@ class ChatView:
         self.menu_button = icon_button(head, look, "Icon", "menu", open_menu)
         look.follow(self.menu_button, self._show_menu_button)
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
-        self.room = Drawing(head, look, "chat", 60, 20)
-        self.room.draw = self._draw_room
+        self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
         search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
@@ -4534,7 +4488,7 @@ class ChatView:
             self.people.show()
         if kinds & {HEADER, SELECTED, STATUS, presence}:
             self.room.redraw()
-            self.composer.set_hint(chat.hint)
+            self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
         self.transcript.conversation.draft = self.composer.get()
@@ -4621,25 +4575,22 @@ class ChatView:
 
     # How it is laid out
 
-    def _draw_room(self, pen: Pen) -> None:
+    def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
         sign = "# " if conversation.kind == CHANNEL else ""
-        pen.text(sign + conversation.title, "text", "room", dy=-9)
+        row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
         if not topic and conversation.kind == CHANNEL:
             topic = "No topic. Set one with /topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
-        pen.text(topic, "muted", "small", dy=11)
+        row.text(topic, "muted", "small", dy=11)
 
     def _show_pill(self) -> None:
-        if self.transcript.at_end:
-            self.pill.place_forget()
-            return
-        unseen = self.transcript.unseen
+        unseen, y = self.transcript.unseen, -self._look.px(10)
         self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
-        self.pill.place(relx=0.5, rely=1, y=-self._look.px(10), anchor="s")
+        set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
 
     def _show_menu_button(self) -> None:
         is_unread = any(c.unread for c in self._window.chat.conversations)
@@ -4651,35 +4602,13 @@ class ChatView:
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
 
-    def focus_pane(self, step: int) -> None:
-        """Move the focus to the next part of the view."""
-        panes: List[tk.Widget] = [self.sidebar.list.canvas, self.transcript.text]
-        panes += [self.composer.text, self.people.list.canvas]
-        panes = [pane for pane in panes if pane.winfo_viewable()]
-        focus = self.frame.focus_get()
-        index = panes.index(focus) if focus in panes else -1
-        panes[(index + step) % len(panes)].focus_set()
-
-    def _on_resize(self, event: "TkEvent") -> None:
-        self._width = event.width
-        self._lay_out()
-        self._window.questions.fit()
-
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
-        look, width = self._look, self._width or self._look.dp(self.SIZE[0])
-        self._is_roomy, is_wide = width >= look.dp(self.NARROW), width >= look.dp(self.NARROWEST)
-        layout = (is_wide, self._shows_people[self._is_roomy])
-        if layout != self._layout:
-            self._layout = layout
-            set_shown(self.sidebar.frame, layout[0])
-            set_shown(self.people.frame, layout[1])
-            set_shown(self.menu_button, not is_wide)
-            self.room.left = 20 if is_wide else 6
-            self.room.redraw()
-            self.transcript.left = 20 if is_wide else 14
-            self.transcript.restyle()
-            self.composer.frame.grid_configure(padx=look.px(16 if is_wide else 10))
+        width, dp = self.frame.winfo_width(), self._look.dp
+        self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
+        set_shown(self.sidebar.frame, is_wide)
+        set_shown(self.people.frame, self._shows_people[self._is_roomy])
+        set_shown(self.menu_button, not is_wide)
 
 
 def open_link(address: str) -> None:
@@ -4789,9 +4718,10 @@ class Menus:
     def open_conversations(self) -> None:
         """Offer the conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
-        for place in self._window.chat.conversations:
-            unread = "   (%d)" % place.unread if place.unread else ""
-            entries.append((place.name + unread, functools.partial(view.select, place)))
+        for conversation in self._window.chat.conversations:
+            unread = "   (%d)" % conversation.unread if conversation.unread else ""
+            action = functools.partial(view.select, conversation)
+            entries.append((conversation.name + unread, action))
         self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
 
     def open_own(self, event: "TkEvent") -> None:
@@ -4812,30 +4742,22 @@ class Menus:
         ]
         self._open(entries, event)
 
-    def open_box(self, event: "TkEvent") -> None:
-        """Offer what can be done with the text in a box."""
-        box, entries = event.widget, []  # type: Any, List[Any]
-        box.focus_set()
-        for words in ("Cut", "Copy", "Paste", "Select all"):
+    def open_text(self, event: "TkEvent") -> None:
+        """Offer what can be done with the text in a widget, and with the link at the mouse."""
+        widget: Any = event.widget
+        view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        widget.focus_set()
+        edits = ["Cut", "Copy", "Paste", "Select all"]
+        if widget is view.transcript.text:
+            edits = ["Copy", "Select all"]
+            link = view.link_at("@%d,%d" % (event.x, event.y))
+            if link:
+                entries.append(("Open %s" % link[:60], lambda: open_link(link)))
+                entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
+        for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
-            entries.append((words, functools.partial(box.event_generate, name)))
-        self._open([*entries[:3], None, entries[3]], event)
-
-    def open_transcript(self, event: "TkEvent") -> str:
-        """Offer what can be done with what was said."""
-        view, root = self._window.chat_view, self._window.root
-        text = view.transcript.text
-        link = view.link_at("@%d,%d" % (event.x, event.y))
-        entries: List[Any] = []
-        if link:
-            entries.append(("Open %s" % link[:60], lambda: open_link(link)))
-            entries.append(("Copy the link", lambda: copy_text(root, link)))
-        if text.tag_ranges("sel"):
-            entries.append(("Copy", lambda: text.event_generate("<<Copy>>")))
-        entries.append(("Select all", lambda: text.event_generate("<<SelectAll>>")))
-        entries.append(("Search…", view.search.open))
+            entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, event)
-        return "break"
 
     def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
         """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
@@ -4867,20 +4789,20 @@ class Questions:
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
-        chat, look = self._window.chat, self._window.look
-        known = [place.name for place in chat.conversations if place.kind != CONSOLE]
+        chat = self._window.chat
+        known = [c.name for c in chat.conversations if c.kind != CONSOLE]
         names = list(dict.fromkeys(known + chat.everybody()))
-        sheet = self._open_sheet("Go to", "", lambda text: offer_names(look, names, text))
-        sheet.choose = self._window.chat_view.open
+        choose = self._window.chat_view.open
+        self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
     def help(self) -> None:
         """Show the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
         text = "Chat for a local network. Python %d.%d, Tk %s. /help lists what you can type."
         text %= (*sys.version_info[:2], patch)
-        rows = [_help_row(key) for key in KEYS]
+        rows = [text_row(key.name, key.help, note=key.name) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
-        self._open_sheet(title, text, lambda words: rows)
+        self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
     def ask_paste(self, lines: int, paste: Action) -> bool:
         """Ask before many lines are pasted; return True if it is asked."""
@@ -4905,11 +4827,6 @@ class Questions:
             return False
         return True
 
-    def fit(self) -> None:
-        """Follow the size of the window."""
-        if self.sheet is not None:
-            self.sheet.fit()
-
     def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
         """Ask in the banner."""
         self.cancel()
@@ -4925,62 +4842,45 @@ class Questions:
         self._window.show_banner()
         action()
 
-    def _open_sheet(self, title: str, text: str, offer: Callable[[str], List[Row]]) -> Sheet:
+    def _open_sheet(
+        self, title: str, text: str, rows: Callable[[str], List[Row]], choose: Callable[[Any], Any]
+    ) -> None:
         self.cancel()
-        self.sheet = Sheet(self._window.chat_view.frame, self._window.look, title, text, offer)
-        self.sheet.closed = self._on_closed
+        view, look = self._window.chat_view, self._window.look
+
+        def closed(key: Any) -> None:
+            self.sheet = None
+            view.focus_composer()
+            if key is not None:
+                choose(key)
+
+        self.sheet = Sheet(view.frame, look, title, text, rows, closed)
+        self.sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(self.sheet.frame)
-        return self.sheet
-
-    def _on_closed(self) -> None:
-        self.sheet = None
-        self._window.chat_view.focus_composer()
 
 
-def offer_names(look: Look, names: Sequence[str], text: str) -> List[Row]:
+def offer_names(names: Sequence[str], text: str) -> List[Row]:
     """Return rows for the names that contain `text`, then for a new room and a new person."""
     name = text.lstrip("#@").replace(" ", "-")
     folded = protocol.casefold(text.lstrip("#@"))
     found = [known for known in names if folded in protocol.casefold(known)]
     found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
-    rows = [_name_row(look, known.lstrip("#"), known, known[:1]) for known in found]
+    rows = [text_row(known, known.lstrip("#"), sign=known[:1]) for known in found]
     if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
-        rows.append(_name_row(look, "Join #" + name, "#" + name, "+"))
-        rows.append(_name_row(look, "Write to " + name, name, "+"))
-    hint = "Write a name"
-    return rows or [Row(None, hint, lambda pen: pen.text(hint, "muted"))]
-
-
-def _name_row(look: Look, text: str, key: str, sign: str) -> Row:
-    def paint(pen: Pen) -> None:
-        if sign in "#+":
-            pen.left += look.px(6)
-            pen.text(sign, font="ui_bold")
-            pen.left += look.dp(18)
-        else:
-            pen.avatar(text, 28)
-        pen.text(text)
-
-    return Row(key, text, paint)
-
-
-def _help_row(key: "Key") -> Row:
-    def paint(pen: Pen) -> None:
-        pen.note(key.name)
-        pen.text(key.help)
-
-    return Row(key.name, key.help, paint)
+        rows.append(text_row("#" + name, "Join #" + name, sign="+"))
+        rows.append(text_row(name, "Write to " + name, sign="+"))
+    return rows or [text_row(None, "Write a name")]
 
 
 def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
     """Set the size and, unless the window is new, a position: as kept, and on the screen."""
-    place = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
+    wanted = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
     if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-        place = [int(number) for number in re.findall(r"-?\d+", kept)]
+        wanted = [int(number) for number in re.findall(r"-?\d+", kept)]
     title_bar = root.winfo_rooty() - root.winfo_y()
     screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
-    size = [min(pair) for pair in zip(place, screen)]
-    corner = [max(0, min(at, most - part)) for at, most, part in zip(place[2:], screen, size)]
+    size = [min(pair) for pair in zip(wanted, screen)]
+    corner = [max(0, min(at, most - part)) for at, most, part in zip(wanted[2:], screen, size)]
     root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
 
 
@@ -4997,10 +4897,8 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
-        self._address = ("", 0, "")  # host, port and password of the last connection
-        self._server = ""  # as the user writes it
+        self._server = ""  # to which the user connected last, as they wrote it
         self._poll_id = ""  # the id of the next look at the queue
-        self._banner_due = 0.0  # when the banner is shown again; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
@@ -5009,7 +4907,7 @@ class Window:
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
         self._placed: Set[Any] = set()  # the views for which the window has been placed
-        self.connect_view = ConnectView(root, self.look, self._on_connect, self.cancel)
+        self.connect_view = ConnectView(root, self.look, self)
         self.chat_view = ChatView(root, self.look, self)
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -5024,18 +4922,16 @@ class Window:
         """True if the chat is in view."""
         return self.view is self.chat_view
 
-    def run(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+    def run(self, server: str, nickname: str, at_once: bool) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
         for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
             signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
-        self.start(host, port, nickname, at_once)
+        self.start(server, nickname, at_once)
         self.root.mainloop()
 
-    def start(self, host: str, port: int, nickname: str, at_once: bool) -> None:
+    def start(self, server: str, nickname: str, at_once: bool) -> None:
         """Do all that `run` does before Tk's loop."""
         sys.setswitchinterval(SWITCH_TIME)
-        host = "[%s]" % host if ":" in host else host
-        server = host if port == SERVER_PORT else "%s:%d" % (host, port)
         self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
         self._show(self.connect_view)
         self.connect_view.show_error("", "")
@@ -5105,7 +5001,8 @@ class Window:
     def _new_chat(self, server: str) -> Chat:
         return Chat(server, self.settings.levels, self.settings.ignored)
 
-    def _on_connect(self, nickname: str, server: str, password: str) -> None:
+    def connect(self, nickname: str, server: str, password: str) -> None:
+        """Connect, or show what is wrong with the name or the server."""
         nickname = protocol.normalize(nickname)
         error = protocol.nickname_error(nickname)
         if error:
@@ -5114,10 +5011,9 @@ class Window:
             address = (*parse_server(server), password)
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
-        if not self.chat.nickname or self._address[:2] != address[:2]:
+        if not self.chat.nickname or server != self._server:
             self.chat = self._new_chat("%s:%d" % address[:2])
-        self._address, self._server = address, server
-        self.settings.name = nickname
+        self._server, self.settings.name = server, nickname
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         self._connection = Connection(*address, nickname, self._events)
@@ -5157,7 +5053,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self._carry_out(self.chat.tick(time.time()))
-            if self._banner_due and time.monotonic() >= self._banner_due:
+            if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
@@ -5168,11 +5064,8 @@ class Window:
         changes: List[Change] = []
         events: List[Any] = []
         until = time.monotonic() + BATCH_TIME
-        while len(events) < BATCH and time.monotonic() < until:
-            try:
-                events.append(self._events.get_nowait())
-            except queue.Empty:
-                break
+        while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
+            events.append(self._events.get_nowait())
             try:
                 outcome = self.chat.handle(events[-1], time.time())
                 changes += outcome.changes
@@ -5185,8 +5078,13 @@ class Window:
             self.settings.save()
             self._show(self.chat_view)
         self._show_changes(changes)
-        if events and isinstance(events[-1], Disconnected):  # it is the last of its queue
-            self._on_disconnected(events[-1])
+        end = events[-1] if events else None
+        if isinstance(end, Disconnected):  # it is the last of its queue
+            self._disconnect()
+            if end.fault != CLOSED:
+                self._show(self.connect_view)
+                field = SERVER if end.fault == LOST else end.fault
+                self.connect_view.show_error(field, end.reason)
 
     def _carry_out(self, outcome: Outcome) -> None:
         if self._connection is not None:
@@ -5211,7 +5109,6 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question stands there."""
-        self._banner_due = 0.0
         if self.questions.is_asking:
             return
         banner = self.chat.banner(time.time())
@@ -5220,14 +5117,6 @@ class Window:
         if banner.can_retry and self._connection is not None:
             buttons.append(("Try now", self._connection.retry))
         self.chat_view.banner.show(banner.text, icon, buttons)
-        if banner.text:
-            self._banner_due = time.monotonic() + 1
-
-    def _on_disconnected(self, end: Disconnected) -> None:
-        self._disconnect()
-        if end.fault != CLOSED:
-            self._show(self.connect_view)
-            self.connect_view.show_error(SERVER if end.fault == LOST else end.fault, end.reason)
 
     def _on_focus(self) -> None:
         if self.root is not None:
@@ -5298,9 +5187,7 @@ KEYS = (
     Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
-    Key("F6", "on to the next part of the window", {
-        "F6": lambda window: window.chat_view.focus_pane(1),
-        "Shift-F6": lambda window: window.chat_view.focus_pane(-1)}),
+    Key("Ctrl+Tab", "on to the next part of the window"),
     Key("Shift+F10", "what can be done with this"),
     Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
     Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
@@ -5325,8 +5212,8 @@ class Keys:
         self._window = window
         root, control = window.root, window.look.control
         for key in KEYS:
-            for sequence, action in key.actions.items():
-                handler = functools.partial(self._on_key, action, key.is_everywhere)
+            for sequence in key.actions:
+                handler = functools.partial(self._on_key, key, sequence)
                 sequence = sequence.replace("Control", control)
                 # With Caps Lock, Tk sees another letter.
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
@@ -5356,14 +5243,12 @@ class Keys:
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
         for kind in ("Text", "TEntry"):
-            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_box)
+            root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
 
-    def _on_key(
-        self, action: Callable[[Window], object], is_everywhere: bool, event: "TkEvent"
-    ) -> Optional[str]:
-        if not is_everywhere and not self._window.is_chatting:
+    def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
+        if not key.is_everywhere and not self._window.is_chatting:
             return None
-        action(self._window)
+        key.actions[sequence](self._window)
         return "break"
 
     def _on_other_key(self, event: "TkEvent") -> Optional[str]:
@@ -5371,7 +5256,7 @@ class Keys:
         letter = latin_letter(event, self._window.look.system)
         for key in KEYS:
             if "Control-" + letter in key.actions:
-                return self._on_key(key.actions["Control-" + letter], key.is_everywhere, event)
+                return self._on_key(key, "Control-" + letter, event)
         edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])
@@ -5413,20 +5298,12 @@ def open_window(settings: Settings) -> Optional[Window]:
         print("There is no tkinter here, so you chat in the terminal.", file=sys.stderr)
         return None
     try:
-        if sys.platform == "win32":
-            _use_every_pixel()
+        if sys.platform == "win32":  # else Windows enlarges what is drawn for fewer pixels
+            ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
         return Window(tk.Tk(className="Hubbub"), settings)
     except tk.TclError as error:
         print("There is no window (%s), so you chat in the terminal." % error, file=sys.stderr)
         return None
-
-
-def _use_every_pixel() -> None:
-    """Keep Windows from enlarging the window: it is drawn for the screen's resolution."""
-    try:
-        ctypes.windll.shcore.SetProcessDpiAwareness(1)  # type: ignore[attr-defined]
-    except (OSError, AttributeError):
-        ctypes.windll.user32.SetProcessDPIAware()  # type: ignore[attr-defined]
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -5439,9 +5316,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
-    username = protocol.normalize(args.username.strip())
+    username, server = protocol.normalize(args.username.strip()), args.server or SERVER_IP
     try:
-        host, port = parse_server(args.server) if args.server else (SERVER_IP, SERVER_PORT)
+        host, port = parse_server(server)
     except ValueError as error:
         parser.error(str(error))
     wrong = username and protocol.nickname_error(username)
@@ -5455,11 +5332,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     settings.theme = args.theme or settings.theme
     if not args.terminal:
         if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
-            with contextlib.suppress(ValueError):
-                host, port = parse_server(settings.servers[0])
+            server = settings.servers[0]
         window = open_window(settings)
         if window is not None:
-            window.run(host, port, username, at_once=bool(args.server and username))
+            window.run(server, username, at_once=bool(args.server and username))
             return 0
     return Terminal(settings).run(host, port, username)
 

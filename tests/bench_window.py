@@ -48,7 +48,7 @@ start = time.perf_counter()
 sys.path.insert(0, sys.argv[1])
 import client, tkinter
 window = client.Window(tkinter.Tk(), client.Settings(""))
-window.start("127.0.0.1", 1, "alice", False)
+window.start("127.0.0.1:1", "alice", False)
 window.root.update()
 print("%.0f" % ((time.perf_counter() - start) * 1000))
 window.close()

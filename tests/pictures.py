@@ -346,7 +346,8 @@ STATES = (
     ("search", SIZES, search),
     ("search-none", SIZES, lambda studio: search(studio, "zeppelin")),
     ("scrolled-up", SIZES, scrolled_up),
-    ("keys", SIZES, lambda studio: pressed(studio, "F6", "F6", "Down", "Down")),
+    ("keys", SIZES, lambda studio: pressed(
+        studio, "Control-Tab", "Control-Tab", "Down", "Down")),
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
     ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),

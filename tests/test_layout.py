@@ -78,11 +78,12 @@ def test_found_text_is_not_hidden_by_the_pill(alice, desktop):
 
 
 def test_transcript_shows_that_it_has_the_focus(alice, desktop):
-    alice.press("F6", alice.chat_view.sidebar.list.canvas)
+    alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)
     (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
     desktop.pump(mark.winfo_ismapped)
-    alice.press("F6")
+    alice.press("Tab")
+    assert alice.has_focus(alice.box)
     desktop.pump(lambda: not mark.winfo_ismapped())
 
 

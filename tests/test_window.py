@@ -381,7 +381,7 @@ def pump(condition):
         assert time.monotonic() < deadline
 text = window.chat_view.transcript.text
 box = window.chat_view.composer.text
-window.start("127.0.0.1", int(sys.argv[2]), "alice", True)
+window.start("127.0.0.1:" + sys.argv[2], "alice", True)
 """
 
 SHOW_EMOJI = (

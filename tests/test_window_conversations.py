@@ -241,7 +241,7 @@ def test_emacs_keys_of_tk_leave_the_text_alone(alice, key):
 
 
 def test_tab_completes_names_commands_and_rooms(tea):
-    """Tab goes on to the next suggestion, Shift+Tab back; in an empty box they move the focus."""
+    """Tab goes on to the next suggestion, Shift+Tab back; it leaves a box that is empty."""
     for begun, steps in [
         ("ca", ["carol: "]), ("@b", ["@bob "]), ("hi b", ["hi bob "]), ("/who", ["/whois "]),
         ("see #", ["see #lobby ", "see #tea "]),
@@ -254,6 +254,8 @@ def test_tab_completes_names_commands_and_rooms(tea):
     tea.press("Tab", tea.box)
     assert not tea.has_focus(tea.box)
     tea.write("#")
+    tea.press("Control-Tab", tea.box)
+    assert not tea.has_focus(tea.box)
     for steps, completed in ((("<Tab>", "<Tab>"), "#tea "), (("<shift+Tab>",), "#lobby ")):
         tea.box.focus_force()
         tea.type(*steps)

@@ -103,7 +103,7 @@ def test_event_redraws_only_what_it_changes(alice, desktop, hub, monkeypatch):
         "people": (view.people, "show"),
         "head": (view.room, "redraw"),
         "banner": (view.banner, "show"),
-        "text": (view.transcript, "_insert"),
+        "text": (view.transcript, "_replace"),
     }
     for name, (owner, method) in parts.items():
         original = getattr(owner, method)

@@ -105,7 +105,8 @@ class Desktop:
         person = Person(self, window)
         window.root.report_callback_exception = self._on_error
         self._people.append(person)
-        window.start("127.0.0.1", port, name, at_once)
+        server = "127.0.0.1" if port == client.SERVER_PORT else "127.0.0.1:%d" % port
+        window.start(server, name, at_once)
         self.update()
         self.pump(window.root.winfo_viewable)
         window.root.focus_lastfor().focus_force()
@@ -164,8 +165,8 @@ class Desktop:
         self._check()
 
 
-class RecordingPen:
-    """A stand-in for client.Pen that records the texts of a row and their colors."""
+class RecordingDrawing:
+    """A stand-in for client.Drawing that records the texts of a row and their colors."""
 
     left = right = 0
 
@@ -298,7 +299,7 @@ class Person:
         return next(self._badge(row)[1] for row in rows if row.key.name == name)
 
     def _badge(self, row):
-        texts = RecordingPen(row).texts
+        texts = RecordingDrawing(row).texts
         return next((text for text in texts if "badge" in text[1]), ())
 
     @property
