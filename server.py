@@ -2637,7 +2637,7 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if client.muted_until and 0 < command.speaks <= len(message.params) and message.text:
+        if client.muted_until and command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)

@@ -367,6 +367,8 @@ def test_muted_user_cannot_speak_in_any_other_way(kept):
         "MODE #den +b gossip", "NICK gossip", "NOTICE boss2 gossip", "PRIVMSG boss2,#den gossip",
         "SETNAME gossip", "@+gossip TAGMSG #den", "TOPIC #den gossip",
     )  # fmt: skip
+    # An empty parameter behind the text changes nothing.
+    refused += tuple(line + " :" for line in refused if ":" not in line)
     for line in refused:
         dan.send(line)
         assert len(dan.heard()) == (not line.startswith("NOTICE")), line
