@@ -900,6 +900,7 @@ class Response:
             opening, tags = self.take_label(more)
             data.append(opening + self._render_event(event, tags))
         if is_done and self._label:
+            self.is_long = False
             data.append(self._render(("ACK",), self.take_label(False)[1]))
         elif is_done and self.batch:
             data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]

@@ -36,6 +36,7 @@ def answers(talker, command):
         ("PRIVMSG nobody :hi", "401"),
         ("PING here", "PONG"),
         ("PONG here", "ACK"),
+        ("NOTICE nobody,#nowhere :hi", "ACK"),
         ("NICK alicia", "NICK"),
         ("NICK bob", "433"),
         ("PART #lobby", "PART"),
