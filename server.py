@@ -3558,7 +3558,8 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     after, before = min(references)[1], max(references)[0]
     names = {"=%d" % account.id: account.name for account in store.accounts()}
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
-    found = [(names.get(other, other), number) for other, number in others]
+    found = [(names.get(key, key), number) for key, number in others]
+    found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
     for channel in session.directory.channels(of=client):
         last = store.read(channel.key, after, LAST, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]

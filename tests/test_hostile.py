@@ -109,6 +109,16 @@ def test_account_that_is_not_an_operators_any_more_has_no_rights(kept, is_resume
 
 
 @needs_scrypt
+def test_conversation_with_a_deleted_account_is_not_a_target(kept):
+    bob = kept.irc("bob", "draft/chathistory")
+    bob.send("PRIVMSG alice :hello", "PRIVMSG bob :note")
+    bob.heard()
+    kept.server.store.remove_account("alice")
+    bob.send("CHATHISTORY TARGETS timestamp=2020-01-01T00:00:00Z timestamp=2099-01-01T00:00:00Z 9")
+    assert [line.split()[3] for line in bob.heard()] == ["bob"]
+
+
+@needs_scrypt
 def test_next_account_of_a_name_has_no_say_in_channels_of_the_last(kept):
     dan = kept.irc("dan")
     dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "MODE #den +i", "PRIVMSG #den :private")
