@@ -2791,6 +2791,7 @@ def on_nick(session: Session, message: Message) -> None:
     if holder is not None:
         server.end(holder, elsewhere=nickname)
     if client.registered:
+        server.apply_sanctions(client)  # a mute may be for the new nickname
         deliver_waiting(session)
     _try_to_register(session)
 

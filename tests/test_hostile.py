@@ -392,6 +392,15 @@ def test_muted_user_cannot_speak_in_any_other_way(kept):
     assert has(heard, " PART #den") and not has(heard, "gossip")
 
 
+@needs_scrypt
+def test_mute_of_a_name_holds_for_its_next_holder(kept):
+    boss, dan = log_in_as_operator(kept), kept.irc("dan")
+    boss.send("MUTE eve")
+    boss.heard()
+    dan.send("NICK eve", "PRIVMSG boss2 :gossip")
+    assert has(dan.heard(), "FAIL PRIVMSG MUTED")
+
+
 # Channels
 
 
