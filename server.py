@@ -45,6 +45,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import operator
 import os
 import queue
 import re
@@ -546,6 +547,7 @@ def private_key(one: str, other: str) -> str:
 CHANOP, VOICE = 2, 1  # bits of a member: @ and +
 _PREFIXES = ("", "+", "@", "@+")
 _MEMBER_BITS = {"o": CHANOP, "v": VOICE}
+_NICKNAME = operator.attrgetter("nickname")
 
 
 class Topic(NamedTuple):
@@ -593,6 +595,10 @@ class Channel:
         """Replace the members, in order of joining, each with CHANOP and VOICE."""
         self.members = members
         self.audience = tuple(members)  # the same tuple until they change
+
+    def names(self) -> List[Tuple[str, int]]:
+        """Return the nicknames of the members as they are now, and their bits; in few steps."""
+        return list(zip(map(_NICKNAME, self.members), self.members.values()))
 
     def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
         self.bans = bans
@@ -925,9 +931,11 @@ class Response:
         return self._render_event(self._make_event(reply), tags)
 
 
-def names_replies(client: Client, channel: Channel, members: Mapping[Client, int]) -> List[Reply]:
+def names_replies(
+    client: Client, channel: Channel, names: Iterable[Tuple[str, int]]
+) -> List[Reply]:
     """Return 353, with as many names as surely fit into a line, and 366."""
-    words = (member_prefix(client, bits) + member.nickname for member, bits in members.items())
+    words = (member_prefix(client, bits) + nickname for nickname, bits in names)
     kind = "@" if "s" in channel.flags else "="
     texts = protocol.pack(words, " ", NAMES_SIZE)
     replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
@@ -1289,19 +1297,19 @@ class Directory:
 
     def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
-        message, members = Message("JOIN", (channel.name,), client.source), channel.members
+        message, names = Message("JOIN", (channel.name,), client.source), channel.names()
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
         event = self.post(message, audience, client, keys, response, True, extended=extended)
-        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
+        make = lambda: topic_replies(channel) + names_replies(client, channel, names)  # noqa: E731
         self._queue(response.defer(make))
         return event.number
 
     def names(self, client: Client, channel: Channel, response: Response) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            make = functools.partial(names_replies, client, channel, channel.members)
+            make = functools.partial(names_replies, client, channel, channel.names())
             self._queue(response.defer(make))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
