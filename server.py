@@ -3421,13 +3421,13 @@ def on_monitor(session: Session, message: Message) -> None:
             session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
         names = names[: len(names) - len(excess)]
         directory.watch(client, names)
-    elif verb in "-C":
+    elif verb in ("-", "C"):
         directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
         for text in protocol.pack(list(client.watches.values()), ",", 350):
             session.reply("732", text)
         session.reply("733", "End of MONITOR list")
-    if verb in "+S":
+    if verb in ("+", "S"):
         found = [(name, directory.find(name)) for name in names or client.watches.values()]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
