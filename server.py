@@ -1316,7 +1316,10 @@ class Directory:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
             channel = self._joined_channel(client, name)
-            params = (reason,) if reason else ()
+            params: Tuple[str, ...] = ()
+            with contextlib.suppress(ReplyError):  # no reason from those who may not speak
+                channel.check_can_speak(client)
+                params = (reason,) if reason else ()
             event = self._post_to_channel(channel, client, response, "PART", *params)
             self._leave(client, channel, event.number)
 

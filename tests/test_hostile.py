@@ -526,7 +526,7 @@ def test_only_a_chanops_invitation_opens_a_channel(room, mode, refusal):
 
 
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
-def test_member_who_may_not_speak_may_not_set_the_topic(room, mode):
+def test_member_who_may_not_speak_sets_no_topic_and_leaves_without_a_reason(room, mode):
     dan, bob = room.irc("dan"), room.irc("bob")
     dan.send("JOIN #den")
     dan.heard()
@@ -534,8 +534,10 @@ def test_member_who_may_not_speak_may_not_set_the_topic(room, mode):
     bob.heard()
     dan.send("MODE #den " + mode)
     dan.heard()
-    bob.send("TOPIC #den :gossip")
-    assert has(bob.heard(), " 404 ") and not has(dan.heard(), "gossip")
+    bob.send("TOPIC #den :gossip", "PART #den :gossip")
+    assert has(bob.heard(), " 404 ")
+    heard = dan.heard()
+    assert has(heard, " PART #den") and not has(heard, "gossip")
 
 
 def test_join_0_goes_on_though_a_kick_comes_in_between(room, monkeypatch):
