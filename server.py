@@ -4162,7 +4162,10 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except UnicodeDecodeError:  # argparse reads @FILE, and passes this on
+        parser.error("a file of options is not UTF-8")
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
