@@ -1187,9 +1187,10 @@ class Directory:
                 params = (client.nickname, "-o" if was_operator else "+o")
                 self.post(Message("MODE", params, client.source), (client,))
 
-    def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
-        """Apply what another process has changed: these are all accounts now, by id."""
-        with self._lock:
+    def update_accounts(self, read: Callable[[], Iterable["Account"]]) -> None:
+        """Apply what another process has changed: `read` returns all accounts, from memory."""
+        with self._lock:  # nobody logs in to a new account after it was read
+            accounts = {account.id: account for account in read()}
             for channel in self._channels.values():
                 channel.operators &= accounts.keys()
             for client in list(self._clients.values()):
@@ -2148,7 +2149,7 @@ class Journal(threading.Thread):
         self,
         store: Store,
         on_change: Callable[[str], None],
-        on_accounts: Callable[[Mapping[int, Account]], None],
+        on_accounts: Callable[[], None],
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
@@ -2213,7 +2214,7 @@ class Journal(threading.Thread):
                 if now >= clean_at and not self._store.clean():
                     clean_at = now + CLEANING_INTERVAL
                 if self._store.accounts_changed():
-                    self._on_accounts({account.id: account for account in self._store.accounts()})
+                    self._on_accounts()
             except StoreError as error:
                 log.warning("cannot clean the store: %s", error)
 
@@ -3889,9 +3890,9 @@ class Server:
             log.warning("the history is being kept again")
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
-    def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
+    def _on_accounts(self) -> None:
         """Accounts or sanctions have changed, perhaps by another process."""
-        self.directory.update_accounts(accounts)
+        self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
         self.delivery.wake()
 

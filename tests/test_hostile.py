@@ -109,6 +109,22 @@ def test_account_that_is_not_an_operators_any_more_has_no_rights(kept, is_resume
 
 
 @needs_scrypt
+def test_account_registered_while_accounts_are_looked_up_is_kept(kept):
+    dan, directory, store = kept.irc("dan"), kept.server.directory, kept.server.store
+    update, client = directory.update_accounts, kept.client("dan")
+
+    def register_first(accounts):
+        if not client.account.id:
+            directory.set_account(client, store.add_account("dan", PASSWORD))
+        update(accounts)
+
+    directory.update_accounts = register_first  # until they have been looked up
+    store.add_account("eve", PASSWORD)
+    kept.wait_until_noticed()
+    assert client.account.name == "dan" and not has(dan.heard(), " 901 ")
+
+
+@needs_scrypt
 def test_conversation_with_a_deleted_account_is_not_a_target(kept):
     bob = kept.irc("bob", "draft/chathistory")
     bob.send("PRIVMSG alice :hello", "PRIVMSG bob :note")
