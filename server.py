@@ -45,6 +45,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import operator
 import os
 import queue
 import re
@@ -546,6 +547,7 @@ def private_key(one: str, other: str) -> str:
 CHANOP, VOICE = 2, 1  # bits of a member: @ and +
 _PREFIXES = ("", "+", "@", "@+")
 _MEMBER_BITS = {"o": CHANOP, "v": VOICE}
+_NICKNAME = operator.attrgetter("nickname")
 
 
 class Topic(NamedTuple):
@@ -593,6 +595,10 @@ class Channel:
         """Replace the members, in order of joining, each with CHANOP and VOICE."""
         self.members = members
         self.audience = tuple(members)  # the same tuple until they change
+
+    def names(self) -> List[Tuple[str, int]]:
+        """Return the nicknames of the members as they are now, and their bits; in few steps."""
+        return list(zip(map(_NICKNAME, self.members), self.members.values()))
 
     def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
         self.bans = bans
@@ -900,6 +906,7 @@ class Response:
             opening, tags = self.take_label(more)
             data.append(opening + self._render_event(event, tags))
         if is_done and self._label:
+            self.is_long = False
             data.append(self._render(("ACK",), self.take_label(False)[1]))
         elif is_done and self.batch:
             data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]
@@ -924,9 +931,11 @@ class Response:
         return self._render_event(self._make_event(reply), tags)
 
 
-def names_replies(client: Client, channel: Channel, members: Mapping[Client, int]) -> List[Reply]:
+def names_replies(
+    client: Client, channel: Channel, names: Iterable[Tuple[str, int]]
+) -> List[Reply]:
     """Return 353, with as many names as surely fit into a line, and 366."""
-    words = (member_prefix(client, bits) + member.nickname for member, bits in members.items())
+    words = (member_prefix(client, bits) + nickname for nickname, bits in names)
     kind = "@" if "s" in channel.flags else "="
     texts = protocol.pack(words, " ", NAMES_SIZE)
     replies: List[Reply] = [("353", kind, channel.name, text) for text in texts]
@@ -1178,9 +1187,10 @@ class Directory:
                 params = (client.nickname, "-o" if was_operator else "+o")
                 self.post(Message("MODE", params, client.source), (client,))
 
-    def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
-        """Apply what another process has changed: these are all accounts now, by id."""
-        with self._lock:
+    def update_accounts(self, read: Callable[[], Iterable["Account"]]) -> None:
+        """Apply what another process has changed: `read` returns all accounts, from memory."""
+        with self._lock:  # nobody logs in to a new account after it was read
+            accounts = {account.id: account for account in read()}
             for channel in self._channels.values():
                 channel.operators &= accounts.keys()
             for client in list(self._clients.values()):
@@ -1288,26 +1298,29 @@ class Directory:
 
     def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
-        message, members = Message("JOIN", (channel.name,), client.source), channel.members
+        message, names = Message("JOIN", (channel.name,), client.source), channel.names()
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
         event = self.post(message, audience, client, keys, response, True, extended=extended)
-        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
+        make = lambda: topic_replies(channel) + names_replies(client, channel, names)  # noqa: E731
         self._queue(response.defer(make))
         return event.number
 
     def names(self, client: Client, channel: Channel, response: Response) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            make = functools.partial(names_replies, client, channel, channel.members)
+            make = functools.partial(names_replies, client, channel, channel.names())
             self._queue(response.defer(make))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
             channel = self._joined_channel(client, name)
-            params = (reason,) if reason else ()
+            params: Tuple[str, ...] = ()
+            with contextlib.suppress(ReplyError):  # no reason from those who may not speak
+                channel.check_can_speak(client)
+                params = (reason,) if reason else ()
             event = self._post_to_channel(channel, client, response, "PART", *params)
             self._leave(client, channel, event.number)
 
@@ -2136,7 +2149,7 @@ class Journal(threading.Thread):
         self,
         store: Store,
         on_change: Callable[[str], None],
-        on_accounts: Callable[[Mapping[int, Account]], None],
+        on_accounts: Callable[[], None],
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
@@ -2201,7 +2214,7 @@ class Journal(threading.Thread):
                 if now >= clean_at and not self._store.clean():
                     clean_at = now + CLEANING_INTERVAL
                 if self._store.accounts_changed():
-                    self._on_accounts({account.id: account for account in self._store.accounts()})
+                    self._on_accounts()
             except StoreError as error:
                 log.warning("cannot clean the store: %s", error)
 
@@ -2637,7 +2650,7 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if client.muted_until and 0 < command.speaks <= len(message.params) and message.text:
+        if client.muted_until and command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
@@ -2790,6 +2803,7 @@ def on_nick(session: Session, message: Message) -> None:
     if holder is not None:
         server.end(holder, elsewhere=nickname)
     if client.registered:
+        server.apply_sanctions(client)  # a mute may be for the new nickname
         deliver_waiting(session)
     _try_to_register(session)
 
@@ -3411,13 +3425,13 @@ def on_monitor(session: Session, message: Message) -> None:
             session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
         names = names[: len(names) - len(excess)]
         directory.watch(client, names)
-    elif verb in "-C":
+    elif verb in ("-", "C"):
         directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
         for text in protocol.pack(list(client.watches.values()), ",", 350):
             session.reply("732", text)
         session.reply("733", "End of MONITOR list")
-    if verb in "+S":
+    if verb in ("+", "S"):
         found = [(name, directory.find(name)) for name in names or client.watches.values()]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
@@ -3557,7 +3571,8 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     after, before = min(references)[1], max(references)[0]
     names = {"=%d" % account.id: account.name for account in store.accounts()}
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
-    found = [(names.get(other, other), number) for other, number in others]
+    found = [(names.get(key, key), number) for key, number in others]
+    found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
     for channel in session.directory.channels(of=client):
         last = store.read(channel.key, after, LAST, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]
@@ -3875,9 +3890,9 @@ class Server:
             log.warning("the history is being kept again")
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
-    def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
+    def _on_accounts(self) -> None:
         """Accounts or sanctions have changed, perhaps by another process."""
-        self.directory.update_accounts(accounts)
+        self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
         self.delivery.wake()
 
@@ -4148,7 +4163,10 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except UnicodeDecodeError:  # argparse reads @FILE, and passes this on
+        parser.error("a file of options is not UTF-8")
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account

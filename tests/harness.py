@@ -211,7 +211,7 @@ class Room:
         """Wait until the server has reread its accounts."""
         updated = threading.Event()
         update = self.server.directory.update_accounts
-        self.server.directory.update_accounts = lambda accounts: (update(accounts), updated.set())
+        self.server.directory.update_accounts = lambda read: (update(read), updated.set())
         self.server.store._reported = 0
         assert updated.wait(TIMEOUT)
         del self.server.directory.update_accounts

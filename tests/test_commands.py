@@ -430,6 +430,7 @@ ROWS = {
             ("734 alice 2 ccc*,ddd*,eee*e :*", "734 alice 2 fff*f :*"),
         ),
         ("alice", "MONITOR + dave", "MONITOR S", "731 alice dave"),
+        ("alice", "MONITOR + dave", "MONITOR :", "MONITOR -C", "MONITOR L", "732 alice dave"),
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
     "MOTD": [
@@ -848,8 +849,10 @@ def functions():
 
 FUNCTIONS = dict(functions())
 NEVER = {  # though the function that refuses with it is used
+    ("JOIN", "404"): "JOIN 0 has no reason",
     ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
+    ("PART", "404"): "the reason is left out",
     ("RESUME", "465"): "no row knows a token",
     ("TAGMSG", "412"): "it has no text",
     **{

@@ -36,6 +36,7 @@ def answers(talker, command):
         ("PRIVMSG nobody :hi", "401"),
         ("PING here", "PONG"),
         ("PONG here", "ACK"),
+        ("NOTICE nobody,#nowhere :hi", "ACK"),
         ("NICK alicia", "NICK"),
         ("NICK bob", "433"),
         ("PART #lobby", "PART"),
@@ -236,3 +237,15 @@ def test_names_are_true_while_users_come_and_go(open_room):
         elif message.command == "QUIT":
             members.discard(message.nickname)
     assert members == {"watcher"}
+
+
+def test_names_are_those_before_a_change_of_nickname_that_follows(room):
+    """Else a client that tracks members would rename the wrong one."""
+    alice, _bob = room.irc("alice"), room.irc("bob")
+    directory, clients = room.server.directory, map(room.client, ("alice", "bob"))
+    asking, changing = (server.Response(client, HOST, "#lobby") for client in clients)
+    alice.heard()
+    directory.names(asking.client, directory.channel("#lobby"), asking)
+    directory.claim(changing.client, "robert", changing)
+    names, _end, nick = alice.heard()
+    assert names.endswith(" = #lobby :alice bob") and nick.endswith(" NICK robert")

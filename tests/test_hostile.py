@@ -109,6 +109,32 @@ def test_account_that_is_not_an_operators_any_more_has_no_rights(kept, is_resume
 
 
 @needs_scrypt
+def test_account_registered_while_accounts_are_looked_up_is_kept(kept):
+    dan, directory, store = kept.irc("dan"), kept.server.directory, kept.server.store
+    update, client = directory.update_accounts, kept.client("dan")
+
+    def register_first(accounts):
+        if not client.account.id:
+            directory.set_account(client, store.add_account("dan", PASSWORD))
+        update(accounts)
+
+    directory.update_accounts = register_first  # until they have been looked up
+    store.add_account("eve", PASSWORD)
+    kept.wait_until_noticed()
+    assert client.account.name == "dan" and not has(dan.heard(), " 901 ")
+
+
+@needs_scrypt
+def test_conversation_with_a_deleted_account_is_not_a_target(kept):
+    bob = kept.irc("bob", "draft/chathistory")
+    bob.send("PRIVMSG alice :hello", "PRIVMSG bob :note")
+    bob.heard()
+    kept.server.store.remove_account("alice")
+    bob.send("CHATHISTORY TARGETS timestamp=2020-01-01T00:00:00Z timestamp=2099-01-01T00:00:00Z 9")
+    assert [line.split()[3] for line in bob.heard()] == ["bob"]
+
+
+@needs_scrypt
 def test_next_account_of_a_name_has_no_say_in_channels_of_the_last(kept):
     dan = kept.irc("dan")
     dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "MODE #den +i", "PRIVMSG #den :private")
@@ -367,6 +393,8 @@ def test_muted_user_cannot_speak_in_any_other_way(kept):
         "MODE #den +b gossip", "NICK gossip", "NOTICE boss2 gossip", "PRIVMSG boss2,#den gossip",
         "SETNAME gossip", "@+gossip TAGMSG #den", "TOPIC #den gossip",
     )  # fmt: skip
+    # An empty parameter behind the text changes nothing.
+    refused += tuple(line + " :" for line in refused if ":" not in line)
     for line in refused:
         dan.send(line)
         assert len(dan.heard()) == (not line.startswith("NOTICE")), line
@@ -378,6 +406,15 @@ def test_muted_user_cannot_speak_in_any_other_way(kept):
     again.send("PART #den :gossip", "QUIT :gossip")
     heard = boss.until(" QUIT Quit")
     assert has(heard, " PART #den") and not has(heard, "gossip")
+
+
+@needs_scrypt
+def test_mute_of_a_name_holds_for_its_next_holder(kept):
+    boss, dan = log_in_as_operator(kept), kept.irc("dan")
+    boss.send("MUTE eve")
+    boss.heard()
+    dan.send("NICK eve", "PRIVMSG boss2 :gossip")
+    assert has(dan.heard(), "FAIL PRIVMSG MUTED")
 
 
 # Channels
@@ -505,7 +542,7 @@ def test_only_a_chanops_invitation_opens_a_channel(room, mode, refusal):
 
 
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
-def test_member_who_may_not_speak_may_not_set_the_topic(room, mode):
+def test_member_who_may_not_speak_sets_no_topic_and_leaves_without_a_reason(room, mode):
     dan, bob = room.irc("dan"), room.irc("bob")
     dan.send("JOIN #den")
     dan.heard()
@@ -513,8 +550,10 @@ def test_member_who_may_not_speak_may_not_set_the_topic(room, mode):
     bob.heard()
     dan.send("MODE #den " + mode)
     dan.heard()
-    bob.send("TOPIC #den :gossip")
-    assert has(bob.heard(), " 404 ") and not has(dan.heard(), "gossip")
+    bob.send("TOPIC #den :gossip", "PART #den :gossip")
+    assert has(bob.heard(), " 404 ")
+    heard = dan.heard()
+    assert has(heard, " PART #den") and not has(heard, "gossip")
 
 
 def test_join_0_goes_on_though_a_kick_comes_in_between(room, monkeypatch):
