@@ -315,13 +315,6 @@ def parse_whox(text: str) -> Tuple[str, str]:
     return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
 
 
-def whox_params(fields: str, values: Mapping[str, str]) -> Tuple[str, ...]:
-    """Return the parameters of 354 after the client's name; the realname is last."""
-    return tuple(
-        values[field] if field == "r" else protocol.to_middle(values[field]) for field in fields
-    )
-
-
 class ListFilter(NamedTuple):
     """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
 
@@ -386,21 +379,11 @@ def is_target(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
-    """Return the network of an address, or of an address and a prefix; None for a name.
-
-    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; the zone of an address is ignored.
-    """
-    if not ("." in text or ":" in text):
-        return None
+    """Return the network of an address, or of an address and a prefix; None for a name."""
     try:
-        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
-    return network
 
 
 # Capabilities
@@ -449,7 +432,7 @@ class Client:
 
     __slots__ = (
         "account", "address", "away", "blocked", "caps", "channels", "closed", "correspondent",
-        "end", "finishing", "host", "invited", "left", "modes", "muted_until", "named_since",
+        "end", "finishing", "host", "invited", "modes", "muted_until", "named_since",
         "nickname", "outbox", "queued", "reader", "realname", "registered", "signed_on", "source",
         "spoke", "tags", "token", "username", "watches", "writer",
     )  # fmt: skip
@@ -483,7 +466,6 @@ class Client:
         self.registered = False
         self.channels: Set[Channel] = set()
         self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
-        self.left: Dict[str, int] = {}  # channels that it left, and the number of that event
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = ""  # sender of the last private message
         self.token = ""  # for RESUME
@@ -774,7 +756,7 @@ class Event(NamedTuple):
     needs: int = 0  # capabilities of the clients that are told
     sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     sender_tags: Tags = ()
-    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
+    label: Tags = ()  # more tags for the sender, as from Response.take_label
     client_tags: bytes = b""  # given by the sender, serialized
     extended: bytes = b""  # line for clients with extended-join
     waiting_for: int = 0  # account that it waits for
@@ -812,11 +794,11 @@ class Event(NamedTuple):
 
     def render_own(self, client: Client, lobby: str) -> bytes:
         """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
-        message, caps, (data, tags) = self.message, client.caps, self.label
+        message, caps, data = self.message, client.caps, b""
         is_received = self.is_text and message.params[0] == message.nickname
         wants_echo = not self.is_text or caps & ECHO_MESSAGE
         if wants_echo or (caps & PLAIN_TEXT and not is_received):
-            data += self.render(caps, lobby, message.nickname, tags)
+            data = self.render(caps, lobby, message.nickname, self.label)
         return data + self.render(caps, lobby) if is_received else data
 
     def rows(self) -> List["Row"]:
@@ -842,15 +824,17 @@ class Response:
     such as an echo, take the label before they are posted.
     """
 
-    def __init__(self, client: Client, server_name: str, lobby: str) -> None:
-        self.client = client
+    def __init__(
+        self, client: Client, queue: Callable[["Work"], None], server_name: str, lobby: str
+    ) -> None:
         self.events: List[Event] = []  # for this client alone
         self.is_long = False  # more than one message will answer
+        self.batch = ""  # reference of the batch that answers, "" if there is none
+        self._client = client
+        self._queue = queue  # only appends
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self.batch = ""  # reference of the batch that answers, "" if there is none
-        self._opening = b""  # the line that opens the batch, not sent yet
         self._references = itertools.count(1)
 
     def begin(self, label: str) -> None:
@@ -864,61 +848,64 @@ class Response:
 
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
-        if self.client.caps & BATCH:
-            tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
-            self._label, self.batch = "", "b%d" % next(self._references)
-            self._opening = self._render(("BATCH", "+" + self.batch, kind, *params), tags)
+        if self._client.caps & BATCH:
+            self.batch = "b%d" % next(self._references)
+            tags, self._label = self._label_tags(), ""
+            self._send(self._render(("BATCH", "+" + self.batch, kind, *params), tags))
 
-    def take_label(self, more: bool) -> Tuple[bytes, Tags]:
-        """Return what comes before the next message of the answer, and its tags.
-
-        `more` will follow it.
-        """
-        if self._label and (more or self.is_long):
+    def take_label(self) -> Tags:
+        """Return the tags of the next message of the answer."""
+        if self._label and self.is_long:
             self.open_batch("labeled-response")
-        label, self._label = self._label, ""
-        opening, self._opening = self._opening, b""
-        if label:
-            return b"", ((0, make_tag("label", label)),)
-        return opening, ((0, make_tag("batch", self.batch)),) if self.batch else ()
+        tags, self._label = self._label_tags(), ""
+        return tags or (((0, make_tag("batch", self.batch)),) if self.batch else ())
 
-    def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
-        """Return replies that are made later, for a place among the events."""
-        (opening, first), (_, rest) = self.take_label(True), self.take_label(True)
+    def defer(self, make: Callable[[], Iterable[Reply]]) -> None:
+        """Answer with at least two replies that are made later, for a place among the events."""
+        self.is_long = True
+        first, rest = self.take_label(), self.take_label()
 
         def render() -> bytes:
-            replies = enumerate(make())
-            return opening + b"".join([self._render(r, rest if i else first) for i, r in replies])
+            return b"".join(
+                [self._render(reply, rest if i else first) for i, reply in enumerate(make())]
+            )
 
-        return Output(self.client, render)
+        self._queue(Output(self._client, render))
 
-    def flush(self, is_done: bool = True) -> bytes:
-        """Return what was added; `is_done` ends the answer."""
+    def flush(self, is_done: bool = True) -> int:
+        """Send what was added, and return its size; `is_done` ends the answer."""
         events, self.events = self.events, []
-        more, data = len(events) > 1 or not is_done, []
-        for event in events:
-            opening, tags = self.take_label(more)
-            data.append(opening + self._render_event(event, tags))
+        self.is_long |= len(events) > 1 or not is_done
+        data = [self._render_event(event, self.take_label()) for event in events]
         if is_done and self._label:
-            data.append(self._render(("ACK",), self.take_label(False)[1]))
+            data.append(self._render(("ACK",), self._label_tags()))
+            self._label = ""
         elif is_done and self.batch:
-            data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]
-            self._opening, self.batch = b"", ""
-        return b"".join(data)
+            data.append(self._render(("BATCH", "-" + self.batch), ()))
+            self.batch = ""
+        return self._send(b"".join(data))
+
+    def _send(self, data: bytes) -> int:
+        if data:
+            self._queue(Output(self._client, lambda: data))
+        return len(data)
+
+    def _label_tags(self) -> Tags:
+        return ((0, make_tag("label", self._label)),) if self._label else ()
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
-            params.insert(0, self.client.nickname or "*")
+            params.insert(0, self._client.nickname or "*")
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
         message, line = protocol.fit_line(Message(command, tuple(params), source))
         needs = _NEEDS.get(command, 0)
-        return Event(message, line, (self.client,), time.time(), needs=needs)
+        return Event(message, line, (self._client,), time.time(), needs=needs)
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
-        return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
+        return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tags) -> bytes:
         return self._render_event(self._make_event(reply), tags)
@@ -1015,7 +1002,6 @@ class Directory:
         sender: Optional[Client] = None,
         keys: Tuple[str, ...] = (),
         response: Optional[Response] = None,
-        more: bool = False,
         needs: int = 0,
         client_tags: bytes = b"",
         extended: bytes = b"",
@@ -1023,17 +1009,17 @@ class Directory:
     ) -> Event:
         """Number a message and queue it for `audience`; it is truncated if need be.
 
-        `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the other arguments see Event. ValueError for what no line can carry.
+        `response` is that of the sender, if the sender is in the audience. For the other
+        arguments see Event. ValueError for what no line can carry.
         """
         message, line = protocol.fit_line(message)
         needs |= _NEEDS.get(message.command, 0)
         with self._lock:
-            label: Tuple[bytes, Tags] = (b"", ())
-            if response is not None:
-                caps, is_text = response.client.caps, message.command in _TEXTS
+            label: Tags = ()
+            if response is not None and sender is not None:
+                caps, is_text = sender.caps, message.command in _TEXTS
                 if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
-                    label = response.take_label(more)
+                    label = response.take_label()
             now, number = time.time(), self._next_number()
             tags = sender.tags if sender is not None else ()
             event = Event(
@@ -1070,11 +1056,18 @@ class Directory:
             former = list(self._former)
         return [user for user in reversed(former) if protocol.casefold(user.nickname) == key]
 
-    def claim(self, client: Client, nickname: str, response: Response) -> Optional[Client]:
+    def end(self, client: Client, reason: str) -> None:
+        """End another client's connection, unless it is ending."""
+        with self._lock:
+            if not client.end:
+                client.end = reason
+                self.post(Message("ERROR", (reason,)), (client,))
+                self._queue(Ending(client, SEVER))
+
+    def claim(self, client: Client, nickname: str, response: Response) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
-        The owner of its account takes it from its holder, who is removed and returned: the
-        caller ends that connection.
+        The owner of its account takes it from its holder, whose connection is ended.
         """
         key, old_key = protocol.casefold(nickname), client.key
         with self._lock:
@@ -1085,7 +1078,11 @@ class Directory:
             if holder is not None:
                 if not client.owns(nickname):
                     raise ReplyError("433", nickname, "Nickname is already in use")
-                holder.end = holder.end or "%s has logged in elsewhere" % nickname
+                reason = "%s has logged in elsewhere" % nickname
+                params = ("*", "LOGGED_IN_ELSEWHERE", nickname, reason)
+                fail = Message("FAIL", params, self._server_name)
+                self.post(fail, (holder,), needs=STANDARD_REPLIES)
+                self.end(holder, reason)
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, key != old_key
             if is_user and nickname != client.nickname:
@@ -1103,29 +1100,28 @@ class Directory:
             client.refresh()
             if is_user and is_new:
                 self._tell_watchers(client, True)
-            return holder
 
-    def register(self, client: Client, token: str) -> None:
+    def register(self, client: Client) -> None:
         """Register a client that has a nickname."""
         with self._lock:
             self._check_end(client)
             client.refresh()
             client.registered = True
-            self._set_token(client, token)
+            self._issue_token(client)
             self._tell_watchers(client, True)
             self.most_users = max(self.most_users, len(self._clients))
 
-    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
-        """Make `client` the user who has the token; nobody is told.
+    def resume(self, client: Client, token: str) -> bool:
+        """Make `client` the user who has the token, and end the former connection.
 
-        Returns the former client, as `claim` does; None if there is no such token.
+        Nobody else is told. Returns False if there is no such token.
         """
         with self._lock:
             self._check_end(client)
             old = self._tokens.get(token)
             if old is None or old.end:  # a user who was removed comes back by no token
-                return None
-            old.end = "Connected again"
+                return False
+            self.end(old, "Connected again")
             del self._tokens[token]
             self._clients.pop(client.key, None)
             for name in Client.IDENTITY:
@@ -1139,13 +1135,13 @@ class Directory:
             old.channels, old.watches, old.registered = set(), {}, False  # no user any more
             old.nickname = old.token = ""
             client.refresh()
-            self._set_token(client, new_token)
-            return old
+            self._issue_token(client)
+            return True
 
-    def _set_token(self, client: Client, token: str) -> None:
-        client.token = token
-        if token:
-            self._tokens[token] = client
+    def _issue_token(self, client: Client) -> None:
+        if client.caps & CAPABILITIES["hubbub/resume"]:
+            client.token = os.urandom(16).hex()
+            self._tokens[client.token] = client
 
     def remove(self, client: Client, reason: str) -> None:
         """Forget a client; its nickname is free. Idempotent."""
@@ -1228,6 +1224,13 @@ class Directory:
             channel = self._channels.get(protocol.casefold(name))
         return channel if channel is not None and _is_visible(client, channel) else None
 
+    def get_channel(self, name: str, client: Client) -> Channel:
+        """Return the channel of that name. Raises ReplyError 403."""
+        channel = self.channel(name, client)
+        if channel is None:
+            raise ReplyError("403", name, "No such channel")
+        return channel
+
     def channels(
         self, client: Optional[Client] = None, of: Optional[Client] = None
     ) -> List[Channel]:
@@ -1244,13 +1247,11 @@ class Directory:
             self._channels[channel.key] = channel
             self._drop_if_empty(channel)
 
-    def join(
-        self, client: Client, name: str, password: str, response: Response
-    ) -> Optional[Tuple[int, int]]:
+    def join(self, client: Client, name: str, password: str, response: Response) -> Optional[int]:
         """Add `client` to a channel, created if need be, and tell it who is there.
 
-        Returns the numbers between which it was not there, None if it is there already. Raises
-        ReplyError 405, 471, 473, 474 or 475.
+        Returns the number of the event, None if it is there already. Raises ReplyError 405, 471,
+        473, 474 or 475.
         """
         key = protocol.casefold(name)
         with self._lock:
@@ -1278,7 +1279,7 @@ class Directory:
             if client.away:
                 others = tuple(member for member in channel.members if member is not client)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return client.left.get(key, 0), number
+            return number
 
     def rejoin(self, client: Client, response: Response) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1292,24 +1293,23 @@ class Directory:
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
-        event = self.post(message, audience, client, keys, response, True, extended=extended)
-        make = lambda: topic_replies(channel) + names_replies(client, channel, members)  # noqa: E731
-        self._queue(response.defer(make))
+        response.is_long = True
+        event = self.post(message, audience, client, keys, response, extended=extended)
+        response.defer(lambda: topic_replies(channel) + names_replies(client, channel, members))
         return event.number
 
     def names(self, client: Client, channel: Channel, response: Response) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            make = functools.partial(names_replies, client, channel, channel.members)
-            self._queue(response.defer(make))
+            response.defer(functools.partial(names_replies, client, channel, channel.members))
 
     def part(self, client: Client, name: str, reason: str, response: Response) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             params = (reason,) if reason else ()
-            event = self._post_to_channel(channel, client, response, "PART", *params)
-            self._leave(client, channel, event.number)
+            self._post_to_channel(channel, client, response, "PART", *params)
+            self._leave(client, channel)
 
     def kick(
         self, client: Client, name: str, nickname: str, reason: str, response: Response
@@ -1319,14 +1319,14 @@ class Directory:
             channel = self._operated_channel(client, name)
             other = channel.check_member(self.get(nickname))
             params = (other.nickname, reason or client.nickname)
-            event = self._post_to_channel(channel, client, response, "KICK", *params)
-            self._leave(other, channel, event.number)
+            self._post_to_channel(channel, client, response, "KICK", *params)
+            self._leave(other, channel)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Invite a user to a channel. Raises ReplyError 401, 403, 442, 443 or 482."""
         with self._lock:
             other = self.get(nickname)
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             if "i" in channel.flags:
                 channel.check_chanop(client)
             if other in channel.members:
@@ -1381,19 +1381,17 @@ class Directory:
                 if command != "TAGMSG":
                     recipient.correspondent = client.nickname
             keys = (key,) if command != "TAGMSG" else ()
-            relayed, more = (
-                Message(command, (name, *message.params[1:2]), client.source),
-                away != "",
-            )
+            response.is_long |= away != ""
+            relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
-                relayed, audience, client, keys, listener, more, client_tags=tags, waiting_for=owner
+                relayed, audience, client, keys, listener, client_tags=tags, waiting_for=owner
             )
             return away
 
     def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
         """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             channel.check_can_speak(client)
             if "t" in channel.flags:
                 channel.check_chanop(client)
@@ -1474,20 +1472,17 @@ class Directory:
         names = (client.nickname, client.username, client.host, client.realname)
         self._former.append(FormerUser(*names, left_at=time.time()))
 
-    def _joined_channel(self, client: Client, name: str) -> Channel:
+    def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
-        channel = self.channel(name, client)
-        if channel is None:
-            raise ReplyError("403", name, "No such channel")
+        channel = self.get_channel(name, client)
         if client not in channel.members:
             raise ReplyError("442", channel.name, "You're not on that channel")
         return channel
 
     def _operated_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is a chanop of. Raises ReplyError 403, 442 or 482."""
-        channel = self.channel(name, client)
-        if channel is None or not client.is_operator:
-            channel = self._joined_channel(client, name)
+        find = self.get_channel if client.is_operator else self._joined_channel
+        channel = find(name, client)
         channel.check_chanop(client)
         return channel
 
@@ -1497,13 +1492,7 @@ class Directory:
             channel.is_saved = channel.is_persistent
             self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
 
-    def _leave(self, client: Client, channel: Channel, number: int = 0) -> None:
-        """Remove a client from a channel; `number` is that of the event, if it stays online."""
-        if number:
-            client.left.pop(channel.key, None)
-            while len(client.left) >= MAX_CHANNELS:
-                del client.left[next(iter(client.left))]
-            client.left[channel.key] = number
+    def _leave(self, client: Client, channel: Channel) -> None:
         channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
         client.channels.discard(channel)
         self._drop_if_empty(channel)
@@ -2332,7 +2321,7 @@ class Delivery(threading.Thread):
         joined: Dict[int, bytes] = {}
         own: Dict[Client, List[int]] = {}  # senders, and the events that look different to them
         for index, event in enumerate(events):
-            if event.sender is not None and (event.is_text or event.label[1]):
+            if event.sender is not None and (event.is_text or event.label):
                 own.setdefault(event.sender, []).append(index)
         for client in events[0].audience:
             caps = client.caps
@@ -2452,7 +2441,9 @@ class Session:
         self.directory = server.directory
         self.delivery = server.delivery
         self.client = client
-        self.response = Response(client, server.options.server_name, server.options.lobby)
+        self.response = Response(
+            client, self.delivery.post, self.options.server_name, self.options.lobby
+        )
         self.reply = self.response.reply  # the answer to a command, or a part of it
         self._bucket = Bucket(server.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
@@ -2600,10 +2591,9 @@ class Session:
 
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
-        data = self.response.flush(is_done)
-        if data:
-            self.delivery.post(Output(self.client, lambda: data))
-            self.charge(len(data) / REPLIES_A_TOKEN)
+        size = self.response.flush(is_done)
+        if size:
+            self.charge(size / REPLIES_A_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
         """Check the rules of a command, and run its handler; return True if it was carried out.
@@ -2775,20 +2765,17 @@ def on_nick(session: Session, message: Message) -> None:
     """
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
-    client, server = session.client, session.server
-    nickname = protocol.normalize(message.params[0])
+    client, nickname = session.client, protocol.normalize(message.params[0])
     error = protocol.nickname_error(nickname)
     if error:
         raise ReplyError("432", nickname, error)
     if not session.is_negotiating:
         _check_not_reserved(session, nickname)
-    ban = server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
+    ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     session.response.is_long = client.owns(nickname)  # messages may wait for the account
-    holder = session.directory.claim(client, nickname, session.response)
-    if holder is not None:
-        server.end(holder, elsewhere=nickname)
+    session.directory.claim(client, nickname, session.response)
     if client.registered:
         deliver_waiting(session)
     _try_to_register(session)
@@ -2827,7 +2814,7 @@ def _try_to_register(session: Session) -> None:
         session.sasl = None
         session.reply("906", "SASL authentication aborted")
     client.signed_on = client.spoke = time.time()
-    session.directory.register(client, _new_token(client))
+    session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
@@ -2839,11 +2826,10 @@ def _try_to_register(session: Session) -> None:
 
 def _apply_sanctions(session: Session) -> None:
     """Mute the client if a mute applies. Raises Disconnect if a ban does."""
-    client = session.client
-    session.server.apply_sanctions(client)
-    if client.end:
-        session.reply("465", client.end)
-        raise Disconnect(client.end, client.end)
+    reason = session.server.apply_sanctions(session.client)
+    if reason:
+        session.reply("465", reason)
+        raise Disconnect(reason, reason)
 
 
 def _check_server_password(session: Session) -> None:
@@ -2859,10 +2845,6 @@ def _check_server_password(session: Session) -> None:
         session.reply("464", "Wrong password.")
         raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
     guesses.refund(address)
-
-
-def _new_token(client: Client) -> str:
-    return os.urandom(16).hex() if client.caps & CAPABILITIES["hubbub/resume"] else ""
 
 
 def _welcome(session: Session) -> None:
@@ -2921,10 +2903,8 @@ def _keep_alive(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
-    old = session.directory.resume(client, message.params[0], _new_token(client))
-    if old is None:
+    if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
-    session.server.end(old)
     session.is_negotiating = False
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
@@ -3004,7 +2984,7 @@ def _log_in(session: Session, account: Account) -> None:
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
         session.reply("381", "You are now an operator")
-    session.server.apply_sanctions(client)
+    _apply_sanctions(session)
     if client.registered:
         deliver_waiting(session)
 
@@ -3166,10 +3146,12 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        absence = directory.join(client, name, keys.get(given, ""), response)
-        if absence is not None:
-            session.charge(len(_find_channel(session, name).members) / LOOKS_A_TOKEN)
-            recall(session, name, absence)
+        number = directory.join(client, name, keys.get(given, ""), response)
+        if number is not None:
+            session.charge(
+                len(session.directory.get_channel(name, session.client).members) / LOOKS_A_TOKEN
+            )
+            recall(session, name, number)
 
     if message.params[0] == "0":
         response.is_long = True
@@ -3207,21 +3189,13 @@ def on_invite(session: Session, message: Message) -> None:
         session.reply("301", other.nickname, other.away)
 
 
-def _find_channel(session: Session, name: str) -> Channel:
-    """Raises ReplyError 403."""
-    channel = session.directory.channel(name, session.client)
-    if channel is None:
-        raise ReplyError("403", name, "No such channel")
-    return channel
-
-
 def on_topic(session: Session, message: Message) -> None:
     name = message.params[0]
     if len(message.params) > 1:
         topic = message.params[1][: protocol.MAX_TOPIC]
         session.directory.set_topic(session.client, name, topic, session.response)
         return
-    channel = _find_channel(session, name)
+    channel = session.directory.get_channel(name, session.client)
     for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
         session.reply(*reply)
 
@@ -3254,7 +3228,7 @@ def on_mode(session: Session, message: Message) -> None:
     if not target.startswith("#"):
         _user_modes(session, target, params[:1])
         return
-    channel, client = _find_channel(session, target), session.client
+    channel, client = session.directory.get_channel(target, session.client), session.client
     if not params:
         session.reply("324", channel.name, *channel.mode_params(client))
         session.reply("329", channel.name, str(int(channel.created)))
@@ -3305,7 +3279,7 @@ def on_who(session: Session, message: Message) -> None:
             continue
         values = _who_values(session, other, channel, token)
         if fields:
-            session.reply("354", *whox_params(fields, values))
+            session.reply("354", *(values[field] for field in fields))
         else:
             text = "%s %s" % (values["d"], values["r"])
             session.reply("352", *(values[field] for field in "cuhsnf"), text)
@@ -3440,15 +3414,12 @@ def on_setname(session: Session, message: Message) -> None:
 # -----------------
 
 
-def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
-    """Show a client that cannot ask what was said last in a channel before it joined.
-
-    Only what was said between the two numbers: a client that was there before has the rest.
-    """
+def recall(session: Session, name: str, before: int) -> None:
+    """Show a client that cannot ask what was said last in a channel, before that number."""
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = session.server.store.read(key, *absence, RECALLED, latest=True)
+        rows = session.server.store.read(key, 0, before, RECALLED, latest=True)
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3632,8 +3603,7 @@ def on_kill(session: Session, message: Message) -> None:
     other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
     session.directory.post(Message("KILL", (other.nickname, reason), client.source), (other,))
-    other.end = other.end or "Killed by %s: %s" % (client.nickname, reason)
-    session.server.end(other)
+    session.directory.end(other, "Killed by %s: %s" % (client.nickname, reason))
 
 
 # Commands: server
@@ -3817,42 +3787,30 @@ class Server:
 
     # For the sessions
 
-    def end(self, client: Client, elsewhere: str = "") -> None:
-        """End another client's connection; its `end` says why.
-
-        `elsewhere` is the nickname that the owner of its account has taken from it.
-        """
-        if elsewhere:
-            fail = Message("FAIL", ("*", "LOGGED_IN_ELSEWHERE", elsewhere, client.end))
-            source = self.options.server_name
-            self.directory.post(fail._replace(source=source), (client,), needs=STANDARD_REPLIES)
-        self.directory.post(Message("ERROR", (client.end,)), (client,))
-        self.delivery.post(Ending(client, SEVER))
-        self.delivery.wake()
-
     def announce(self, text: str) -> None:
         """Send a notice to every user."""
         for user in self.directory.users():
             message = Message("NOTICE", (user.nickname, text), self.options.server_name)
             self.directory.post(message, (user,))
 
-    def apply_sanctions(self, client: Client) -> None:
-        """Mark a client that is banned as ended (its `end` says why), mute one that is muted."""
+    def apply_sanctions(self, client: Client) -> str:
+        """Mute a client to whom a mute applies; return why it is banned, "" if it is not."""
+        if client.is_operator:
+            client.muted_until = 0.0
+            return ""
         names = [client.key, protocol.casefold(client.account.name)]
-        ban = self.store.find_sanction("ban", names, client.host)
-        if ban is not None and not client.is_operator:
-            reason = ban.reason or "no reason was given"
-            client.end = client.end or "You are banned: %s." % reason.rstrip(".")
         mute = self.store.find_sanction("mute", names, client.host)
-        until = (mute.until or float("inf")) if mute is not None else 0.0
-        client.muted_until = 0.0 if client.is_operator else until
+        client.muted_until = (mute.until or float("inf")) if mute is not None else 0.0
+        ban = self.store.find_sanction("ban", names, client.host)
+        reason = ban.reason.rstrip(".") or "no reason was given" if ban is not None else ""
+        return "You are banned: %s." % reason if reason else ""
 
     def apply_sanctions_to_all(self) -> None:
         """Mute, or end the connections of, the users whom sanctions apply to."""
         for client in self.directory.users():
-            self.apply_sanctions(client)
-            if client.end:
-                self.end(client)
+            reason = self.apply_sanctions(client)
+            if reason:
+                self.directory.end(client, reason)
 
     def statistics(self) -> str:
         """Return the figures for STATS and the log."""
@@ -3918,7 +3876,8 @@ class Server:
             log.error("cannot accept connections: %s", error.strerror)
             time.sleep(0.1)  # until descriptors are free again
             return
-        host = address[0]
+        # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
+        host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
         refusal = self._refusal(host)
         if refusal:
             log.info("%s:%d refused: %s", host, address[1], refusal)
@@ -3976,20 +3935,15 @@ class Server:
         with self._lock:
             threads = dict(self._threads)
         log.info("shutting down, with %d connected", len(threads))
-        farewell = Message("ERROR", ("The server is shutting down",))
         for client in threads:
-            client.end = client.end or farewell.text
-        self.directory.post(farewell, tuple(threads))
-        for how in (SEVER, ABORT):
-            for client in threads:
-                self.delivery.post(Ending(client, how))
+            self.directory.end(client, "The server is shutting down")
+        for _ in range(2):
             self.delivery.wake()
             deadline = time.monotonic() + SHUTDOWN_TIME
-            for thread in threads.values():
+            for client, thread in threads.items():
                 thread.join(max(0.0, deadline - time.monotonic()))
-            threads = {client: thread for client, thread in threads.items() if thread.is_alive()}
-            if not threads:
-                break
+                if thread.is_alive():
+                    self.delivery.post(Ending(client, ABORT))
         self.delivery.stop()
         log.info("statistics: %s", self.statistics())
         if self.journal is not None:

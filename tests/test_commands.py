@@ -194,6 +194,14 @@ ROWS = {
             "AUTHENTICATE " + plain("olga"),
             (ROOT + "MODE root -o", "900 root root!root@127.0.0.1 olga :*", "903 root *"),
         ),
+        (
+            "new",
+            "root> BAN olga",
+            "CAP REQ sasl",
+            "AUTHENTICATE PLAIN",
+            "AUTHENTICATE " + plain("olga"),
+            ("900 *", "465 * :You are banned*", "ERROR :You are banned: no reason was given."),
+        ),
     ],
     "AWAY": [
         ("alice", "AWAY :tea", "306 alice :You have been marked as being away"),
@@ -642,17 +650,6 @@ ROWS = {
         ("guest", "NICK new", "USER a 0 * :A", ("464 new :Wrong password.", "ERROR *")),
         (
             "new",
-            "root> BAN olga",
-            "CAP REQ sasl",
-            "AUTHENTICATE PLAIN",
-            "AUTHENTICATE " + plain("olga"),
-            "NICK dave",
-            "USER a 0 * :A",
-            "CAP END",
-            ("900 *", "903 *", "ERROR :You are banned: no reason was given."),
-        ),
-        (
-            "new",
             "CAP REQ sasl",
             "USER a 0 * :A",
             "AUTHENTICATE PLAIN",
@@ -850,6 +847,8 @@ FUNCTIONS = dict(functions())
 NEVER = {  # though the function that refuses with it is used
     ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
+    ("OPER", "465"): "operators are not banned",
+    ("REGISTER", "465"): "its nickname would be banned already",
     ("RESUME", "465"): "no row knows a token",
     ("TAGMSG", "412"): "it has no text",
     **{

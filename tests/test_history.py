@@ -132,39 +132,6 @@ def test_irc_client_without_chathistory_is_shown_them_too(room):
     assert carol.until("[alice]: hello")[-1].startswith(":hubbub.local NOTICE carol :[")
 
 
-@pytest.mark.parametrize("way", ["leaves", "is put out"])
-def test_returning_member_is_shown_only_what_they_missed(room, way):
-    """Not what is on their screen already."""
-    alice, bob = room.irc("alice", CAPS), room.irc("bob", "server-time")
-    for talker in (alice, bob):
-        talker.send("JOIN #tea")
-        talker.heard()
-    alice.send("PRIVMSG #tea :before")
-    alice.heard()
-    for said in ((), ("meanwhile",)):
-        if way == "leaves":
-            bob.send("PART #tea")
-        else:
-            alice.send("KICK #tea bob")
-            alice.heard()
-        bob.heard()
-        alice.send(*("PRIVMSG #tea :" + text for text in said), "PING all-said")
-        alice.expect(":all-said")
-        bob.send("JOIN #tea")
-        heard = [line.partition("PRIVMSG #tea :")[2] for line in bob.heard() if "PRIVMSG" in line]
-        assert tuple(heard) == said
-
-
-def test_number_of_remembered_channels_is_limited(room, monkeypatch):
-    """To as many as a client may be in."""
-    monkeypatch.setattr(server, "MAX_CHANNELS", 3)
-    bob = room.irc("bob")
-    for number in range(5):
-        bob.send("JOIN #room%d" % number, "PART #room%d" % number)
-    bob.heard()
-    assert list(room.client("bob").left) == ["#room2", "#room3", "#room4"]
-
-
 def test_client_with_chathistory_asks_for_itself(room):
     """It is shown nothing on joining."""
     alice = room.irc("alice", CAPS)

@@ -156,15 +156,6 @@ def test_whox_fields_are_in_the_order_of_the_reply(text, fields_and_token):
     assert server.parse_whox(text) == fields_and_token
 
 
-def test_whox_reply_has_a_middle_parameter_for_each_field_but_the_realname():
-    values = dict(zip("tcuihsnfdlao", "1 #c u 1.2.3.4 host srv bob H@ 0 5 0 n/a".split()))
-    values["r"] = "Bob the Builder"
-    assert server.whox_params("tna", values) == ("1", "bob", "0")
-    assert server.whox_params("nr", values) == ("bob", "Bob the Builder")
-    assert server.whox_params("cn", {"c": "", "n": "a b"}) == ("*", "a_b")
-    assert server.whox_params("", values) == ()
-
-
 NOW = 1_000_000.0
 CHANNELS = {  # name: users, created, topic_at
     "#lobby": (12, NOW - 9000, NOW - 60),
@@ -233,11 +224,8 @@ def test_queries_accept_any_text(text):
         ("192.0.2.7/24", "192.0.2.0/24"),
         ("192.0.2.7/32", "192.0.2.7"),
         ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
         ("0::1", "::1"),
         ("2001:DB8::/32", "2001:db8::/32"),
-        ("fe80::1%eth0", "fe80::1"),
     ],
 )
 def test_target_is_stored_in_a_normal_form(text, target):
@@ -263,13 +251,10 @@ def test_target_is_a_nickname_an_address_or_a_network(text):
         ("192.0.2.0/24", "192.0.3.0", False),
         ("0.0.0.0/0", "192.0.2.7", True),
         ("0.0.0.0/0", "2001:db8::1", False),
-        ("192.0.2.0/24", "::ffff:192.0.2.7", True),
-        ("::ffff:192.0.2.0/120", "192.0.2.7", True),
         ("::/0", "192.0.2.7", False),
         ("2001:db8::/32", "2001:db8::1", True),
         ("2001:db8::/32", "2001:db9::1", False),
         ("::1", "0::1", True),
-        ("fe80::1", "fe80::1%eth0", True),
         ("192.0.2.0/24", "somewhere", False),
         ("192.0.2.0/24", "", False),
         ("", "192.0.2.7", False),
