@@ -318,23 +318,21 @@ def parse_whox(text: str) -> Tuple[str, str]:
 class ListFilter(NamedTuple):
     """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
 
-    wanted: Optional[protocol.MaskSet]  # None accepts every name
+    wanted: protocol.MaskSet
     unwanted: protocol.MaskSet
-    bounds: Tuple[Tuple[str, str, int], ...]  # ("", ">", users) or ("C" or "T", "<", minutes)
+    bounds: List[Tuple[str, str, int]]  # ("", ">", users) or ("C" or "T", "<", minutes)
 
-    def accepts(self, name: str, users: int, created: float, topic_at: float, now: float) -> bool:
-        """Return True if a channel meets all conditions; times in seconds, no topic is 0."""
+    def accepts(self, name: str, users: int, age: float, topic_age: float) -> bool:
+        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
+        values = {"": users, "C": age, "T": topic_age}
         for what, sign, bound in self.bounds:
-            if what == "T" and not topic_at:
+            if not (values[what] > bound if sign == ">" else values[what] < bound):
                 return False
-            value = (now - (created if what == "C" else topic_at)) / 60 if what else users
-            if not (value > bound if sign == ">" else value < bound):
-                return False
-        return not self.unwanted.match(name) and (self.wanted is None or self.wanted.match(name))
+        return self.wanted.match(name) and not self.unwanted.match(name)
 
 
-def parse_elist(text: str) -> Optional[ListFilter]:
-    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS; None without any.
+def parse_elist(text: str) -> ListFilter:
+    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS.
 
     Separated by commas: names and masks (`#tea`, `*x*`, `!*x*`), users (`>4`, `<9`), minutes
     since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message".
@@ -342,13 +340,10 @@ def parse_elist(text: str) -> Optional[ListFilter]:
     items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
     bounds = [match for match in map(_BOUND.match, items) if match]
     masks = [item for item in items if not _BOUND.match(item)]
-    wanted = [mask for mask in masks if mask[0] != "!"]
-    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
-    limits = tuple((match[1].upper(), match[2], int(match[3])) for match in bounds)
-    return (
-        ListFilter(protocol.MaskSet(wanted) if wanted else None, unwanted, limits)
-        if items
-        else None
+    return ListFilter(
+        protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"]),
+        protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!"),
+        [(match[1].upper(), match[2], int(match[3])) for match in bounds],
     )
 
 
@@ -429,13 +424,6 @@ class Client:
     `reader` and `writer` are two views of one descriptor: reads block with a timeout, writes
     never block.
     """
-
-    __slots__ = (
-        "account", "address", "away", "blocked", "caps", "channels", "closed", "correspondent",
-        "end", "finishing", "host", "invited", "modes", "muted_until", "named_since",
-        "nickname", "outbox", "queued", "reader", "realname", "registered", "signed_on", "source",
-        "spoke", "tags", "token", "username", "watches", "writer",
-    )  # fmt: skip
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
         "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
@@ -551,11 +539,6 @@ class Channel:
 
     Other threads may read it: containers are replaced as a whole, never changed in size.
     """
-
-    __slots__ = (
-        "__weakref__", "audience", "ban_masks", "bans", "created", "flags", "is_lobby",
-        "is_saved", "key", "limit", "members", "name", "operators", "password", "topic",
-    )  # fmt: skip
 
     def __init__(self, name: str, is_lobby: bool = False) -> None:
         self.name = name
@@ -2138,6 +2121,7 @@ class Journal(threading.Thread):
         self._done.acquire()
         self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
+        self._clean_at = 0.0  # monotonic
         self._is_stopping = False
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept, as `on_change` was told
@@ -2177,38 +2161,46 @@ class Journal(threading.Thread):
             self.join(PATIENCE)
 
     def run(self) -> None:
-        upkeep_at = clean_at = 0.0
+        upkeep_at = 0.0
         while not self._is_stopping:
             if self._start.acquire(timeout=UPKEEP_INTERVAL):
-                self._error = self._commit()
+                self._error = self._attempt(self._commit)
                 self._done.release()
-            now = time.monotonic()
-            if now < upkeep_at or self._error:
-                continue
-            upkeep_at = now + UPKEEP_INTERVAL
-            try:
-                if now >= clean_at and not self._store.clean():
-                    clean_at = now + CLEANING_INTERVAL
-                if self._store.accounts_changed():
-                    self._on_accounts({account.id: account for account in self._store.accounts()})
-            except StoreError as error:
-                log.warning("cannot clean the store: %s", error)
+            if time.monotonic() >= upkeep_at and not self._error:
+                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
+                error = self._attempt(self._look_after)
+                if error:
+                    log.warning("cannot clean the store: %s", error)
 
-    def _commit(self) -> str:
-        """Write `_work` in order; return the error, "" if there was none."""
+    def _attempt(self, work: Callable[[], None]) -> str:
+        """Return why `work` failed, "" if it did not. A mistake of ours does not end the thread."""
         try:
-            for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
-                if is_row:
-                    self._store.append([item for item in run if isinstance(item, Row)])
-                    continue
-                for item in run:
-                    if isinstance(item, ChannelRecord) and item.state is not None:
-                        self._store.save_channel(item.key, item.state)
-                    elif isinstance(item, ChannelRecord):
-                        self._store.delete_channel(item.key, item.is_evicted)
+            work()
         except StoreError as error:
             return str(error)
+        except Exception:
+            log.exception("our mistake; the history goes on with what comes next")
+            self._work = []  # to try that again would only fail again
+            return "something went wrong in the server"
         return ""
+
+    def _look_after(self) -> None:
+        if time.monotonic() >= self._clean_at and not self._store.clean():
+            self._clean_at = time.monotonic() + CLEANING_INTERVAL
+        if self._store.accounts_changed():
+            self._on_accounts({account.id: account for account in self._store.accounts()})
+
+    def _commit(self) -> None:
+        """Write `_work` in order. Raises StoreError."""
+        for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
+            if is_row:
+                self._store.append([item for item in run if isinstance(item, Row)])
+                continue
+            for item in run:
+                if isinstance(item, ChannelRecord) and item.state is not None:
+                    self._store.save_channel(item.key, item.state)
+                elif isinstance(item, ChannelRecord):
+                    self._store.delete_channel(item.key, item.is_evicted)
 
 
 class Delivery(threading.Thread):
@@ -2585,6 +2577,11 @@ class Session:
         is_known = self.client.caps & STANDARD_REPLIES
         self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
 
+    def refuse(self, command: str, error: ReplyError) -> None:
+        """Reply with an error, except to a user's NOTICE: that is never answered."""
+        if command != "NOTICE" or not self.client.registered:
+            self.reply(error.numeric, *error.params)
+
     def charge(self, tokens: float) -> None:
         """Charge the client for work: the next line waits until it is paid for."""
         self._bucket.charge(tokens, time.monotonic())
@@ -2596,18 +2593,14 @@ class Session:
             self.charge(size / REPLIES_A_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
-        """Check the rules of a command, and run its handler; return True if it was carried out.
-
-        A NOTICE is never answered, not even with an error.
-        """
+        """Check the rules of a command, and run its handler; return True if it was carried out."""
         name, is_done = message.command, False
         self.response.begin(label)
         try:
             self._check_rules(message).handler(self, message)
             is_done = True
         except ReplyError as error:
-            if name != "NOTICE" or not self.client.registered:
-                self.reply(error.numeric, *error.params)
+            self.refuse(name, error)
         except StoreError as error:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
         self.flush()
@@ -2955,12 +2948,8 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     client, server, now = session.client, session.server, time.monotonic()
     guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now)
-    if wait <= 0:
-        wait = server.guesses.try_take(client.host, now)
-        if wait > 0:
-            server.attempts.refund(guess)
-    if wait > 0:
+    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(client.host, now)
+    if wait:
         text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
         raise ReplyError(error.numeric, text)
     account = server.store.log_in(name, password)
@@ -3052,7 +3041,6 @@ def deliver_waiting(session: Session) -> None:
 
 def on_text(session: Session, message: Message) -> None:
     """PRIVMSG, NOTICE, and TAGMSG of message-tags."""
-    params = message.params
     session.client.spoke = time.time()
     if message.command != "TAGMSG" and not message.param(1):
         raise ReplyError("412", "No text to send")
@@ -3065,18 +3053,17 @@ def on_text(session: Session, message: Message) -> None:
             raise ReplyError("400", "*", "That line is not an IRC message") from None
 
     def relay(target: str) -> None:
-        away = session.directory.relay(session.client, target, message, tags, session.response)
-        if away:
-            session.reply("301", target, away)
-
-    for target in _targets(session, params[0], "PRIVMSG"):
         try:
-            relay(target)
+            away = session.directory.relay(session.client, target, message, tags, session.response)
         except ReplyError as error:
-            if error.numeric == "401" and message.command == "PRIVMSG":
-                _store_offline(session, target, message, tags)
-            elif message.command != "NOTICE":
-                session.reply(error.numeric, *error.params)
+            if error.numeric != "401" or message.command != "PRIVMSG":
+                raise
+            _store_offline(session, target, message, tags)
+        else:
+            if away:
+                session.reply("301", target, away)
+
+    _for_each(session, message.params[0], message.command, relay)
 
 
 def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
@@ -3084,8 +3071,8 @@ def _store_offline(session: Session, target: str, message: Message, tags: bytes)
     client, server, response = session.client, session.server, session.response
     account = server.store.account(target)
     if account is None or server.journal is None or server.journal.fault:
-        session.reply("401", target, "No such nick")
-    elif server.store.waiting_count(account.id) >= MAX_WAITING:
+        raise ReplyError("401", target, "No such nick")
+    if server.store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
     elif session.directory.relay(client, target, message, tags, response, account) is None:
@@ -3116,28 +3103,25 @@ def on_away(session: Session, message: Message) -> None:
 # ------------------
 
 
-def _targets(session: Session, names: str, verb: str) -> List[str]:
-    """Return the names of `a,b,c`. Raises ReplyError 407 for more than MAX_TARGETS."""
+def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
+    """Act on each of `a,b,c`; an error does not keep the others from it.
+
+    Raises ReplyError 407 for more than MAX_TARGETS.
+    """
     targets, most = names.split(","), MAX_TARGETS[verb]
     if len(targets) > most:
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
     session.charge(len(targets) - 1)
     session.response.is_long |= len(targets) > 1
-    return targets
-
-
-def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
-    """Act on each of `a,b,c`; an error does not keep the others from it."""
-    for name in _targets(session, names, verb):
+    for target in targets:
         try:
-            act(name)
+            act(target)
         except ReplyError as error:
-            session.reply(error.numeric, *error.params)
+            session.refuse(verb, error)
 
 
 def on_join(session: Session, message: Message) -> None:
-    """Join channels; "0" leaves all of them."""
     client, directory, response = session.client, session.directory, session.response
     keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
@@ -3153,12 +3137,7 @@ def on_join(session: Session, message: Message) -> None:
             )
             recall(session, name, number)
 
-    if message.params[0] == "0":
-        response.is_long = True
-        for channel in directory.channels(of=client):
-            with contextlib.suppress(ReplyError):  # the client was removed meanwhile
-                directory.part(client, channel.name, "", response)
-    elif message.params[0]:  # irssi sends an empty parameter, and expects no answer
+    if message.params[0]:  # irssi sends an empty parameter, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
@@ -3211,14 +3190,14 @@ def on_names(session: Session, message: Message) -> None:
 
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
-    condition = parse_elist(",".join(message.params))
+    conditions = parse_elist(",".join(message.params))
     channels, now = session.directory.channels(session.client), time.time()
     session.charge(len(channels) / LOOKS_A_TOKEN)
     session.reply("321", "Channel", "Users  Name")
     for channel in channels:
         name, size, topic = channel.name, len(channel.members), channel.topic
-        topic_at = topic.at if topic.text else 0.0
-        if condition is None or condition.accepts(name, size, channel.created, topic_at, now):
+        topic_age = (now - topic.at) / 60 if topic.text else float("nan")
+        if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -3702,7 +3681,7 @@ COMMANDS = {
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
-    "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
+    "JOIN": Command(on_join, 1, 0, "Join channels."),
     "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", speaks=3),
     "KILL": Command(on_kill, 2, OPERATORS, "Disconnect a user."),
     "LIST": Command(on_list, 0, 0, "List channels."),
@@ -3737,7 +3716,9 @@ COMMANDS = {
 }
 USER_MODES = "io"
 # Names in a command
-MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
+MAX_TARGETS = {
+    "JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4, "TAGMSG": 4,
+}  # fmt: skip
 
 
 # The server
@@ -3879,12 +3860,13 @@ class Server:
         # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
         host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
         refusal = self._refusal(host)
-        if refusal:
-            log.info("%s:%d refused: %s", host, address[1], refusal)
-            _refuse(sock, refusal)
-            return
         try:
-            self._start(sock, host, address[1])
+            refusal = refusal or self._start(sock, host, address[1])
+            if refusal:
+                log.info("%s:%d refused: %s", host, address[1], refusal)
+                sock.setblocking(False)
+                sock.send(("ERROR :%s\r\n" % refusal).encode("utf-8"))
+                sock.close()
         except OSError:
             sock.close()  # the peer has gone already
 
@@ -3899,7 +3881,8 @@ class Server:
             return "There are %d connections from your address already." % from_host
         return ""
 
-    def _start(self, sock: socket.socket, host: str, port: int) -> None:
+    def _start(self, sock: socket.socket, host: str, port: int) -> str:
+        """Start a session; return why that is impossible, or ""."""
         # An address that begins with a colon could not be a middle parameter.
         client = Client(sock, "0" + host if host.startswith(":") else host, port)
         session = Session(self, client)
@@ -3916,11 +3899,12 @@ class Server:
             self._per_address[host] += 1
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads
-            log.error("%s refused: out of threads", client.address)
+        except RuntimeError:
             self._forget(client, host)
             client.writer.detach()
-            _refuse(sock, "%s is full. Try again later." % self.options.network)
+            log.error("the system gives no more threads")
+            return "%s is full. Try again later." % self.options.network
+        return ""
 
     def _forget(self, client: Client, host: str) -> None:
         with self._lock:
@@ -3954,14 +3938,6 @@ class Server:
         """Close what `fileno` and `stop` use: the last call, after `run`."""
         self._woken.close()
         self._waker.close()
-
-
-def _refuse(sock: socket.socket, text: str) -> None:
-    """Say why, in a line for both dialects, if that needs no waiting, and close."""
-    sock.setblocking(False)
-    with contextlib.suppress(OSError):
-        sock.send(("ERROR :%s\r\n" % text).encode("utf-8"))
-    sock.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

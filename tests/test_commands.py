@@ -317,7 +317,6 @@ ROWS = {
         ("alice", "JOIN " + ",#" * 50, "407 alice * :Too many targets: 50 at most"),
         ("alice", "JOIN :", ()),
         ("alice", "JOIN #key,#new", ME + "JOIN #new"),
-        ("alice", "JOIN 0", ME + "PART #lobby"),
         ("root", "JOIN #key", ROOT + "JOIN #key"),
         ("root", "JOIN #banned,#full,#invited", ROOT + "JOIN #invited"),
     ],
@@ -682,7 +681,7 @@ ROWS = {
                 " PREFIX=(ov)@+ MODES=8 MAXLIST=b:2 CHANLIMIT=#:5 NICKLEN=32 CHANNELLEN=32"
                 " TOPICLEN=200 KICKLEN=200 AWAYLEN=200 :are supported by this server",
                 "005 alice KEYLEN=32 USERLEN=10 NAMELEN=100"
-                " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4 MONITOR=2"
+                " TARGMAX=JOIN:50,KICK:4,NAMES:4,NOTICE:4,PART:50,PRIVMSG:4,TAGMSG:4 MONITOR=2"
                 " ELIST=CMNTU WHOX SAFELIST UTF8ONLY CHATHISTORY=500"
                 " MSGREFTYPES=msgid,timestamp :are supported by this server",
             ),
@@ -845,7 +844,6 @@ def functions():
 
 FUNCTIONS = dict(functions())
 NEVER = {  # though the function that refuses with it is used
-    ("JOIN", "442"): "JOIN 0 leaves the rooms that one is in",
     ("NICK", "465"): "432 comes before",
     ("OPER", "465"): "operators are not banned",
     ("REGISTER", "465"): "its nickname would be banned already",

@@ -527,24 +527,6 @@ def test_member_who_may_not_speak_may_not_set_the_topic(room, mode):
     assert has(bob.heard(), " 404 ") and not has(dan.heard(), "gossip")
 
 
-def test_join_0_goes_on_though_a_kick_comes_in_between(room, monkeypatch):
-    directory, list_channels = room.server.directory, room.server.directory.channels
-
-    def channels_and_a_kick(client=None, of=None):
-        found = list_channels(client, of)
-        if of is not None:
-            directory.part(of, "#a", "", response(directory, of))
-        return found
-
-    alice = room.irc("alice")
-    alice.send("JOIN #a,#b")
-    alice.heard()
-    monkeypatch.setattr(directory, "channels", channels_and_a_kick)
-    alice.send("JOIN 0")
-    parted = [line.split()[1:] for line in alice.heard()]
-    assert parted == [["PART", "#a"], ["PART", "#b"], ["PART", "#lobby"]]
-
-
 # Connections that are resumed
 
 
