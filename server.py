@@ -425,6 +425,8 @@ class Client:
     never block.
     """
 
+    response: "Response"  # to its command; used by its own thread alone
+
     IDENTITY = (  # state of the user, which RESUME moves to another connection
         "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
         "registered", "signed_on", "spoke", "username", "watches",
@@ -956,8 +958,8 @@ class Directory:
 
     Any thread may call its methods. Each is atomic and does no I/O. What others are told of a
     change is numbered and posted before the lock is released: the order of events is the order
-    of changes. A method that raises ReplyError has changed nothing. `response` is that of the
-    client that acts: an event that answers its command takes the label.
+    of changes. A method that raises ReplyError has changed nothing. `client` is the one that
+    acts, by its own thread: an event that answers its command takes the label.
     """
 
     def __init__(
@@ -984,7 +986,7 @@ class Directory:
         audience: Tuple[Client, ...],
         sender: Optional[Client] = None,
         keys: Tuple[str, ...] = (),
-        response: Optional[Response] = None,
+        is_answer: bool = False,
         needs: int = 0,
         client_tags: bytes = b"",
         extended: bytes = b"",
@@ -992,17 +994,17 @@ class Directory:
     ) -> Event:
         """Number a message and queue it for `audience`; it is truncated if need be.
 
-        `response` is that of the sender, if the sender is in the audience. For the other
-        arguments see Event. ValueError for what no line can carry.
+        `is_answer` if it answers the sender's command, and the sender is in the audience. For
+        the other arguments see Event. ValueError for what no line can carry.
         """
         message, line = protocol.fit_line(message)
         needs |= _NEEDS.get(message.command, 0)
         with self._lock:
             label: Tags = ()
-            if response is not None and sender is not None:
+            if is_answer and sender is not None:
                 caps, is_text = sender.caps, message.command in _TEXTS
                 if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
-                    label = response.take_label()
+                    label = sender.response.take_label()
             now, number = time.time(), self._next_number()
             tags = sender.tags if sender is not None else ()
             event = Event(
@@ -1047,7 +1049,7 @@ class Directory:
                 self.post(Message("ERROR", (reason,)), (client,))
                 self._queue(Ending(client, SEVER))
 
-    def claim(self, client: Client, nickname: str, response: Response) -> None:
+    def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
         The owner of its account takes it from its holder, whose connection is ended.
@@ -1069,9 +1071,7 @@ class Directory:
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, key != old_key
             if is_user and nickname != client.nickname:
-                keys = tuple(channel.key for channel in client.channels)
-                message = Message("NICK", (nickname,), client.source)
-                self.post(message, self._peers(client), client, keys, response)
+                self._post_to_peers(client, "NICK", nickname, is_kept=True, is_answer=True)
             if is_user and is_new:
                 self._remember(client)
                 self._tell_watchers(client, False)
@@ -1130,9 +1130,7 @@ class Directory:
         """Forget a client; its nickname is free. Idempotent."""
         with self._lock:
             if client.registered and not self.is_closing:
-                audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                keys = tuple(channel.key for channel in client.channels)
-                self.post(Message("QUIT", (reason,), client.source), audience, client, keys)
+                self._post_to_peers(client, "QUIT", reason, is_kept=True)
                 self._tell_watchers(client, False)
                 self._remember(client)
             for channel in list(client.channels):
@@ -1172,15 +1170,13 @@ class Directory:
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
 
-    def change(
-        self, client: Client, command: str, *params: str, response: Response, **state: Any
-    ) -> None:
+    def change(self, client: Client, command: str, *params: str, **state: Any) -> None:
         """Change attributes of a user, and tell its peers by a message; nobody if it is ""."""
         with self._lock:
             for name, value in state.items():
                 setattr(client, name, value)
             if command:
-                self._post_to_peers(client, command, *params, response=response)
+                self._post_to_peers(client, command, *params, is_answer=True)
 
     def watch(self, client: Client, nicknames: Iterable[str]) -> None:
         """Tell `client` when users with these nicknames come and go (MONITOR)."""
@@ -1230,7 +1226,7 @@ class Directory:
             self._channels[channel.key] = channel
             self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, password: str, response: Response) -> Optional[int]:
+    def join(self, client: Client, name: str, password: str) -> Optional[int]:
         """Add `client` to a channel, created if need be, and tell it who is there.
 
         Returns the number of the event, None if it is there already. Raises ReplyError 405, 471,
@@ -1258,51 +1254,51 @@ class Directory:
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
             client.channels.add(channel)
-            number = self._post_join(client, channel, response, is_new=True)
+            number = self._post_join(client, channel, is_new=True)
             if client.away:
-                others = tuple(member for member in channel.members if member is not client)
+                others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
             return number
 
-    def rejoin(self, client: Client, response: Response) -> None:
+    def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
-                self._post_join(client, channel, response, is_new=False)
+                self._post_join(client, channel, is_new=False)
 
-    def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
+    def _post_join(self, client: Client, channel: Channel, is_new: bool) -> int:
         """Tell of a JOIN, and the client who is there; return the number of the event."""
         message, members = Message("JOIN", (channel.name,), client.source), channel.members
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
-        response.is_long = True
-        event = self.post(message, audience, client, keys, response, extended=extended)
-        response.defer(lambda: topic_replies(channel) + names_replies(client, channel, members))
+        client.response.is_long = True
+        event = self.post(message, audience, client, keys, is_answer=True, extended=extended)
+        client.response.defer(
+            lambda: topic_replies(channel) + names_replies(client, channel, members)
+        )
         return event.number
 
-    def names(self, client: Client, channel: Channel, response: Response) -> None:
+    def names(self, client: Client, channel: Channel) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
-            response.defer(functools.partial(names_replies, client, channel, channel.members))
+            make = functools.partial(names_replies, client, channel, channel.members)
+            client.response.defer(make)
 
-    def part(self, client: Client, name: str, reason: str, response: Response) -> None:
+    def part(self, client: Client, name: str, reason: str) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
             channel = self._joined_channel(name, client)
-            params = (reason,) if reason else ()
-            self._post_to_channel(channel, client, response, "PART", *params)
+            self._post_to_channel(channel, client, "PART", *([reason] if reason else []))
             self._leave(client, channel)
 
-    def kick(
-        self, client: Client, name: str, nickname: str, reason: str, response: Response
-    ) -> None:
+    def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
         """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442 or 482."""
         with self._lock:
             channel = self._operated_channel(client, name)
             other = channel.check_member(self.get(nickname))
-            params = (other.nickname, reason or client.nickname)
-            self._post_to_channel(channel, client, response, "KICK", *params)
+            words = other.nickname, reason or client.nickname
+            self._post_to_channel(channel, client, "KICK", *words)
             self._leave(other, channel)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
@@ -1317,8 +1313,8 @@ class Directory:
             if channel.is_chanop(client):  # the invitation of others opens nothing
                 other.invited.add(channel)
             message = Message("INVITE", (other.nickname, channel.name), client.source)
-            members = tuple(member for member in channel.members if member is not client)
             self.post(message, (other,), client)
+            members = _without(client, channel.audience)
             self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
             return other
 
@@ -1328,7 +1324,6 @@ class Directory:
         target: str,
         message: Message,
         tags: bytes,
-        response: Response,
         account: Optional["Account"] = None,
     ) -> Optional[str]:
         """Send a text from `client`, with its serialized tags, to a channel or a user.
@@ -1336,20 +1331,18 @@ class Directory:
         Returns the user's away message, "" without one. If there is no such user, it is kept for
         the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
-        command, owner = message.command, 0
+        command, owner, is_answer = message.command, 0, True
         away: Optional[str] = ""
-        listener: Optional[Response] = response
         with self._lock:
             self._check_end(client)
             if target.startswith("#"):
                 channel = self._channels.get(protocol.casefold(target))
                 if channel is None:
                     raise ReplyError("403", target, "No such channel")
-                is_member = client in channel.members
-                if not is_member or channel.bans or "m" in channel.flags:
+                is_answer = client in channel.members
+                if not is_answer or channel.bans or "m" in channel.flags:
                     channel.check_can_speak(client)
                 name, audience, key = channel.name, channel.audience, channel.key
-                listener = response if is_member else None
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
                 key = private_key("=%d" % account.id, client.participant)
@@ -1364,26 +1357,26 @@ class Directory:
                 if command != "TAGMSG":
                     recipient.correspondent = client.nickname
             keys = (key,) if command != "TAGMSG" else ()
-            response.is_long |= away != ""
+            client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
-                relayed, audience, client, keys, listener, client_tags=tags, waiting_for=owner
+                relayed, audience, client, keys, is_answer, client_tags=tags, waiting_for=owner
             )
             return away
 
-    def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
+    def set_topic(self, client: Client, name: str, topic: str) -> None:
         """Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             channel = self._joined_channel(name, client)
             channel.check_can_speak(client)
             if "t" in channel.flags:
                 channel.check_chanop(client)
-            event = self._post_to_channel(channel, client, response, "TOPIC", topic)
+            event = self._post_to_channel(channel, client, "TOPIC", topic)
             channel.topic = Topic(event.message.text, client.nickname, event.when)
             self._save(channel)
 
     def change_modes(
-        self, client: Client, name: str, changes: List[ModeChange], response: Response
+        self, client: Client, name: str, changes: List[ModeChange]
     ) -> List[ReplyError]:
         """Apply the changes that are possible; return the errors of the others.
 
@@ -1400,9 +1393,9 @@ class Directory:
                 except ReplyError as error:
                     errors.append(error)
             lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
-            response.is_long |= len(lines) + len(errors) > 1
+            client.response.is_long |= len(lines) + len(errors) > 1
             for params in lines:
-                self._post_to_channel(channel, client, response, "MODE", *params)
+                self._post_to_channel(channel, client, "MODE", *params)
             self._save(channel)
             self._drop_if_empty(channel)
         return errors
@@ -1420,36 +1413,36 @@ class Directory:
             raise Disconnect(client.end)
 
     def _post_to_channel(
-        self, channel: Channel, client: Client, response: Response, command: str, *params: str
+        self, channel: Channel, client: Client, command: str, *params: str
     ) -> Event:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
-        listener = response if client in channel.members else None
-        return self.post(message, channel.audience, client, (channel.key,), listener)
+        is_answer = client in channel.members
+        return self.post(message, channel.audience, client, (channel.key,), is_answer)
 
     def _post_to_peers(
-        self, client: Client, command: str, *params: str, response: Optional[Response] = None
+        self,
+        client: Client,
+        command: str,
+        *params: str,
+        is_kept: bool = False,
+        is_answer: bool = False,
     ) -> None:
-        """Tell the peers of `client` what has changed about it."""
-        audience = self._peers(client)
-        if command == "AWAY":  # its sender has a reply of its own
-            audience = tuple(peer for peer in audience if peer is not client)
-            response = None
-        self.post(Message(command, params, client.source), audience, client, response=response)
+        """Tell all who share a channel with `client`, and itself, what has changed about it."""
+        if len(client.channels) == 1:
+            audience = next(iter(client.channels)).audience
+        else:
+            members = (channel.members for channel in client.channels)
+            audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
+        if command in ("AWAY", "QUIT"):  # it has a reply of its own
+            audience, is_answer = _without(client, audience), False
+        keys = tuple(channel.key for channel in client.channels) if is_kept else ()
+        self.post(Message(command, params, client.source), audience, client, keys, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
-
-    def _peers(self, client: Client) -> Tuple[Client, ...]:
-        """Return all who share a channel with `client`, and itself, once each."""
-        if len(client.channels) == 1:
-            return next(iter(client.channels)).audience
-        peers = {client: 0}
-        for channel in client.channels:
-            peers.update(channel.members)
-        return tuple(peers)
 
     def _remember(self, client: Client) -> None:
         names = (client.nickname, client.username, client.host, client.realname)
@@ -1493,6 +1486,10 @@ class Directory:
                 key = next(iter(self._abandoned))
                 del self._abandoned[key], self._channels[key]
                 self._queue(ChannelRecord(key, None, is_evicted=True))
+
+
+def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
+    return tuple(other for other in clients if other is not client)
 
 
 def _is_visible(client: Optional[Client], channel: Channel) -> bool:
@@ -2433,7 +2430,7 @@ class Session:
         self.directory = server.directory
         self.delivery = server.delivery
         self.client = client
-        self.response = Response(
+        self.response = client.response = Response(
             client, self.delivery.post, self.options.server_name, self.options.lobby
         )
         self.reply = self.response.reply  # the answer to a command, or a part of it
@@ -2489,7 +2486,10 @@ class Session:
         if name in REFUSALS:
             self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
-        self.client.caps = 0 if name == IRC else PLAIN_TEXT
+        if name == IRC:
+            self.client.caps = 0
+        else:  # a user with nc gives no other name than the nickname
+            self.client.caps, self.client.username, self.has_user = PLAIN_TEXT, "nc", True
         on_line = on_irc_line if name == IRC else on_plain_line
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
@@ -2661,22 +2661,11 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
                 _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
         elif text == "/quit":
             raise Disconnect("Quit", "Goodbye.")
-        elif text and client.nickname:
-            session.password = text
-            _register_plain(session)
-        elif text and session.run_command(Message("NICK", (text,))):
-            _register_plain(session)
+        elif text:  # a username, and the server's password if that is asked for
+            session.run_command(Message("PASS" if client.nickname else "NICK", (text,)))
     except protocol.InputError as error:
         session.notice(str(error))
     session.flush()
-
-
-def _register_plain(session: Session) -> None:
-    if session.options.password and not session.password:
-        text = "%s asks for a password. Type it and press Enter."
-        session.notice(text, session.options.network)
-    else:
-        session.run_command(Message("USER", ("nc", "0", "*", session.client.nickname)))
 
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
@@ -2702,8 +2691,6 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
             return
         if message.command == "JOIN":
             session.channel = protocol.normalize(message.params[0])
-    if not client.registered and client.nickname:
-        _register_plain(session)
 
 
 # Commands: registration
@@ -2747,6 +2734,7 @@ def on_cap(session: Session, message: Message) -> None:
 
 def on_pass(session: Session, message: Message) -> None:
     session.password = message.params[0]
+    _try_to_register(session)
 
 
 def on_nick(session: Session, message: Message) -> None:
@@ -2768,7 +2756,7 @@ def on_nick(session: Session, message: Message) -> None:
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     session.response.is_long = client.owns(nickname)  # messages may wait for the account
-    session.directory.claim(client, nickname, session.response)
+    session.directory.claim(client, nickname)
     if client.registered:
         deliver_waiting(session)
     _try_to_register(session)
@@ -2800,12 +2788,17 @@ def _try_to_register(session: Session) -> None:
     client = session.client
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
+    if client.caps & PLAIN_TEXT and session.options.password and not session.password:
+        text = "%s asks for a password. Type it and press Enter."
+        session.notice(text, session.options.network)
+        return
     _check_server_password(session)
     _check_not_reserved(session, client.nickname)
     _apply_sanctions(session)
     if session.sasl is not None:
         session.sasl = None
         session.reply("906", "SASL authentication aborted")
+    client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
@@ -2902,7 +2895,7 @@ def on_resume(session: Session, message: Message) -> None:
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
-    session.directory.rejoin(client, session.response)
+    session.directory.rejoin(client)
     deliver_waiting(session)
 
 
@@ -3054,7 +3047,7 @@ def on_text(session: Session, message: Message) -> None:
 
     def relay(target: str) -> None:
         try:
-            away = session.directory.relay(session.client, target, message, tags, session.response)
+            away = session.directory.relay(session.client, target, message, tags)
         except ReplyError as error:
             if error.numeric != "401" or message.command != "PRIVMSG":
                 raise
@@ -3068,14 +3061,14 @@ def on_text(session: Session, message: Message) -> None:
 
 def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
     """Keep a private message for the owner of an account, if there is one of that name."""
-    client, server, response = session.client, session.server, session.response
+    client, server = session.client, session.server
     account = server.store.account(target)
     if account is None or server.journal is None or server.journal.fault:
         raise ReplyError("401", target, "No such nick")
     if server.store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.relay(client, target, message, tags, response, account) is None:
+    elif session.directory.relay(client, target, message, tags, account) is None:
         text = "%s is offline; it will be delivered" % account.name
         session.note("PRIVMSG", "OFFLINE", account.name, text)
 
@@ -3092,7 +3085,7 @@ def mute_text(client: Client) -> str:
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
-    session.directory.change(client, "AWAY", *params, response=session.response, away=away)
+    session.directory.change(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
     else:
@@ -3122,7 +3115,7 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], obje
 
 
 def on_join(session: Session, message: Message) -> None:
-    client, directory, response = session.client, session.directory, session.response
+    client, directory = session.client, session.directory
     keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
@@ -3130,7 +3123,7 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        number = directory.join(client, name, keys.get(given, ""), response)
+        number = directory.join(client, name, keys.get(given, ""))
         if number is not None:
             session.charge(
                 len(session.directory.get_channel(name, session.client).members) / LOOKS_A_TOKEN
@@ -3142,9 +3135,9 @@ def on_join(session: Session, message: Message) -> None:
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part, response = session.client, session.directory.part, session.response
+    client, part = session.client, session.directory.part
     reason = "" if mute_text(client) else message.param(1)
-    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason, response))
+    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
 def on_kick(session: Session, message: Message) -> None:
@@ -3152,7 +3145,7 @@ def on_kick(session: Session, message: Message) -> None:
     client, channel, reason = session.client, message.params[0], message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        session.directory.kick(client, channel, nickname, reason, session.response)
+        session.directory.kick(client, channel, nickname, reason)
         if client.is_operator:
             why = protocol.clean(reason)
             log.warning("%s: removed %s from %s: %s", client.log_name, nickname, channel, why)
@@ -3172,7 +3165,7 @@ def on_topic(session: Session, message: Message) -> None:
     name = message.params[0]
     if len(message.params) > 1:
         topic = message.params[1][: protocol.MAX_TOPIC]
-        session.directory.set_topic(session.client, name, topic, session.response)
+        session.directory.set_topic(session.client, name, topic)
         return
     channel = session.directory.get_channel(name, session.client)
     for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
@@ -3183,7 +3176,7 @@ def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
         channel = session.directory.channel(name, session.client) or Channel(name)
         session.charge(len(channel.members) / LOOKS_A_TOKEN)
-        session.directory.names(session.client, channel, session.response)
+        session.directory.names(session.client, channel)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
 
@@ -3221,8 +3214,7 @@ def on_mode(session: Session, message: Message) -> None:
             session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
-        response = session.response
-        for error in session.directory.change_modes(client, channel.name, changes, response):
+        for error in session.directory.change_modes(client, channel.name, changes):
             session.reply(error.numeric, *error.params)
 
 
@@ -3239,7 +3231,7 @@ def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
         elif change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
             done.append(change)  # not +o: OPER gives that, for a password
             modes = client.modes ^ {change.letter}
-            session.directory.change(client, "", response=session.response, modes=modes)
+            session.directory.change(client, "", modes=modes)
     if done:
         source = client.source
         session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
@@ -3381,12 +3373,11 @@ def on_monitor(session: Session, message: Message) -> None:
 
 def on_setname(session: Session, message: Message) -> None:
     """https://ircv3.net/specs/extensions/setname; a forgotten colon loses no word."""
-    client, response = session.client, session.response
     realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
-    session.directory.change(client, "SETNAME", realname, response=response, realname=realname)
+    session.directory.change(session.client, "SETNAME", realname, realname=realname)
 
 
 # Commands: history

@@ -846,6 +846,7 @@ FUNCTIONS = dict(functions())
 NEVER = {  # though the function that refuses with it is used
     ("NICK", "465"): "432 comes before",
     ("OPER", "465"): "operators are not banned",
+    **{("PASS", code): "NICK, USER or CAP completes it" for code in ("433", "464", "465", "906")},
     ("REGISTER", "465"): "its nickname would be banned already",
     ("RESUME", "465"): "no row knows a token",
     ("TAGMSG", "412"): "it has no text",

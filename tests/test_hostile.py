@@ -208,16 +208,12 @@ def test_client_that_comes_over_ipv6_has_its_ipv4_address(open_room):
     assert alice.heard()[-1].endswith(":alice=+alice@127.0.0.1")
 
 
-def response(directory, client):
-    return server.Response(client, directory._queue, "hubbub.local", "#lobby")
-
-
 PSST = Message("PRIVMSG", ("bob", "psst"))
 ACTIONS = {  # the next step of a thread whose client was removed a moment ago
-    "claim": lambda *do: do[0].claim(do[1], "mallory", response(*do)),
+    "claim": lambda directory, client: directory.claim(client, "mallory"),
     "register": lambda directory, client: directory.register(client),
-    "join": lambda *do: do[0].join(do[1], "#den", "", response(*do)),
-    "relay": lambda *do: do[0].relay(do[1], "bob", PSST, b"", response(*do)),
+    "join": lambda directory, client: directory.join(client, "#den", ""),
+    "relay": lambda directory, client: directory.relay(client, "bob", PSST, b""),
     "resume": lambda directory, client: directory.resume(client, "of another"),
     "log in": lambda directory, client: directory.set_account(client, ACCOUNT),
     "watch": lambda directory, client: directory.watch(client, ["bob"]),
@@ -236,7 +232,7 @@ def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
         assert directory.resume(owner, token)
     else:
         directory.set_account(owner, ACCOUNT)
-        directory.claim(owner, "alice", response(directory, owner))
+        directory.claim(owner, "alice")
     bob.heard()
     with pytest.raises(server.Disconnect):
         ACTIONS[action](directory, old)
