@@ -2647,6 +2647,7 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
         has_labels = session.client.caps & CAPABILITIES["labeled-response"]
         label = message.tag("label") if has_labels else ""
         session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+        return
     session.flush()
 
 
