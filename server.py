@@ -135,7 +135,7 @@ RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 PAUSE = 0.0002  # steps of waiting for more to come between batches
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
-FOREVER = 86400.0  # a timeout where there is none
+FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
@@ -466,7 +466,7 @@ class Client:
         self.queued = 0  # bytes in it
         self.blocked = False  # the socket is full; the selector tells when it is not
         self.closed = False  # nothing is put into the outbox any more
-        self.finishing: Optional[int] = None  # how to shut down once the outbox is empty
+        self.finishing = False  # no more is sent once the outbox is empty
         # Set once by the thread that ends the connection; the client's thread reads it and leaves.
         self.end = ""
 
@@ -499,6 +499,11 @@ class Client:
     def readable_since(self) -> int:
         """The number after which private messages to its participant are its own."""
         return 0 if self.owns(self.nickname) else self.named_since
+
+    def check_end(self) -> None:
+        """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
+        if self.end:
+            raise Disconnect(self.end)
 
     def refresh(self) -> None:
         """Rebuild what goes with its messages, after a change of what that says."""
@@ -542,10 +547,9 @@ class Channel:
     Other threads may read it: containers are replaced as a whole, never changed in size.
     """
 
-    def __init__(self, name: str, is_lobby: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.key = protocol.casefold(name)
-        self.is_lobby = is_lobby
         self.created = time.time()
         self.set_members({})
         self.topic = Topic()
@@ -571,16 +575,11 @@ class Channel:
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
-    @property
-    def has_owner(self) -> bool:
-        """True if a user who comes back can prove to be a chanop."""
-        return bool(self.operators) or self.is_lobby
-
-    # Permission checks; each raises ReplyError if `client` lacks the right.
-
     def is_chanop(self, client: Client) -> bool:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
+
+    # Permission checks; each raises ReplyError if `client` lacks the right.
 
     def check_chanop(self, client: Client) -> None:
         if not self.is_chanop(client):
@@ -599,17 +598,16 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        text = ""
+        is_privileged = bool(self.members.get(client)) or client.is_operator
         if client not in self.members and "n" in self.flags:
             text = "Cannot send to a channel that you are not in"
-        elif self.members.get(client) or client.is_operator:
-            return
-        elif "m" in self.flags:
+        elif "m" in self.flags and not is_privileged:
             text = "Only operators and those with a voice may speak in %s" % self.name
-        elif self.ban_masks.match(client.source):
+        elif self.bans and not is_privileged and self.ban_masks.match(client.source):
             text = "You are banned from %s, and may not speak there" % self.name
-        if text:
-            raise ReplyError("404", self.name, text)
+        else:
+            return
+        raise ReplyError("404", self.name, text)
 
     def check_member(self, client: Client) -> Client:
         """Return the client if it is a member."""
@@ -926,14 +924,15 @@ class ChannelRecord(NamedTuple):
     is_evicted: bool = False
 
 
-FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
+FINISH, SEVER, CLOSE = "finish", "sever", "close"
 
 
 class Ending(NamedTuple):
-    """A step of a connection's end, when all that was posted before has been sent.
+    """A step of a connection's end.
 
-    FINISH tells the client that no more comes, SEVER also wakes its thread, ABORT does so
-    without sending what is left, CLOSE gives the descriptor back.
+    FINISH, from its own thread: no more comes; the client is told once its outbox is empty.
+    SEVER, from another thread: drop what its socket does not take, and wake its thread.
+    CLOSE, the last word of its own thread: the same, and give the descriptor back.
     """
 
     client: Client
@@ -947,10 +946,14 @@ Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last 
 # -------------
 
 
-FormerUser = NamedTuple(
-    "FormerUser",
-    [("nickname", str), ("username", str), ("host", str), ("realname", str), ("left_at", float)],
-)
+class FormerUser(NamedTuple):
+    """A user for WHOWAS."""
+
+    nickname: str
+    username: str
+    host: str
+    realname: str
+    left_at: float  # seconds since 1970
 
 
 class Directory:
@@ -1056,7 +1059,7 @@ class Directory:
         """
         key, old_key = protocol.casefold(nickname), client.key
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             holder = self._clients.get(key)
             if holder is client:
                 holder = None
@@ -1087,12 +1090,11 @@ class Directory:
     def register(self, client: Client) -> None:
         """Register a client that has a nickname."""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             client.refresh()
             client.registered = True
             self._issue_token(client)
             self._tell_watchers(client, True)
-            self.most_users = max(self.most_users, len(self._clients))
 
     def resume(self, client: Client, token: str) -> bool:
         """Make `client` the user who has the token, and end the former connection.
@@ -1100,7 +1102,7 @@ class Directory:
         Nobody else is told. Returns False if there is no such token.
         """
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             old = self._tokens.get(token)
             if old is None or old.end:  # a user who was removed comes back by no token
                 return False
@@ -1116,7 +1118,6 @@ class Directory:
             for key in client.watches:
                 self._watchers[key] ^= {client, old}
             old.channels, old.watches, old.registered = set(), {}, False  # no user any more
-            old.nickname = old.token = ""
             client.refresh()
             self._issue_token(client)
             return True
@@ -1144,7 +1145,7 @@ class Directory:
     def set_account(self, client: Client, account: "Account") -> None:
         """Log the client in to the account, or out for NO_ACCOUNT; its nickname stays."""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             is_other, was_operator = account.id != client.account.id, client.is_operator
             client.account = account
             client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
@@ -1158,8 +1159,9 @@ class Directory:
     def update_accounts(self, accounts: Mapping[int, "Account"]) -> None:
         """Apply what another process has changed: these are all accounts now, by id."""
         with self._lock:
-            for channel in self._channels.values():
+            for channel in list(self._channels.values()):
                 channel.operators &= accounts.keys()
+                self._drop_if_empty(channel)
             for client in list(self._clients.values()):
                 account = accounts.get(client.account.id, NO_ACCOUNT)
                 if account == client.account:
@@ -1170,18 +1172,29 @@ class Directory:
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
 
-    def change(self, client: Client, command: str, *params: str, **state: Any) -> None:
-        """Change attributes of a user, and tell its peers by a message; nobody if it is ""."""
+    def change(self, client: Client, command: str, *params: str, **state: str) -> None:
+        """Change attributes of a user, and tell its peers by a message."""
         with self._lock:
+            client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            if command:
-                self._post_to_peers(client, command, *params, is_answer=True)
+            self._post_to_peers(client, command, *params, is_answer=True)
+
+    def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
+        """Apply changes of a user's modes; return those that took effect."""
+        applied = []
+        with self._lock:
+            for change in changes:
+                # Not +o: OPER gives that, for a password.
+                if change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+                    client.modes ^= {change.letter}
+                    applied.append(change)
+        return applied
 
     def watch(self, client: Client, nicknames: Iterable[str]) -> None:
         """Tell `client` when users with these nicknames come and go (MONITOR)."""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             for nickname in nicknames:
                 key = protocol.casefold(nickname)
                 client.watches[key] = nickname
@@ -1222,7 +1235,6 @@ class Directory:
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
-            channel.is_lobby = channel.key == self._lobby
             self._channels[channel.key] = channel
             self._drop_if_empty(channel)
 
@@ -1234,7 +1246,7 @@ class Directory:
         """
         key = protocol.casefold(name)
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             channel = self._channels.get(key)
             if channel is not None and client in channel.members:
                 return None
@@ -1243,13 +1255,14 @@ class Directory:
             if channel is None:
                 if len(self._channels) >= MAX_ALL_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
-                channel = self._channels[key] = Channel(name, key == self._lobby)
+                channel = self._channels[key] = Channel(name)
             # An empty channel stays closed to those that its modes keep out: so does its history.
             channel.check_can_join(client, password)
-            is_founder = not (channel.members or channel.has_owner)
+            is_founder = not (channel.members or self._has_owner(channel))
             bits = CHANOP if is_founder or client.account.id in channel.operators else 0
             if is_founder and client.account.id:
                 channel.operators |= {client.account.id}
+                self._save(channel)
             channel.set_members({**channel.members, client: bits})
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
@@ -1334,14 +1347,13 @@ class Directory:
         command, owner, is_answer = message.command, 0, True
         away: Optional[str] = ""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             if target.startswith("#"):
                 channel = self._channels.get(protocol.casefold(target))
                 if channel is None:
                     raise ReplyError("403", target, "No such channel")
+                channel.check_can_speak(client)
                 is_answer = client in channel.members
-                if not is_answer or channel.bans or "m" in channel.flags:
-                    channel.check_can_speak(client)
                 name, audience, key = channel.name, channel.audience, channel.key
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
@@ -1407,11 +1419,6 @@ class Directory:
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
         return self._last_number
 
-    def _check_end(self, client: Client) -> None:
-        """Raise Disconnect for a client that was removed: another may have its nickname."""
-        if client.end:
-            raise Disconnect(client.end)
-
     def _post_to_channel(
         self, channel: Channel, client: Client, command: str, *params: str
     ) -> Event:
@@ -1450,6 +1457,7 @@ class Directory:
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
+        client.check_end()
         channel = self.get_channel(name, client)
         if client not in channel.members:
             raise ReplyError("442", channel.name, "You're not on that channel")
@@ -1457,6 +1465,7 @@ class Directory:
 
     def _operated_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is a chanop of. Raises ReplyError 403, 442 or 482."""
+        client.check_end()
         find = self.get_channel if client.is_operator else self._joined_channel
         channel = find(name, client)
         channel.check_chanop(client)
@@ -1473,6 +1482,10 @@ class Directory:
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
+    def _has_owner(self, channel: Channel) -> bool:
+        """Return True if no user becomes a chanop by joining while it is empty."""
+        return bool(channel.operators) or channel.key == self._lobby
+
     def _drop_if_empty(self, channel: Channel) -> None:
         """Delete an empty channel unless it is persistent; keep so many of guests, the latest."""
         if channel.members:
@@ -1480,7 +1493,7 @@ class Directory:
         self._abandoned.pop(channel.key, None)
         if not channel.is_persistent:
             del self._channels[channel.key]
-        elif not channel.has_owner:
+        elif not self._has_owner(channel):
             self._abandoned[channel.key] = None
             if len(self._abandoned) > MAX_ABANDONED:
                 key = next(iter(self._abandoned))
@@ -2128,7 +2141,7 @@ class Journal(threading.Thread):
 
     def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or when it is clear that it will not be soon."""
-        self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
+        self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
         if self._is_busy:
             self._collect(0)
         if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
@@ -2182,10 +2195,12 @@ class Journal(threading.Thread):
         return ""
 
     def _look_after(self) -> None:
-        if time.monotonic() >= self._clean_at and not self._store.clean():
-            self._clean_at = time.monotonic() + CLEANING_INTERVAL
         if self._store.accounts_changed():
             self._on_accounts({account.id: account for account in self._store.accounts()})
+        if time.monotonic() >= self._clean_at:
+            self._clean_at = time.monotonic() + CLEANING_INTERVAL
+            if self._store.clean():
+                self._clean_at = 0.0  # there is more
 
     def _commit(self) -> None:
         """Write `_work` in order. Raises StoreError."""
@@ -2326,7 +2341,7 @@ class Delivery(threading.Thread):
             self._append(client, data)
 
     def _append(self, client: Client, data: bytes) -> None:
-        if data and not client.closed and client.finishing is None:
+        if data and not client.closed and not client.finishing:
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
@@ -2368,9 +2383,9 @@ class Delivery(threading.Thread):
         self._watch(client, bool(client.queued))
         if client.queued > self._max_sendq:
             self._abort(client, "SendQ exceeded")
-        elif not client.queued and client.finishing is not None:
+        elif client.finishing and not client.queued:
             with contextlib.suppress(OSError):  # the peer was faster
-                client.reader.shutdown(client.finishing)
+                client.reader.shutdown(socket.SHUT_WR)
 
     def _watch(self, client: Client, blocked: bool) -> None:
         if blocked and not client.blocked:
@@ -2381,18 +2396,17 @@ class Delivery(threading.Thread):
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
+        if ending.how == FINISH:
+            client.finishing = True
+            self._touched[client] = None  # sending finds the outbox empty, and shuts down
+            return
+        if not client.closed:
+            if not client.blocked:
+                self._send(client)
+            self._abort(client, "")
         if ending.how == CLOSE:
-            if not client.closed:
-                if not client.blocked:
-                    self._send(client)
-                self._abort(client, "")
             client.writer.detach()
             client.reader.close()
-        elif ending.how == ABORT:
-            self._abort(client, "")
-        elif not client.closed:
-            client.finishing = socket.SHUT_WR if ending.how == FINISH else socket.SHUT_RDWR
-            self._touched[client] = None  # sending finds the outbox empty, and shuts down
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
@@ -2454,7 +2468,7 @@ class Session:
         except Exception:
             log.exception("%s: our mistake", client.log_name)
             end = Disconnect("Server error", "Something went wrong in the server. Please rejoin.")
-        self._finish(Disconnect(client.end, client.end) if client.end else end)
+        self._finish(Disconnect(client.end) if client.end else end)
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
@@ -2530,8 +2544,7 @@ class Session:
                     raise Disconnect("Connection closed", "" if client.registered else "Goodbye.")
                 is_silent = is_pinged = False
                 yield data
-            if client.end:
-                raise Disconnect(client.end)
+            client.check_end()
             if self._can_ping():
                 timeout = options.ping_interval
             elif client.registered:
@@ -2555,11 +2568,10 @@ class Session:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
             self._check_deadline()
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
                 if not client.writer.recv(1, socket.MSG_PEEK):
                     raise Disconnect("Connection closed")
-        if client.end:
-            raise Disconnect(client.end)
+        client.check_end()
 
     def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
@@ -2670,7 +2682,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
 
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
-    client, directory, lobby = session.client, session.directory, session.options.lobby
+    client, directory = session.client, session.directory
     channels = {channel.key: channel.name for channel in directory.channels(of=client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
@@ -2678,8 +2690,8 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
         for text in protocol.help_lines(protocol.PLAIN_VERBS):
             session.notice(text)
         return
-    if typed.verb == "list" and session.channel in ("", lobby):
-        channel = directory.channel(lobby)
+    if typed.verb == "list":
+        channel = directory.channel(session.channel)
         users = channel.audience if channel is not None else directory.users()
         for text in protocol.online_lines([user.nickname for user in users]):
             session.notice(text)
@@ -2720,7 +2732,7 @@ def on_cap(session: Session, message: Message) -> None:
         for word in words:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
-        is_offered = all(re.sub("^-", "", word) in offered for word in words)
+        is_offered = all(word.lstrip("-") in offered for word in words)
         session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
         if is_offered:
             session.flush()
@@ -2845,8 +2857,8 @@ def _welcome(session: Session) -> None:
     session.reply("003", "This server was started %s" % time.ctime(session.server.started))
     session.reply("004", options.server_name, "hubbub-" + VERSION, USER_MODES, modes, "bklov")
     _reply_isupport(session)
-    on_lusers(session)
-    on_motd(session)
+    on_lusers(session, Message("LUSERS"))
+    on_motd(session, Message("MOTD"))
     if client.modes:
         modes = "+" + "".join(sorted(client.modes))
         session.reply("MODE", client.nickname, modes, source=client.source)
@@ -3047,31 +3059,32 @@ def on_text(session: Session, message: Message) -> None:
             raise ReplyError("400", "*", "That line is not an IRC message") from None
 
     def relay(target: str) -> None:
-        try:
-            away = session.directory.relay(session.client, target, message, tags)
-        except ReplyError as error:
-            if error.numeric != "401" or message.command != "PRIVMSG":
-                raise
-            _store_offline(session, target, message, tags)
-        else:
-            if away:
-                session.reply("301", target, away)
+        account = _find_mailbox(session, target) if message.command == "PRIVMSG" else None
+        away = session.directory.relay(session.client, target, message, tags, account)
+        if away:
+            session.reply("301", target, away)
+        elif away is None and account is not None:
+            text = "%s is offline; it will be delivered" % account.name
+            session.note("PRIVMSG", "OFFLINE", account.name, text)
 
     _for_each(session, message.params[0], message.command, relay)
 
 
-def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
-    """Keep a private message for the owner of an account, if there is one of that name."""
-    client, server = session.client, session.server
-    account = server.store.account(target)
-    if account is None or server.journal is None or server.journal.fault:
-        raise ReplyError("401", target, "No such nick")
-    if server.store.waiting_count(account.id) >= MAX_WAITING:
+def _find_mailbox(session: Session, target: str) -> Optional[Account]:
+    """Return the account for which a private message waits; None if its recipient is online.
+
+    Also if there is no such account. Raises ReplyError FAIL if the mailbox is full.
+    """
+    store, journal = session.server.store, session.server.journal
+    account = None if target.startswith("#") else store.account(target)
+    if account is None or journal is None or session.directory.find(target) is not None:
+        return None
+    if journal.fault:
+        raise StoreError("%s is offline, and no messages can be kept now." % account.name)
+    if store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
-        session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.relay(client, target, message, tags, account) is None:
-        text = "%s is offline; it will be delivered" % account.name
-        session.note("PRIVMSG", "OFFLINE", account.name, text)
+        raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
+    return account
 
 
 def mute_text(client: Client) -> str:
@@ -3225,14 +3238,12 @@ def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
         raise ReplyError("502", "Cannot change the modes of others")
     if not params:
         session.reply("221", "+" + "".join(sorted(client.modes)))
-    done: List[ModeChange] = []
-    for change in protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag")):
+    changes = protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag"))
+    for change in changes:
         if change.letter not in USER_MODES:
             session.reply("501", "Unknown mode %s" % change.letter)
-        elif change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
-            done.append(change)  # not +o: OPER gives that, for a password
-            modes = client.modes ^ {change.letter}
-            session.directory.change(client, "", modes=modes)
+    known = [change for change in changes if change.letter in USER_MODES]
+    done = session.directory.change_own_modes(client, known)
     if done:
         source = client.source
         session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
@@ -3263,7 +3274,9 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     client, directory = session.client, session.directory
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
-        for other in channel.audience if channel is not None else ():
+        members = channel.audience if channel is not None else ()
+        session.charge(len(members) / LOOKS_A_TOKEN)
+        for other in members:
             yield other, channel
         return
     users, masks = directory.users(), protocol.MaskSet([mask])
@@ -3357,14 +3370,15 @@ def on_monitor(session: Session, message: Message) -> None:
             session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
         names = names[: len(names) - len(excess)]
         directory.watch(client, names)
-    elif verb in "-C":
+    elif verb in ("-", "C"):
         directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
         for text in protocol.pack(list(client.watches.values()), ",", 350):
             session.reply("732", text)
         session.reply("733", "End of MONITOR list")
-    if verb in "+S":
-        found = [(name, directory.find(name)) for name in names or client.watches.values()]
+    if verb in ("+", "S"):
+        asked = names if verb == "+" else client.watches.values()
+        found = [(name, directory.find(name)) for name in asked]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
         for numeric, words in (("730", online), ("731", offline)):
@@ -3581,9 +3595,11 @@ def on_kill(session: Session, message: Message) -> None:
 # ----------------
 
 
-def on_lusers(session: Session, message: Optional[Message] = None) -> None:
-    users, channels = session.directory.users(), session.directory.channels()
-    count, most = str(len(users)), str(max(session.directory.most_users, len(users)))
+def on_lusers(session: Session, message: Message) -> None:
+    directory = session.directory
+    users, channels = directory.users(), directory.channels()
+    directory.most_users = max(directory.most_users, len(users))
+    count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
@@ -3593,7 +3609,7 @@ def on_lusers(session: Session, message: Optional[Message] = None) -> None:
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
 
 
-def on_motd(session: Session, message: Optional[Message] = None) -> None:
+def on_motd(session: Session, message: Message) -> None:
     if not session.options.motd:
         session.reply("422", "There is no message of the day")
         return
@@ -3626,8 +3642,8 @@ def on_help(session: Session, message: Message) -> None:
 def on_stats(session: Session, message: Message) -> None:
     """Show all figures, whatever letter is asked for."""
     letter = message.param(0)[:1] or "*"
-    for figure in session.server.statistics().split():
-        session.reply("249", letter, figure.replace("=", ": "))
+    for pair in session.server.statistics().items():
+        session.reply("249", letter, "%s: %d" % pair)
     session.reply("219", letter, "End of /STATS report")
 
 
@@ -3762,9 +3778,8 @@ class Server:
 
     def announce(self, text: str) -> None:
         """Send a notice to every user."""
-        for user in self.directory.users():
-            message = Message("NOTICE", (user.nickname, text), self.options.server_name)
-            self.directory.post(message, (user,))
+        message = Message("NOTICE", ("*", text), self.options.server_name)
+        self.directory.post(message, tuple(self.directory.users()))
 
     def apply_sanctions(self, client: Client) -> str:
         """Mute a client to whom a mute applies; return why it is banned, "" if it is not."""
@@ -3785,9 +3800,9 @@ class Server:
             if reason:
                 self.directory.end(client, reason)
 
-    def statistics(self) -> str:
+    def statistics(self) -> Dict[str, int]:
         """Return the figures for STATS and the log."""
-        figures = {
+        return {
             "connections": len(self._threads),
             "clients": len(self.directory.users()),
             "rooms": len(self.directory.channels()),
@@ -3796,7 +3811,6 @@ class Server:
             "history_mib": self.store.size() >> 20,
             "uptime_s": int(time.time() - self.started),
         }
-        return " ".join("%s=%d" % pair for pair in figures.items())
 
     def _on_journal(self, fault: str) -> None:
         """The history is not being kept, or is again. Called by the delivery."""
@@ -3913,15 +3927,12 @@ class Server:
         log.info("shutting down, with %d connected", len(threads))
         for client in threads:
             self.directory.end(client, "The server is shutting down")
-        for _ in range(2):
-            self.delivery.wake()
-            deadline = time.monotonic() + SHUTDOWN_TIME
-            for client, thread in threads.items():
-                thread.join(max(0.0, deadline - time.monotonic()))
-                if thread.is_alive():
-                    self.delivery.post(Ending(client, ABORT))
+        self.delivery.wake()
+        deadline = time.monotonic() + SHUTDOWN_TIME
+        for thread in threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
         self.delivery.stop()
-        log.info("statistics: %s", self.statistics())
+        log.info("statistics: %s", " ".join("%s=%d" % pair for pair in self.statistics().items()))
         if self.journal is not None:
             self.journal.stop()
         self.store.close()

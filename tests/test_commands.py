@@ -153,7 +153,7 @@ ROWS = {
     "ANNOUNCE": [
         ("alice", "ANNOUNCE :tea", "481 alice :Permission denied: you're not an operator"),
         ("root", "ANNOUNCE", "461 root ANNOUNCE :Not enough parameters"),
-        ("root", "ANNOUNCE :tea", "NOTICE root :Announcement by root: tea"),
+        ("root", "ANNOUNCE :tea", "NOTICE * :Announcement by root: tea"),
     ],
     "AUTHENTICATE": [
         ("bare", "AUTHENTICATE PLAIN", "904 alice :This server keeps no accounts."),

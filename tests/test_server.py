@@ -12,7 +12,7 @@ from harness import IrcTalker, PlainTalker, count_descriptors, folded
 import protocol
 import server
 from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_PLAIN_LINE, VERSION
-from server import ABORT, BURST, MAX_CHANNELS, Ending
+from server import BURST, MAX_CHANNELS, SEVER, Ending
 
 # Talking
 
@@ -719,7 +719,7 @@ def never_reads(room, bob):
 
 
 def is_hung_up_on(room, bob):
-    room.server.delivery.post(Ending(room.client("bob"), ABORT))
+    room.server.delivery.post(Ending(room.client("bob"), SEVER))
     room.server.delivery.wake()
 
 
