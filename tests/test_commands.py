@@ -437,6 +437,8 @@ ROWS = {
             ("734 alice 2 ccc*,ddd*,eee*e :*", "734 alice 2 fff*f :*"),
         ),
         ("alice", "MONITOR + dave", "MONITOR S", "731 alice dave"),
+        ("alice", "MONITOR + dave", "MONITOR + 1dave", "731 alice dave"),
+        ("alice", "MONITOR + dave", "MONITOR :", "MONITOR +S dave", "MONITOR S", "731 alice dave"),
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
     "MOTD": [

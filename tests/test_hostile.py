@@ -217,6 +217,9 @@ ACTIONS = {  # the next step of a thread whose client was removed a moment ago
     "resume": lambda directory, client: directory.resume(client, "of another"),
     "log in": lambda directory, client: directory.set_account(client, ACCOUNT),
     "watch": lambda directory, client: directory.watch(client, ["bob"]),
+    "kick": lambda directory, client: directory.kick(client, "#lobby", "bob", ""),
+    "topic": lambda directory, client: directory.set_topic(client, "#lobby", "mine"),
+    "away": lambda directory, client: directory.change(client, "AWAY", "tea", away="tea"),
 }
 ACCOUNT = server.Account(1, "alice", False, 0.0)
 
@@ -226,6 +229,7 @@ ACCOUNT = server.Account(1, "alice", False, 0.0)
 def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
     old, directory = room.client("alice"), room.server.directory
+    old.modes = frozenset("o")
     new = room.irc("owner")
     owner = room.client("owner")
     if way == "the connection is resumed":
@@ -289,6 +293,18 @@ def test_ban_in_the_moment_of_registration_holds(room, monkeypatch, target):
     eve.send("NICK eve", "USER eve 0 * :Eve")
     heard = eve.rest()
     assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
+
+
+@needs_scrypt
+def test_killed_client_that_does_not_read_is_gone_at_once(kept):
+    """Though its socket takes no more."""
+    boss, bob = log_in_as_operator(kept), kept.irc("bob", receive_buffer=4096)
+    while not kept.client("bob").blocked:
+        boss.send(*["PRIVMSG bob :" + "x" * 400] * 50)
+        boss.heard()
+    boss.send("KILL bob :noise")
+    kept.wait_for_thread(bob)
+    assert "bob" not in kept.names()
 
 
 @needs_scrypt
@@ -481,6 +497,20 @@ def test_channels_of_a_deleted_account_become_those_of_guests(kept, open_room, m
 
 
 @needs_scrypt
+def test_abandoned_channel_is_of_the_account_that_joins_it(kept, open_room):
+    """Also after a restart, when a guest joins first."""
+    dan, eve = kept.irc("dan"), kept.irc("eve")
+    dan.send("JOIN #den", "TOPIC #den :tea", "PART #den")
+    dan.heard()
+    eve.send("REGISTER * * :" + PASSWORD, "JOIN #den", "PART #den")
+    assert has(eve.heard(), " 353 eve = #den :@eve")
+    kept.close()
+    dan = open_room(data=kept.server.options.data).irc("dan")
+    dan.send("JOIN #den")
+    assert has(dan.heard(), " 353 dan = #den :dan")
+
+
+@needs_scrypt
 def test_operator_opens_an_empty_channel_from_outside(kept):
     """It is dropped with the last mode that kept it."""
     boss, dan = log_in_as_operator(kept), kept.irc("dan")
@@ -557,6 +587,20 @@ def test_token_is_good_once_and_transfers_the_user(room):
     for wrong in (token, "", "0", room.client("bob").token + "0"):
         assert has(resume(room, ":" + wrong)[1], "INVALID_TOKEN")
     assert room.server.directory._tokens.keys() == {room.client("bob").token}
+
+
+def test_names_that_are_sent_after_a_resume_have_the_user(room):
+    bob, (alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    alice.send("JOIN #den")
+    alice.heard()
+    room.irc("owner")
+    directory, may_go_on = room.server.directory, threading.Event()
+    held_up = server.Output(room.client("bob"), lambda: may_go_on.wait(TIMEOUT) and b"")
+    room.server.delivery.post(held_up)
+    directory.names(room.client("bob"), directory.channel("#den"))
+    assert directory.resume(room.client("owner"), token)
+    may_go_on.set()
+    assert has(bob.heard(), " 353 bob = #den :@alice")
 
 
 def test_resumed_user_was_never_away(room):

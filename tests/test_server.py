@@ -47,6 +47,8 @@ def test_conversation_in_plain_text(room):
         "[alice -> you]: Hello Bob!",
         "* alice waves",
     ]
+    bob.send("/join tea", "/list")
+    bob.expect("[SERVER]: Online users (1): bob")
     bob.send("/nick rob", "/quit")
     assert bob.rest() == ["[SERVER]: bob is now called rob", "[SERVER]: Goodbye."]
     alice.expect("[SERVER]: bob is now called rob")
