@@ -7,24 +7,31 @@ Threads:
 
     main            accepts connections, and ends everything in order
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
-    delivery        the only one that writes to sockets, and the only one that closes them
-    history         writes to disk what the delivery is about to send, and the channels
+    delivery        the only one that writes to a client's socket, and that closes it
+    history         (class Journal) writes to disk what the delivery is about to send
+    hash_N          compute the hashes of passwords
+    console         writes the log
 
 Guarantees:
 
-- One order. Each event gets its number and its place in the delivery's queue under the
-  directory's lock, so users are told of changes in the order in which they happened.
-- Store, then deliver. What anybody has seen is on disk; an echo means stored. A disk that is
-  full, broken or slow stops nobody: users are told that nothing is being kept.
-- Nobody waits for a slow reader. What a client does not take waits in its outbox; past
-  `--max-sendq` that client is disconnected.
+- One order. Each event is numbered and queued under the directory's lock, so users are told of
+  changes in the order in which they happened.
+- Store, then deliver. Unless the disk fails, a message is on disk before anybody sees it, so an
+  echo means stored. If the disk is full, broken or slow, the chat goes on, and users are told
+  that nothing is being kept.
+- Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
+  that client is disconnected.
 - A nickname has one holder. The thread that reads a connection removes its client from the
-  directory; others ask the delivery to hang up. Only the owner of an account, and RESUME, take
-  a nickname at once: the thread that had it can do nothing more under that nickname.
+  directory; others ask the delivery to hang up. The owner of an account, and RESUME, take a
+  nickname at once: the former holder's thread is refused (`Client.check_end`).
 - No thread holds two locks, or uses the disk while it holds the directory's.
 
-A user with `nc` is an IRC client in other words: what they type becomes the same messages
-(`protocol.compose`), and what they are told is described (`protocol.describe`).
+A user with `nc` is treated as an IRC client: what they type is translated to messages
+(`protocol.compose`), and what they are told to text (`protocol.describe`).
+
+A message: Session reads a line, a handler in COMMANDS checks it, a method of Directory queues an
+Event, Delivery has Journal store it, renders it and sends it. A new command is a handler and a
+row of COMMANDS; it sets `response.is_long` if both an event and replies answer it.
 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
@@ -96,9 +103,9 @@ _Result = TypeVar("_Result")
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
-MAX_PENDING = 10000  # events that wait for the delivery; beyond it readers wait
+MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
-MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
+MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
 
 # Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
@@ -115,7 +122,7 @@ MAX_CONDITIONS = 20  # of one LIST
 
 # Limits of the server
 MAX_ALL_CHANNELS = 10000
-MAX_ABANDONED = 1000  # empty channels that are kept though no account has a say in them
+MAX_ABANDONED = 1000  # empty persistent channels without an owner
 MAX_BANS = 100  # ban masks of a channel
 MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
@@ -127,12 +134,12 @@ LAST = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
 # Times, in seconds
-PROMPT_AFTER = 1.0  # of silence before a new connection is asked for a username
-LINGER = 2.0  # for an ended client to take what was sent, and to close
-SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
-PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
+PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
+LINGER = 2.0  # time for an ended client to read what was sent, and to close
+SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
+PATIENCE = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-PAUSE = 0.0002  # steps of waiting for more to come between batches
+PAUSE = 0.0002  # between checks for more events while the delivery is busy
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
@@ -172,7 +179,7 @@ class Options(NamedTuple):
 
 
 class Disconnect(Exception):
-    """This connection is to end: the reason for others, and a last line for its client, or ""."""
+    """Ends a connection: `reason` is for others, `farewell` (or "") for its client's ERROR."""
 
     def __init__(self, reason: str, farewell: str = "") -> None:
         super().__init__(reason)
@@ -219,7 +226,7 @@ def decode_plain(line: bytes) -> str:
 
 
 def to_username(text: str) -> str:
-    """Return what USER gave as the user part of a source: ASCII letters and digits."""
+    """Return the user part of a source, ASCII letters and digits, from what USER gave."""
     kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
     return kept[: protocol.MAX_USERNAME] or "user"
 
@@ -232,7 +239,7 @@ def is_host(text: str) -> bool:
 def describe_with_channel(
     message: Message, me: str, when: float, lobby: str
 ) -> Optional[protocol.Line]:
-    """Return `describe` for a reader of all channels in one place: it names all but the lobby."""
+    """Describe a message for plain text, naming the channel unless it is the lobby."""
     line = protocol.describe(message, me, when, lobby)
     channel = message.param(0)
     if line is None or line.kind not in (protocol.FROM_ME, protocol.FROM_OTHERS):
@@ -250,8 +257,8 @@ def describe_with_channel(
 # https://ircv3.net/specs/extensions/chathistory; LATEST alone may refer to "*"
 _REFERENCES = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
 
-# A reference to a place in the history, among message numbers that grow with the microseconds
-# since 1970: what is before it is below the first number, what is after it above the second.
+# A position in the history: numbers below the first are before it, above the second after it.
+# The numbers of messages are microseconds since 1970, or more.
 Reference = Tuple[int, int]
 
 
@@ -265,10 +272,7 @@ class HistoryQuery(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """Return the place of `msgid=N` or `timestamp=T`; "*" is before everything.
-
-    Raises ValueError for anything else.
-    """
+    """Parse `msgid=N` or `timestamp=T`; "*" is before everything. Raises ValueError."""
     kind, _, value = text.partition("=")
     if text == "*":
         return 0, 0
@@ -299,9 +303,8 @@ def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
     return HistoryQuery(verb, target, references, int(limit[:9]))
 
 
-_WHOX_FIELDS = (
-    "tcuihsnfdlaor"  # in the order of the reply (https://ircv3.net/specs/extensions/whox)
-)
+# In the order of the reply (https://ircv3.net/specs/extensions/whox)
+_WHOX_FIELDS = "tcuihsnfdlaor"
 _BOUND = re.compile(r"([CT]?)([<>])([0-9]{1,9})\Z", re.IGNORECASE)
 
 
@@ -347,11 +350,8 @@ def parse_elist(text: str) -> ListFilter:
     )
 
 
-# Bans and mutes of the whole server are for names, addresses and networks.
-
-
 def normalize_target(text: str) -> str:
-    """Return the name, address or network of a ban in the form in which it is stored."""
+    """Return the name, address or network of a server's ban in the form in which it is stored."""
     network = _to_network(text)
     if network is None:
         return protocol.casefold(text)
@@ -384,8 +384,8 @@ def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network
 # Capabilities
 # ------------
 
-# IRCv3 capabilities (https://ircv3.net/irc/) are bits of Client.caps. PLAIN_TEXT, which is none,
-# marks a user with nc, who is also shown their own messages.
+# IRCv3 capabilities (https://ircv3.net/irc/) are bits of Client.caps. PLAIN_TEXT is an extra bit
+# for a user with nc, who is also shown their own messages.
 CAPABILITIES = {
     name: 1 << bit
     for bit, name in enumerate(
@@ -419,7 +419,7 @@ _NEEDS = {
 
 
 class Client:
-    """A connection and its user, as every thread sees them.
+    """A connection, its user and its outbox.
 
     `reader` and `writer` are two views of one descriptor: reads block with a timeout, writes
     never block.
@@ -442,7 +442,7 @@ class Client:
         self.host = host
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
-        self.caps = 0  # PLAIN_TEXT once the user turns out to have nc
+        self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = self.realname = ""
@@ -459,15 +459,15 @@ class Client:
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = ""  # sender of the last private message
         self.token = ""  # for RESUME
-        # Written by the thread that sanctions, read by the client's own:
+        # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
-        # Touched by the delivery alone:
+        # Written by the delivery alone:
         self.outbox: List[Union[bytes, memoryview]] = []
         self.queued = 0  # bytes in it
         self.blocked = False  # the socket is full; the selector tells when it is not
         self.closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
-        # Set once by the thread that ends the connection; the client's thread reads it and leaves.
+        # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
     @property
@@ -492,12 +492,12 @@ class Client:
 
     @property
     def participant(self) -> str:
-        """Its part of the key of a private conversation: its account, or its nickname."""
+        """Identity in private conversations: the account if it has its nickname, or that."""
         return "=%d" % self.account.id if self.owns(self.nickname) else self.key
 
     @property
     def readable_since(self) -> int:
-        """The number after which private messages to its participant are its own."""
+        """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
 
     def check_end(self) -> None:
@@ -506,7 +506,7 @@ class Client:
             raise Disconnect(self.end)
 
     def refresh(self) -> None:
-        """Rebuild what goes with its messages, after a change of what that says."""
+        """Recompute `source` and `tags`."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
         account = (CAPABILITIES["account-tag"], make_tag("account", self.account.name))
         self.tags = (account,) if self.account.id else ()
@@ -620,10 +620,7 @@ class Channel:
     def change(
         self, change: ModeChange, by: Client, find: Callable[[str], Client]
     ) -> Optional[ModeChange]:
-        """Apply a mode change; return it as it took effect, None if it changes nothing.
-
-        `find` returns the client of a nickname. Raises ReplyError.
-        """
+        """Apply a change and return the effective one, or None; `find` is `Directory.get`."""
         adding, letter, arg = change
         kind = protocol.CHANNEL_MODES.get(letter)
         if kind is None:
@@ -728,7 +725,7 @@ def make_tag(key: str, value: str) -> bytes:
 
 
 class Event(NamedTuple):
-    """A message for a number of clients; rendered once for each set of capabilities."""
+    """A message for several clients; rendered once for each set of capabilities."""
 
     message: Message
     line: bytes  # without tags
@@ -736,7 +733,7 @@ class Event(NamedTuple):
     when: float  # seconds since 1970
     number: int = 0  # place in the order of all events, and msgid; 0 for a reply
     keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
-    needs: int = 0  # capabilities of the clients that are told
+    needs: int = 0  # capabilities that a recipient must have
     sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     sender_tags: Tags = ()
     label: Tags = ()  # more tags for the sender, as from Response.take_label
@@ -776,7 +773,7 @@ class Event(NamedTuple):
         return self.message.command in _TEXTS and self.sender is not None
 
     def render_own(self, client: Client, lobby: str) -> bytes:
-        """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
+        """Return its lines for its sender: the echo, and the message if it wrote to itself."""
         message, caps, data = self.message, client.caps, b""
         is_received = self.is_text and message.params[0] == message.nickname
         wants_echo = not self.is_text or caps & ECHO_MESSAGE
@@ -793,7 +790,7 @@ class Event(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Bytes for one client, in their place among the events; `make` is called by the delivery."""
+    """Bytes for one client, queued in order with events; the delivery calls `make`."""
 
     client: Client
     make: Callable[[], bytes]
@@ -804,17 +801,17 @@ class Response:
 
     A label is answered once: by ACK, by the one message that there is, or by a batch
     (https://ircv3.net/specs/extensions/labeled-response). Events that are part of the answer,
-    such as an echo, take the label before they are posted.
+    such as an echo, are posted before the replies are known: `is_long` tells them of more.
     """
 
     def __init__(
-        self, client: Client, queue: Callable[["Work"], None], server_name: str, lobby: str
+        self, client: Client, enqueue: Callable[["Work"], None], server_name: str, lobby: str
     ) -> None:
         self.events: List[Event] = []  # for this client alone
         self.is_long = False  # more than one message will answer
         self.batch = ""  # reference of the batch that answers, "" if there is none
         self._client = client
-        self._queue = queue  # only appends
+        self._enqueue = enqueue  # only appends
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
@@ -837,14 +834,14 @@ class Response:
             self._send(self._render(("BATCH", "+" + self.batch, kind, *params), tags))
 
     def take_label(self) -> Tags:
-        """Return the tags of the next message of the answer."""
+        """Return the tags of the next message of the answer: its label, or its batch."""
         if self._label and self.is_long:
             self.open_batch("labeled-response")
         tags, self._label = self._label_tags(), ""
         return tags or (((0, make_tag("batch", self.batch)),) if self.batch else ())
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> None:
-        """Answer with at least two replies that are made later, for a place among the events."""
+        """Answer with replies, at least two, that are made by the delivery in order with events."""
         self.is_long = True
         first, rest = self.take_label(), self.take_label()
 
@@ -853,7 +850,7 @@ class Response:
                 [self._render(reply, rest if i else first) for i, reply in enumerate(make())]
             )
 
-        self._queue(Output(self._client, render))
+        self._enqueue(Output(self._client, render))
 
     def flush(self, is_done: bool = True) -> int:
         """Send what was added, and return its size; `is_done` ends the answer."""
@@ -870,7 +867,7 @@ class Response:
 
     def _send(self, data: bytes) -> int:
         if data:
-            self._queue(Output(self._client, lambda: data))
+            self._enqueue(Output(self._client, lambda: data))
         return len(data)
 
     def _label_tags(self) -> Tags:
@@ -911,13 +908,13 @@ def topic_replies(channel: Channel) -> List[Reply]:
 
 
 def member_prefix(client: Client, bits: int) -> str:
-    """Return the signs of a member with these bits as `client` sees them."""
+    """Return the prefix of a member with these bits as `client` sees it."""
     prefix = _PREFIXES[bits]
     return prefix if client.caps & CAPABILITIES["multi-prefix"] else prefix[:1]
 
 
 class ChannelRecord(NamedTuple):
-    """A channel for the store to save; None to delete it, and if it was evicted its history."""
+    """A channel's state for the store; None deletes it, and its history if it was evicted."""
 
     key: str
     state: Optional[Dict[str, Any]]
@@ -959,18 +956,19 @@ class FormerUser(NamedTuple):
 class Directory:
     """The users, by nickname, and the channels.
 
-    Any thread may call its methods. Each is atomic and does no I/O. What others are told of a
-    change is numbered and posted before the lock is released: the order of events is the order
-    of changes. A method that raises ReplyError has changed nothing. `client` is the one that
-    acts, by its own thread: an event that answers its command takes the label.
+    Each method is atomic and does no I/O. Any thread may call those that ask, `end`, `post`,
+    `set_account` and `update_accounts`; the others are for the thread of `client`, the one that
+    acts: an event that answers its command takes the label. What others are told of a change is
+    numbered and posted before the lock is released: the order of events is the order of changes.
+    A method that raises ReplyError has changed nothing.
     """
 
     def __init__(
-        self, queue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
+        self, enqueue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
     ) -> None:
         # Guards all below, and the marked parts of Client and Channel; methods may call each other.
         self._lock = threading.RLock()
-        self._queue = queue  # only appends
+        self._enqueue = enqueue  # only appends
         self._server_name = server_name
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
@@ -980,7 +978,7 @@ class Directory:
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
-        self.is_closing = False  # nobody is told who leaves: everybody does
+        self.is_closing = False  # QUIT is not announced: all clients leave
         self.most_users = 0  # at once
 
     def post(
@@ -1014,7 +1012,7 @@ class Directory:
                 message, line, audience, now, number, keys, needs, sender, tags, label,
                 client_tags, extended, waiting_for,
             )  # fmt: skip
-            self._queue(event)
+            self._enqueue(event)
             return event
 
     # Users
@@ -1050,7 +1048,7 @@ class Directory:
             if not client.end:
                 client.end = reason
                 self.post(Message("ERROR", (reason,)), (client,))
-                self._queue(Ending(client, SEVER))
+                self._enqueue(Ending(client, SEVER))
 
     def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
@@ -1097,7 +1095,7 @@ class Directory:
             self._tell_watchers(client, True)
 
     def resume(self, client: Client, token: str) -> bool:
-        """Make `client` the user who has the token, and end the former connection.
+        """Transfer the user of a token to `client`, and end the former connection.
 
         Nobody else is told. Returns False if there is no such token.
         """
@@ -1239,7 +1237,7 @@ class Directory:
             self._drop_if_empty(channel)
 
     def join(self, client: Client, name: str, password: str) -> Optional[int]:
-        """Add `client` to a channel, created if need be, and tell it who is there.
+        """Add `client` to a channel, created if need be, and send it the topic and the names.
 
         Returns the number of the event, None if it is there already. Raises ReplyError 405, 471,
         473, 474 or 475.
@@ -1256,7 +1254,7 @@ class Directory:
                 if len(self._channels) >= MAX_ALL_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 channel = self._channels[key] = Channel(name)
-            # An empty channel stays closed to those that its modes keep out: so does its history.
+            # Modes apply to an empty channel too, or its history would be open.
             channel.check_can_join(client, password)
             is_founder = not (channel.members or self._has_owner(channel))
             bits = CHANOP if is_founder or client.account.id in channel.operators else 0
@@ -1280,7 +1278,7 @@ class Directory:
                 self._post_join(client, channel, is_new=False)
 
     def _post_join(self, client: Client, channel: Channel, is_new: bool) -> int:
-        """Tell of a JOIN, and the client who is there; return the number of the event."""
+        """Post a JOIN, then topic and names to `client`; return the number of the event."""
         message, members = Message("JOIN", (channel.name,), client.source), channel.members
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
@@ -1377,7 +1375,7 @@ class Directory:
             return away
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
-        """Raises ReplyError 403, 404, 442 or 482."""
+        """Set the topic. Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
             channel = self._joined_channel(name, client)
             channel.check_can_speak(client)
@@ -1475,7 +1473,7 @@ class Directory:
         """Queue the channel for the store: its state, or its deletion if it is not persistent."""
         if channel.is_persistent or channel.is_saved:
             channel.is_saved = channel.is_persistent
-            self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
+            self._enqueue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
 
     def _leave(self, client: Client, channel: Channel) -> None:
         channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
@@ -1487,7 +1485,7 @@ class Directory:
         return bool(channel.operators) or channel.key == self._lobby
 
     def _drop_if_empty(self, channel: Channel) -> None:
-        """Delete an empty channel unless it is persistent; keep so many of guests, the latest."""
+        """Delete an empty channel unless it is persistent; of those without owner, the oldest."""
         if channel.members:
             return
         self._abandoned.pop(channel.key, None)
@@ -1498,7 +1496,7 @@ class Directory:
             if len(self._abandoned) > MAX_ABANDONED:
                 key = next(iter(self._abandoned))
                 del self._abandoned[key], self._channels[key]
-                self._queue(ChannelRecord(key, None, is_evicted=True))
+                self._enqueue(ChannelRecord(key, None, is_evicted=True))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -2140,7 +2138,7 @@ class Journal(threading.Thread):
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
-        """Return when `work` is on disk, or when it is clear that it will not be soon."""
+        """Return when `work` is on disk, or after PATIENCE."""
         self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
         if self._is_busy:
             self._collect(0)
@@ -2157,8 +2155,8 @@ class Journal(threading.Thread):
             if fault:
                 self._backlog = self._work + self._backlog
                 self._retry_at = time.monotonic() + RETRY_AFTER
-        was_well, self.fault = not self.fault, fault
-        if was_well == bool(fault):
+        has_changed, self.fault = bool(fault) != bool(self.fault), fault
+        if has_changed:
             self._on_change(fault)
 
     def stop(self) -> None:
@@ -2189,7 +2187,7 @@ class Journal(threading.Thread):
         except StoreError as error:
             return str(error)
         except Exception:
-            log.exception("our mistake; the history goes on with what comes next")
+            log.exception("internal error; the history goes on with what comes next")
             self._work = []  # to try that again would only fail again
             return "something went wrong in the server"
         return ""
@@ -2216,7 +2214,7 @@ class Journal(threading.Thread):
 
 
 class Delivery(threading.Thread):
-    """The one thread that writes: takes all that waits, then sends each outbox at once."""
+    """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
     def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
         super().__init__(name="delivery")
@@ -2304,7 +2302,7 @@ class Delivery(threading.Thread):
             self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
-        """Put what is on disk now into the outboxes; carry out endings."""
+        """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
         for is_event, run in itertools.groupby(batch, audience_of):
             works = list(run)
@@ -2316,8 +2314,8 @@ class Delivery(threading.Thread):
                         self._append(work.client, work.make())
                     elif isinstance(work, Ending):
                         self._end(work)
-            except Exception:  # these are lost then, but none beside them
-                log.exception("our mistake: %.1000r", works)
+            except Exception:  # only these are lost
+                log.exception("internal error: %.1000r", works)
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2432,7 +2430,7 @@ REFUSALS = {  # for peers that speak neither of our dialects
 
 
 class Session:
-    """The work of a client's thread: reads and carries out each line until the connection ends.
+    """A client's thread: reads and carries out each line until the connection ends.
 
     The handlers in COMMANDS get it. They answer with `reply` and `note`, or refuse by raising
     ReplyError; the answer is sent when they are done. They may raise Disconnect.
@@ -2452,9 +2450,9 @@ class Session:
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
-        self.password = ""  # for the server
+        self.password = ""  # from PASS
         self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
-        self.channel = server.options.lobby  # where a user with nc writes
+        self.channel = server.options.lobby  # current channel of a user with nc
 
     def run(self) -> None:
         client = self.client
@@ -2466,7 +2464,7 @@ class Session:
         except OSError as error:
             end = Disconnect(error.strerror or "Connection lost")
         except Exception:
-            log.exception("%s: our mistake", client.log_name)
+            log.exception("%s: internal error", client.log_name)
             end = Disconnect("Server error", "Something went wrong in the server. Please rejoin.")
         self._finish(Disconnect(client.end) if client.end else end)
 
@@ -2487,7 +2485,7 @@ class Session:
                 client.reader.settimeout(max(0.001, deadline - time.monotonic()))
         self.delivery.post(Ending(client, CLOSE))
         self.delivery.wake()
-        # The words with which users leave are not for the log.
+        # What users say when they quit is private: the log has what precedes the colon.
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
 
     def _converse(self) -> None:
@@ -2559,7 +2557,7 @@ class Session:
         return bool(can_answer and self.options.ping_interval)
 
     def _throttle(self) -> None:
-        """Pay for a line; wait for tokens, and for the delivery, unless the connection ends."""
+        """Charge a line, and wait until it is paid for and the delivery keeps up."""
         client = self.client
         wait = self._bucket.charge(1.0, time.monotonic())
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
@@ -2593,6 +2591,11 @@ class Session:
         """Reply with an error, except to a user's NOTICE: that is never answered."""
         if command != "NOTICE" or not self.client.registered:
             self.reply(error.numeric, *error.params)
+
+    def reply_packed(self, words: Iterable[str], separator: str, size: int, *reply: str) -> None:
+        """Reply with all words, as many in each reply as fit into `size` bytes."""
+        for text in protocol.pack(words, separator, size):
+            self.reply(*reply, text)
 
     def charge(self, tokens: float) -> None:
         """Charge the client for work: the next line waits until it is paid for."""
@@ -2713,7 +2716,7 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
 
 
 def on_cap(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/capability-negotiation"""
+    """Negotiate capabilities: https://ircv3.net/specs/extensions/capability-negotiation"""
     verb, client = message.params[0].upper(), session.client
     nickname, offered = client.nickname or "*", session.server.capabilities
     if verb in ("LS", "REQ") and not client.registered:
@@ -2736,7 +2739,7 @@ def on_cap(session: Session, message: Message) -> None:
         session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
         if is_offered:
             session.flush()
-            session.delivery.sync()  # what is on the way is for the capabilities up to now
+            session.delivery.sync()  # queued events are for the capabilities up to now
             client.caps = caps
     elif verb == "END":
         session.is_negotiating = False
@@ -2917,7 +2920,7 @@ def on_resume(session: Session, message: Message) -> None:
 
 
 def on_authenticate(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/sasl-3.2: PLAIN, before and after registration."""
+    """Log in: https://ircv3.net/specs/extensions/sasl-3.2, PLAIN, before and after registration."""
     chunk = message.params[0]
     if session.sasl is None:
         if not session.server.store.has_accounts:
@@ -2985,7 +2988,7 @@ def _log_in(session: Session, account: Account) -> None:
 
 
 def on_register(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/account-registration"""
+    """Create an account: https://ircv3.net/specs/extensions/account-registration"""
     client, store = session.client, session.server.store
     name, _, password = message.params[:3]
     name = client.nickname if name == "*" else name
@@ -3314,8 +3317,7 @@ def on_whois(session: Session, message: Message) -> None:
             member_prefix(session.client, channel.members.get(other, 0)) + channel.name
             for channel in session.directory.channels(session.client, of=other)
         )
-        for text in protocol.pack(words, " ", NAMES_SIZE):
-            session.reply("319", name, text)
+        session.reply_packed(words, " ", NAMES_SIZE, "319", name)
         session.reply("312", name, options.server_name, options.network)
         if other.is_operator:
             session.reply("313", name, "is an operator")
@@ -3343,7 +3345,7 @@ def on_whowas(session: Session, message: Message) -> None:
 
 
 def on_ison(session: Session, message: Message) -> None:
-    """RFC 2812, 4.9"""
+    """Reply with those that are online: RFC 2812, 4.9"""
     names = [name for param in message.params for name in param.split()]
     found = map(session.directory.find, names[:MAX_WATCHES])
     session.reply("303", " ".join(user.nickname for user in found if user is not None))
@@ -3360,7 +3362,7 @@ def on_userhost(session: Session, message: Message) -> None:
 
 
 def on_monitor(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/monitor"""
+    """Watch users come and go: https://ircv3.net/specs/extensions/monitor"""
     client, directory = session.client, session.directory
     verb = message.params[0].upper()
     names = list(filter(protocol.is_nickname, message.param(1).split(",")))
@@ -3373,21 +3375,22 @@ def on_monitor(session: Session, message: Message) -> None:
     elif verb in ("-", "C"):
         directory.unwatch(client, names if verb == "-" else list(client.watches))
     elif verb == "L":
-        for text in protocol.pack(list(client.watches.values()), ",", 350):
-            session.reply("732", text)
+        session.reply_packed(client.watches.values(), ",", 350, "732")
         session.reply("733", "End of MONITOR list")
     if verb in ("+", "S"):
         asked = names if verb == "+" else client.watches.values()
         found = [(name, directory.find(name)) for name in asked]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
-        for numeric, words in (("730", online), ("731", offline)):
-            for text in protocol.pack(words, ",", 350):
-                session.reply(numeric, text)
+        session.reply_packed(online, ",", 350, "730")
+        session.reply_packed(offline, ",", 350, "731")
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname; a forgotten colon loses no word."""
+    """Change the realname: https://ircv3.net/specs/extensions/setname.
+
+    A forgotten colon loses no word.
+    """
     realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
@@ -3400,7 +3403,7 @@ def on_setname(session: Session, message: Message) -> None:
 
 
 def recall(session: Session, name: str, before: int) -> None:
-    """Show a client that cannot ask what was said last in a channel, before that number."""
+    """Replay a channel's last messages to a client without chathistory, up to that number."""
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
@@ -3435,7 +3438,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
 
 
 def on_chathistory(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/chathistory"""
+    """Read earlier messages: https://ircv3.net/specs/extensions/chathistory"""
 
     def fail(code: str, *context: str) -> ReplyError:
         return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], *context)
@@ -3507,7 +3510,7 @@ def _select_rows(
 
 
 def _reply_targets(session: Session, query: HistoryQuery) -> None:
-    """Reply with the conversations that ended between two references, counted from the first."""
+    """Reply with the conversations that ended between two references, from the first on."""
     client, store = session.client, session.server.store
     _, _, references, limit = query
     after, before = min(references)[1], max(references)[0]
@@ -3630,8 +3633,7 @@ def on_help(session: Session, message: Message) -> None:
     subject = message.param(0).upper() or "*"
     if subject == "*":
         session.reply("704", subject, "The commands of this server:")
-        for text in protocol.pack(sorted(COMMANDS), " ", 300):
-            session.reply("705", subject, text)
+        session.reply_packed(sorted(COMMANDS), " ", 300, "705", subject)
     elif subject in COMMANDS:
         session.reply("704", subject, COMMANDS[subject].help)
     else:
@@ -3671,7 +3673,7 @@ class Command(NamedTuple):
     least: int  # parameters
     rules: int  # EARLY and the others below
     help: str
-    speaks: int = 0  # parameters with which it says something to others; 0: it never does
+    speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
 
 
 EARLY = 1  # allowed before registration
@@ -3723,7 +3725,7 @@ COMMANDS = {
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
 USER_MODES = "io"
-# Names in a command
+# Targets of one command (TARGMAX)
 MAX_TARGETS = {
     "JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4, "TAGMSG": 4,
 }  # fmt: skip
@@ -3734,7 +3736,7 @@ MAX_TARGETS = {
 
 
 class Server:
-    """Listens as soon as it is made (OSError if it cannot); `run` serves until `stop`."""
+    """Listens when it is constructed (OSError if it cannot); `run` serves until `stop`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -3749,7 +3751,7 @@ class Server:
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
             self.journal = Journal(self.store, self._on_journal, self._on_accounts)
-        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # that are offered, and their values
+        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
@@ -3813,7 +3815,7 @@ class Server:
         }
 
     def _on_journal(self, fault: str) -> None:
-        """The history is not being kept, or is again. Called by the delivery."""
+        """Announce that storing fails, or works again."""
         if fault:
             log.error("the history is not being kept: %s", fault)
         else:
@@ -3821,7 +3823,7 @@ class Server:
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
     def _on_accounts(self, accounts: Mapping[int, Account]) -> None:
-        """Accounts or sanctions have changed, perhaps by another process."""
+        """Apply accounts and sanctions, which another process may have changed."""
         self.directory.update_accounts(accounts)
         self.apply_sanctions_to_all()
         self.delivery.wake()
@@ -3829,7 +3831,7 @@ class Server:
     # Running
 
     def fileno(self) -> int:
-        """Return a descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""
+        """Return the descriptor that wakes `run`, for signal.set_wakeup_fd."""
         return self._waker.fileno()
 
     def stop(self) -> None:
