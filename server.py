@@ -1072,7 +1072,7 @@ class Directory:
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, key != old_key
             if is_user and nickname != client.nickname:
-                self._post_to_peers(client, "NICK", nickname, is_kept=True, is_answer=True)
+                self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
                 self._remember(client)
                 self._tell_watchers(client, False)
@@ -1129,12 +1129,12 @@ class Directory:
         """Forget a client; its nickname is free. Idempotent."""
         with self._lock:
             if client.registered and not self.is_closing:
-                self._post_to_peers(client, "QUIT", reason, is_kept=True)
+                self._post_to_peers(client, "QUIT", reason)
                 self._tell_watchers(client, False)
                 self._remember(client)
             for channel in list(client.channels):
                 self._leave(client, channel)
-            self.unwatch(client, list(client.watches))
+            self.watch(client, {})
             self._tokens.pop(client.token, None)
             if self._clients.get(client.key) is client:  # and not the owner, who took it since
                 del self._clients[client.key]
@@ -1189,22 +1189,18 @@ class Directory:
                     applied.append(change)
         return applied
 
-    def watch(self, client: Client, nicknames: Iterable[str]) -> None:
-        """Tell `client` when users with these nicknames come and go (MONITOR)."""
+    def watch(self, client: Client, watches: Dict[str, str]) -> None:
+        """Tell `client` when users with these nicknames, by casefolded, come and go (MONITOR)."""
         with self._lock:
-            client.check_end()
-            for nickname in nicknames:
-                key = protocol.casefold(nickname)
-                client.watches[key] = nickname
+            if watches:
+                client.check_end()
+            for key in client.watches:
+                self._watchers[key].discard(client)
+                if not self._watchers[key]:
+                    del self._watchers[key]
+            for key in watches:
                 self._watchers[key].add(client)
-
-    def unwatch(self, client: Client, nicknames: Iterable[str]) -> None:
-        with self._lock:
-            for key in map(protocol.casefold, nicknames):
-                if client.watches.pop(key, None) is not None:
-                    self._watchers[key].discard(client)
-                    if not self._watchers[key]:
-                        del self._watchers[key]
+            client.watches = watches
 
     # Channels
 
@@ -1426,12 +1422,7 @@ class Directory:
         return self.post(message, channel.audience, client, (channel.key,), is_answer)
 
     def _post_to_peers(
-        self,
-        client: Client,
-        command: str,
-        *params: str,
-        is_kept: bool = False,
-        is_answer: bool = False,
+        self, client: Client, command: str, *params: str, is_answer: bool = False
     ) -> None:
         """Tell all who share a channel with `client`, and itself, what has changed about it."""
         if len(client.channels) == 1:
@@ -1441,6 +1432,7 @@ class Directory:
             audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
         if command in ("AWAY", "QUIT"):  # it has a reply of its own
             audience, is_answer = _without(client, audience), False
+        is_kept = command in ("NICK", "QUIT")
         keys = tuple(channel.key for channel in client.channels) if is_kept else ()
         self.post(Message(command, params, client.source), audience, client, keys, is_answer)
 
@@ -2188,7 +2180,6 @@ class Journal(threading.Thread):
             return str(error)
         except Exception:
             log.exception("internal error; the history goes on with what comes next")
-            self._work = []  # to try that again would only fail again
             return "something went wrong in the server"
         return ""
 
@@ -2202,15 +2193,20 @@ class Journal(threading.Thread):
 
     def _commit(self) -> None:
         """Write `_work` in order. Raises StoreError."""
-        for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
-            if is_row:
-                self._store.append([item for item in run if isinstance(item, Row)])
-                continue
-            for item in run:
-                if isinstance(item, ChannelRecord) and item.state is not None:
-                    self._store.save_channel(item.key, item.state)
-                elif isinstance(item, ChannelRecord):
-                    self._store.delete_channel(item.key, item.is_evicted)
+        work, self._work = self._work, []  # after a mistake of ours, trying again is of no use
+        try:
+            for is_row, run in itertools.groupby(work, lambda item: isinstance(item, Row)):
+                if is_row:
+                    self._store.append([item for item in run if isinstance(item, Row)])
+                    continue
+                for item in run:
+                    if isinstance(item, ChannelRecord) and item.state is not None:
+                        self._store.save_channel(item.key, item.state)
+                    elif isinstance(item, ChannelRecord):
+                        self._store.delete_channel(item.key, item.is_evicted)
+        except StoreError:
+            self._work = work
+            raise
 
 
 class Delivery(threading.Thread):
@@ -2883,7 +2879,7 @@ def _reply_isupport(session: Session) -> None:
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
         "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
         "NAMELEN=%d" % MAX_REALNAME,
-        "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(MAX_TARGETS.items())),
+        "TARGMAX=" + ",".join("%s:%d" % (n, c.most) for n, c in COMMANDS.items() if c.most > 1),
         "MONITOR=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "SAFELIST", "UTF8ONLY",
     ]  # fmt: skip
     if session.server.journal is not None:
@@ -2941,12 +2937,12 @@ def on_authenticate(session: Session, message: Message) -> None:
             session.sasl = sasl
             return
         authzid, name, password = protocol.parse_sasl_plain(data)
+        if protocol.casefold(authzid or name) != protocol.casefold(name):
+            raise protocol.ProtocolError("acting for another account")
     except protocol.TooLongError:
         raise ReplyError("905", "SASL message too long") from None
     except protocol.ProtocolError:
         raise ReplyError("904", "SASL authentication failed") from None
-    if protocol.casefold(authzid or name) != protocol.casefold(name):
-        raise ReplyError("904", "SASL authentication failed")
     error = ReplyError("904", "That username and that password do not belong together.")
     account = _check_password(session, name, password, error)
     _log_in(session, account)
@@ -3116,9 +3112,9 @@ def on_away(session: Session, message: Message) -> None:
 def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
     """Act on each of `a,b,c`; an error does not keep the others from it.
 
-    Raises ReplyError 407 for more than MAX_TARGETS.
+    Raises ReplyError 407 for more than the command allows.
     """
-    targets, most = names.split(","), MAX_TARGETS[verb]
+    targets, most = names.split(","), COMMANDS[verb].most
     if len(targets) > most:
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
@@ -3363,23 +3359,25 @@ def on_userhost(session: Session, message: Message) -> None:
 
 def on_monitor(session: Session, message: Message) -> None:
     """Watch users come and go: https://ircv3.net/specs/extensions/monitor"""
-    client, directory = session.client, session.directory
+    directory, watches = session.directory, session.client.watches
     verb = message.params[0].upper()
-    names = list(filter(protocol.is_nickname, message.param(1).split(",")))
+    asked = filter(protocol.is_nickname, message.param(1).split(","))
+    names = {protocol.casefold(name): name for name in asked}
     if verb == "+":
-        excess = names[max(0, MAX_WATCHES - len(client.watches)) :]
+        new = [key for key in names if key not in watches]
+        excess = [names.pop(key) for key in new[MAX_WATCHES - len(watches) :]]
         for text in protocol.pack(excess, ",", 100):
             session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
-        names = names[: len(names) - len(excess)]
-        directory.watch(client, names)
+        directory.watch(session.client, {**watches, **names})
     elif verb in ("-", "C"):
-        directory.unwatch(client, names if verb == "-" else list(client.watches))
+        kept = {} if verb == "C" else {key: watches[key] for key in watches if key not in names}
+        directory.watch(session.client, kept)
     elif verb == "L":
-        session.reply_packed(client.watches.values(), ",", 350, "732")
+        session.reply_packed(watches.values(), ",", 350, "732")
         session.reply("733", "End of MONITOR list")
     if verb in ("+", "S"):
-        asked = names if verb == "+" else client.watches.values()
-        found = [(name, directory.find(name)) for name in asked]
+        shown = names if verb == "+" else watches
+        found = [(name, directory.find(name)) for name in shown.values()]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
         session.reply_packed(online, ",", 350, "730")
@@ -3673,6 +3671,7 @@ class Command(NamedTuple):
     least: int  # parameters
     rules: int  # EARLY and the others below
     help: str
+    most: int = 1  # targets, as in a,b,c
     speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
 
 
@@ -3691,8 +3690,8 @@ COMMANDS = {
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
-    "JOIN": Command(on_join, 1, 0, "Join channels."),
-    "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", speaks=3),
+    "JOIN": Command(on_join, 1, 0, "Join channels.", most=50),
+    "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", most=4, speaks=3),
     "KILL": Command(on_kill, 2, OPERATORS, "Disconnect a user."),
     "LIST": Command(on_list, 0, 0, "List channels."),
     "LUSERS": Command(on_lusers, 0, 0, "Count users and channels."),
@@ -3700,21 +3699,21 @@ COMMANDS = {
     "MONITOR": Command(on_monitor, 1, 0, "Be told when users come and go."),
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
-    "NAMES": Command(on_names, 0, 0, "List the members of a channel."),
+    "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
     "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
-    "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", speaks=1),
+    "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, 0, "Leave channels."),
+    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
-    "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", speaks=1),
+    "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
     "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
     "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
-    "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", speaks=1),
+    "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", most=4, speaks=1),
     "TOPIC": Command(on_topic, 1, 0, "Show or set the topic of a channel.", speaks=2),
     "UNBAN": Command(on_unban, 1, OPERATORS, "Lift a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE, "Give your user name and real name."),
@@ -3725,10 +3724,6 @@ COMMANDS = {
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
 USER_MODES = "io"
-# Targets of one command (TARGMAX)
-MAX_TARGETS = {
-    "JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4, "TAGMSG": 4,
-}  # fmt: skip
 
 
 # The server
@@ -3867,9 +3862,8 @@ class Server:
             return
         # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
         host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
-        refusal = self._refusal(host)
         try:
-            refusal = refusal or self._start(sock, host, address[1])
+            refusal = self._start(sock, host, address[1])
             if refusal:
                 log.info("%s:%d refused: %s", host, address[1], refusal)
                 sock.setblocking(False)
@@ -3878,30 +3872,27 @@ class Server:
         except OSError:
             sock.close()  # the peer has gone already
 
-    def _refusal(self, host: str) -> str:
-        """Return why a connection from that address is refused, "" if it is not."""
+    def _start(self, sock: socket.socket, host: str, port: int) -> str:
+        """Start a session; return why it is refused, or ""."""
         options = self.options
+        full = "%s is full (%d people). Try again later."
         with self._lock:
             count, from_host = len(self._threads), self._per_address.get(host, 0)
         if options.max_clients and count >= options.max_clients:
-            return "%s is full (%d people). Try again later." % (options.network, count)
+            return full % (options.network, count)
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
-        return ""
-
-    def _start(self, sock: socket.socket, host: str, port: int) -> str:
-        """Start a session; return why that is impossible, or ""."""
         # An address that begins with a colon could not be a middle parameter.
         client = Client(sock, "0" + host if host.startswith(":") else host, port)
         session = Session(self, client)
 
-        def body() -> None:
+        def run_session() -> None:
             try:
                 session.run()
             finally:
                 self._forget(client, host)
 
-        thread = threading.Thread(target=body, name="client %s" % client.address)
+        thread = threading.Thread(target=run_session, name="client %s" % client.address)
         with self._lock:
             self._threads[client] = thread
             self._per_address[host] += 1
@@ -3911,7 +3902,7 @@ class Server:
             self._forget(client, host)
             client.writer.detach()
             log.error("the system gives no more threads")
-            return "%s is full. Try again later." % self.options.network
+            return full % (options.network, count)
         return ""
 
     def _forget(self, client: Client, host: str) -> None:

@@ -216,7 +216,7 @@ ACTIONS = {  # the next step of a thread whose client was removed a moment ago
     "relay": lambda directory, client: directory.relay(client, "bob", PSST, b""),
     "resume": lambda directory, client: directory.resume(client, "of another"),
     "log in": lambda directory, client: directory.set_account(client, ACCOUNT),
-    "watch": lambda directory, client: directory.watch(client, ["bob"]),
+    "watch": lambda directory, client: directory.watch(client, {"bob": "bob"}),
     "kick": lambda directory, client: directory.kick(client, "#lobby", "bob", ""),
     "topic": lambda directory, client: directory.set_topic(client, "#lobby", "mine"),
     "away": lambda directory, client: directory.change(client, "AWAY", "tea", away="tea"),
