@@ -435,9 +435,8 @@ class Client:
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
         reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = reader
-        self.writer = socket.socket(
-            reader.family, reader.type, reader.proto, fileno=reader.fileno()
-        )
+        kind = reader.family, reader.type, reader.proto
+        self.writer = socket.socket(*kind, fileno=reader.fileno())
         self.writer.settimeout(0)
         self.host = host
         self.address = "%s:%d" % (host, port)
@@ -486,9 +485,8 @@ class Client:
 
     def owns(self, nickname: str) -> bool:
         """Return True if the nickname is that of the account that it is logged in to."""
-        return bool(nickname) and protocol.casefold(self.account.name) == protocol.casefold(
-            nickname
-        )
+        is_same = protocol.casefold(self.account.name) == protocol.casefold(nickname)
+        return bool(nickname) and is_same
 
     @property
     def participant(self) -> str:
@@ -846,9 +844,8 @@ class Response:
         first, rest = self.take_label(), self.take_label()
 
         def render() -> bytes:
-            return b"".join(
-                [self._render(reply, rest if i else first) for i, reply in enumerate(make())]
-            )
+            replies = enumerate(make())
+            return b"".join([self._render(r, rest if i else first) for i, r in replies])
 
         self._enqueue(Output(self._client, render))
 
@@ -1232,11 +1229,11 @@ class Directory:
             self._channels[channel.key] = channel
             self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, password: str) -> Optional[int]:
+    def join(self, client: Client, name: str, password: str) -> Optional[Tuple[int, int]]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
 
-        Returns the number of the event, None if it is there already. Raises ReplyError 405, 471,
-        473, 474 or 475.
+        Returns the number of the event and that of the members, None if it is there already.
+        Raises ReplyError 405, 471, 473, 474 or 475.
         """
         key = protocol.casefold(name)
         with self._lock:
@@ -1265,7 +1262,7 @@ class Directory:
             if client.away:
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return number
+            return number, len(channel.members)
 
     def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1281,9 +1278,8 @@ class Directory:
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
         client.response.is_long = True
         event = self.post(message, audience, client, keys, is_answer=True, extended=extended)
-        client.response.defer(
-            lambda: topic_replies(channel) + names_replies(client, channel, members)
-        )
+        names = functools.partial(names_replies, client, channel, members)
+        client.response.defer(lambda: topic_replies(channel) + names())
         return event.number
 
     def names(self, client: Client, channel: Channel) -> None:
@@ -2521,9 +2517,8 @@ class Session:
             except socket.timeout:
                 if is_silent:
                     client.caps = PLAIN_TEXT
-                    self.notice(
-                        "Welcome to %s. Type your username and press Enter.", options.network
-                    )
+                    text = "Welcome to %s. Type your username and press Enter."
+                    self.notice(text, options.network)
                 elif client.registered and is_pinged:
                     reason = "Ping timeout: %g seconds" % options.ping_interval
                     raise Disconnect(reason) from None
@@ -3136,11 +3131,10 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        number = directory.join(client, name, keys.get(given, ""))
-        if number is not None:
-            session.charge(
-                len(session.directory.get_channel(name, session.client).members) / LOOKS_A_TOKEN
-            )
+        joined = directory.join(client, name, keys.get(given, ""))
+        if joined is not None:
+            number, size = joined
+            session.charge(size / LOOKS_A_TOKEN)
             recall(session, name, number)
 
     if message.params[0]:  # irssi sends an empty parameter, and expects no answer
@@ -3228,7 +3222,7 @@ def on_mode(session: Session, message: Message) -> None:
             session.response.is_long = True
     if changes:
         for error in session.directory.change_modes(client, channel.name, changes):
-            session.reply(error.numeric, *error.params)
+            session.refuse("MODE", error)
 
 
 def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
