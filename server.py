@@ -7,24 +7,31 @@ Threads:
 
     main            accepts connections, and ends everything in order
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
-    delivery        the only one that writes to sockets, and the only one that closes them
-    history         writes to disk what the delivery is about to send, and the channels
+    delivery        the only one that writes to a client's socket, and that closes it
+    history         (class Journal) writes to disk what the delivery is about to send
+    hash_N          compute the hashes of passwords
+    console         writes the log
 
 Guarantees:
 
-- One order. Each event gets its number and its place in the delivery's queue under the
-  directory's lock, so users are told of changes in the order in which they happened.
-- Store, then deliver. What anybody has seen is on disk; an echo means stored. A disk that is
-  full, broken or slow stops nobody: users are told that nothing is being kept.
-- Nobody waits for a slow reader. What a client does not take waits in its outbox; past
-  `--max-sendq` that client is disconnected.
+- One order. Each event is numbered and queued under the directory's lock, so users are told of
+  changes in the order in which they happened.
+- Store, then deliver. Unless the disk fails, a message is on disk before anybody sees it, so an
+  echo means stored. If the disk is full, broken or slow, the chat goes on, and users are told
+  that nothing is being kept.
+- Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
+  that client is disconnected.
 - A nickname has one holder. The thread that reads a connection removes its client from the
-  directory; others ask the delivery to hang up. Only the owner of an account, and RESUME, take
-  a nickname at once: the thread that had it can do nothing more under that nickname.
+  directory; others ask the delivery to hang up. The owner of an account, and RESUME, take a
+  nickname at once: the former holder's thread is refused (`Client.check_end`).
 - No thread holds two locks, or uses the disk while it holds the directory's.
 
-A user with `nc` is an IRC client in other words: what they type becomes the same messages
-(`protocol.compose`), and what they are told is described (`protocol.describe`).
+A user with `nc` is treated as an IRC client: what they type is translated to messages
+(`protocol.compose`), and what they are told to text (`protocol.describe`).
+
+A message: Session reads a line, a handler in COMMANDS checks it, a method of Directory queues an
+Event, Delivery has Journal store it, renders it and sends it. A new command is a handler and a
+row of COMMANDS; it sets `response.is_long` if both an event and replies answer it.
 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
@@ -97,9 +104,9 @@ _Result = TypeVar("_Result")
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
-MAX_PENDING = 10000  # events that wait for the delivery; beyond it readers wait
+MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
-MAX_BACKLOG = 20000  # rows that wait for a disk which does not take them
+MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
 
 # Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
@@ -116,7 +123,7 @@ MAX_CONDITIONS = 20  # of one LIST
 
 # Limits of the server
 MAX_ALL_CHANNELS = 10000
-MAX_ABANDONED = 1000  # empty channels that are kept though no account has a say in them
+MAX_ABANDONED = 1000  # empty persistent channels without an owner
 MAX_BANS = 100  # ban masks of a channel
 MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
@@ -128,15 +135,15 @@ LAST = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
 # Times, in seconds
-PROMPT_AFTER = 1.0  # of silence before a new connection is asked for a username
-LINGER = 2.0  # for an ended client to take what was sent, and to close
-SHUTDOWN_TIME = 1.0  # the same for all of them when the server stops
-PATIENCE = 1.0  # that the chat waits for the disk before it goes on without
+PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
+LINGER = 2.0  # time for an ended client to read what was sent, and to close
+SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
+PATIENCE = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-PAUSE = 0.0002  # steps of waiting for more to come between batches
+PAUSE = 0.0002  # between checks for more events while the delivery is busy
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
-FOREVER = 86400.0  # a timeout where there is none
+FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
 HISTORY_WORKS = "What is said is being kept again."
@@ -173,7 +180,7 @@ class Options(NamedTuple):
 
 
 class Disconnect(Exception):
-    """This connection is to end: the reason for others, and a last line for its client, or ""."""
+    """Ends a connection: `reason` is for others, `farewell` (or "") for its client's ERROR."""
 
     def __init__(self, reason: str, farewell: str = "") -> None:
         super().__init__(reason)
@@ -220,7 +227,7 @@ def decode_plain(line: bytes) -> str:
 
 
 def to_username(text: str) -> str:
-    """Return what USER gave as the user part of a source: ASCII letters and digits."""
+    """Return the user part of a source, ASCII letters and digits, from what USER gave."""
     kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
     return kept[: protocol.MAX_USERNAME] or "user"
 
@@ -233,7 +240,7 @@ def is_host(text: str) -> bool:
 def describe_with_channel(
     message: Message, me: str, when: float, lobby: str
 ) -> Optional[protocol.Line]:
-    """Return `describe` for a reader of all channels in one place: it names all but the lobby."""
+    """Describe a message for plain text, naming the channel unless it is the lobby."""
     line = protocol.describe(message, me, when, lobby)
     channel = message.param(0)
     if line is None or line.kind not in (protocol.FROM_ME, protocol.FROM_OTHERS):
@@ -251,8 +258,8 @@ def describe_with_channel(
 # https://ircv3.net/specs/extensions/chathistory; LATEST alone may refer to "*"
 _REFERENCES = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
 
-# A reference to a place in the history, among message numbers that grow with the microseconds
-# since 1970: what is before it is below the first number, what is after it above the second.
+# A position in the history: numbers below the first are before it, above the second after it.
+# The numbers of messages are microseconds since 1970, or more.
 Reference = Tuple[int, int]
 
 
@@ -266,10 +273,7 @@ class HistoryQuery(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """Return the place of `msgid=N` or `timestamp=T`; "*" is before everything.
-
-    Raises ValueError for anything else.
-    """
+    """Parse `msgid=N` or `timestamp=T`; "*" is before everything. Raises ValueError."""
     kind, _, value = text.partition("=")
     if text == "*":
         return 0, 0
@@ -300,9 +304,8 @@ def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
     return HistoryQuery(verb, target, references, int(limit[:9]))
 
 
-_WHOX_FIELDS = (
-    "tcuihsnfdlaor"  # in the order of the reply (https://ircv3.net/specs/extensions/whox)
-)
+# In the order of the reply (https://ircv3.net/specs/extensions/whox)
+_WHOX_FIELDS = "tcuihsnfdlaor"
 _BOUND = re.compile(r"([CT]?)([<>])([0-9]{1,9})\Z", re.IGNORECASE)
 
 
@@ -316,33 +319,24 @@ def parse_whox(text: str) -> Tuple[str, str]:
     return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
 
 
-def whox_params(fields: str, values: Mapping[str, str]) -> Tuple[str, ...]:
-    """Return the parameters of 354 after the client's name; the realname is last."""
-    return tuple(
-        values[field] if field == "r" else protocol.to_middle(values[field]) for field in fields
-    )
-
-
 class ListFilter(NamedTuple):
     """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
 
-    wanted: Optional[protocol.MaskSet]  # None accepts every name
+    wanted: protocol.MaskSet
     unwanted: protocol.MaskSet
-    bounds: Tuple[Tuple[str, str, int], ...]  # ("", ">", users) or ("C" or "T", "<", minutes)
+    bounds: List[Tuple[str, str, int]]  # ("", ">", users) or ("C" or "T", "<", minutes)
 
-    def accepts(self, name: str, users: int, created: float, topic_at: float, now: float) -> bool:
-        """Return True if a channel meets all conditions; times in seconds, no topic is 0."""
+    def accepts(self, name: str, users: int, age: float, topic_age: float) -> bool:
+        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
+        values = {"": users, "C": age, "T": topic_age}
         for what, sign, bound in self.bounds:
-            if what == "T" and not topic_at:
+            if not (values[what] > bound if sign == ">" else values[what] < bound):
                 return False
-            value = (now - (created if what == "C" else topic_at)) / 60 if what else users
-            if not (value > bound if sign == ">" else value < bound):
-                return False
-        return not self.unwanted.match(name) and (self.wanted is None or self.wanted.match(name))
+        return self.wanted.match(name) and not self.unwanted.match(name)
 
 
-def parse_elist(text: str) -> Optional[ListFilter]:
-    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS; None without any.
+def parse_elist(text: str) -> ListFilter:
+    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS.
 
     Separated by commas: names and masks (`#tea`, `*x*`, `!*x*`), users (`>4`, `<9`), minutes
     since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message".
@@ -350,21 +344,15 @@ def parse_elist(text: str) -> Optional[ListFilter]:
     items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
     bounds = [match for match in map(_BOUND.match, items) if match]
     masks = [item for item in items if not _BOUND.match(item)]
-    wanted = [mask for mask in masks if mask[0] != "!"]
-    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
-    limits = tuple((match[1].upper(), match[2], int(match[3])) for match in bounds)
-    return (
-        ListFilter(protocol.MaskSet(wanted) if wanted else None, unwanted, limits)
-        if items
-        else None
+    return ListFilter(
+        protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"]),
+        protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!"),
+        [(match[1].upper(), match[2], int(match[3])) for match in bounds],
     )
 
 
-# Bans and mutes of the whole server are for names, addresses and networks.
-
-
 def normalize_target(text: str) -> str:
-    """Return the name, address or network of a ban in the form in which it is stored."""
+    """Return the name, address or network of a server's ban in the form in which it is stored."""
     network = _to_network(text)
     if network is None:
         return protocol.casefold(text)
@@ -387,28 +375,18 @@ def is_target(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
-    """Return the network of an address, or of an address and a prefix; None for a name.
-
-    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; the zone of an address is ignored.
-    """
-    if not ("." in text or ":" in text):
-        return None
+    """Return the network of an address, or of an address and a prefix; None for a name."""
     try:
-        network = ipaddress.ip_network(text.partition("%")[0], strict=False)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
-    return network
 
 
 # Capabilities
 # ------------
 
-# IRCv3 capabilities (https://ircv3.net/irc/) are bits of Client.caps. PLAIN_TEXT, which is none,
-# marks a user with nc, who is also shown their own messages.
+# IRCv3 capabilities (https://ircv3.net/irc/) are bits of Client.caps. PLAIN_TEXT is an extra bit
+# for a user with nc, who is also shown their own messages.
 CAPABILITIES = {
     name: 1 << bit
     for bit, name in enumerate(
@@ -442,18 +420,13 @@ _NEEDS = {
 
 
 class Client:
-    """A connection and its user, as every thread sees them.
+    """A connection, its user and its outbox.
 
     `reader` and `writer` are two views of one descriptor: reads block with a timeout, writes
     never block.
     """
 
-    __slots__ = (
-        "account", "address", "away", "blocked", "caps", "channels", "closed", "correspondent",
-        "end", "finishing", "host", "invited", "left", "modes", "muted_until", "named_since",
-        "nickname", "outbox", "queued", "reader", "realname", "registered", "signed_on", "source",
-        "spoke", "tags", "token", "username", "watches", "writer",
-    )  # fmt: skip
+    response: "Response"  # to its command; used by its own thread alone
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
         "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
@@ -463,14 +436,13 @@ class Client:
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
         reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = reader
-        self.writer = socket.socket(
-            reader.family, reader.type, reader.proto, fileno=reader.fileno()
-        )
+        kind = reader.family, reader.type, reader.proto
+        self.writer = socket.socket(*kind, fileno=reader.fileno())
         self.writer.settimeout(0)
         self.host = host
         self.address = "%s:%d" % (host, port)
         # Written by the client's own thread alone:
-        self.caps = 0  # PLAIN_TEXT once the user turns out to have nc
+        self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
         # Guarded by the directory's lock:
         self.nickname = self.realname = ""
@@ -484,19 +456,18 @@ class Client:
         self.registered = False
         self.channels: Set[Channel] = set()
         self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
-        self.left: Dict[str, int] = {}  # channels that it left, and the number of that event
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = ""  # sender of the last private message
         self.token = ""  # for RESUME
-        # Written by the thread that sanctions, read by the client's own:
+        # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
-        # Touched by the delivery alone:
+        # Written by the delivery alone:
         self.outbox: List[Union[bytes, memoryview]] = []
         self.queued = 0  # bytes in it
         self.blocked = False  # the socket is full; the selector tells when it is not
         self.closed = False  # nothing is put into the outbox any more
-        self.finishing: Optional[int] = None  # how to shut down once the outbox is empty
-        # Set once by the thread that ends the connection; the client's thread reads it and leaves.
+        self.finishing = False  # no more is sent once the outbox is empty
+        # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
     @property
@@ -515,22 +486,26 @@ class Client:
 
     def owns(self, nickname: str) -> bool:
         """Return True if the nickname is that of the account that it is logged in to."""
-        return bool(nickname) and protocol.casefold(self.account.name) == protocol.casefold(
-            nickname
-        )
+        is_same = protocol.casefold(self.account.name) == protocol.casefold(nickname)
+        return bool(nickname) and is_same
 
     @property
     def participant(self) -> str:
-        """Its part of the key of a private conversation: its account, or its nickname."""
+        """Identity in private conversations: the account if it has its nickname, or that."""
         return "=%d" % self.account.id if self.owns(self.nickname) else self.key
 
     @property
     def readable_since(self) -> int:
-        """The number after which private messages to its participant are its own."""
+        """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
 
+    def check_end(self) -> None:
+        """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
+        if self.end:
+            raise Disconnect(self.end)
+
     def refresh(self) -> None:
-        """Rebuild what goes with its messages, after a change of what that says."""
+        """Recompute `source` and `tags`."""
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
         account = (CAPABILITIES["account-tag"], make_tag("account", self.account.name))
         self.tags = (account,) if self.account.id else ()
@@ -572,15 +547,9 @@ class Channel:
     Other threads may read it: containers are replaced as a whole, never changed in size.
     """
 
-    __slots__ = (
-        "__weakref__", "audience", "ban_masks", "bans", "created", "flags", "is_lobby",
-        "is_saved", "key", "limit", "members", "name", "operators", "password", "topic",
-    )  # fmt: skip
-
-    def __init__(self, name: str, is_lobby: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.key = protocol.casefold(name)
-        self.is_lobby = is_lobby
         self.created = time.time()
         self.set_members({})
         self.topic = Topic()
@@ -610,16 +579,11 @@ class Channel:
         is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
-    @property
-    def has_owner(self) -> bool:
-        """True if a user who comes back can prove to be a chanop."""
-        return bool(self.operators) or self.is_lobby
-
-    # Permission checks; each raises ReplyError if `client` lacks the right.
-
     def is_chanop(self, client: Client) -> bool:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
+
+    # Permission checks; each raises ReplyError if `client` lacks the right.
 
     def check_chanop(self, client: Client) -> None:
         if not self.is_chanop(client):
@@ -638,17 +602,16 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        text = ""
+        is_privileged = bool(self.members.get(client)) or client.is_operator
         if client not in self.members and "n" in self.flags:
             text = "Cannot send to a channel that you are not in"
-        elif self.members.get(client) or client.is_operator:
-            return
-        elif "m" in self.flags:
+        elif "m" in self.flags and not is_privileged:
             text = "Only operators and those with a voice may speak in %s" % self.name
-        elif self.ban_masks.match(client.source):
+        elif self.bans and not is_privileged and self.ban_masks.match(client.source):
             text = "You are banned from %s, and may not speak there" % self.name
-        if text:
-            raise ReplyError("404", self.name, text)
+        else:
+            return
+        raise ReplyError("404", self.name, text)
 
     def check_member(self, client: Client) -> Client:
         """Return the client if it is a member."""
@@ -661,10 +624,7 @@ class Channel:
     def change(
         self, change: ModeChange, by: Client, find: Callable[[str], Client]
     ) -> Optional[ModeChange]:
-        """Apply a mode change; return it as it took effect, None if it changes nothing.
-
-        `find` returns the client of a nickname. Raises ReplyError.
-        """
+        """Apply a change and return the effective one, or None; `find` is `Directory.get`."""
         adding, letter, arg = change
         kind = protocol.CHANNEL_MODES.get(letter)
         if kind is None:
@@ -769,7 +729,7 @@ def make_tag(key: str, value: str) -> bytes:
 
 
 class Event(NamedTuple):
-    """A message for a number of clients; rendered once for each set of capabilities."""
+    """A message for several clients; rendered once for each set of capabilities."""
 
     message: Message
     line: bytes  # without tags
@@ -777,10 +737,10 @@ class Event(NamedTuple):
     when: float  # seconds since 1970
     number: int = 0  # place in the order of all events, and msgid; 0 for a reply
     keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
-    needs: int = 0  # capabilities of the clients that are told
+    needs: int = 0  # capabilities that a recipient must have
     sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     sender_tags: Tags = ()
-    label: Tuple[bytes, Tags] = (b"", ())  # for the sender, as from Response.take_label
+    label: Tags = ()  # more tags for the sender, as from Response.take_label
     client_tags: bytes = b""  # given by the sender, serialized
     extended: bytes = b""  # line for clients with extended-join
     waiting_for: int = 0  # account that it waits for
@@ -817,12 +777,12 @@ class Event(NamedTuple):
         return self.message.command in _TEXTS and self.sender is not None
 
     def render_own(self, client: Client, lobby: str) -> bytes:
-        """Return its line for its sender: an echo, and if it wrote to itself what it receives."""
-        message, caps, (data, tags) = self.message, client.caps, self.label
+        """Return its lines for its sender: the echo, and the message if it wrote to itself."""
+        message, caps, data = self.message, client.caps, b""
         is_received = self.is_text and message.params[0] == message.nickname
         wants_echo = not self.is_text or caps & ECHO_MESSAGE
         if wants_echo or (caps & PLAIN_TEXT and not is_received):
-            data += self.render(caps, lobby, message.nickname, tags)
+            data = self.render(caps, lobby, message.nickname, self.label)
         return data + self.render(caps, lobby) if is_received else data
 
     def rows(self) -> List["Row"]:
@@ -834,7 +794,7 @@ class Event(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Bytes for one client, in their place among the events; `make` is called by the delivery."""
+    """Bytes for one client, queued in order with events; the delivery calls `make`."""
 
     client: Client
     make: Callable[[], bytes]
@@ -845,18 +805,20 @@ class Response:
 
     A label is answered once: by ACK, by the one message that there is, or by a batch
     (https://ircv3.net/specs/extensions/labeled-response). Events that are part of the answer,
-    such as an echo, take the label before they are posted.
+    such as an echo, are posted before the replies are known: `is_long` tells them of more.
     """
 
-    def __init__(self, client: Client, server_name: str, lobby: str) -> None:
-        self.client = client
+    def __init__(
+        self, client: Client, enqueue: Callable[["Work"], None], server_name: str, lobby: str
+    ) -> None:
         self.events: List[Event] = []  # for this client alone
         self.is_long = False  # more than one message will answer
+        self.batch = ""  # reference of the batch that answers, "" if there is none
+        self._client = client
+        self._enqueue = enqueue  # only appends
         self._server_name = server_name
         self._lobby = lobby
         self._label = ""  # not answered yet
-        self.batch = ""  # reference of the batch that answers, "" if there is none
-        self._opening = b""  # the line that opens the batch, not sent yet
         self._references = itertools.count(1)
 
     def begin(self, label: str) -> None:
@@ -870,62 +832,63 @@ class Response:
 
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
-        if self.client.caps & BATCH:
-            tags: Tags = ((0, make_tag("label", self._label)),) if self._label else ()
-            self._label, self.batch = "", "b%d" % next(self._references)
-            self._opening = self._render(("BATCH", "+" + self.batch, kind, *params), tags)
+        if self._client.caps & BATCH:
+            self.batch = "b%d" % next(self._references)
+            tags, self._label = self._label_tags(), ""
+            self._send(self._render(("BATCH", "+" + self.batch, kind, *params), tags))
 
-    def take_label(self, more: bool) -> Tuple[bytes, Tags]:
-        """Return what comes before the next message of the answer, and its tags.
-
-        `more` will follow it.
-        """
-        if self._label and (more or self.is_long):
+    def take_label(self) -> Tags:
+        """Return the tags of the next message of the answer: its label, or its batch."""
+        if self._label and self.is_long:
             self.open_batch("labeled-response")
-        label, self._label = self._label, ""
-        opening, self._opening = self._opening, b""
-        if label:
-            return b"", ((0, make_tag("label", label)),)
-        return opening, ((0, make_tag("batch", self.batch)),) if self.batch else ()
+        tags, self._label = self._label_tags(), ""
+        return tags or (((0, make_tag("batch", self.batch)),) if self.batch else ())
 
-    def defer(self, make: Callable[[], Iterable[Reply]]) -> Output:
-        """Return replies that are made later, for a place among the events."""
-        (opening, first), (_, rest) = self.take_label(True), self.take_label(True)
+    def defer(self, make: Callable[[], Iterable[Reply]]) -> None:
+        """Answer with replies, at least two, that are made by the delivery in order with events."""
+        self.is_long = True
+        first, rest = self.take_label(), self.take_label()
 
         def render() -> bytes:
             replies = enumerate(make())
-            return opening + b"".join([self._render(r, rest if i else first) for i, r in replies])
+            return b"".join([self._render(r, rest if i else first) for i, r in replies])
 
-        return Output(self.client, render)
+        self._enqueue(Output(self._client, render))
 
-    def flush(self, is_done: bool = True) -> bytes:
-        """Return what was added; `is_done` ends the answer."""
+    def flush(self, is_done: bool = True) -> int:
+        """Send what was added, and return its size; `is_done` ends the answer."""
         events, self.events = self.events, []
-        more, data = len(events) > 1 or not is_done, []
-        for event in events:
-            opening, tags = self.take_label(more)
-            data.append(opening + self._render_event(event, tags))
+        self.is_long |= len(events) > 1 or not is_done
+        data = [self._render_event(event, self.take_label()) for event in events]
         if is_done and self._label:
-            self.is_long = False
-            data.append(self._render(("ACK",), self.take_label(False)[1]))
+            data.append(self._render(("ACK",), self._label_tags()))
+            self._label = ""
         elif is_done and self.batch:
-            data += [self._opening, self._render(("BATCH", "-" + self.batch), ())]
-            self._opening, self.batch = b"", ""
-        return b"".join(data)
+            data.append(self._render(("BATCH", "-" + self.batch), ()))
+            self.batch = ""
+        return self._send(b"".join(data))
+
+    def _send(self, data: bytes) -> int:
+        if data:
+            self._enqueue(Output(self._client, lambda: data))
+        return len(data)
+
+    def _label_tags(self) -> Tags:
+        return ((0, make_tag("label", self._label)),) if self._label else ()
 
     def _make_event(self, reply: Reply, source: str = "") -> Event:
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
-            params.insert(0, self.client.nickname or "*")
+            params.insert(0, self._client.nickname or "*")
         params[:-1] = map(protocol.to_middle, params[:-1])
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
         message, line = protocol.fit_line(Message(command, tuple(params), source))
         needs = _NEEDS.get(command, 0)
-        return Event(message, line, (self.client,), time.time(), needs=needs)
+        return Event(message, line, (self._client,), time.time(), needs=needs)
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
-        return event.render(self.client.caps, self._lobby, self.client.nickname, tags)
+        return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tags) -> bytes:
         return self._render_event(self._make_event(reply), tags)
@@ -950,27 +913,28 @@ def topic_replies(channel: Channel) -> List[Reply]:
 
 
 def member_prefix(client: Client, bits: int) -> str:
-    """Return the signs of a member with these bits as `client` sees them."""
+    """Return the prefix of a member with these bits as `client` sees it."""
     prefix = _PREFIXES[bits]
     return prefix if client.caps & CAPABILITIES["multi-prefix"] else prefix[:1]
 
 
 class ChannelRecord(NamedTuple):
-    """A channel for the store to save; None to delete it, and if it was evicted its history."""
+    """A channel's state for the store; None deletes it, and its history if it was evicted."""
 
     key: str
     state: Optional[Dict[str, Any]]
     is_evicted: bool = False
 
 
-FINISH, SEVER, ABORT, CLOSE = "finish", "sever", "abort", "close"
+FINISH, SEVER, CLOSE = "finish", "sever", "close"
 
 
 class Ending(NamedTuple):
-    """A step of a connection's end, when all that was posted before has been sent.
+    """A step of a connection's end.
 
-    FINISH tells the client that no more comes, SEVER also wakes its thread, ABORT does so
-    without sending what is left, CLOSE gives the descriptor back.
+    FINISH, from its own thread: no more comes; the client is told once its outbox is empty.
+    SEVER, from another thread: drop what its socket does not take, and wake its thread.
+    CLOSE, the last word of its own thread: the same, and give the descriptor back.
     """
 
     client: Client
@@ -984,27 +948,32 @@ Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last 
 # -------------
 
 
-FormerUser = NamedTuple(
-    "FormerUser",
-    [("nickname", str), ("username", str), ("host", str), ("realname", str), ("left_at", float)],
-)
+class FormerUser(NamedTuple):
+    """A user for WHOWAS."""
+
+    nickname: str
+    username: str
+    host: str
+    realname: str
+    left_at: float  # seconds since 1970
 
 
 class Directory:
     """The users, by nickname, and the channels.
 
-    Any thread may call its methods. Each is atomic and does no I/O. What others are told of a
-    change is numbered and posted before the lock is released: the order of events is the order
-    of changes. A method that raises ReplyError has changed nothing. `response` is that of the
-    client that acts: an event that answers its command takes the label.
+    Each method is atomic and does no I/O. Any thread may call those that ask, `end`, `post`,
+    `set_account` and `update_accounts`; the others are for the thread of `client`, the one that
+    acts: an event that answers its command takes the label. What others are told of a change is
+    numbered and posted before the lock is released: the order of events is the order of changes.
+    A method that raises ReplyError has changed nothing.
     """
 
     def __init__(
-        self, queue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
+        self, enqueue: Callable[[Work], None], server_name: str, lobby: str, last_number: int
     ) -> None:
         # Guards all below, and the marked parts of Client and Channel; methods may call each other.
         self._lock = threading.RLock()
-        self._queue = queue  # only appends
+        self._enqueue = enqueue  # only appends
         self._server_name = server_name
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
@@ -1014,7 +983,7 @@ class Directory:
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
-        self.is_closing = False  # nobody is told who leaves: everybody does
+        self.is_closing = False  # QUIT is not announced: all clients leave
         self.most_users = 0  # at once
 
     def post(
@@ -1023,8 +992,7 @@ class Directory:
         audience: Tuple[Client, ...],
         sender: Optional[Client] = None,
         keys: Tuple[str, ...] = (),
-        response: Optional[Response] = None,
-        more: bool = False,
+        is_answer: bool = False,
         needs: int = 0,
         client_tags: bytes = b"",
         extended: bytes = b"",
@@ -1032,24 +1000,24 @@ class Directory:
     ) -> Event:
         """Number a message and queue it for `audience`; it is truncated if need be.
 
-        `response` is that of the sender, if the sender is in the audience; `more` of the answer
-        will follow. For the other arguments see Event. ValueError for what no line can carry.
+        `is_answer` if it answers the sender's command, and the sender is in the audience. For
+        the other arguments see Event. ValueError for what no line can carry.
         """
         message, line = protocol.fit_line(message)
         needs |= _NEEDS.get(message.command, 0)
         with self._lock:
-            label: Tuple[bytes, Tags] = (b"", ())
-            if response is not None:
-                caps, is_text = response.client.caps, message.command in _TEXTS
+            label: Tags = ()
+            if is_answer and sender is not None:
+                caps, is_text = sender.caps, message.command in _TEXTS
                 if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
-                    label = response.take_label(more)
+                    label = sender.response.take_label()
             now, number = time.time(), self._next_number()
             tags = sender.tags if sender is not None else ()
             event = Event(
                 message, line, audience, now, number, keys, needs, sender, tags, label,
                 client_tags, extended, waiting_for,
             )  # fmt: skip
-            self._queue(event)
+            self._enqueue(event)
             return event
 
     # Users
@@ -1079,28 +1047,37 @@ class Directory:
             former = list(self._former)
         return [user for user in reversed(former) if protocol.casefold(user.nickname) == key]
 
-    def claim(self, client: Client, nickname: str, response: Response) -> Optional[Client]:
+    def end(self, client: Client, reason: str) -> None:
+        """End another client's connection, unless it is ending."""
+        with self._lock:
+            if not client.end:
+                client.end = reason
+                self.post(Message("ERROR", (reason,)), (client,))
+                self._enqueue(Ending(client, SEVER))
+
+    def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
-        The owner of its account takes it from its holder, who is removed and returned: the
-        caller ends that connection.
+        The owner of its account takes it from its holder, whose connection is ended.
         """
         key, old_key = protocol.casefold(nickname), client.key
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             holder = self._clients.get(key)
             if holder is client:
                 holder = None
             if holder is not None:
                 if not client.owns(nickname):
                     raise ReplyError("433", nickname, "Nickname is already in use")
-                holder.end = holder.end or "%s has logged in elsewhere" % nickname
+                reason = "%s has logged in elsewhere" % nickname
+                params = ("*", "LOGGED_IN_ELSEWHERE", nickname, reason)
+                fail = Message("FAIL", params, self._server_name)
+                self.post(fail, (holder,), needs=STANDARD_REPLIES)
+                self.end(holder, reason)
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, key != old_key
             if is_user and nickname != client.nickname:
-                keys = tuple(channel.key for channel in client.channels)
-                message = Message("NICK", (nickname,), client.source)
-                self.post(message, self._peers(client), client, keys, response)
+                self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
                 self._remember(client)
                 self._tell_watchers(client, False)
@@ -1112,29 +1089,27 @@ class Directory:
             client.refresh()
             if is_user and is_new:
                 self._tell_watchers(client, True)
-            return holder
 
-    def register(self, client: Client, token: str) -> None:
+    def register(self, client: Client) -> None:
         """Register a client that has a nickname."""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             client.refresh()
             client.registered = True
-            self._set_token(client, token)
+            self._issue_token(client)
             self._tell_watchers(client, True)
-            self.most_users = max(self.most_users, len(self._clients))
 
-    def resume(self, client: Client, token: str, new_token: str) -> Optional[Client]:
-        """Make `client` the user who has the token; nobody is told.
+    def resume(self, client: Client, token: str) -> bool:
+        """Transfer the user of a token to `client`, and end the former connection.
 
-        Returns the former client, as `claim` does; None if there is no such token.
+        Nobody else is told. Returns False if there is no such token.
         """
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             old = self._tokens.get(token)
             if old is None or old.end:  # a user who was removed comes back by no token
-                return None
-            old.end = "Connected again"
+                return False
+            self.end(old, "Connected again")
             del self._tokens[token]
             self._clients.pop(client.key, None)
             for name in Client.IDENTITY:
@@ -1146,28 +1121,25 @@ class Directory:
             for key in client.watches:
                 self._watchers[key] ^= {client, old}
             old.channels, old.watches, old.registered = set(), {}, False  # no user any more
-            old.nickname = old.token = ""
             client.refresh()
-            self._set_token(client, new_token)
-            return old
+            self._issue_token(client)
+            return True
 
-    def _set_token(self, client: Client, token: str) -> None:
-        client.token = token
-        if token:
-            self._tokens[token] = client
+    def _issue_token(self, client: Client) -> None:
+        if client.caps & CAPABILITIES["hubbub/resume"]:
+            client.token = os.urandom(16).hex()
+            self._tokens[client.token] = client
 
     def remove(self, client: Client, reason: str) -> None:
         """Forget a client; its nickname is free. Idempotent."""
         with self._lock:
             if client.registered and not self.is_closing:
-                audience = tuple(peer for peer in self._peers(client) if peer is not client)
-                keys = tuple(channel.key for channel in client.channels)
-                self.post(Message("QUIT", (reason,), client.source), audience, client, keys)
+                self._post_to_peers(client, "QUIT", reason)
                 self._tell_watchers(client, False)
                 self._remember(client)
             for channel in list(client.channels):
                 self._leave(client, channel)
-            self.unwatch(client, list(client.watches))
+            self.watch(client, {})
             self._tokens.pop(client.token, None)
             if self._clients.get(client.key) is client:  # and not the owner, who took it since
                 del self._clients[client.key]
@@ -1176,7 +1148,7 @@ class Directory:
     def set_account(self, client: Client, account: "Account") -> None:
         """Log the client in to the account, or out for NO_ACCOUNT; its nickname stays."""
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             is_other, was_operator = account.id != client.account.id, client.is_operator
             client.account = account
             client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
@@ -1191,8 +1163,9 @@ class Directory:
         """Apply what another process has changed: `read` returns all accounts, from memory."""
         with self._lock:  # nobody logs in to a new account after it was read
             accounts = {account.id: account for account in read()}
-            for channel in self._channels.values():
+            for channel in list(self._channels.values()):
                 channel.operators &= accounts.keys()
+                self._drop_if_empty(channel)
             for client in list(self._clients.values()):
                 account = accounts.get(client.account.id, NO_ACCOUNT)
                 if account == client.account:
@@ -1203,32 +1176,37 @@ class Directory:
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
 
-    def change(
-        self, client: Client, command: str, *params: str, response: Response, **state: Any
-    ) -> None:
-        """Change attributes of a user, and tell its peers by a message; nobody if it is ""."""
+    def change(self, client: Client, command: str, *params: str, **state: str) -> None:
+        """Change attributes of a user, and tell its peers by a message."""
         with self._lock:
+            client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            if command:
-                self._post_to_peers(client, command, *params, response=response)
+            self._post_to_peers(client, command, *params, is_answer=True)
 
-    def watch(self, client: Client, nicknames: Iterable[str]) -> None:
-        """Tell `client` when users with these nicknames come and go (MONITOR)."""
+    def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
+        """Apply changes of a user's modes; return those that took effect."""
+        applied = []
         with self._lock:
-            self._check_end(client)
-            for nickname in nicknames:
-                key = protocol.casefold(nickname)
-                client.watches[key] = nickname
+            for change in changes:
+                # Not +o: OPER gives that, for a password.
+                if change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+                    client.modes ^= {change.letter}
+                    applied.append(change)
+        return applied
+
+    def watch(self, client: Client, watches: Dict[str, str]) -> None:
+        """Tell `client` when users with these nicknames, by casefolded, come and go (MONITOR)."""
+        with self._lock:
+            if watches:
+                client.check_end()
+            for key in client.watches:
+                self._watchers[key].discard(client)
+                if not self._watchers[key]:
+                    del self._watchers[key]
+            for key in watches:
                 self._watchers[key].add(client)
-
-    def unwatch(self, client: Client, nicknames: Iterable[str]) -> None:
-        with self._lock:
-            for key in map(protocol.casefold, nicknames):
-                if client.watches.pop(key, None) is not None:
-                    self._watchers[key].discard(client)
-                    if not self._watchers[key]:
-                        del self._watchers[key]
+            client.watches = watches
 
     # Channels
 
@@ -1237,6 +1215,13 @@ class Directory:
         with self._lock:
             channel = self._channels.get(protocol.casefold(name))
         return channel if channel is not None and _is_visible(client, channel) else None
+
+    def get_channel(self, name: str, client: Client) -> Channel:
+        """Return the channel of that name. Raises ReplyError 403."""
+        channel = self.channel(name, client)
+        if channel is None:
+            raise ReplyError("403", name, "No such channel")
+        return channel
 
     def channels(
         self, client: Optional[Client] = None, of: Optional[Client] = None
@@ -1250,21 +1235,18 @@ class Directory:
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
-            channel.is_lobby = channel.key == self._lobby
             self._channels[channel.key] = channel
             self._drop_if_empty(channel)
 
-    def join(
-        self, client: Client, name: str, password: str, response: Response
-    ) -> Optional[Tuple[int, int]]:
-        """Add `client` to a channel, created if need be, and tell it who is there.
+    def join(self, client: Client, name: str, password: str) -> Optional[Tuple[int, int]]:
+        """Add `client` to a channel, created if need be, and send it the topic and the names.
 
-        Returns the numbers between which it was not there, None if it is there already. Raises
-        ReplyError 405, 471, 473, 474 or 475.
+        Returns the number of the event and that of the members, None if it is there already.
+        Raises ReplyError 405, 471, 473, 474 or 475.
         """
         key = protocol.casefold(name)
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             channel = self._channels.get(key)
             if channel is not None and client in channel.members:
                 return None
@@ -1273,73 +1255,73 @@ class Directory:
             if channel is None:
                 if len(self._channels) >= MAX_ALL_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
-                channel = self._channels[key] = Channel(name, key == self._lobby)
-            # An empty channel stays closed to those that its modes keep out: so does its history.
+                channel = self._channels[key] = Channel(name)
+            # Modes apply to an empty channel too, or its history would be open.
             channel.check_can_join(client, password)
-            is_founder = not (channel.members or channel.has_owner)
+            is_founder = not (channel.members or self._has_owner(channel))
             bits = CHANOP if is_founder or client.account.id in channel.operators else 0
             if is_founder and client.account.id:
                 channel.operators |= {client.account.id}
+                self._save(channel)
             channel.set_members({**channel.members, client: bits})
             self._abandoned.pop(key, None)
             client.invited.discard(channel)
             client.channels.add(channel)
-            number = self._post_join(client, channel, response, is_new=True)
+            number = self._post_join(client, channel, is_new=True)
             if client.away:
-                others = tuple(member for member in channel.members if member is not client)
+                others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return client.left.get(key, 0), number
+            return number, len(channel.members)
 
-    def rejoin(self, client: Client, response: Response) -> None:
+    def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
         with self._lock:
             for channel in sorted(client.channels, key=lambda channel: channel.key):
-                self._post_join(client, channel, response, is_new=False)
+                self._post_join(client, channel, is_new=False)
 
-    def _post_join(self, client: Client, channel: Channel, response: Response, is_new: bool) -> int:
-        """Tell of a JOIN, and the client who is there; return the number of the event."""
-        message, names = Message("JOIN", (channel.name,), client.source), channel.names()
+    def _post_join(self, client: Client, channel: Channel, is_new: bool) -> int:
+        """Post a JOIN, then topic and names to `client`; return the number of the event."""
+        message, members = Message("JOIN", (channel.name,), client.source), channel.names()
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
-        event = self.post(message, audience, client, keys, response, True, extended=extended)
-        make = lambda: topic_replies(channel) + names_replies(client, channel, names)  # noqa: E731
-        self._queue(response.defer(make))
+        client.response.is_long = True
+        event = self.post(message, audience, client, keys, is_answer=True, extended=extended)
+        names = functools.partial(names_replies, client, channel, members)
+        client.response.defer(lambda: topic_replies(channel) + names())
         return event.number
 
-    def names(self, client: Client, channel: Channel, response: Response) -> None:
+    def names(self, client: Client, channel: Channel) -> None:
         """Tell `client` who is in a channel, in order with joins and leaves."""
         with self._lock:
             make = functools.partial(names_replies, client, channel, channel.names())
-            self._queue(response.defer(make))
+            client.response.defer(make)
 
-    def part(self, client: Client, name: str, reason: str, response: Response) -> None:
+    def part(self, client: Client, name: str, reason: str) -> None:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             params: Tuple[str, ...] = ()
             with contextlib.suppress(ReplyError):  # no reason from those who may not speak
                 channel.check_can_speak(client)
                 params = (reason,) if reason else ()
-            event = self._post_to_channel(channel, client, response, "PART", *params)
-            self._leave(client, channel, event.number)
+            self._post_to_channel(channel, client, "PART", *params)
+            self._leave(client, channel)
 
-    def kick(
-        self, client: Client, name: str, nickname: str, reason: str, response: Response
-    ) -> None:
+    def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
         """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442 or 482."""
         with self._lock:
             channel = self._operated_channel(client, name)
             other = channel.check_member(self.get(nickname))
-            params = (other.nickname, reason or client.nickname)
-            event = self._post_to_channel(channel, client, response, "KICK", *params)
-            self._leave(other, channel, event.number)
+            words = other.nickname, reason or client.nickname
+            self._post_to_channel(channel, client, "KICK", *words)
+            self._leave(other, channel)
 
     def invite(self, client: Client, nickname: str, name: str) -> Client:
         """Invite a user to a channel. Raises ReplyError 401, 403, 442, 443 or 482."""
         with self._lock:
             other = self.get(nickname)
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             if "i" in channel.flags:
                 channel.check_chanop(client)
             if other in channel.members:
@@ -1347,8 +1329,8 @@ class Directory:
             if channel.is_chanop(client):  # the invitation of others opens nothing
                 other.invited.add(channel)
             message = Message("INVITE", (other.nickname, channel.name), client.source)
-            members = tuple(member for member in channel.members if member is not client)
             self.post(message, (other,), client)
+            members = _without(client, channel.audience)
             self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
             return other
 
@@ -1358,7 +1340,6 @@ class Directory:
         target: str,
         message: Message,
         tags: bytes,
-        response: Response,
         account: Optional["Account"] = None,
     ) -> Optional[str]:
         """Send a text from `client`, with its serialized tags, to a channel or a user.
@@ -1366,20 +1347,17 @@ class Directory:
         Returns the user's away message, "" without one. If there is no such user, it is kept for
         the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
-        command, owner = message.command, 0
+        command, owner, is_answer = message.command, 0, True
         away: Optional[str] = ""
-        listener: Optional[Response] = response
         with self._lock:
-            self._check_end(client)
+            client.check_end()
             if target.startswith("#"):
                 channel = self._channels.get(protocol.casefold(target))
                 if channel is None:
                     raise ReplyError("403", target, "No such channel")
-                is_member = client in channel.members
-                if not is_member or channel.bans or "m" in channel.flags:
-                    channel.check_can_speak(client)
+                channel.check_can_speak(client)
+                is_answer = client in channel.members
                 name, audience, key = channel.name, channel.audience, channel.key
-                listener = response if is_member else None
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
                 key = private_key("=%d" % account.id, client.participant)
@@ -1394,28 +1372,26 @@ class Directory:
                 if command != "TAGMSG":
                     recipient.correspondent = client.nickname
             keys = (key,) if command != "TAGMSG" else ()
-            relayed, more = (
-                Message(command, (name, *message.params[1:2]), client.source),
-                away != "",
-            )
+            client.response.is_long |= away != ""
+            relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
-                relayed, audience, client, keys, listener, more, client_tags=tags, waiting_for=owner
+                relayed, audience, client, keys, is_answer, client_tags=tags, waiting_for=owner
             )
             return away
 
-    def set_topic(self, client: Client, name: str, topic: str, response: Response) -> None:
-        """Raises ReplyError 403, 404, 442 or 482."""
+    def set_topic(self, client: Client, name: str, topic: str) -> None:
+        """Set the topic. Raises ReplyError 403, 404, 442 or 482."""
         with self._lock:
-            channel = self._joined_channel(client, name)
+            channel = self._joined_channel(name, client)
             channel.check_can_speak(client)
             if "t" in channel.flags:
                 channel.check_chanop(client)
-            event = self._post_to_channel(channel, client, response, "TOPIC", topic)
+            event = self._post_to_channel(channel, client, "TOPIC", topic)
             channel.topic = Topic(event.message.text, client.nickname, event.when)
             self._save(channel)
 
     def change_modes(
-        self, client: Client, name: str, changes: List[ModeChange], response: Response
+        self, client: Client, name: str, changes: List[ModeChange]
     ) -> List[ReplyError]:
         """Apply the changes that are possible; return the errors of the others.
 
@@ -1432,9 +1408,9 @@ class Directory:
                 except ReplyError as error:
                     errors.append(error)
             lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
-            response.is_long |= len(lines) + len(errors) > 1
+            client.response.is_long |= len(lines) + len(errors) > 1
             for params in lines:
-                self._post_to_channel(channel, client, response, "MODE", *params)
+                self._post_to_channel(channel, client, "MODE", *params)
             self._save(channel)
             self._drop_if_empty(channel)
         return errors
@@ -1446,61 +1422,51 @@ class Directory:
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
         return self._last_number
 
-    def _check_end(self, client: Client) -> None:
-        """Raise Disconnect for a client that was removed: another may have its nickname."""
-        if client.end:
-            raise Disconnect(client.end)
-
     def _post_to_channel(
-        self, channel: Channel, client: Client, response: Response, command: str, *params: str
+        self, channel: Channel, client: Client, command: str, *params: str
     ) -> Event:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
-        listener = response if client in channel.members else None
-        return self.post(message, channel.audience, client, (channel.key,), listener)
+        is_answer = client in channel.members
+        return self.post(message, channel.audience, client, (channel.key,), is_answer)
 
     def _post_to_peers(
-        self, client: Client, command: str, *params: str, response: Optional[Response] = None
+        self, client: Client, command: str, *params: str, is_answer: bool = False
     ) -> None:
-        """Tell the peers of `client` what has changed about it."""
-        audience = self._peers(client)
-        if command == "AWAY":  # its sender has a reply of its own
-            audience = tuple(peer for peer in audience if peer is not client)
-            response = None
-        self.post(Message(command, params, client.source), audience, client, response=response)
+        """Tell all who share a channel with `client`, and itself, what has changed about it."""
+        if len(client.channels) == 1:
+            audience = next(iter(client.channels)).audience
+        else:
+            members = (channel.members for channel in client.channels)
+            audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
+        if command in ("AWAY", "QUIT"):  # it has a reply of its own
+            audience, is_answer = _without(client, audience), False
+        is_kept = command in ("NICK", "QUIT")
+        keys = tuple(channel.key for channel in client.channels) if is_kept else ()
+        self.post(Message(command, params, client.source), audience, client, keys, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
 
-    def _peers(self, client: Client) -> Tuple[Client, ...]:
-        """Return all who share a channel with `client`, and itself, once each."""
-        if len(client.channels) == 1:
-            return next(iter(client.channels)).audience
-        peers = {client: 0}
-        for channel in client.channels:
-            peers.update(channel.members)
-        return tuple(peers)
-
     def _remember(self, client: Client) -> None:
         names = (client.nickname, client.username, client.host, client.realname)
         self._former.append(FormerUser(*names, left_at=time.time()))
 
-    def _joined_channel(self, client: Client, name: str) -> Channel:
+    def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
-        channel = self.channel(name, client)
-        if channel is None:
-            raise ReplyError("403", name, "No such channel")
+        client.check_end()
+        channel = self.get_channel(name, client)
         if client not in channel.members:
             raise ReplyError("442", channel.name, "You're not on that channel")
         return channel
 
     def _operated_channel(self, client: Client, name: str) -> Channel:
         """Return a channel that `client` is a chanop of. Raises ReplyError 403, 442 or 482."""
-        channel = self.channel(name, client)
-        if channel is None or not client.is_operator:
-            channel = self._joined_channel(client, name)
+        client.check_end()
+        find = self.get_channel if client.is_operator else self._joined_channel
+        channel = find(name, client)
         channel.check_chanop(client)
         return channel
 
@@ -1508,32 +1474,34 @@ class Directory:
         """Queue the channel for the store: its state, or its deletion if it is not persistent."""
         if channel.is_persistent or channel.is_saved:
             channel.is_saved = channel.is_persistent
-            self._queue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
+            self._enqueue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
 
-    def _leave(self, client: Client, channel: Channel, number: int = 0) -> None:
-        """Remove a client from a channel; `number` is that of the event, if it stays online."""
-        if number:
-            client.left.pop(channel.key, None)
-            while len(client.left) >= MAX_CHANNELS:
-                del client.left[next(iter(client.left))]
-            client.left[channel.key] = number
+    def _leave(self, client: Client, channel: Channel) -> None:
         channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
+    def _has_owner(self, channel: Channel) -> bool:
+        """Return True if no user becomes a chanop by joining while it is empty."""
+        return bool(channel.operators) or channel.key == self._lobby
+
     def _drop_if_empty(self, channel: Channel) -> None:
-        """Delete an empty channel unless it is persistent; keep so many of guests, the latest."""
+        """Delete an empty channel unless it is persistent; of those without owner, the oldest."""
         if channel.members:
             return
         self._abandoned.pop(channel.key, None)
         if not channel.is_persistent:
             del self._channels[channel.key]
-        elif not channel.has_owner:
+        elif not self._has_owner(channel):
             self._abandoned[channel.key] = None
             if len(self._abandoned) > MAX_ABANDONED:
                 key = next(iter(self._abandoned))
                 del self._abandoned[key], self._channels[key]
-                self._queue(ChannelRecord(key, None, is_evicted=True))
+                self._enqueue(ChannelRecord(key, None, is_evicted=True))
+
+
+def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
+    return tuple(other for other in clients if other is not client)
 
 
 def _is_visible(client: Optional[Client], channel: Channel) -> bool:
@@ -2162,6 +2130,7 @@ class Journal(threading.Thread):
         self._done.acquire()
         self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
+        self._clean_at = 0.0  # monotonic
         self._is_stopping = False
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept, as `on_change` was told
@@ -2170,8 +2139,8 @@ class Journal(threading.Thread):
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
-        """Return when `work` is on disk, or when it is clear that it will not be soon."""
-        self._backlog += work[: MAX_BACKLOG - len(self._backlog)]
+        """Return when `work` is on disk, or after PATIENCE."""
+        self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
         if self._is_busy:
             self._collect(0)
         if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
@@ -2187,8 +2156,8 @@ class Journal(threading.Thread):
             if fault:
                 self._backlog = self._work + self._backlog
                 self._retry_at = time.monotonic() + RETRY_AFTER
-        was_well, self.fault = not self.fault, fault
-        if was_well == bool(fault):
+        has_changed, self.fault = bool(fault) != bool(self.fault), fault
+        if has_changed:
             self._on_change(fault)
 
     def stop(self) -> None:
@@ -2201,27 +2170,41 @@ class Journal(threading.Thread):
             self.join(PATIENCE)
 
     def run(self) -> None:
-        upkeep_at = clean_at = 0.0
+        upkeep_at = 0.0
         while not self._is_stopping:
             if self._start.acquire(timeout=UPKEEP_INTERVAL):
-                self._error = self._commit()
+                self._error = self._attempt(self._commit)
                 self._done.release()
-            now = time.monotonic()
-            if now < upkeep_at or self._error:
-                continue
-            upkeep_at = now + UPKEEP_INTERVAL
-            try:
-                if now >= clean_at and not self._store.clean():
-                    clean_at = now + CLEANING_INTERVAL
-                if self._store.accounts_changed():
-                    self._on_accounts()
-            except StoreError as error:
-                log.warning("cannot clean the store: %s", error)
+            if time.monotonic() >= upkeep_at and not self._error:
+                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
+                error = self._attempt(self._look_after)
+                if error:
+                    log.warning("cannot clean the store: %s", error)
 
-    def _commit(self) -> str:
-        """Write `_work` in order; return the error, "" if there was none."""
+    def _attempt(self, work: Callable[[], None]) -> str:
+        """Return why `work` failed, "" if it did not. A mistake of ours does not end the thread."""
         try:
-            for is_row, run in itertools.groupby(self._work, lambda item: isinstance(item, Row)):
+            work()
+        except StoreError as error:
+            return str(error)
+        except Exception:
+            log.exception("internal error; the history goes on with what comes next")
+            return "something went wrong in the server"
+        return ""
+
+    def _look_after(self) -> None:
+        if self._store.accounts_changed():
+            self._on_accounts()
+        if time.monotonic() >= self._clean_at:
+            self._clean_at = time.monotonic() + CLEANING_INTERVAL
+            if self._store.clean():
+                self._clean_at = 0.0  # there is more
+
+    def _commit(self) -> None:
+        """Write `_work` in order. Raises StoreError."""
+        work, self._work = self._work, []  # after a mistake of ours, trying again is of no use
+        try:
+            for is_row, run in itertools.groupby(work, lambda item: isinstance(item, Row)):
                 if is_row:
                     self._store.append([item for item in run if isinstance(item, Row)])
                     continue
@@ -2230,13 +2213,13 @@ class Journal(threading.Thread):
                         self._store.save_channel(item.key, item.state)
                     elif isinstance(item, ChannelRecord):
                         self._store.delete_channel(item.key, item.is_evicted)
-        except StoreError as error:
-            return str(error)
-        return ""
+        except StoreError:
+            self._work = work
+            raise
 
 
 class Delivery(threading.Thread):
-    """The one thread that writes: takes all that waits, then sends each outbox at once."""
+    """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
     def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
         super().__init__(name="delivery")
@@ -2324,7 +2307,7 @@ class Delivery(threading.Thread):
             self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
-        """Put what is on disk now into the outboxes; carry out endings."""
+        """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
         for is_event, run in itertools.groupby(batch, audience_of):
             works = list(run)
@@ -2336,8 +2319,8 @@ class Delivery(threading.Thread):
                         self._append(work.client, work.make())
                     elif isinstance(work, Ending):
                         self._end(work)
-            except Exception:  # these are lost then, but none beside them
-                log.exception("our mistake: %.1000r", works)
+            except Exception:  # only these are lost
+                log.exception("internal error: %.1000r", works)
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2345,7 +2328,7 @@ class Delivery(threading.Thread):
         joined: Dict[int, bytes] = {}
         own: Dict[Client, List[int]] = {}  # senders, and the events that look different to them
         for index, event in enumerate(events):
-            if event.sender is not None and (event.is_text or event.label[1]):
+            if event.sender is not None and (event.is_text or event.label):
                 own.setdefault(event.sender, []).append(index)
         for client in events[0].audience:
             caps = client.caps
@@ -2361,7 +2344,7 @@ class Delivery(threading.Thread):
             self._append(client, data)
 
     def _append(self, client: Client, data: bytes) -> None:
-        if data and not client.closed and client.finishing is None:
+        if data and not client.closed and not client.finishing:
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
@@ -2403,9 +2386,9 @@ class Delivery(threading.Thread):
         self._watch(client, bool(client.queued))
         if client.queued > self._max_sendq:
             self._abort(client, "SendQ exceeded")
-        elif not client.queued and client.finishing is not None:
+        elif client.finishing and not client.queued:
             with contextlib.suppress(OSError):  # the peer was faster
-                client.reader.shutdown(client.finishing)
+                client.reader.shutdown(socket.SHUT_WR)
 
     def _watch(self, client: Client, blocked: bool) -> None:
         if blocked and not client.blocked:
@@ -2416,18 +2399,17 @@ class Delivery(threading.Thread):
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
+        if ending.how == FINISH:
+            client.finishing = True
+            self._touched[client] = None  # sending finds the outbox empty, and shuts down
+            return
+        if not client.closed:
+            if not client.blocked:
+                self._send(client)
+            self._abort(client, "")
         if ending.how == CLOSE:
-            if not client.closed:
-                if not client.blocked:
-                    self._send(client)
-                self._abort(client, "")
             client.writer.detach()
             client.reader.close()
-        elif ending.how == ABORT:
-            self._abort(client, "")
-        elif not client.closed:
-            client.finishing = socket.SHUT_WR if ending.how == FINISH else socket.SHUT_RDWR
-            self._touched[client] = None  # sending finds the outbox empty, and shuts down
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
@@ -2453,7 +2435,7 @@ REFUSALS = {  # for peers that speak neither of our dialects
 
 
 class Session:
-    """The work of a client's thread: reads and carries out each line until the connection ends.
+    """A client's thread: reads and carries out each line until the connection ends.
 
     The handlers in COMMANDS get it. They answer with `reply` and `note`, or refuse by raising
     ReplyError; the answer is sent when they are done. They may raise Disconnect.
@@ -2465,15 +2447,17 @@ class Session:
         self.directory = server.directory
         self.delivery = server.delivery
         self.client = client
-        self.response = Response(client, server.options.server_name, server.options.lobby)
+        self.response = client.response = Response(
+            client, self.delivery.post, self.options.server_name, self.options.lobby
+        )
         self.reply = self.response.reply  # the answer to a command, or a part of it
         self._bucket = Bucket(server.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
-        self.password = ""  # for the server
+        self.password = ""  # from PASS
         self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
-        self.channel = server.options.lobby  # where a user with nc writes
+        self.channel = server.options.lobby  # current channel of a user with nc
 
     def run(self) -> None:
         client = self.client
@@ -2485,9 +2469,9 @@ class Session:
         except OSError as error:
             end = Disconnect(error.strerror or "Connection lost")
         except Exception:
-            log.exception("%s: our mistake", client.log_name)
+            log.exception("%s: internal error", client.log_name)
             end = Disconnect("Server error", "Something went wrong in the server. Please rejoin.")
-        self._finish(Disconnect(client.end, client.end) if client.end else end)
+        self._finish(Disconnect(client.end) if client.end else end)
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
@@ -2506,7 +2490,7 @@ class Session:
                 client.reader.settimeout(max(0.001, deadline - time.monotonic()))
         self.delivery.post(Ending(client, CLOSE))
         self.delivery.wake()
-        # The words with which users leave are not for the log.
+        # What users say when they quit is private: the log has what precedes the colon.
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
 
     def _converse(self) -> None:
@@ -2519,7 +2503,10 @@ class Session:
         if name in REFUSALS:
             self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
-        self.client.caps = 0 if name == IRC else PLAIN_TEXT
+        if name == IRC:
+            self.client.caps = 0
+        else:  # a user with nc gives no other name than the nickname
+            self.client.caps, self.client.username, self.has_user = PLAIN_TEXT, "nc", True
         on_line = on_irc_line if name == IRC else on_plain_line
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
@@ -2543,9 +2530,8 @@ class Session:
             except socket.timeout:
                 if is_silent:
                     client.caps = PLAIN_TEXT
-                    self.notice(
-                        "Welcome to %s. Type your username and press Enter.", options.network
-                    )
+                    text = "Welcome to %s. Type your username and press Enter."
+                    self.notice(text, options.network)
                 elif client.registered and is_pinged:
                     reason = "Ping timeout: %g seconds" % options.ping_interval
                     raise Disconnect(reason) from None
@@ -2560,8 +2546,7 @@ class Session:
                     raise Disconnect("Connection closed", "" if client.registered else "Goodbye.")
                 is_silent = is_pinged = False
                 yield data
-            if client.end:
-                raise Disconnect(client.end)
+            client.check_end()
             if self._can_ping():
                 timeout = options.ping_interval
             elif client.registered:
@@ -2576,7 +2561,7 @@ class Session:
         return bool(can_answer and self.options.ping_interval)
 
     def _throttle(self) -> None:
-        """Pay for a line; wait for tokens, and for the delivery, unless the connection ends."""
+        """Charge a line, and wait until it is paid for and the delivery keeps up."""
         client = self.client
         wait = self._bucket.charge(1.0, time.monotonic())
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
@@ -2585,11 +2570,10 @@ class Session:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
             self._check_deadline()
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
                 if not client.writer.recv(1, socket.MSG_PEEK):
                     raise Disconnect("Connection closed")
-        if client.end:
-            raise Disconnect(client.end)
+        client.check_end()
 
     def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
@@ -2607,30 +2591,35 @@ class Session:
         is_known = self.client.caps & STANDARD_REPLIES
         self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
 
+    def refuse(self, command: str, error: ReplyError) -> None:
+        """Reply with an error, except to a user's NOTICE: that is never answered."""
+        if command != "NOTICE" or not self.client.registered:
+            self.reply(error.numeric, *error.params)
+
+    def reply_packed(self, words: Iterable[str], separator: str, size: int, *reply: str) -> None:
+        """Reply with all words, as many in each reply as fit into `size` bytes."""
+        for text in protocol.pack(words, separator, size):
+            self.reply(*reply, text)
+
     def charge(self, tokens: float) -> None:
         """Charge the client for work: the next line waits until it is paid for."""
         self._bucket.charge(tokens, time.monotonic())
 
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
-        data = self.response.flush(is_done)
-        if data:
-            self.delivery.post(Output(self.client, lambda: data))
-            self.charge(len(data) / REPLIES_A_TOKEN)
+        size = self.response.flush(is_done)
+        if size:
+            self.charge(size / REPLIES_A_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
-        """Check the rules of a command, and run its handler; return True if it was carried out.
-
-        A NOTICE is never answered, not even with an error.
-        """
+        """Check the rules of a command, and run its handler; return True if it was carried out."""
         name, is_done = message.command, False
         self.response.begin(label)
         try:
             self._check_rules(message).handler(self, message)
             is_done = True
         except ReplyError as error:
-            if name != "NOTICE" or not self.client.registered:
-                self.reply(error.numeric, *error.params)
+            self.refuse(name, error)
         except StoreError as error:
             self.reply("FAIL", name, "TEMPORARILY_UNAVAILABLE", str(error))
         self.flush()
@@ -2677,6 +2666,7 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
         has_labels = session.client.caps & CAPABILITIES["labeled-response"]
         label = message.tag("label") if has_labels else ""
         session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+        return
     session.flush()
 
 
@@ -2691,26 +2681,15 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
                 _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
         elif text == "/quit":
             raise Disconnect("Quit", "Goodbye.")
-        elif text and client.nickname:
-            session.password = text
-            _register_plain(session)
-        elif text and session.run_command(Message("NICK", (text,))):
-            _register_plain(session)
+        elif text:  # a username, and the server's password if that is asked for
+            session.run_command(Message("PASS" if client.nickname else "NICK", (text,)))
     except protocol.InputError as error:
         session.notice(str(error))
     session.flush()
 
 
-def _register_plain(session: Session) -> None:
-    if session.options.password and not session.password:
-        text = "%s asks for a password. Type it and press Enter."
-        session.notice(text, session.options.network)
-    else:
-        session.run_command(Message("USER", ("nc", "0", "*", session.client.nickname)))
-
-
 def _on_input(session: Session, typed: protocol.Input) -> None:
-    client, directory, lobby = session.client, session.directory, session.options.lobby
+    client, directory = session.client, session.directory
     channels = {channel.key: channel.name for channel in directory.channels(of=client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
@@ -2718,8 +2697,8 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
         for text in protocol.help_lines(protocol.PLAIN_VERBS):
             session.notice(text)
         return
-    if typed.verb == "list" and session.channel in ("", lobby):
-        channel = directory.channel(lobby)
+    if typed.verb == "list":
+        channel = directory.channel(session.channel)
         users = channel.audience if channel is not None else directory.users()
         for text in protocol.online_lines([user.nickname for user in users]):
             session.notice(text)
@@ -2732,8 +2711,6 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
             return
         if message.command == "JOIN":
             session.channel = protocol.normalize(message.params[0])
-    if not client.registered and client.nickname:
-        _register_plain(session)
 
 
 # Commands: registration
@@ -2743,7 +2720,7 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
 
 
 def on_cap(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/capability-negotiation"""
+    """Negotiate capabilities: https://ircv3.net/specs/extensions/capability-negotiation"""
     verb, client = message.params[0].upper(), session.client
     nickname, offered = client.nickname or "*", session.server.capabilities
     if verb in ("LS", "REQ") and not client.registered:
@@ -2762,11 +2739,11 @@ def on_cap(session: Session, message: Message) -> None:
         for word in words:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
-        is_offered = all(re.sub("^-", "", word) in offered for word in words)
+        is_offered = all(word.lstrip("-") in offered for word in words)
         session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
         if is_offered:
             session.flush()
-            session.delivery.sync()  # what is on the way is for the capabilities up to now
+            session.delivery.sync()  # queued events are for the capabilities up to now
             client.caps = caps
     elif verb == "END":
         session.is_negotiating = False
@@ -2777,6 +2754,7 @@ def on_cap(session: Session, message: Message) -> None:
 
 def on_pass(session: Session, message: Message) -> None:
     session.password = message.params[0]
+    _try_to_register(session)
 
 
 def on_nick(session: Session, message: Message) -> None:
@@ -2788,22 +2766,19 @@ def on_nick(session: Session, message: Message) -> None:
     """
     if not message.params or not message.params[0]:
         raise ReplyError("431", "No nickname given")
-    client, server = session.client, session.server
-    nickname = protocol.normalize(message.params[0])
+    client, nickname = session.client, protocol.normalize(message.params[0])
     error = protocol.nickname_error(nickname)
     if error:
         raise ReplyError("432", nickname, error)
     if not session.is_negotiating:
         _check_not_reserved(session, nickname)
-    ban = server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
+    ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     session.response.is_long = client.owns(nickname)  # messages may wait for the account
-    holder = session.directory.claim(client, nickname, session.response)
-    if holder is not None:
-        server.end(holder, elsewhere=nickname)
+    session.directory.claim(client, nickname)
     if client.registered:
-        server.apply_sanctions(client)  # a mute may be for the new nickname
+        session.server.apply_sanctions(client)  # a mute may be for the new nickname
         deliver_waiting(session)
     _try_to_register(session)
 
@@ -2834,14 +2809,19 @@ def _try_to_register(session: Session) -> None:
     client = session.client
     if client.registered or not (client.nickname and session.has_user) or session.is_negotiating:
         return
+    if client.caps & PLAIN_TEXT and session.options.password and not session.password:
+        text = "%s asks for a password. Type it and press Enter."
+        session.notice(text, session.options.network)
+        return
     _check_server_password(session)
     _check_not_reserved(session, client.nickname)
     _apply_sanctions(session)
     if session.sasl is not None:
         session.sasl = None
         session.reply("906", "SASL authentication aborted")
+    client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
-    session.directory.register(client, _new_token(client))
+    session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
     log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
@@ -2853,11 +2833,10 @@ def _try_to_register(session: Session) -> None:
 
 def _apply_sanctions(session: Session) -> None:
     """Mute the client if a mute applies. Raises Disconnect if a ban does."""
-    client = session.client
-    session.server.apply_sanctions(client)
-    if client.end:
-        session.reply("465", client.end)
-        raise Disconnect(client.end, client.end)
+    reason = session.server.apply_sanctions(session.client)
+    if reason:
+        session.reply("465", reason)
+        raise Disconnect(reason, reason)
 
 
 def _check_server_password(session: Session) -> None:
@@ -2875,10 +2854,6 @@ def _check_server_password(session: Session) -> None:
     guesses.refund(address)
 
 
-def _new_token(client: Client) -> str:
-    return os.urandom(16).hex() if client.caps & CAPABILITIES["hubbub/resume"] else ""
-
-
 def _welcome(session: Session) -> None:
     client, options = session.client, session.options
     _keep_alive(session)
@@ -2890,8 +2865,8 @@ def _welcome(session: Session) -> None:
     session.reply("003", "This server was started %s" % time.ctime(session.server.started))
     session.reply("004", options.server_name, "hubbub-" + VERSION, USER_MODES, modes, "bklov")
     _reply_isupport(session)
-    on_lusers(session)
-    on_motd(session)
+    on_lusers(session, Message("LUSERS"))
+    on_motd(session, Message("MOTD"))
     if client.modes:
         modes = "+" + "".join(sorted(client.modes))
         session.reply("MODE", client.nickname, modes, source=client.source)
@@ -2913,7 +2888,7 @@ def _reply_isupport(session: Session) -> None:
         "TOPICLEN=%d" % protocol.MAX_TOPIC, "KICKLEN=%d" % MAX_REASON, "AWAYLEN=%d" % MAX_REASON,
         "KEYLEN=%d" % protocol.MAX_KEY, "USERLEN=%d" % protocol.MAX_USERNAME,
         "NAMELEN=%d" % MAX_REALNAME,
-        "TARGMAX=" + ",".join("%s:%d" % pair for pair in sorted(MAX_TARGETS.items())),
+        "TARGMAX=" + ",".join("%s:%d" % (n, c.most) for n, c in COMMANDS.items() if c.most > 1),
         "MONITOR=%d" % MAX_WATCHES, "ELIST=CMNTU", "WHOX", "SAFELIST", "UTF8ONLY",
     ]  # fmt: skip
     if session.server.journal is not None:
@@ -2935,15 +2910,13 @@ def _keep_alive(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
-    old = session.directory.resume(client, message.params[0], _new_token(client))
-    if old is None:
+    if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
-    session.server.end(old)
     session.is_negotiating = False
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
-    session.directory.rejoin(client, session.response)
+    session.directory.rejoin(client)
     deliver_waiting(session)
 
 
@@ -2952,7 +2925,7 @@ def on_resume(session: Session, message: Message) -> None:
 
 
 def on_authenticate(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/sasl-3.2: PLAIN, before and after registration."""
+    """Log in: https://ircv3.net/specs/extensions/sasl-3.2, PLAIN, before and after registration."""
     chunk = message.params[0]
     if session.sasl is None:
         if not session.server.store.has_accounts:
@@ -2973,12 +2946,12 @@ def on_authenticate(session: Session, message: Message) -> None:
             session.sasl = sasl
             return
         authzid, name, password = protocol.parse_sasl_plain(data)
+        if protocol.casefold(authzid or name) != protocol.casefold(name):
+            raise protocol.ProtocolError("acting for another account")
     except protocol.TooLongError:
         raise ReplyError("905", "SASL message too long") from None
     except protocol.ProtocolError:
         raise ReplyError("904", "SASL authentication failed") from None
-    if protocol.casefold(authzid or name) != protocol.casefold(name):
-        raise ReplyError("904", "SASL authentication failed")
     error = ReplyError("904", "That username and that password do not belong together.")
     account = _check_password(session, name, password, error)
     _log_in(session, account)
@@ -2989,12 +2962,8 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     client, server, now = session.client, session.server, time.monotonic()
     guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now)
-    if wait <= 0:
-        wait = server.guesses.try_take(client.host, now)
-        if wait > 0:
-            server.attempts.refund(guess)
-    if wait > 0:
+    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(client.host, now)
+    if wait:
         text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
         raise ReplyError(error.numeric, text)
     account = server.store.log_in(name, password)
@@ -3018,13 +2987,13 @@ def _log_in(session: Session, account: Account) -> None:
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
         session.reply("381", "You are now an operator")
-    session.server.apply_sanctions(client)
+    _apply_sanctions(session)
     if client.registered:
         deliver_waiting(session)
 
 
 def on_register(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/account-registration"""
+    """Create an account: https://ircv3.net/specs/extensions/account-registration"""
     client, store = session.client, session.server.store
     name, _, password = message.params[:3]
     name = client.nickname if name == "*" else name
@@ -3086,7 +3055,6 @@ def deliver_waiting(session: Session) -> None:
 
 def on_text(session: Session, message: Message) -> None:
     """PRIVMSG, NOTICE, and TAGMSG of message-tags."""
-    params = message.params
     session.client.spoke = time.time()
     if message.command != "TAGMSG" and not message.param(1):
         raise ReplyError("412", "No text to send")
@@ -3099,32 +3067,32 @@ def on_text(session: Session, message: Message) -> None:
             raise ReplyError("400", "*", "That line is not an IRC message") from None
 
     def relay(target: str) -> None:
-        away = session.directory.relay(session.client, target, message, tags, session.response)
+        account = _find_mailbox(session, target) if message.command == "PRIVMSG" else None
+        away = session.directory.relay(session.client, target, message, tags, account)
         if away:
             session.reply("301", target, away)
+        elif away is None and account is not None:
+            text = "%s is offline; it will be delivered" % account.name
+            session.note("PRIVMSG", "OFFLINE", account.name, text)
 
-    for target in _targets(session, params[0], "PRIVMSG"):
-        try:
-            relay(target)
-        except ReplyError as error:
-            if error.numeric == "401" and message.command == "PRIVMSG":
-                _store_offline(session, target, message, tags)
-            elif message.command != "NOTICE":
-                session.reply(error.numeric, *error.params)
+    _for_each(session, message.params[0], message.command, relay)
 
 
-def _store_offline(session: Session, target: str, message: Message, tags: bytes) -> None:
-    """Keep a private message for the owner of an account, if there is one of that name."""
-    client, server, response = session.client, session.server, session.response
-    account = server.store.account(target)
-    if account is None or server.journal is None or server.journal.fault:
-        session.reply("401", target, "No such nick")
-    elif server.store.waiting_count(account.id) >= MAX_WAITING:
+def _find_mailbox(session: Session, target: str) -> Optional[Account]:
+    """Return the account for which a private message waits; None if its recipient is online.
+
+    Also if there is no such account. Raises ReplyError FAIL if the mailbox is full.
+    """
+    store, journal = session.server.store, session.server.journal
+    account = None if target.startswith("#") else store.account(target)
+    if account is None or journal is None or session.directory.find(target) is not None:
+        return None
+    if journal.fault:
+        raise StoreError("%s is offline, and no messages can be kept now." % account.name)
+    if store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
-        session.reply("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
-    elif session.directory.relay(client, target, message, tags, response, account) is None:
-        text = "%s is offline; it will be delivered" % account.name
-        session.note("PRIVMSG", "OFFLINE", account.name, text)
+        raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
+    return account
 
 
 def mute_text(client: Client) -> str:
@@ -3139,7 +3107,7 @@ def mute_text(client: Client) -> str:
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
-    session.directory.change(client, "AWAY", *params, response=session.response, away=away)
+    session.directory.change(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
     else:
@@ -3150,29 +3118,26 @@ def on_away(session: Session, message: Message) -> None:
 # ------------------
 
 
-def _targets(session: Session, names: str, verb: str) -> List[str]:
-    """Return the names of `a,b,c`. Raises ReplyError 407 for more than MAX_TARGETS."""
-    targets, most = names.split(","), MAX_TARGETS[verb]
+def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
+    """Act on each of `a,b,c`; an error does not keep the others from it.
+
+    Raises ReplyError 407 for more than the command allows.
+    """
+    targets, most = names.split(","), COMMANDS[verb].most
     if len(targets) > most:
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
     session.charge(len(targets) - 1)
     session.response.is_long |= len(targets) > 1
-    return targets
-
-
-def _for_each(session: Session, names: str, verb: str, act: Callable[[str], object]) -> None:
-    """Act on each of `a,b,c`; an error does not keep the others from it."""
-    for name in _targets(session, names, verb):
+    for target in targets:
         try:
-            act(name)
+            act(target)
         except ReplyError as error:
-            session.reply(error.numeric, *error.params)
+            session.refuse(verb, error)
 
 
 def on_join(session: Session, message: Message) -> None:
-    """Join channels; "0" leaves all of them."""
-    client, directory, response = session.client, session.directory, session.response
+    client, directory = session.client, session.directory
     keys = dict(zip(message.params[0].split(","), message.param(1).split(",")))
 
     def join(given: str) -> None:
@@ -3180,24 +3145,20 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        absence = directory.join(client, name, keys.get(given, ""), response)
-        if absence is not None:
-            session.charge(len(_find_channel(session, name).members) / LOOKS_A_TOKEN)
-            recall(session, name, absence)
+        joined = directory.join(client, name, keys.get(given, ""))
+        if joined is not None:
+            number, size = joined
+            session.charge(size / LOOKS_A_TOKEN)
+            recall(session, name, number)
 
-    if message.params[0] == "0":
-        response.is_long = True
-        for channel in directory.channels(of=client):
-            with contextlib.suppress(ReplyError):  # the client was removed meanwhile
-                directory.part(client, channel.name, "", response)
-    elif message.params[0]:  # irssi sends an empty parameter, and expects no answer
+    if message.params[0]:  # irssi sends an empty parameter, and expects no answer
         _for_each(session, message.params[0], "JOIN", join)
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part, response = session.client, session.directory.part, session.response
+    client, part = session.client, session.directory.part
     reason = "" if mute_text(client) else message.param(1)
-    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason, response))
+    _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
 def on_kick(session: Session, message: Message) -> None:
@@ -3205,7 +3166,7 @@ def on_kick(session: Session, message: Message) -> None:
     client, channel, reason = session.client, message.params[0], message.param(2)[:MAX_REASON]
 
     def kick(nickname: str) -> None:
-        session.directory.kick(client, channel, nickname, reason, session.response)
+        session.directory.kick(client, channel, nickname, reason)
         if client.is_operator:
             why = protocol.clean(reason)
             log.warning("%s: removed %s from %s: %s", client.log_name, nickname, channel, why)
@@ -3221,21 +3182,13 @@ def on_invite(session: Session, message: Message) -> None:
         session.reply("301", other.nickname, other.away)
 
 
-def _find_channel(session: Session, name: str) -> Channel:
-    """Raises ReplyError 403."""
-    channel = session.directory.channel(name, session.client)
-    if channel is None:
-        raise ReplyError("403", name, "No such channel")
-    return channel
-
-
 def on_topic(session: Session, message: Message) -> None:
     name = message.params[0]
     if len(message.params) > 1:
         topic = message.params[1][: protocol.MAX_TOPIC]
-        session.directory.set_topic(session.client, name, topic, session.response)
+        session.directory.set_topic(session.client, name, topic)
         return
-    channel = _find_channel(session, name)
+    channel = session.directory.get_channel(name, session.client)
     for reply in topic_replies(channel) or [("331", channel.name, "No topic is set")]:
         session.reply(*reply)
 
@@ -3244,21 +3197,21 @@ def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
         channel = session.directory.channel(name, session.client) or Channel(name)
         session.charge(len(channel.members) / LOOKS_A_TOKEN)
-        session.directory.names(session.client, channel, session.response)
+        session.directory.names(session.client, channel)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
 
 
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
-    condition = parse_elist(",".join(message.params))
+    conditions = parse_elist(",".join(message.params))
     channels, now = session.directory.channels(session.client), time.time()
     session.charge(len(channels) / LOOKS_A_TOKEN)
     session.reply("321", "Channel", "Users  Name")
     for channel in channels:
         name, size, topic = channel.name, len(channel.members), channel.topic
-        topic_at = topic.at if topic.text else 0.0
-        if condition is None or condition.accepts(name, size, channel.created, topic_at, now):
+        topic_age = (now - topic.at) / 60 if topic.text else float("nan")
+        if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -3268,7 +3221,7 @@ def on_mode(session: Session, message: Message) -> None:
     if not target.startswith("#"):
         _user_modes(session, target, params[:1])
         return
-    channel, client = _find_channel(session, target), session.client
+    channel, client = session.directory.get_channel(target, session.client), session.client
     if not params:
         session.reply("324", channel.name, *channel.mode_params(client))
         session.reply("329", channel.name, str(int(channel.created)))
@@ -3282,9 +3235,8 @@ def on_mode(session: Session, message: Message) -> None:
             session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
-        response = session.response
-        for error in session.directory.change_modes(client, channel.name, changes, response):
-            session.reply(error.numeric, *error.params)
+        for error in session.directory.change_modes(client, channel.name, changes):
+            session.refuse("MODE", error)
 
 
 def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
@@ -3293,14 +3245,12 @@ def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
         raise ReplyError("502", "Cannot change the modes of others")
     if not params:
         session.reply("221", "+" + "".join(sorted(client.modes)))
-    done: List[ModeChange] = []
-    for change in protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag")):
+    changes = protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag"))
+    for change in changes:
         if change.letter not in USER_MODES:
             session.reply("501", "Unknown mode %s" % change.letter)
-        elif change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
-            done.append(change)  # not +o: OPER gives that, for a password
-            modes = client.modes ^ {change.letter}
-            session.directory.change(client, "", response=session.response, modes=modes)
+    known = [change for change in changes if change.letter in USER_MODES]
+    done = session.directory.change_own_modes(client, known)
     if done:
         source = client.source
         session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
@@ -3319,7 +3269,7 @@ def on_who(session: Session, message: Message) -> None:
             continue
         values = _who_values(session, other, channel, token)
         if fields:
-            session.reply("354", *whox_params(fields, values))
+            session.reply("354", *(values[field] for field in fields))
         else:
             text = "%s %s" % (values["d"], values["r"])
             session.reply("352", *(values[field] for field in "cuhsnf"), text)
@@ -3331,7 +3281,9 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     client, directory = session.client, session.directory
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
-        for other in channel.audience if channel is not None else ():
+        members = channel.audience if channel is not None else ()
+        session.charge(len(members) / LOOKS_A_TOKEN)
+        for other in members:
             yield other, channel
         return
     users, masks = directory.users(), protocol.MaskSet([mask])
@@ -3369,8 +3321,7 @@ def on_whois(session: Session, message: Message) -> None:
             member_prefix(session.client, channel.members.get(other, 0)) + channel.name
             for channel in session.directory.channels(session.client, of=other)
         )
-        for text in protocol.pack(words, " ", NAMES_SIZE):
-            session.reply("319", name, text)
+        session.reply_packed(words, " ", NAMES_SIZE, "319", name)
         session.reply("312", name, options.server_name, options.network)
         if other.is_operator:
             session.reply("313", name, "is an operator")
@@ -3398,7 +3349,7 @@ def on_whowas(session: Session, message: Message) -> None:
 
 
 def on_ison(session: Session, message: Message) -> None:
-    """RFC 2812, 4.9"""
+    """Reply with those that are online: RFC 2812, 4.9"""
     names = [name for param in message.params for name in param.split()]
     found = map(session.directory.find, names[:MAX_WATCHES])
     session.reply("303", " ".join(user.nickname for user in found if user is not None))
@@ -3415,54 +3366,54 @@ def on_userhost(session: Session, message: Message) -> None:
 
 
 def on_monitor(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/monitor"""
-    client, directory = session.client, session.directory
+    """Watch users come and go: https://ircv3.net/specs/extensions/monitor"""
+    directory, watches = session.directory, session.client.watches
     verb = message.params[0].upper()
-    names = list(filter(protocol.is_nickname, message.param(1).split(",")))
+    asked = filter(protocol.is_nickname, message.param(1).split(","))
+    names = {protocol.casefold(name): name for name in asked}
     if verb == "+":
-        excess = names[max(0, MAX_WATCHES - len(client.watches)) :]
+        new = [key for key in names if key not in watches]
+        excess = [names.pop(key) for key in new[MAX_WATCHES - len(watches) :]]
         for text in protocol.pack(excess, ",", 100):
             session.reply("734", str(MAX_WATCHES), text, "Monitor list is full.")
-        names = names[: len(names) - len(excess)]
-        directory.watch(client, names)
+        directory.watch(session.client, {**watches, **names})
     elif verb in ("-", "C"):
-        directory.unwatch(client, names if verb == "-" else list(client.watches))
+        kept = {} if verb == "C" else {key: watches[key] for key in watches if key not in names}
+        directory.watch(session.client, kept)
     elif verb == "L":
-        for text in protocol.pack(list(client.watches.values()), ",", 350):
-            session.reply("732", text)
+        session.reply_packed(watches.values(), ",", 350, "732")
         session.reply("733", "End of MONITOR list")
     if verb in ("+", "S"):
-        found = [(name, directory.find(name)) for name in names or client.watches.values()]
+        shown = names if verb == "+" else watches
+        found = [(name, directory.find(name)) for name in shown.values()]
         online = [user.source for _, user in found if user is not None]
         offline = [name for name, user in found if user is None]
-        for numeric, words in (("730", online), ("731", offline)):
-            for text in protocol.pack(words, ",", 350):
-                session.reply(numeric, text)
+        session.reply_packed(online, ",", 350, "730")
+        session.reply_packed(offline, ",", 350, "731")
 
 
 def on_setname(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/setname; a forgotten colon loses no word."""
-    client, response = session.client, session.response
+    """Change the realname: https://ircv3.net/specs/extensions/setname.
+
+    A forgotten colon loses no word.
+    """
     realname = protocol.clean(" ".join(message.params), MAX_REALNAME + 1)
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
-    session.directory.change(client, "SETNAME", realname, response=response, realname=realname)
+    session.directory.change(session.client, "SETNAME", realname, realname=realname)
 
 
 # Commands: history
 # -----------------
 
 
-def recall(session: Session, name: str, absence: Tuple[int, int]) -> None:
-    """Show a client that cannot ask what was said last in a channel before it joined.
-
-    Only what was said between the two numbers: a client that was there before has the rest.
-    """
+def recall(session: Session, name: str, before: int) -> None:
+    """Replay a channel's last messages to a client without chathistory, up to that number."""
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         key = protocol.casefold(name)
-        rows = session.server.store.read(key, *absence, RECALLED, latest=True)
+        rows = session.server.store.read(key, 0, before, RECALLED, latest=True)
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3493,7 +3444,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
 
 
 def on_chathistory(session: Session, message: Message) -> None:
-    """https://ircv3.net/specs/extensions/chathistory"""
+    """Read earlier messages: https://ircv3.net/specs/extensions/chathistory"""
 
     def fail(code: str, *context: str) -> ReplyError:
         return ReplyError("FAIL", "CHATHISTORY", code, message.params[0], *context)
@@ -3565,7 +3516,7 @@ def _select_rows(
 
 
 def _reply_targets(session: Session, query: HistoryQuery) -> None:
-    """Reply with the conversations that ended between two references, counted from the first."""
+    """Reply with the conversations that ended between two references, from the first on."""
     client, store = session.client, session.server.store
     _, _, references, limit = query
     after, before = min(references)[1], max(references)[0]
@@ -3647,17 +3598,18 @@ def on_kill(session: Session, message: Message) -> None:
     other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
     session.directory.post(Message("KILL", (other.nickname, reason), client.source), (other,))
-    other.end = other.end or "Killed by %s: %s" % (client.nickname, reason)
-    session.server.end(other)
+    session.directory.end(other, "Killed by %s: %s" % (client.nickname, reason))
 
 
 # Commands: server
 # ----------------
 
 
-def on_lusers(session: Session, message: Optional[Message] = None) -> None:
-    users, channels = session.directory.users(), session.directory.channels()
-    count, most = str(len(users)), str(max(session.directory.most_users, len(users)))
+def on_lusers(session: Session, message: Message) -> None:
+    directory = session.directory
+    users, channels = directory.users(), directory.channels()
+    directory.most_users = max(directory.most_users, len(users))
+    count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
@@ -3667,7 +3619,7 @@ def on_lusers(session: Session, message: Optional[Message] = None) -> None:
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
 
 
-def on_motd(session: Session, message: Optional[Message] = None) -> None:
+def on_motd(session: Session, message: Message) -> None:
     if not session.options.motd:
         session.reply("422", "There is no message of the day")
         return
@@ -3688,8 +3640,7 @@ def on_help(session: Session, message: Message) -> None:
     subject = message.param(0).upper() or "*"
     if subject == "*":
         session.reply("704", subject, "The commands of this server:")
-        for text in protocol.pack(sorted(COMMANDS), " ", 300):
-            session.reply("705", subject, text)
+        session.reply_packed(sorted(COMMANDS), " ", 300, "705", subject)
     elif subject in COMMANDS:
         session.reply("704", subject, COMMANDS[subject].help)
     else:
@@ -3700,8 +3651,8 @@ def on_help(session: Session, message: Message) -> None:
 def on_stats(session: Session, message: Message) -> None:
     """Show all figures, whatever letter is asked for."""
     letter = message.param(0)[:1] or "*"
-    for figure in session.server.statistics().split():
-        session.reply("249", letter, figure.replace("=", ": "))
+    for pair in session.server.statistics().items():
+        session.reply("249", letter, "%s: %d" % pair)
     session.reply("219", letter, "End of /STATS report")
 
 
@@ -3729,7 +3680,8 @@ class Command(NamedTuple):
     least: int  # parameters
     rules: int  # EARLY and the others below
     help: str
-    speaks: int = 0  # parameters with which it says something to others; 0: it never does
+    most: int = 1  # targets, as in a,b,c
+    speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
 
 
 EARLY = 1  # allowed before registration
@@ -3747,8 +3699,8 @@ COMMANDS = {
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
-    "JOIN": Command(on_join, 1, 0, "Join channels; JOIN 0 leaves all."),
-    "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", speaks=3),
+    "JOIN": Command(on_join, 1, 0, "Join channels.", most=50),
+    "KICK": Command(on_kick, 2, 0, "Remove users from a channel.", most=4, speaks=3),
     "KILL": Command(on_kill, 2, OPERATORS, "Disconnect a user."),
     "LIST": Command(on_list, 0, 0, "List channels."),
     "LUSERS": Command(on_lusers, 0, 0, "Count users and channels."),
@@ -3756,21 +3708,21 @@ COMMANDS = {
     "MONITOR": Command(on_monitor, 1, 0, "Be told when users come and go."),
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
-    "NAMES": Command(on_names, 0, 0, "List the members of a channel."),
+    "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
     "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
-    "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", speaks=1),
+    "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, 0, "Leave channels."),
+    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
-    "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", speaks=1),
+    "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
     "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
     "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
-    "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", speaks=1),
+    "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", most=4, speaks=1),
     "TOPIC": Command(on_topic, 1, 0, "Show or set the topic of a channel.", speaks=2),
     "UNBAN": Command(on_unban, 1, OPERATORS, "Lift a ban or a mute."),
     "USER": Command(on_user, 4, EARLY | NOT_LATE, "Give your user name and real name."),
@@ -3781,8 +3733,6 @@ COMMANDS = {
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
 USER_MODES = "io"
-# Names in a command
-MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIVMSG": 4}
 
 
 # The server
@@ -3790,7 +3740,7 @@ MAX_TARGETS = {"JOIN": 50, "KICK": 4, "NAMES": 4, "NOTICE": 4, "PART": 50, "PRIV
 
 
 class Server:
-    """Listens as soon as it is made (OSError if it cannot); `run` serves until `stop`."""
+    """Listens when it is constructed (OSError if it cannot); `run` serves until `stop`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -3805,7 +3755,7 @@ class Server:
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
             self.journal = Journal(self.store, self._on_journal, self._on_accounts)
-        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # that are offered, and their values
+        self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
@@ -3832,46 +3782,33 @@ class Server:
 
     # For the sessions
 
-    def end(self, client: Client, elsewhere: str = "") -> None:
-        """End another client's connection; its `end` says why.
-
-        `elsewhere` is the nickname that the owner of its account has taken from it.
-        """
-        if elsewhere:
-            fail = Message("FAIL", ("*", "LOGGED_IN_ELSEWHERE", elsewhere, client.end))
-            source = self.options.server_name
-            self.directory.post(fail._replace(source=source), (client,), needs=STANDARD_REPLIES)
-        self.directory.post(Message("ERROR", (client.end,)), (client,))
-        self.delivery.post(Ending(client, SEVER))
-        self.delivery.wake()
-
     def announce(self, text: str) -> None:
         """Send a notice to every user."""
-        for user in self.directory.users():
-            message = Message("NOTICE", (user.nickname, text), self.options.server_name)
-            self.directory.post(message, (user,))
+        message = Message("NOTICE", ("*", text), self.options.server_name)
+        self.directory.post(message, tuple(self.directory.users()))
 
-    def apply_sanctions(self, client: Client) -> None:
-        """Mark a client that is banned as ended (its `end` says why), mute one that is muted."""
+    def apply_sanctions(self, client: Client) -> str:
+        """Mute a client to whom a mute applies; return why it is banned, "" if it is not."""
+        if client.is_operator:
+            client.muted_until = 0.0
+            return ""
         names = [client.key, protocol.casefold(client.account.name)]
-        ban = self.store.find_sanction("ban", names, client.host)
-        if ban is not None and not client.is_operator:
-            reason = ban.reason or "no reason was given"
-            client.end = client.end or "You are banned: %s." % reason.rstrip(".")
         mute = self.store.find_sanction("mute", names, client.host)
-        until = (mute.until or float("inf")) if mute is not None else 0.0
-        client.muted_until = 0.0 if client.is_operator else until
+        client.muted_until = (mute.until or float("inf")) if mute is not None else 0.0
+        ban = self.store.find_sanction("ban", names, client.host)
+        reason = ban.reason.rstrip(".") or "no reason was given" if ban is not None else ""
+        return "You are banned: %s." % reason if reason else ""
 
     def apply_sanctions_to_all(self) -> None:
         """Mute, or end the connections of, the users whom sanctions apply to."""
         for client in self.directory.users():
-            self.apply_sanctions(client)
-            if client.end:
-                self.end(client)
+            reason = self.apply_sanctions(client)
+            if reason:
+                self.directory.end(client, reason)
 
-    def statistics(self) -> str:
+    def statistics(self) -> Dict[str, int]:
         """Return the figures for STATS and the log."""
-        figures = {
+        return {
             "connections": len(self._threads),
             "clients": len(self.directory.users()),
             "rooms": len(self.directory.channels()),
@@ -3880,10 +3817,9 @@ class Server:
             "history_mib": self.store.size() >> 20,
             "uptime_s": int(time.time() - self.started),
         }
-        return " ".join("%s=%d" % pair for pair in figures.items())
 
     def _on_journal(self, fault: str) -> None:
-        """The history is not being kept, or is again. Called by the delivery."""
+        """Announce that storing fails, or works again."""
         if fault:
             log.error("the history is not being kept: %s", fault)
         else:
@@ -3899,7 +3835,7 @@ class Server:
     # Running
 
     def fileno(self) -> int:
-        """Return a descriptor to which a written byte ends `run`: for signal.set_wakeup_fd."""
+        """Return the descriptor that wakes `run`, for signal.set_wakeup_fd."""
         return self._waker.fileno()
 
     def stop(self) -> None:
@@ -3933,50 +3869,50 @@ class Server:
             log.error("cannot accept connections: %s", error.strerror)
             time.sleep(0.1)  # until descriptors are free again
             return
-        host = address[0]
-        refusal = self._refusal(host)
-        if refusal:
-            log.info("%s:%d refused: %s", host, address[1], refusal)
-            _refuse(sock, refusal)
-            return
+        # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
+        host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
         try:
-            self._start(sock, host, address[1])
+            refusal = self._start(sock, host, address[1])
+            if refusal:
+                log.info("%s:%d refused: %s", host, address[1], refusal)
+                sock.setblocking(False)
+                sock.send(("ERROR :%s\r\n" % refusal).encode("utf-8"))
+                sock.close()
         except OSError:
             sock.close()  # the peer has gone already
 
-    def _refusal(self, host: str) -> str:
-        """Return why a connection from that address is refused, "" if it is not."""
+    def _start(self, sock: socket.socket, host: str, port: int) -> str:
+        """Start a session; return why it is refused, or ""."""
         options = self.options
+        full = "%s is full (%d people). Try again later."
         with self._lock:
             count, from_host = len(self._threads), self._per_address.get(host, 0)
         if options.max_clients and count >= options.max_clients:
-            return "%s is full (%d people). Try again later." % (options.network, count)
+            return full % (options.network, count)
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
-        return ""
-
-    def _start(self, sock: socket.socket, host: str, port: int) -> None:
         # An address that begins with a colon could not be a middle parameter.
         client = Client(sock, "0" + host if host.startswith(":") else host, port)
         session = Session(self, client)
 
-        def body() -> None:
+        def run_session() -> None:
             try:
                 session.run()
             finally:
                 self._forget(client, host)
 
-        thread = threading.Thread(target=body, name="client %s" % client.address)
+        thread = threading.Thread(target=run_session, name="client %s" % client.address)
         with self._lock:
             self._threads[client] = thread
             self._per_address[host] += 1
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads
-            log.error("%s refused: out of threads", client.address)
+        except RuntimeError:
             self._forget(client, host)
             client.writer.detach()
-            _refuse(sock, "%s is full. Try again later." % self.options.network)
+            log.error("the system gives no more threads")
+            return full % (options.network, count)
+        return ""
 
     def _forget(self, client: Client, host: str) -> None:
         with self._lock:
@@ -3991,22 +3927,14 @@ class Server:
         with self._lock:
             threads = dict(self._threads)
         log.info("shutting down, with %d connected", len(threads))
-        farewell = Message("ERROR", ("The server is shutting down",))
         for client in threads:
-            client.end = client.end or farewell.text
-        self.directory.post(farewell, tuple(threads))
-        for how in (SEVER, ABORT):
-            for client in threads:
-                self.delivery.post(Ending(client, how))
-            self.delivery.wake()
-            deadline = time.monotonic() + SHUTDOWN_TIME
-            for thread in threads.values():
-                thread.join(max(0.0, deadline - time.monotonic()))
-            threads = {client: thread for client, thread in threads.items() if thread.is_alive()}
-            if not threads:
-                break
+            self.directory.end(client, "The server is shutting down")
+        self.delivery.wake()
+        deadline = time.monotonic() + SHUTDOWN_TIME
+        for thread in threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
         self.delivery.stop()
-        log.info("statistics: %s", self.statistics())
+        log.info("statistics: %s", " ".join("%s=%d" % pair for pair in self.statistics().items()))
         if self.journal is not None:
             self.journal.stop()
         self.store.close()
@@ -4015,14 +3943,6 @@ class Server:
         """Close what `fileno` and `stop` use: the last call, after `run`."""
         self._woken.close()
         self._waker.close()
-
-
-def _refuse(sock: socket.socket, text: str) -> None:
-    """Say why, in a line for both dialects, if that needs no waiting, and close."""
-    sock.setblocking(False)
-    with contextlib.suppress(OSError):
-        sock.send(("ERROR :%s\r\n" % text).encode("utf-8"))
-    sock.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

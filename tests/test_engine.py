@@ -239,13 +239,12 @@ def test_names_are_true_while_users_come_and_go(open_room):
     assert members == {"watcher"}
 
 
-def test_names_are_those_before_a_change_of_nickname_that_follows(room):
-    """Else a client that tracks members would rename the wrong one."""
+def test_names_come_before_a_change_of_nickname_that_follows(room):
+    """Otherwise a client that tracks members would rename the wrong one."""
     alice, _bob = room.irc("alice"), room.irc("bob")
-    directory, clients = room.server.directory, map(room.client, ("alice", "bob"))
-    asking, changing = (server.Response(client, HOST, "#lobby") for client in clients)
+    directory = room.server.directory
     alice.heard()
-    directory.names(asking.client, directory.channel("#lobby"), asking)
-    directory.claim(changing.client, "robert", changing)
+    directory.names(room.client("alice"), directory.channel("#lobby"))
+    directory.claim(room.client("bob"), "robert")
     names, _end, nick = alice.heard()
     assert names.endswith(" = #lobby :alice bob") and nick.endswith(" NICK robert")

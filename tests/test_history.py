@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from harness import IrcTalker, PlainTalker, Process
+from harness import TIMEOUT, IrcTalker, PlainTalker, Process
 
 import server
 from protocol import format_time, parse
@@ -130,39 +130,6 @@ def test_irc_client_without_chathistory_is_shown_them_too(room):
     assert line.startswith("@time=")
     carol.expect(":hubbub.local NOTICE carol :Earlier in #lobby:")
     assert carol.until("[alice]: hello")[-1].startswith(":hubbub.local NOTICE carol :[")
-
-
-@pytest.mark.parametrize("way", ["leaves", "is put out"])
-def test_returning_member_is_shown_only_what_they_missed(room, way):
-    """Not what is on their screen already."""
-    alice, bob = room.irc("alice", CAPS), room.irc("bob", "server-time")
-    for talker in (alice, bob):
-        talker.send("JOIN #tea")
-        talker.heard()
-    alice.send("PRIVMSG #tea :before")
-    alice.heard()
-    for said in ((), ("meanwhile",)):
-        if way == "leaves":
-            bob.send("PART #tea")
-        else:
-            alice.send("KICK #tea bob")
-            alice.heard()
-        bob.heard()
-        alice.send(*("PRIVMSG #tea :" + text for text in said), "PING all-said")
-        alice.expect(":all-said")
-        bob.send("JOIN #tea")
-        heard = [line.partition("PRIVMSG #tea :")[2] for line in bob.heard() if "PRIVMSG" in line]
-        assert tuple(heard) == said
-
-
-def test_number_of_remembered_channels_is_limited(room, monkeypatch):
-    """To as many as a client may be in."""
-    monkeypatch.setattr(server, "MAX_CHANNELS", 3)
-    bob = room.irc("bob")
-    for number in range(5):
-        bob.send("JOIN #room%d" % number, "PART #room%d" % number)
-    bob.heard()
-    assert list(room.client("bob").left) == ["#room2", "#room3", "#room4"]
 
 
 def test_client_with_chathistory_asks_for_itself(room):
@@ -420,6 +387,33 @@ def test_stuck_disk_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
     alice.until("the last")
     assert stored(tmp_path / "history")[-1] == "the last"
     server.log.handlers[-1].texts.clear()  # the log says why: that is right here
+
+
+@pytest.mark.parametrize("method", ["append", "accounts_changed"])
+def test_mistake_of_ours_does_not_end_the_history(open_room, tmp_path, monkeypatch, method):
+    """What was being written is lost; users are told that it is not kept."""
+    monkeypatch.setattr(server, "RETRY_AFTER", 0.1)
+    monkeypatch.setattr(server, "UPKEEP_INTERVAL", 0.01)
+    room = open_room(data=str(tmp_path / "history"))
+    alice, has_failed = room.irc("alice", CAPS), threading.Event()
+    work = getattr(room.server.store, method)
+
+    def fail_once(*args):
+        if has_failed.is_set():
+            return work(*args)
+        has_failed.set()
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(room.server.store, method, fail_once)
+    alice.send("PRIVMSG #lobby :hello")
+    assert has_failed.wait(TIMEOUT)
+    if method == "append":
+        until_it_works(alice)
+    alice.send("PRIVMSG #lobby :the last")
+    alice.until("the last")
+    assert stored(tmp_path / "history")[-1] == "the last"
+    assert "RuntimeError: a mistake of ours" in server.log.handlers[-1].texts[0]
+    server.log.handlers[-1].texts.clear()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting is root's")

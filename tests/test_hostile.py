@@ -223,19 +223,29 @@ def test_guesses_of_the_servers_password_are_limited(open_room, monkeypatch):
         talker.close()
 
 
-def response(client):
-    return server.Response(client, "hubbub.local", "#lobby")
+def test_client_that_comes_over_ipv6_has_its_ipv4_address(open_room):
+    """So that one ban keeps it out."""
+    try:
+        room = open_room(host="::")
+    except OSError:
+        pytest.skip("IPv6 is turned off")
+    alice = room.irc("alice")
+    alice.send("USERHOST alice")
+    assert alice.heard()[-1].endswith(":alice=+alice@127.0.0.1")
 
 
 PSST = Message("PRIVMSG", ("bob", "psst"))
 ACTIONS = {  # the next step of a thread whose client was removed a moment ago
-    "claim": lambda directory, client: directory.claim(client, "mallory", response(client)),
-    "register": lambda directory, client: directory.register(client, ""),
-    "join": lambda directory, client: directory.join(client, "#den", "", response(client)),
-    "relay": lambda directory, client: directory.relay(client, "bob", PSST, b"", response(client)),
-    "resume": lambda directory, client: directory.resume(client, "of another", ""),
+    "claim": lambda directory, client: directory.claim(client, "mallory"),
+    "register": lambda directory, client: directory.register(client),
+    "join": lambda directory, client: directory.join(client, "#den", ""),
+    "relay": lambda directory, client: directory.relay(client, "bob", PSST, b""),
+    "resume": lambda directory, client: directory.resume(client, "of another"),
     "log in": lambda directory, client: directory.set_account(client, ACCOUNT),
-    "watch": lambda directory, client: directory.watch(client, ["bob"]),
+    "watch": lambda directory, client: directory.watch(client, {"bob": "bob"}),
+    "kick": lambda directory, client: directory.kick(client, "#lobby", "bob", ""),
+    "topic": lambda directory, client: directory.set_topic(client, "#lobby", "mine"),
+    "away": lambda directory, client: directory.change(client, "AWAY", "tea", away="tea"),
 }
 ACCOUNT = server.Account(1, "alice", False, 0.0)
 
@@ -245,13 +255,14 @@ ACCOUNT = server.Account(1, "alice", False, 0.0)
 def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
     old, directory = room.client("alice"), room.server.directory
+    old.modes = frozenset("o")
     new = room.irc("owner")
     owner = room.client("owner")
     if way == "the connection is resumed":
-        assert directory.resume(owner, token, "") is old
+        assert directory.resume(owner, token)
     else:
         directory.set_account(owner, ACCOUNT)
-        assert directory.claim(owner, "alice", response(owner)) is old
+        directory.claim(owner, "alice")
     bob.heard()
     with pytest.raises(server.Disconnect):
         ACTIONS[action](directory, old)
@@ -259,7 +270,6 @@ def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     new.send("PRIVMSG bob :hello")
     bob.expect(":hello")
     assert room.names() == folded("alice", "bob")
-    room.server.end(old)
 
 
 # Private messages
@@ -309,6 +319,18 @@ def test_ban_in_the_moment_of_registration_holds(room, monkeypatch, target):
     eve.send("NICK eve", "USER eve 0 * :Eve")
     heard = eve.rest()
     assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
+
+
+@needs_scrypt
+def test_killed_client_that_does_not_read_is_gone_at_once(kept):
+    """Though its socket takes no more."""
+    boss, bob = log_in_as_operator(kept), kept.irc("bob", receive_buffer=4096)
+    while not kept.client("bob").blocked:
+        boss.send(*["PRIVMSG bob :" + "x" * 400] * 50)
+        boss.heard()
+    boss.send("KILL bob :noise")
+    kept.wait_for_thread(bob)
+    assert "bob" not in kept.names()
 
 
 @needs_scrypt
@@ -512,6 +534,20 @@ def test_channels_of_a_deleted_account_count_as_guest_channels(kept, open_room, 
 
 
 @needs_scrypt
+def test_abandoned_channel_is_of_the_account_that_joins_it(kept, open_room):
+    """Also after a restart, when a guest joins first."""
+    dan, eve = kept.irc("dan"), kept.irc("eve")
+    dan.send("JOIN #den", "TOPIC #den :tea", "PART #den")
+    dan.heard()
+    eve.send("REGISTER * * :" + PASSWORD, "JOIN #den", "PART #den")
+    assert has(eve.heard(), " 353 eve = #den :@eve")
+    kept.close()
+    dan = open_room(data=kept.server.options.data).irc("dan")
+    dan.send("JOIN #den")
+    assert has(dan.heard(), " 353 dan = #den :dan")
+
+
+@needs_scrypt
 def test_operator_opens_an_empty_channel_from_outside(kept):
     """It is dropped with the last mode that kept it."""
     boss, dan = log_in_as_operator(kept), kept.irc("dan")
@@ -556,24 +592,6 @@ def test_member_who_may_not_speak_sets_no_topic_and_leaves_without_a_reason(room
     assert has(heard, " PART #den") and not has(heard, "gossip")
 
 
-def test_join_0_goes_on_though_a_kick_comes_in_between(room, monkeypatch):
-    directory, list_channels = room.server.directory, room.server.directory.channels
-
-    def channels_and_a_kick(client=None, of=None):
-        found = list_channels(client, of)
-        if of is not None:
-            directory.part(of, "#a", "", response(of))
-        return found
-
-    alice = room.irc("alice")
-    alice.send("JOIN #a,#b")
-    alice.heard()
-    monkeypatch.setattr(directory, "channels", channels_and_a_kick)
-    alice.send("JOIN 0")
-    parted = [line.split()[1:] for line in alice.heard()]
-    assert parted == [["PART", "#a"], ["PART", "#b"], ["PART", "#lobby"]]
-
-
 # Connections that are resumed
 
 
@@ -610,6 +628,20 @@ def test_token_is_good_once_and_transfers_the_user(room):
     assert room.server.directory._tokens.keys() == {room.client("bob").token}
 
 
+def test_names_that_are_sent_after_a_resume_have_the_user(room):
+    bob, (alice, token) = room.irc("bob"), come_with_token(room, "alice")
+    alice.send("JOIN #den")
+    alice.heard()
+    room.irc("owner")
+    directory, may_go_on = room.server.directory, threading.Event()
+    held_up = server.Output(room.client("bob"), lambda: may_go_on.wait(TIMEOUT) and b"")
+    room.server.delivery.post(held_up)
+    directory.names(room.client("bob"), directory.channel("#den"))
+    assert directory.resume(room.client("owner"), token)
+    may_go_on.set()
+    assert has(bob.heard(), " 353 bob = #den :@alice")
+
+
 def test_resume_is_not_shown_to_others(room):
     """Watchers are told nothing, and messages reach the new connection at once."""
     bob, (_alice, token) = room.irc("bob"), come_with_token(room, "alice")
@@ -617,11 +649,10 @@ def test_resume_is_not_shown_to_others(room):
     bob.heard()
     owner = room.irc("owner")
     bob.heard()
-    old = room.server.directory.resume(room.client("owner"), token, "")
+    assert room.server.directory.resume(room.client("owner"), token)
     bob.send("PRIVMSG alice :hello")
     assert bob.heard() == []
     owner.expect("PRIVMSG alice :hello")
-    room.server.end(old)
 
 
 @needs_scrypt

@@ -156,20 +156,10 @@ def test_whox_fields_are_in_the_order_of_the_reply(text, fields_and_token):
     assert server.parse_whox(text) == fields_and_token
 
 
-def test_whox_reply_has_a_middle_parameter_for_each_field_but_the_realname():
-    values = dict(zip("tcuihsnfdlao", "1 #c u 1.2.3.4 host srv bob H@ 0 5 0 n/a".split()))
-    values["r"] = "Bob the Builder"
-    assert server.whox_params("tna", values) == ("1", "bob", "0")
-    assert server.whox_params("nr", values) == ("bob", "Bob the Builder")
-    assert server.whox_params("cn", {"c": "", "n": "a b"}) == ("*", "a_b")
-    assert server.whox_params("", values) == ()
-
-
-NOW = 1_000_000.0
-CHANNELS = {  # name: users, created, topic_at
-    "#lobby": (12, NOW - 9000, NOW - 60),
-    "#tea": (4, NOW - 600, 0.0),
-    "#TeaParty": (5, NOW - 30, NOW - 30),
+CHANNELS = {  # name: users, minutes since the creation, and since the topic
+    "#lobby": (12, 150, 1),
+    "#tea": (4, 10, float("nan")),
+    "#TeaParty": (5, 0.5, 0.5),
 }
 
 
@@ -194,6 +184,8 @@ CHANNELS = {  # name: users, created, topic_at
         ("T>1", ""),
         (">1234567890", ""),  # too long for a number, so it is a name
         (">x", ""),
+        ("", "#lobby #tea #TeaParty"),
+        (",,", "#lobby #tea #TeaParty"),
         ("!", "#lobby #tea #TeaParty"),
         ("#x," * (MAX_CONDITIONS - 2) + "#lobby,#tea", "#lobby #tea"),
         ("#x," * (MAX_CONDITIONS - 1) + "#lobby,#tea", "#lobby"),
@@ -203,21 +195,14 @@ CHANNELS = {  # name: users, created, topic_at
 def test_list_accepts_any_of_the_masks_within_all_bounds(text, accepted):
     """Conditions after MAX_CONDITIONS are ignored."""
     found = server.parse_elist(text)
-    names = [name for name in CHANNELS if found.accepts(name, *CHANNELS[name], NOW)]
+    names = [name for name in CHANNELS if found.accepts(name, *CHANNELS[name])]
     assert " ".join(names) == accepted
-
-
-@pytest.mark.parametrize("text", ["", ",,"])
-def test_list_without_conditions_has_no_filter(text):
-    assert server.parse_elist(text) is None
 
 
 @given(st.text(max_size=40) | st.text("CT<>!*,#a1", max_size=40))
 def test_queries_accept_any_text(text):
     server.parse_whox(text)
-    found = server.parse_elist(text)
-    if found is not None:
-        found.accepts("#tea", 1, 0.0, 0.0, NOW)
+    server.parse_elist(text).accepts("#tea", 1, 0.0, 0.0)
 
 
 # Targets of bans
@@ -233,11 +218,8 @@ def test_queries_accept_any_text(text):
         ("192.0.2.7/24", "192.0.2.0/24"),
         ("192.0.2.7/32", "192.0.2.7"),
         ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
         ("0::1", "::1"),
         ("2001:DB8::/32", "2001:db8::/32"),
-        ("fe80::1%eth0", "fe80::1"),
     ],
 )
 def test_target_is_stored_in_a_normal_form(text, target):
@@ -263,13 +245,10 @@ def test_target_is_a_nickname_an_address_or_a_network(text):
         ("192.0.2.0/24", "192.0.3.0", False),
         ("0.0.0.0/0", "192.0.2.7", True),
         ("0.0.0.0/0", "2001:db8::1", False),
-        ("192.0.2.0/24", "::ffff:192.0.2.7", True),
-        ("::ffff:192.0.2.0/120", "192.0.2.7", True),
         ("::/0", "192.0.2.7", False),
         ("2001:db8::/32", "2001:db8::1", True),
         ("2001:db8::/32", "2001:db9::1", False),
         ("::1", "0::1", True),
-        ("fe80::1", "fe80::1%eth0", True),
         ("192.0.2.0/24", "somewhere", False),
         ("192.0.2.0/24", "", False),
         ("", "192.0.2.7", False),

@@ -12,7 +12,7 @@ from harness import IrcTalker, PlainTalker, count_descriptors, folded
 import protocol
 import server
 from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_PLAIN_LINE, VERSION
-from server import ABORT, BURST, MAX_CHANNELS, Ending
+from server import BURST, MAX_CHANNELS, SEVER, Ending
 
 # Talking
 
@@ -47,6 +47,8 @@ def test_conversation_in_plain_text(room):
         "[alice -> you]: Hello Bob!",
         "* alice waves",
     ]
+    bob.send("/join tea", "/list")
+    bob.expect("[SERVER]: Online users (1): bob")
     bob.send("/nick rob", "/quit")
     assert bob.rest() == ["[SERVER]: bob is now called rob", "[SERVER]: Goodbye."]
     alice.expect("[SERVER]: bob is now called rob")
@@ -509,10 +511,9 @@ def test_topic_is_announced_and_can_be_cleared(room):
     carol.expect("[SERVER]: alice cleared the topic")
 
 
-def test_join_0_leaves_every_channel(room):
-    """An empty channel is gone."""
+def test_empty_channel_is_gone(room):
     alice, bob = room.irc("alice"), room.irc("bob")
-    alice.send("JOIN #den", "JOIN 0", "LIST")
+    alice.send("JOIN #den", "PART #den,#lobby", "LIST")
     lines = alice.until("End of /LIST")
     assert [line.split()[3] for line in lines if " 322 " in line] == ["#lobby"]
     bob.expect(":alice!alice@127.0.0.1 PART #lobby")
@@ -720,7 +721,7 @@ def never_reads(room, bob):
 
 
 def is_hung_up_on(room, bob):
-    room.server.delivery.post(Ending(room.client("bob"), ABORT))
+    room.server.delivery.post(Ending(room.client("bob"), SEVER))
     room.server.delivery.wake()
 
 
