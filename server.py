@@ -1180,8 +1180,9 @@ class Directory:
         applied = []
         with self._lock:
             for change in changes:
+                is_change = change.adding != (change.letter in client.modes)
                 # Not +o: OPER gives that, for a password.
-                if change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+                if is_change and change.letter in USER_MODES and change[:2] != (True, "o"):
                     client.modes ^= {change.letter}
                     applied.append(change)
         return applied
@@ -3235,8 +3236,7 @@ def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
     for change in changes:
         if change.letter not in USER_MODES:
             session.reply("501", "Unknown mode %s" % change.letter)
-    known = [change for change in changes if change.letter in USER_MODES]
-    done = session.directory.change_own_modes(client, known)
+    done = session.directory.change_own_modes(client, changes)
     if done:
         source = client.source
         session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
