@@ -1071,7 +1071,6 @@ class Directory:
             if is_user and nickname != client.nickname:
                 self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
-                self._remember(client)
                 self._tell_watchers(client, False)
             if is_new:
                 self._clients.pop(old_key, None)
@@ -1128,7 +1127,6 @@ class Directory:
             if client.registered and not self.is_closing:
                 self._post_to_peers(client, "QUIT", reason)
                 self._tell_watchers(client, False)
-                self._remember(client)
             for channel in list(client.channels):
                 self._leave(client, channel)
             self.watch(client, {})
@@ -1434,13 +1432,13 @@ class Directory:
         self.post(Message(command, params, client.source), audience, client, keys, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
+        """Tell of a nickname that comes, or goes and is for WHOWAS then."""
+        if not is_online:
+            names = client.nickname, client.username, client.host, client.realname
+            self._former.append(FormerUser(*names, left_at=time.time()))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
-
-    def _remember(self, client: Client) -> None:
-        names = (client.nickname, client.username, client.host, client.realname)
-        self._former.append(FormerUser(*names, left_at=time.time()))
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
