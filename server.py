@@ -1079,7 +1079,6 @@ class Directory:
             if is_user and nickname != client.nickname:
                 self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
-                self._remember(client)
                 self._tell_watchers(client, False)
             if is_new:
                 self._clients.pop(old_key, None)
@@ -1136,7 +1135,6 @@ class Directory:
             if client.registered and not self.is_closing:
                 self._post_to_peers(client, "QUIT", reason)
                 self._tell_watchers(client, False)
-                self._remember(client)
             for channel in list(client.channels):
                 self._leave(client, channel)
             self.watch(client, {})
@@ -1189,8 +1187,9 @@ class Directory:
         applied = []
         with self._lock:
             for change in changes:
+                is_change = change.adding != (change.letter in client.modes)
                 # Not +o: OPER gives that, for a password.
-                if change.adding != (change.letter in client.modes) and change[:2] != (True, "o"):
+                if is_change and change.letter in USER_MODES and change[:2] != (True, "o"):
                     client.modes ^= {change.letter}
                     applied.append(change)
         return applied
@@ -1446,13 +1445,13 @@ class Directory:
         self.post(Message(command, params, client.source), audience, client, keys, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
+        """Tell of a nickname that comes, or goes and is for WHOWAS then."""
+        if not is_online:
+            names = client.nickname, client.username, client.host, client.realname
+            self._former.append(FormerUser(*names, left_at=time.time()))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.key, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
-
-    def _remember(self, client: Client) -> None:
-        names = (client.nickname, client.username, client.host, client.realname)
-        self._former.append(FormerUser(*names, left_at=time.time()))
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
@@ -3249,8 +3248,7 @@ def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
     for change in changes:
         if change.letter not in USER_MODES:
             session.reply("501", "Unknown mode %s" % change.letter)
-    known = [change for change in changes if change.letter in USER_MODES]
-    done = session.directory.change_own_modes(client, known)
+    done = session.directory.change_own_modes(client, changes)
     if done:
         source = client.source
         session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)

@@ -438,14 +438,14 @@ ROWS = {
         ),
         ("alice", "MONITOR + dave", "MONITOR S", "731 alice dave"),
         ("alice", "MONITOR + dave", "MONITOR :", "MONITOR -C", "MONITOR L", "732 alice dave"),
-        ("alice", "MONITOR + dave", "MONITOR + 1dave", "731 alice dave"),
+        ("alice", "MONITOR + dave", "MONITOR + 1dave", "PING x", ("731 alice dave", "PONG *")),
         (
             "alice",
             "MONITOR + a,b",
             "MONITOR + A,b,c",
             ("731 alice a,b", "734 alice 2 c *", "731 *"),
         ),
-        ("alice", "MONITOR + dave", "MONITOR :", "MONITOR +S dave", "MONITOR S", "731 alice dave"),
+        ("alice", "MONITOR + dave", "MONITOR :", "MONITOR L", "732 alice dave"),
         ("alice", "MONITOR + bob", "MONITOR C", "MONITOR L", "733 alice :End of MONITOR list"),
     ],
     "MOTD": [

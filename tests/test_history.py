@@ -416,6 +416,19 @@ def test_mistake_of_ours_does_not_end_the_history(open_room, tmp_path, monkeypat
     server.log.handlers[-1].texts.clear()
 
 
+def test_message_to_offline_user_is_refused_while_the_disk_fails(room, monkeypatch):
+    """With the reason: the user does exist."""
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+    room.server.store.add_account("olga", "correct horse")
+    alice = room.irc("alice", CAPS)
+    room.server.journal.fault = "full"
+    alice.send("PRIVMSG olga :hello")
+    (line,) = alice.heard()
+    assert line.endswith(
+        "FAIL PRIVMSG TEMPORARILY_UNAVAILABLE :olga is offline, and no messages can be kept now."
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting is root's")
 def test_full_disk_stops_nobody(start, tmp_path):
     """Messages are passed on, and written when there is space."""
