@@ -2443,8 +2443,13 @@ class Terminal:
         password = ""
         while True:
             nickname = nickname or self._ask_nickname()
-            if not nickname:
-                return self._fail("No username was given.")
+            wrong = protocol.nickname_error(nickname) if nickname else "No username was given."
+            if wrong:
+                self._fail(wrong)
+                if not nickname or not self._is_person:
+                    return 1
+                nickname = ""
+                continue
             connection = Connection(host, port, password, nickname, self._events, self._is_person)
             chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
             chat.begin(nickname)
