@@ -811,11 +811,10 @@ REMOVED = "removed"
 RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
-SIDEBAR = "sidebar"  # which conversations there are, their badges and presence
+SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 PEOPLE = "people"  # the members of a conversation
 HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away
-SELECTED = "selected"  # another conversation is in view
 
 
 class Change(NamedTuple):
@@ -1337,8 +1336,9 @@ class Chat:
         self.history = History()
         self.session.is_settled = False
         for conversation in self.conversations:
+            if conversation.members:
+                self.change(PEOPLE, conversation)
             conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
-            self.change(PEOPLE, conversation)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1536,7 +1536,7 @@ class Chat:
         if conversation is not self.current:
             self.unmark(self.current)
             self.current = conversation
-            self.change(SELECTED, conversation)
+            self.change(SIDEBAR)
         if self._has_focus:
             self._read(conversation)
         if conversation.kind == PRIVATE and self.is_settled:
@@ -1774,8 +1774,8 @@ Handler = Callable[[Chat, Message], None]
 
 
 def _on_text(chat: Chat, message: Message) -> None:
-    target, sender, msgid = message.params[0], message.nickname, message.tag("msgid")
-    line = chat.describe(message)
+    target, sender, msgid = message.params[0].lstrip("@+"), message.nickname, message.tag("msgid")
+    line = chat.describe(message._replace(params=(target, *message.params[1:])))
     if line is None:
         return
     if chat.is_me(sender):
@@ -1786,9 +1786,11 @@ def _on_text(chat: Chat, message: Message) -> None:
             return
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
-    target = target.lstrip("@+")
+    is_channel = chat.session.is_channel(target)
+    if is_channel and chat.find(target) is None:  # it was left a moment ago
+        return
     conversation = chat.find(target) or chat.current
-    is_private = "!" in message.source and not chat.session.is_channel(target)
+    is_private = "!" in message.source and not is_channel
     if is_private and chat.is_me(sender):
         conversation = chat.private(target)
     elif is_private:
@@ -1806,13 +1808,17 @@ def _on_text(chat: Chat, message: Message) -> None:
 
 
 def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
-    """Return a handler for messages about a channel that is ours; others are shown in view."""
+    """Return a handler for messages about a channel of ours.
+
+    Of another channel, numerics are shown in view; events, as in one left a moment ago, are not.
+    """
 
     def handle(chat: Chat, message: Message) -> None:
-        channel = chat.find(message.params[index])
+        name = message.params[index]
+        channel = chat.find(name)
         if channel is not None:
             handler(chat, message, channel)
-        else:
+        elif message.command.isdigit() or not chat.session.is_channel(name):
             chat.show(message, chat.current)
 
     return handle
@@ -1823,9 +1829,20 @@ def _on_join(chat: Chat, message: Message) -> None:
     if chat.is_me(nickname):
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
-        channel.members[protocol.casefold(nickname)] = Person(nickname)
-        chat.change(PEOPLE, channel)
+        _set_member(chat, channel, nickname, Person(nickname))
         chat.show(message, channel, event="joined")
+
+
+def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Person]) -> None:
+    """Add, replace or (None) remove a member, and record what that changes."""
+    old = channel.members.pop(protocol.casefold(nickname), None)
+    if new is not None:
+        channel.members[protocol.casefold(new.nickname)] = new
+    if new != old:
+        chat.change(PEOPLE, channel)
+        names = {person.nickname for person in (old, new) if person is not None}
+        if any(chat.find(name) is not None for name in names):  # the sidebar shows who is here
+            chat.change(SIDEBAR)
 
 
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
@@ -1903,12 +1920,12 @@ def _on_part(chat: Chat, message: Message) -> None:
             chat.remove(channel)
         chat.show(message, chat.current)
     elif channel is not None:
-        _lose_member(chat, channel, message.nickname)
+        _set_member(chat, channel, message.nickname, None)
         chat.show(message, channel, event="left")
 
 
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
-    _lose_member(chat, channel, message.params[1])
+    _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
         chat.change(HEADER, channel)
@@ -1918,15 +1935,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        _lose_member(chat, conversation, message.nickname)
+        _set_member(chat, conversation, message.nickname, None)
     chat.show(message, *conversations, event="left")
-
-
-def _lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
-    """Note that a user has left a channel."""
-    channel.members.pop(protocol.casefold(nickname), None)
-    chat.change(PEOPLE, channel)
-    chat.change(SIDEBAR)
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
@@ -1935,23 +1945,26 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        person = conversation.members.pop(old, None)
+        person = conversation.members.get(old)
         if person is not None:
-            conversation.members[protocol.casefold(new)] = person._replace(nickname=new)
-            chat.change(PEOPLE, conversation)
+            _set_member(chat, conversation, person.nickname, person._replace(nickname=new))
         elif chat.find(new) is None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
+            chat.change(SIDEBAR)
+    if protocol.casefold(chat.correspondent) == old:
+        chat.correspondent = new
     if chat.is_me(message.nickname):
         chat.nickname = new
         chat.change(STATUS)
-    chat.change(SIDEBAR)
     chat.show(message, *conversations)
 
 
 def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
-    channel.topic = "" if message.command == "331" else message.text
-    chat.change(HEADER, channel)
+    topic = "" if message.command == "331" else message.text
+    if topic != channel.topic:
+        channel.topic = topic
+        chat.change(HEADER, channel)
     is_known = message.command == "332" and message.text == channel.last_topic
     channel.last_topic = ""
     if not is_known:
@@ -1962,13 +1975,12 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     prefixes = chat.session.prefixes
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
-        key, sign = protocol.casefold(change.arg), prefixes.get(change.letter, "")
-        person = channel.members.get(key)
+        sign = prefixes.get(change.letter, "")
+        person = channel.members.get(protocol.casefold(change.arg))
         if person is not None and sign:
             kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
-            channel.members[key] = person._replace(prefix=prefix)
-            chat.change(PEOPLE, channel)
+            _set_member(chat, channel, change.arg, person._replace(prefix=prefix))
     chat.show(message, channel)
 
 
@@ -1982,10 +1994,8 @@ def _on_away(chat: Chat, message: Message) -> None:
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
         person = channel.members.get(key)
-        if person is not None and person.is_away != is_away:
-            channel.members[key] = person._replace(is_away=is_away)
-            chat.change(PEOPLE, channel)
-            chat.change(SIDEBAR)
+        if person is not None:
+            _set_member(chat, channel, nickname, person._replace(is_away=is_away))
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
@@ -2006,8 +2016,11 @@ def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> Non
     for key, person in channel.members.items():
         if person.is_away and key in channel.names:
             channel.names[key] = channel.names[key]._replace(is_away=True)
-    channel.members, channel.names = channel.names, {}
-    chat.change(PEOPLE, channel)
+    if channel.members != channel.names:
+        channel.members = channel.names
+        chat.change(PEOPLE, channel)
+        chat.change(SIDEBAR)
+    channel.names = {}
     if channel.list_requests:
         channel.list_requests -= 1
         for text in protocol.online_lines([person.nickname for person in channel.people]):
@@ -4523,21 +4536,21 @@ class ChatView:
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
         chat = self._window.chat
-        kinds = {change.kind for change in changes}
+        kinds = {c.kind for c in changes if c.conversation in (None, chat.current)}
         self.transcript.nickname = chat.nickname
         if chat.current is not self.transcript.conversation:
             self._open(chat.current)
-            kinds |= {SELECTED, SIDEBAR, PEOPLE, HEADER}
+            kinds |= {SIDEBAR, PEOPLE, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
-        if kinds & {SIDEBAR, SELECTED, STATUS}:
+        if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {PEOPLE, STATUS, presence}:
             self.people.show()
-        if kinds & {HEADER, SELECTED, STATUS, presence}:
+        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.set_hint(chat.hint)
 

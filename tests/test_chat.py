@@ -421,6 +421,64 @@ def test_prefixes_and_presence_follow_modes_and_away(alice):
     assert not alice.chat.is_away
 
 
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        (":carol!c@h JOIN #lobby", {"people", "sidebar"}),  # she is not "Not here" any more
+        (":zoe!z@h JOIN #lobby", {"people"}),
+        (":bob!b@h QUIT :gone", {"people"}),
+        (":bob!b@h NICK rob", {"people"}),
+        (":bob!b@h NICK carol", {"people", "sidebar"}),
+        (":hub 353 alice = #lobby :alice carol", set()),
+        (":hub 366 alice #lobby :End", {"people", "sidebar"}),
+        (":zoe!z@h NICK zia", set()),
+        (":zoe!z@h QUIT :gone", set()),
+        (":op!o@h KICK #lobby zoe :out", set()),
+        (":op!o@h MODE #lobby -o bob", set()),
+        (":hub 331 alice #lobby :No topic is set", set()),
+        (":bob!b@h TOPIC #lobby :Tea", {"header"}),
+        (":bob!b@h AWAY :lunch", {"people"}),
+        (":bob!b@h AWAY", set()),
+    ],
+)
+def test_event_redraws_only_what_it_changes(alice, line, kinds):
+    alice.do(alice.chat.open("carol", NOW))
+    alice.changes = []
+    alice.hear(line)
+    assert {change.kind for change in alice.changes if not change.entries} == kinds
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":bob!b@h PRIVMSG #tea :secret of tea",
+        ":bob!b@h NOTICE @#tea :secret of tea",
+        ":bob!b@h TOPIC #tea :new",
+        ":bob!b@h MODE #tea +m",
+        ":bob!b@h KICK #tea carol",
+        ":bob!b@h JOIN #tea",
+        ":bob!b@h PART #tea",
+    ],
+)
+def test_what_happens_in_a_channel_just_left_is_not_shown_elsewhere(alice, line):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.open("#tea", NOW))
+    alice.type("/leave")
+    assert alice.hear(line) == []
+
+
+def test_message_to_the_chanops_is_one_in_their_channel(alice):
+    alice.hear(":bob!b@h PRIVMSG @#lobby :for chanops")
+    assert alice.seen()[-1] == "[bob]: for chanops"
+    assert alice.lines[-1].kind == FROM_OTHERS
+
+
+def test_reply_follows_the_new_nickname_of_its_recipient(alice):
+    alice.hear(":bob!b@h PRIVMSG alice :psst", ":bob!b@h NICK rob")
+    alice.type("/reply what?")
+    assert alice.sent == ["PRIVMSG rob :what?"]
+
+
 def test_modes_are_parsed_as_the_server_defines_them():
     alice = User()
     alice.connect()
