@@ -716,10 +716,15 @@ class Conversation:
             self._known[entry.msgid] = entry
 
     def remove(self, entries: Iterable[Entry]) -> List[Entry]:
-        """Take entries away, and return those that were here."""
+        """Remove entries, and return those that were here; fast for the newest."""
         wanted = set(entries)
-        gone = [entry for entry in self.entries if entry in wanted]
-        self.entries[:] = [entry for entry in self.entries if entry not in wanted]
+        start, left = len(self.entries), len(wanted)
+        while start and left:
+            start -= 1
+            left -= self.entries[start] in wanted
+        tail = self.entries[start:]
+        self.entries[start:] = [entry for entry in tail if entry not in wanted]
+        gone = [entry for entry in tail if entry in wanted]
         for entry in gone:
             self._known.pop(entry.msgid, None)
         return gone
@@ -1422,6 +1427,9 @@ class Chat:
             sent = (entry for entry in conversation.entries if entry.delivery == SENT)
             self.drop(itertools.islice(sent, excess), conversation)
             conversation.has_older = self.session.has_history
+            if conversation.mark is not None and conversation.index(conversation.mark) < 0:
+                conversation.mark = conversation.entries[0]
+                self.change(CHANGED, conversation, [conversation.mark])
 
     def _fold(self, conversation: Conversation) -> None:
         """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
@@ -1436,8 +1444,7 @@ class Chat:
         text = "%d people %s" % (count, run[0].event)
         crowd = self.new_entry(run[0].line._replace(text=text))
         crowd.event, crowd.count = run[0].event, count
-        del conversation.entries[-len(run) :]  # faster than `drop`
-        self.change(REMOVED, conversation, run)
+        self.drop(run, conversation)
         self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
@@ -1471,7 +1478,7 @@ class Chat:
         self.change(CHANGED, conversation, [conversation.mark])
         if is_seen:
             return
-        for_user = [e for e in entries if e.is_mention or conversation.kind == PRIVATE]
+        for_user = [e for e in entries if e.is_mention or e.line.kind == PRIVATE]
         conversation.unread += len(entries)
         conversation.mentions += len(for_user)
         self.change(SIDEBAR)
@@ -1511,7 +1518,8 @@ class Chat:
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
         key = protocol.casefold(nickname)
-        return any(protocol.casefold(name) == key for name in self.ignored)
+        is_listed = any(protocol.casefold(name) == key for name in self.ignored)
+        return is_listed and not self.is_me(nickname)
 
     def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
         """Return a new conversation, unless there are too many; channels stand first."""
@@ -1688,7 +1696,7 @@ def _on_batch(chat: Chat, message: Message) -> None:
 def _take_targets(chat: Chat, request: Request) -> None:
     """Catch up with all private conversations in which something was missed."""
     for message in request.messages:
-        if len(message.params) > 2:
+        if len(message.params) > 2 and not chat.is_ignored(message.params[1]):
             _catch_up_with(chat, message.params[1])
     for conversation in chat.conversations:
         if conversation.kind == PRIVATE and not chat.history.is_fetching(conversation):
@@ -1710,6 +1718,9 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
         chat.resolve(conversation.key, False)
+    oldest = request.messages[0].tag("msgid") if request.is_full and purpose != MISSED else ""
+    if oldest and not page and purpose != TYPED:  # all from users that are ignored
+        _ask(chat, OLDER, conversation, "BEFORE", conversation.name, "msgid=" + oldest)
     if purpose != OLDER:
         chat.trim(conversation)
 
@@ -1744,7 +1755,10 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
-    line = chat.describe(message, message.nickname if item is not None else "")
+    # In a private conversation, what the other user has received is our own, under any nickname.
+    is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
+    is_own = is_private and protocol.casefold(message.param(0)) == conversation.key
+    line = chat.describe(message, message.nickname if item is not None or is_own else "")
     if line is None or chat.is_ignored(message.nickname):
         return
     if item is not None:  # it had arrived
@@ -1757,6 +1771,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         yield item.entry
         return
     entry = chat.new_entry(line, msgid)
+    entry.is_own = entry.is_own or is_own
     entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
     yield entry
 
@@ -1861,7 +1876,10 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         entries, chat.console.entries = chat.console.entries, []
         first = next(iter(channel.entries), None)
         chat.outcome.changes.append(Change(ADDED, channel, entries, first))
-        channel.entries[:0] = entries
+        for index, entry in enumerate(entries):
+            channel.insert(index, entry)
+        for item in chat.outbox.items:
+            item.conversations = [channel if c is chat.console else c for c in item.conversations]
     _settle(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
@@ -2079,7 +2097,10 @@ def _on_fail(chat: Chat, message: Message) -> None:
 
 def _on_no_such_user(chat: Chat, message: Message) -> None:
     nickname = message.params[1]
-    chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
+    if chat.session.is_channel(nickname):
+        chat.show(message._replace(command="403"), chat.current)
+    else:
+        chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
 
 
 # For each command and numeric: the least number of parameters, and the handler. Others are
@@ -2107,7 +2128,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     """Do what `first` says; say the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
-    if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
+    alone = ("leave", "quit", *protocol.SECRET_VERBS)
+    if more and (typed.verb in alone or is_secret("\n".join(more))):
         raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
     messages = _compose(chat, typed)
     target = ""

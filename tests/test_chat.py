@@ -202,7 +202,13 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
 
 @pytest.mark.parametrize(
     "typed",
-    ["hello\n/login carol hunter2", "hi\n  /REGISTER s3cret", "/quit bye\nmore", "/leave\nx"],
+    [
+        "hello\n/login carol hunter2",
+        "hi\n  /REGISTER s3cret",
+        "/login carol hunter2\nhello",
+        "/quit bye\nmore",
+        "/leave\nx",
+    ],
 )
 def test_paste_that_would_say_a_password_is_refused(alice, typed):
     with pytest.raises(protocol.InputError, match="Nothing was sent"):
@@ -263,6 +269,43 @@ def test_ignored_users_are_not_shown_on_any_server(kept):
     assert kept.ignored == []
     assert kept.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
     assert kept.sent == []
+
+
+def test_ignored_user_opens_no_conversation_by_writing_while_one_is_away(kept):
+    kept.type("/ignore bob")
+    kept.lose()
+    kept.join()
+    kept.all_sent  # noqa: B018
+    kept.hear(
+        ":hub BATCH +t draft/chathistory-targets",
+        "@batch=t :hub CHATHISTORY TARGETS bob 2026-11-22T17:11:00.000Z",
+        ":hub BATCH -t",
+    )
+    assert (kept.names, kept.sent) == (["#lobby"], [])
+
+
+def test_page_by_ignored_users_is_skipped(kept, monkeypatch):
+    monkeypatch.setattr(client, "PAGE", 2)
+    room = kept.chat.current
+    kept.type("/ignore bob")
+    kept.hear("@msgid=9 :carol!c@h PRIVMSG #lobby :hi")
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    assert kept.sent == ["CHATHISTORY BEFORE #lobby msgid=9 :2"]
+    page = ["msgid=%d :bob!b@h PRIVMSG #lobby :noise" % number for number in (7, 8)]
+    kept.hear(*history("#lobby", *page))
+    assert kept.sent == ["CHATHISTORY BEFORE #lobby msgid=7 :2"]
+    kept.hear(*history("#lobby", "msgid=6 :carol!c@h PRIVMSG #lobby :earlier"))
+    assert (kept.sent, room.has_older) == ([], False)
+    assert [line for line in kept.seen() if "carol" in line] == ["[carol]: earlier", "[carol]: hi"]
+
+
+def test_own_messages_are_not_ignored_under_an_ignored_nickname(alice):
+    alice.type("/ignore bob")
+    alice.hear(":alice!a@h NICK bob")
+    alice.type("hi")
+    alice.hear(":bob!a@h PRIVMSG #lobby :hi")
+    assert alice.seen()[-1] == "[bob]: hi"
 
 
 def test_password_is_not_shown_and_kept_once_it_is_accepted():
@@ -691,6 +734,10 @@ def test_refused_message_can_be_retried_or_discarded(alice):
     assert alice.sent == []
 
 
+def test_unknown_channel_is_not_called_a_user(alice):
+    assert alice.hear(":hub 401 alice #nope :No such nick") == ["[SERVER]: No such room: #nope"]
+
+
 def test_misspelt_nickname_is_answered_with_a_guess(alice):
     alice.hear(":robert!r@h JOIN #lobby")
     alice.type("@robrt hi")
@@ -712,6 +759,18 @@ def test_console_gives_its_entries_to_the_first_channel():
     assert alice.seen()[0] == "[SERVER]: Welcome to Office, alice. Type /help for commands."
     alice.hear(":alice!a@h PART #lobby")
     assert alice.chat.current.kind == client.CONSOLE
+
+
+def test_message_typed_on_the_console_is_confirmed_in_the_first_channel():
+    alice = User()
+    alice.connect()
+    alice.type("@bob hi")
+    alice.hear(":hub 376 alice :End", *WELCOME[2:])
+    alice.changes = []
+    alice.hear(":alice!a@h PRIVMSG bob :hi")
+    changed = {change.conversation.name for change in alice.changes if change.entries}
+    assert changed == {"#lobby", "bob"}
+    assert "[you -> bob]: hi" in alice.seen()
 
 
 def test_without_a_channel_one_can_write_to_a_user():
@@ -884,8 +943,33 @@ def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     alice.hear(*[":u%d!u@h PRIVMSG alice :hi %d" % (n, n) for n in range(5)])
     assert alice.names == ["#lobby", "u0", "u1"]
     assert alice.seen()[-1] == "[u4 -> you]: hi 4"
+    alice.do(alice.chat.set_focus(False, NOW))
+    alice.changes = []
+    alice.hear(":u5!u@h PRIVMSG alice :hi 5")
+    room = alice.chat.current
+    assert (room.unread, room.mentions) == (1, 1)
+    assert [c.conversation.name for c in alice.changed(client.ALERT)] == ["#lobby"]
     alice.do(alice.chat.open("u4", NOW))  # the user's own wish is another matter
     assert alice.names == ["#lobby", "u0", "u1", "u4"]
+
+
+def test_entries_that_are_gone_are_not_known(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    room = alice.chat.current
+    for number in range(100):
+        text = ("JOIN #lobby", "PART #lobby", "PRIVMSG #lobby :hi")[number // 10 % 3]
+        alice.hear("@msgid=m%d :p%d!u@h %s" % (number, number, text))
+        here = {entry.msgid for entry in room.entries if entry.msgid}
+        assert room._known.keys() == here
+    assert replay(alice.changes, room)[-5:] == room.entries[-5:]
+
+
+def test_mark_of_what_is_new_moves_on_when_its_entry_goes(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    alice.do(alice.chat.set_focus(False, NOW))
+    alice.hear(*[":bob!b@h PRIVMSG #lobby :%d" % number for number in range(50)])
+    room = alice.chat.current
+    assert (room.mark, room.new_count) == (room.entries[0], 50)
 
 
 def test_crowd_that_comes_or_goes_is_one_entry(alice):
@@ -1399,6 +1483,15 @@ def test_typed_history_is_that_of_the_conversation_in_view(kept):
     kept.all_sent  # noqa: B018
     kept.type("/history 5")
     assert kept.sent == ["CHATHISTORY LATEST bob * :5"]
+
+
+def test_private_history_from_before_a_new_nickname_has_its_senders(kept):
+    kept.hear(":alice!a@h NICK alicia")
+    kept.do(kept.chat.open("bob", NOW))
+    said = ["msgid=1 :alice!a@h PRIVMSG bob :hi", "msgid=2 :bob!b@h PRIVMSG alice :hello"]
+    kept.hear(*history("bob", *said))
+    assert kept.seen("bob") == ["[you -> bob]: hi", "[bob -> you]: hello"]
+    assert [entry.is_own for entry in kept.chat.current.entries] == [True, False]
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
