@@ -133,7 +133,7 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # of a kind
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_REQUESTS = 1000  # to the history, which only a hostile server causes
+MAX_REQUESTS = 1000  # of history, above which pages that come unasked are shown as news
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -348,7 +348,7 @@ class Connection:
         self._host, self._port = host, port
         self._events = events
         self._returns = returns
-        self._lock = threading.Lock()  # guards _outgoing and _open_session
+        self._lock = threading.Lock()  # guards _outgoing and _open_session, and sets _quit_at
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
         self._quit_at = 0.0  # time of the QUIT; 0 before it
@@ -371,7 +371,8 @@ class Connection:
 
     def carry_out(self, outcome: "Outcome") -> None:
         """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
-        self._login = outcome.login or self._login
+        if outcome.login is not None:
+            self._login = outcome.login
         if outcome.done:
             self._quit(outcome.send)
         elif outcome.send and not self._quit_at:
@@ -402,8 +403,10 @@ class Connection:
             self._thread.join(wait)
 
     def _quit(self, messages: Iterable[Message]) -> None:
-        if not self._quit_at:
-            self._quit_at = time.monotonic()
+        with self._lock:
+            is_first = not self._quit_at
+            self._quit_at = self._quit_at or time.monotonic()
+        if is_first:
             self.send(messages)
             self.retry()
 
@@ -962,9 +965,10 @@ class Outbox:
 # -------
 
 # Purposes of a request: the latest page of a new conversation, the page before all that is known,
-# what was missed while the connection was lost, the answer to /history, and the users who have
-# sent private messages meanwhile
-LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "targets"
+# what was missed while the connection was lost, the users who have sent private messages
+# meanwhile, the answer to /history, and a page that comes unasked, or too late
+LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
+TYPED, UNASKED = "typed", "unasked"
 
 
 class Request:
@@ -1000,7 +1004,7 @@ class History:
 
     def is_fetching(self, conversation: Conversation) -> bool:
         """Return True if a page of the conversation was asked for."""
-        pages = (request for request in self.requests if request.purpose != TYPED)
+        pages = (r for r in self.requests if r.purpose not in (TYPED, UNASKED))
         return any(request.conversation is conversation for request in pages)
 
     def waiting(self, target: str) -> Optional[Request]:
@@ -1098,6 +1102,7 @@ class Chat:
         self.outcome = Outcome()
         self.now = 0.0
         self.channel_keys: Dict[str, str] = {}
+        self.left: Set[str] = set()  # channels, without a connection; the server may not know
         self.correspondent = ""  # the sender of the last private message
         self.candidate: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1252,9 +1257,7 @@ class Chat:
     def close(self, conversation: Conversation, now: float) -> Outcome:
         """Leave a channel, or put a private conversation away."""
         self._start(now)
-        if conversation.kind == CHANNEL and self.is_settled and not conversation.is_outside:
-            self.send(Message("PART", (conversation.name,)))
-        self.remove(conversation)
+        self.leave(conversation)
         return self.outcome
 
     def retry(self, entry: Entry, now: float) -> Outcome:
@@ -1308,8 +1311,9 @@ class Chat:
 
     def _on_connected(self, event: Connected) -> None:
         session = Session(event.session, event.caps)
-        session.is_return = self.state == RECONNECTING or self.channel is not None
+        session.is_return = self.session.number > 0
         session.is_resumed = event.is_resumed
+        self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_return:
@@ -1550,10 +1554,21 @@ class Chat:
         if conversation.kind == PRIVATE and self.is_settled:
             _catch_up(self, conversation)
 
+    def leave(self, conversation: Conversation, *reason: str) -> None:
+        """Leave a channel, or put a private conversation away."""
+        if conversation.kind == CHANNEL and not conversation.is_outside:
+            if self.is_settled:
+                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
+            else:
+                self.left.add(conversation.key)
+        self.remove(conversation)
+
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
+        requests = self.history.requests
+        requests[:] = [r for r in requests if r.batch or r.conversation is not conversation]
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
         self.resolve(conversation.key, False)
@@ -1638,8 +1653,7 @@ def _ask(
     """Ask the server's history, for a page of a conversation or for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
     request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
-    if len(chat.history.requests) < MAX_REQUESTS:
-        chat.history.requests.append(request)
+    chat.history.requests.append(request)
     chat.send(Message("CHATHISTORY", (*params, str(limit))))
     return request
 
@@ -1671,20 +1685,27 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 
 def _give_up(chat: Chat, request: Request) -> None:
-    """Note that a request will not be answered, so it proves nothing."""
-    chat.history.requests.remove(request)
-    if request.conversation is not None and request.purpose != TYPED:
+    """Note that a request is not answered in time, so it proves nothing."""
+    is_page = request.purpose not in (TYPED, TARGETS)
+    if request.batch:  # the rest of it may still come
+        request.purpose, request.deadline = UNASKED, math.inf
+    else:
+        chat.history.requests.remove(request)
+    if is_page and request.conversation is not None:
         chat.resolve(request.conversation.key, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
     """BATCH: an answer to CHATHISTORY begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
-    if sign == "+" and kind in _HISTORY_BATCHES:
-        waiting = chat.history.waiting(message.text if kind == "chathistory" else "")
-        if waiting is not None:
-            waiting.batch = reference
     request = chat.history.answering(reference)
+    if sign == "+" and reference and kind in _HISTORY_BATCHES and request is None:
+        request = chat.history.waiting(message.text if kind == "chathistory" else "")
+        if request is None and len(chat.history.requests) < MAX_REQUESTS:
+            request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
+            chat.history.requests.append(request)
+        if request is not None:
+            request.batch = reference
     if sign == "-" and request is not None:
         chat.history.requests.remove(request)
         if request.purpose == TARGETS:
@@ -1718,8 +1739,9 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
         chat.resolve(conversation.key, False)
-    oldest = request.messages[0].tag("msgid") if request.is_full and purpose != MISSED else ""
-    if oldest and not page and purpose != TYPED:  # all from users that are ignored
+    is_past = purpose in (LATEST, OLDER) and request.is_full
+    oldest = request.messages[0].tag("msgid") if is_past else ""
+    if oldest and not page:  # all from users that are ignored
         _ask(chat, OLDER, conversation, "BEFORE", conversation.name, "msgid=" + oldest)
     if purpose != OLDER:
         chat.trim(conversation)
@@ -1863,6 +1885,10 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
     name = message.params[0]
+    if channel is None and protocol.casefold(name) in chat.left:
+        chat.left.discard(protocol.casefold(name))
+        chat.send(Message("PART", (name,)))
+        return
     if channel is None and chat.session.is_channel(name):
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
@@ -2150,8 +2176,8 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
     Commands for channels work beside them too, on the first one.
     """
     conversation: Optional[Conversation] = chat.current
-    if typed.verb == "leave" and chat.current.kind == PRIVATE:
-        return []
+    if typed.verb == "leave" and chat.current.kind != CONSOLE:
+        return []  # sent by its function
     if typed.verb not in ("say", "me", "history", "leave"):
         conversation = chat.channel
     if not target and conversation is not None and conversation.kind != CONSOLE:
@@ -2210,8 +2236,8 @@ def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
-    """/leave: what is in view, which is a channel or a private conversation"""
-    chat.remove(chat.current)
+    """/leave: the channel or the private conversation in view"""
+    chat.leave(chat.current, *args)
 
 
 def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:

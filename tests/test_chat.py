@@ -540,6 +540,14 @@ def test_modes_are_parsed_as_the_server_defines_them():
     assert prefixes()[:3] == ["+", "!@", "+"]
 
 
+@pytest.mark.parametrize("is_resumed", [True, False])
+def test_user_is_away_after_a_reconnect_only_if_the_session_goes_on(alice, is_resumed):
+    alice.hear(":hub 306 alice :You are away")
+    alice.lose()
+    alice.join(is_resumed=is_resumed)
+    assert alice.chat.is_away == is_resumed
+
+
 def test_who_is_away_is_asked_once_where_changes_are_told():
     alice = User("away-notify").join()
     assert alice.sent == ["WHO #lobby"]
@@ -824,6 +832,53 @@ def test_leaving_removes_the_conversation(alice):
     alice.type("/leave")
     assert (alice.names, alice.sent) == (["#lobby"], ["PART #tea", "PART #cup"])
     assert alice.hear(":alice!a@h PART #tea") == ["[SERVER]: alice left #tea"]
+
+
+def leave_by_menu(user, reason):
+    user.do(user.chat.close(user.chat.current, NOW))
+
+
+def leave_by_typing(user, reason):
+    user.type("/leave " + reason)
+
+
+@pytest.mark.parametrize("leave", [leave_by_menu, leave_by_typing])
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        ([], ["PART #tea"]),
+        ([":op!o@h KICK #tea alice :out"], []),  # the server would refuse PART
+        ([":hub NOTICE alice :bye"], ["PART #tea"]),
+        (None, []),  # not connected
+    ],
+)
+def test_channel_is_left_in_one_way(alice, leave, before, sent):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.open("#tea", NOW))
+    if before is None:
+        alice.lose()
+    else:
+        alice.hear(*before)
+    leave(alice, "")
+    assert (alice.names, alice.sent) == (["#lobby"], sent)
+
+
+def test_reason_for_leaving_is_sent(alice):
+    alice.type("/leave see you")
+    assert alice.sent == ["PART #lobby :see you"]
+
+
+def test_channel_left_without_a_connection_is_left_when_the_session_resumes(alice):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.lose()
+    alice.do(alice.chat.close(alice.chat.find("#tea"), NOW))
+    alice.join(is_resumed=True)
+    alice.hear(":alice!a@h JOIN #tea")
+    assert (alice.names, alice.sent) == (["#lobby"], ["PART #tea"])
+    alice.hear(":alice!a@h PART #tea")
+    alice.type("/join #tea")
+    alice.hear(":alice!a@h JOIN #tea")
+    assert alice.names == ["#lobby", "#tea"]
 
 
 def test_channels_stand_before_private_conversations(alice):
@@ -1567,6 +1622,18 @@ def test_missed_private_messages_are_fetched(kept):
     assert kept.seen("carol")[0] == "[carol -> you]: call me"
 
 
+def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):
+    kept.do(kept.chat.open("dan", NOW))
+    kept.do(kept.chat.close(kept.chat.find("#lobby"), NOW))
+    kept.handle(Disconnected(LOST, "The connection was lost."))
+    kept.chat.begin("alice")
+    kept.all_sent  # noqa: B018
+    kept.connect()
+    assert kept.hear(":hub 372 alice :- the same message of the day") == []
+    kept.hear(":hub 376 alice :End")
+    assert [line for line in kept.sent if "TARGETS" in line]
+
+
 def test_missed_messages_are_asked_for_until_they_are_told(kept):
     kept.hear("@time=9999-12-31T23:59:59.000Z :bob!b@h PRIVMSG #lobby :a clock that was wrong")
     kept.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
@@ -1615,8 +1682,39 @@ def test_history_that_is_never_told_holds_nothing_for_ever(kept, answer):
     kept.do(kept.chat.tick(NOW + client.HISTORY_TIME + 1))
     assert "![alice]: first (may not have arrived)!" in kept.seen()
     assert [line.partition(" ")[2] for line in kept.sent] == ["PRIVMSG #lobby :second"]
-    kept.hear(*answer[:1], "@batch=x;msgid=8 :bob!b@h PRIVMSG #lobby :late", ":hub BATCH -x")
+    kept.hear("@batch=x;msgid=8 :bob!b@h PRIVMSG #lobby :late", ":hub BATCH -x")
     assert "[bob]: late" in kept.seen()
+    assert kept.chat.history.requests == []
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_page_of_history_that_comes_late_or_unasked_is_no_news(kept, begun):
+    kept.do(kept.chat.set_focus(False, NOW))
+    kept.hear("@msgid=9;time=2026-11-22T17:10:42.000Z :bob!b@h PRIVMSG #lobby :new")
+    room, upto = kept.chat.current, kept.chat.complete_until
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    said = [
+        "msgid=%d;time=2026-11-22T09:00:0%d.000Z :bob!b@h PRIVMSG #lobby :old" % (n, n)
+        for n in (7, 8)
+    ]
+    page = history("#lobby", *said)
+    kept.hear(*page[:begun])
+    kept.do(kept.chat.tick(NOW + client.HISTORY_TIME + 1))
+    kept.changes = []
+    kept.hear(*page[begun:])
+    assert [line for line in kept.seen() if "bob]" in line] == ["[bob]: old"] * 2 + ["[bob]: new"]
+    assert (room.unread, room.new_count, kept.chat.complete_until) == (1, 1, upto)
+    assert kept.changed(client.ALERT) == kept.chat.history.requests == []
+
+
+def test_conversation_that_is_removed_has_no_requests(kept):
+    kept.do(kept.chat.open("bob", NOW))
+    assert kept.chat.history.is_fetching(kept.chat.current)
+    kept.do(kept.chat.close(kept.chat.current, NOW))
+    assert kept.chat.history.requests == []
+    kept.hear(*history("bob", "msgid=1 :bob!b@h PRIVMSG alice :hi"))
+    assert kept.names == ["#lobby"]
 
 
 def test_typed_history_does_not_decide_on_uncertain_messages(kept):
