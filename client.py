@@ -666,9 +666,10 @@ class Conversation:
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Person] = {}
         self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
+        self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
-        self.has_older = False
+        self.has_older = True  # until an answer says otherwise
         self.is_complete = True  # nothing is missing between the entries
         self.anchor: Optional[Entry] = None  # while something is: the last entry before it
         self._known: Dict[str, Entry] = {}  # entries by msgid
@@ -693,11 +694,6 @@ class Conversation:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
-    @property
-    def first_unread(self) -> int:
-        """The id of the entry below "N new messages"; 0 for none."""
-        return self.mark.id if self.mark is not None else 0
-
     def part(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
         self.members, self.names, self.list_requests = {}, {}, 0
@@ -712,14 +708,20 @@ class Conversation:
         """Return True if an entry with this msgid is here."""
         return msgid in self._known
 
-    def insert(self, index: int, entry: Entry) -> None:
-        """Put an entry at an index."""
-        self.entries.insert(index, entry)
-        if entry.msgid:
-            self._known[entry.msgid] = entry
+    def insert(self, index: int, entries: Iterable[Entry]) -> List["Change"]:
+        """Put entries at an index."""
+        new = list(entries)
+        below = self.entries[index] if index < len(self.entries) else None
+        self.entries[index:index] = new
+        self._known.update((entry.msgid, entry) for entry in new if entry.msgid)
+        return [Change(ADDED, self, new, below)]
 
-    def remove(self, entries: Iterable[Entry]) -> List[Entry]:
-        """Remove entries, and return those that were here; fast for the newest."""
+    def append(self, entry: Entry) -> List["Change"]:
+        """Put an entry at the end."""
+        return self.insert(len(self.entries), [entry])
+
+    def remove(self, entries: Iterable[Entry]) -> List["Change"]:
+        """Remove entries, as far as they are here; fast for the newest."""
         wanted = set(entries)
         start, left = len(self.entries), len(wanted)
         while start and left:
@@ -730,17 +732,29 @@ class Conversation:
         gone = [entry for entry in tail if entry in wanted]
         for entry in gone:
             self._known.pop(entry.msgid, None)
-        return gone
+        return [Change(REMOVED, self, gone)] if gone else []
 
-    def confirm(self, entry: Entry) -> bool:
-        """Note that the server has an own message; return True if it moved to the end for that."""
+    def trim(self) -> List["Change"]:
+        """Remove the oldest entries, but no own unsent ones, if there are too many."""
+        excess = len(self.entries) - MAX_ENTRIES
+        if excess <= MAX_ENTRIES // 10:
+            return []
+        self.has_older = True
+        sent = (entry for entry in self.entries if entry.delivery == SENT)
+        changes = self.remove(itertools.islice(sent, excess))
+        if self.mark is not None and self.index(self.mark) < 0:
+            self.mark = self.entries[0]
+            changes.append(Change(CHANGED, self, [self.mark]))
+        return changes
+
+    def confirm(self, entry: Entry) -> List["Change"]:
+        """Mark an own message as stored: it moves below those that were stored before."""
         index = self.index(entry)
-        moves = index >= 0 and any(e.delivery == SENT for e in self.entries[index + 1 :])
-        if moves:
-            self.entries.append(self.entries.pop(index))
+        if index >= 0 and any(e.delivery == SENT for e in self.entries[index + 1 :]):
+            return [*self.remove([entry]), *self.append(entry)]
         if entry.msgid:
             self._known[entry.msgid] = entry
-        return moves
+        return [Change(CHANGED, self, [entry])]
 
     def index(self, entry: Entry) -> int:
         """Return the position of an entry; -1 if it is not here."""
@@ -764,12 +778,10 @@ class Conversation:
                 continue
             while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
                 index += 1
-            below = self.entries[index] if index < len(self.entries) else None
-            if not added or added[-1].before is not below:
-                new: List[Entry] = []
-                added.append(Change(ADDED, self, new, below))
-            new.append(entry)
-            self.insert(index, entry)
+            (change,) = self.insert(index, [entry])
+            if added and added[-1].before is change.before:
+                change = change._replace(entries=[*added.pop().entries, entry])
+            added.append(change)
             index += 1
         return added
 
@@ -839,12 +851,12 @@ class Outcome:
 
     __slots__ = ("changes", "done", "login", "send", "session")
 
-    def __init__(self, session: int = 0, login: Optional[Login] = None) -> None:
+    def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []
         self.done = False  # the user has quit
         self.session = session  # in which `send` may be sent
-        self.login = login  # to be used when reconnecting
+        self.login: Optional[Login] = None  # to be used when reconnecting
 
 
 class Banner(NamedTuple):
@@ -1101,7 +1113,6 @@ class Chat:
         self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
-        self.channel_keys: Dict[str, str] = {}
         self.left: Set[str] = set()  # channels, without a connection; the server may not know
         self.correspondent = ""  # the sender of the last private message
         self.candidate: Optional[Login] = None  # typed, not accepted yet
@@ -1151,11 +1162,6 @@ class Chat:
         seconds = math.ceil(self._retry_at - now)
         when = "in %d s" % seconds if seconds > 0 else "now"
         return Banner(self._banner.format(when), seconds > 0)
-
-    @property
-    def is_settled(self) -> bool:
-        """True if messages can be sent."""
-        return self.session.is_settled
 
     @property
     def unsent(self) -> int:
@@ -1261,23 +1267,30 @@ class Chat:
         return self.outcome
 
     def retry(self, entry: Entry, now: float) -> Outcome:
-        """Say a message again that had failed."""
-        return self.discard(entry, now, again=True)
-
-    def discard(self, entry: Entry, now: float, again: bool = False) -> Outcome:
-        """Remove a message that had failed."""
+        """Send a failed message again."""
         self._start(now)
-        item = self.outbox.discard(entry)
-        for conversation in item.conversations if item is not None else ():
-            self.drop([entry], conversation)
-        if item is not None and again:
+        item = self._take_back(entry)
+        if item is not None:
             self.say(item.message)
         return self.outcome
+
+    def discard(self, entry: Entry, now: float) -> Outcome:
+        """Remove a failed message."""
+        self._start(now)
+        self._take_back(entry)
+        return self.outcome
+
+    def _take_back(self, entry: Entry) -> Optional[Outgoing]:
+        item = self.outbox.discard(entry)
+        for conversation in item.conversations if item is not None else ():
+            self.outcome.changes += conversation.remove([entry])
+        return item
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
-        can_ask = self.is_settled and self.session.has_history and conversation.has_older
+        session = self.session
+        can_ask = session.is_settled and session.has_history and conversation.has_older
         first = conversation.oldest()
         if can_ask and first is None:
             _catch_up(self, conversation)
@@ -1412,28 +1425,10 @@ class Chat:
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
-        conversation.insert(len(conversation.entries), entry)
-        self.change(ADDED, conversation, [entry])
+        self.outcome.changes += conversation.append(entry)
         if entry.event and entry.count == 1:
             self._fold(conversation)
-        self.trim(conversation)
-
-    def drop(self, entries: Iterable[Entry], conversation: Conversation) -> None:
-        """Remove entries from a conversation, as far as they stand there."""
-        gone = conversation.remove(entries)
-        if gone:
-            self.change(REMOVED, conversation, gone)
-
-    def trim(self, conversation: Conversation) -> None:
-        """Remove the oldest entries, but no own unsent ones, if there are too many."""
-        excess = len(conversation.entries) - MAX_ENTRIES
-        if excess > MAX_ENTRIES // 10:
-            sent = (entry for entry in conversation.entries if entry.delivery == SENT)
-            self.drop(itertools.islice(sent, excess), conversation)
-            conversation.has_older = self.session.has_history
-            if conversation.mark is not None and conversation.index(conversation.mark) < 0:
-                conversation.mark = conversation.entries[0]
-                self.change(CHANGED, conversation, [conversation.mark])
+        self.outcome.changes += conversation.trim()
 
     def _fold(self, conversation: Conversation) -> None:
         """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
@@ -1448,7 +1443,7 @@ class Chat:
         text = "%d people %s" % (count, run[0].event)
         crowd = self.new_entry(run[0].line._replace(text=text))
         crowd.event, crowd.count = run[0].event, count
-        self.drop(run, conversation)
+        self.outcome.changes += conversation.remove(run)
         self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
@@ -1533,7 +1528,6 @@ class Chat:
             return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
-        new.has_older = self.session.has_history  # until the answer says otherwise
         new.is_complete = kind == CHANNEL or not self.is_catching_up
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
@@ -1551,13 +1545,13 @@ class Chat:
             self.change(SIDEBAR)
         if self._has_focus:
             self._read(conversation)
-        if conversation.kind == PRIVATE and self.is_settled:
+        if conversation.kind == PRIVATE and self.session.is_settled:
             _catch_up(self, conversation)
 
     def leave(self, conversation: Conversation, *reason: str) -> None:
         """Leave a channel, or put a private conversation away."""
         if conversation.kind == CHANNEL and not conversation.is_outside:
-            if self.is_settled:
+            if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
             else:
                 self.left.add(conversation.key)
@@ -1613,17 +1607,13 @@ class Chat:
     def _can_send(self, key: str) -> bool:
         conversation = self.find(key)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
-        return self.is_settled and not is_waiting
+        return self.session.is_settled and not is_waiting
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
         self.outbox.deliver(item, line, msgid)
         for conversation in item.conversations:
-            if conversation.confirm(item.entry):
-                self.change(REMOVED, conversation, [item.entry])
-                self.change(ADDED, conversation, [item.entry])
-            else:
-                self.change(CHANGED, conversation, [item.entry])
+            self.outcome.changes += conversation.confirm(item.entry)
         if not self.session.is_channel(target):
             conversation = self.private(target)
             if conversation not in item.conversations:
@@ -1638,7 +1628,7 @@ class Chat:
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
-        return self.session.is_return and (is_asking or not self.is_settled)
+        return self.session.is_return and (is_asking or not self.session.is_settled)
 
 
 # Catching up
@@ -1727,7 +1717,8 @@ def _take_targets(chat: Chat, request: Request) -> None:
 def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None:
     """Put a page of history into its conversation."""
     purpose, anchor = request.purpose, conversation.anchor
-    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
+    found = (_earlier_entry(chat, message, conversation) for message in request.messages)
+    page = [entry for entry in found if entry is not None]
     changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
     new = [entry for change in changes for entry in change.entries]
     if purpose == TYPED or (new and purpose != OLDER):
@@ -1744,7 +1735,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     if oldest and not page:  # all from users that are ignored
         _ask(chat, OLDER, conversation, "BEFORE", conversation.name, "msgid=" + oldest)
     if purpose != OLDER:
-        chat.trim(conversation)
+        chat.outcome.changes += conversation.trim()
 
 
 def _take_missed(
@@ -1772,8 +1763,8 @@ def _take_missed(
     chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
 
 
-def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
-    """Yield the entry for a message in the history, which may be an own uncertain message."""
+def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
+    """Return the entry for a message in the history, which may be an own uncertain message."""
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
@@ -1782,20 +1773,18 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     is_own = is_private and protocol.casefold(message.param(0)) == conversation.key
     line = chat.describe(message, message.nickname if item is not None or is_own else "")
     if line is None or chat.is_ignored(message.nickname):
-        return
+        return None
     if item is not None:  # it had arrived
         for other in item.conversations:
             if other is not conversation:
                 chat.change(CHANGED, other, [item.entry])
-            else:
-                chat.drop([item.entry], other)
+        chat.outcome.changes += conversation.remove([item.entry])
         chat.outbox.deliver(item, line, msgid)
-        yield item.entry
-        return
+        return item.entry
     entry = chat.new_entry(line, msgid)
     entry.is_own = entry.is_own or is_own
     entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
-    yield entry
+    return entry
 
 
 # What servers send
@@ -1899,11 +1888,8 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
-        entries, chat.console.entries = chat.console.entries, []
-        first = next(iter(channel.entries), None)
-        chat.outcome.changes.append(Change(ADDED, channel, entries, first))
-        for index, entry in enumerate(entries):
-            channel.insert(index, entry)
+        chat.outcome.changes += channel.insert(0, chat.console.entries)
+        chat.console.entries = []
         for item in chat.outbox.items:
             item.conversations = [channel if c is chat.console else c for c in item.conversations]
     _settle(chat)
@@ -1926,8 +1912,7 @@ def _settle(chat: Chat) -> None:
     session.is_settled = True
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
-            key = chat.channel_keys.get(channel.key, "")
-            chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
+            chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
     if session.is_return and session.has_history:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
@@ -2188,7 +2173,7 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
 def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
-    if not chat.is_settled and len(texts) < len(messages) and verb != "quit":
+    if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
         raise InputError("You are not connected. Wait until you are.")
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
@@ -2219,8 +2204,7 @@ def _enter(chat: Chat, message: Message) -> None:
         if channel is not None:
             if channel.membership == OUTSIDE:
                 channel.membership = JOINING
-            if len(message.params) > 1:
-                chat.channel_keys[channel.key] = message.params[1]
+            channel.channel_key = message.params[1:] or channel.channel_key
             chat.bring_up(channel)
 
 
@@ -2590,7 +2574,7 @@ class Terminal:
                 return Disconnected(LOST, "The server does not answer.")
             if chat.unsent >= MAX_UNSENT:
                 self._can_read.clear()
-            elif chat.is_settled:
+            elif chat.session.is_settled:
                 self._can_read.set()
 
     def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
@@ -3985,7 +3969,7 @@ class Transcript:
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
             parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
-        if entry.id == self.conversation.first_unread and self.conversation.new_count:
+        if entry is self.conversation.mark and self.conversation.new_count:
             words = count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
         return parts + render(entry, tag, self.nickname, self._look.text)
@@ -5113,7 +5097,7 @@ class Window:
         """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
-        few = MANY_LINES if self.chat.is_settled else 0
+        few = MANY_LINES if self.chat.session.is_settled else 0
         if unsent > few and not self.questions.is_asking:
             self.questions.ask_close(unsent, self._end)
         else:

@@ -928,14 +928,14 @@ def test_news_are_counted_and_marked_until_seen(alice):
     alice.hear(":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :alice: two")
     alice.hear(":carol!c@h JOIN #lobby")
     assert (room.unread, room.mentions, room.new_count) == (2, 1, 2)
-    first = room.first_unread
-    assert [entry.text for entry in room.entries if entry.id == first] == ["[bob]: one"]
+    first = room.mark
+    assert [entry.text for entry in room.entries if entry is first] == ["[bob]: one"]
     alice.do(alice.chat.select(room, NOW))
-    assert (room.unread, room.mentions, room.new_count, room.first_unread) == (0, 0, 2, first)
+    assert (room.unread, room.mentions, room.new_count, room.mark) == (0, 0, 2, first)
     alice.changes = []
     alice.type("aha")
-    assert (room.new_count, room.first_unread) == (0, 0)
-    assert first in [change.entries[0].id for change in alice.changed(client.CHANGED)]
+    assert (room.new_count, room.mark) == (0, None)
+    assert first in [change.entries[0] for change in alice.changed(client.CHANGED)]
 
 
 def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
@@ -946,7 +946,7 @@ def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
     alice.do(alice.chat.set_focus(True, NOW))
     assert (room.unread, room.new_count) == (0, 1)
     alice.do(alice.chat.set_focus(False, NOW))
-    assert (room.new_count, room.first_unread) == (0, 0)
+    assert (room.new_count, room.mark) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -1465,7 +1465,7 @@ def test_missed_messages_are_fetched_counted_and_marked():
     room = link.alice.chat.current
     assert link.seen == link.said
     assert room.new_count == 3
-    (first,) = [entry for entry in room.entries if entry.id == room.first_unread]
+    (first,) = [entry for entry in room.entries if entry is room.mark]
     assert first.text == "[carol]: missed 0"
     assert link.alice.seen()[-1] == "[system]: Welcome back. You missed 3 messages."
 
@@ -1739,7 +1739,7 @@ def test_page_of_history_stands_below_earlier_lines_of_the_client():
         return client.Entry(int(when), line, msgid)
 
     for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.insert(len(room.entries), known)
+        room.append(known)
     changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
     assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
     ((kind, _, added, before),) = changes
