@@ -32,7 +32,7 @@ the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more th
 add to what an entry shows (reactions, say): a field of Entry, and a CHANGED when it is set.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
+Session; Chat; History; What servers send; What users type; Completion and links;
 Settings; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -190,6 +190,20 @@ class Login(NamedTuple):
 
     name: str
     password: str
+
+
+class Outcome:
+    """The results of one call to a Chat, filled by the functions that it runs through."""
+
+    __slots__ = ("changes", "done", "login", "send", "session", "settings_changed")
+
+    def __init__(self, session: int = 0) -> None:
+        self.send: List[Message] = []
+        self.changes: List[Change] = []  # for views
+        self.done = False  # the user has quit
+        self.settings_changed = False  # so they are to be saved
+        self.session = session  # in which `send` may be sent
+        self.login: Optional[Login] = None  # to be used when reconnecting
 
 
 class RefusedError(Exception):
@@ -369,7 +383,7 @@ class Connection:
         """Start to connect."""
         self._thread.start()
 
-    def carry_out(self, outcome: "Outcome") -> None:
+    def carry_out(self, outcome: Outcome) -> None:
         """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
         if outcome.login is not None:
             self._login = outcome.login
@@ -601,6 +615,8 @@ JOINED = "joined"
 JOINING = "joining"  # the user has asked to join; what is typed there follows the JOIN
 REJOINING = "rejoining"  # the connection was lost; joined again after the reconnect
 OUTSIDE = "outside"  # removed from it, or refused
+
+CHANNEL_SIGN = "#"  # before the names of all channels that users can type
 
 Span = Tuple[int, int]  # start and end in a text
 
@@ -846,19 +862,6 @@ class Change(NamedTuple):
     before: Optional[Entry] = None
 
 
-class Outcome:
-    """The results of one call to a Chat, filled by the functions that it runs through."""
-
-    __slots__ = ("changes", "done", "login", "send", "session")
-
-    def __init__(self, session: int = 0) -> None:
-        self.send: List[Message] = []
-        self.changes: List[Change] = []
-        self.done = False  # the user has quit
-        self.session = session  # in which `send` may be sent
-        self.login: Optional[Login] = None  # to be used when reconnecting
-
-
 class Banner(NamedTuple):
     """A warning about the connection; "" while there is none."""
 
@@ -973,70 +976,10 @@ class Outbox:
         self.items = kept
 
 
-# History
-# -------
-
-# Purposes of a request: the latest page of a new conversation, the page before all that is known,
-# what was missed while the connection was lost, the users who have sent private messages
-# meanwhile, the answer to /history, and a page that comes unasked, or too late
-LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
-TYPED, UNASKED = "typed", "unasked"
-
-
-class Request:
-    """A CHATHISTORY command, and the messages of its answer so far."""
-
-    def __init__(
-        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
-    ) -> None:
-        self.purpose = purpose
-        self.conversation = conversation  # None for TARGETS
-        self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.limit = limit  # messages of a page
-        self.deadline = deadline  # for the whole answer
-        self.batch = ""  # the reference of its answer, once that has begun
-        self.messages: List[Message] = []
-        self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # the pages of MISSED have everything since the anchor
-
-    @property
-    def is_full(self) -> bool:
-        """True if there may be more than this page."""
-        return len(self.messages) >= self.limit
-
-
-class History:
-    """The requests to the server's history that are not answered completely.
-
-    What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
-    """
-
-    def __init__(self) -> None:
-        self.requests: List[Request] = []
-
-    def is_fetching(self, conversation: Conversation) -> bool:
-        """Return True if a page of the conversation was asked for."""
-        pages = (r for r in self.requests if r.purpose not in (TYPED, UNASKED))
-        return any(request.conversation is conversation for request in pages)
-
-    def waiting(self, target: str) -> Optional[Request]:
-        """Return the first request for a target, which may have been renamed since."""
-        key = protocol.casefold(target)
-        for request in self.requests:
-            renamed = request.conversation.key if request.conversation is not None else ""
-            if not request.batch and key in (request.key, renamed):
-                return request
-        return None
-
-    def answering(self, batch: str) -> Optional[Request]:
-        """Return the request that an open batch answers."""
-        return next((r for r in self.requests if batch and r.batch == batch), None)
-
-
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY NETWORK PREFIX".split())  # of use
+_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # of use
 _PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
@@ -1055,10 +998,6 @@ class Session:
     def has_history(self) -> bool:
         """Return True if the server answers CHATHISTORY."""
         return HISTORY in self.caps
-
-    def is_channel(self, target: str) -> bool:
-        """Return True if a target is a channel's name here."""
-        return target.startswith(tuple(self.tokens.get("CHANTYPES", "#")) or ("#",))
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1252,7 +1191,7 @@ class Chat:
     def open(self, name: str, now: float) -> Outcome:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
-        if self.session.is_channel(name) and (found is None or found.is_outside):
+        if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
             return self.submit("/join " + name, now)
         if found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
@@ -1313,6 +1252,7 @@ class Chat:
         """Set which alerts the user wants."""
         self._start(now)
         conversation.level = self._levels[self._level_key(conversation.name)] = level
+        self.outcome.settings_changed = True
         self.change(SIDEBAR)
         return self.outcome
 
@@ -1614,7 +1554,7 @@ class Chat:
         self.outbox.deliver(item, line, msgid)
         for conversation in item.conversations:
             self.outcome.changes += conversation.confirm(item.entry)
-        if not self.session.is_channel(target):
+        if not target.startswith(CHANNEL_SIGN):
             conversation = self.private(target)
             if conversation not in item.conversations:
                 self.add(item.entry, conversation)
@@ -1631,10 +1571,66 @@ class Chat:
         return self.session.is_return and (is_asking or not self.session.is_settled)
 
 
-# Catching up
-# -----------
+# History
+# -------
 
 _HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
+
+# Purposes of a request: the latest page of a new conversation, the page before all that is known,
+# what was missed while the connection was lost, the users who have sent private messages
+# meanwhile, the answer to /history, and a page that comes unasked, or too late
+LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
+TYPED, UNASKED = "typed", "unasked"
+
+
+class Request:
+    """A CHATHISTORY command, and the messages of its answer so far."""
+
+    def __init__(
+        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
+    ) -> None:
+        self.purpose = purpose
+        self.conversation = conversation  # None for TARGETS
+        self.key = conversation.key if conversation is not None else ""  # when it was asked for
+        self.limit = limit  # messages of a page
+        self.deadline = deadline  # for the whole answer
+        self.batch = ""  # the reference of its answer, once that has begun
+        self.messages: List[Message] = []
+        self.missed = 0  # messages, in all pages of MISSED so far
+        self.reaches_back = False  # the pages of MISSED have everything since the anchor
+
+    @property
+    def is_full(self) -> bool:
+        """True if there may be more than this page."""
+        return len(self.messages) >= self.limit
+
+
+class History:
+    """The requests to the server's history that are not answered completely.
+
+    What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
+    """
+
+    def __init__(self) -> None:
+        self.requests: List[Request] = []
+
+    def is_fetching(self, conversation: Conversation) -> bool:
+        """Return True if a page of the conversation was asked for."""
+        pages = (r for r in self.requests if r.purpose not in (TYPED, UNASKED))
+        return any(request.conversation is conversation for request in pages)
+
+    def waiting(self, target: str) -> Optional[Request]:
+        """Return the first request for a target, which may have been renamed since."""
+        key = protocol.casefold(target)
+        for request in self.requests:
+            renamed = request.conversation.key if request.conversation is not None else ""
+            if not request.batch and key in (request.key, renamed):
+                return request
+        return None
+
+    def answering(self, batch: str) -> Optional[Request]:
+        """Return the request that an open batch answers."""
+        return next((r for r in self.requests if batch and r.batch == batch), None)
 
 
 def _ask(
@@ -1666,7 +1662,7 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
-    if not chat.session.is_channel(nickname):
+    if not nickname.startswith(CHANNEL_SIGN):
         conversation = chat.private(nickname)
         if conversation.key == protocol.casefold(nickname):
             _catch_up(chat, conversation)
@@ -1812,7 +1808,7 @@ def _on_text(chat: Chat, message: Message) -> None:
             return
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
-    is_channel = chat.session.is_channel(target)
+    is_channel = target.startswith(CHANNEL_SIGN)
     if is_channel and chat.find(target) is None:  # it was left a moment ago
         return
     conversation = chat.find(target) or chat.current
@@ -1844,7 +1840,7 @@ def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], Non
         channel = chat.find(name)
         if channel is not None:
             handler(chat, message, channel)
-        elif message.command.isdigit() or not chat.session.is_channel(name):
+        elif message.command.isdigit() or not name.startswith(CHANNEL_SIGN):
             chat.show(message, chat.current)
 
     return handle
@@ -1878,7 +1874,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         chat.left.discard(protocol.casefold(name))
         chat.send(Message("PART", (name,)))
         return
-    if channel is None and chat.session.is_channel(name):
+    if channel is None and name.startswith(CHANNEL_SIGN):
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
         return
@@ -1919,7 +1915,7 @@ def _settle(chat: Chat) -> None:
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.key)
-        if not session.is_channel(item.key):
+        if not item.key.startswith(CHANNEL_SIGN):
             _catch_up_with(chat, item.message.params[0])
         elif conversation is None or conversation.is_outside:  # it will not be joined
             chat.resolve(item.key, False)
@@ -2108,7 +2104,7 @@ def _on_fail(chat: Chat, message: Message) -> None:
 
 def _on_no_such_user(chat: Chat, message: Message) -> None:
     nickname = message.params[1]
-    if chat.session.is_channel(nickname):
+    if nickname.startswith(CHANNEL_SIGN):
         chat.show(message._replace(command="403"), chat.current)
     else:
         chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
@@ -2199,7 +2195,7 @@ def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
     for name in message.params[0].split(","):
         channel = chat.find(name)
-        if channel is None and chat.session.is_channel(name):
+        if channel is None and name.startswith(CHANNEL_SIGN):
             channel = chat.create(name, CHANNEL)
         if channel is not None:
             if channel.membership == OUTSIDE:
@@ -2238,12 +2234,14 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
     else:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
+            chat.outcome.settings_changed = True
         chat.answer("You do not hear %s any more" % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
+    chat.outcome.settings_changed = True
     chat.answer("You hear %s again" % args[0])
 
 
@@ -2322,7 +2320,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
         return []
     if begun[0] == "/" and is_first:
         names = ["/%s " % verb for verb in protocol.VERBS]
-    elif chat.session.is_channel(begun):
+    elif begun.startswith(CHANNEL_SIGN):
         names = [c.name + " " for c in chat.conversations if c.kind == CHANNEL]
     else:
         at = "@" if begun[0] == "@" else ""
@@ -2565,6 +2563,8 @@ class Terminal:
                 outcome = self._submit(chat, event.text, now)
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
+            if outcome.settings_changed:
+                self._settings.save()
             if isinstance(event, Disconnected):
                 return event
             if goodbye and (self._is_person or not chat.unsent):
@@ -2578,16 +2578,12 @@ class Terminal:
                 self._can_read.set()
 
     def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
-        ignored = list(self._settings.ignored)
         try:
             if len(text) > MAX_PASTE:
                 raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
-            outcome = chat.submit(text, now)
+            return chat.submit(text, now)
         except InputError as error:
             return chat.notify(str(error), now)
-        if ignored != self._settings.ignored:
-            self._settings.save()
-        return outcome
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -5242,6 +5238,8 @@ class Window:
         if self._connection is not None:
             self._connection.carry_out(outcome)
         self._show_changes(outcome.changes)
+        if outcome.settings_changed:
+            self.settings.save()
         if outcome.done:
             self.root.after_idle(self._end)
 

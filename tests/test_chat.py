@@ -271,6 +271,20 @@ def test_ignored_users_are_not_shown_on_any_server(kept):
     assert kept.sent == []
 
 
+@pytest.mark.parametrize(
+    ("do", "is_changed"),
+    [
+        (lambda chat: chat.submit("/ignore bob", NOW), True),
+        (lambda chat: chat.submit("/ignore", NOW), False),
+        (lambda chat: chat.submit("/unignore bob", NOW), True),
+        (lambda chat: chat.set_level(chat.current, client.ALL, NOW), True),
+        (lambda chat: chat.submit("hello", NOW), False),
+    ],
+)
+def test_changed_settings_are_to_be_saved(alice, do, is_changed):
+    assert do(alice.chat).settings_changed == is_changed
+
+
 def test_ignored_user_opens_no_conversation_by_writing_while_one_is_away(kept):
     kept.type("/ignore bob")
     kept.lose()
