@@ -372,7 +372,6 @@ class Connection:
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
-        self._handshake = Handshake(nickname, password)
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -458,6 +457,7 @@ class Connection:
 
     def _visit(self) -> RefusedError:
         """Connect, talk until the connection ends, and return how it ended."""
+        session = self._session
         try:
             with self._connect() as sock:
                 self._talk(sock)
@@ -467,8 +467,8 @@ class Connection:
         except OSError as error:
             log.info("%s: %s", self.address, error)
             end = RefusedError(LOST, "The connection was lost.")
-        if end.event.fault == LOST and not self._handshake.done:
-            self._token = ""  # not for this server
+        if end.event.fault == LOST and self._session == session:
+            self._token = ""  # a session that this server cannot resume
             text = "%s is there, but does not answer as a chat server does." % self.address
             return RefusedError(SERVER, text)
         return end
@@ -496,7 +496,6 @@ class Connection:
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises RefusedError, or OSError."""
         handshake = Handshake(self._nickname, self._password, self._login, self._token)
-        self._handshake = handshake
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
@@ -528,16 +527,12 @@ class Connection:
                 with self._lock:
                     del self._outgoing[: sock.send(self._outgoing)]
             if sock in ready:
-                self._read(sock, framer)
+                data = sock.recv(RECEIVE_SIZE)
+                if not data:
+                    raise RefusedError(LOST, "The connection was lost.")
+                for line in filter(None, framer.feed(data)):
+                    self._on_line(line, handshake)
                 is_pinged, silent_since = False, time.monotonic()
-
-    def _read(self, sock: socket.socket, framer: protocol.Framer) -> None:
-        data = sock.recv(RECEIVE_SIZE)
-        if not data:
-            raise RefusedError(LOST, "The connection was lost.")
-        for line in framer.feed(data):
-            if line:
-                self._on_line(line)
 
     def _put(self, event: Event) -> None:
         """Put an event into the queue; wait while that is full and still polled."""
@@ -548,12 +543,11 @@ class Connection:
                 if not self._is_polled:
                     return None
 
-    def _on_line(self, line: bytes) -> None:
+    def _on_line(self, line: bytes, handshake: Handshake) -> None:
         try:
             message = protocol.clean_message(protocol.parse(line, "replace"))
         except protocol.ProtocolError:
             return  # nothing that could be shown
-        handshake = self._handshake
         if message.command == "PING":
             self._reply([protocol.fit(Message("PONG", (message.text,)))])
         elif message.command == "RESUME":  # a secret between the server and this thread
@@ -995,11 +989,6 @@ class Session:
         self.is_settled = False  # past the welcome: messages can be sent
 
     @property
-    def has_history(self) -> bool:
-        """Return True if the server answers CHATHISTORY."""
-        return HISTORY in self.caps
-
-    @property
     def prefixes(self) -> Dict[str, str]:
         """The signs before members' names, by mode, the highest first."""
         return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
@@ -1039,11 +1028,10 @@ class Chat:
     """
 
     def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
-        self.server = server  # its address, then the name of its network
         self.nickname = ""
         self.state = DISCONNECTED
         self.is_away = False
-        self.console = Conversation(server, CONSOLE)
+        self.console = Conversation(server, CONSOLE)  # its name: the address, then the network
         self.conversations = [self.console]  # channels first
         self.current = self.console
         self.session = Session()
@@ -1058,7 +1046,7 @@ class Chat:
         self._levels = levels
         self._address = server
         self._has_focus = True
-        self._entries = 0  # created
+        self._numbers = itertools.count(1)  # of entries
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self.complete_until = 0.0  # server time up to which nothing was missed
@@ -1072,11 +1060,11 @@ class Chat:
         counted = [c for c in self.conversations if c.level != NONE]
         unread = sum(c.unread for c in counted)
         news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
-        text = "%s — %s" % (self.status, self.server)
+        text = "%s — %s" % (self.status, self.console.name)
         if self.state == CONNECTING:
-            text = "Connecting to %s…" % self.server
+            text = "Connecting to %s…" % self.console.name
         elif self.state == CONNECTED:
-            text = "Connected: %s @ %s" % (self.nickname, self.server)
+            text = "Connected: %s @ %s" % (self.nickname, self.console.name)
         return "%s%s — Hubbub" % (news if unread else "", text)
 
     @property
@@ -1228,14 +1216,17 @@ class Chat:
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
-        session = self.session
-        can_ask = session.is_settled and session.has_history and conversation.has_older
+        can_ask = self.session.is_settled and HISTORY in self.session.caps
         first = conversation.oldest()
         if can_ask and first is None:
             _catch_up(self, conversation)
-        elif can_ask and first is not None and not self.history.is_fetching(conversation):
-            reference = "msgid=" + first.msgid
-            _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+        elif (
+            can_ask
+            and first
+            and conversation.has_older
+            and not self.history.is_fetching(conversation)
+        ):
+            _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1358,10 +1349,12 @@ class Chat:
             return self.now
         return min(max(86400.0, when), LATEST_TIME)  # Windows fails below a day, too
 
-    def new_entry(self, line: Line, msgid: str = "") -> Entry:
-        """Return an entry that stands nowhere yet."""
-        self._entries += 1
-        return Entry(self._entries, line, msgid, bool(line.nickname) and self.is_me(line.nickname))
+    def new_entry(self, line: Line, msgid: str = "", is_own: bool = False) -> Entry:
+        """Return an entry that is not in a conversation yet."""
+        is_own = is_own or (bool(line.nickname) and self.is_me(line.nickname))
+        entry = Entry(next(self._numbers), line, msgid, is_own)
+        entry.is_mention = line.kind == FROM_OTHERS and not is_own and self.is_mention(line.text)
+        return entry
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
@@ -1372,19 +1365,15 @@ class Chat:
 
     def _fold(self, conversation: Conversation) -> None:
         """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
-        run: List[Entry] = []
-        for entry in reversed(conversation.entries):
-            if run and (entry.event, entry.day) != (run[0].event, run[0].day):
-                break
-            run.insert(0, entry)
+        newest_first = itertools.groupby(reversed(conversation.entries), lambda e: (e.event, e.day))
+        (event, _), run = next((key, list(entries)) for key, entries in newest_first)
         count = sum(entry.count for entry in run)
-        if count < CROWD:
-            return
-        text = "%d people %s" % (count, run[0].event)
-        crowd = self.new_entry(run[0].line._replace(text=text))
-        crowd.event, crowd.count = run[0].event, count
-        self.outcome.changes += conversation.remove(run)
-        self.add(crowd, conversation)
+        if count >= CROWD:
+            text = "%d people %s" % (count, event)
+            crowd = self.new_entry(run[-1].line._replace(text=text))
+            crowd.event, crowd.count = event, count
+            self.outcome.changes += conversation.remove(run)
+            self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
         """Show a message, once in each of these conversations."""
@@ -1634,40 +1623,40 @@ class History:
 
 
 def _ask(
-    chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
+    chat: Chat, purpose: str, place: Optional[Conversation], verb: str, *bounds: str, limit: int = 0
 ) -> Request:
-    """Ask the server's history, for a page of a conversation or for TARGETS."""
+    """Ask the server's history, for a page of a conversation or (None) for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
+    request = Request(purpose, place, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
-    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    target = () if place is None else (place.name,)
+    chat.send(Message("CHATHISTORY", (verb, *target, *bounds, str(limit))))
     return request
 
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
-    if not chat.session.has_history:
+    if HISTORY not in chat.session.caps:
         chat.resolve(conversation.key, False)
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
         if conversation.has_older and conversation.newest() is None:
-            _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
+            _ask(chat, LATEST, conversation, "LATEST", "*")
     elif conversation.anchor is None:
-        _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
+        _ask(chat, MISSED, conversation, "LATEST", "*")
     else:  # the answer begins with the anchor: proof that the history reaches back to it
         since = protocol.format_time(conversation.anchor.line.when - 0.001)
-        _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
+        _ask(chat, MISSED, conversation, "AFTER", "timestamp=" + since)
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
-    if not nickname.startswith(CHANNEL_SIGN):
-        conversation = chat.private(nickname)
-        if conversation.key == protocol.casefold(nickname):
-            _catch_up(chat, conversation)
-        else:  # there are too many
-            chat.resolve(protocol.casefold(nickname), False)
+    conversation = chat.find(nickname) or chat.create(nickname, PRIVATE)
+    if conversation is not None:
+        _catch_up(chat, conversation)
+    else:  # there are too many
+        chat.resolve(protocol.casefold(nickname), False)
 
 
 def _give_up(chat: Chat, request: Request) -> None:
@@ -1702,9 +1691,9 @@ def _on_batch(chat: Chat, message: Message) -> None:
 
 def _take_targets(chat: Chat, request: Request) -> None:
     """Catch up with all private conversations in which something was missed."""
-    for message in request.messages:
-        if len(message.params) > 2 and not chat.is_ignored(message.params[1]):
-            _catch_up_with(chat, message.params[1])
+    for name in (message.param(1) for message in request.messages):
+        if not name.startswith(CHANNEL_SIGN) and not chat.is_ignored(name):
+            _catch_up_with(chat, name)
     for conversation in chat.conversations:
         if conversation.kind == PRIVATE and not chat.history.is_fetching(conversation):
             conversation.is_complete = True
@@ -1729,7 +1718,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
-        _ask(chat, OLDER, conversation, "BEFORE", conversation.name, "msgid=" + oldest)
+        _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
     if purpose != OLDER:
         chat.outcome.changes += conversation.trim()
 
@@ -1747,9 +1736,7 @@ def _take_missed(
     elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
     if conversation.anchor is not None and request.is_full and msgids[-1]:
-        following = _ask(
-            chat, MISSED, conversation, "AFTER", conversation.name, "msgid=" + msgids[-1]
-        )
+        following = _ask(chat, MISSED, conversation, "AFTER", "msgid=" + msgids[-1])
         following.missed, following.reaches_back = request.missed, request.reaches_back
         return
     conversation.is_complete = True
@@ -1777,10 +1764,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         chat.outcome.changes += conversation.remove([item.entry])
         chat.outbox.deliver(item, line, msgid)
         return item.entry
-    entry = chat.new_entry(line, msgid)
-    entry.is_own = entry.is_own or is_own
-    entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
-    return entry
+    return chat.new_entry(line, msgid, is_own)
 
 
 # What servers send
@@ -1821,7 +1805,6 @@ def _on_text(chat: Chat, message: Message) -> None:
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
-    entry.is_mention = line.kind == FROM_OTHERS and chat.is_mention(line.text)
     chat.add(entry, conversation)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
@@ -1909,7 +1892,7 @@ def _settle(chat: Chat) -> None:
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
-    if session.is_return and session.has_history:
+    if session.is_return and HISTORY in session.caps:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
@@ -2066,8 +2049,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
         if name in _TOKENS:
             chat.session.tokens[name] = protocol.unescape_token(value)
     network = chat.session.tokens.get("NETWORK", "")
-    if network and network != chat.server:
-        chat.server = network
+    if network and network != chat.console.name:
         chat.console.rename(network)
         chat.change(STATUS)
 
@@ -2184,7 +2166,7 @@ def _send(chat: Chat, message: Message) -> None:
     if message.command == "PRIVMSG":
         chat.say(message)
     elif message.command == "CHATHISTORY":
-        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+        _ask(chat, TYPED, chat.current, "LATEST", "*", limit=int(message.text[:9]))
     else:
         if message.command == "JOIN":
             _enter(chat, message)
@@ -4428,7 +4410,7 @@ class Sidebar:
     def _draw_server(self, pen: Pen) -> None:
         chat, dp = self._window.chat, self._look.dp
         pen.image(self._look.logo(dp(30)), 10)
-        pen.text(chat.server, "text", "ui_bold", dy=-9)
+        pen.text(chat.console.name, "text", "ui_bold", dy=-9)
         pen.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
         pen.text(chat.status, "muted", "small", dy=8)
 
