@@ -8,28 +8,34 @@ Three parts, none of which knows those after it:
     Connection         the socket and the `receive` thread: connects, registers, reads, writes,
                        reconnects. Its only output is a queue of events: Connected, Message,
                        Lost, Disconnected.
-    Chat               the state, pure: a Session (what this connection can do), an Outbox (own
-                       messages until they are stored), a History (what the server was asked
-                       for) and Conversations. `submit` (typed text) and `handle` (an event)
-                       return an Outcome: messages to send, and changes to show.
+    Chat               the state, without I/O, threads or a clock: a Session (what this
+                       connection can do), an Outbox (own messages until they are stored), a
+                       History (what the server was asked for) and Conversations. `submit`
+                       (typed text) and `handle` (an event) return an Outcome: messages to send,
+                       and changes to show.
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
-main thread. The queue is bounded: if the window cannot keep up, the receive thread waits, and
-TCP slows the sender down.
+main thread, except that the terminal reads its input in the `input` thread, and a web page is
+opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
+waits, and TCP slows the sender down.
 
 Guarantees:
 
-- An own message shows at once and is sent exactly once. It has one state, `Entry.delivery`,
-  which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the connection is lost, messages
-  in flight are UNCERTAIN until the history has them (SENT), or is complete without them (QUEUED
-  again); if neither is certain, they are UNKNOWN and the user decides.
+- An own message shows at once and is never sent twice unless the user asks for it. It has one
+  state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
+  connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
+  complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
+  decides.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
 To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To add a verb for
-the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending. To
-add to what an entry shows (reactions, say): a field of Entry, and a CHANGED when it is set.
+the chat box: a row in protocol.VERBS; in USER_VERBS if it takes more than sending, in _NEEDED if
+it needs a capability; in protocol's sets of verbs if it is secret, for operators or for the
+client alone; in protocol.compose if its arguments are not those of its message. To add to what
+an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Transcript._render,
+and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 Session; Chat; History; What servers send; What users type; Completion and links;
@@ -123,14 +129,14 @@ RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to re
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
 BACK_TIME = 3.0  # for which the banner says that the connection is back
-END_TIME = 10.0  # of silence at the end of a pipe, while messages are not stored
+END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirmed
 
 # Memory, whatever a server sends
 RECEIVE_SIZE = 65536  # bytes read at once
 MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
-MAX_OUTGOING = 1024 * 1024  # unsent bytes at which the server gets no more replies
+MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
-MAX_CONVERSATIONS = 200  # of a kind
+MAX_CONVERSATIONS = 200  # channels; as many private conversations
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
 MAX_REQUESTS = 1000  # of history, above which pages that come unasked are shown as news
@@ -144,7 +150,7 @@ MAX_WHO = 200  # members of a channel for which WHO asks who is away
 
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
-MAX_UNSENT = 500  # messages that are not stored at which a pipe is not read on
+MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
@@ -168,7 +174,7 @@ class Connected(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection is lost; after `seconds` follows the attempt with this number."""
+    """The connection is lost; attempt number `attempt` starts in `seconds`."""
 
     reason: str
     attempt: int = 1
@@ -272,10 +278,10 @@ class Handshake:
             return [Message("AUTHENTICATE", (chunk,)) for chunk in chunks]
         if command in _SASL_ENDS:
             self._is_logged_in = command == "903"
-            return self._go_on()
+            return self._next_step()
         if command == "FAIL" and params[:1] == ("RESUME",):
             self.is_resumed = False
-            return self._go_on()
+            return self._next_step()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
             return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
@@ -309,15 +315,15 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps |= frozenset(names)
-        return self._go_on() if verb in ("LS", "ACK", "NAK") and not has_more else []
+        return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
         if self._is_logged_in is not None or not (self._password or self.login):
             raise refusal
         self._refusal = refusal
-        return self._go_on() if self._has_ended_caps else []
+        return self._next_step() if self._has_ended_caps else []
 
-    def _go_on(self) -> List[Message]:
+    def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
         if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
             self._has_asked_login = True
@@ -346,7 +352,7 @@ class Connection:
 
     Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
     then after growing pauses, which `retry` ends.
-    Methods may be called from any thread; only `close` waits, and only if asked to.
+    Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
 
     def __init__(
@@ -441,7 +447,7 @@ class Connection:
         while not self._quit_at:
             session = self._session
             self._pause_is_over.clear()
-            refused = self._visit()
+            refused = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
             is_over = self._quit_at or not self._returns or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
@@ -455,7 +461,7 @@ class Connection:
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
-    def _visit(self) -> RefusedError:
+    def _connect_once(self) -> RefusedError:
         """Connect, talk until the connection ends, and return how it ended."""
         session = self._session
         try:
@@ -581,18 +587,18 @@ class Connection:
 # Conversations
 # -------------
 
-CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, beside PRIVATE
+CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, besides PRIVATE
 ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversation
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
-FROM_SYSTEM = "system"  # a kind of line, beside protocol's: the client's own
+FROM_SYSTEM = "system"  # a kind of line, besides those of protocol.py: the client's own
 
-# Entry.state, for views: does the server have an own message?
+# Entry.state, the summary of `delivery` for views
 SENT, WAITING, FAILED = "sent", "waiting", "failed"
-# Entry.delivery: SENT, or an own message that
-QUEUED = "queued"  # waits for the connection, and until its channel is joined again
-IN_FLIGHT = "in flight"  # was sent; the server has not confirmed it
-UNCERTAIN = "uncertain"  # was in flight when the connection was lost; the history decides
-REFUSED = "refused"  # was refused, in the server's words
+# Entry.delivery of an own message; all other entries are SENT
+QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
+IN_FLIGHT = "in flight"  # sent, not confirmed by the server
+UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
+REFUSED = "refused"  # by the server, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
 # The state and the note that each delivery is shown with
 _SHOWN = {
@@ -616,7 +622,7 @@ Span = Tuple[int, int]  # start and end in a text
 
 
 class Entry:
-    """A line of a conversation. Own and private messages may stand in two conversations."""
+    """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = ("count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid")
 
@@ -660,13 +666,13 @@ class Person(NamedTuple):
 
 
 class Conversation:
-    """A channel, a private conversation, or the console: the server, while there is neither."""
+    """A channel, a private conversation, or the console, shown until a channel is joined."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.last_topic = ""  # before a reconnect, after which it is not shown again
+        self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
@@ -680,12 +686,12 @@ class Conversation:
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
-        self.is_complete = True  # nothing is missing between the entries
-        self.anchor: Optional[Entry] = None  # while something is: the last entry before it
+        self.is_complete = True  # there is no gap between the entries
+        self.anchor: Optional[Entry] = None  # the last entry before the gap, if there is one
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
-        """Set the name, and the key by which it is found."""
+        """Set the name, and `key`: the name with its case folded, by which it is found."""
         self.name = name
         self.key = protocol.casefold(name)
 
@@ -696,7 +702,7 @@ class Conversation:
 
     @property
     def people(self) -> List[Person]:
-        """The members, in order."""
+        """The members, sorted by nickname."""
         return [self.members[key] for key in sorted(self.members)]
 
     @property
@@ -774,7 +780,7 @@ class Conversation:
         """Put a page of the history where it belongs, and return what was added.
 
         A page is in the server's order and has no gaps, so what is new stands next to what is
-        known. If nothing is, it stands `before` an entry, or else where its time belongs.
+        known. If nothing is, it goes `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
         when = page[0].line.when if page else 0.0
@@ -796,13 +802,14 @@ class Conversation:
         return added
 
     def _is_local(self, index: int) -> bool:
-        """Return True if a line that no history has stands there."""
+        """Return True if the entry at `index` is in no history, as a line of the client's own."""
         here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
     def newest(self) -> Optional[Entry]:
         """Return the last entry that the history of this conversation has."""
-        entries = reversed(self.entries if self._known else ())  # long, without a history
+        # Without a history, nothing is known: no scan of all entries for nothing.
+        entries = reversed(self.entries if self._known else ())
         return next(filter(self._is_in_history, entries), None)
 
     def oldest(self) -> Optional[Entry]:
@@ -815,7 +822,7 @@ class Conversation:
         return bool(entry.msgid) and entry.line.kind in kinds
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` stand in the texts of entries, ignoring case, in order."""
+        """Return where `words` are found in the texts of entries, ignoring case, in order."""
         pattern = re.compile(re.escape(words.casefold()))
         entries = self.entries if words else []
         found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
@@ -848,7 +855,7 @@ STATUS = "status"  # the state of the connection, own nickname, away
 
 
 class Change(NamedTuple):
-    """Something to show. Changes are applied in order, and are exact."""
+    """Something to show: applied in order to the view before, changes give the view after."""
 
     kind: str
     conversation: Optional[Conversation] = None
@@ -874,7 +881,7 @@ class Outgoing:
         self.entry = entry
         self.message = message  # with its label, once it is in flight
         self.key = protocol.casefold(message.params[0])  # of its target
-        self.conversations: List[Conversation] = []  # in which the entry stands
+        self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
 
@@ -900,9 +907,9 @@ class Outbox:
         return item
 
     def take(self, can_send: Callable[[str], bool], nickname: str, labels: bool) -> List[Message]:
-        """Return the queued messages that can be sent now; they are in flight then.
+        """Return the queued messages that can be sent now, which are in flight from then on.
 
-        None overtakes an uncertain message to the same target.
+        A message waits behind an uncertain one to the same target.
         """
         messages = []
         blocked = {item.key for item in self.having(UNCERTAIN)}
@@ -934,14 +941,14 @@ class Outbox:
         return None
 
     def set(self, item: Outgoing, delivery: str) -> None:
-        """Set the state of a message that is not delivered."""
+        """Set the delivery of a message that is not confirmed."""
         has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
         item.entry.delivery = delivery
         for conversation in item.conversations if has_changed else ():
             self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
-        """Note that the server has a message, which looks like `line`."""
+        """Mark a message as stored by the server, which shows it as `line`."""
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
 
@@ -957,7 +964,7 @@ class Outbox:
                 self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Forget a message that had failed, and return it."""
+        """Remove a failed message, and return it."""
         failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
         item = next(failed, None)
         if item is not None:
@@ -965,7 +972,7 @@ class Outbox:
         return item
 
     def forget(self, key: str) -> None:
-        """Drop what waits for a target that the user has left."""
+        """Remove all messages to a channel that was left, except those in flight."""
         kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
         self.items = kept
 
@@ -1019,12 +1026,13 @@ _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 class Chat:
     """Everything known about one server, and what its user can do there.
 
-    Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
-    user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
+    Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
+    the user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
-    The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
-    they change the state and record the change in the Outcome of the current call.
+    The handlers of what servers send and users type, and the history, are functions below the
+    class. They work with the methods of its second half, and record what they send and change
+    in `outcome`, which is new for each call from outside.
     """
 
     def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
@@ -1042,7 +1050,7 @@ class Chat:
         self.now = 0.0
         self.left: Set[str] = set()  # channels, without a connection; the server may not know
         self.correspondent = ""  # the sender of the last private message
-        self.candidate: Optional[Login] = None  # typed, not accepted yet
+        self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
         self._address = server
         self._has_focus = True
@@ -1128,14 +1136,14 @@ class Chat:
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
 
     def begin(self, nickname: str) -> None:
-        """Note that a connection was started."""
+        """Show that a connection is being made."""
         self.nickname = nickname
         self.state = CONNECTING
 
     # What happens: each of these returns an Outcome
 
     def handle(self, event: Event, now: float) -> Outcome:
-        """Take an event of the connection."""
+        """Process an event of the connection."""
         self.tick(now)
         if isinstance(event, Connected):
             self._on_connected(event)
@@ -1230,11 +1238,11 @@ class Chat:
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
-        """Note whether the user looks at the window."""
+        """Set if the user looks at the window; what is in view is read then."""
         self._start(now)
         self._has_focus = has_focus
         if has_focus:
-            self._read(self.current)
+            self._clear_unread(self.current)
         elif not self.current.unread:
             self.unmark(self.current)
         return self.outcome
@@ -1312,7 +1320,7 @@ class Chat:
             handler(self, message)
 
     def _note_refusal(self, message: Message) -> None:
-        """Fail the own message that an error is about."""
+        """Mark the user's message that an error refers to as REFUSED."""
         command = message.command
         is_error = command == "FAIL" or "400" <= command <= "599"
         item = self.outbox.labeled(message.tag("label")) if is_error else None
@@ -1394,10 +1402,10 @@ class Chat:
         line = Line(FROM_SYSTEM, self.now, "[system]:", text)
         self.add(self.new_entry(line), conversation or self.current)
 
-    def arrive(
+    def count_unread(
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
-        """Count what others have said, mark where it begins, and raise an alert."""
+        """Count new messages of others, mark the first one, and raise an alert."""
         is_seen = self._has_focus and conversation is self.current
         if not entries or (is_seen and not is_missed):
             return
@@ -1421,7 +1429,7 @@ class Chat:
             conversation.mark, conversation.new_count = None, 0
             self.change(CHANGED, conversation, [mark])
 
-    def _read(self, conversation: Conversation) -> None:
+    def _clear_unread(self, conversation: Conversation) -> None:
         if conversation.unread:
             conversation.unread = conversation.mentions = 0
             self.change(SIDEBAR)
@@ -1473,7 +1481,7 @@ class Chat:
             self.current = conversation
             self.change(SIDEBAR)
         if self._has_focus:
-            self._read(conversation)
+            self._clear_unread(conversation)
         if conversation.kind == PRIVATE and self.session.is_settled:
             _catch_up(self, conversation)
 
@@ -1580,13 +1588,13 @@ class Request:
     ) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
-        self.key = conversation.key if conversation is not None else ""  # when it was asked for
+        self.key = conversation.key if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
         self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # the pages of MISSED have everything since the anchor
+        self.reaches_back = False  # the pages of MISSED include the anchor: proof of no gap
 
     @property
     def is_full(self) -> bool:
@@ -1729,7 +1737,7 @@ def _take_missed(
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
     request.missed += len(news)
-    chat.arrive(conversation, news, is_missed=True)
+    chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
     if conversation.anchor is None:  # a channel's history from its first message on is complete
         request.reaches_back = conversation.kind == CHANNEL and not request.is_full
@@ -1809,7 +1817,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
-        chat.arrive(conversation, [entry])
+        chat.count_unread(conversation, [entry])
 
 
 def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
@@ -1851,7 +1859,7 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
 
 
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
-    """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
+    """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
     if channel is None and protocol.casefold(name) in chat.left:
         chat.left.discard(protocol.casefold(name))
@@ -1871,7 +1879,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         chat.console.entries = []
         for item in chat.outbox.items:
             item.conversations = [channel if c is chat.console else c for c in item.conversations]
-    _settle(chat)
+    _finish_registration(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
     if not is_return:
@@ -1883,8 +1891,8 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     chat.change(SIDEBAR)
 
 
-def _settle(chat: Chat) -> None:
-    """Go on from the welcome: join the channels again, and ask for what was missed."""
+def _finish_registration(chat: Chat) -> None:
+    """Rejoin the channels, and ask for what was missed, once after the welcome."""
     session = chat.session
     if session.is_settled:
         return
@@ -1906,7 +1914,7 @@ def _settle(chat: Chat) -> None:
 
 
 def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
-    """Numerics that refuse JOIN, some of them PART, too"""
+    """A refused JOIN. Some of these numerics refuse PART too."""
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
@@ -2064,11 +2072,11 @@ def _on_pong(chat: Chat, message: Message) -> None:
 
 
 def _on_logged_in(chat: Chat, message: Message) -> None:
-    """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
+    """903, or REGISTER: keep the accepted login, and claim its nickname."""
     chat.show(message, chat.current)
     is_success = message.command == "903" or message.params[0] == "SUCCESS"
-    if is_success and chat.candidate is not None:
-        chat.outcome.login, chat.candidate = chat.candidate, None
+    if is_success and chat.pending_login is not None:
+        chat.outcome.login, chat.pending_login = chat.pending_login, None
         if not chat.is_me(chat.outcome.login.name):
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
@@ -2102,7 +2110,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
-    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _settle(chat))),  # after the welcome
+    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
     "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
     "366": (2, _in_channel(1, _on_end_of_names)),
@@ -2136,7 +2144,7 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
-    Commands for channels work beside them too, on the first one.
+    Commands for channels also work in a private conversation, on the first channel.
     """
     conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind != CONSOLE:
@@ -2217,22 +2225,22 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
             chat.outcome.settings_changed = True
-        chat.answer("You do not hear %s any more" % args[0])
+        chat.answer("You ignore %s now." % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
     chat.outcome.settings_changed = True
-    chat.answer("You hear %s again" % args[0])
+    chat.answer("You do not ignore %s." % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
-    chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
+    chat.pending_login = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
 
 
-# What verbs do beside sending their messages, which follow
+# What verbs do before their messages are sent
 USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
     "help": _run_help,
     "list": _run_list,
@@ -2287,7 +2295,7 @@ class Completer:
 
 
 def _guess(chat: Chat, nickname: str) -> str:
-    """Return a question for the user who may have been meant, or ""."""
+    """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
     key = protocol.casefold(nickname)
     begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
     close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
@@ -2313,7 +2321,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
 
 
 def _nicknames(chat: Chat, begun: str) -> List[str]:
-    """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
+    """Return nicknames that start with `begun`: recent senders in view, its members, the rest."""
     begun = protocol.casefold(begun)
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
@@ -2331,7 +2339,7 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
 
 
 def find_links(text: str) -> List[Span]:
-    """Return where links to web pages stand in `text`, without the punctuation after them."""
+    """Return where `text` has links to web pages, without the punctuation after them."""
     links = []
     for match in _LINK.finditer(text):
         link = match.group()
@@ -2427,7 +2435,7 @@ def settings_path() -> str:
 
 
 class Typed(NamedTuple):
-    """A line from standard input. The last is a /quit, which the end of input stands for."""
+    """A line from standard input. The last is /quit, typed or implied by the end of input."""
 
     text: str
     is_last: bool
@@ -2453,7 +2461,7 @@ class Terminal:
         For a person at a terminal, a lost connection comes back.
         """
         # Daemon: reading from a terminal cannot be cancelled.
-        threading.Thread(target=self._read, name="input", daemon=True).start()
+        threading.Thread(target=self._read_input, name="input", daemon=True).start()
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2519,7 +2527,7 @@ class Terminal:
             part = self._input.readline(MAX_PASTE + 1)
         return text
 
-    def _read(self) -> None:
+    def _read_input(self) -> None:
         is_last = False
         while not is_last:
             self._can_read.wait()
@@ -2617,8 +2625,8 @@ def _ask_password() -> str:
 def _reopen(stream: Any) -> Any:
     """Return a standard stream that never fails because of a character: UTF-8 in pipes.
 
-    It has a buffer of its own: that of sys.stdin has a lock, which Python would wait for at its
-    end if the thread `input` held it.
+    It has a buffer of its own. At its exit, Python would wait for the lock of that of sys.stdin,
+    which the thread `input` holds while it reads.
     """
     is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
     encoding = stream.encoding if is_known else "utf-8"

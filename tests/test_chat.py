@@ -259,13 +259,13 @@ def test_long_text_is_split_into_lines_that_fit(alice):
 
 
 def test_ignored_users_are_not_shown_on_any_server(kept):
-    assert kept.type("/ignore bob") == ["[SERVER]: You do not hear bob any more"]
+    assert kept.type("/ignore bob") == ["[SERVER]: You ignore bob now."]
     assert kept.ignored == ["bob"]
     said = [":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h NOTICE alice :hi", ":bob!b@h INVITE alice #x"]
     assert kept.hear(*said) == []
     assert kept.hear(*history("#lobby", "msgid=1 :bob!b@h PRIVMSG #lobby :earlier")) == []
     assert kept.type("/ignore") == ["[SERVER]: You ignore bob."]
-    assert kept.type("/unignore BOB") == ["[SERVER]: You hear BOB again"]
+    assert kept.type("/unignore BOB") == ["[SERVER]: You do not ignore BOB."]
     assert kept.ignored == []
     assert kept.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
     assert kept.sent == []
