@@ -716,7 +716,7 @@ class Conversation:
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
-            self.is_complete, self.anchor = False, self.newest()
+            self.is_complete, self.anchor = False, self.first_stored(reversed(self.entries))
 
     # Entries
 
@@ -806,20 +806,14 @@ class Conversation:
         here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
-    def newest(self) -> Optional[Entry]:
-        """Return the last entry that the history of this conversation has."""
-        # Without a history, nothing is known: no scan of all entries for nothing.
-        entries = reversed(self.entries if self._known else ())
-        return next(filter(self._is_in_history, entries), None)
+    def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
+        """Return the first of `entries` that the history of this conversation has.
 
-    def oldest(self) -> Optional[Entry]:
-        """Return the first entry that the history of this conversation has."""
-        return next(filter(self._is_in_history, self.entries if self._known else ()), None)
-
-    def _is_in_history(self, entry: Entry) -> bool:
-        """Return False for joins, and for private messages in a channel."""
+        It has no joins, and a channel's has no private messages.
+        """
         kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
-        return bool(entry.msgid) and entry.line.kind in kinds
+        found = (e for e in entries if e.msgid and e.line.kind in kinds)
+        return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
         """Return where `words` are found in the texts of entries, ignoring case, in order."""
@@ -1225,7 +1219,7 @@ class Chat:
         """Ask for the page of the history before all that is known."""
         self._start(now)
         can_ask = self.session.is_settled and HISTORY in self.session.caps
-        first = conversation.oldest()
+        first = conversation.first_stored(conversation.entries)
         if can_ask and first is None:
             _catch_up(self, conversation)
         elif (
@@ -1649,7 +1643,7 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
-        if conversation.has_older and conversation.newest() is None:
+        if conversation.has_older and conversation.first_stored(conversation.entries) is None:
             _ask(chat, LATEST, conversation, "LATEST", "*")
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", "*")
@@ -1712,7 +1706,9 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     purpose, anchor = request.purpose, conversation.anchor
     found = (_earlier_entry(chat, message, conversation) for message in request.messages)
     page = [entry for entry in found if entry is not None]
-    changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
+    changes = conversation.merge(
+        page, conversation.first_stored(conversation.entries) if purpose == OLDER else None
+    )
     new = [entry for change in changes for entry in change.entries]
     if purpose == TYPED or (new and purpose != OLDER):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
@@ -2477,34 +2473,36 @@ class Terminal:
         while True:
             nickname = nickname or self._ask_nickname()
             wrong = protocol.nickname_error(nickname) if nickname else "No username was given."
-            if wrong:
-                self._fail(wrong)
-                if not nickname or not self._is_person:
-                    return 1
-                nickname = ""
-                continue
-            connection = Connection(host, port, password, nickname, self._events, self._is_person)
-            chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
-            chat.begin(nickname)
-            connection.start()
-            try:
-                end = self._chat(connection, chat)
-            finally:
-                connection.close(QUIT_TIME)
+            end, can_ask = Disconnected(NAME, wrong), bool(nickname)
+            if not wrong:
+                end, can_ask = self._chat_at(host, port, nickname, password)
             if end.fault == CLOSED:
                 return 0
-            reason = end.reason
-            if chat.unsent:
-                form = "%s: %d of your messages may not have arrived."
-                reason = form % (reason.rstrip("."), chat.unsent)
-            self._fail(reason)
-            can_ask = self._is_person and not chat.session.number  # it was never connected
+            self._fail(end.reason)
+            can_ask = can_ask and self._is_person
             if can_ask and end.fault == NAME:
                 nickname = ""
                 continue
             password = _ask_password() if can_ask and end.fault == PASSWORD else ""
             if not password:
                 return 1
+
+    def _chat_at(
+        self, host: str, port: int, nickname: str, password: str
+    ) -> Tuple[Disconnected, bool]:
+        """Chat with a server; return how it ended, and True if that was before the welcome."""
+        connection = Connection(host, port, password, nickname, self._events, self._is_person)
+        chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
+        chat.begin(nickname)
+        connection.start()
+        try:
+            end = self._chat(connection, chat)
+        finally:
+            connection.close(QUIT_TIME)
+        if chat.unsent and end.fault != CLOSED:
+            form = "%s: %d of your messages may not have arrived."
+            end = end._replace(reason=form % (end.reason.rstrip("."), chat.unsent))
+        return end, not chat.session.number
 
     def _fail(self, reason: str) -> int:
         print(reason, file=_reopen(sys.stderr))
