@@ -1228,7 +1228,8 @@ class Chat:
             and conversation.has_older
             and not self.history.is_fetching(conversation)
         ):
-            _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
+            request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
+            request.before = first
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
@@ -1584,6 +1585,7 @@ class Request:
         self.conversation = conversation  # None for TARGETS
         self.key = conversation.key if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
+        self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
         self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
@@ -1704,11 +1706,11 @@ def _take_targets(chat: Chat, request: Request) -> None:
 def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None:
     """Put a page of history into its conversation."""
     purpose, anchor = request.purpose, conversation.anchor
+    if request.before is not None and conversation.index(request.before) < 0:
+        return  # it was trimmed meanwhile, so there would be a gap
     found = (_earlier_entry(chat, message, conversation) for message in request.messages)
     page = [entry for entry in found if entry is not None]
-    changes = conversation.merge(
-        page, conversation.first_stored(conversation.entries) if purpose == OLDER else None
-    )
+    changes = conversation.merge(page, request.before)
     new = [entry for change in changes for entry in change.entries]
     if purpose == TYPED or (new and purpose != OLDER):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
@@ -1722,7 +1724,8 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
-        _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
+        following = _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
+        following.before = request.before
     if purpose != OLDER:
         chat.outcome.changes += conversation.trim()
 
@@ -2140,8 +2143,10 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
-    Commands for channels also work in a private conversation, on the first channel.
+    /list and the like also work in a private conversation, on the first channel.
     """
+    if typed.verb in ("kick", "topic") and chat.current.kind == PRIVATE:
+        raise InputError("Go to the room first.")
     conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind != CONSOLE:
         return []  # sent by its function

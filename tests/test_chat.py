@@ -314,6 +314,17 @@ def test_page_by_ignored_users_is_skipped(kept, monkeypatch):
     assert [line for line in kept.seen() if "carol" in line] == ["[carol]: earlier", "[carol]: hi"]
 
 
+def test_page_before_an_entry_that_is_gone_is_dropped(kept, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    room = kept.chat.current
+    kept.hear("@msgid=9 :bob!b@h PRIVMSG #lobby :first")
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    kept.hear(*["@msgid=%d :bob!b@h PRIVMSG #lobby :hi" % number for number in range(10, 40)])
+    kept.hear(*history("#lobby", "msgid=8 :bob!b@h PRIVMSG #lobby :earlier"))
+    assert (room.has_older, room.knows("8"), room.knows("9")) == (True, False, False)
+
+
 def test_own_messages_are_not_ignored_under_an_ignored_nickname(alice):
     alice.type("/ignore bob")
     alice.hear(":alice!a@h NICK bob")
@@ -924,6 +935,14 @@ def test_text_in_a_private_conversation_goes_to_that_user(alice):
     alice.type("/me waves")
     alice.type("/list")
     assert alice.sent == ["PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "NAMES #lobby"]
+
+
+@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic"])
+def test_room_in_view_is_the_one_that_kick_and_topic_are_for(alice, typed):
+    alice.do(alice.chat.open("bob", NOW))
+    with pytest.raises(protocol.InputError, match="Go to the room first"):
+        alice.type(typed)
+    assert alice.sent == []
 
 
 def test_renamed_user_keeps_the_conversation(kept):
