@@ -8,31 +8,37 @@ Three parts, none of which knows those after it:
     Connection         the socket and the `receive` thread: connects, registers, reads, writes,
                        reconnects. Its only output is a queue of events: Connected, Message,
                        Lost, Disconnected.
-    Chat               the state, pure: a Session (what this connection can do), an Outbox (own
-                       messages until they are stored), a History (what the server was asked
-                       for) and Conversations. `submit` (typed text) and `handle` (an event)
-                       return an Outcome: messages to send, and changes to show.
+    Chat               the state, without I/O, threads or a clock: a Session (what this
+                       connection can do), an Outbox (own messages until they are stored), a
+                       History (what the server was asked for) and Conversations. `submit`
+                       (typed text) and `handle` (an event) return an Outcome: messages to send,
+                       and changes to show.
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
-main thread. The queue is bounded: if the window cannot keep up, the receive thread waits, and
-TCP slows the sender down.
+main thread, except that the terminal reads its input in the `input` thread, and a web page is
+opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
+waits, and TCP slows the sender down.
 
 Guarantees:
 
-- An own message shows at once and is sent exactly once. It has one state, `Entry.delivery`,
-  which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the connection is lost, messages
-  in flight are UNCERTAIN until the history has them (SENT), or is complete without them (QUEUED
-  again); if neither is certain, they are UNKNOWN and the user decides.
+- An own message shows at once and is never sent twice unless the user asks for it. It has one
+  state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
+  connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
+  complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
+  decides.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
 To add an IRC command or numeric: a row in SERVER_COMMANDS and its function. To add a verb for
-the chat box: a row in protocol.VERBS, and one in USER_VERBS if it takes more than sending. To
-add to what an entry shows (reactions, say): a field of Entry, and a CHANGED when it is set.
+the chat box: a row in protocol.VERBS; in USER_VERBS if it takes more than sending, in _NEEDED if
+it needs a capability; in protocol's sets of verbs if it is secret, for operators or for the
+client alone; in protocol.compose if its arguments are not those of its message. To add to what
+an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Transcript._render,
+and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-History; Session; Chat; Catching up; What servers send; What users type; Completion and links;
+Session; Chat; History; What servers send; What users type; Completion and links;
 Settings; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -123,17 +129,17 @@ RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to re
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
 BACK_TIME = 3.0  # for which the banner says that the connection is back
-END_TIME = 10.0  # of silence at the end of a pipe, while messages are not stored
+END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirmed
 
 # Memory, whatever a server sends
 RECEIVE_SIZE = 65536  # bytes read at once
 MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
-MAX_OUTGOING = 1024 * 1024  # unsent bytes at which the server gets no more replies
+MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
-MAX_CONVERSATIONS = 200  # of a kind
+MAX_CONVERSATIONS = 200  # channels; as many private conversations
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_REQUESTS = 1000  # to the history, which only a hostile server causes
+MAX_REQUESTS = 1000  # of history, above which pages that come unasked are shown as news
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -144,7 +150,7 @@ MAX_WHO = 200  # members of a channel for which WHO asks who is away
 
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
-MAX_UNSENT = 500  # messages that are not stored at which a pipe is not read on
+MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
@@ -168,7 +174,7 @@ class Connected(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection is lost; after `seconds` follows the attempt with this number."""
+    """The connection is lost; attempt number `attempt` starts in `seconds`."""
 
     reason: str
     attempt: int = 1
@@ -190,6 +196,20 @@ class Login(NamedTuple):
 
     name: str
     password: str
+
+
+class Outcome:
+    """The results of one call to a Chat, filled by the functions that it runs through."""
+
+    __slots__ = ("changes", "done", "login", "send", "session", "settings_changed")
+
+    def __init__(self, session: int = 0) -> None:
+        self.send: List[Message] = []
+        self.changes: List[Change] = []  # for views
+        self.done = False  # the user has quit
+        self.settings_changed = False  # so they are to be saved
+        self.session = session  # in which `send` may be sent
+        self.login: Optional[Login] = None  # to be used when reconnecting
 
 
 class RefusedError(Exception):
@@ -258,10 +278,10 @@ class Handshake:
             return [Message("AUTHENTICATE", (chunk,)) for chunk in chunks]
         if command in _SASL_ENDS:
             self._is_logged_in = command == "903"
-            return self._go_on()
+            return self._next_step()
         if command == "FAIL" and params[:1] == ("RESUME",):
             self.is_resumed = False
-            return self._go_on()
+            return self._next_step()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
             return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
@@ -295,15 +315,15 @@ class Handshake:
                 return [Message("CAP", ("REQ", " ".join(wanted)))]
         elif verb == "ACK":
             self.caps |= frozenset(names)
-        return self._go_on() if verb in ("LS", "ACK", "NAK") and not has_more else []
+        return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
         if self._is_logged_in is not None or not (self._password or self.login):
             raise refusal
         self._refusal = refusal
-        return self._go_on() if self._has_ended_caps else []
+        return self._next_step() if self._has_ended_caps else []
 
-    def _go_on(self) -> List[Message]:
+    def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
         if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
             self._has_asked_login = True
@@ -332,7 +352,7 @@ class Connection:
 
     Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
     then after growing pauses, which `retry` ends.
-    Methods may be called from any thread; only `close` waits, and only if asked to.
+    Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
 
     def __init__(
@@ -348,7 +368,7 @@ class Connection:
         self._host, self._port = host, port
         self._events = events
         self._returns = returns
-        self._lock = threading.Lock()  # guards _outgoing and _open_session
+        self._lock = threading.Lock()  # guards _outgoing and _open_session, and sets _quit_at
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
         self._quit_at = 0.0  # time of the QUIT; 0 before it
@@ -358,7 +378,6 @@ class Connection:
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
-        self._handshake = Handshake(nickname, password)
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -369,9 +388,10 @@ class Connection:
         """Start to connect."""
         self._thread.start()
 
-    def carry_out(self, outcome: "Outcome") -> None:
+    def carry_out(self, outcome: Outcome) -> None:
         """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
-        self._login = outcome.login or self._login
+        if outcome.login is not None:
+            self._login = outcome.login
         if outcome.done:
             self._quit(outcome.send)
         elif outcome.send and not self._quit_at:
@@ -402,8 +422,10 @@ class Connection:
             self._thread.join(wait)
 
     def _quit(self, messages: Iterable[Message]) -> None:
-        if not self._quit_at:
-            self._quit_at = time.monotonic()
+        with self._lock:
+            is_first = not self._quit_at
+            self._quit_at = self._quit_at or time.monotonic()
+        if is_first:
             self.send(messages)
             self.retry()
 
@@ -425,7 +447,7 @@ class Connection:
         while not self._quit_at:
             session = self._session
             self._pause_is_over.clear()
-            refused = self._visit()
+            refused = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
             is_over = self._quit_at or not self._returns or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
@@ -439,8 +461,9 @@ class Connection:
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
-    def _visit(self) -> RefusedError:
+    def _connect_once(self) -> RefusedError:
         """Connect, talk until the connection ends, and return how it ended."""
+        session = self._session
         try:
             with self._connect() as sock:
                 self._talk(sock)
@@ -450,8 +473,8 @@ class Connection:
         except OSError as error:
             log.info("%s: %s", self.address, error)
             end = RefusedError(LOST, "The connection was lost.")
-        if end.event.fault == LOST and not self._handshake.done:
-            self._token = ""  # not for this server
+        if end.event.fault == LOST and self._session == session:
+            self._token = ""  # a session that this server cannot resume
             text = "%s is there, but does not answer as a chat server does." % self.address
             return RefusedError(SERVER, text)
         return end
@@ -479,7 +502,6 @@ class Connection:
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises RefusedError, or OSError."""
         handshake = Handshake(self._nickname, self._password, self._login, self._token)
-        self._handshake = handshake
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
@@ -511,16 +533,12 @@ class Connection:
                 with self._lock:
                     del self._outgoing[: sock.send(self._outgoing)]
             if sock in ready:
-                self._read(sock, framer)
+                data = sock.recv(RECEIVE_SIZE)
+                if not data:
+                    raise RefusedError(LOST, "The connection was lost.")
+                for line in filter(None, framer.feed(data)):
+                    self._on_line(line, handshake)
                 is_pinged, silent_since = False, time.monotonic()
-
-    def _read(self, sock: socket.socket, framer: protocol.Framer) -> None:
-        data = sock.recv(RECEIVE_SIZE)
-        if not data:
-            raise RefusedError(LOST, "The connection was lost.")
-        for line in framer.feed(data):
-            if line:
-                self._on_line(line)
 
     def _put(self, event: Event) -> None:
         """Put an event into the queue; wait while that is full and still polled."""
@@ -531,12 +549,11 @@ class Connection:
                 if not self._is_polled:
                     return None
 
-    def _on_line(self, line: bytes) -> None:
+    def _on_line(self, line: bytes, handshake: Handshake) -> None:
         try:
             message = protocol.clean_message(protocol.parse(line, "replace"))
         except protocol.ProtocolError:
             return  # nothing that could be shown
-        handshake = self._handshake
         if message.command == "PING":
             self._reply([protocol.fit(Message("PONG", (message.text,)))])
         elif message.command == "RESUME":  # a secret between the server and this thread
@@ -570,18 +587,18 @@ class Connection:
 # Conversations
 # -------------
 
-CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, beside PRIVATE
+CHANNEL, CONSOLE = "channel", "console"  # kinds of conversation, besides PRIVATE
 ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversation
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
-FROM_SYSTEM = "system"  # a kind of line, beside protocol's: the client's own
+FROM_SYSTEM = "system"  # a kind of line, besides those of protocol.py: the client's own
 
-# Entry.state, for views: does the server have an own message?
+# Entry.state, the summary of `delivery` for views
 SENT, WAITING, FAILED = "sent", "waiting", "failed"
-# Entry.delivery: SENT, or an own message that
-QUEUED = "queued"  # waits for the connection, and until its channel is joined again
-IN_FLIGHT = "in flight"  # was sent; the server has not confirmed it
-UNCERTAIN = "uncertain"  # was in flight when the connection was lost; the history decides
-REFUSED = "refused"  # was refused, in the server's words
+# Entry.delivery of an own message; all other entries are SENT
+QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
+IN_FLIGHT = "in flight"  # sent, not confirmed by the server
+UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
+REFUSED = "refused"  # by the server, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
 # The state and the note that each delivery is shown with
 _SHOWN = {
@@ -599,11 +616,13 @@ JOINING = "joining"  # the user has asked to join; what is typed there follows t
 REJOINING = "rejoining"  # the connection was lost; joined again after the reconnect
 OUTSIDE = "outside"  # removed from it, or refused
 
+CHANNEL_SIGN = "#"  # before the names of all channels that users can type
+
 Span = Tuple[int, int]  # start and end in a text
 
 
 class Entry:
-    """A line of a conversation. Own and private messages may stand in two conversations."""
+    """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = ("count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid")
 
@@ -647,13 +666,13 @@ class Person(NamedTuple):
 
 
 class Conversation:
-    """A channel, a private conversation, or the console: the server, while there is neither."""
+    """A channel, a private conversation, or the console, shown until a channel is joined."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.last_topic = ""  # before a reconnect, after which it is not shown again
+        self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
@@ -663,15 +682,16 @@ class Conversation:
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Person] = {}
         self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
+        self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
-        self.has_older = False
-        self.is_complete = True  # nothing is missing between the entries
-        self.anchor: Optional[Entry] = None  # while something is: the last entry before it
+        self.has_older = True  # until an answer says otherwise
+        self.is_complete = True  # there is no gap between the entries
+        self.anchor: Optional[Entry] = None  # the last entry before the gap, if there is one
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
-        """Set the name, and the key by which it is found."""
+        """Set the name, and `key`: the name with its case folded, by which it is found."""
         self.name = name
         self.key = protocol.casefold(name)
 
@@ -682,7 +702,7 @@ class Conversation:
 
     @property
     def people(self) -> List[Person]:
-        """The members, in order."""
+        """The members, sorted by nickname."""
         return [self.members[key] for key in sorted(self.members)]
 
     @property
@@ -690,18 +710,13 @@ class Conversation:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
-    @property
-    def first_unread(self) -> int:
-        """The id of the entry below "N new messages"; 0 for none."""
-        return self.mark.id if self.mark is not None else 0
-
     def part(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
         self.members, self.names, self.list_requests = {}, {}, 0
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
-            self.is_complete, self.anchor = False, self.newest()
+            self.is_complete, self.anchor = False, self.first_stored(reversed(self.entries))
 
     # Entries
 
@@ -709,30 +724,53 @@ class Conversation:
         """Return True if an entry with this msgid is here."""
         return msgid in self._known
 
-    def insert(self, index: int, entry: Entry) -> None:
-        """Put an entry at an index."""
-        self.entries.insert(index, entry)
-        if entry.msgid:
-            self._known[entry.msgid] = entry
+    def insert(self, index: int, entries: Iterable[Entry]) -> List["Change"]:
+        """Put entries at an index."""
+        new = list(entries)
+        below = self.entries[index] if index < len(self.entries) else None
+        self.entries[index:index] = new
+        self._known.update((entry.msgid, entry) for entry in new if entry.msgid)
+        return [Change(ADDED, self, new, below)]
 
-    def remove(self, entries: Iterable[Entry]) -> List[Entry]:
-        """Take entries away, and return those that were here."""
+    def append(self, entry: Entry) -> List["Change"]:
+        """Put an entry at the end."""
+        return self.insert(len(self.entries), [entry])
+
+    def remove(self, entries: Iterable[Entry]) -> List["Change"]:
+        """Remove entries, as far as they are here; fast for the newest."""
         wanted = set(entries)
-        gone = [entry for entry in self.entries if entry in wanted]
-        self.entries[:] = [entry for entry in self.entries if entry not in wanted]
+        start, left = len(self.entries), len(wanted)
+        while start and left:
+            start -= 1
+            left -= self.entries[start] in wanted
+        tail = self.entries[start:]
+        self.entries[start:] = [entry for entry in tail if entry not in wanted]
+        gone = [entry for entry in tail if entry in wanted]
         for entry in gone:
             self._known.pop(entry.msgid, None)
-        return gone
+        return [Change(REMOVED, self, gone)] if gone else []
 
-    def confirm(self, entry: Entry) -> bool:
-        """Note that the server has an own message; return True if it moved to the end for that."""
+    def trim(self) -> List["Change"]:
+        """Remove the oldest entries, but no own unsent ones, if there are too many."""
+        excess = len(self.entries) - MAX_ENTRIES
+        if excess <= MAX_ENTRIES // 10:
+            return []
+        self.has_older = True
+        sent = (entry for entry in self.entries if entry.delivery == SENT)
+        changes = self.remove(itertools.islice(sent, excess))
+        if self.mark is not None and self.index(self.mark) < 0:
+            self.mark = self.entries[0]
+            changes.append(Change(CHANGED, self, [self.mark]))
+        return changes
+
+    def confirm(self, entry: Entry) -> List["Change"]:
+        """Mark an own message as stored: it moves below those that were stored before."""
         index = self.index(entry)
-        moves = index >= 0 and any(e.delivery == SENT for e in self.entries[index + 1 :])
-        if moves:
-            self.entries.append(self.entries.pop(index))
+        if index >= 0 and any(e.delivery == SENT for e in self.entries[index + 1 :]):
+            return [*self.remove([entry]), *self.append(entry)]
         if entry.msgid:
             self._known[entry.msgid] = entry
-        return moves
+        return [Change(CHANGED, self, [entry])]
 
     def index(self, entry: Entry) -> int:
         """Return the position of an entry; -1 if it is not here."""
@@ -742,7 +780,7 @@ class Conversation:
         """Put a page of the history where it belongs, and return what was added.
 
         A page is in the server's order and has no gaps, so what is new stands next to what is
-        known. If nothing is, it stands `before` an entry, or else where its time belongs.
+        known. If nothing is, it goes `before` an entry, or else where its time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
         when = page[0].line.when if page else 0.0
@@ -756,36 +794,29 @@ class Conversation:
                 continue
             while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
                 index += 1
-            below = self.entries[index] if index < len(self.entries) else None
-            if not added or added[-1].before is not below:
-                new: List[Entry] = []
-                added.append(Change(ADDED, self, new, below))
-            new.append(entry)
-            self.insert(index, entry)
+            (change,) = self.insert(index, [entry])
+            if added and added[-1].before is change.before:
+                change = change._replace(entries=[*added.pop().entries, entry])
+            added.append(change)
             index += 1
         return added
 
     def _is_local(self, index: int) -> bool:
-        """Return True if a line that no history has stands there."""
+        """Return True if the entry at `index` is in no history, as a line of the client's own."""
         here = self.entries[index : index + 1]
         return bool(here) and not here[0].msgid and here[0].delivery == SENT
 
-    def newest(self) -> Optional[Entry]:
-        """Return the last entry that the history of this conversation has."""
-        entries = reversed(self.entries if self._known else ())  # long, without a history
-        return next(filter(self._is_in_history, entries), None)
+    def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
+        """Return the first of `entries` that the history of this conversation has.
 
-    def oldest(self) -> Optional[Entry]:
-        """Return the first entry that the history of this conversation has."""
-        return next(filter(self._is_in_history, self.entries if self._known else ()), None)
-
-    def _is_in_history(self, entry: Entry) -> bool:
-        """Return False for joins, and for private messages in a channel."""
+        It has no joins, and a channel's has no private messages.
+        """
         kinds = (PRIVATE,) if self.kind == PRIVATE else (FROM_ME, FROM_OTHERS)
-        return bool(entry.msgid) and entry.line.kind in kinds
+        found = (e for e in entries if e.msgid and e.line.kind in kinds)
+        return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` stand in the texts of entries, ignoring case, in order."""
+        """Return where `words` are found in the texts of entries, ignoring case, in order."""
         pattern = re.compile(re.escape(words.casefold()))
         entries = self.entries if words else []
         found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
@@ -811,33 +842,19 @@ REMOVED = "removed"
 RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
-SIDEBAR = "sidebar"  # which conversations there are, their badges and presence
+SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 PEOPLE = "people"  # the members of a conversation
 HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away
-SELECTED = "selected"  # another conversation is in view
 
 
 class Change(NamedTuple):
-    """Something to show. Changes are applied in order, and are exact."""
+    """Something to show: applied in order to the view before, changes give the view after."""
 
     kind: str
     conversation: Optional[Conversation] = None
     entries: Sequence[Entry] = ()
     before: Optional[Entry] = None
-
-
-class Outcome:
-    """The results of one call to a Chat, filled by the functions that it runs through."""
-
-    __slots__ = ("changes", "done", "login", "send", "session")
-
-    def __init__(self, session: int = 0, login: Optional[Login] = None) -> None:
-        self.send: List[Message] = []
-        self.changes: List[Change] = []
-        self.done = False  # the user has quit
-        self.session = session  # in which `send` may be sent
-        self.login = login  # to be used when reconnecting
 
 
 class Banner(NamedTuple):
@@ -858,7 +875,7 @@ class Outgoing:
         self.entry = entry
         self.message = message  # with its label, once it is in flight
         self.key = protocol.casefold(message.params[0])  # of its target
-        self.conversations: List[Conversation] = []  # in which the entry stands
+        self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
 
@@ -884,9 +901,9 @@ class Outbox:
         return item
 
     def take(self, can_send: Callable[[str], bool], nickname: str, labels: bool) -> List[Message]:
-        """Return the queued messages that can be sent now; they are in flight then.
+        """Return the queued messages that can be sent now, which are in flight from then on.
 
-        None overtakes an uncertain message to the same target.
+        A message waits behind an uncertain one to the same target.
         """
         messages = []
         blocked = {item.key for item in self.having(UNCERTAIN)}
@@ -918,14 +935,14 @@ class Outbox:
         return None
 
     def set(self, item: Outgoing, delivery: str) -> None:
-        """Set the state of a message that is not delivered."""
+        """Set the delivery of a message that is not confirmed."""
         has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
         item.entry.delivery = delivery
         for conversation in item.conversations if has_changed else ():
             self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
-        """Note that the server has a message, which looks like `line`."""
+        """Mark a message as stored by the server, which shows it as `line`."""
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
 
@@ -941,7 +958,7 @@ class Outbox:
                 self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Forget a message that had failed, and return it."""
+        """Remove a failed message, and return it."""
         failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
         item = next(failed, None)
         if item is not None:
@@ -949,74 +966,15 @@ class Outbox:
         return item
 
     def forget(self, key: str) -> None:
-        """Drop what waits for a target that the user has left."""
+        """Remove all messages to a channel that was left, except those in flight."""
         kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
         self.items = kept
-
-
-# History
-# -------
-
-# Purposes of a request: the latest page of a new conversation, the page before all that is known,
-# what was missed while the connection was lost, the answer to /history, and the users who have
-# sent private messages meanwhile
-LATEST, OLDER, MISSED, TYPED, TARGETS = "latest", "older", "missed", "typed", "targets"
-
-
-class Request:
-    """A CHATHISTORY command, and the messages of its answer so far."""
-
-    def __init__(
-        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
-    ) -> None:
-        self.purpose = purpose
-        self.conversation = conversation  # None for TARGETS
-        self.key = conversation.key if conversation is not None else ""  # when it was asked for
-        self.limit = limit  # messages of a page
-        self.deadline = deadline  # for the whole answer
-        self.batch = ""  # the reference of its answer, once that has begun
-        self.messages: List[Message] = []
-        self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # the pages of MISSED have everything since the anchor
-
-    @property
-    def is_full(self) -> bool:
-        """True if there may be more than this page."""
-        return len(self.messages) >= self.limit
-
-
-class History:
-    """The requests to the server's history that are not answered completely.
-
-    What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
-    """
-
-    def __init__(self) -> None:
-        self.requests: List[Request] = []
-
-    def is_fetching(self, conversation: Conversation) -> bool:
-        """Return True if a page of the conversation was asked for."""
-        pages = (request for request in self.requests if request.purpose != TYPED)
-        return any(request.conversation is conversation for request in pages)
-
-    def waiting(self, target: str) -> Optional[Request]:
-        """Return the first request for a target, which may have been renamed since."""
-        key = protocol.casefold(target)
-        for request in self.requests:
-            renamed = request.conversation.key if request.conversation is not None else ""
-            if not request.batch and key in (request.key, renamed):
-                return request
-        return None
-
-    def answering(self, batch: str) -> Optional[Request]:
-        """Return the request that an open batch answers."""
-        return next((r for r in self.requests if batch and r.batch == batch), None)
 
 
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHANTYPES CHATHISTORY NETWORK PREFIX".split())  # of use
+_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # of use
 _PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
 
 
@@ -1030,15 +988,6 @@ class Session:
         self.is_return = False  # a reconnect
         self.is_resumed = False
         self.is_settled = False  # past the welcome: messages can be sent
-
-    @property
-    def has_history(self) -> bool:
-        """Return True if the server answers CHATHISTORY."""
-        return HISTORY in self.caps
-
-    def is_channel(self, target: str) -> bool:
-        """Return True if a target is a channel's name here."""
-        return target.startswith(tuple(self.tokens.get("CHANTYPES", "#")) or ("#",))
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1071,20 +1020,20 @@ _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 class Chat:
     """Everything known about one server, and what its user can do there.
 
-    Pure: the same calls give the same state. `now` is the time in seconds since 1970. What the
-    user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
+    Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
+    the user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
-    The functions in SERVER_COMMANDS and USER_VERBS work with the methods of the second half:
-    they change the state and record the change in the Outcome of the current call.
+    The handlers of what servers send and users type, and the history, are functions below the
+    class. They work with the methods of its second half, and record what they send and change
+    in `outcome`, which is new for each call from outside.
     """
 
     def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
-        self.server = server  # its address, then the name of its network
         self.nickname = ""
         self.state = DISCONNECTED
         self.is_away = False
-        self.console = Conversation(server, CONSOLE)
+        self.console = Conversation(server, CONSOLE)  # its name: the address, then the network
         self.conversations = [self.console]  # channels first
         self.current = self.console
         self.session = Session()
@@ -1093,13 +1042,13 @@ class Chat:
         self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
-        self.channel_keys: Dict[str, str] = {}
+        self.left: Set[str] = set()  # channels, without a connection; the server may not know
         self.correspondent = ""  # the sender of the last private message
-        self.candidate: Optional[Login] = None  # typed, not accepted yet
+        self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
         self._address = server
         self._has_focus = True
-        self._entries = 0  # created
+        self._numbers = itertools.count(1)  # of entries
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self.complete_until = 0.0  # server time up to which nothing was missed
@@ -1113,11 +1062,11 @@ class Chat:
         counted = [c for c in self.conversations if c.level != NONE]
         unread = sum(c.unread for c in counted)
         news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
-        text = "%s — %s" % (self.status, self.server)
+        text = "%s — %s" % (self.status, self.console.name)
         if self.state == CONNECTING:
-            text = "Connecting to %s…" % self.server
+            text = "Connecting to %s…" % self.console.name
         elif self.state == CONNECTED:
-            text = "Connected: %s @ %s" % (self.nickname, self.server)
+            text = "Connected: %s @ %s" % (self.nickname, self.console.name)
         return "%s%s — Hubbub" % (news if unread else "", text)
 
     @property
@@ -1142,11 +1091,6 @@ class Chat:
         seconds = math.ceil(self._retry_at - now)
         when = "in %d s" % seconds if seconds > 0 else "now"
         return Banner(self._banner.format(when), seconds > 0)
-
-    @property
-    def is_settled(self) -> bool:
-        """True if messages can be sent."""
-        return self.session.is_settled
 
     @property
     def unsent(self) -> int:
@@ -1186,14 +1130,14 @@ class Chat:
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
 
     def begin(self, nickname: str) -> None:
-        """Note that a connection was started."""
+        """Show that a connection is being made."""
         self.nickname = nickname
         self.state = CONNECTING
 
     # What happens: each of these returns an Outcome
 
     def handle(self, event: Event, now: float) -> Outcome:
-        """Take an event of the connection."""
+        """Process an event of the connection."""
         self.tick(now)
         if isinstance(event, Connected):
             self._on_connected(event)
@@ -1237,7 +1181,7 @@ class Chat:
     def open(self, name: str, now: float) -> Outcome:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
-        if self.session.is_channel(name) and (found is None or found.is_outside):
+        if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
             return self.submit("/join " + name, now)
         if found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
@@ -1248,43 +1192,52 @@ class Chat:
     def close(self, conversation: Conversation, now: float) -> Outcome:
         """Leave a channel, or put a private conversation away."""
         self._start(now)
-        if conversation.kind == CHANNEL and self.is_settled and not conversation.is_outside:
-            self.send(Message("PART", (conversation.name,)))
-        self.remove(conversation)
+        self.leave(conversation)
         return self.outcome
 
     def retry(self, entry: Entry, now: float) -> Outcome:
-        """Say a message again that had failed."""
-        return self.discard(entry, now, again=True)
-
-    def discard(self, entry: Entry, now: float, again: bool = False) -> Outcome:
-        """Remove a message that had failed."""
+        """Send a failed message again."""
         self._start(now)
-        item = self.outbox.discard(entry)
-        for conversation in item.conversations if item is not None else ():
-            self.drop([entry], conversation)
-        if item is not None and again:
+        item = self._take_back(entry)
+        if item is not None:
             self.say(item.message)
         return self.outcome
+
+    def discard(self, entry: Entry, now: float) -> Outcome:
+        """Remove a failed message."""
+        self._start(now)
+        self._take_back(entry)
+        return self.outcome
+
+    def _take_back(self, entry: Entry) -> Optional[Outgoing]:
+        item = self.outbox.discard(entry)
+        for conversation in item.conversations if item is not None else ():
+            self.outcome.changes += conversation.remove([entry])
+        return item
 
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
-        can_ask = self.is_settled and self.session.has_history and conversation.has_older
-        first = conversation.oldest()
+        can_ask = self.session.is_settled and HISTORY in self.session.caps
+        first = conversation.first_stored(conversation.entries)
         if can_ask and first is None:
             _catch_up(self, conversation)
-        elif can_ask and first is not None and not self.history.is_fetching(conversation):
-            reference = "msgid=" + first.msgid
-            _ask(self, OLDER, conversation, "BEFORE", conversation.name, reference)
+        elif (
+            can_ask
+            and first
+            and conversation.has_older
+            and not self.history.is_fetching(conversation)
+        ):
+            request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
+            request.before = first
         return self.outcome
 
     def set_focus(self, has_focus: bool, now: float) -> Outcome:
-        """Note whether the user looks at the window."""
+        """Set if the user looks at the window; what is in view is read then."""
         self._start(now)
         self._has_focus = has_focus
         if has_focus:
-            self._read(self.current)
+            self._clear_unread(self.current)
         elif not self.current.unread:
             self.unmark(self.current)
         return self.outcome
@@ -1293,6 +1246,7 @@ class Chat:
         """Set which alerts the user wants."""
         self._start(now)
         conversation.level = self._levels[self._level_key(conversation.name)] = level
+        self.outcome.settings_changed = True
         self.change(SIDEBAR)
         return self.outcome
 
@@ -1304,8 +1258,9 @@ class Chat:
 
     def _on_connected(self, event: Connected) -> None:
         session = Session(event.session, event.caps)
-        session.is_return = self.state == RECONNECTING or self.channel is not None
+        session.is_return = self.session.number > 0
         session.is_resumed = event.is_resumed
+        self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_return:
@@ -1337,8 +1292,9 @@ class Chat:
         self.history = History()
         self.session.is_settled = False
         for conversation in self.conversations:
+            if conversation.members:
+                self.change(PEOPLE, conversation)
             conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
-            self.change(PEOPLE, conversation)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1359,7 +1315,7 @@ class Chat:
             handler(self, message)
 
     def _note_refusal(self, message: Message) -> None:
-        """Fail the own message that an error is about."""
+        """Mark the user's message that an error refers to as REFUSED."""
         command = message.command
         is_error = command == "FAIL" or "400" <= command <= "599"
         item = self.outbox.labeled(message.tag("label")) if is_error else None
@@ -1396,49 +1352,31 @@ class Chat:
             return self.now
         return min(max(86400.0, when), LATEST_TIME)  # Windows fails below a day, too
 
-    def new_entry(self, line: Line, msgid: str = "") -> Entry:
-        """Return an entry that stands nowhere yet."""
-        self._entries += 1
-        return Entry(self._entries, line, msgid, bool(line.nickname) and self.is_me(line.nickname))
+    def new_entry(self, line: Line, msgid: str = "", is_own: bool = False) -> Entry:
+        """Return an entry that is not in a conversation yet."""
+        is_own = is_own or (bool(line.nickname) and self.is_me(line.nickname))
+        entry = Entry(next(self._numbers), line, msgid, is_own)
+        entry.is_mention = line.kind == FROM_OTHERS and not is_own and self.is_mention(line.text)
+        return entry
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
-        conversation.insert(len(conversation.entries), entry)
-        self.change(ADDED, conversation, [entry])
+        self.outcome.changes += conversation.append(entry)
         if entry.event and entry.count == 1:
             self._fold(conversation)
-        self.trim(conversation)
-
-    def drop(self, entries: Iterable[Entry], conversation: Conversation) -> None:
-        """Remove entries from a conversation, as far as they stand there."""
-        gone = conversation.remove(entries)
-        if gone:
-            self.change(REMOVED, conversation, gone)
-
-    def trim(self, conversation: Conversation) -> None:
-        """Remove the oldest entries, but no own unsent ones, if there are too many."""
-        excess = len(conversation.entries) - MAX_ENTRIES
-        if excess > MAX_ENTRIES // 10:
-            sent = (entry for entry in conversation.entries if entry.delivery == SENT)
-            self.drop(itertools.islice(sent, excess), conversation)
-            conversation.has_older = self.session.has_history
+        self.outcome.changes += conversation.trim()
 
     def _fold(self, conversation: Conversation) -> None:
         """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
-        run: List[Entry] = []
-        for entry in reversed(conversation.entries):
-            if run and (entry.event, entry.day) != (run[0].event, run[0].day):
-                break
-            run.insert(0, entry)
+        newest_first = itertools.groupby(reversed(conversation.entries), lambda e: (e.event, e.day))
+        (event, _), run = next((key, list(entries)) for key, entries in newest_first)
         count = sum(entry.count for entry in run)
-        if count < CROWD:
-            return
-        text = "%d people %s" % (count, run[0].event)
-        crowd = self.new_entry(run[0].line._replace(text=text))
-        crowd.event, crowd.count = run[0].event, count
-        del conversation.entries[-len(run) :]  # faster than `drop`
-        self.change(REMOVED, conversation, run)
-        self.add(crowd, conversation)
+        if count >= CROWD:
+            text = "%d people %s" % (count, event)
+            crowd = self.new_entry(run[-1].line._replace(text=text))
+            crowd.event, crowd.count = event, count
+            self.outcome.changes += conversation.remove(run)
+            self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
         """Show a message, once in each of these conversations."""
@@ -1459,10 +1397,10 @@ class Chat:
         line = Line(FROM_SYSTEM, self.now, "[system]:", text)
         self.add(self.new_entry(line), conversation or self.current)
 
-    def arrive(
+    def count_unread(
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
-        """Count what others have said, mark where it begins, and raise an alert."""
+        """Count new messages of others, mark the first one, and raise an alert."""
         is_seen = self._has_focus and conversation is self.current
         if not entries or (is_seen and not is_missed):
             return
@@ -1471,7 +1409,7 @@ class Chat:
         self.change(CHANGED, conversation, [conversation.mark])
         if is_seen:
             return
-        for_user = [e for e in entries if e.is_mention or conversation.kind == PRIVATE]
+        for_user = [e for e in entries if e.is_mention or e.line.kind == PRIVATE]
         conversation.unread += len(entries)
         conversation.mentions += len(for_user)
         self.change(SIDEBAR)
@@ -1486,7 +1424,7 @@ class Chat:
             conversation.mark, conversation.new_count = None, 0
             self.change(CHANGED, conversation, [mark])
 
-    def _read(self, conversation: Conversation) -> None:
+    def _clear_unread(self, conversation: Conversation) -> None:
         if conversation.unread:
             conversation.unread = conversation.mentions = 0
             self.change(SIDEBAR)
@@ -1511,7 +1449,8 @@ class Chat:
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
         key = protocol.casefold(nickname)
-        return any(protocol.casefold(name) == key for name in self.ignored)
+        is_listed = any(protocol.casefold(name) == key for name in self.ignored)
+        return is_listed and not self.is_me(nickname)
 
     def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
         """Return a new conversation, unless there are too many; channels stand first."""
@@ -1521,7 +1460,6 @@ class Chat:
             return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
-        new.has_older = self.session.has_history  # until the answer says otherwise
         new.is_complete = kind == CHANNEL or not self.is_catching_up
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
@@ -1536,16 +1474,27 @@ class Chat:
         if conversation is not self.current:
             self.unmark(self.current)
             self.current = conversation
-            self.change(SELECTED, conversation)
+            self.change(SIDEBAR)
         if self._has_focus:
-            self._read(conversation)
-        if conversation.kind == PRIVATE and self.is_settled:
+            self._clear_unread(conversation)
+        if conversation.kind == PRIVATE and self.session.is_settled:
             _catch_up(self, conversation)
+
+    def leave(self, conversation: Conversation, *reason: str) -> None:
+        """Leave a channel, or put a private conversation away."""
+        if conversation.kind == CHANNEL and not conversation.is_outside:
+            if self.session.is_settled:
+                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
+            else:
+                self.left.add(conversation.key)
+        self.remove(conversation)
 
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
+        requests = self.history.requests
+        requests[:] = [r for r in requests if r.batch or r.conversation is not conversation]
         if conversation.kind == CHANNEL:
             self.outbox.forget(conversation.key)
         self.resolve(conversation.key, False)
@@ -1590,18 +1539,14 @@ class Chat:
     def _can_send(self, key: str) -> bool:
         conversation = self.find(key)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
-        return self.is_settled and not is_waiting
+        return self.session.is_settled and not is_waiting
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
         self.outbox.deliver(item, line, msgid)
         for conversation in item.conversations:
-            if conversation.confirm(item.entry):
-                self.change(REMOVED, conversation, [item.entry])
-                self.change(ADDED, conversation, [item.entry])
-            else:
-                self.change(CHANGED, conversation, [item.entry])
-        if not self.session.is_channel(target):
+            self.outcome.changes += conversation.confirm(item.entry)
+        if not target.startswith(CHANNEL_SIGN):
             conversation = self.private(target)
             if conversation not in item.conversations:
                 self.add(item.entry, conversation)
@@ -1615,68 +1560,131 @@ class Chat:
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
-        return self.session.is_return and (is_asking or not self.is_settled)
+        return self.session.is_return and (is_asking or not self.session.is_settled)
 
 
-# Catching up
-# -----------
+# History
+# -------
 
 _HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
 
+# Purposes of a request: the latest page of a new conversation, the page before all that is known,
+# what was missed while the connection was lost, the users who have sent private messages
+# meanwhile, the answer to /history, and a page that comes unasked, or too late
+LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
+TYPED, UNASKED = "typed", "unasked"
+
+
+class Request:
+    """A CHATHISTORY command, and the messages of its answer so far."""
+
+    def __init__(
+        self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
+    ) -> None:
+        self.purpose = purpose
+        self.conversation = conversation  # None for TARGETS
+        self.key = conversation.key if conversation is not None else ""  # at this time
+        self.limit = limit  # messages of a page
+        self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
+        self.deadline = deadline  # for the whole answer
+        self.batch = ""  # the reference of its answer, once that has begun
+        self.messages: List[Message] = []
+        self.missed = 0  # messages, in all pages of MISSED so far
+        self.reaches_back = False  # the pages of MISSED include the anchor: proof of no gap
+
+    @property
+    def is_full(self) -> bool:
+        """True if there may be more than this page."""
+        return len(self.messages) >= self.limit
+
+
+class History:
+    """The requests to the server's history that are not answered completely.
+
+    What is missing is known by each Conversation: `has_older`, `is_complete`, `anchor`.
+    """
+
+    def __init__(self) -> None:
+        self.requests: List[Request] = []
+
+    def is_fetching(self, conversation: Conversation) -> bool:
+        """Return True if a page of the conversation was asked for."""
+        pages = (r for r in self.requests if r.purpose not in (TYPED, UNASKED))
+        return any(request.conversation is conversation for request in pages)
+
+    def waiting(self, target: str) -> Optional[Request]:
+        """Return the first request for a target, which may have been renamed since."""
+        key = protocol.casefold(target)
+        for request in self.requests:
+            renamed = request.conversation.key if request.conversation is not None else ""
+            if not request.batch and key in (request.key, renamed):
+                return request
+        return None
+
+    def answering(self, batch: str) -> Optional[Request]:
+        """Return the request that an open batch answers."""
+        return next((r for r in self.requests if batch and r.batch == batch), None)
+
 
 def _ask(
-    chat: Chat, purpose: str, conversation: Optional[Conversation], *params: str, limit: int = 0
+    chat: Chat, purpose: str, place: Optional[Conversation], verb: str, *bounds: str, limit: int = 0
 ) -> Request:
-    """Ask the server's history, for a page of a conversation or for TARGETS."""
+    """Ask the server's history, for a page of a conversation or (None) for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
-    if len(chat.history.requests) < MAX_REQUESTS:
-        chat.history.requests.append(request)
-    chat.send(Message("CHATHISTORY", (*params, str(limit))))
+    request = Request(purpose, place, limit, chat.now + HISTORY_TIME)
+    chat.history.requests.append(request)
+    target = () if place is None else (place.name,)
+    chat.send(Message("CHATHISTORY", (verb, *target, *bounds, str(limit))))
     return request
 
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
-    if not chat.session.has_history:
+    if HISTORY not in chat.session.caps:
         chat.resolve(conversation.key, False)
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
-        if conversation.has_older and conversation.newest() is None:
-            _ask(chat, LATEST, conversation, "LATEST", conversation.name, "*")
+        if conversation.has_older and conversation.first_stored(conversation.entries) is None:
+            _ask(chat, LATEST, conversation, "LATEST", "*")
     elif conversation.anchor is None:
-        _ask(chat, MISSED, conversation, "LATEST", conversation.name, "*")
+        _ask(chat, MISSED, conversation, "LATEST", "*")
     else:  # the answer begins with the anchor: proof that the history reaches back to it
         since = protocol.format_time(conversation.anchor.line.when - 0.001)
-        _ask(chat, MISSED, conversation, "AFTER", conversation.name, "timestamp=" + since)
+        _ask(chat, MISSED, conversation, "AFTER", "timestamp=" + since)
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
-    if not chat.session.is_channel(nickname):
-        conversation = chat.private(nickname)
-        if conversation.key == protocol.casefold(nickname):
-            _catch_up(chat, conversation)
-        else:  # there are too many
-            chat.resolve(protocol.casefold(nickname), False)
+    conversation = chat.find(nickname) or chat.create(nickname, PRIVATE)
+    if conversation is not None:
+        _catch_up(chat, conversation)
+    else:  # there are too many
+        chat.resolve(protocol.casefold(nickname), False)
 
 
 def _give_up(chat: Chat, request: Request) -> None:
-    """Note that a request will not be answered, so it proves nothing."""
-    chat.history.requests.remove(request)
-    if request.conversation is not None and request.purpose != TYPED:
+    """Note that a request is not answered in time, so it proves nothing."""
+    is_page = request.purpose not in (TYPED, TARGETS)
+    if request.batch:  # the rest of it may still come
+        request.purpose, request.deadline = UNASKED, math.inf
+    else:
+        chat.history.requests.remove(request)
+    if is_page and request.conversation is not None:
         chat.resolve(request.conversation.key, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
     """BATCH: an answer to CHATHISTORY begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
-    if sign == "+" and kind in _HISTORY_BATCHES:
-        waiting = chat.history.waiting(message.text if kind == "chathistory" else "")
-        if waiting is not None:
-            waiting.batch = reference
     request = chat.history.answering(reference)
+    if sign == "+" and reference and kind in _HISTORY_BATCHES and request is None:
+        request = chat.history.waiting(message.text if kind == "chathistory" else "")
+        if request is None and len(chat.history.requests) < MAX_REQUESTS:
+            request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
+            chat.history.requests.append(request)
+        if request is not None:
+            request.batch = reference
     if sign == "-" and request is not None:
         chat.history.requests.remove(request)
         if request.purpose == TARGETS:
@@ -1687,9 +1695,9 @@ def _on_batch(chat: Chat, message: Message) -> None:
 
 def _take_targets(chat: Chat, request: Request) -> None:
     """Catch up with all private conversations in which something was missed."""
-    for message in request.messages:
-        if len(message.params) > 2:
-            _catch_up_with(chat, message.params[1])
+    for name in (message.param(1) for message in request.messages):
+        if not name.startswith(CHANNEL_SIGN) and not chat.is_ignored(name):
+            _catch_up_with(chat, name)
     for conversation in chat.conversations:
         if conversation.kind == PRIVATE and not chat.history.is_fetching(conversation):
             conversation.is_complete = True
@@ -1698,8 +1706,11 @@ def _take_targets(chat: Chat, request: Request) -> None:
 def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None:
     """Put a page of history into its conversation."""
     purpose, anchor = request.purpose, conversation.anchor
-    page = [entry for m in request.messages for entry in _earlier_entry(chat, m, conversation)]
-    changes = conversation.merge(page, conversation.oldest() if purpose == OLDER else None)
+    if request.before is not None and conversation.index(request.before) < 0:
+        return  # it was trimmed meanwhile, so there would be a gap
+    found = (_earlier_entry(chat, message, conversation) for message in request.messages)
+    page = [entry for entry in found if entry is not None]
+    changes = conversation.merge(page, request.before)
     new = [entry for change in changes for entry in change.entries]
     if purpose == TYPED or (new and purpose != OLDER):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
@@ -1710,8 +1721,13 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
         chat.resolve(conversation.key, False)
+    is_past = purpose in (LATEST, OLDER) and request.is_full
+    oldest = request.messages[0].tag("msgid") if is_past else ""
+    if oldest and not page:  # all from users that are ignored
+        following = _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
+        following.before = request.before
     if purpose != OLDER:
-        chat.trim(conversation)
+        chat.outcome.changes += conversation.trim()
 
 
 def _take_missed(
@@ -1720,16 +1736,14 @@ def _take_missed(
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
     request.missed += len(news)
-    chat.arrive(conversation, news, is_missed=True)
+    chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
     if conversation.anchor is None:  # a channel's history from its first message on is complete
         request.reaches_back = conversation.kind == CHANNEL and not request.is_full
     elif conversation.anchor.msgid in msgids:
         request.reaches_back = True
     if conversation.anchor is not None and request.is_full and msgids[-1]:
-        following = _ask(
-            chat, MISSED, conversation, "AFTER", conversation.name, "msgid=" + msgids[-1]
-        )
+        following = _ask(chat, MISSED, conversation, "AFTER", "msgid=" + msgids[-1])
         following.missed, following.reaches_back = request.missed, request.reaches_back
         return
     conversation.is_complete = True
@@ -1739,26 +1753,25 @@ def _take_missed(
     chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
 
 
-def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Iterator[Entry]:
-    """Yield the entry for a message in the history, which may be an own uncertain message."""
+def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
+    """Return the entry for a message in the history, which may be an own uncertain message."""
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
-    line = chat.describe(message, message.nickname if item is not None else "")
+    # In a private conversation, what the other user has received is our own, under any nickname.
+    is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
+    is_own = is_private and protocol.casefold(message.param(0)) == conversation.key
+    line = chat.describe(message, message.nickname if item is not None or is_own else "")
     if line is None or chat.is_ignored(message.nickname):
-        return
+        return None
     if item is not None:  # it had arrived
         for other in item.conversations:
             if other is not conversation:
                 chat.change(CHANGED, other, [item.entry])
-            else:
-                chat.drop([item.entry], other)
+        chat.outcome.changes += conversation.remove([item.entry])
         chat.outbox.deliver(item, line, msgid)
-        yield item.entry
-        return
-    entry = chat.new_entry(line, msgid)
-    entry.is_mention = line.kind == FROM_OTHERS and not entry.is_own and chat.is_mention(line.text)
-    yield entry
+        return item.entry
+    return chat.new_entry(line, msgid, is_own)
 
 
 # What servers send
@@ -1774,8 +1787,8 @@ Handler = Callable[[Chat, Message], None]
 
 
 def _on_text(chat: Chat, message: Message) -> None:
-    target, sender, msgid = message.params[0], message.nickname, message.tag("msgid")
-    line = chat.describe(message)
+    target, sender, msgid = message.params[0].lstrip("@+"), message.nickname, message.tag("msgid")
+    line = chat.describe(message._replace(params=(target, *message.params[1:])))
     if line is None:
         return
     if chat.is_me(sender):
@@ -1786,9 +1799,11 @@ def _on_text(chat: Chat, message: Message) -> None:
             return
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
-    target = target.lstrip("@+")
+    is_channel = target.startswith(CHANNEL_SIGN)
+    if is_channel and chat.find(target) is None:  # it was left a moment ago
+        return
     conversation = chat.find(target) or chat.current
-    is_private = "!" in message.source and not chat.session.is_channel(target)
+    is_private = "!" in message.source and not is_channel
     if is_private and chat.is_me(sender):
         conversation = chat.private(target)
     elif is_private:
@@ -1797,22 +1812,25 @@ def _on_text(chat: Chat, message: Message) -> None:
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
-    entry.is_mention = line.kind == FROM_OTHERS and chat.is_mention(line.text)
     chat.add(entry, conversation)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
-        chat.arrive(conversation, [entry])
+        chat.count_unread(conversation, [entry])
 
 
 def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
-    """Return a handler for messages about a channel that is ours; others are shown in view."""
+    """Return a handler for messages about a channel of ours.
+
+    Of another channel, numerics are shown in view; events, as in one left a moment ago, are not.
+    """
 
     def handle(chat: Chat, message: Message) -> None:
-        channel = chat.find(message.params[index])
+        name = message.params[index]
+        channel = chat.find(name)
         if channel is not None:
             handler(chat, message, channel)
-        else:
+        elif message.command.isdigit() or not name.startswith(CHANNEL_SIGN):
             chat.show(message, chat.current)
 
     return handle
@@ -1823,15 +1841,30 @@ def _on_join(chat: Chat, message: Message) -> None:
     if chat.is_me(nickname):
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
-        channel.members[protocol.casefold(nickname)] = Person(nickname)
-        chat.change(PEOPLE, channel)
+        _set_member(chat, channel, nickname, Person(nickname))
         chat.show(message, channel, event="joined")
 
 
+def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Person]) -> None:
+    """Add, replace or (None) remove a member, and record what that changes."""
+    old = channel.members.pop(protocol.casefold(nickname), None)
+    if new is not None:
+        channel.members[protocol.casefold(new.nickname)] = new
+    if new != old:
+        chat.change(PEOPLE, channel)
+        names = {person.nickname for person in (old, new) if person is not None}
+        if any(chat.find(name) is not None for name in names):  # the sidebar shows who is here
+            chat.change(SIDEBAR)
+
+
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
-    """JOIN of our own: the answer to /join, or to a reconnect, or the server's own idea."""
+    """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
-    if channel is None and chat.session.is_channel(name):
+    if channel is None and protocol.casefold(name) in chat.left:
+        chat.left.discard(protocol.casefold(name))
+        chat.send(Message("PART", (name,)))
+        return
+    if channel is None and name.startswith(CHANNEL_SIGN):
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
         return
@@ -1841,11 +1874,11 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
-        entries, chat.console.entries = chat.console.entries, []
-        first = next(iter(channel.entries), None)
-        chat.outcome.changes.append(Change(ADDED, channel, entries, first))
-        channel.entries[:0] = entries
-    _settle(chat)
+        chat.outcome.changes += channel.insert(0, chat.console.entries)
+        chat.console.entries = []
+        for item in chat.outbox.items:
+            item.conversations = [channel if c is chat.console else c for c in item.conversations]
+    _finish_registration(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
     if not is_return:
@@ -1857,23 +1890,22 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     chat.change(SIDEBAR)
 
 
-def _settle(chat: Chat) -> None:
-    """Go on from the welcome: join the channels again, and ask for what was missed."""
+def _finish_registration(chat: Chat) -> None:
+    """Rejoin the channels, and ask for what was missed, once after the welcome."""
     session = chat.session
     if session.is_settled:
         return
     session.is_settled = True
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
-            key = chat.channel_keys.get(channel.key, "")
-            chat.send(Message("JOIN", (channel.name, key) if key else (channel.name,)))
-    if session.is_return and session.has_history:
+            chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
+    if session.is_return and HISTORY in session.caps:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.key)
-        if not session.is_channel(item.key):
+        if not item.key.startswith(CHANNEL_SIGN):
             _catch_up_with(chat, item.message.params[0])
         elif conversation is None or conversation.is_outside:  # it will not be joined
             chat.resolve(item.key, False)
@@ -1881,7 +1913,7 @@ def _settle(chat: Chat) -> None:
 
 
 def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
-    """Numerics that refuse JOIN, some of them PART, too"""
+    """A refused JOIN. Some of these numerics refuse PART too."""
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
@@ -1903,12 +1935,12 @@ def _on_part(chat: Chat, message: Message) -> None:
             chat.remove(channel)
         chat.show(message, chat.current)
     elif channel is not None:
-        _lose_member(chat, channel, message.nickname)
+        _set_member(chat, channel, message.nickname, None)
         chat.show(message, channel, event="left")
 
 
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
-    _lose_member(chat, channel, message.params[1])
+    _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.part(OUTSIDE)
         chat.change(HEADER, channel)
@@ -1918,15 +1950,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        _lose_member(chat, conversation, message.nickname)
+        _set_member(chat, conversation, message.nickname, None)
     chat.show(message, *conversations, event="left")
-
-
-def _lose_member(chat: Chat, channel: Conversation, nickname: str) -> None:
-    """Note that a user has left a channel."""
-    channel.members.pop(protocol.casefold(nickname), None)
-    chat.change(PEOPLE, channel)
-    chat.change(SIDEBAR)
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
@@ -1935,23 +1960,26 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        person = conversation.members.pop(old, None)
+        person = conversation.members.get(old)
         if person is not None:
-            conversation.members[protocol.casefold(new)] = person._replace(nickname=new)
-            chat.change(PEOPLE, conversation)
+            _set_member(chat, conversation, person.nickname, person._replace(nickname=new))
         elif chat.find(new) is None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
+            chat.change(SIDEBAR)
+    if protocol.casefold(chat.correspondent) == old:
+        chat.correspondent = new
     if chat.is_me(message.nickname):
         chat.nickname = new
         chat.change(STATUS)
-    chat.change(SIDEBAR)
     chat.show(message, *conversations)
 
 
 def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
-    channel.topic = "" if message.command == "331" else message.text
-    chat.change(HEADER, channel)
+    topic = "" if message.command == "331" else message.text
+    if topic != channel.topic:
+        channel.topic = topic
+        chat.change(HEADER, channel)
     is_known = message.command == "332" and message.text == channel.last_topic
     channel.last_topic = ""
     if not is_known:
@@ -1962,13 +1990,12 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     prefixes = chat.session.prefixes
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
-        key, sign = protocol.casefold(change.arg), prefixes.get(change.letter, "")
-        person = channel.members.get(key)
+        sign = prefixes.get(change.letter, "")
+        person = channel.members.get(protocol.casefold(change.arg))
         if person is not None and sign:
             kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
-            channel.members[key] = person._replace(prefix=prefix)
-            chat.change(PEOPLE, channel)
+            _set_member(chat, channel, change.arg, person._replace(prefix=prefix))
     chat.show(message, channel)
 
 
@@ -1982,10 +2009,8 @@ def _on_away(chat: Chat, message: Message) -> None:
     key = protocol.casefold(nickname)
     for channel in chat.conversations:
         person = channel.members.get(key)
-        if person is not None and person.is_away != is_away:
-            channel.members[key] = person._replace(is_away=is_away)
-            chat.change(PEOPLE, channel)
-            chat.change(SIDEBAR)
+        if person is not None:
+            _set_member(chat, channel, nickname, person._replace(is_away=is_away))
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
@@ -2006,8 +2031,11 @@ def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> Non
     for key, person in channel.members.items():
         if person.is_away and key in channel.names:
             channel.names[key] = channel.names[key]._replace(is_away=True)
-    channel.members, channel.names = channel.names, {}
-    chat.change(PEOPLE, channel)
+    if channel.members != channel.names:
+        channel.members = channel.names
+        chat.change(PEOPLE, channel)
+        chat.change(SIDEBAR)
+    channel.names = {}
     if channel.list_requests:
         channel.list_requests -= 1
         for text in protocol.online_lines([person.nickname for person in channel.people]):
@@ -2028,8 +2056,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
         if name in _TOKENS:
             chat.session.tokens[name] = protocol.unescape_token(value)
     network = chat.session.tokens.get("NETWORK", "")
-    if network and network != chat.server:
-        chat.server = network
+    if network and network != chat.console.name:
         chat.console.rename(network)
         chat.change(STATUS)
 
@@ -2044,11 +2071,11 @@ def _on_pong(chat: Chat, message: Message) -> None:
 
 
 def _on_logged_in(chat: Chat, message: Message) -> None:
-    """903, or REGISTER: the login is kept, and its nickname taken, which logging in does not do."""
+    """903, or REGISTER: keep the accepted login, and claim its nickname."""
     chat.show(message, chat.current)
     is_success = message.command == "903" or message.params[0] == "SUCCESS"
-    if is_success and chat.candidate is not None:
-        chat.outcome.login, chat.candidate = chat.candidate, None
+    if is_success and chat.pending_login is not None:
+        chat.outcome.login, chat.pending_login = chat.pending_login, None
         if not chat.is_me(chat.outcome.login.name):
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
@@ -2066,7 +2093,10 @@ def _on_fail(chat: Chat, message: Message) -> None:
 
 def _on_no_such_user(chat: Chat, message: Message) -> None:
     nickname = message.params[1]
-    chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
+    if nickname.startswith(CHANNEL_SIGN):
+        chat.show(message._replace(command="403"), chat.current)
+    else:
+        chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
 
 
 # For each command and numeric: the least number of parameters, and the handler. Others are
@@ -2079,7 +2109,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
-    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _settle(chat))),  # after the welcome
+    **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
     "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
     "366": (2, _in_channel(1, _on_end_of_names)),
@@ -2094,7 +2124,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 def _run_input(chat: Chat, first: str, more: List[str]) -> None:
     """Do what `first` says; say the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
-    if more and (typed.verb in ("leave", "quit") or is_secret("\n".join(more))):
+    alone = ("leave", "quit", *protocol.SECRET_VERBS)
+    if more and (typed.verb in alone or is_secret("\n".join(more))):
         raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
     messages = _compose(chat, typed)
     target = ""
@@ -2112,11 +2143,13 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
-    Commands for channels work beside them too, on the first one.
+    /list and the like also work in a private conversation, on the first channel.
     """
+    if typed.verb in ("kick", "topic") and chat.current.kind == PRIVATE:
+        raise InputError("Go to the room first.")
     conversation: Optional[Conversation] = chat.current
-    if typed.verb == "leave" and chat.current.kind == PRIVATE:
-        return []
+    if typed.verb == "leave" and chat.current.kind != CONSOLE:
+        return []  # sent by its function
     if typed.verb not in ("say", "me", "history", "leave"):
         conversation = chat.channel
     if not target and conversation is not None and conversation.kind != CONSOLE:
@@ -2127,7 +2160,7 @@ def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Messag
 def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
-    if not chat.is_settled and len(texts) < len(messages) and verb != "quit":
+    if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
         raise InputError("You are not connected. Wait until you are.")
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
@@ -2142,7 +2175,7 @@ def _send(chat: Chat, message: Message) -> None:
     if message.command == "PRIVMSG":
         chat.say(message)
     elif message.command == "CHATHISTORY":
-        _ask(chat, TYPED, chat.current, *message.params[:-1], limit=int(message.text[:9]))
+        _ask(chat, TYPED, chat.current, "LATEST", "*", limit=int(message.text[:9]))
     else:
         if message.command == "JOIN":
             _enter(chat, message)
@@ -2153,13 +2186,12 @@ def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
     for name in message.params[0].split(","):
         channel = chat.find(name)
-        if channel is None and chat.session.is_channel(name):
+        if channel is None and name.startswith(CHANNEL_SIGN):
             channel = chat.create(name, CHANNEL)
         if channel is not None:
             if channel.membership == OUTSIDE:
                 channel.membership = JOINING
-            if len(message.params) > 1:
-                chat.channel_keys[channel.key] = message.params[1]
+            channel.channel_key = message.params[1:] or channel.channel_key
             chat.bring_up(channel)
 
 
@@ -2175,8 +2207,8 @@ def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
-    """/leave: what is in view, which is a channel or a private conversation"""
-    chat.remove(chat.current)
+    """/leave: the channel or the private conversation in view"""
+    chat.leave(chat.current, *args)
 
 
 def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2193,21 +2225,23 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
     else:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
-        chat.answer("You do not hear %s any more" % args[0])
+            chat.outcome.settings_changed = True
+        chat.answer("You ignore %s now." % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     key = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
-    chat.answer("You hear %s again" % args[0])
+    chat.outcome.settings_changed = True
+    chat.answer("You do not ignore %s." % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
     """/login and /register: once accepted, they are used to reconnect."""
-    chat.candidate = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
+    chat.pending_login = Login(args[0] if len(args) > 1 else chat.nickname, args[-1])
 
 
-# What verbs do beside sending their messages, which follow
+# What verbs do before their messages are sent
 USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
     "help": _run_help,
     "list": _run_list,
@@ -2262,7 +2296,7 @@ class Completer:
 
 
 def _guess(chat: Chat, nickname: str) -> str:
-    """Return a question for the user who may have been meant, or ""."""
+    """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
     key = protocol.casefold(nickname)
     begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
     close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
@@ -2277,7 +2311,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
         return []
     if begun[0] == "/" and is_first:
         names = ["/%s " % verb for verb in protocol.VERBS]
-    elif chat.session.is_channel(begun):
+    elif begun.startswith(CHANNEL_SIGN):
         names = [c.name + " " for c in chat.conversations if c.kind == CHANNEL]
     else:
         at = "@" if begun[0] == "@" else ""
@@ -2288,7 +2322,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
 
 
 def _nicknames(chat: Chat, begun: str) -> List[str]:
-    """Return nicknames that begin so: the last speakers here, then others here, elsewhere."""
+    """Return nicknames that start with `begun`: recent senders in view, its members, the rest."""
     begun = protocol.casefold(begun)
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
@@ -2306,7 +2340,7 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
 
 
 def find_links(text: str) -> List[Span]:
-    """Return where links to web pages stand in `text`, without the punctuation after them."""
+    """Return where `text` has links to web pages, without the punctuation after them."""
     links = []
     for match in _LINK.finditer(text):
         link = match.group()
@@ -2402,7 +2436,7 @@ def settings_path() -> str:
 
 
 class Typed(NamedTuple):
-    """A line from standard input. The last is a /quit, which the end of input stands for."""
+    """A line from standard input. The last is /quit, typed or implied by the end of input."""
 
     text: str
     is_last: bool
@@ -2428,7 +2462,7 @@ class Terminal:
         For a person at a terminal, a lost connection comes back.
         """
         # Daemon: reading from a terminal cannot be cancelled.
-        threading.Thread(target=self._read, name="input", daemon=True).start()
+        threading.Thread(target=self._read_input, name="input", daemon=True).start()
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2443,30 +2477,37 @@ class Terminal:
         password = ""
         while True:
             nickname = nickname or self._ask_nickname()
-            if not nickname:
-                return self._fail("No username was given.")
-            connection = Connection(host, port, password, nickname, self._events, self._is_person)
-            chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
-            chat.begin(nickname)
-            connection.start()
-            try:
-                end = self._chat(connection, chat)
-            finally:
-                connection.close(QUIT_TIME)
+            wrong = protocol.nickname_error(nickname) if nickname else "No username was given."
+            end, can_ask = Disconnected(NAME, wrong), bool(nickname)
+            if not wrong:
+                end, can_ask = self._chat_at(host, port, nickname, password)
             if end.fault == CLOSED:
                 return 0
-            reason = end.reason
-            if chat.unsent:
-                form = "%s: %d of your messages may not have arrived."
-                reason = form % (reason.rstrip("."), chat.unsent)
-            self._fail(reason)
-            can_ask = self._is_person and not chat.session.number  # it was never connected
+            self._fail(end.reason)
+            can_ask = can_ask and self._is_person
             if can_ask and end.fault == NAME:
                 nickname = ""
                 continue
             password = _ask_password() if can_ask and end.fault == PASSWORD else ""
             if not password:
                 return 1
+
+    def _chat_at(
+        self, host: str, port: int, nickname: str, password: str
+    ) -> Tuple[Disconnected, bool]:
+        """Chat with a server; return how it ended, and True if that was before the welcome."""
+        connection = Connection(host, port, password, nickname, self._events, self._is_person)
+        chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
+        chat.begin(nickname)
+        connection.start()
+        try:
+            end = self._chat(connection, chat)
+        finally:
+            connection.close(QUIT_TIME)
+        if chat.unsent and end.fault != CLOSED:
+            form = "%s: %d of your messages may not have arrived."
+            end = end._replace(reason=form % (end.reason.rstrip("."), chat.unsent))
+        return end, not chat.session.number
 
     def _fail(self, reason: str) -> int:
         print(reason, file=_reopen(sys.stderr))
@@ -2489,7 +2530,7 @@ class Terminal:
             part = self._input.readline(MAX_PASTE + 1)
         return text
 
-    def _read(self) -> None:
+    def _read_input(self) -> None:
         is_last = False
         while not is_last:
             self._can_read.wait()
@@ -2515,6 +2556,8 @@ class Terminal:
                 outcome = self._submit(chat, event.text, now)
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
+            if outcome.settings_changed:
+                self._settings.save()
             if isinstance(event, Disconnected):
                 return event
             if goodbye and (self._is_person or not chat.unsent):
@@ -2524,20 +2567,16 @@ class Terminal:
                 return Disconnected(LOST, "The server does not answer.")
             if chat.unsent >= MAX_UNSENT:
                 self._can_read.clear()
-            elif chat.is_settled:
+            elif chat.session.is_settled:
                 self._can_read.set()
 
     def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
-        ignored = list(self._settings.ignored)
         try:
             if len(text) > MAX_PASTE:
                 raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
-            outcome = chat.submit(text, now)
+            return chat.submit(text, now)
         except InputError as error:
             return chat.notify(str(error), now)
-        if ignored != self._settings.ignored:
-            self._settings.save()
-        return outcome
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -2589,8 +2628,8 @@ def _ask_password() -> str:
 def _reopen(stream: Any) -> Any:
     """Return a standard stream that never fails because of a character: UTF-8 in pipes.
 
-    It has a buffer of its own: that of sys.stdin has a lock, which Python would wait for at its
-    end if the thread `input` held it.
+    It has a buffer of its own. At its exit, Python would wait for the lock of that of sys.stdin,
+    which the thread `input` holds while it reads.
     """
     is_known = stream.isatty() and codecs.lookup(stream.encoding).name != "ascii"
     encoding = stream.encoding if is_known else "utf-8"
@@ -3909,7 +3948,7 @@ class Transcript:
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
             parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
-        if entry.id == self.conversation.first_unread and self.conversation.new_count:
+        if entry is self.conversation.mark and self.conversation.new_count:
             words = count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
         return parts + render(entry, tag, self.nickname, self._look.text)
@@ -4342,7 +4381,7 @@ class Sidebar:
     def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
         row.picture(self._look.logo(dp(30)), 10)
-        row.text(chat.server, "text", "ui_bold", dy=-9)
+        row.text(chat.console.name, "text", "ui_bold", dy=-9)
         row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
         row.text(chat.status, "muted", "small", dy=8)
 
@@ -4472,21 +4511,21 @@ class ChatView:
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
         chat = self._window.chat
-        kinds = {change.kind for change in changes}
+        kinds = {c.kind for c in changes if c.conversation in (None, chat.current)}
         self.transcript.nickname = chat.nickname
         if chat.current is not self.transcript.conversation:
             self._open(chat.current)
-            kinds |= {SELECTED, SIDEBAR, PEOPLE, HEADER}
+            kinds |= {SIDEBAR, PEOPLE, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
-        if kinds & {SIDEBAR, SELECTED, STATUS}:
+        if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {PEOPLE, STATUS, presence}:
             self.people.show()
-        if kinds & {HEADER, SELECTED, STATUS, presence}:
+        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
@@ -4943,7 +4982,7 @@ class Window:
         """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
-        few = MANY_LINES if self.chat.is_settled else 0
+        few = MANY_LINES if self.chat.session.is_settled else 0
         if unsent > few and not self.questions.is_asking:
             self.questions.ask_close(unsent, self._end)
         else:
@@ -5090,6 +5129,8 @@ class Window:
         if self._connection is not None:
             self._connection.carry_out(outcome)
         self._show_changes(outcome.changes)
+        if outcome.settings_changed:
+            self.settings.save()
         if outcome.done:
             self.root.after_idle(self._end)
 

@@ -202,7 +202,13 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
 
 @pytest.mark.parametrize(
     "typed",
-    ["hello\n/login carol hunter2", "hi\n  /REGISTER s3cret", "/quit bye\nmore", "/leave\nx"],
+    [
+        "hello\n/login carol hunter2",
+        "hi\n  /REGISTER s3cret",
+        "/login carol hunter2\nhello",
+        "/quit bye\nmore",
+        "/leave\nx",
+    ],
 )
 def test_paste_that_would_say_a_password_is_refused(alice, typed):
     with pytest.raises(protocol.InputError, match="Nothing was sent"):
@@ -253,16 +259,78 @@ def test_long_text_is_split_into_lines_that_fit(alice):
 
 
 def test_ignored_users_are_not_shown_on_any_server(kept):
-    assert kept.type("/ignore bob") == ["[SERVER]: You do not hear bob any more"]
+    assert kept.type("/ignore bob") == ["[SERVER]: You ignore bob now."]
     assert kept.ignored == ["bob"]
     said = [":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h NOTICE alice :hi", ":bob!b@h INVITE alice #x"]
     assert kept.hear(*said) == []
     assert kept.hear(*history("#lobby", "msgid=1 :bob!b@h PRIVMSG #lobby :earlier")) == []
     assert kept.type("/ignore") == ["[SERVER]: You ignore bob."]
-    assert kept.type("/unignore BOB") == ["[SERVER]: You hear BOB again"]
+    assert kept.type("/unignore BOB") == ["[SERVER]: You do not ignore BOB."]
     assert kept.ignored == []
     assert kept.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
     assert kept.sent == []
+
+
+@pytest.mark.parametrize(
+    ("do", "is_changed"),
+    [
+        (lambda chat: chat.submit("/ignore bob", NOW), True),
+        (lambda chat: chat.submit("/ignore", NOW), False),
+        (lambda chat: chat.submit("/unignore bob", NOW), True),
+        (lambda chat: chat.set_level(chat.current, client.ALL, NOW), True),
+        (lambda chat: chat.submit("hello", NOW), False),
+    ],
+)
+def test_changed_settings_are_to_be_saved(alice, do, is_changed):
+    assert do(alice.chat).settings_changed == is_changed
+
+
+def test_ignored_user_opens_no_conversation_by_writing_while_one_is_away(kept):
+    kept.type("/ignore bob")
+    kept.lose()
+    kept.join()
+    kept.all_sent  # noqa: B018
+    kept.hear(
+        ":hub BATCH +t draft/chathistory-targets",
+        "@batch=t :hub CHATHISTORY TARGETS bob 2026-11-22T17:11:00.000Z",
+        ":hub BATCH -t",
+    )
+    assert (kept.names, kept.sent) == (["#lobby"], [])
+
+
+def test_page_by_ignored_users_is_skipped(kept, monkeypatch):
+    monkeypatch.setattr(client, "PAGE", 2)
+    room = kept.chat.current
+    kept.type("/ignore bob")
+    kept.hear("@msgid=9 :carol!c@h PRIVMSG #lobby :hi")
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    assert kept.sent == ["CHATHISTORY BEFORE #lobby msgid=9 :2"]
+    page = ["msgid=%d :bob!b@h PRIVMSG #lobby :noise" % number for number in (7, 8)]
+    kept.hear(*history("#lobby", *page))
+    assert kept.sent == ["CHATHISTORY BEFORE #lobby msgid=7 :2"]
+    kept.hear(*history("#lobby", "msgid=6 :carol!c@h PRIVMSG #lobby :earlier"))
+    assert (kept.sent, room.has_older) == ([], False)
+    assert [line for line in kept.seen() if "carol" in line] == ["[carol]: earlier", "[carol]: hi"]
+
+
+def test_page_before_an_entry_that_is_gone_is_dropped(kept, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    room = kept.chat.current
+    kept.hear("@msgid=9 :bob!b@h PRIVMSG #lobby :first")
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    kept.hear(*["@msgid=%d :bob!b@h PRIVMSG #lobby :hi" % number for number in range(10, 40)])
+    kept.hear(*history("#lobby", "msgid=8 :bob!b@h PRIVMSG #lobby :earlier"))
+    assert (room.has_older, room.knows("8"), room.knows("9")) == (True, False, False)
+
+
+def test_own_messages_are_not_ignored_under_an_ignored_nickname(alice):
+    alice.type("/ignore bob")
+    alice.hear(":alice!a@h NICK bob")
+    alice.type("hi")
+    alice.hear(":bob!a@h PRIVMSG #lobby :hi")
+    assert alice.seen()[-1] == "[bob]: hi"
 
 
 def test_password_is_not_shown_and_kept_once_it_is_accepted():
@@ -421,6 +489,64 @@ def test_prefixes_and_presence_follow_modes_and_away(alice):
     assert not alice.chat.is_away
 
 
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        (":carol!c@h JOIN #lobby", {"people", "sidebar"}),  # she is not "Not here" any more
+        (":zoe!z@h JOIN #lobby", {"people"}),
+        (":bob!b@h QUIT :gone", {"people"}),
+        (":bob!b@h NICK rob", {"people"}),
+        (":bob!b@h NICK carol", {"people", "sidebar"}),
+        (":hub 353 alice = #lobby :alice carol", set()),
+        (":hub 366 alice #lobby :End", {"people", "sidebar"}),
+        (":zoe!z@h NICK zia", set()),
+        (":zoe!z@h QUIT :gone", set()),
+        (":op!o@h KICK #lobby zoe :out", set()),
+        (":op!o@h MODE #lobby -o bob", set()),
+        (":hub 331 alice #lobby :No topic is set", set()),
+        (":bob!b@h TOPIC #lobby :Tea", {"header"}),
+        (":bob!b@h AWAY :lunch", {"people"}),
+        (":bob!b@h AWAY", set()),
+    ],
+)
+def test_event_redraws_only_what_it_changes(alice, line, kinds):
+    alice.do(alice.chat.open("carol", NOW))
+    alice.changes = []
+    alice.hear(line)
+    assert {change.kind for change in alice.changes if not change.entries} == kinds
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":bob!b@h PRIVMSG #tea :secret of tea",
+        ":bob!b@h NOTICE @#tea :secret of tea",
+        ":bob!b@h TOPIC #tea :new",
+        ":bob!b@h MODE #tea +m",
+        ":bob!b@h KICK #tea carol",
+        ":bob!b@h JOIN #tea",
+        ":bob!b@h PART #tea",
+    ],
+)
+def test_what_happens_in_a_channel_just_left_is_not_shown_elsewhere(alice, line):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.open("#tea", NOW))
+    alice.type("/leave")
+    assert alice.hear(line) == []
+
+
+def test_message_to_the_chanops_is_one_in_their_channel(alice):
+    alice.hear(":bob!b@h PRIVMSG @#lobby :for chanops")
+    assert alice.seen()[-1] == "[bob]: for chanops"
+    assert alice.lines[-1].kind == FROM_OTHERS
+
+
+def test_reply_follows_the_new_nickname_of_its_recipient(alice):
+    alice.hear(":bob!b@h PRIVMSG alice :psst", ":bob!b@h NICK rob")
+    alice.type("/reply what?")
+    assert alice.sent == ["PRIVMSG rob :what?"]
+
+
 def test_modes_are_parsed_as_the_server_defines_them():
     alice = User()
     alice.connect()
@@ -437,6 +563,14 @@ def test_modes_are_parsed_as_the_server_defines_them():
     ]
     alice.hear(":bob!b@h MODE #lobby -%s %s" % ("oy" * 5, " ".join(["alice", "carol"] * 5)))
     assert prefixes()[:3] == ["+", "!@", "+"]
+
+
+@pytest.mark.parametrize("is_resumed", [True, False])
+def test_user_is_away_after_a_reconnect_only_if_the_session_goes_on(alice, is_resumed):
+    alice.hear(":hub 306 alice :You are away")
+    alice.lose()
+    alice.join(is_resumed=is_resumed)
+    assert alice.chat.is_away == is_resumed
 
 
 def test_who_is_away_is_asked_once_where_changes_are_told():
@@ -633,6 +767,10 @@ def test_refused_message_can_be_retried_or_discarded(alice):
     assert alice.sent == []
 
 
+def test_unknown_channel_is_not_called_a_user(alice):
+    assert alice.hear(":hub 401 alice #nope :No such nick") == ["[SERVER]: No such room: #nope"]
+
+
 def test_misspelt_nickname_is_answered_with_a_guess(alice):
     alice.hear(":robert!r@h JOIN #lobby")
     alice.type("@robrt hi")
@@ -654,6 +792,18 @@ def test_console_gives_its_entries_to_the_first_channel():
     assert alice.seen()[0] == "[SERVER]: Welcome to Office, alice. Type /help for commands."
     alice.hear(":alice!a@h PART #lobby")
     assert alice.chat.current.kind == client.CONSOLE
+
+
+def test_message_typed_on_the_console_is_confirmed_in_the_first_channel():
+    alice = User()
+    alice.connect()
+    alice.type("@bob hi")
+    alice.hear(":hub 376 alice :End", *WELCOME[2:])
+    alice.changes = []
+    alice.hear(":alice!a@h PRIVMSG bob :hi")
+    changed = {change.conversation.name for change in alice.changes if change.entries}
+    assert changed == {"#lobby", "bob"}
+    assert "[you -> bob]: hi" in alice.seen()
 
 
 def test_without_a_channel_one_can_write_to_a_user():
@@ -709,6 +859,53 @@ def test_leaving_removes_the_conversation(alice):
     assert alice.hear(":alice!a@h PART #tea") == ["[SERVER]: alice left #tea"]
 
 
+def leave_by_menu(user, reason):
+    user.do(user.chat.close(user.chat.current, NOW))
+
+
+def leave_by_typing(user, reason):
+    user.type("/leave " + reason)
+
+
+@pytest.mark.parametrize("leave", [leave_by_menu, leave_by_typing])
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        ([], ["PART #tea"]),
+        ([":op!o@h KICK #tea alice :out"], []),  # the server would refuse PART
+        ([":hub NOTICE alice :bye"], ["PART #tea"]),
+        (None, []),  # not connected
+    ],
+)
+def test_channel_is_left_in_one_way(alice, leave, before, sent):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.open("#tea", NOW))
+    if before is None:
+        alice.lose()
+    else:
+        alice.hear(*before)
+    leave(alice, "")
+    assert (alice.names, alice.sent) == (["#lobby"], sent)
+
+
+def test_reason_for_leaving_is_sent(alice):
+    alice.type("/leave see you")
+    assert alice.sent == ["PART #lobby :see you"]
+
+
+def test_channel_left_without_a_connection_is_left_when_the_session_resumes(alice):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.lose()
+    alice.do(alice.chat.close(alice.chat.find("#tea"), NOW))
+    alice.join(is_resumed=True)
+    alice.hear(":alice!a@h JOIN #tea")
+    assert (alice.names, alice.sent) == (["#lobby"], ["PART #tea"])
+    alice.hear(":alice!a@h PART #tea")
+    alice.type("/join #tea")
+    alice.hear(":alice!a@h JOIN #tea")
+    assert alice.names == ["#lobby", "#tea"]
+
+
 def test_channels_stand_before_private_conversations(alice):
     alice.do(alice.chat.open("zoe", NOW))
     alice.hear(":alice!a@h JOIN #tea", ":bob!b@h PRIVMSG alice :hi")
@@ -740,6 +937,14 @@ def test_text_in_a_private_conversation_goes_to_that_user(alice):
     assert alice.sent == ["PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "NAMES #lobby"]
 
 
+@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic"])
+def test_room_in_view_is_the_one_that_kick_and_topic_are_for(alice, typed):
+    alice.do(alice.chat.open("bob", NOW))
+    with pytest.raises(protocol.InputError, match="Go to the room first"):
+        alice.type(typed)
+    assert alice.sent == []
+
+
 def test_renamed_user_keeps_the_conversation(kept):
     kept.hear(":bob!b@h PRIVMSG alice :hi")
     kept.do(kept.chat.open("zoe", NOW))
@@ -756,14 +961,14 @@ def test_news_are_counted_and_marked_until_seen(alice):
     alice.hear(":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :alice: two")
     alice.hear(":carol!c@h JOIN #lobby")
     assert (room.unread, room.mentions, room.new_count) == (2, 1, 2)
-    first = room.first_unread
-    assert [entry.text for entry in room.entries if entry.id == first] == ["[bob]: one"]
+    first = room.mark
+    assert [entry.text for entry in room.entries if entry is first] == ["[bob]: one"]
     alice.do(alice.chat.select(room, NOW))
-    assert (room.unread, room.mentions, room.new_count, room.first_unread) == (0, 0, 2, first)
+    assert (room.unread, room.mentions, room.new_count, room.mark) == (0, 0, 2, first)
     alice.changes = []
     alice.type("aha")
-    assert (room.new_count, room.first_unread) == (0, 0)
-    assert first in [change.entries[0].id for change in alice.changed(client.CHANGED)]
+    assert (room.new_count, room.mark) == (0, None)
+    assert first in [change.entries[0] for change in alice.changed(client.CHANGED)]
 
 
 def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
@@ -774,7 +979,7 @@ def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
     alice.do(alice.chat.set_focus(True, NOW))
     assert (room.unread, room.new_count) == (0, 1)
     alice.do(alice.chat.set_focus(False, NOW))
-    assert (room.new_count, room.first_unread) == (0, 0)
+    assert (room.new_count, room.mark) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -826,8 +1031,33 @@ def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     alice.hear(*[":u%d!u@h PRIVMSG alice :hi %d" % (n, n) for n in range(5)])
     assert alice.names == ["#lobby", "u0", "u1"]
     assert alice.seen()[-1] == "[u4 -> you]: hi 4"
+    alice.do(alice.chat.set_focus(False, NOW))
+    alice.changes = []
+    alice.hear(":u5!u@h PRIVMSG alice :hi 5")
+    room = alice.chat.current
+    assert (room.unread, room.mentions) == (1, 1)
+    assert [c.conversation.name for c in alice.changed(client.ALERT)] == ["#lobby"]
     alice.do(alice.chat.open("u4", NOW))  # the user's own wish is another matter
     assert alice.names == ["#lobby", "u0", "u1", "u4"]
+
+
+def test_entries_that_are_gone_are_not_known(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    room = alice.chat.current
+    for number in range(100):
+        text = ("JOIN #lobby", "PART #lobby", "PRIVMSG #lobby :hi")[number // 10 % 3]
+        alice.hear("@msgid=m%d :p%d!u@h %s" % (number, number, text))
+        here = {entry.msgid for entry in room.entries if entry.msgid}
+        assert room._known.keys() == here
+    assert replay(alice.changes, room)[-5:] == room.entries[-5:]
+
+
+def test_mark_of_what_is_new_moves_on_when_its_entry_goes(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 20)
+    alice.do(alice.chat.set_focus(False, NOW))
+    alice.hear(*[":bob!b@h PRIVMSG #lobby :%d" % number for number in range(50)])
+    room = alice.chat.current
+    assert (room.mark, room.new_count) == (room.entries[0], 50)
 
 
 def test_crowd_that_comes_or_goes_is_one_entry(alice):
@@ -1268,7 +1498,7 @@ def test_missed_messages_are_fetched_counted_and_marked():
     room = link.alice.chat.current
     assert link.seen == link.said
     assert room.new_count == 3
-    (first,) = [entry for entry in room.entries if entry.id == room.first_unread]
+    (first,) = [entry for entry in room.entries if entry is room.mark]
     assert first.text == "[carol]: missed 0"
     assert link.alice.seen()[-1] == "[system]: Welcome back. You missed 3 messages."
 
@@ -1294,7 +1524,7 @@ def test_scrolling_up_fetches_older_messages_page_by_page():
     assert link.seen == link.said[-client.PAGE :]
     for expected in (100, 120):
         assert room.has_older
-        first = room.oldest()
+        first = room.first_stored(room.entries)
         link.alice.do(chat.fetch_older(room, NOW))
         link.alice.do(chat.fetch_older(room, NOW))  # the page is on its way
         link.alice.changes = []
@@ -1341,6 +1571,15 @@ def test_typed_history_is_that_of_the_conversation_in_view(kept):
     kept.all_sent  # noqa: B018
     kept.type("/history 5")
     assert kept.sent == ["CHATHISTORY LATEST bob * :5"]
+
+
+def test_private_history_from_before_a_new_nickname_has_its_senders(kept):
+    kept.hear(":alice!a@h NICK alicia")
+    kept.do(kept.chat.open("bob", NOW))
+    said = ["msgid=1 :alice!a@h PRIVMSG bob :hi", "msgid=2 :bob!b@h PRIVMSG alice :hello"]
+    kept.hear(*history("bob", *said))
+    assert kept.seen("bob") == ["[you -> bob]: hi", "[bob -> you]: hello"]
+    assert [entry.is_own for entry in kept.chat.current.entries] == [True, False]
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
@@ -1416,6 +1655,18 @@ def test_missed_private_messages_are_fetched(kept):
     assert kept.seen("carol")[0] == "[carol -> you]: call me"
 
 
+def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):
+    kept.do(kept.chat.open("dan", NOW))
+    kept.do(kept.chat.close(kept.chat.find("#lobby"), NOW))
+    kept.handle(Disconnected(LOST, "The connection was lost."))
+    kept.chat.begin("alice")
+    kept.all_sent  # noqa: B018
+    kept.connect()
+    assert kept.hear(":hub 372 alice :- the same message of the day") == []
+    kept.hear(":hub 376 alice :End")
+    assert [line for line in kept.sent if "TARGETS" in line]
+
+
 def test_missed_messages_are_asked_for_until_they_are_told(kept):
     kept.hear("@time=9999-12-31T23:59:59.000Z :bob!b@h PRIVMSG #lobby :a clock that was wrong")
     kept.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
@@ -1464,8 +1715,39 @@ def test_history_that_is_never_told_holds_nothing_for_ever(kept, answer):
     kept.do(kept.chat.tick(NOW + client.HISTORY_TIME + 1))
     assert "![alice]: first (may not have arrived)!" in kept.seen()
     assert [line.partition(" ")[2] for line in kept.sent] == ["PRIVMSG #lobby :second"]
-    kept.hear(*answer[:1], "@batch=x;msgid=8 :bob!b@h PRIVMSG #lobby :late", ":hub BATCH -x")
+    kept.hear("@batch=x;msgid=8 :bob!b@h PRIVMSG #lobby :late", ":hub BATCH -x")
     assert "[bob]: late" in kept.seen()
+    assert kept.chat.history.requests == []
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_page_of_history_that_comes_late_or_unasked_is_no_news(kept, begun):
+    kept.do(kept.chat.set_focus(False, NOW))
+    kept.hear("@msgid=9;time=2026-11-22T17:10:42.000Z :bob!b@h PRIVMSG #lobby :new")
+    room, upto = kept.chat.current, kept.chat.complete_until
+    room.has_older = True
+    kept.do(kept.chat.fetch_older(room, NOW))
+    said = [
+        "msgid=%d;time=2026-11-22T09:00:0%d.000Z :bob!b@h PRIVMSG #lobby :old" % (n, n)
+        for n in (7, 8)
+    ]
+    page = history("#lobby", *said)
+    kept.hear(*page[:begun])
+    kept.do(kept.chat.tick(NOW + client.HISTORY_TIME + 1))
+    kept.changes = []
+    kept.hear(*page[begun:])
+    assert [line for line in kept.seen() if "bob]" in line] == ["[bob]: old"] * 2 + ["[bob]: new"]
+    assert (room.unread, room.new_count, kept.chat.complete_until) == (1, 1, upto)
+    assert kept.changed(client.ALERT) == kept.chat.history.requests == []
+
+
+def test_conversation_that_is_removed_has_no_requests(kept):
+    kept.do(kept.chat.open("bob", NOW))
+    assert kept.chat.history.is_fetching(kept.chat.current)
+    kept.do(kept.chat.close(kept.chat.current, NOW))
+    assert kept.chat.history.requests == []
+    kept.hear(*history("bob", "msgid=1 :bob!b@h PRIVMSG alice :hi"))
+    assert kept.names == ["#lobby"]
 
 
 def test_typed_history_does_not_decide_on_uncertain_messages(kept):
@@ -1490,7 +1772,7 @@ def test_page_of_history_stands_below_earlier_lines_of_the_client():
         return client.Entry(int(when), line, msgid)
 
     for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.insert(len(room.entries), known)
+        room.append(known)
     changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
     assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
     ((kind, _, added, before),) = changes

@@ -652,7 +652,9 @@ def test_refused_token_leads_to_an_ordinary_registration(call, hub):
 
 
 def test_login_is_repeated_when_reconnecting(alice, hub):
-    alice.connection.carry_out(client.Outcome(login=client.Login("alice", "sesame")))
+    outcome = client.Outcome()
+    outcome.login = client.Login("alice", "sesame")
+    alice.connection.carry_out(outcome)
     hub.finish()
     alice.lost()
     hub.accept().send("CAP * LS :sasl", "CAP * ACK :sasl")

@@ -358,6 +358,13 @@ def test_port_without_a_listener_is_an_error_in_words(start):
         assert alice.finish() == (1, words)
 
 
+def test_wrong_username_is_an_error_in_words(room, start):
+    alice = start(address(room), "--terminal")
+    alice.say("two words", "hi")
+    words = "A username is made of letters, digits, - and _, without spaces.\n"
+    assert alice.finish() == (1, words)
+
+
 def test_username_in_use_is_an_error_in_words(room, start):
     room.irc("alice")
     alice = start(address(room), "--username", "alice", "--terminal")
@@ -485,6 +492,15 @@ def test_prompts_can_be_interrupted(open_room, sit_down, question, key):
     code, shown = alice.finish()
     assert code == ("\x03", "\x04").index(key)
     assert "Traceback" not in shown
+
+
+@at_terminal
+def test_person_with_a_wrong_username_is_asked_again(room, sit_down):
+    alice = sit_down(room.server.port).sees("Username: ")
+    alice.type("two words\n")
+    alice.sees("without spaces.\r\nUsername: ")
+    alice.type("alice\n")
+    alice.sees("alice joined the chat")
 
 
 @at_terminal

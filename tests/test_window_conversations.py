@@ -493,6 +493,13 @@ def test_replies_show_in_the_conversation_in_view(tea, desktop, hub):
     desktop.pump(lambda: tea.drawn(tea.chat_view.sidebar.user) == ["A", "alice", "Away"])
 
 
+def test_ignored_users_are_saved_at_once(alice):
+    alice.type("/ignore bob", "<Return>")
+    saved = client.Settings(client.settings_path())
+    saved.load()
+    assert saved.ignored == ["bob"]
+
+
 def test_settings_are_kept_without_the_password(desktop, open_room):
     room = open_room(password="sesame")
     alice = desktop.open(room.server.port, "alice", at_once=True)
