@@ -2396,10 +2396,11 @@ class Settings:
         for name, default in self._values().items():
             value = found.get(name, default)
             if type(value) is type(default):
-                setattr(self, name, value)
+                setattr(self, name, protocol.clean(value) if isinstance(value, str) else value)
         self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
-        self.levels = {k: v for k, v in self.levels.items() if v in (ALL, MENTIONS, NONE)}
+        levels = (ALL, MENTIONS, NONE)
+        self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
 
     def save(self) -> None:
         """Write the file, all of it or nothing."""

@@ -54,6 +54,18 @@ def test_damaged_file_is_moved_aside(path, data, caplog):
     assert load(path).theme == "dark"
 
 
+def test_text_is_made_safe_to_show_and_to_save(path, caplog):
+    path.parent.mkdir()
+    odd = "\ud800\0x"
+    found = {"name": odd, "geometry": odd, "servers": [odd], "ignored": [odd]}
+    path.write_text(json.dumps({**found, "levels": {odd: client.ALL}}))
+    settings = load(path)
+    assert (settings.name, settings.servers, settings.ignored) == ("\ufffdx", ["\ufffdx"], [])
+    settings.save()
+    assert caplog.records == []
+    assert load(path)._values() == settings._values()
+
+
 def test_values_of_the_wrong_kind_are_ignored(path):
     path.parent.mkdir()
     found = {
