@@ -3591,6 +3591,7 @@ class Composer(TextBox):
         """Offer a text to Up."""
         if text.strip() and text not in self._history[-1:]:
             self._history.append(text)
+        self._history_index = len(self._history)
 
     def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}

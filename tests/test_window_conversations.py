@@ -272,6 +272,10 @@ def test_up_and_down_recall_sent_lines_without_passwords(alice):
         alice.press(key, alice.box)
         shown.append(alice.draft)
     assert shown == ["two", "one", "one", "two", "unfinished"]
+    alice.box.delete("1.0", "end")
+    alice.say("three")
+    alice.press("Up", alice.box)
+    assert alice.draft == "three"
 
 
 def test_middle_button_pastes_the_selection(alice, desktop, hub):
