@@ -2355,8 +2355,9 @@ def find_links(text: str) -> List[Span]:
 
 def is_secret(text: str) -> bool:
     """Return True if a line of `text` holds a password, so that it is kept nowhere."""
-    verbs = [line.split()[0] for line in text.splitlines() if line.strip()]
-    return any(verb[:1] == "/" and verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
+    words = [protocol.clean(line).split() for line in text.splitlines()]
+    verbs = [first for first, *_ in filter(None, words) if first[0] == "/"]
+    return any(verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
 
 
 # Settings

@@ -352,6 +352,8 @@ def test_password_is_not_shown_and_kept_once_it_is_accepted():
         ("/login bob s3cret", True),
         (" /REGISTER s3cret", True),
         ("hello\n/login bob s3cret", True),
+        ("\ufeff/login bob s3cret", True),
+        ("\u200b/\x02login bob s3cret", True),
         ("/join x", False),
         ("login", False),
         ("", False),
