@@ -1931,7 +1931,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_part(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if chat.is_me(message.nickname):
-        if channel is not None:
+        if channel is not None and channel.membership != JOINING:  # left, and entered again
             chat.remove(channel)
         chat.show(message, chat.current)
     elif channel is not None:

@@ -808,6 +808,16 @@ def test_message_typed_on_the_console_is_confirmed_in_the_first_channel():
     assert "[you -> bob]: hi" in alice.seen()
 
 
+def test_channel_that_is_left_and_entered_again_at_once_stays(alice):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
+    for text in ("/leave", "/join tea", "hello"):
+        alice.type(text)
+    alice.hear(":alice!a@h PART #tea", ":alice!a@h JOIN #tea", ":alice!a@h PRIVMSG #tea :hello")
+    assert alice.chat.current.name == "#tea"
+    assert alice.seen("#tea")[-1] == "[alice]: hello"
+
+
 def test_without_a_channel_one_can_write_to_a_user():
     alice = User()
     alice.connect()
