@@ -2457,6 +2457,7 @@ class Terminal:
         self._is_person = sys.stdin.isatty()
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._newest_id = 0  # of the entries printed so far
+        self._unsent: Set[int] = set()  # the ids of own messages until they are printed as sent
 
     def run(self, host: str, port: int, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
@@ -2607,8 +2608,12 @@ class Terminal:
 
         The server itself says, in words, that a message is refused.
         """
-        if entry.is_own:
+        if entry.delivery != SENT:
+            self._unsent.add(entry.id)
             return entry.delivery not in (IN_FLIGHT, REFUSED)
+        if entry.id in self._unsent:
+            self._unsent.remove(entry.id)
+            return True
         return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
 
 

@@ -291,6 +291,17 @@ def test_each_line_is_printed_once(room, start):
     assert {"[alice]: one", "[alice]: two", "[SERVER]: alice joined the chat"} < set(lines)
 
 
+def test_own_message_before_the_first_room_is_printed_once(start):
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.accept().send(":hub 001 alice :Welcome", ":hub 422 alice :No MOTD")
+        alice.say("@bob psst")
+        hub.expect("PING sent-1")
+        hub.send("PONG hub :sent-1", ":alice!a@h JOIN #lobby")
+        alice.expect("[you -> bob]: psst")
+        assert alice.line() == "[SERVER]: alice joined the chat"
+
+
 def test_last_line_without_an_end_is_sent(room, start):
     bob = room.irc("bob")
     alice = start(address(room), "--username", "alice", "--terminal")
