@@ -284,7 +284,7 @@ class Handshake:
             return self._next_step()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
-            return self._on_nickname_refused(RefusedError(PASSWORD, text, bool(self._password)))
+            return self._on_nickname_refused(RefusedError(PASSWORD, text, is_final=True))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             return self._on_nickname_refused(RefusedError(NAME, text))

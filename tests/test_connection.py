@@ -549,6 +549,13 @@ def test_password_and_ban_end_the_attempts(alice, hub, line, fault):
     assert alice.end().fault == fault
 
 
+def test_nickname_that_is_registered_meanwhile_ends_the_attempts(alice, hub):
+    hub.finish()
+    alice.lost()
+    hub.accept().send(RESERVED)
+    assert alice.next() == Disconnected(PASSWORD, REGISTERED)
+
+
 def test_nickname_in_use_is_tried_again_for_some_time(call, hub, monkeypatch):
     monkeypatch.setattr(client, "RETRY_TIMES", (0.0,))
     monkeypatch.setattr(client, "MAX_NAME_RETRIES", 2)
