@@ -4833,6 +4833,7 @@ class Questions:
         self._window = window
         self.sheet: Optional[Sheet] = None
         self.is_asking = False
+        self.is_asking_to_close = False
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
@@ -4863,6 +4864,7 @@ class Questions:
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
         words = "Close Hubbub? %s not been sent yet, and would be lost." % words
         self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+        self.is_asking_to_close = True
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -4885,7 +4887,7 @@ class Questions:
         self._window.keys.add_to(bar.frame)
 
     def _answer(self, action: Action) -> None:
-        self.is_asking = False
+        self.is_asking = self.is_asking_to_close = False
         self._window.show_banner()
         action()
 
@@ -4991,7 +4993,7 @@ class Window:
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
         few = MANY_LINES if self.chat.session.is_settled else 0
-        if unsent > few and not self.questions.is_asking:
+        if unsent > few and not self.questions.is_asking_to_close:
             self.questions.ask_close(unsent, self._end)
         else:
             self._end()

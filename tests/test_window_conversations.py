@@ -205,6 +205,8 @@ def test_closing_asks_before_unsent_messages_are_lost(alice, desktop, hub):
     assert alice.banner == question and alice.sheet is None
     alice.press("Return")  # "Stay" has the focus
     assert alice.banner.startswith("Connection lost.") and alice.has_focus(alice.box)
+    alice.paste("line\n" * 30)
+    assert alice.banner.startswith("Paste 31 lines?")
     alice.close()
     assert alice.banner == question
     alice.close()
