@@ -878,6 +878,7 @@ class Outgoing:
         self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
+        self.since = 0.0  # server time before it was sent
 
 
 class Outbox:
@@ -900,7 +901,9 @@ class Outbox:
         self.items.append(item)
         return item
 
-    def take(self, can_send: Callable[[str], bool], nickname: str, labels: bool) -> List[Message]:
+    def take(
+        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: float
+    ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
         A message waits behind an uncertain one to the same target.
@@ -910,7 +913,7 @@ class Outbox:
         for item in self.having(QUEUED):
             if item.key not in blocked and can_send(item.key):
                 self.last_number += 1
-                item.number, item.nickname = self.last_number, nickname
+                item.number, item.nickname, item.since = self.last_number, nickname, since
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
                 item.message = item.message._replace(tags=tags)
                 self.set(item, IN_FLIGHT)
@@ -1531,7 +1534,8 @@ class Chat:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
         labels = caps >= {"echo-message", "labeled-response"}  # then each echo has one
-        messages = self.outbox.take(self._can_send, self.nickname, labels)
+        since = self.complete_until
+        messages = self.outbox.take(self._can_send, self.nickname, labels, since)
         self.outcome.send += messages
         if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
@@ -1550,6 +1554,11 @@ class Chat:
             conversation = self.private(target)
             if conversation not in item.conversations:
                 self.add(item.entry, conversation)
+
+    def is_older(self, message: Message, item: Outgoing) -> bool:
+        """Return True if a message of the history was sent before an uncertain message."""
+        is_known = any(c.knows(message.tag("msgid")) for c in self.conversations)
+        return is_known or self.time_of(message) < item.since
 
     def resolve(self, key: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, once its history has been read."""
@@ -1756,8 +1765,10 @@ def _take_missed(
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
     """Return the entry for a message in the history, which may be an own uncertain message."""
     msgid, item = message.tag("msgid"), None
-    if message.command == "PRIVMSG" and message.params and not conversation.knows(msgid):
+    if message.command == "PRIVMSG" and message.params:
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
+    if item is not None and chat.is_older(message, item):
+        item = None
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
     is_own = is_private and protocol.casefold(message.param(0)) == conversation.key

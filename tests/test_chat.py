@@ -808,6 +808,50 @@ def test_message_typed_on_the_console_is_confirmed_in_the_first_channel():
     assert "[you -> bob]: hi" in alice.seen()
 
 
+def test_same_words_of_another_day_do_not_stand_for_an_uncertain_message(kept):
+    kept.hear("@time=2026-11-22T17:00:00.000Z;msgid=5 :bob!b@h PRIVMSG #lobby :hi")
+    kept.type("@bob ok")
+    kept.lose()
+    kept.join()
+    old = "msgid=3;time=2026-11-21T17:00:00.000Z :alice!a@h PRIVMSG bob :ok"
+    kept.hear(*history("bob", old))
+    assert "![you -> bob]: ok (may not have arrived)!" in kept.seen()
+    assert kept.seen("bob")[0] == "[you -> bob]: ok"
+
+
+def test_known_words_do_not_stand_for_an_uncertain_message(kept):
+    kept.type("@bob ok")
+    kept.hear("@time=2026-11-22T17:00:00.000Z;msgid=5 :alice!a@h PRIVMSG bob :ok")
+    kept.do(kept.chat.close(kept.chat.find("bob"), NOW))
+    kept.type("@bob ok")
+    kept.lose()
+    kept.join()
+    said = "msgid=%d;time=2026-11-22T17:00:00.000Z :alice!a@h PRIVMSG bob :ok"
+    kept.hear(*history("bob", said % 5))
+    assert "![you -> bob]: ok (may not have arrived)!" in kept.seen()
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_history_that_nobody_waits_for_is_no_news(kept, is_late):
+    kept.hear("@time=2026-11-22T17:00:00.000Z;msgid=9 :bob!b@h PRIVMSG #lobby :now")
+    kept.do(kept.chat.set_focus(False, NOW))
+    answer = history("#lobby", "msgid=7;time=2026-11-22T16:00:00.000Z :bob!b@h PRIVMSG #lobby :old")
+    if is_late:
+        kept.type("/history 5")
+        kept.hear(answer[0])
+        kept.do(kept.chat.tick(NOW + client.HISTORY_TIME + 1))
+        answer = answer[1:]
+    kept.hear(*answer)
+    assert [text for text in kept.seen() if "bob]" in text] == ["[bob]: old", "[bob]: now"]
+    assert kept.chat.current.unread == 0
+
+
+def test_unasked_history_confirms_no_message_that_is_on_its_way(kept):
+    kept.type("hello")
+    kept.hear(*history("#lobby", "msgid=7 :alice!a@h PRIVMSG #lobby :hello"))
+    assert kept.seen()[-1] == "<[alice]: hello>"
+
+
 def test_channel_that_is_left_and_entered_again_at_once_stays(alice):
     alice.hear(":alice!a@h JOIN #tea")
     alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
