@@ -890,6 +890,7 @@ _TEXTS: Dict[str, str] = {
     "REGISTER": "{text}",
     **dict.fromkeys(["ERROR", "FAIL", "WARN", "NOTE"], "{text}"),
     "001": "{1} Type /help for commands.",
+    "249": "{2}",
     "301": "{1} is away: {2}",
     "305": "You are back.",
     "306": "You are away. Type /away to be back.",

@@ -91,6 +91,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv MODE #tea +m", "srv let only operators and those with a voice write in #tea"),
         (":alice!a@h MODE #tea +z", "alice set the mode +z of #tea"),
         (":srv 001 me :Welcome to Hubbub, me.", "Welcome to Hubbub, me. Type /help for commands."),
+        (":srv 249 me * :clients: 3", "clients: 3"),
         (":srv 301 me bob :having lunch", "bob is away: having lunch"),
         (":srv 305 me :You are no longer marked as being away", "You are back."),
         (":srv 306 me :You have been marked", "You are away. Type /away to be back."),
