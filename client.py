@@ -4167,6 +4167,7 @@ class ConnectView:
         self._look, self._window = look, window
         self._is_connecting = False
         self._servers: List[str] = []
+        self._password_server = ""  # the server that has asked for the password
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -4244,6 +4245,8 @@ class ConnectView:
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
         self.set_connecting("")
+        if field == PASSWORD:
+            self._password_server = self.fields[SERVER].get().strip()
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
@@ -4273,7 +4276,9 @@ class ConnectView:
             self._window.cancel()
         else:
             texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
-            self._window.connect(*texts)
+            name, server, password = texts
+            # No other server gets to see it.
+            self._window.connect(name, server, password if server == self._password_server else "")
 
     def _on_edit(self, text: str) -> bool:
         """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""

@@ -82,6 +82,14 @@ def test_password_is_asked_for_if_the_server_has_one(desktop, open_room):
     alice.sees("[SERVER]: alice joined the chat")
 
 
+def test_password_is_sent_to_the_server_that_asked_for_it_alone(desktop, open_room, hub):
+    alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
+    alice.wait_for_error(PASSWORD)
+    alice.connect(password="sesame!", server="127.0.0.1:%d" % hub.port)
+    hub.accept()
+    assert hub.line() == "CAP LS :302"
+
+
 def test_refused_connection_is_shown_with_the_address(desktop):
     with closed_port() as port:
         alice = desktop.open(port, "alice", at_once=True)
