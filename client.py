@@ -657,7 +657,7 @@ class Entry:
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
-class Person(NamedTuple):
+class Member(NamedTuple):
     """A member of a channel. `prefix` is "@" for chanops, "+" for voiced members, or ""."""
 
     nickname: str
@@ -680,8 +680,8 @@ class Conversation:
         self.draft = ""
         self.level = MENTIONS
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
-        self.members: Dict[str, Person] = {}
-        self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
+        self.members: Dict[str, Member] = {}
+        self.names: Dict[str, Member] = {}  # the members, while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
@@ -691,9 +691,9 @@ class Conversation:
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
-        """Set the name, and `key`: the name with its case folded, by which it is found."""
+        """Set the name, and `folded`: the name with its case folded, by which it is found."""
         self.name = name
-        self.key = protocol.casefold(name)
+        self.folded = protocol.casefold(name)
 
     @property
     def title(self) -> str:
@@ -701,9 +701,9 @@ class Conversation:
         return self.name[1:] if self.kind == CHANNEL else self.name
 
     @property
-    def people(self) -> List[Person]:
+    def sorted_members(self) -> List[Member]:
         """The members, sorted by nickname."""
-        return [self.members[key] for key in sorted(self.members)]
+        return [self.members[folded] for folded in sorted(self.members)]
 
     @property
     def is_outside(self) -> bool:
@@ -843,7 +843,7 @@ RECALLED = "recalled"  # read from the history now, new or not; for views that o
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
-PEOPLE = "people"  # the members of a conversation
+MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away
 
@@ -874,7 +874,7 @@ class Outgoing:
     def __init__(self, entry: Entry, message: Message) -> None:
         self.entry = entry
         self.message = message  # with its label, once it is in flight
-        self.key = protocol.casefold(message.params[0])  # of its target
+        self.folded = protocol.casefold(message.params[0])  # of its target
         self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
@@ -909,9 +909,9 @@ class Outbox:
         A message waits behind an uncertain one to the same target.
         """
         messages = []
-        blocked = {item.key for item in self.having(UNCERTAIN)}
+        blocked = {item.folded for item in self.having(UNCERTAIN)}
         for item in self.having(QUEUED):
-            if item.key not in blocked and can_send(item.key):
+            if item.folded not in blocked and can_send(item.folded):
                 self.last_number += 1
                 item.number, item.nickname, item.since = self.last_number, nickname, since
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
@@ -930,10 +930,11 @@ class Outbox:
 
     def matching(self, delivery: str, *params: str, sender: str = "") -> Optional[Outgoing]:
         """Return the first message in this state to a target, with a text if that is given."""
-        key, sender = protocol.casefold(params[0]), protocol.casefold(sender)
+        folded, sender = protocol.casefold(params[0]), protocol.casefold(sender)
         for item in self.having(delivery):
             is_from = not sender or protocol.casefold(item.nickname) == sender
-            if item.key == key and is_from and item.message.params[1 : len(params)] == params[1:]:
+            is_same = item.message.params[1 : len(params)] == params[1:]
+            if item.folded == folded and is_from and is_same:
                 return item
         return None
 
@@ -949,7 +950,7 @@ class Outbox:
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
 
-    def resolve(self, key: str, is_complete: bool, nickname: str) -> None:
+    def resolve(self, folded: str, is_complete: bool, nickname: str) -> None:
         """Decide on the uncertain messages to a target that the history does not have.
 
         They can be sent again if the history is complete and their nickname is ours: then no
@@ -957,7 +958,7 @@ class Outbox:
         """
         for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
-            if item.key == key:
+            if item.folded == folded:
                 self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
@@ -968,9 +969,9 @@ class Outbox:
             self.items.remove(item)
         return item
 
-    def forget(self, key: str) -> None:
+    def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
-        kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
+        kept = [i for i in self.items if i.folded != folded or i.entry.delivery == IN_FLIGHT]
         self.items = kept
 
 
@@ -1102,8 +1103,9 @@ class Chat:
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
-        key = protocol.casefold(name)
-        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
+        folded = protocol.casefold(name)
+        found = (c for c in self.conversations if c.folded == folded and c.kind != CONSOLE)
+        return next(found, None)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1117,16 +1119,16 @@ class Chat:
 
     def presence(self, nickname: str) -> str:
         """Return ONLINE, AWAY or OFFLINE, as far as our channels show."""
-        key = protocol.casefold(nickname)
-        found = [c.members[key] for c in self.conversations if key in c.members]
+        folded = protocol.casefold(nickname)
+        found = [c.members[folded] for c in self.conversations if folded in c.members]
         if not found:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def everybody(self) -> List[str]:
+    def known_nicknames(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        people = [p.nickname for c in (self.current, *self.conversations) for p in c.people]
-        return [nickname for nickname in dict.fromkeys(people) if not self.is_me(nickname)]
+        names = [m.nickname for c in (self.current, *self.conversations) for m in c.sorted_members]
+        return [nickname for nickname in dict.fromkeys(names) if not self.is_me(nickname)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
@@ -1296,7 +1298,7 @@ class Chat:
         self.session.is_settled = False
         for conversation in self.conversations:
             if conversation.members:
-                self.change(PEOPLE, conversation)
+                self.change(MEMBERS, conversation)
             conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
         self.change(SIDEBAR)
 
@@ -1451,8 +1453,8 @@ class Chat:
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
-        key = protocol.casefold(nickname)
-        is_listed = any(protocol.casefold(name) == key for name in self.ignored)
+        folded = protocol.casefold(nickname)
+        is_listed = any(protocol.casefold(name) == folded for name in self.ignored)
         return is_listed and not self.is_me(nickname)
 
     def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
@@ -1489,7 +1491,7 @@ class Chat:
             if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
             else:
-                self.left.add(conversation.key)
+                self.left.add(conversation.folded)
         self.remove(conversation)
 
     def remove(self, conversation: Conversation) -> None:
@@ -1499,8 +1501,8 @@ class Chat:
         requests = self.history.requests
         requests[:] = [r for r in requests if r.batch or r.conversation is not conversation]
         if conversation.kind == CHANNEL:
-            self.outbox.forget(conversation.key)
-        self.resolve(conversation.key, False)
+            self.outbox.forget(conversation.folded)
+        self.resolve(conversation.folded, False)
         if not self.conversations:
             self.conversations.append(self.console)
         if conversation is self.current:
@@ -1512,8 +1514,8 @@ class Chat:
 
     def shared_with(self, nickname: str) -> List[Conversation]:
         """Return the channels that a user is in, and the private conversation with the user."""
-        key = protocol.casefold(nickname)
-        return [c for c in self.conversations if key in c.members or c.key == key]
+        folded = protocol.casefold(nickname)
+        return [c for c in self.conversations if folded in c.members or c.folded == folded]
 
     # For the functions below: own messages
 
@@ -1540,8 +1542,8 @@ class Chat:
         if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
-    def _can_send(self, key: str) -> bool:
-        conversation = self.find(key)
+    def _can_send(self, folded: str) -> bool:
+        conversation = self.find(folded)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.session.is_settled and not is_waiting
 
@@ -1560,9 +1562,9 @@ class Chat:
         is_known = any(c.knows(message.tag("msgid")) for c in self.conversations)
         return is_known or self.time_of(message) < item.since
 
-    def resolve(self, key: str, is_complete: bool) -> None:
+    def resolve(self, folded: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, once its history has been read."""
-        self.outbox.resolve(key, is_complete, self.nickname)
+        self.outbox.resolve(folded, is_complete, self.nickname)
         self.flush()
 
     @property
@@ -1592,7 +1594,7 @@ class Request:
     ) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
-        self.key = conversation.key if conversation is not None else ""  # at this time
+        self.folded = conversation.folded if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
         self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
         self.deadline = deadline  # for the whole answer
@@ -1623,10 +1625,10 @@ class History:
 
     def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
-        key = protocol.casefold(target)
+        folded = protocol.casefold(target)
         for request in self.requests:
-            renamed = request.conversation.key if request.conversation is not None else ""
-            if not request.batch and key in (request.key, renamed):
+            renamed = request.conversation.folded if request.conversation is not None else ""
+            if not request.batch and folded in (request.folded, renamed):
                 return request
         return None
 
@@ -1650,7 +1652,7 @@ def _ask(
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
     if HISTORY not in chat.session.caps:
-        chat.resolve(conversation.key, False)
+        chat.resolve(conversation.folded, False)
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
@@ -1680,7 +1682,7 @@ def _give_up(chat: Chat, request: Request) -> None:
     else:
         chat.history.requests.remove(request)
     if is_page and request.conversation is not None:
-        chat.resolve(request.conversation.key, False)
+        chat.resolve(request.conversation.folded, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
@@ -1729,7 +1731,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     if purpose == MISSED:
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
-        chat.resolve(conversation.key, False)
+        chat.resolve(conversation.folded, False)
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
@@ -1759,7 +1761,7 @@ def _take_missed(
     if request.missed:
         count = "1 message" if request.missed == 1 else "%d messages" % request.missed
         chat.inform("Welcome back. You missed %s." % count, conversation)
-    chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
+    chat.resolve(conversation.folded, request.reaches_back or chat.session.is_resumed)
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
@@ -1771,7 +1773,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         item = None
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
-    is_own = is_private and protocol.casefold(message.param(0)) == conversation.key
+    is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
     line = chat.describe(message, message.nickname if item is not None or is_own else "")
     if line is None or chat.is_ignored(message.nickname):
         return None
@@ -1852,18 +1854,18 @@ def _on_join(chat: Chat, message: Message) -> None:
     if chat.is_me(nickname):
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
-        _set_member(chat, channel, nickname, Person(nickname))
+        _set_member(chat, channel, nickname, Member(nickname))
         chat.show(message, channel, event="joined")
 
 
-def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Person]) -> None:
+def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
     """Add, replace or (None) remove a member, and record what that changes."""
     old = channel.members.pop(protocol.casefold(nickname), None)
     if new is not None:
         channel.members[protocol.casefold(new.nickname)] = new
     if new != old:
-        chat.change(PEOPLE, channel)
-        names = {person.nickname for person in (old, new) if person is not None}
+        chat.change(MEMBERS, channel)
+        names = {member.nickname for member in (old, new) if member is not None}
         if any(chat.find(name) is not None for name in names):  # the sidebar shows who is here
             chat.change(SIDEBAR)
 
@@ -1882,7 +1884,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     is_return, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
-    channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
+    channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
         chat.outcome.changes += channel.insert(0, chat.console.entries)
@@ -1896,7 +1898,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         chat.show(message, channel)
     _catch_up(chat, channel)
     chat.flush()
-    for kind in (PEOPLE, HEADER):
+    for kind in (MEMBERS, HEADER):
         chat.change(kind, channel)
     chat.change(SIDEBAR)
 
@@ -1915,11 +1917,11 @@ def _finish_registration(chat: Chat) -> None:
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in chat.outbox.having(UNCERTAIN):
-        conversation = chat.find(item.key)
-        if not item.key.startswith(CHANNEL_SIGN):
+        conversation = chat.find(item.folded)
+        if not item.folded.startswith(CHANNEL_SIGN):
             _catch_up_with(chat, item.message.params[0])
         elif conversation is None or conversation.is_outside:  # it will not be joined
-            chat.resolve(item.key, False)
+            chat.resolve(item.folded, False)
     chat.flush()
 
 
@@ -1930,9 +1932,9 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         return
     is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
-    chat.resolve(channel.key, False)
+    chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
-        if item.key == channel.key:
+        if item.folded == channel.folded:
             chat.outbox.set(item, REFUSED)
     if is_new:
         chat.remove(channel)
@@ -1971,9 +1973,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        person = conversation.members.get(old)
-        if person is not None:
-            _set_member(chat, conversation, person.nickname, person._replace(nickname=new))
+        member = conversation.members.get(old)
+        if member is not None:
+            _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
         elif chat.find(new) is None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
@@ -2002,11 +2004,11 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
         sign = prefixes.get(change.letter, "")
-        person = channel.members.get(protocol.casefold(change.arg))
-        if person is not None and sign:
-            kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
+        member = channel.members.get(protocol.casefold(change.arg))
+        if member is not None and sign:
+            kept = member.prefix.replace(sign, "") + (sign if change.adding else "")
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
-            _set_member(chat, channel, change.arg, person._replace(prefix=prefix))
+            _set_member(chat, channel, change.arg, member._replace(prefix=prefix))
     chat.show(message, channel)
 
 
@@ -2017,11 +2019,11 @@ def _on_away(chat: Chat, message: Message) -> None:
         nickname, is_away = chat.nickname, message.command == "306"
     elif message.command == "352":
         nickname, is_away = message.params[5], message.params[6].startswith("G")
-    key = protocol.casefold(nickname)
+    folded = protocol.casefold(nickname)
     for channel in chat.conversations:
-        person = channel.members.get(key)
-        if person is not None:
-            _set_member(chat, channel, nickname, person._replace(is_away=is_away))
+        member = channel.members.get(folded)
+        if member is not None:
+            _set_member(chat, channel, nickname, member._replace(is_away=is_away))
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
@@ -2034,22 +2036,22 @@ def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
         nickname = word.lstrip(signs)
         if nickname and len(channel.names) < MAX_MEMBERS:
             prefix = word[: len(word) - len(nickname)]
-            channel.names[protocol.casefold(nickname)] = Person(nickname, prefix)
+            channel.names[protocol.casefold(nickname)] = Member(nickname, prefix)
 
 
 def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> None:
     is_news = len(channel.members) < 2
-    for key, person in channel.members.items():
-        if person.is_away and key in channel.names:
-            channel.names[key] = channel.names[key]._replace(is_away=True)
+    for folded, member in channel.members.items():
+        if member.is_away and folded in channel.names:
+            channel.names[folded] = channel.names[folded]._replace(is_away=True)
     if channel.members != channel.names:
         channel.members = channel.names
-        chat.change(PEOPLE, channel)
+        chat.change(MEMBERS, channel)
         chat.change(SIDEBAR)
     channel.names = {}
     if channel.list_requests:
         channel.list_requests -= 1
-        for text in protocol.online_lines([person.nickname for person in channel.people]):
+        for text in protocol.online_lines([member.nickname for member in channel.sorted_members]):
             chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
@@ -2241,8 +2243,8 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
-    key = protocol.casefold(args[0])
-    chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
+    folded = protocol.casefold(args[0])
+    chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
     chat.outcome.settings_changed = True
     chat.answer("You do not ignore %s." % args[0])
 
@@ -2308,11 +2310,11 @@ class Completer:
 
 def _guess(chat: Chat, nickname: str) -> str:
     """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
-    key = protocol.casefold(nickname)
-    begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
+    folded = protocol.casefold(nickname)
+    begun = folded[: len(folded) // 2 + 1]  # right, if the slip comes after it
     close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
     known = {protocol.casefold(name): name for name in close_by}
-    close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
+    close = difflib.get_close_matches(folded, [other for other in known if other != folded], 1, 0.7)
     return ". Did you mean %s?" % known[close[0]] if close else ""
 
 
@@ -2328,8 +2330,8 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
         names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
-    key = protocol.casefold(begun)
-    return [name for name in names if protocol.casefold(name).startswith(key)]
+    folded = protocol.casefold(begun)
+    return [name for name in names if protocol.casefold(name).startswith(folded)]
 
 
 def _nicknames(chat: Chat, begun: str) -> List[str]:
@@ -2338,16 +2340,17 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
     for entry in chat.current.entries[:-RECENT:-1]:
-        key = protocol.casefold(entry.line.nickname)
-        if key and any(key in c.members or c.key == key for c in conversations):
-            names.setdefault(key, entry.line.nickname)
+        folded = protocol.casefold(entry.line.nickname)
+        if folded and any(folded in c.members or c.folded == folded for c in conversations):
+            names.setdefault(folded, entry.line.nickname)
     for conversation in conversations:
-        keys = (key for key in conversation.members if key.startswith(begun))
-        for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
-            names.setdefault(key, conversation.members[key].nickname)
-    names.update((c.key, c.name) for c in conversations if c.kind == PRIVATE and c.key not in names)
+        known = (folded for folded in conversation.members if folded.startswith(begun))
+        for folded in sorted(itertools.islice(known, MAX_SUGGESTIONS)):
+            names.setdefault(folded, conversation.members[folded].nickname)
+    for conversation in (c for c in conversations if c.kind == PRIVATE):
+        names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
-    return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
+    return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
 
 
 def find_links(text: str) -> List[Span]:
@@ -4428,15 +4431,15 @@ class People:
         chat = self._window.chat
         if chat.state != CONNECTED and chat.current is self._conversation:
             return
-        self._conversation, people = chat.current, list(chat.current.people)
+        self._conversation, members = chat.current, list(chat.current.sorted_members)
         if chat.current.kind == PRIVATE:
-            people = [Person(chat.nickname, "", chat.is_away)]
+            members = [Member(chat.nickname, "", chat.is_away)]
             presence = chat.presence(chat.current.name)
             if presence != OFFLINE:
-                people.append(Person(chat.current.name, "", presence == AWAY))
+                members.append(Member(chat.current.name, "", presence == AWAY))
         rows = []
         for title, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [self._row(person) for person in people if person.is_away == is_away]
+            group = [self._row(member) for member in members if member.is_away == is_away]
             if group:
                 rows += [caption("%s — %d" % (title, len(group))), *group]
         self.list.show(rows)
@@ -4446,13 +4449,13 @@ class People:
         if nickname != self._window.chat.nickname:
             self._window.chat_view.open(nickname)
 
-    def _row(self, person: Person) -> Row:
-        name, is_me = person.nickname, person.nickname == self._window.chat.nickname
-        color = FROM_ME if is_me else "muted" if person.is_away else "text"
+    def _row(self, member: Member) -> Row:
+        name, is_me = member.nickname, member.nickname == self._window.chat.nickname
+        color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
-            row.avatar(name, 28, "away" if person.is_away else "ok")
-            if is_me or person.prefix == "@":
+            row.avatar(name, 28, "away" if member.is_away else "ok")
+            if is_me or member.prefix == "@":
                 row.note("you" if is_me else "host")
             row.text(name, color)
 
@@ -4534,7 +4537,7 @@ class ChatView:
         self.transcript.nickname = chat.nickname
         if chat.current is not self.transcript.conversation:
             self._open(chat.current)
-            kinds |= {SIDEBAR, PEOPLE, HEADER}
+            kinds |= {SIDEBAR, MEMBERS, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
@@ -4542,7 +4545,7 @@ class ChatView:
             self.sidebar.show()
             self._show_menu_button()
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
-        if kinds & {PEOPLE, STATUS, presence}:
+        if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
@@ -4850,7 +4853,7 @@ class Questions:
         """Ask for a room or a person, known or new."""
         chat = self._window.chat
         known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + chat.everybody()))
+        names = list(dict.fromkeys(known + chat.known_nicknames()))
         choose = self._window.chat_view.open
         self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
