@@ -201,12 +201,12 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "done", "login", "send", "session", "settings_changed")
+    __slots__ = ("changes", "is_done", "login", "send", "session", "settings_changed")
 
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
-        self.done = False  # the user has quit
+        self.is_done = False  # the user has quit
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -224,8 +224,8 @@ class RefusedError(Exception):
 # Handshake
 # ---------
 
-HISTORY = "draft/chathistory"
-RESUME = "hubbub/resume"  # described in README.md
+HISTORY_CAP = "draft/chathistory"
+RESUME_CAP = "hubbub/resume"  # described in README.md
 # Capabilities to request, if offered
 WANTED = tuple(
     "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
@@ -250,7 +250,7 @@ class Handshake:
         self, nickname: str, password: str = "", login: Optional[Login] = None, token: str = ""
     ) -> None:
         self.nickname = nickname
-        self.done = False
+        self.is_done = False
         self.caps: FrozenSet[str] = frozenset()  # acknowledged
         self.is_resumed = False
         self.login = login
@@ -296,7 +296,7 @@ class Handshake:
         if command in ("465", "ERROR"):
             raise RefusedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
-            self.nickname, self.done = params[0], True
+            self.nickname, self.is_done = params[0], True
         return []
 
     def _introduce(self) -> List[Message]:
@@ -334,7 +334,7 @@ class Handshake:
             if not self._is_logged_in:
                 raise self._refusal
             self._refusal, again = None, [Message("NICK", (self.nickname,))]
-        if self._token and RESUME in self.caps:  # answered by 001 or FAIL
+        if self._token and RESUME_CAP in self.caps:  # answered by 001 or FAIL
             token, self._token, self.is_resumed = self._token, "", True
             return [Message("RESUME", (token,))]
         if self._has_ended_caps:
@@ -350,7 +350,7 @@ class Handshake:
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
-    Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
+    Once registered it reconnects whenever it is lost (unless `reconnects` is False): immediately,
     then after growing pauses, which `retry` ends.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
@@ -362,12 +362,12 @@ class Connection:
         password: str,
         nickname: str,
         events: "queue.Queue[Any]",
-        returns: bool = True,
+        reconnects: bool = True,
     ) -> None:
         self.address = "%s:%d" % (host, port)
         self._host, self._port = host, port
         self._events = events
-        self._returns = returns
+        self._reconnects = reconnects
         self._lock = threading.Lock()  # guards _outgoing and _open_session, and sets _quit_at
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
@@ -392,7 +392,7 @@ class Connection:
         """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
         if outcome.login is not None:
             self._login = outcome.login
-        if outcome.done:
+        if outcome.is_done:
             self._quit(outcome.send)
         elif outcome.send and not self._quit_at:
             self.send(outcome.send, outcome.session)
@@ -449,7 +449,7 @@ class Connection:
             self._pause_is_over.clear()
             refused = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
-            is_over = self._quit_at or not self._returns or not self._session
+            is_over = self._quit_at or not self._reconnects or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
             if is_over or is_taken or refused.is_final:
                 return refused.event
@@ -513,13 +513,13 @@ class Connection:
             if self._quit_at:
                 # The server hangs up after QUIT: closing first, with data unread, would reset the
                 # connection and could discard what was sent last.
-                patience = QUIT_TIME if handshake.done else 0.0
-            elif not handshake.done:
+                patience = QUIT_TIME if handshake.is_done else 0.0
+            elif not handshake.is_done:
                 patience = CONNECT_TIME
             seconds = max(silent_since, self._quit_at) + patience - time.monotonic()
             if seconds <= 0 and self._quit_at:
                 return
-            if seconds <= 0 and (is_pinged or not handshake.done):
+            if seconds <= 0 and (is_pinged or not handshake.is_done):
                 raise RefusedError(LOST, "The server does not answer any more.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
@@ -558,9 +558,9 @@ class Connection:
             self._reply([protocol.fit(Message("PONG", (message.text,)))])
         elif message.command == "RESUME":  # a secret between the server and this thread
             self._token = message.text if message.params[:1] == ("TOKEN",) else self._token
-        elif not handshake.done:
+        elif not handshake.is_done:
             self._reply(handshake.answer(message))
-            if handshake.done:
+            if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
                 with self._lock:
@@ -681,7 +681,7 @@ class Conversation:
         self.level = MENTIONS
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
-        self.names: Dict[str, Member] = {}  # the members, while NAMES is being answered
+        self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
@@ -710,9 +710,9 @@ class Conversation:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
-    def part(self, membership: str) -> None:
+    def detach(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
-        self.members, self.names, self.list_requests = {}, {}, 0
+        self.members, self.new_members, self.list_requests = {}, {}, 0
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
@@ -989,7 +989,7 @@ class Session:
         self.number = number  # as in Connected
         self.caps = caps
         self.tokens: Dict[str, str] = {}  # ISUPPORT
-        self.is_return = False  # a reconnect
+        self.is_reconnect = False
         self.is_resumed = False
         self.is_settled = False  # past the welcome: messages can be sent
 
@@ -1223,7 +1223,7 @@ class Chat:
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
-        can_ask = self.session.is_settled and HISTORY in self.session.caps
+        can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
         first = conversation.first_stored(conversation.entries)
         if can_ask and first is None:
             _catch_up(self, conversation)
@@ -1263,12 +1263,12 @@ class Chat:
 
     def _on_connected(self, event: Connected) -> None:
         session = Session(event.session, event.caps)
-        session.is_return = self.session.number > 0
+        session.is_reconnect = self.session.number > 0
         session.is_resumed = event.is_resumed
         self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
-        if session.is_return:
+        if session.is_reconnect:
             self._back_at = self.now
             self.inform("Connected again.")
         self.change(STATUS)
@@ -1299,7 +1299,7 @@ class Chat:
         for conversation in self.conversations:
             if conversation.members:
                 self.change(MEMBERS, conversation)
-            conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
+            conversation.detach(OUTSIDE if conversation.is_outside else REJOINING)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1571,7 +1571,7 @@ class Chat:
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
-        return self.session.is_return and (is_asking or not self.session.is_settled)
+        return self.session.is_reconnect and (is_asking or not self.session.is_settled)
 
 
 # History
@@ -1601,7 +1601,7 @@ class Request:
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # the pages of MISSED include the anchor: proof of no gap
+        self.is_gapless = False  # the pages of MISSED include the anchor: nothing is missing
 
     @property
     def is_full(self) -> bool:
@@ -1651,7 +1651,7 @@ def _ask(
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
-    if HISTORY not in chat.session.caps:
+    if HISTORY_CAP not in chat.session.caps:
         chat.resolve(conversation.folded, False)
     elif chat.history.is_fetching(conversation):
         return
@@ -1750,18 +1750,18 @@ def _take_missed(
     chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
     if conversation.anchor is None:  # a channel's history from its first message on is complete
-        request.reaches_back = conversation.kind == CHANNEL and not request.is_full
+        request.is_gapless = conversation.kind == CHANNEL and not request.is_full
     elif conversation.anchor.msgid in msgids:
-        request.reaches_back = True
+        request.is_gapless = True
     if conversation.anchor is not None and request.is_full and msgids[-1]:
         following = _ask(chat, MISSED, conversation, "AFTER", "msgid=" + msgids[-1])
-        following.missed, following.reaches_back = request.missed, request.reaches_back
+        following.missed, following.is_gapless = request.missed, request.is_gapless
         return
     conversation.is_complete = True
     if request.missed:
         count = "1 message" if request.missed == 1 else "%d messages" % request.missed
         chat.inform("Welcome back. You missed %s." % count, conversation)
-    chat.resolve(conversation.folded, request.reaches_back or chat.session.is_resumed)
+    chat.resolve(conversation.folded, request.is_gapless or chat.session.is_resumed)
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
@@ -1881,7 +1881,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
         return
-    is_return, channel.membership = channel.membership == REJOINING, JOINED
+    is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -1894,7 +1894,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     _finish_registration(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
-    if not is_return:
+    if not is_rejoin:
         chat.show(message, channel)
     _catch_up(chat, channel)
     chat.flush()
@@ -1912,7 +1912,7 @@ def _finish_registration(chat: Chat) -> None:
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
-    if session.is_return and HISTORY in session.caps:
+    if session.is_reconnect and HISTORY_CAP in session.caps:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
@@ -1955,7 +1955,7 @@ def _on_part(chat: Chat, message: Message) -> None:
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
-        channel.part(OUTSIDE)
+        channel.detach(OUTSIDE)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 
@@ -2034,21 +2034,21 @@ def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
     signs = "".join(chat.session.prefixes.values())
     for word in message.text.split():
         nickname = word.lstrip(signs)
-        if nickname and len(channel.names) < MAX_MEMBERS:
+        if nickname and len(channel.new_members) < MAX_MEMBERS:
             prefix = word[: len(word) - len(nickname)]
-            channel.names[protocol.casefold(nickname)] = Member(nickname, prefix)
+            channel.new_members[protocol.casefold(nickname)] = Member(nickname, prefix)
 
 
 def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> None:
     is_news = len(channel.members) < 2
     for folded, member in channel.members.items():
-        if member.is_away and folded in channel.names:
-            channel.names[folded] = channel.names[folded]._replace(is_away=True)
-    if channel.members != channel.names:
-        channel.members = channel.names
+        if member.is_away and folded in channel.new_members:
+            channel.new_members[folded] = channel.new_members[folded]._replace(is_away=True)
+    if channel.members != channel.new_members:
+        channel.members = channel.new_members
         chat.change(MEMBERS, channel)
         chat.change(SIDEBAR)
-    channel.names = {}
+    channel.new_members = {}
     if channel.list_requests:
         channel.list_requests -= 1
         for text in protocol.online_lines([member.nickname for member in channel.sorted_members]):
@@ -2059,7 +2059,7 @@ def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> Non
 
 def _on_welcome(chat: Chat, message: Message) -> None:
     """001, 372 and 375: read already, on a reconnect."""
-    if not chat.session.is_return:
+    if not chat.session.is_reconnect:
         chat.show(message, chat.current)
 
 
@@ -2225,7 +2225,7 @@ def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
-    chat.outcome.done = True
+    chat.outcome.is_done = True
 
 
 def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2267,10 +2267,10 @@ USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
 }
 # The capability that a verb needs; Hubbub's own commands are known by its capability
 _NEEDED: Dict[str, str] = {
-    "history": HISTORY,
+    "history": HISTORY_CAP,
     "register": "draft/account-registration",
     "login": "sasl",
-    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME),
+    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME_CAP),
 }
 
 
@@ -5155,7 +5155,7 @@ class Window:
         self._show_changes(outcome.changes)
         if outcome.settings_changed:
             self.settings.save()
-        if outcome.done:
+        if outcome.is_done:
             self.root.after_idle(self._end)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:

@@ -223,8 +223,8 @@ def test_reply_and_the_lines_pasted_after_it_stay_private(alice):
 
 
 def test_only_quit_ends_the_program(alice):
-    assert alice.chat.submit("/quit", NOW).done
-    assert not alice.chat.submit("quit", NOW).done
+    assert alice.chat.submit("/quit", NOW).is_done
+    assert not alice.chat.submit("quit", NOW).is_done
 
 
 def test_help_has_a_line_for_each_verb(alice):
@@ -1294,7 +1294,7 @@ def test_commands_need_a_connection(alice, typed):
 def test_commands_of_the_client_need_none(alice, typed):
     alice.lose()
     outcome = alice.chat.submit(typed, NOW)
-    assert outcome.changes or outcome.done
+    assert outcome.changes or outcome.is_done
 
 
 def test_without_a_history_nothing_is_sent_twice(alice):
