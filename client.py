@@ -20,6 +20,13 @@ main thread, except that the terminal reads its input in the `input` thread, and
 opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
 waits, and TCP slows the sender down.
 
+The way of a line from Return until it is green, that is, stored by the server:
+
+    Composer, ChatView.submit, Chat.submit, protocol.compose, Chat.say    grey: QUEUED
+    Chat.flush, Outcome.send, Connection.carry_out                        grey: IN_FLIGHT
+    the server's echo: receive thread, queue, Chat.handle, _on_text, or _on_pong without echoes
+    Chat.confirm, Outcome.changes, ChatView.show, Transcript.apply        green: SENT
+
 Guarantees:
 
 - An own message shows at once and is never sent twice unless the user asks for it. It has one
@@ -682,7 +689,7 @@ class Conversation:
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
-        self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
+        self.channel_key: Sequence[str] = ()  # empty, or the key of the last /join
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
@@ -779,8 +786,8 @@ class Conversation:
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
 
-        A page is in the server's order and has no gaps, so what is new stands next to what is
-        known. If nothing is, it goes `before` an entry, or else where its time belongs.
+        A page is in the server's order and has no gaps, so new entries go next to those
+        known. Without any, they go `before` an entry, or else where their time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
         when = page[0].line.when if page else 0.0
@@ -978,8 +985,8 @@ class Outbox:
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # of use
-_PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
+_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # those we use
+_PREFIX = "(qaohv)~&@%+"  # for servers that send none
 
 
 class Session:
@@ -1195,7 +1202,7 @@ class Chat:
         return self.outcome
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a channel, or put a private conversation away."""
+        """Leave a channel, or close a private conversation."""
         self._start(now)
         self.leave(conversation)
         return self.outcome
@@ -1225,14 +1232,10 @@ class Chat:
         self._start(now)
         can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
         first = conversation.first_stored(conversation.entries)
+        is_fetching = self.history.is_fetching(conversation)
         if can_ask and first is None:
             _catch_up(self, conversation)
-        elif (
-            can_ask
-            and first
-            and conversation.has_older
-            and not self.history.is_fetching(conversation)
-        ):
+        elif can_ask and first and conversation.has_older and not is_fetching:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
         return self.outcome
@@ -1438,7 +1441,7 @@ class Chat:
 
     @property
     def channel(self) -> Optional[Conversation]:
-        """The channel in view, or else the first one."""
+        """The channel in view, or else the first channel."""
         channels = [c for c in self.conversations if c.kind == CHANNEL]
         return self.current if self.current in channels else next(iter(channels), None)
 
@@ -1486,7 +1489,7 @@ class Chat:
             _catch_up(self, conversation)
 
     def leave(self, conversation: Conversation, *reason: str) -> None:
-        """Leave a channel, or put a private conversation away."""
+        """Leave a channel, or close a private conversation."""
         if conversation.kind == CHANNEL and not conversation.is_outside:
             if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
@@ -1535,7 +1538,7 @@ class Chat:
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
-        labels = caps >= {"echo-message", "labeled-response"}  # then each echo has one
+        labels = caps >= {"echo-message", "labeled-response"}  # each echo has its label
         since = self.complete_until
         messages = self.outbox.take(self._can_send, self.nickname, labels, since)
         self.outcome.send += messages
@@ -1675,7 +1678,7 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 
 def _give_up(chat: Chat, request: Request) -> None:
-    """Note that a request is not answered in time, so it proves nothing."""
+    """Stop waiting for an answer that is overdue: it proves nothing."""
     is_page = request.purpose not in (TYPED, TARGETS)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
@@ -1792,7 +1795,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
 
 # Numerics that refuse a message: no such user or channel, not allowed, too many targets
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-# Numerics that refuse JOIN, some of them PART, too
+# Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
@@ -2135,7 +2138,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 
 
 def _run_input(chat: Chat, first: str, more: List[str]) -> None:
-    """Do what `first` says; say the lines after it to the same target. Raises InputError."""
+    """Run `first`; send the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
     alone = ("leave", "quit", *protocol.SECRET_VERBS)
     if more and (typed.verb in alone or is_secret("\n".join(more))):
@@ -2293,7 +2296,7 @@ class Completer:
     ) -> Optional[Tuple[str, int]]:
         """Return the new text and cursor; None if there is no suggestion.
 
-        `suggest` returns words for the beginning of a word; True means that it is the first one.
+        `suggest` returns words for the beginning of a word; True if it is the first word.
         """
         if self._words and (text, cursor) == self._last:
             self._index = (self._index + step) % len(self._words)
@@ -2540,7 +2543,7 @@ class Terminal:
         return protocol.normalize(self._read_line().strip())
 
     def _read_line(self) -> str:
-        """Return the next line of input, "" at its end; of one that is too long, its beginning."""
+        """Return the next line of input, cut if it is too long, or "" at the end of input."""
         text: str = self._input.readline(MAX_PASTE + 1)
         part = text
         while len(part) > MAX_PASTE and part[-1] != "\n":
@@ -3108,7 +3111,7 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
 
 
 def set_shown(widget: Any, is_shown: bool) -> None:
-    """Put a widget back where `grid` had it, or take it away."""
+    """Show a widget where `grid` had it, or hide it."""
     (widget.grid if is_shown else widget.grid_remove)()
 
 
@@ -3628,7 +3631,7 @@ class Composer(TextBox):
         return "break"
 
     def _on_tab(self, step: int) -> str:
-        """Complete what stands before the cursor; in an empty box, leave it."""
+        """Complete the word before the cursor; in an empty box, leave it."""
         cursor = len(join_surrogates(self.text.get("1.0", "insert")))
         completed = self.complete(self.get(), cursor, step)
         if completed is not None:
@@ -3710,7 +3713,7 @@ class Bar:
 class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `rows` returns the rows for what stands in the field. `closed` gets the key of the row that was
+    `rows` returns the rows for the text of the field. `closed` gets the key of the row that was
     chosen, or None.
     """
 
@@ -3976,7 +3979,7 @@ class Transcript:
         return parts + render(entry, tag, self.nickname, self._look.text)
 
     def _above(self, index: int) -> Optional[Entry]:
-        """Return what stands above an entry of the text, given by its index."""
+        """Return the entry above that with this index in the text."""
         if index:
             return self._entries[index - 1]
         entries, first = self.conversation.entries, self._entries[:1]
@@ -4563,7 +4566,7 @@ class ChatView:
         self.composer.text.focus_set()
 
     def submit(self, text: str) -> bool:
-        """Say or do what was typed; return False if it cannot be done."""
+        """Send or run what was typed; return False if it was refused."""
         is_done = self._window.do(self._window.chat.submit, text)
         if self._window.root is not None:
             self.transcript.show_end()
@@ -4659,7 +4662,7 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def toggle_people(self) -> None:
-        """Show the people, or put them away."""
+        """Show the people, or hide them."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
 
@@ -5173,7 +5176,7 @@ class Window:
             self._show_title()
 
     def show_banner(self) -> None:
-        """Show what is wrong with the connection, unless a question stands there."""
+        """Show what is wrong with the connection, unless a question is shown there."""
         if self.questions.is_asking:
             return
         banner = self.chat.banner(time.time())
