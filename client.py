@@ -20,6 +20,13 @@ main thread, except that the terminal reads its input in the `input` thread, and
 opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
 waits, and TCP slows the sender down.
 
+The way of a line from Return until it is green, that is, stored by the server:
+
+    Composer, ChatView.submit, Chat.submit, protocol.compose, Chat.say    grey: QUEUED
+    Chat.flush, Outcome.send, Connection.carry_out                        grey: IN_FLIGHT
+    the server's echo: receive thread, queue, Chat.handle, _on_text, or _on_pong without echoes
+    Chat.confirm, Outcome.changes, ChatView.show, Transcript.apply        green: SENT
+
 Guarantees:
 
 - An own message shows at once and is never sent twice unless the user asks for it. It has one
@@ -201,12 +208,12 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "done", "login", "send", "session", "settings_changed")
+    __slots__ = ("changes", "is_done", "login", "send", "session", "settings_changed")
 
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
-        self.done = False  # the user has quit
+        self.is_done = False  # the user has quit
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -224,8 +231,8 @@ class RefusedError(Exception):
 # Handshake
 # ---------
 
-HISTORY = "draft/chathistory"
-RESUME = "hubbub/resume"  # described in README.md
+HISTORY_CAP = "draft/chathistory"
+RESUME_CAP = "hubbub/resume"  # described in README.md
 # Capabilities to request, if offered
 WANTED = tuple(
     "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
@@ -250,7 +257,7 @@ class Handshake:
         self, nickname: str, password: str = "", login: Optional[Login] = None, token: str = ""
     ) -> None:
         self.nickname = nickname
-        self.done = False
+        self.is_done = False
         self.caps: FrozenSet[str] = frozenset()  # acknowledged
         self.is_resumed = False
         self.login = login
@@ -296,7 +303,7 @@ class Handshake:
         if command in ("465", "ERROR"):
             raise RefusedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
-            self.nickname, self.done = params[0], True
+            self.nickname, self.is_done = params[0], True
         return []
 
     def _introduce(self) -> List[Message]:
@@ -334,7 +341,7 @@ class Handshake:
             if not self._is_logged_in:
                 raise self._refusal
             self._refusal, again = None, [Message("NICK", (self.nickname,))]
-        if self._token and RESUME in self.caps:  # answered by 001 or FAIL
+        if self._token and RESUME_CAP in self.caps:  # answered by 001 or FAIL
             token, self._token, self.is_resumed = self._token, "", True
             return [Message("RESUME", (token,))]
         if self._has_ended_caps:
@@ -350,7 +357,7 @@ class Handshake:
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
-    Once registered it reconnects whenever it is lost (unless `returns` is False): immediately,
+    Once registered it reconnects whenever it is lost (unless `reconnects` is False): immediately,
     then after growing pauses, which `retry` ends.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
@@ -362,12 +369,12 @@ class Connection:
         password: str,
         nickname: str,
         events: "queue.Queue[Any]",
-        returns: bool = True,
+        reconnects: bool = True,
     ) -> None:
         self.address = "%s:%d" % (host, port)
         self._host, self._port = host, port
         self._events = events
-        self._returns = returns
+        self._reconnects = reconnects
         self._lock = threading.Lock()  # guards _outgoing and _open_session, and sets _quit_at
         self._outgoing = bytearray()
         self._open_session = 0  # the session that may send; 0 for none
@@ -392,7 +399,7 @@ class Connection:
         """Send what an Outcome holds, keep its login for the next reconnect, quit if it is done."""
         if outcome.login is not None:
             self._login = outcome.login
-        if outcome.done:
+        if outcome.is_done:
             self._quit(outcome.send)
         elif outcome.send and not self._quit_at:
             self.send(outcome.send, outcome.session)
@@ -449,7 +456,7 @@ class Connection:
             self._pause_is_over.clear()
             refused = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
-            is_over = self._quit_at or not self._returns or not self._session
+            is_over = self._quit_at or not self._reconnects or not self._session
             is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
             if is_over or is_taken or refused.is_final:
                 return refused.event
@@ -513,13 +520,13 @@ class Connection:
             if self._quit_at:
                 # The server hangs up after QUIT: closing first, with data unread, would reset the
                 # connection and could discard what was sent last.
-                patience = QUIT_TIME if handshake.done else 0.0
-            elif not handshake.done:
+                patience = QUIT_TIME if handshake.is_done else 0.0
+            elif not handshake.is_done:
                 patience = CONNECT_TIME
             seconds = max(silent_since, self._quit_at) + patience - time.monotonic()
             if seconds <= 0 and self._quit_at:
                 return
-            if seconds <= 0 and (is_pinged or not handshake.done):
+            if seconds <= 0 and (is_pinged or not handshake.is_done):
                 raise RefusedError(LOST, "The server does not answer any more.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
@@ -558,9 +565,9 @@ class Connection:
             self._reply([protocol.fit(Message("PONG", (message.text,)))])
         elif message.command == "RESUME":  # a secret between the server and this thread
             self._token = message.text if message.params[:1] == ("TOKEN",) else self._token
-        elif not handshake.done:
+        elif not handshake.is_done:
             self._reply(handshake.answer(message))
-            if handshake.done:
+            if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
                 with self._lock:
@@ -657,7 +664,7 @@ class Entry:
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
-class Person(NamedTuple):
+class Member(NamedTuple):
     """A member of a channel. `prefix` is "@" for chanops, "+" for voiced members, or ""."""
 
     nickname: str
@@ -680,9 +687,9 @@ class Conversation:
         self.draft = ""
         self.level = MENTIONS
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
-        self.members: Dict[str, Person] = {}
-        self.names: Dict[str, Person] = {}  # the members, while NAMES is being answered
-        self.channel_key: Sequence[str] = ()  # none, or the one with which it was joined
+        self.members: Dict[str, Member] = {}
+        self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
+        self.channel_key: Sequence[str] = ()  # empty, or the key of the last /join
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
@@ -691,9 +698,9 @@ class Conversation:
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
-        """Set the name, and `key`: the name with its case folded, by which it is found."""
+        """Set the name, and `folded`: the name with its case folded, by which it is found."""
         self.name = name
-        self.key = protocol.casefold(name)
+        self.folded = protocol.casefold(name)
 
     @property
     def title(self) -> str:
@@ -701,18 +708,18 @@ class Conversation:
         return self.name[1:] if self.kind == CHANNEL else self.name
 
     @property
-    def people(self) -> List[Person]:
+    def sorted_members(self) -> List[Member]:
         """The members, sorted by nickname."""
-        return [self.members[key] for key in sorted(self.members)]
+        return [self.members[folded] for folded in sorted(self.members)]
 
     @property
     def is_outside(self) -> bool:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
 
-    def part(self, membership: str) -> None:
+    def detach(self, membership: str) -> None:
         """Forget the members; from now on messages may be missed."""
-        self.members, self.names, self.list_requests = {}, {}, 0
+        self.members, self.new_members, self.list_requests = {}, {}, 0
         if self.kind == CHANNEL:
             self.membership = membership
         if self.is_complete:
@@ -779,8 +786,8 @@ class Conversation:
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
 
-        A page is in the server's order and has no gaps, so what is new stands next to what is
-        known. If nothing is, it goes `before` an entry, or else where its time belongs.
+        A page is in the server's order and has no gaps, so new entries go next to those
+        known. Without any, they go `before` an entry, or else where their time belongs.
         """
         start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
         when = page[0].line.when if page else 0.0
@@ -843,7 +850,7 @@ RECALLED = "recalled"  # read from the history now, new or not; for views that o
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
-PEOPLE = "people"  # the members of a conversation
+MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away
 
@@ -874,7 +881,7 @@ class Outgoing:
     def __init__(self, entry: Entry, message: Message) -> None:
         self.entry = entry
         self.message = message  # with its label, once it is in flight
-        self.key = protocol.casefold(message.params[0])  # of its target
+        self.folded = protocol.casefold(message.params[0])  # of its target
         self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
@@ -909,9 +916,9 @@ class Outbox:
         A message waits behind an uncertain one to the same target.
         """
         messages = []
-        blocked = {item.key for item in self.having(UNCERTAIN)}
+        blocked = {item.folded for item in self.having(UNCERTAIN)}
         for item in self.having(QUEUED):
-            if item.key not in blocked and can_send(item.key):
+            if item.folded not in blocked and can_send(item.folded):
                 self.last_number += 1
                 item.number, item.nickname, item.since = self.last_number, nickname, since
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
@@ -930,10 +937,11 @@ class Outbox:
 
     def matching(self, delivery: str, *params: str, sender: str = "") -> Optional[Outgoing]:
         """Return the first message in this state to a target, with a text if that is given."""
-        key, sender = protocol.casefold(params[0]), protocol.casefold(sender)
+        folded, sender = protocol.casefold(params[0]), protocol.casefold(sender)
         for item in self.having(delivery):
             is_from = not sender or protocol.casefold(item.nickname) == sender
-            if item.key == key and is_from and item.message.params[1 : len(params)] == params[1:]:
+            is_same = item.message.params[1 : len(params)] == params[1:]
+            if item.folded == folded and is_from and is_same:
                 return item
         return None
 
@@ -949,7 +957,7 @@ class Outbox:
         self.items.remove(item)
         item.entry.line, item.entry.msgid, item.entry.delivery = line, msgid, SENT
 
-    def resolve(self, key: str, is_complete: bool, nickname: str) -> None:
+    def resolve(self, folded: str, is_complete: bool, nickname: str) -> None:
         """Decide on the uncertain messages to a target that the history does not have.
 
         They can be sent again if the history is complete and their nickname is ours: then no
@@ -957,7 +965,7 @@ class Outbox:
         """
         for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
-            if item.key == key:
+            if item.folded == folded:
                 self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
@@ -968,17 +976,17 @@ class Outbox:
             self.items.remove(item)
         return item
 
-    def forget(self, key: str) -> None:
+    def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
-        kept = [i for i in self.items if i.key != key or i.entry.delivery == IN_FLIGHT]
+        kept = [i for i in self.items if i.folded != folded or i.entry.delivery == IN_FLIGHT]
         self.items = kept
 
 
 # Session
 # -------
 
-_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # of use
-_PREFIX = "(qaohv)~&@%+"  # the usual one, for servers that send none
+_TOKENS = frozenset("CHANMODES CHATHISTORY NETWORK PREFIX".split())  # those we use
+_PREFIX = "(qaohv)~&@%+"  # for servers that send none
 
 
 class Session:
@@ -988,7 +996,7 @@ class Session:
         self.number = number  # as in Connected
         self.caps = caps
         self.tokens: Dict[str, str] = {}  # ISUPPORT
-        self.is_return = False  # a reconnect
+        self.is_reconnect = False
         self.is_resumed = False
         self.is_settled = False  # past the welcome: messages can be sent
 
@@ -1102,8 +1110,9 @@ class Chat:
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
-        key = protocol.casefold(name)
-        return next((c for c in self.conversations if c.key == key and c.kind != CONSOLE), None)
+        folded = protocol.casefold(name)
+        found = (c for c in self.conversations if c.folded == folded and c.kind != CONSOLE)
+        return next(found, None)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1117,16 +1126,16 @@ class Chat:
 
     def presence(self, nickname: str) -> str:
         """Return ONLINE, AWAY or OFFLINE, as far as our channels show."""
-        key = protocol.casefold(nickname)
-        found = [c.members[key] for c in self.conversations if key in c.members]
+        folded = protocol.casefold(nickname)
+        found = [c.members[folded] for c in self.conversations if folded in c.members]
         if not found:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def everybody(self) -> List[str]:
+    def known_nicknames(self) -> List[str]:
         """Return the nicknames of all other members, those of the channel in view first."""
-        people = [p.nickname for c in (self.current, *self.conversations) for p in c.people]
-        return [nickname for nickname in dict.fromkeys(people) if not self.is_me(nickname)]
+        names = [m.nickname for c in (self.current, *self.conversations) for m in c.sorted_members]
+        return [nickname for nickname in dict.fromkeys(names) if not self.is_me(nickname)]
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
@@ -1193,7 +1202,7 @@ class Chat:
         return self.outcome
 
     def close(self, conversation: Conversation, now: float) -> Outcome:
-        """Leave a channel, or put a private conversation away."""
+        """Leave a channel, or close a private conversation."""
         self._start(now)
         self.leave(conversation)
         return self.outcome
@@ -1221,16 +1230,12 @@ class Chat:
     def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
         """Ask for the page of the history before all that is known."""
         self._start(now)
-        can_ask = self.session.is_settled and HISTORY in self.session.caps
+        can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
         first = conversation.first_stored(conversation.entries)
+        is_fetching = self.history.is_fetching(conversation)
         if can_ask and first is None:
             _catch_up(self, conversation)
-        elif (
-            can_ask
-            and first
-            and conversation.has_older
-            and not self.history.is_fetching(conversation)
-        ):
+        elif can_ask and first and conversation.has_older and not is_fetching:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
         return self.outcome
@@ -1261,12 +1266,12 @@ class Chat:
 
     def _on_connected(self, event: Connected) -> None:
         session = Session(event.session, event.caps)
-        session.is_return = self.session.number > 0
+        session.is_reconnect = self.session.number > 0
         session.is_resumed = event.is_resumed
         self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
-        if session.is_return:
+        if session.is_reconnect:
             self._back_at = self.now
             self.inform("Connected again.")
         self.change(STATUS)
@@ -1296,8 +1301,8 @@ class Chat:
         self.session.is_settled = False
         for conversation in self.conversations:
             if conversation.members:
-                self.change(PEOPLE, conversation)
-            conversation.part(OUTSIDE if conversation.is_outside else REJOINING)
+                self.change(MEMBERS, conversation)
+            conversation.detach(OUTSIDE if conversation.is_outside else REJOINING)
         self.change(SIDEBAR)
 
     def _on_message(self, message: Message) -> None:
@@ -1436,7 +1441,7 @@ class Chat:
 
     @property
     def channel(self) -> Optional[Conversation]:
-        """The channel in view, or else the first one."""
+        """The channel in view, or else the first channel."""
         channels = [c for c in self.conversations if c.kind == CHANNEL]
         return self.current if self.current in channels else next(iter(channels), None)
 
@@ -1451,8 +1456,8 @@ class Chat:
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
-        key = protocol.casefold(nickname)
-        is_listed = any(protocol.casefold(name) == key for name in self.ignored)
+        folded = protocol.casefold(nickname)
+        is_listed = any(protocol.casefold(name) == folded for name in self.ignored)
         return is_listed and not self.is_me(nickname)
 
     def create(self, name: str, kind: str, limit: int = 0) -> Optional[Conversation]:
@@ -1484,12 +1489,12 @@ class Chat:
             _catch_up(self, conversation)
 
     def leave(self, conversation: Conversation, *reason: str) -> None:
-        """Leave a channel, or put a private conversation away."""
+        """Leave a channel, or close a private conversation."""
         if conversation.kind == CHANNEL and not conversation.is_outside:
             if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
             else:
-                self.left.add(conversation.key)
+                self.left.add(conversation.folded)
         self.remove(conversation)
 
     def remove(self, conversation: Conversation) -> None:
@@ -1499,8 +1504,8 @@ class Chat:
         requests = self.history.requests
         requests[:] = [r for r in requests if r.batch or r.conversation is not conversation]
         if conversation.kind == CHANNEL:
-            self.outbox.forget(conversation.key)
-        self.resolve(conversation.key, False)
+            self.outbox.forget(conversation.folded)
+        self.resolve(conversation.folded, False)
         if not self.conversations:
             self.conversations.append(self.console)
         if conversation is self.current:
@@ -1512,8 +1517,8 @@ class Chat:
 
     def shared_with(self, nickname: str) -> List[Conversation]:
         """Return the channels that a user is in, and the private conversation with the user."""
-        key = protocol.casefold(nickname)
-        return [c for c in self.conversations if key in c.members or c.key == key]
+        folded = protocol.casefold(nickname)
+        return [c for c in self.conversations if folded in c.members or c.folded == folded]
 
     # For the functions below: own messages
 
@@ -1533,15 +1538,15 @@ class Chat:
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
-        labels = caps >= {"echo-message", "labeled-response"}  # then each echo has one
+        labels = caps >= {"echo-message", "labeled-response"}  # each echo has its label
         since = self.complete_until
         messages = self.outbox.take(self._can_send, self.nickname, labels, since)
         self.outcome.send += messages
         if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
-    def _can_send(self, key: str) -> bool:
-        conversation = self.find(key)
+    def _can_send(self, folded: str) -> bool:
+        conversation = self.find(folded)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.session.is_settled and not is_waiting
 
@@ -1560,16 +1565,16 @@ class Chat:
         is_known = any(c.knows(message.tag("msgid")) for c in self.conversations)
         return is_known or self.time_of(message) < item.since
 
-    def resolve(self, key: str, is_complete: bool) -> None:
+    def resolve(self, folded: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, once its history has been read."""
-        self.outbox.resolve(key, is_complete, self.nickname)
+        self.outbox.resolve(folded, is_complete, self.nickname)
         self.flush()
 
     @property
     def is_catching_up(self) -> bool:
         """True from a reconnect until all that was missed has been read."""
         is_asking = any(r.purpose in (TARGETS, MISSED) for r in self.history.requests)
-        return self.session.is_return and (is_asking or not self.session.is_settled)
+        return self.session.is_reconnect and (is_asking or not self.session.is_settled)
 
 
 # History
@@ -1592,14 +1597,14 @@ class Request:
     ) -> None:
         self.purpose = purpose
         self.conversation = conversation  # None for TARGETS
-        self.key = conversation.key if conversation is not None else ""  # at this time
+        self.folded = conversation.folded if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
         self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
         self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
         self.missed = 0  # messages, in all pages of MISSED so far
-        self.reaches_back = False  # the pages of MISSED include the anchor: proof of no gap
+        self.is_gapless = False  # the pages of MISSED include the anchor: nothing is missing
 
     @property
     def is_full(self) -> bool:
@@ -1623,10 +1628,10 @@ class History:
 
     def waiting(self, target: str) -> Optional[Request]:
         """Return the first request for a target, which may have been renamed since."""
-        key = protocol.casefold(target)
+        folded = protocol.casefold(target)
         for request in self.requests:
-            renamed = request.conversation.key if request.conversation is not None else ""
-            if not request.batch and key in (request.key, renamed):
+            renamed = request.conversation.folded if request.conversation is not None else ""
+            if not request.batch and folded in (request.folded, renamed):
                 return request
         return None
 
@@ -1649,8 +1654,8 @@ def _ask(
 
 def _catch_up(chat: Chat, conversation: Conversation) -> None:
     """Ask for what was missed in a conversation, or for the latest page if it is new to us."""
-    if HISTORY not in chat.session.caps:
-        chat.resolve(conversation.key, False)
+    if HISTORY_CAP not in chat.session.caps:
+        chat.resolve(conversation.folded, False)
     elif chat.history.is_fetching(conversation):
         return
     elif conversation.is_complete:
@@ -1673,14 +1678,14 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 
 def _give_up(chat: Chat, request: Request) -> None:
-    """Note that a request is not answered in time, so it proves nothing."""
+    """Stop waiting for an answer that is overdue: it proves nothing."""
     is_page = request.purpose not in (TYPED, TARGETS)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
     else:
         chat.history.requests.remove(request)
     if is_page and request.conversation is not None:
-        chat.resolve(request.conversation.key, False)
+        chat.resolve(request.conversation.folded, False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
@@ -1729,7 +1734,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     if purpose == MISSED:
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
-        chat.resolve(conversation.key, False)
+        chat.resolve(conversation.folded, False)
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
@@ -1748,18 +1753,18 @@ def _take_missed(
     chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
     if conversation.anchor is None:  # a channel's history from its first message on is complete
-        request.reaches_back = conversation.kind == CHANNEL and not request.is_full
+        request.is_gapless = conversation.kind == CHANNEL and not request.is_full
     elif conversation.anchor.msgid in msgids:
-        request.reaches_back = True
+        request.is_gapless = True
     if conversation.anchor is not None and request.is_full and msgids[-1]:
         following = _ask(chat, MISSED, conversation, "AFTER", "msgid=" + msgids[-1])
-        following.missed, following.reaches_back = request.missed, request.reaches_back
+        following.missed, following.is_gapless = request.missed, request.is_gapless
         return
     conversation.is_complete = True
     if request.missed:
         count = "1 message" if request.missed == 1 else "%d messages" % request.missed
         chat.inform("Welcome back. You missed %s." % count, conversation)
-    chat.resolve(conversation.key, request.reaches_back or chat.session.is_resumed)
+    chat.resolve(conversation.folded, request.is_gapless or chat.session.is_resumed)
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
@@ -1771,7 +1776,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         item = None
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
-    is_own = is_private and protocol.casefold(message.param(0)) == conversation.key
+    is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
     line = chat.describe(message, message.nickname if item is not None or is_own else "")
     if line is None or chat.is_ignored(message.nickname):
         return None
@@ -1790,7 +1795,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
 
 # Numerics that refuse a message: no such user or channel, not allowed, too many targets
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
-# Numerics that refuse JOIN, some of them PART, too
+# Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
@@ -1852,18 +1857,18 @@ def _on_join(chat: Chat, message: Message) -> None:
     if chat.is_me(nickname):
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
-        _set_member(chat, channel, nickname, Person(nickname))
+        _set_member(chat, channel, nickname, Member(nickname))
         chat.show(message, channel, event="joined")
 
 
-def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Person]) -> None:
+def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
     """Add, replace or (None) remove a member, and record what that changes."""
     old = channel.members.pop(protocol.casefold(nickname), None)
     if new is not None:
         channel.members[protocol.casefold(new.nickname)] = new
     if new != old:
-        chat.change(PEOPLE, channel)
-        names = {person.nickname for person in (old, new) if person is not None}
+        chat.change(MEMBERS, channel)
+        names = {member.nickname for member in (old, new) if member is not None}
         if any(chat.find(name) is not None for name in names):  # the sidebar shows who is here
             chat.change(SIDEBAR)
 
@@ -1879,10 +1884,10 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
         return
-    is_return, channel.membership = channel.membership == REJOINING, JOINED
+    is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
-    channel.members = {protocol.casefold(message.nickname): Person(message.nickname)}
+    channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
     if chat.console in chat.conversations:  # its entries go on in the first channel
         chat.conversations.remove(chat.console)
         chat.outcome.changes += channel.insert(0, chat.console.entries)
@@ -1892,11 +1897,11 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     _finish_registration(chat)
     if chat.current is chat.console:
         chat.bring_up(channel)
-    if not is_return:
+    if not is_rejoin:
         chat.show(message, channel)
     _catch_up(chat, channel)
     chat.flush()
-    for kind in (PEOPLE, HEADER):
+    for kind in (MEMBERS, HEADER):
         chat.change(kind, channel)
     chat.change(SIDEBAR)
 
@@ -1910,16 +1915,16 @@ def _finish_registration(chat: Chat) -> None:
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
-    if session.is_return and HISTORY in session.caps:
+    if session.is_reconnect and HISTORY_CAP in session.caps:
         bounds = chat.complete_until, chat.now + 86400
         stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
         _ask(chat, TARGETS, None, "TARGETS", *stamps)
     for item in chat.outbox.having(UNCERTAIN):
-        conversation = chat.find(item.key)
-        if not item.key.startswith(CHANNEL_SIGN):
+        conversation = chat.find(item.folded)
+        if not item.folded.startswith(CHANNEL_SIGN):
             _catch_up_with(chat, item.message.params[0])
         elif conversation is None or conversation.is_outside:  # it will not be joined
-            chat.resolve(item.key, False)
+            chat.resolve(item.folded, False)
     chat.flush()
 
 
@@ -1930,9 +1935,9 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         return
     is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
-    chat.resolve(channel.key, False)
+    chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
-        if item.key == channel.key:
+        if item.folded == channel.folded:
             chat.outbox.set(item, REFUSED)
     if is_new:
         chat.remove(channel)
@@ -1953,7 +1958,7 @@ def _on_part(chat: Chat, message: Message) -> None:
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
-        channel.part(OUTSIDE)
+        channel.detach(OUTSIDE)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 
@@ -1971,9 +1976,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
-        person = conversation.members.get(old)
-        if person is not None:
-            _set_member(chat, conversation, person.nickname, person._replace(nickname=new))
+        member = conversation.members.get(old)
+        if member is not None:
+            _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
         elif chat.find(new) is None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
@@ -2002,11 +2007,11 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
         sign = prefixes.get(change.letter, "")
-        person = channel.members.get(protocol.casefold(change.arg))
-        if person is not None and sign:
-            kept = person.prefix.replace(sign, "") + (sign if change.adding else "")
+        member = channel.members.get(protocol.casefold(change.arg))
+        if member is not None and sign:
+            kept = member.prefix.replace(sign, "") + (sign if change.adding else "")
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
-            _set_member(chat, channel, change.arg, person._replace(prefix=prefix))
+            _set_member(chat, channel, change.arg, member._replace(prefix=prefix))
     chat.show(message, channel)
 
 
@@ -2017,11 +2022,11 @@ def _on_away(chat: Chat, message: Message) -> None:
         nickname, is_away = chat.nickname, message.command == "306"
     elif message.command == "352":
         nickname, is_away = message.params[5], message.params[6].startswith("G")
-    key = protocol.casefold(nickname)
+    folded = protocol.casefold(nickname)
     for channel in chat.conversations:
-        person = channel.members.get(key)
-        if person is not None:
-            _set_member(chat, channel, nickname, person._replace(is_away=is_away))
+        member = channel.members.get(folded)
+        if member is not None:
+            _set_member(chat, channel, nickname, member._replace(is_away=is_away))
     if chat.is_me(nickname) and chat.is_away != is_away:
         chat.is_away = is_away
         chat.change(STATUS)
@@ -2032,24 +2037,24 @@ def _on_names(chat: Chat, message: Message, channel: Conversation) -> None:
     signs = "".join(chat.session.prefixes.values())
     for word in message.text.split():
         nickname = word.lstrip(signs)
-        if nickname and len(channel.names) < MAX_MEMBERS:
+        if nickname and len(channel.new_members) < MAX_MEMBERS:
             prefix = word[: len(word) - len(nickname)]
-            channel.names[protocol.casefold(nickname)] = Person(nickname, prefix)
+            channel.new_members[protocol.casefold(nickname)] = Member(nickname, prefix)
 
 
 def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> None:
     is_news = len(channel.members) < 2
-    for key, person in channel.members.items():
-        if person.is_away and key in channel.names:
-            channel.names[key] = channel.names[key]._replace(is_away=True)
-    if channel.members != channel.names:
-        channel.members = channel.names
-        chat.change(PEOPLE, channel)
+    for folded, member in channel.members.items():
+        if member.is_away and folded in channel.new_members:
+            channel.new_members[folded] = channel.new_members[folded]._replace(is_away=True)
+    if channel.members != channel.new_members:
+        channel.members = channel.new_members
+        chat.change(MEMBERS, channel)
         chat.change(SIDEBAR)
-    channel.names = {}
+    channel.new_members = {}
     if channel.list_requests:
         channel.list_requests -= 1
-        for text in protocol.online_lines([person.nickname for person in channel.people]):
+        for text in protocol.online_lines([member.nickname for member in channel.sorted_members]):
             chat.answer(text)
     elif is_news and "away-notify" in chat.session.caps and len(channel.members) <= MAX_WHO:
         chat.send(Message("WHO", (channel.name,)))
@@ -2057,7 +2062,7 @@ def _on_end_of_names(chat: Chat, message: Message, channel: Conversation) -> Non
 
 def _on_welcome(chat: Chat, message: Message) -> None:
     """001, 372 and 375: read already, on a reconnect."""
-    if not chat.session.is_return:
+    if not chat.session.is_reconnect:
         chat.show(message, chat.current)
 
 
@@ -2133,7 +2138,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 
 
 def _run_input(chat: Chat, first: str, more: List[str]) -> None:
-    """Do what `first` says; say the lines after it to the same target. Raises InputError."""
+    """Run `first`; send the lines after it to the same target. Raises InputError."""
     typed = protocol.parse_input(first)
     alone = ("leave", "quit", *protocol.SECRET_VERBS)
     if more and (typed.verb in alone or is_secret("\n".join(more))):
@@ -2223,7 +2228,7 @@ def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
-    chat.outcome.done = True
+    chat.outcome.is_done = True
 
 
 def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2241,8 +2246,8 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
-    key = protocol.casefold(args[0])
-    chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != key]
+    folded = protocol.casefold(args[0])
+    chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
     chat.outcome.settings_changed = True
     chat.answer("You do not ignore %s." % args[0])
 
@@ -2265,10 +2270,10 @@ USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
 }
 # The capability that a verb needs; Hubbub's own commands are known by its capability
 _NEEDED: Dict[str, str] = {
-    "history": HISTORY,
+    "history": HISTORY_CAP,
     "register": "draft/account-registration",
     "login": "sasl",
-    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME),
+    **dict.fromkeys(protocol.OPERATOR_VERBS - {"kick"}, RESUME_CAP),
 }
 
 
@@ -2291,7 +2296,7 @@ class Completer:
     ) -> Optional[Tuple[str, int]]:
         """Return the new text and cursor; None if there is no suggestion.
 
-        `suggest` returns words for the beginning of a word; True means that it is the first one.
+        `suggest` returns words for the beginning of a word; True if it is the first word.
         """
         if self._words and (text, cursor) == self._last:
             self._index = (self._index + step) % len(self._words)
@@ -2308,11 +2313,11 @@ class Completer:
 
 def _guess(chat: Chat, nickname: str) -> str:
     """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
-    key = protocol.casefold(nickname)
-    begun = key[: len(key) // 2 + 1]  # right, if the slip comes after it
+    folded = protocol.casefold(nickname)
+    begun = folded[: len(folded) // 2 + 1]  # right, if the slip comes after it
     close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
     known = {protocol.casefold(name): name for name in close_by}
-    close = difflib.get_close_matches(key, [other for other in known if other != key], 1, 0.7)
+    close = difflib.get_close_matches(folded, [other for other in known if other != folded], 1, 0.7)
     return ". Did you mean %s?" % known[close[0]] if close else ""
 
 
@@ -2328,8 +2333,8 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
         names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
-    key = protocol.casefold(begun)
-    return [name for name in names if protocol.casefold(name).startswith(key)]
+    folded = protocol.casefold(begun)
+    return [name for name in names if protocol.casefold(name).startswith(folded)]
 
 
 def _nicknames(chat: Chat, begun: str) -> List[str]:
@@ -2338,16 +2343,17 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
     names: Dict[str, str] = {}
     for entry in chat.current.entries[:-RECENT:-1]:
-        key = protocol.casefold(entry.line.nickname)
-        if key and any(key in c.members or c.key == key for c in conversations):
-            names.setdefault(key, entry.line.nickname)
+        folded = protocol.casefold(entry.line.nickname)
+        if folded and any(folded in c.members or c.folded == folded for c in conversations):
+            names.setdefault(folded, entry.line.nickname)
     for conversation in conversations:
-        keys = (key for key in conversation.members if key.startswith(begun))
-        for key in sorted(itertools.islice(keys, MAX_SUGGESTIONS)):
-            names.setdefault(key, conversation.members[key].nickname)
-    names.update((c.key, c.name) for c in conversations if c.kind == PRIVATE and c.key not in names)
+        known = (folded for folded in conversation.members if folded.startswith(begun))
+        for folded in sorted(itertools.islice(known, MAX_SUGGESTIONS)):
+            names.setdefault(folded, conversation.members[folded].nickname)
+    for conversation in (c for c in conversations if c.kind == PRIVATE):
+        names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
-    return [name for key, name in names.items() if key.startswith(begun)][:MAX_SUGGESTIONS]
+    return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
 
 
 def find_links(text: str) -> List[Span]:
@@ -2537,7 +2543,7 @@ class Terminal:
         return protocol.normalize(self._read_line().strip())
 
     def _read_line(self) -> str:
-        """Return the next line of input, "" at its end; of one that is too long, its beginning."""
+        """Return the next line of input, cut if it is too long, or "" at the end of input."""
         text: str = self._input.readline(MAX_PASTE + 1)
         part = text
         while len(part) > MAX_PASTE and part[-1] != "\n":
@@ -3105,7 +3111,7 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
 
 
 def set_shown(widget: Any, is_shown: bool) -> None:
-    """Put a widget back where `grid` had it, or take it away."""
+    """Show a widget where `grid` had it, or hide it."""
     (widget.grid if is_shown else widget.grid_remove)()
 
 
@@ -3625,7 +3631,7 @@ class Composer(TextBox):
         return "break"
 
     def _on_tab(self, step: int) -> str:
-        """Complete what stands before the cursor; in an empty box, leave it."""
+        """Complete the word before the cursor; in an empty box, leave it."""
         cursor = len(join_surrogates(self.text.get("1.0", "insert")))
         completed = self.complete(self.get(), cursor, step)
         if completed is not None:
@@ -3707,7 +3713,7 @@ class Bar:
 class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
-    `rows` returns the rows for what stands in the field. `closed` gets the key of the row that was
+    `rows` returns the rows for the text of the field. `closed` gets the key of the row that was
     chosen, or None.
     """
 
@@ -3973,7 +3979,7 @@ class Transcript:
         return parts + render(entry, tag, self.nickname, self._look.text)
 
     def _above(self, index: int) -> Optional[Entry]:
-        """Return what stands above an entry of the text, given by its index."""
+        """Return the entry above that with this index in the text."""
         if index:
             return self._entries[index - 1]
         entries, first = self.conversation.entries, self._entries[:1]
@@ -4433,15 +4439,15 @@ class People:
         chat = self._window.chat
         if chat.state != CONNECTED and chat.current is self._conversation:
             return
-        self._conversation, people = chat.current, list(chat.current.people)
+        self._conversation, members = chat.current, list(chat.current.sorted_members)
         if chat.current.kind == PRIVATE:
-            people = [Person(chat.nickname, "", chat.is_away)]
+            members = [Member(chat.nickname, "", chat.is_away)]
             presence = chat.presence(chat.current.name)
             if presence != OFFLINE:
-                people.append(Person(chat.current.name, "", presence == AWAY))
+                members.append(Member(chat.current.name, "", presence == AWAY))
         rows = []
         for title, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [self._row(person) for person in people if person.is_away == is_away]
+            group = [self._row(member) for member in members if member.is_away == is_away]
             if group:
                 rows += [caption("%s — %d" % (title, len(group))), *group]
         self.list.show(rows)
@@ -4451,13 +4457,13 @@ class People:
         if nickname != self._window.chat.nickname:
             self._window.chat_view.open(nickname)
 
-    def _row(self, person: Person) -> Row:
-        name, is_me = person.nickname, person.nickname == self._window.chat.nickname
-        color = FROM_ME if is_me else "muted" if person.is_away else "text"
+    def _row(self, member: Member) -> Row:
+        name, is_me = member.nickname, member.nickname == self._window.chat.nickname
+        color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
-            row.avatar(name, 28, "away" if person.is_away else "ok")
-            if is_me or person.prefix == "@":
+            row.avatar(name, 28, "away" if member.is_away else "ok")
+            if is_me or member.prefix == "@":
                 row.note("you" if is_me else "host")
             row.text(name, color)
 
@@ -4539,7 +4545,7 @@ class ChatView:
         self.transcript.nickname = chat.nickname
         if chat.current is not self.transcript.conversation:
             self._open(chat.current)
-            kinds |= {SIDEBAR, PEOPLE, HEADER}
+            kinds |= {SIDEBAR, MEMBERS, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
@@ -4547,7 +4553,7 @@ class ChatView:
             self.sidebar.show()
             self._show_menu_button()
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
-        if kinds & {PEOPLE, STATUS, presence}:
+        if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
@@ -4565,7 +4571,7 @@ class ChatView:
         self.composer.text.focus_set()
 
     def submit(self, text: str) -> bool:
-        """Say or do what was typed; return False if it cannot be done."""
+        """Send or run what was typed; return False if it was refused."""
         is_done = self._window.do(self._window.chat.submit, text)
         if self._window.root is not None:
             self.transcript.show_end()
@@ -4661,7 +4667,7 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def toggle_people(self) -> None:
-        """Show the people, or put them away."""
+        """Show the people, or hide them."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
 
@@ -4855,7 +4861,7 @@ class Questions:
         """Ask for a room or a person, known or new."""
         chat = self._window.chat
         known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + chat.everybody()))
+        names = list(dict.fromkeys(known + chat.known_nicknames()))
         choose = self._window.chat_view.open
         self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
@@ -5157,7 +5163,7 @@ class Window:
         self._show_changes(outcome.changes)
         if outcome.settings_changed:
             self.settings.save()
-        if outcome.done:
+        if outcome.is_done:
             self.root.after_idle(self._end)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
@@ -5175,7 +5181,7 @@ class Window:
             self._show_title()
 
     def show_banner(self) -> None:
-        """Show what is wrong with the connection, unless a question stands there."""
+        """Show what is wrong with the connection, unless a question is shown there."""
         if self.questions.is_asking:
             return
         banner = self.chat.banner(time.time())

@@ -89,7 +89,7 @@ class User:
 
     @property
     def people(self):
-        return " ".join(person.nickname for person in self.chat.current.people)
+        return " ".join(person.nickname for person in self.chat.current.sorted_members)
 
     @property
     def names(self):
@@ -223,8 +223,8 @@ def test_reply_and_the_lines_pasted_after_it_stay_private(alice):
 
 
 def test_only_quit_ends_the_program(alice):
-    assert alice.chat.submit("/quit", NOW).done
-    assert not alice.chat.submit("quit", NOW).done
+    assert alice.chat.submit("/quit", NOW).is_done
+    assert not alice.chat.submit("quit", NOW).is_done
 
 
 def test_help_has_a_line_for_each_verb(alice):
@@ -481,7 +481,7 @@ def test_unchanged_topic_is_not_shown_again_after_a_reconnect(alice):
 def test_prefixes_and_presence_follow_modes_and_away(alice):
     alice.hear(":hub 353 alice = #lobby :@alice +bob", ":hub 366 alice #lobby :End")
     alice.hear(":alice!a@h MODE #lobby +o-v bob alice", ":bob!b@h AWAY :lunch")
-    people = alice.chat.current.people
+    people = alice.chat.current.sorted_members
     assert [(person.prefix, person.is_away) for person in people] == [("@", False), ("@+", True)]
     presence = [alice.chat.presence(name) for name in ("BOB", "alice", "zoe")]
     assert presence == [client.AWAY, client.ONLINE, client.OFFLINE]
@@ -494,20 +494,20 @@ def test_prefixes_and_presence_follow_modes_and_away(alice):
 @pytest.mark.parametrize(
     ("line", "kinds"),
     [
-        (":carol!c@h JOIN #lobby", {"people", "sidebar"}),  # she is not "Not here" any more
-        (":zoe!z@h JOIN #lobby", {"people"}),
-        (":bob!b@h QUIT :gone", {"people"}),
-        (":bob!b@h NICK rob", {"people"}),
-        (":bob!b@h NICK carol", {"people", "sidebar"}),
+        (":carol!c@h JOIN #lobby", {"members", "sidebar"}),  # she is not "Not here" any more
+        (":zoe!z@h JOIN #lobby", {"members"}),
+        (":bob!b@h QUIT :gone", {"members"}),
+        (":bob!b@h NICK rob", {"members"}),
+        (":bob!b@h NICK carol", {"members", "sidebar"}),
         (":hub 353 alice = #lobby :alice carol", set()),
-        (":hub 366 alice #lobby :End", {"people", "sidebar"}),
+        (":hub 366 alice #lobby :End", {"members", "sidebar"}),
         (":zoe!z@h NICK zia", set()),
         (":zoe!z@h QUIT :gone", set()),
         (":op!o@h KICK #lobby zoe :out", set()),
         (":op!o@h MODE #lobby -o bob", set()),
         (":hub 331 alice #lobby :No topic is set", set()),
         (":bob!b@h TOPIC #lobby :Tea", {"header"}),
-        (":bob!b@h AWAY :lunch", {"people"}),
+        (":bob!b@h AWAY :lunch", {"members"}),
         (":bob!b@h AWAY", set()),
     ],
 )
@@ -555,7 +555,7 @@ def test_modes_are_parsed_as_the_server_defines_them():
     alice.hear(":hub 005 alice CHANMODES=be,k,lH,imZ PREFIX=(yov)!@+ :are supported")
     alice.hear(*WELCOME[:-2])
     alice.hear(":hub 353 alice = #lobby :alice !@bob +carol ~dan", ":hub 366 alice #lobby :End")
-    prefixes = lambda: [person.prefix for person in alice.chat.current.people]  # noqa: E731
+    prefixes = lambda: [person.prefix for person in alice.chat.current.sorted_members]  # noqa: E731
     assert prefixes()[:3] == ["", "!@", "+"]
     alice.hear(":bob!b@h MODE #lobby +eZHoy-k *!*@h 10:5 alice carol key")
     assert prefixes()[:3] == ["@", "!@", "!+"]
@@ -1294,7 +1294,7 @@ def test_commands_need_a_connection(alice, typed):
 def test_commands_of_the_client_need_none(alice, typed):
     alice.lose()
     outcome = alice.chat.submit(typed, NOW)
-    assert outcome.changes or outcome.done
+    assert outcome.changes or outcome.is_done
 
 
 def test_without_a_history_nothing_is_sent_twice(alice):
@@ -1373,7 +1373,7 @@ def test_channel_that_removed_the_user_is_not_joined_again(alice):
     alice.do(alice.chat.select(alice.chat.find("#tea"), NOW))
     alice.type("hello")
     alice.hear(":bob!b@h KICK #tea alice :enough")
-    assert alice.chat.find("#tea").people == []
+    assert alice.chat.find("#tea").sorted_members == []
     with pytest.raises(protocol.InputError, match="You are not in #tea"):
         alice.type("hello?")
     alice.all_sent  # noqa: B018

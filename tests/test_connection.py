@@ -93,7 +93,7 @@ def test_only_acknowledged_capabilities_count():
 def test_server_may_shorten_the_nickname():
     registration = Registration()
     assert registration.hear(":hub 001 alic :Welcome") == []
-    assert (registration.handshake.done, registration.handshake.nickname) == (True, "alic")
+    assert (registration.handshake.is_done, registration.handshake.nickname) == (True, "alic")
 
 
 RESERVED = ":hub FAIL NICK NICKNAME_RESERVED alice :It has an owner"
@@ -590,7 +590,7 @@ def test_close_ends_the_pause(alice, hub, slow):
 
 
 def test_connection_without_returns_ends_when_it_is_lost(call, hub):
-    alice = call(hub.port, returns=False)
+    alice = call(hub.port, reconnects=False)
     hub.welcome()
     alice.joined()
     hub.finish()
@@ -626,7 +626,7 @@ def test_changed_nickname_is_used_to_reconnect_if_it_is_one(alice, hub, new, exp
 
 def test_token_resumes_the_session_and_is_never_shown(call, hub):
     alice = call(hub.port)
-    hub.welcome(caps=client.RESUME)
+    hub.welcome(caps=client.RESUME_CAP)
     hub.send("RESUME TOKEN s3cret")
     alice.joined()
     hub.send("PING barrier")
@@ -635,9 +635,9 @@ def test_token_resumes_the_session_and_is_never_shown(call, hub):
     assert "s3cret" not in repr(alice.lost())
     hub.accept()
     assert hub.until("CAP LS :302") == ["CAP LS :302"]
-    hub.send("CAP * LS :" + client.RESUME)
-    hub.expect("CAP REQ :" + client.RESUME)
-    hub.send("CAP * ACK :" + client.RESUME)
+    hub.send("CAP * LS :" + client.RESUME_CAP)
+    hub.expect("CAP REQ :" + client.RESUME_CAP)
+    hub.send("CAP * ACK :" + client.RESUME_CAP)
     assert hub.until("RESUME s3cret") == ["RESUME s3cret"]
     hub.send(":hub 001 alice :Welcome", "RESUME TOKEN another")
     assert alice.welcomed().is_resumed
@@ -645,12 +645,12 @@ def test_token_resumes_the_session_and_is_never_shown(call, hub):
 
 def test_refused_token_leads_to_an_ordinary_registration(call, hub):
     alice = call(hub.port)
-    hub.welcome(caps=client.RESUME)
+    hub.welcome(caps=client.RESUME_CAP)
     hub.send("RESUME TOKEN s3cret", "PING barrier")
     hub.expect("PONG barrier")
     hub.finish()
     alice.lost()
-    hub.accept().send("CAP * LS :" + client.RESUME, "CAP * ACK :" + client.RESUME)
+    hub.accept().send("CAP * LS :" + client.RESUME_CAP, "CAP * ACK :" + client.RESUME_CAP)
     hub.expect("RESUME s3cret")
     hub.send(":hub FAIL RESUME INVALID_TOKEN :No such session")
     assert hub.until("CAP END") == ["NICK alice", "USER alice 0 * :alice", "CAP END"]
