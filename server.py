@@ -471,7 +471,7 @@ class Client:
         self.end = ""
 
     @property
-    def key(self) -> str:
+    def folded(self) -> str:
         """The casefolded nickname."""
         return protocol.casefold(self.nickname)
 
@@ -492,7 +492,7 @@ class Client:
     @property
     def participant(self) -> str:
         """Identity in private conversations: the account if it has its nickname, or that."""
-        return "=%d" % self.account.id if self.owns(self.nickname) else self.key
+        return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
 
     @property
     def readable_since(self) -> int:
@@ -511,8 +511,8 @@ class Client:
         self.tags = (account,) if self.account.id else ()
 
 
-def private_key(one: str, other: str) -> str:
-    """Return the key of the conversation of two participants, the same for both."""
+def private_conversation(one: str, other: str) -> str:
+    """Return the name of the conversation of two participants, the same for both."""
     return " ".join(sorted([one, other]))
 
 
@@ -549,12 +549,12 @@ class Channel:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.key = protocol.casefold(name)
+        self.folded = protocol.casefold(name)
         self.created = time.time()
         self.set_members({})
         self.topic = Topic()
         self.flags: FrozenSet[str] = frozenset("n")
-        self.password = ""  # mode k
+        self.key = ""  # mode k
         self.limit = 0  # mode l
         self.set_bans(())
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
@@ -576,7 +576,7 @@ class Channel:
     @property
     def is_persistent(self) -> bool:
         """True if it is kept when it is empty, and over a restart."""
-        is_plain = self.flags == {"n"} and not (self.password or self.limit or self.bans)
+        is_plain = self.flags == {"n"} and not (self.key or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
     def is_chanop(self, client: Client) -> bool:
@@ -589,13 +589,13 @@ class Channel:
         if not self.is_chanop(client):
             raise ReplyError("482", self.name, "You're not channel operator")
 
-    def check_can_join(self, client: Client, password: str) -> None:
+    def check_can_join(self, client: Client, key: str) -> None:
         if self in client.invited or client.is_operator or client.account.id in self.operators:
             return
         for is_refused, numeric, letter in (
             (self.ban_masks.match(client.source), "474", "b"),
             ("i" in self.flags, "473", "i"),
-            (self.password and password != self.password, "475", "k"),
+            (self.key and key != self.key, "475", "k"),
             (self.limit and len(self.members) >= self.limit, "471", "l"),
         ):
             if is_refused:
@@ -669,11 +669,11 @@ class Channel:
 
     def _change_key(self, change: ModeChange) -> Optional[ModeChange]:
         if not change.adding:
-            old, self.password = self.password, ""
+            old, self.key = self.key, ""
             return change._replace(arg="*") if old else None
         if not protocol.is_key(change.arg):
             raise ReplyError("696", self.name, "k", "*", "A key has no spaces and no commas")
-        self.password = change.arg
+        self.key = change.arg
         return change
 
     def _change_limit(self, change: ModeChange) -> Optional[ModeChange]:
@@ -689,25 +689,26 @@ class Channel:
     def mode_params(self, client: Client) -> Tuple[str, ...]:
         """Return the parameters of 324; only members see the key."""
         changes = [ModeChange(True, flag, "") for flag in sorted(self.flags)]
-        if self.password:
+        if self.key:
             is_shown = client in self.members or client.is_operator
-            changes.append(ModeChange(True, "k", self.password if is_shown else "*"))
+            changes.append(ModeChange(True, "k", self.key if is_shown else "*"))
         if self.limit:
             changes.append(ModeChange(True, "l", str(self.limit)))
         return protocol.format_modes(changes) or ("+",)
 
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
-        saved = ("name", "topic", "created", "password", "limit", "bans")
+        saved = ("name", "topic", "created", "limit", "bans")
         state = {name: getattr(self, name) for name in saved}
-        return dict(state, flags=sorted(self.flags), operators=sorted(self.operators))
+        state.update(flags=sorted(self.flags), operators=sorted(self.operators))
+        return dict(state, password=self.key)
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], accounts: Iterable[int]) -> "Channel":
         """Return the channel of `state`, whose operators are among `accounts`."""
         channel = cls(state["name"])
         channel.topic, channel.created = Topic(*state["topic"]), state["created"]
-        channel.password, channel.limit = state["password"], state["limit"]
+        channel.key, channel.limit = state["password"], state["limit"]
         channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
         channel.operators = frozenset(state["operators"]).intersection(accounts)
@@ -736,7 +737,7 @@ class Event(NamedTuple):
     audience: Tuple[Client, ...]
     when: float  # seconds since 1970
     number: int = 0  # place in the order of all events, and msgid; 0 for a reply
-    keys: Tuple[str, ...] = ()  # conversations in whose history it is kept
+    conversations: Tuple[str, ...] = ()  # those in whose history it is kept
     needs: int = 0  # capabilities that a recipient must have
     sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     sender_tags: Tags = ()
@@ -790,7 +791,8 @@ class Event(NamedTuple):
         tags = b"@" + self.client_tags + b" " if self.client_tags else b""
         line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
         command, waiting_for = self.message.command, self.waiting_for
-        return [Row(self.number, self.when, key, command, line, waiting_for) for key in self.keys]
+        entry = command, line, waiting_for
+        return [Row(self.number, self.when, name, *entry) for name in self.conversations]
 
 
 class Output(NamedTuple):
@@ -921,7 +923,7 @@ def member_prefix(client: Client, bits: int) -> str:
 class ChannelRecord(NamedTuple):
     """A channel's state for the store; None deletes it, and its history if it was evicted."""
 
-    key: str
+    folded: str
     state: Optional[Dict[str, Any]]
     is_evicted: bool = False
 
@@ -991,7 +993,7 @@ class Directory:
         message: Message,
         audience: Tuple[Client, ...],
         sender: Optional[Client] = None,
-        keys: Tuple[str, ...] = (),
+        conversations: Tuple[str, ...] = (),
         is_answer: bool = False,
         needs: int = 0,
         client_tags: bytes = b"",
@@ -1014,7 +1016,7 @@ class Directory:
             now, number = time.time(), self._next_number()
             tags = sender.tags if sender is not None else ()
             event = Event(
-                message, line, audience, now, number, keys, needs, sender, tags, label,
+                message, line, audience, now, number, conversations, needs, sender, tags, label,
                 client_tags, extended, waiting_for,
             )  # fmt: skip
             self._enqueue(event)
@@ -1042,10 +1044,10 @@ class Directory:
 
     def former_users(self, nickname: str) -> List[FormerUser]:
         """Return the users who had that nickname, the latest first."""
-        key = protocol.casefold(nickname)
+        folded = protocol.casefold(nickname)
         with self._lock:
             former = list(self._former)
-        return [user for user in reversed(former) if protocol.casefold(user.nickname) == key]
+        return [user for user in reversed(former) if protocol.casefold(user.nickname) == folded]
 
     def end(self, client: Client, reason: str) -> None:
         """End another client's connection, unless it is ending."""
@@ -1060,10 +1062,10 @@ class Directory:
 
         The owner of its account takes it from its holder, whose connection is ended.
         """
-        key, old_key = protocol.casefold(nickname), client.key
+        folded, old_folded = protocol.casefold(nickname), client.folded
         with self._lock:
             client.check_end()
-            holder = self._clients.get(key)
+            holder = self._clients.get(folded)
             if holder is client:
                 holder = None
             if holder is not None:
@@ -1075,15 +1077,15 @@ class Directory:
                 self.post(fail, (holder,), needs=STANDARD_REPLIES)
                 self.end(holder, reason)
                 self.remove(holder, "Logged in elsewhere")
-            is_user, is_new = client.registered, key != old_key
+            is_user, is_new = client.registered, folded != old_folded
             if is_user and nickname != client.nickname:
                 self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
                 self._tell_watchers(client, False)
             if is_new:
-                self._clients.pop(old_key, None)
+                self._clients.pop(old_folded, None)
                 client.named_since = self._next_number()
-            self._clients[key] = client
+            self._clients[folded] = client
             client.nickname = nickname
             client.refresh()
             if is_user and is_new:
@@ -1110,15 +1112,15 @@ class Directory:
                 return False
             self.end(old, "Connected again")
             del self._tokens[token]
-            self._clients.pop(client.key, None)
+            self._clients.pop(client.folded, None)
             for name in Client.IDENTITY:
                 setattr(client, name, getattr(old, name))
-            self._clients[client.key] = client
+            self._clients[client.folded] = client
             for channel in client.channels:
                 members = channel.members.items()
                 channel.set_members({client if m is old else m: bits for m, bits in members})
-            for key in client.watches:
-                self._watchers[key] ^= {client, old}
+            for folded in client.watches:
+                self._watchers[folded] ^= {client, old}
             old.channels, old.watches, old.registered = set(), {}, False  # no user any more
             client.refresh()
             self._issue_token(client)
@@ -1139,8 +1141,8 @@ class Directory:
                 self._leave(client, channel)
             self.watch(client, {})
             self._tokens.pop(client.token, None)
-            if self._clients.get(client.key) is client:  # and not the owner, who took it since
-                del self._clients[client.key]
+            if self._clients.get(client.folded) is client:  # and not the owner, who took it since
+                del self._clients[client.folded]
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1199,12 +1201,12 @@ class Directory:
         with self._lock:
             if watches:
                 client.check_end()
-            for key in client.watches:
-                self._watchers[key].discard(client)
-                if not self._watchers[key]:
-                    del self._watchers[key]
-            for key in watches:
-                self._watchers[key].add(client)
+            for folded in client.watches:
+                self._watchers[folded].discard(client)
+                if not self._watchers[folded]:
+                    del self._watchers[folded]
+            for folded in watches:
+                self._watchers[folded].add(client)
             client.watches = watches
 
     # Channels
@@ -1229,24 +1231,24 @@ class Directory:
         with self._lock:
             found = list(self._channels.values() if of is None else of.channels)
         found = [channel for channel in found if _is_visible(client, channel)]
-        return sorted(found, key=lambda channel: channel.key)
+        return sorted(found, key=lambda channel: channel.folded)
 
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
-            self._channels[channel.key] = channel
+            self._channels[channel.folded] = channel
             self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, password: str) -> Optional[Tuple[int, int]]:
+    def join(self, client: Client, name: str, key: str) -> Optional[Tuple[int, int]]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
 
         Returns the number of the event and that of the members, None if it is there already.
         Raises ReplyError 405, 471, 473, 474 or 475.
         """
-        key = protocol.casefold(name)
+        folded = protocol.casefold(name)
         with self._lock:
             client.check_end()
-            channel = self._channels.get(key)
+            channel = self._channels.get(folded)
             if channel is not None and client in channel.members:
                 return None
             if len(client.channels) >= MAX_CHANNELS:
@@ -1254,16 +1256,16 @@ class Directory:
             if channel is None:
                 if len(self._channels) >= MAX_ALL_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
-                channel = self._channels[key] = Channel(name)
+                channel = self._channels[folded] = Channel(name)
             # Modes apply to an empty channel too, or its history would be open.
-            channel.check_can_join(client, password)
+            channel.check_can_join(client, key)
             is_founder = not (channel.members or self._has_owner(channel))
             bits = CHANOP if is_founder or client.account.id in channel.operators else 0
             if is_founder and client.account.id:
                 channel.operators |= {client.account.id}
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
-            self._abandoned.pop(key, None)
+            self._abandoned.pop(folded, None)
             client.invited.discard(channel)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
@@ -1275,7 +1277,7 @@ class Directory:
     def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
         with self._lock:
-            for channel in sorted(client.channels, key=lambda channel: channel.key):
+            for channel in sorted(client.channels, key=lambda channel: channel.folded):
                 self._post_join(client, channel, is_new=False)
 
     def _post_join(self, client: Client, channel: Channel, is_new: bool) -> int:
@@ -1283,9 +1285,9 @@ class Directory:
         message, members = Message("JOIN", (channel.name,), client.source), channel.names()
         params = (channel.name, client.account.name or "*", client.realname)
         extended = protocol.fit_line(message._replace(params=params))[1]
-        audience, keys = (channel.audience, (channel.key,)) if is_new else ((client,), ())
+        audience, kept_in = (channel.audience, (channel.folded,)) if is_new else ((client,), ())
         client.response.is_long = True
-        event = self.post(message, audience, client, keys, is_answer=True, extended=extended)
+        event = self.post(message, audience, client, kept_in, is_answer=True, extended=extended)
         names = functools.partial(names_replies, client, channel, members)
         client.response.defer(lambda: topic_replies(channel) + names())
         return event.number
@@ -1356,25 +1358,25 @@ class Directory:
                     raise ReplyError("403", target, "No such channel")
                 channel.check_can_speak(client)
                 is_answer = client in channel.members
-                name, audience, key = channel.name, channel.audience, channel.key
+                name, audience, conversation = channel.name, channel.audience, channel.folded
             elif account is not None and self.find(account.name) is None:
                 name, audience, away = account.name, (client,), None
-                key = private_key("=%d" % account.id, client.participant)
+                conversation = private_conversation("=%d" % account.id, client.participant)
                 owner = account.id
             else:
                 recipient = self.get(target)
                 name = recipient.nickname
                 audience = (client,) if recipient is client else (recipient, client)
-                key = private_key(recipient.participant, client.participant)
+                conversation = private_conversation(recipient.participant, client.participant)
                 if command == "PRIVMSG":
                     away = recipient.away
                 if command != "TAGMSG":
                     recipient.correspondent = client.nickname
-            keys = (key,) if command != "TAGMSG" else ()
+            kept_in = (conversation,) if command != "TAGMSG" else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
-                relayed, audience, client, keys, is_answer, client_tags=tags, waiting_for=owner
+                relayed, audience, client, kept_in, is_answer, client_tags=tags, waiting_for=owner
             )
             return away
 
@@ -1427,7 +1429,7 @@ class Directory:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
         is_answer = client in channel.members
-        return self.post(message, channel.audience, client, (channel.key,), is_answer)
+        return self.post(message, channel.audience, client, (channel.folded,), is_answer)
 
     def _post_to_peers(
         self, client: Client, command: str, *params: str, is_answer: bool = False
@@ -1441,8 +1443,8 @@ class Directory:
         if command in ("AWAY", "QUIT"):  # it has a reply of its own
             audience, is_answer = _without(client, audience), False
         is_kept = command in ("NICK", "QUIT")
-        keys = tuple(channel.key for channel in client.channels) if is_kept else ()
-        self.post(Message(command, params, client.source), audience, client, keys, is_answer)
+        kept_in = tuple(channel.folded for channel in client.channels) if is_kept else ()
+        self.post(Message(command, params, client.source), audience, client, kept_in, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         """Tell of a nickname that comes, or goes and is for WHOWAS then."""
@@ -1450,7 +1452,7 @@ class Directory:
             names = client.nickname, client.username, client.host, client.realname
             self._former.append(FormerUser(*names, left_at=time.time()))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
-        for watcher in self._watchers.get(client.key, ()):
+        for watcher in self._watchers.get(client.folded, ()):
             self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
@@ -1473,7 +1475,8 @@ class Directory:
         """Queue the channel for the store: its state, or its deletion if it is not persistent."""
         if channel.is_persistent or channel.is_saved:
             channel.is_saved = channel.is_persistent
-            self._enqueue(ChannelRecord(channel.key, channel.state() if channel.is_saved else None))
+            state = channel.state() if channel.is_saved else None
+            self._enqueue(ChannelRecord(channel.folded, state))
 
     def _leave(self, client: Client, channel: Channel) -> None:
         channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
@@ -1482,21 +1485,21 @@ class Directory:
 
     def _has_owner(self, channel: Channel) -> bool:
         """Return True if no user becomes a chanop by joining while it is empty."""
-        return bool(channel.operators) or channel.key == self._lobby
+        return bool(channel.operators) or channel.folded == self._lobby
 
     def _drop_if_empty(self, channel: Channel) -> None:
         """Delete an empty channel unless it is persistent; of those without owner, the oldest."""
         if channel.members:
             return
-        self._abandoned.pop(channel.key, None)
+        self._abandoned.pop(channel.folded, None)
         if not channel.is_persistent:
-            del self._channels[channel.key]
+            del self._channels[channel.folded]
         elif not self._has_owner(channel):
-            self._abandoned[channel.key] = None
+            self._abandoned[channel.folded] = None
             if len(self._abandoned) > MAX_ABANDONED:
-                key = next(iter(self._abandoned))
-                del self._abandoned[key], self._channels[key]
-                self._enqueue(ChannelRecord(key, None, is_evicted=True))
+                folded = next(iter(self._abandoned))
+                del self._abandoned[folded], self._channels[folded]
+                self._enqueue(ChannelRecord(folded, None, is_evicted=True))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -1583,7 +1586,7 @@ class Limiter:
 
 STORE_FILE = "hubbub.db"
 SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
-# The key of a conversation is that of a channel, or two participants with a space between. A
+# A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
 # texts and other events apart, so that the latest texts are found at once among thousands of
 # joins. `conversations` has a row for each participant (for a channel, the channel itself), with
@@ -1633,7 +1636,7 @@ class Row(NamedTuple):
 
     number: int  # grows with each message: microseconds since 1970, or the last number + 1
     time: float  # seconds since 1970
-    key: str  # of the conversation
+    conversation: str  # a channel's folded name, or as from private_conversation
     command: str
     line: bytes  # with the tags that are kept, without CRLF
     waiting_for: int = 0  # the id of the account that it waits for
@@ -1799,10 +1802,10 @@ class Store:
         """Store messages; storing the same number twice for a conversation is harmless."""
         values: List[object] = []
         last: Dict[str, int] = {}
-        for number, at, key, command, line, account in rows:
+        for number, at, conversation, command, line, account in rows:
             kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
-            values += (key, kind, number, at, command, line, account or None)
-            last[key] = number
+            values += (conversation, kind, number, at, command, line, account or None)
+            last[conversation] = number
 
         def insert(writer: sqlite3.Connection) -> None:
             # Many rows in a statement: each statement gives up the interpreter's lock.
@@ -1810,14 +1813,23 @@ class Store:
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            pairs = ((name, key) for key in last for name in set(key.split(" ")))
-            latest = [(name, key, last[key]) for name, key in pairs]
+            latest = [
+                (participant, conversation, number)
+                for conversation, number in last.items()
+                for participant in set(conversation.split(" "))
+            ]
             writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", latest)
 
         self._writer.run(insert)
 
     def read(
-        self, key: str, after: int, before: int, limit: int, latest: bool, with_events: bool = False
+        self,
+        conversation: str,
+        after: int,
+        before: int,
+        limit: int,
+        latest: bool,
+        with_events: bool = False,
     ) -> List[Row]:
         """Return messages with numbers between two, oldest first: the latest or the earliest.
 
@@ -1830,7 +1842,8 @@ class Store:
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            found += [Row(*row) for row in self._select(query, key, kind, after, before, limit)]
+            rows = self._select(query, conversation, kind, after, before, limit)
+            found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
 
@@ -1848,8 +1861,8 @@ class Store:
             "SELECT key, last FROM conversations WHERE participant = ? AND last > ? AND last < ?"
         )
         found = []
-        for key, number in self._select(query, owner, after, before):
-            first, _, second = key.partition(" ")
+        for conversation, number in self._select(query, owner, after, before):
+            first, _, second = conversation.partition(" ")
             found.append((second if first == owner else first, number))
         return found
 
@@ -1988,24 +2001,24 @@ class Store:
 
     # Channels
 
-    def save_channel(self, key: str, state: Dict[str, Any]) -> None:
+    def save_channel(self, folded: str, state: Dict[str, Any]) -> None:
         """Store the state of a channel, which JSON can hold, in place of an earlier state."""
-        self._writer.execute("REPLACE INTO channels VALUES (?,?)", key, json.dumps(state))
+        self._writer.execute("REPLACE INTO channels VALUES (?,?)", folded, json.dumps(state))
 
-    def delete_channel(self, key: str, with_history: bool) -> None:
+    def delete_channel(self, folded: str, with_history: bool) -> None:
         """Delete a channel; with its history, so that a later one of that name begins anew."""
         if with_history:
-            self._writer.execute("DELETE FROM messages WHERE key = ?", key)
-        self._writer.execute("DELETE FROM channels WHERE key = ?", key)
+            self._writer.execute("DELETE FROM messages WHERE key = ?", folded)
+        self._writer.execute("DELETE FROM channels WHERE key = ?", folded)
 
     def channels(self) -> List[Dict[str, Any]]:
         """Return the states of all channels. Raises StoreError."""
         states = []
-        for key, state in self._reader.select("SELECT key, state FROM channels ORDER BY key"):
+        for folded, state in self._reader.select("SELECT key, state FROM channels ORDER BY key"):
             try:
                 states.append(json.loads(state))
             except ValueError as error:
-                log.warning("cannot read the state of %s: %s", key, error)
+                log.warning("cannot read the state of %s: %s", folded, error)
         return states
 
     # Sanctions
@@ -2209,9 +2222,9 @@ class Journal(threading.Thread):
                     continue
                 for item in run:
                     if isinstance(item, ChannelRecord) and item.state is not None:
-                        self._store.save_channel(item.key, item.state)
+                        self._store.save_channel(item.folded, item.state)
                     elif isinstance(item, ChannelRecord):
-                        self._store.delete_channel(item.key, item.is_evicted)
+                        self._store.delete_channel(item.folded, item.is_evicted)
         except StoreError:
             self._work = work
             raise
@@ -2299,7 +2312,7 @@ class Delivery(threading.Thread):
         kept: List[Record] = []
         for work in batch:
             if isinstance(work, Event):
-                kept += work.rows() if work.keys else ()
+                kept += work.rows() if work.conversations else ()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
         if kept and self._journal is not None:
@@ -2689,7 +2702,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
     client, directory = session.client, session.directory
-    channels = {channel.key: channel.name for channel in directory.channels(of=client)}
+    channels = {channel.folded: channel.name for channel in directory.channels(of=client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
     if typed.verb == "help":
@@ -3006,7 +3019,7 @@ def on_register(session: Session, message: Message) -> None:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
     if client.account.id:
         raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
-    if protocol.casefold(name) != client.key:
+    if protocol.casefold(name) != client.folded:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register the username that you have.")
     error = protocol.password_error(password)
     if error:
@@ -3290,7 +3303,7 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
             shared = client.channels & other.channels
-            yield other, min(shared, key=lambda channel: channel.key, default=None)
+            yield other, min(shared, key=lambda channel: channel.folded, default=None)
 
 
 def _who_values(
@@ -3410,8 +3423,8 @@ def recall(session: Session, name: str, before: int) -> None:
     """Replay a channel's last messages to a client without chathistory, up to that number."""
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
-        key = protocol.casefold(name)
-        rows = session.server.store.read(key, 0, before, RECALLED, latest=True)
+        folded = protocol.casefold(name)
+        rows = session.server.store.read(folded, 0, before, RECALLED, latest=True)
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3462,10 +3475,10 @@ def on_chathistory(session: Session, message: Message) -> None:
     if found is None:
         text = "You are not in %s, or it does not exist" % query.target
         raise fail("INVALID_TARGET", query.target, text)
-    name, key, since = found
+    name, conversation, since = found
     caps = session.client.caps
     with_events = bool(caps & CAPABILITIES["draft/event-playback"])
-    rows = _select_rows(session.server.store, query, key, since, with_events)
+    rows = _select_rows(session.server.store, query, conversation, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
         session.response.open_batch("chathistory", name)
     is_marked = caps & SERVER_TIME or session.response.batch
@@ -3475,11 +3488,11 @@ def on_chathistory(session: Session, message: Message) -> None:
 
 
 def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str, int]]:
-    """Return the name and key of what the client may read, and the number after which it may."""
+    """Return name and conversation if the client may read it, and the number after which."""
     client = session.client
     channel = session.directory.channel(target)
     if channel is not None and client in channel.members:
-        return channel.name, channel.key, 0
+        return channel.name, channel.folded, 0
     if not protocol.is_nickname(target):
         return None
     other, account = session.directory.find(target), session.server.store.account(target)
@@ -3487,17 +3500,17 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
         target, participant = other.nickname, other.participant
     else:
         participant = "=%d" % account.id if account is not None else protocol.casefold(target)
-    return target, private_key(client.participant, participant), client.readable_since
+    return target, private_conversation(client.participant, participant), client.readable_since
 
 
 def _select_rows(
-    store: Store, query: HistoryQuery, key: str, since: int, with_events: bool
+    store: Store, query: HistoryQuery, conversation: str, since: int, with_events: bool
 ) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
 
     def read(after: int, before: int, limit: int, latest: bool) -> List[Row]:
-        return store.read(key, max(since, after), before, limit, latest, with_events)
+        return store.read(conversation, max(since, after), before, limit, latest, with_events)
 
     before, after = references[0]
     if verb == "LATEST":
@@ -3523,7 +3536,7 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     found = [(names.get(key, key), number) for key, number in others]
     found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
     for channel in session.directory.channels(of=client):
-        last = store.read(channel.key, after, LAST, 1, latest=True)
+        last = store.read(channel.folded, after, LAST, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]
     found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
     session.response.open_batch("draft/chathistory-targets")
@@ -3547,7 +3560,7 @@ def on_sanction(session: Session, message: Message) -> None:
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
-    if kind == "ban" and target_matches(target, [client.key], client.host):
+    if kind == "ban" and target_matches(target, [client.folded], client.host):
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
     target, reason, now = normalize_target(target), protocol.clean(reason, MAX_REASON), time.time()
     until = now + seconds if seconds else 0.0
@@ -3790,7 +3803,7 @@ class Server:
         if client.is_operator:
             client.muted_until = 0.0
             return ""
-        names = [client.key, protocol.casefold(client.account.name)]
+        names = [client.folded, protocol.casefold(client.account.name)]
         mute = self.store.find_sanction("mute", names, client.host)
         client.muted_until = (mute.until or float("inf")) if mute is not None else 0.0
         ban = self.store.find_sanction("ban", names, client.host)

@@ -53,9 +53,9 @@ def store(open_store):
     return open_store()
 
 
-def row(number, text="x", key="alice bob", command="PRIVMSG", at=None, waiting_for=0):
+def row(number, text="x", to="alice bob", command="PRIVMSG", at=None, waiting_for=0):
     line = (":alice!a@h %s bob :%s" % (command, text)).encode()
-    return Row(number, time.time() if at is None else at, key, command, line, waiting_for)
+    return Row(number, time.time() if at is None else at, to, command, line, waiting_for)
 
 
 def numbers(rows):
@@ -143,10 +143,10 @@ def test_a_limiter_forgets_the_keys_with_the_highest_balances(monkeypatch):
 
 
 def test_messages_are_read_by_conversation_number_and_kind(store):
-    events = [row(n, command="JOIN", key="#lobby") for n in range(1, 100)]
-    texts = [row(n, command="NOTICE", key="#lobby") for n in (10, 20, 30, 200)]
+    events = [row(n, command="JOIN", to="#lobby") for n in range(1, 100)]
+    texts = [row(n, command="NOTICE", to="#lobby") for n in (10, 20, 30, 200)]
     events = [event for event in events if event.number not in (10, 20, 30)]
-    store.append(events + texts + [row(15), row(500, key="#tea")])
+    store.append(events + texts + [row(15), row(500, to="#tea")])
     read = store.read
     assert read("#lobby", 0, END, 10, latest=True) == texts
     assert numbers(read("#lobby", 10, 200, 10, latest=True)) == [20, 30]
@@ -177,11 +177,13 @@ def test_reading_is_a_search_and_never_a_scan_or_a_sort(store, folder, latest, w
 
 def test_many_rows_are_stored_by_an_append(store, open_store):
     """More than a statement takes; again, they change nothing; and a restart finds them."""
-    rows = [row(n, "text %d" % n, key="#%d" % (n % 7)) for n in range(1, 1001)]
+    rows = [row(n, "text %d" % n, to="#%d" % (n % 7)) for n in range(1, 1001)]
     store.append(rows)
     store.append(rows[500:])
     store.append([])
-    assert store.read("#3", 0, END, 1000, latest=False) == [r for r in rows if r.key == "#3"]
+    assert store.read("#3", 0, END, 1000, latest=False) == [
+        r for r in rows if r.conversation == "#3"
+    ]
     store.close()
     again = open_store()
     assert again.last_number() == 1000
@@ -190,8 +192,8 @@ def test_many_rows_are_stored_by_an_append(store, open_store):
 
 def test_correspondents_are_those_of_the_last_message_between_two_numbers(store):
     """Account owners (=1), guests, and the owner of the notes to themselves."""
-    store.append([row(1), row(5, key="=1 bob"), row(7, key="bob carol"), row(9, key="bob bob")])
-    store.append([row(11, key="#bob"), row(13, key="alice carol")])
+    store.append([row(1), row(5, to="=1 bob"), row(7, to="bob carol"), row(9, to="bob bob")])
+    store.append([row(11, to="#bob"), row(13, to="alice carol")])
 
     def found(owner, after=0, before=END):
         return sorted(store.correspondents(owner, after, before))
@@ -237,10 +239,10 @@ def test_old_messages_are_deleted_in_steps(open_store, folder, monkeypatch):
     monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
     store, now = open_store(history_days=1), int(time.time() * 1e6)
     old = now - 2 * 86400 * 10**6
-    store.append([row(old + n, key="#lobby") for n in range(35)])
-    store.append([row(old + n, key="#lobby", command="JOIN") for n in range(35, 50)])
-    store.append([row(now + n, key="#lobby") for n in range(10)])
-    store.append([row(old + n, key="alice n%d" % n, waiting_for=n) for n in range(60, 70)])
+    store.append([row(old + n, to="#lobby") for n in range(35)])
+    store.append([row(old + n, to="#lobby", command="JOIN") for n in range(35, 50)])
+    store.append([row(now + n, to="#lobby") for n in range(10)])
+    store.append([row(old + n, to="alice n%d" % n, waiting_for=n) for n in range(60, 70)])
     store.append([row(now + 80, waiting_for=69)])
     assert clean(store) == 7
     kept = store.read("#lobby", 0, END, 99, True, with_events=True)
@@ -249,7 +251,7 @@ def test_old_messages_are_deleted_in_steps(open_store, folder, monkeypatch):
     assert numbers(store.waiting(69)) == [now + 80] and store.waiting_count(61) == 0
     tables = ("messages", "conversations")
     assert [query(folder, "SELECT COUNT(*) FROM " + table) for table in tables] == [[(11,)], [(3,)]]
-    store.append([row(now + 90, key="alice n61")])  # it begins anew
+    store.append([row(now + 90, to="alice n61")])  # it begins anew
     assert ("n61", now + 90) in store.correspondents("alice", 0, END)
     assert clean(store) == 1
 
@@ -269,18 +271,18 @@ def test_a_channel_is_remembered_until_it_is_deleted(store, open_store, folder):
     store.save_channel("#tea", {"old": True})
     store.save_channel("#tea", state)
     store.save_channel("#empty", {})
-    store.append([row(n, key="#tea") for n in range(1, 50)] + [row(50, key="#empty")])
+    store.append([row(n, to="#tea") for n in range(1, 50)] + [row(50, to="#empty")])
     store.close()
     again = open_store()
     assert again.channels() == [{}, state]
-    again.append([row(51, key="#tea")])
+    again.append([row(51, to="#tea")])
     again.delete_channel("#tea", with_history=False)
     assert again.channels() == [{}]
     assert len(again.read("#tea", 0, END, 99, latest=True)) == 50
     for _ in range(2):
         again.delete_channel("#tea", with_history=True)
         assert again.read("#tea", 0, END, 99, latest=True) == []
-    again.append([row(60, key="#tea")])
+    again.append([row(60, to="#tea")])
     assert numbers(again.read("#tea", 0, END, 99, latest=True)) == [60]
     assert query(folder, "SELECT COUNT(*) FROM messages") == [(2,)]
 
@@ -665,13 +667,13 @@ def test_a_full_disk_is_refused_until_there_is_room(disk, store, folder):
     stored = 1
     with pytest.raises(StoreError, match="full"):
         for number in range(2, 100):
-            store.append([row(number, "x" * 2000, key="#%d" % number), row(number, "x" * 2000)])
+            store.append([row(number, "x" * 2000, to="#%d" % number), row(number, "x" * 2000)])
             stored = number
     assert store.read("alice bob", 0, END, 999, True)[0].number == 1
     assert numbers(store.read("alice bob", 0, END, 999, True))[-1] == stored
     (folder / "ballast").unlink()
     for number in range(100, 110):
-        store.append([row(number, key="#%d" % (number - 100 + stored))])
+        store.append([row(number, to="#%d" % (number - 100 + stored))])
     assert numbers(store.read("#%d" % (stored + 1), 0, END, 9, True)) == [101]
     store.close()
     assert query(folder, "PRAGMA integrity_check") == [("ok",)]
@@ -697,7 +699,7 @@ def furnish(folder):
     store = Store(str(folder))
     store.save_channel("#tea", {"topic": "tea"})
     store.add_sanction(Sanction("ban", "bob", 0.0, "", "alice", 1.0))
-    store.append([row(n, "x" * 300, key="#%d" % (n % 50)) for n in range(1, 2000)])
+    store.append([row(n, "x" * 300, to="#%d" % (n % 50)) for n in range(1, 2000)])
     store.close()
     return folder / server.STORE_FILE
 
