@@ -1546,7 +1546,7 @@ class Bucket:
         return max(0.0, -self._balance / self._rate)
 
     def refund(self, tokens: float) -> None:
-        """Give back tokens that were taken for nothing."""
+        """Give back unused tokens."""
         self._balance = min(self._burst, self._balance + tokens)
 
 
@@ -1575,7 +1575,7 @@ class Limiter:
             return wait
 
     def refund(self, key: str) -> None:
-        """Give back a token that was taken for nothing."""
+        """Give back an unused token."""
         with self._lock:
             if key in self._buckets:
                 self._buckets[key].refund(1.0)
@@ -1624,7 +1624,7 @@ HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 
 
 class StoreError(Exception):
-    """The store could not do it; the text says why, for users and the host."""
+    """An operation of the store failed; the text says why, for users and the host."""
 
 
 class AccountExistsError(StoreError):
@@ -1760,7 +1760,7 @@ class Store:
                 self.close()
                 raise _start_error(self.path, error.__cause__) from error
             log.error("nothing is kept: %s", error)
-        # Those two, as of the last `accounts_changed`.
+        # Accounts and sanctions as of the last `accounts_changed`.
         self._reported: object = (self._accounts, self._sanctions)
 
     def _open(self) -> sqlite3.Connection:
@@ -1883,7 +1883,7 @@ class Store:
         return [Row(*row) for row in self._select(query, account_id, MAX_WAITING)]
 
     def forget_waiting(self, account_id: int, upto: int) -> None:
-        """Note that messages up to this number were delivered; if it fails, they come again."""
+        """Mark messages up to this number as delivered; on failure they are delivered again."""
         query = "UPDATE messages SET waiting_for = NULL WHERE waiting_for = ? AND number <= ?"
         try:
             self._writer.execute(query, account_id, upto)
@@ -1944,7 +1944,7 @@ class Store:
         return changed
 
     def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
-        """Raises AccountExistsError, or StoreError, also for a password that is not allowed."""
+        """Add an account. Raises AccountExistsError, or StoreError, also for a bad password."""
         salt, digest = self._new_hash(password)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
@@ -2119,7 +2119,7 @@ Record = Union[Row, ChannelRecord]
 class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
-    A disk that is slow, full or broken holds up nobody: the delivery waits STORE_TIMEOUT, then goes
+    A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
     on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
     "" once all is written. The thread also deletes what is too old, and looks for accounts that
     another process has changed, for `on_accounts`.
@@ -2136,7 +2136,7 @@ class Journal(threading.Thread):
         self._store = store
         self._on_change = on_change
         self._on_accounts = on_accounts
-        # They hand `_work` to the thread, and back: one thread releases what the other acquires.
+        # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
@@ -2624,7 +2624,7 @@ class Session:
             self.charge(size / REPLY_BYTES_PER_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
-        """Check the rules of a command, and run its handler; return True if it was carried out."""
+        """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
         self.response.begin(label)
         try:
@@ -2796,7 +2796,7 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Raises ReplyError for a nickname that is registered, unless by this client's account."""
+    """Refuse, by ReplyError, a nickname that is registered to another account."""
     client = session.client
     account = session.server.store.account(nickname)
     if account is None or account.id == client.account.id:
@@ -2852,7 +2852,7 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Raises Disconnect for a wrong password, and for any after too many from that address."""
+    """Check PASS. Raises Disconnect for a wrong password, or too many from that address."""
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted:
         return
@@ -3838,7 +3838,7 @@ class Server:
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
     def _on_accounts(self) -> None:
-        """Accounts or sanctions have changed, perhaps by another process."""
+        """Apply accounts and sanctions that have changed, perhaps by another process."""
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
         self.delivery.wake()
@@ -3975,7 +3975,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def addresses_to_tell(host: str) -> List[str]:
+def reachable_addresses(host: str) -> List[str]:
     """Return the addresses at which others find a server that listens on `host`."""
     if host not in ("", "0.0.0.0", "::"):
         return [host]
@@ -4196,7 +4196,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
-    """Change or list the accounts in a folder, which a server may be using; the exit code."""
+    """Change or list the accounts in a folder that a server may be using; return the exit code."""
     try:
         password = _read_password(arguments.add_account) if arguments.add_account else ""
         path = os.path.join(arguments.data, STORE_FILE)
@@ -4251,7 +4251,7 @@ def _read_password(name: str) -> str:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
+    """Serve until SIGINT or SIGTERM, or do a chore; return 2 on failure, else 0."""
     arguments = parse_arguments(argv)
     os.umask(0o077)  # the files of the store are for their owner alone
     if arguments.is_chore:
@@ -4291,7 +4291,7 @@ def _serve(options: Options, console: Console) -> int:
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
-    for address in addresses_to_tell(options.host):
+    for address in reachable_addresses(options.host):
         console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
     server.run()
     signal.set_wakeup_fd(-1)
