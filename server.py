@@ -110,8 +110,8 @@ MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
 
 # Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
-REPLIES_A_TOKEN = 2048  # bytes of replies for a token
-LOOKS_A_TOKEN = 200  # users or channels looked at for a token
+REPLY_BYTES_PER_TOKEN = 2048  # bytes of replies for a token
+ROWS_PER_TOKEN = 200  # users or channels looked at for a token
 
 # Limits of a client
 MAX_CHANNELS = 50  # channels of one client
@@ -122,25 +122,25 @@ MAX_REALNAME = 100  # characters
 MAX_CONDITIONS = 20  # of one LIST
 
 # Limits of the server
-MAX_ALL_CHANNELS = 10000
+MAX_SERVER_CHANNELS = 10000
 MAX_ABANDONED = 1000  # empty persistent channels without an owner
 MAX_BANS = 100  # ban masks of a channel
 MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
 # The history
-RECALLED = 20  # earlier messages that a joining client is shown
+RECALL_LINES = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in one answer
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
-LAST = 1 << 62  # above the number of every event
+MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
 # Times, in seconds
 PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
 LINGER = 2.0  # time for an ended client to read what was sent, and to close
 SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
-PATIENCE = 1.0  # time that a batch waits for the disk
+STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-PAUSE = 0.0002  # between checks for more events while the delivery is busy
+BATCH_PAUSE = 0.0002  # between checks for more events while the delivery is busy
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
@@ -150,9 +150,9 @@ HISTORY_WORKS = "What is said is being kept again."
 NO_ACCOUNTS = "This server keeps no accounts."
 
 # What an address may try: tokens a second, and tokens at once
-PASSWORDS = (0.1, 5)  # wrong passwords for an account
-GUESSES = (1.0, 300)  # wrong passwords in all: a classroom may share an address
-REGISTRATIONS = (1 / 60, 60)  # new accounts
+ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account
+ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
+REGISTRATION_RATE = (1 / 60, 60)  # new accounts
 
 
 class Options(NamedTuple):
@@ -286,7 +286,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
-    """Return the query in CHATHISTORY's parameters. Raises ProtocolError with words for people."""
+    """Parse CHATHISTORY's parameters. Raises ProtocolError with a text for users."""
     verb, *rest = params
     verb = verb.upper()
     if verb not in _REFERENCES:
@@ -464,8 +464,8 @@ class Client:
         # Written by the delivery alone:
         self.outbox: List[Union[bytes, memoryview]] = []
         self.queued = 0  # bytes in it
-        self.blocked = False  # the socket is full; the selector tells when it is not
-        self.closed = False  # nothing is put into the outbox any more
+        self.is_blocked = False  # the socket is full; the selector tells when it is not
+        self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
         # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
@@ -722,7 +722,7 @@ class Channel:
 Tag = Tuple[int, bytes]  # the capabilities that it takes, and the tag serialized
 Tags = Tuple[Tag, ...]
 Reply = Tuple[str, ...]  # command, parameters
-_TEXTS = ("PRIVMSG", "NOTICE", "TAGMSG")
+_TEXT_COMMANDS = ("PRIVMSG", "NOTICE", "TAGMSG")
 
 
 def make_tag(key: str, value: str) -> bytes:
@@ -775,7 +775,7 @@ class Event(NamedTuple):
     @property
     def is_text(self) -> bool:
         """True for a text of a user, which its sender sees only as an echo."""
-        return self.message.command in _TEXTS and self.sender is not None
+        return self.message.command in _TEXT_COMMANDS and self.sender is not None
 
     def render_own(self, client: Client, lobby: str) -> bytes:
         """Return its lines for its sender: the echo, and the message if it wrote to itself."""
@@ -1010,7 +1010,7 @@ class Directory:
         with self._lock:
             label: Tags = ()
             if is_answer and sender is not None:
-                caps, is_text = sender.caps, message.command in _TEXTS
+                caps, is_text = sender.caps, message.command in _TEXT_COMMANDS
                 if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
                     label = sender.response.take_label()
             now, number = time.time(), self._next_number()
@@ -1254,7 +1254,7 @@ class Directory:
             if len(client.channels) >= MAX_CHANNELS:
                 raise ReplyError("405", name, "You have joined too many channels")
             if channel is None:
-                if len(self._channels) >= MAX_ALL_CHANNELS:
+                if len(self._channels) >= MAX_SERVER_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 channel = self._channels[folded] = Channel(name)
             # Modes apply to an empty channel too, or its history would be open.
@@ -1546,7 +1546,7 @@ class Bucket:
         return max(0.0, -self._balance / self._rate)
 
     def refund(self, tokens: float) -> None:
-        """Give back tokens that were taken for nothing."""
+        """Give back unused tokens."""
         self._balance = min(self._burst, self._balance + tokens)
 
 
@@ -1575,7 +1575,7 @@ class Limiter:
             return wait
 
     def refund(self, key: str) -> None:
-        """Give back a token that was taken for nothing."""
+        """Give back an unused token."""
         with self._lock:
             if key in self._buckets:
                 self._buckets[key].refund(1.0)
@@ -1624,7 +1624,7 @@ HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
 
 
 class StoreError(Exception):
-    """The store could not do it; the text says why, for users and the host."""
+    """An operation of the store failed; the text says why, for users and the host."""
 
 
 class AccountExistsError(StoreError):
@@ -1760,7 +1760,7 @@ class Store:
                 self.close()
                 raise _start_error(self.path, error.__cause__) from error
             log.error("nothing is kept: %s", error)
-        # Those two, as of the last `accounts_changed`.
+        # Accounts and sanctions as of the last `accounts_changed`.
         self._reported: object = (self._accounts, self._sanctions)
 
     def _open(self) -> sqlite3.Connection:
@@ -1883,7 +1883,7 @@ class Store:
         return [Row(*row) for row in self._select(query, account_id, MAX_WAITING)]
 
     def forget_waiting(self, account_id: int, upto: int) -> None:
-        """Note that messages up to this number were delivered; if it fails, they come again."""
+        """Mark messages up to this number as delivered; on failure they are delivered again."""
         query = "UPDATE messages SET waiting_for = NULL WHERE waiting_for = ? AND number <= ?"
         try:
             self._writer.execute(query, account_id, upto)
@@ -1944,7 +1944,7 @@ class Store:
         return changed
 
     def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
-        """Raises AccountExistsError, or StoreError, also for a password that is not allowed."""
+        """Add an account. Raises AccountExistsError, or StoreError, also for a bad password."""
         salt, digest = self._new_hash(password)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
@@ -2119,7 +2119,7 @@ Record = Union[Row, ChannelRecord]
 class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
-    A disk that is slow, full or broken holds up nobody: the delivery waits PATIENCE, then goes
+    A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
     on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
     "" once all is written. The thread also deletes what is too old, and looks for accounts that
     another process has changed, for `on_accounts`.
@@ -2136,7 +2136,7 @@ class Journal(threading.Thread):
         self._store = store
         self._on_change = on_change
         self._on_accounts = on_accounts
-        # They hand `_work` to the thread, and back: one thread releases what the other acquires.
+        # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
@@ -2151,14 +2151,14 @@ class Journal(threading.Thread):
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
-        """Return when `work` is on disk, or after PATIENCE."""
+        """Return when `work` is on disk, or after STORE_TIMEOUT."""
         self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
         if self._is_busy:
             self._collect(0)
         if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
             self._work, self._backlog, self._is_busy = self._backlog, [], True
             self._start.release()
-            self._collect(0 if self.fault else PATIENCE)
+            self._collect(0 if self.fault else STORE_TIMEOUT)
 
     def _collect(self, timeout: float) -> None:
         """Take the work back if the thread is done with it in time."""
@@ -2179,7 +2179,7 @@ class Journal(threading.Thread):
         if not self._is_busy:
             self._is_stopping = True
             self._start.release()
-            self.join(PATIENCE)
+            self.join(STORE_TIMEOUT)
 
     def run(self) -> None:
         upkeep_at = 0.0
@@ -2248,7 +2248,7 @@ class Delivery(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
-        self.post = self.pending.append  # queues work; `wake` is called when all is posted
+        self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
     # For all threads
 
@@ -2267,11 +2267,11 @@ class Delivery(threading.Thread):
                 self._drained.wait_for(lambda: len(self.pending) <= MAX_PENDING)
 
     def sync(self) -> None:
-        """Wait until all that was posted is stored and sent: PATIENCE at most."""
+        """Wait until all that was posted is stored and sent: STORE_TIMEOUT at most."""
         barrier = threading.Event()
         self.pending.append(barrier)
         self.wake()
-        barrier.wait(PATIENCE)
+        barrier.wait(STORE_TIMEOUT)
 
     def stop(self) -> None:
         """End the thread when all that was posted has been delivered, and wait for it."""
@@ -2302,7 +2302,7 @@ class Delivery(threading.Thread):
                 # When it is busy, wait for as many again: a lone message is not delayed.
                 for _ in range(5 if len(batch) > 1 else 0):
                     if len(self.pending) < len(batch):
-                        time.sleep(PAUSE)
+                        time.sleep(BATCH_PAUSE)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
@@ -2321,10 +2321,10 @@ class Delivery(threading.Thread):
     def _deliver(self, batch: List[Work]) -> None:
         """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
-        for is_event, run in itertools.groupby(batch, audience_of):
+        for audience_id, run in itertools.groupby(batch, audience_of):
             works = list(run)
             try:
-                if is_event:
+                if audience_id:
                     self._put([work for work in works if isinstance(work, Event)])
                 for work in works:
                     if isinstance(work, Output):
@@ -2356,18 +2356,18 @@ class Delivery(threading.Thread):
             self._append(client, data)
 
     def _append(self, client: Client, data: bytes) -> None:
-        if data and not client.closed and not client.finishing:
+        if data and not client.is_closed and not client.finishing:
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.blocked and client.queued > self._max_sendq:
+            if client.is_blocked and client.queued > self._max_sendq:
                 self._abort(client, "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
         touched, self._touched = self._touched, {}
         for client in touched:
-            if not client.closed and not client.blocked:
+            if not client.is_closed and not client.is_blocked:
                 self._send(client)
 
     def _poll(self) -> None:
@@ -2395,19 +2395,19 @@ class Delivery(threading.Thread):
             return
         client.queued = len(data) - sent
         client.outbox[:] = [memoryview(data)[sent:]] if client.queued else []
-        self._watch(client, bool(client.queued))
+        self._set_blocked(client, bool(client.queued))
         if client.queued > self._max_sendq:
             self._abort(client, "SendQ exceeded")
         elif client.finishing and not client.queued:
             with contextlib.suppress(OSError):  # the peer was faster
                 client.reader.shutdown(socket.SHUT_WR)
 
-    def _watch(self, client: Client, blocked: bool) -> None:
-        if blocked and not client.blocked:
+    def _set_blocked(self, client: Client, is_blocked: bool) -> None:
+        if is_blocked and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
-        elif client.blocked and not blocked:
+        elif client.is_blocked and not is_blocked:
             self._selector.unregister(client.reader)
-        client.blocked = blocked
+        client.is_blocked = is_blocked
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2415,8 +2415,8 @@ class Delivery(threading.Thread):
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
-        if not client.closed:
-            if not client.blocked:
+        if not client.is_closed:
+            if not client.is_blocked:
                 self._send(client)
             self._abort(client, "")
         if ending.how == CLOSE:
@@ -2425,10 +2425,10 @@ class Delivery(threading.Thread):
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
-        self._watch(client, False)
+        self._set_blocked(client, False)
         client.outbox.clear()
         client.queued = 0
-        client.closed = True
+        client.is_closed = True
         client.end = client.end or reason
         with contextlib.suppress(OSError):
             client.reader.shutdown(socket.SHUT_RDWR)
@@ -2460,7 +2460,7 @@ class Session:
         self.delivery = server.delivery
         self.client = client
         self.response = client.response = Response(
-            client, self.delivery.post, self.options.server_name, self.options.lobby
+            client, self.delivery.enqueue, self.options.server_name, self.options.lobby
         )
         self.reply = self.response.reply  # the answer to a command, or a part of it
         self._bucket = Bucket(server.options.rate_limit, BURST)
@@ -2492,7 +2492,7 @@ class Session:
         if end.farewell:
             self.reply("ERROR", end.farewell)
         self.flush()
-        self.delivery.post(Ending(client, FINISH))
+        self.delivery.enqueue(Ending(client, FINISH))
         self.delivery.wake()
         # Read to the end, LINGER at most, so that closing resets nothing that was sent.
         deadline = time.monotonic() + LINGER
@@ -2500,7 +2500,7 @@ class Session:
             client.reader.settimeout(LINGER)
             while client.reader.recv(RECEIVE_SIZE) and time.monotonic() < deadline:
                 client.reader.settimeout(max(0.001, deadline - time.monotonic()))
-        self.delivery.post(Ending(client, CLOSE))
+        self.delivery.enqueue(Ending(client, CLOSE))
         self.delivery.wake()
         # What users say when they quit is private: the log has what precedes the colon.
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
@@ -2513,7 +2513,7 @@ class Session:
             opening += next(chunks)
             name = sniff(opening)
         if name in REFUSALS:
-            self.delivery.post(Output(self.client, lambda: REFUSALS[str(name)]))
+            self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
         if name == IRC:
             self.client.caps = 0
@@ -2621,10 +2621,10 @@ class Session:
         """Send the replies; `is_done` ends the answer to the command."""
         size = self.response.flush(is_done)
         if size:
-            self.charge(size / REPLIES_A_TOKEN)
+            self.charge(size / REPLY_BYTES_PER_TOKEN)
 
     def run_command(self, message: Message, label: str = "") -> bool:
-        """Check the rules of a command, and run its handler; return True if it was carried out."""
+        """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
         self.response.begin(label)
         try:
@@ -2796,7 +2796,7 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Raises ReplyError for a nickname that is registered, unless by this client's account."""
+    """Refuse, by ReplyError, a nickname that is registered to another account."""
     client = session.client
     account = session.server.store.account(nickname)
     if account is None or account.id == client.account.id:
@@ -2852,7 +2852,7 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Raises Disconnect for a wrong password, and for any after too many from that address."""
+    """Check PASS. Raises Disconnect for a wrong password, or too many from that address."""
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted:
         return
@@ -3057,7 +3057,7 @@ def deliver_waiting(session: Session) -> None:
         replay(session, "While you were away:", rows)
         session.flush(is_done=False)
         session.delivery.sync()
-        if not client.closed:
+        if not client.is_closed:
             store.forget_waiting(account.id, rows[-1].number)
 
 
@@ -3160,7 +3160,7 @@ def on_join(session: Session, message: Message) -> None:
         joined = directory.join(client, name, keys.get(given, ""))
         if joined is not None:
             number, size = joined
-            session.charge(size / LOOKS_A_TOKEN)
+            session.charge(size / ROWS_PER_TOKEN)
             recall(session, name, number)
 
     if message.params[0]:  # irssi sends an empty parameter, and expects no answer
@@ -3208,7 +3208,7 @@ def on_topic(session: Session, message: Message) -> None:
 def on_names(session: Session, message: Message) -> None:
     def names(name: str) -> None:
         channel = session.directory.channel(name, session.client) or Channel(name)
-        session.charge(len(channel.members) / LOOKS_A_TOKEN)
+        session.charge(len(channel.members) / ROWS_PER_TOKEN)
         session.directory.names(session.client, channel)
 
     _for_each(session, message.param(0) or "*", "NAMES", names)
@@ -3218,7 +3218,7 @@ def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
     conditions = parse_elist(",".join(message.params))
     channels, now = session.directory.channels(session.client), time.time()
-    session.charge(len(channels) / LOOKS_A_TOKEN)
+    session.charge(len(channels) / ROWS_PER_TOKEN)
     session.reply("321", "Channel", "Users  Name")
     for channel in channels:
         name, size, topic = channel.name, len(channel.members), channel.topic
@@ -3293,12 +3293,12 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
         members = channel.audience if channel is not None else ()
-        session.charge(len(members) / LOOKS_A_TOKEN)
+        session.charge(len(members) / ROWS_PER_TOKEN)
         for other in members:
             yield other, channel
         return
     users, masks = directory.users(), protocol.MaskSet([mask])
-    session.charge(len(users) / LOOKS_A_TOKEN)
+    session.charge(len(users) / ROWS_PER_TOKEN)
     for other in users:
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
@@ -3424,7 +3424,7 @@ def recall(session: Session, name: str, before: int) -> None:
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         folded = protocol.casefold(name)
-        rows = session.server.store.read(folded, 0, before, RECALLED, latest=True)
+        rows = session.server.store.read(folded, 0, before, RECALL_LINES, latest=True)
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3514,14 +3514,14 @@ def _select_rows(
 
     before, after = references[0]
     if verb == "LATEST":
-        return read(after, LAST, limit, True)
+        return read(after, MAX_NUMBER, limit, True)
     if verb == "BEFORE":
         return read(0, before, limit, True)
     if verb == "AFTER":
-        return read(after, LAST, limit, False)
+        return read(after, MAX_NUMBER, limit, False)
     if verb == "AROUND":
         rows = read(0, before, limit // 2, True)
-        return rows + read(before - 1, LAST, limit - len(rows), False)
+        return rows + read(before - 1, MAX_NUMBER, limit - len(rows), False)
     low, high = sorted(references)
     return read(low[1], high[0], limit, references[0] > references[1])
 
@@ -3536,7 +3536,7 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     found = [(names.get(key, key), number) for key, number in others]
     found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
     for channel in session.directory.channels(of=client):
-        last = store.read(channel.folded, after, LAST, 1, latest=True)
+        last = store.read(channel.folded, after, MAX_NUMBER, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]
     found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
     session.response.open_batch("draft/chathistory-targets")
@@ -3774,11 +3774,11 @@ class Server:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
         self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
         self.directory = Directory(
-            self.delivery.post, options.server_name, options.lobby, self.store.last_number()
+            self.delivery.enqueue, options.server_name, options.lobby, self.store.last_number()
         )
-        self.attempts = Limiter(*PASSWORDS)  # by address and account
-        self.guesses = Limiter(*GUESSES)  # by address
-        self.registrations = Limiter(*REGISTRATIONS)  # by address
+        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address and account
+        self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
+        self.registrations = Limiter(*REGISTRATION_RATE)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
@@ -3838,7 +3838,7 @@ class Server:
         self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
 
     def _on_accounts(self) -> None:
-        """Accounts or sanctions have changed, perhaps by another process."""
+        """Apply accounts and sanctions that have changed, perhaps by another process."""
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
         self.delivery.wake()
@@ -3975,7 +3975,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def addresses_to_tell(host: str) -> List[str]:
+def reachable_addresses(host: str) -> List[str]:
     """Return the addresses at which others find a server that listens on `host`."""
     if host not in ("", "0.0.0.0", "::"):
         return [host]
@@ -4196,7 +4196,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
-    """Change or list the accounts in a folder, which a server may be using; the exit code."""
+    """Change or list the accounts in a folder that a server may be using; return the exit code."""
     try:
         password = _read_password(arguments.add_account) if arguments.add_account else ""
         path = os.path.join(arguments.data, STORE_FILE)
@@ -4251,7 +4251,7 @@ def _read_password(name: str) -> str:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Serve until SIGINT or SIGTERM, or do a chore; 2 if it could not, else 0."""
+    """Serve until SIGINT or SIGTERM, or do a chore; return 2 on failure, else 0."""
     arguments = parse_arguments(argv)
     os.umask(0o077)  # the files of the store are for their owner alone
     if arguments.is_chore:
@@ -4291,7 +4291,7 @@ def _serve(options: Options, console: Console) -> int:
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
-    for address in addresses_to_tell(options.host):
+    for address in reachable_addresses(options.host):
         console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
     server.run()
     signal.set_wakeup_fd(-1)

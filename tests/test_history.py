@@ -357,7 +357,7 @@ def until_it_works(talker):
 
 def test_stuck_disk_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
     """Users are told a single time that nothing is kept, and that it is again."""
-    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(server, "STORE_TIMEOUT", 0.2)
     monkeypatch.setattr(server, "RETRY_AFTER", 0.1)
     stuck, append = threading.Event(), server.Store.append
     stuck.set()

@@ -325,7 +325,7 @@ def test_ban_in_the_moment_of_registration_holds(room, monkeypatch, target):
 def test_killed_client_that_does_not_read_is_gone_at_once(kept):
     """Though its socket takes no more."""
     boss, bob = log_in_as_operator(kept), kept.irc("bob", receive_buffer=4096)
-    while not kept.client("bob").blocked:
+    while not kept.client("bob").is_blocked:
         boss.send(*["PRIVMSG bob :" + "x" * 400] * 50)
         boss.heard()
     boss.send("KILL bob :noise")
@@ -635,7 +635,7 @@ def test_names_that_are_sent_after_a_resume_have_the_user(room):
     room.irc("owner")
     directory, may_go_on = room.server.directory, threading.Event()
     held_up = server.Output(room.client("bob"), lambda: may_go_on.wait(TIMEOUT) and b"")
-    room.server.delivery.post(held_up)
+    room.server.delivery.enqueue(held_up)
     directory.names(room.client("bob"), directory.channel("#den"))
     assert directory.resume(room.client("owner"), token)
     may_go_on.set()
@@ -702,7 +702,7 @@ def charged(monkeypatch):
 
 @pytest.mark.parametrize("line", ["WHO zzz", "LIST zzz", "JOIN #a", "NAMES #lobby"])
 def test_looking_at_users_and_channels_is_charged(room, charged, monkeypatch, line):
-    monkeypatch.setattr(server, "LOOKS_A_TOKEN", 0.01)
+    monkeypatch.setattr(server, "ROWS_PER_TOKEN", 0.01)
     bob = room.irc("bob")
     before = sum(charged)
     bob.send(line)

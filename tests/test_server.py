@@ -721,7 +721,7 @@ def never_reads(room, bob):
 
 
 def is_hung_up_on(room, bob):
-    room.server.delivery.post(Ending(room.client("bob"), SEVER))
+    room.server.delivery.enqueue(Ending(room.client("bob"), SEVER))
     room.server.delivery.wake()
 
 
