@@ -523,5 +523,7 @@ def test_settings_are_kept_without_the_password(desktop, open_room):
     assert (kept["theme"], kept["zoom"], kept["name"]) == ("light", 110, "alice")
     again = desktop.open(room.server.port)
     assert str(again.text.cget("bg")) == client.PALETTES["light"]["chat"]
-    again.connect(name="alice", password="sesame")
+    again.connect(name="alice")
+    again.wait_for_error(client.PASSWORD)
+    again.connect(password="sesame")
     desktop.pump(lambda: again.root.geometry() == "900x600+40+30")
