@@ -355,10 +355,10 @@ def test_a_terminal_is_asked_for_a_password_twice_and_never_shows_it(tmp_path, t
     command = "import os, sys, pty; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"  # a terminal of its own
     arguments = [sys.executable, str(PROGRAM), "--data", str(folder), "--add-account", "alice"]
     outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *arguments], stdin=inner, stdout=inner, stderr=inner
+    )
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", command, *arguments], stdin=inner, stdout=inner, stderr=inner
-        )
         os.close(inner)
         shown = read_until(outer, b"Password for alice: ")
         first, newline, second = typed.partition("\n")
@@ -369,6 +369,8 @@ def test_a_terminal_is_asked_for_a_password_twice_and_never_shows_it(tmp_path, t
         shown += read_until(outer, told.encode())
         assert process.wait(TIMEOUT) == code
     finally:
+        process.kill()  # and its terminal hangs up on the server
+        process.wait()
         os.close(outer)
     assert b"horse" not in shown
     assert folder.exists() == (code == 0)
