@@ -308,6 +308,10 @@ class Handshake:
 
     def _introduce(self) -> List[Message]:
         if self._is_introduced:
+    @property
+    def _has_login(self) -> bool:
+        return bool(self._password or self.login)
+
             return []
         self._is_introduced = True
         user = Message("USER", (self.nickname, "0", "*", self.nickname))
@@ -325,20 +329,23 @@ class Handshake:
         return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
-        if self._is_logged_in is not None or not (self._password or self.login):
+        # Before CAP END the server does not say that a nickname in use is registered, too.
+        is_early = bool(self._offered) and not self._has_ended_caps
+        if self._is_logged_in is not None or not (self._has_login or is_early):
             raise refusal
         self._refusal = refusal
         return self._next_step() if self._has_ended_caps else []
 
     def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
-        if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
+        is_wanted = self.login or (self._refusal and self._password)
+        if is_wanted and "sasl" in self.caps and not self._has_asked_login:
             self._has_asked_login = True
             self.login = self.login or Login(self.nickname, self._password)
             return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
         if self._refusal is not None:
-            if not self._is_logged_in:
+            if self._has_login and not self._is_logged_in:
                 raise self._refusal
             self._refusal, again = None, [Message("NICK", (self.nickname,))]
         if self._token and RESUME_CAP in self.caps:  # answered by 001 or FAIL
@@ -347,7 +354,7 @@ class Handshake:
         if self._has_ended_caps:
             return again
         self._has_ended_caps = True
-        return [*again, *self._introduce(), Message("CAP", ("END",))]
+        return [*self._introduce(), Message("CAP", ("END",)), *again]
 
 
 # Connection

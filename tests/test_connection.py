@@ -90,6 +90,18 @@ def test_only_acknowledged_capabilities_count():
     assert agreed.handshake.caps == {"batch", "echo-message"}
 
 
+def test_nickname_in_use_is_tried_again_when_the_server_says_if_it_is_registered():
+    taken = ":hub 433 * alice :In use"
+    for answer, event in ((RESERVED, (PASSWORD, REGISTERED)), (taken, (NAME, TAKEN))):
+        alice = Registration()
+        again = ["CAP REQ :sasl", "CAP END", "NICK alice"]
+        assert alice.hear("CAP * LS :sasl", taken, "CAP * ACK :sasl") == again
+        assert alice.refused(answer) == event
+    alice = Registration()
+    assert alice.hear("CAP * LS :") == ["CAP END"]
+    assert alice.refused(taken) == (NAME, TAKEN)  # it would have said so
+
+
 def test_server_may_shorten_the_nickname():
     registration = Registration()
     assert registration.hear(":hub 001 alic :Welcome") == []
@@ -131,7 +143,7 @@ def test_password_logs_in_to_the_account_that_owns_the_nickname():
             assert alice.hear(RESERVED) == ["AUTHENTICATE PLAIN"]
         assert alice.hear("AUTHENTICATE +") == ["AUTHENTICATE AGFsaWNlAHNlc2FtZQ=="]
         answers = alice.hear(":hub 900 alice a!u@h alice :Logged in", ":hub 903 alice :Welcome")
-        assert answers == (["NICK alice", "CAP END"] if early else ["NICK alice"])
+        assert answers == (["CAP END", "NICK alice"] if early else ["NICK alice"])
         assert alice.handshake.login == ("alice", "sesame")
         assert alice.refused(":hub 433 * alice :In use") == (NAME, TAKEN)
 
@@ -143,7 +155,7 @@ def test_known_login_is_used_before_the_nickname_is_claimed():
     assert alice.hear(":hub 904 alice :Changed meanwhile") == ["CAP END"]
     alice = Registration(login=client.Login("alice", "sesame"))
     alice.hear(":hub 433 * alice :Our own dead connection has it", *AGREED)
-    assert alice.hear(":hub 903 alice :Welcome") == ["NICK alice", "CAP END"]
+    assert alice.hear(":hub 903 alice :Welcome") == ["CAP END", "NICK alice"]
 
 
 # With the real server
@@ -228,6 +240,7 @@ def test_registered_nickname_needs_its_password(owned, call):
 def test_owner_who_logs_in_elsewhere_ends_the_connection_for_good(owned, call):
     here = call(owned.server.port, password="opensesame")
     here.welcomed()
+    assert call(owned.server.port).end() == Disconnected(PASSWORD, REGISTERED)
     there = owned.irc("alicia", "sasl")
     typed = protocol.parse_input("/login alice opensesame")
     there.send(*(protocol.serialize(m).decode() for m in protocol.compose(typed, "", "", "")))
