@@ -667,6 +667,14 @@ class Entry:
 
     @property
     def day(self) -> str:
+    def precedes(self, other: "Entry") -> bool:
+        """Return True if the server had it before `other`: by number, or else by time."""
+        if self.delivery != SENT:
+            return False
+        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
+            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
+        return self.line.when <= other.line.when
+
         """The local date, as "2026-11-22"."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
@@ -793,32 +801,23 @@ class Conversation:
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
 
-        A page is in the server's order and has no gaps, so new entries go next to those
-        known. Without any, they go `before` an entry, or else where their time belongs.
+        A page is in the server's order, in which each new entry gets its place: from the end (or
+        from `before`) up, below the first entry that precedes it.
         """
-        start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        when = page[0].line.when if page else 0.0
-        sent = ((i, entry) for i, entry in enumerate(self.entries) if entry.delivery == SENT)
-        after = max((i + 1 for i, entry in sent if entry.line.when <= when), default=0)
-        index = after if start is None else self.index(start)
+        index = len(self.entries) if before is None else self.index(before)
         added: List[Change] = []
-        for entry in page:
+        for entry in reversed(page):
             if entry.msgid in self._known:
-                index = self.index(self._known[entry.msgid]) + 1
+                index = min(index, self.entries.index(self._known[entry.msgid]))
                 continue
-            while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
-                index += 1
+            while index and not self.entries[index - 1].precedes(entry):
+                index -= 1
             (change,) = self.insert(index, [entry])
-            if added and added[-1].before is change.before:
-                change = change._replace(entries=[*added.pop().entries, entry])
+            if added and added[-1].entries[0] is change.before:
+                below = added.pop()
+                change = below._replace(entries=[entry, *below.entries])
             added.append(change)
-            index += 1
-        return added
-
-    def _is_local(self, index: int) -> bool:
-        """Return True if the entry at `index` is in no history, as a line of the client's own."""
-        here = self.entries[index : index + 1]
-        return bool(here) and not here[0].msgid and here[0].delivery == SENT
+        return added[::-1]
 
     def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
         """Return the first of `entries` that the history of this conversation has.

@@ -2,6 +2,7 @@
 
 import calendar
 import contextlib
+import itertools
 import random
 import time
 import unicodedata
@@ -1820,16 +1821,73 @@ def test_typed_history_does_not_decide_on_uncertain_messages(kept):
     assert "![alice]: first (may not have arrived)!" in kept.seen()
 
 
-def test_page_of_history_stands_below_earlier_lines_of_the_client():
-    room = client.Conversation("#lobby", client.CHANNEL)
+@pytest.mark.parametrize(
+    ("known", "page", "expected"),
+    [
+        # Each is a time and a number: of the client's own lines, none.
+        ("1/1 2 5", "1/1 3/3 4/4", "1/1 2 3/3 4/4 5"),
+        ("1/1 3/3 5/5", "2/2 4/4 6/6", "1/1 2/2 3/3 4/4 5/5 6/6"),  # private messages between
+        ("1/1 3/3 5/5", "4/4", "1/1 3/3 4/4 5/5"),
+        ("1/1 7 8/9", "2/2 3/10", "1/1 2/2 7 8/9 3/10"),
+        ("9/8 7/11 5", "8/9 1/10", "9/8 8/9 1/10 7/11 5"),  # the clock was wrong: numbers decide
+        ("1/a 3/b", "2/x 3/y 3/z", "1/a 2/x 3/b 3/y 3/z"),  # of another server: times decide
+        ("1/a 3/b 3/c", "2/x 3/y 3/b 3/z", "1/a 2/x 3/y 3/b 3/c 3/z"),
+        ("", "2/2 3/3", "2/2 3/3"),
+    ],
+)
+def test_page_of_history_is_put_in_by_number_or_by_time(known, page, expected):
+    room, ids = client.Conversation("#lobby", client.CHANNEL), itertools.count(1)
 
-    def entry(when, msgid=""):
-        line = protocol.Line(FROM_OTHERS, when, "[bob]:", "at %d" % when)
-        return client.Entry(int(when), line, msgid)
+    def entries(text):
+        for when, _, msgid in (word.partition("/") for word in text.split()):
+            line = protocol.Line(FROM_OTHERS, float(when), "[bob]:", "hi")
+            yield client.Entry(next(ids), line, msgid)
 
-    for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.append(known)
-    changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
-    assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    ((kind, _, added, before),) = changes
-    assert (kind, [e.line.when for e in added], before) == ("added", [3.0, 4.0], room.entries[-1])
+    for entry in entries(known):
+        room.append(entry)
+    before = list(room.entries)
+    changes = room.merge(list(entries(page)))
+    shown = ["%d/%s" % (entry.line.when, entry.msgid) for entry in room.entries]
+    assert " ".join(shown).replace("/ ", " ").rstrip("/") == expected
+    added = [entry for change in changes for entry in change.entries]
+    assert added == [entry for entry in room.entries if entry not in before]
+    assert replay([client.Change(client.ADDED, room, before), *changes], room) == room.entries
+
+
+def test_missed_messages_stand_among_those_that_came_meanwhile(kept):
+    kept.hear("@msgid=1;time=2026-11-22T17:00:00.000Z :bob!b@h PRIVMSG #lobby :one")
+    kept.lose()
+    kept.type("mine")
+    kept.connect()
+    kept.hear(*WELCOME)
+    missed = "msgid=%d;time=2026-11-22T17:0%d:00.000Z :bob!b@h PRIVMSG %s :%s"
+    kept.hear("@" + missed % (2, 2, "alice", "psst"))
+    page = [missed % (1, 0, "#lobby", "one"), missed % (3, 4, "#lobby", "two")]
+    kept.hear(*history("#lobby", *page))
+    kept.hear("@msgid=4;time=2026-11-22T17:05:00.000Z :alice!a@h PRIVMSG #lobby :mine")
+    texts = [line for line in kept.seen() if "[bob" in line or "mine" in line]
+    assert texts == ["[bob]: one", "[bob -> you]: psst", "[bob]: two", "[alice]: mine"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "joined"),
+    [
+        ([":op!o@h MODE #tea +k earlgrey"], "JOIN #tea :earlgrey"),
+        ([":op!o@h MODE #tea +lk-m 9 earlgrey"], "JOIN #tea :earlgrey"),
+        ([":hub 324 alice #tea +klt earlgrey 9"], "JOIN #tea :earlgrey"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea +k two"], "JOIN #tea :two"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea -k one"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea -k *"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +k one", ":hub 324 alice #tea +k *"], "JOIN #tea :one"),
+        ([":op!o@h MODE #cup +k one"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +o alice"], "JOIN #tea"),
+    ],
+)
+def test_key_of_a_channel_is_learned_and_forgotten(alice, lines, joined):
+    alice.hear(":alice!a@h JOIN #tea")
+    assert "MODE #tea" in alice.all_sent
+    alice.hear(*lines)
+    alice.lose()
+    alice.connect()
+    alice.hear(*WELCOME)
+    assert alice.sent == [joined]
