@@ -76,6 +76,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 import webbrowser
 import zlib
 from typing import (
@@ -829,19 +830,34 @@ class Conversation:
         return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` are found in the texts of entries, ignoring case, in order."""
-        pattern = re.compile(re.escape(words.casefold()))
-        entries = self.entries if words else []
+        """Return where `words` are found in the texts of entries, in order.
+
+        Case and accents make no difference.
+        """
+        folded = "".join(map(_fold, words))
+        pattern = re.compile(re.escape(folded))
+        entries = self.entries if folded else []
         found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
         return {entry: spans for entry, spans in found if spans}
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
-    folded = text.casefold()
-    spans = [match.span() for match in pattern.finditer(folded)]
-    if spans and len(folded) != len(text):  # "ß" becomes "ss"
-        indices = [index for index, char in enumerate(text) for _ in char.casefold()]
-        spans = [(indices[start], indices[end - 1] + 1) for start, end in spans]
+_MARKS = re.compile("[\u0300-\u036f]")
+
+
+@functools.lru_cache(maxsize=10000)
+def _fold(char: str) -> str:
+    """Return a character without case and accents: "ss" for "ß", "" for an accent alone."""
+    return _MARKS.sub("", unicodedata.normalize("NFD", char.casefold()))
+
+
+    if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
+        return [match.span() for match in pattern.finditer(text.lower())]
+    parts = list(map(_fold, text))
+    spans = [match.span() for match in pattern.finditer("".join(parts))]
+    if spans:  # a character may have become none, or several
+        indices = [index for index, part in enumerate(parts) for _ in part] + [len(text)]
+        spans = [(indices[s], max(indices[e - 1] + 1, indices[e])) for s, e in spans]
     return spans
 
 

@@ -1272,6 +1272,14 @@ def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice
     assert alice.chat.unsent == 2
     alice.connect()
     alice.type("too")
+    alice.hear(":bob!b@h PRIVMSG #lobby :Ein naïves Café x\u0303 in İstanbul, Straße")
+    assert found("istanbul") == found("İSTANBUL") == ["İstanbul"]
+    assert found("cafe") == found("CAFÉ") == found("cafe\u0301") == ["Café"]
+    assert found("naive") == ["naïve"]
+    assert found("x i") == ["x\u0303 i"]
+    assert found("x")[-1] == "x\u0303"
+    assert found("stras")[-1] == "Straß"
+    assert found("\u0301") == []
     assert alice.sent == []
     alice.hear(*WELCOME)
     assert alice.sent == [
