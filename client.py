@@ -705,7 +705,7 @@ class Conversation:
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
-        self.channel_key: Sequence[str] = ()  # empty, or the key of the last /join
+        self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
@@ -1935,6 +1935,7 @@ def _finish_registration(chat: Chat) -> None:
         return
     session.is_settled = True
     for channel in chat.conversations:
+    chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
     if session.is_reconnect and HISTORY_CAP in session.caps:
@@ -2025,8 +2026,9 @@ def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
 
 
 def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
-    prefixes = chat.session.prefixes
-    modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
+    """MODE, or 324: the modes of a channel."""
+    prefixes, start = chat.session.prefixes, 1 if message.command == "MODE" else 2
+    modes = message.params[start:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
@@ -2039,6 +2041,10 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
 
 def _on_away(chat: Chat, message: Message) -> None:
     """AWAY; 305 and 306, which are about the user; 352, of the answer to WHO."""
+        if change.letter == "k" and not change.adding:
+            channel.channel_key = ()
+        elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
+            channel.channel_key = (change.arg,)
     nickname, is_away = message.nickname, bool(message.text)
     if message.command in ("305", "306"):
         nickname, is_away = chat.nickname, message.command == "306"
@@ -2143,7 +2149,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
     "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
-    "TOPIC": (1, _in_channel(0, _on_topic)), "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
+    "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
+    "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),

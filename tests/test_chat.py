@@ -85,8 +85,8 @@ class User:
 
     @property
     def sent(self):
-        """The same without the PINGs that take the place of echoes."""
-        return [line for line in self.all_sent if not line.startswith("PING sent-")]
+        """The same without PINGs in the place of echoes, and without questions about modes."""
+        return [line for line in self.all_sent if not line.startswith(("PING sent-", "MODE #"))]
 
     @property
     def people(self):
@@ -753,6 +753,7 @@ def test_message_to_oneself_is_shown_once(caps):
     copies = [label + ":alice!a@h PRIVMSG alice :note", ":alice!a@h PRIVMSG alice :note"]
     alice.hear(*copies["echo" not in caps :], ":hub PONG hub :sent-1")
     assert alice.seen("alice") == ["[you -> alice]: note"]
+        "MODE #lobby",
 
 
 def test_refused_message_can_be_retried_or_discarded(alice):
