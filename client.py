@@ -1474,7 +1474,7 @@ class Chat:
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
         name, text = self.nickname.casefold(), text.casefold()
-        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
+        return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
@@ -2318,6 +2318,7 @@ class Completer:
     def __init__(self) -> None:
         self._last = "", 0  # text and cursor after the last completion
         self._start = self._index = 0
+_ADDRESS = re.compile(r"\w+://\S*")
         self._words: List[str] = []
 
     def complete(
@@ -2394,6 +2395,13 @@ def find_links(text: str) -> List[Span]:
             link[-1] in ")]}" and link.count(link[-1]) > link.count("([{"[")]}".index(link[-1])])
         ):
             link = link[:-1]
+@functools.lru_cache(maxsize=100)
+def mention_pattern(nickname: str) -> Pattern[str]:
+    """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
+    form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
+    return re.compile(form % re.escape(nickname), re.IGNORECASE)
+
+
         if link.partition("://")[2]:
             links.append((match.start(), match.start() + len(link)))
     return links
@@ -3827,10 +3835,10 @@ def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) ->
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
     parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
-    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "\0"
+    pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
-        for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
+        for index, part in enumerate(pattern.split(words[end:start])):
             parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
         parts += [text(words[start:stop]), (*tags, "link", "hand")]
         end = stop

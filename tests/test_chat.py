@@ -1097,7 +1097,14 @@ def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     assert [c.conversation.name for c in alice.changed(client.ALERT)] == ["#lobby"]
     alice.do(alice.chat.open("u4", NOW))  # the user's own wish is another matter
     assert alice.names == ["#lobby", "u0", "u1", "u4"]
+        *dict.fromkeys(["bob/alice: look", "so.. alice...", "http://a/ alice?"], True).items(),
 
+        *dict.fromkeys(
+            ["http://alice.example/", "HTTPS://a/alice", "(irc://alice)"], False
+        ).items(),
+        *dict.fromkeys(
+            ["bob@alice", "to alice@a.example", "www.alice", "alice.org"], False
+        ).items(),
 
 def test_entries_that_are_gone_are_not_known(alice, monkeypatch):
     monkeypatch.setattr(client, "MAX_ENTRIES", 20)
