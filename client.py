@@ -4719,7 +4719,7 @@ class ChatView:
 
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
-    if address.startswith(("http://", "https://")):
+    if _LINK.match(address):
         # Daemon: the browser may take its time to start.
         thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
         thread.name = "browser"

@@ -475,8 +475,11 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     assert opened == []
     alice.click("https://example.org")
     alice.click("http://b.example")
-    desktop.pump(lambda: len(opened) == 2)
-    assert sorted(opened) == ["http://b.example", "https://example.org/a?b=(1)"]
+    alice.click("HTTPS://C.example")
+    desktop.pump(lambda: len(opened) == 3)
+    assert sorted(opened) == [
+        "HTTPS://C.example", "http://b.example", "https://example.org/a?b=(1)"
+    ]  # fmt: skip
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
     assert alice.menu[:2] == ["Open http://b.example", "Copy the link"]
@@ -486,6 +489,7 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
 
 
 def test_replies_show_in_the_conversation_in_view(tea, desktop, hub):
+    hear(hub, alice, "HTTPS://C.example")
     tea.say("/whois bob")
     hub.expect("WHOIS bob")
     hub.send(":hub 311 alice bob b host * :Bob", ":hub 318 alice bob :End of /WHOIS list.")
