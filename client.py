@@ -2520,6 +2520,7 @@ class Terminal:
         """
         # Daemon: reading from a terminal cannot be cancelled.
         threading.Thread(target=self._read_input, name="input", daemon=True).start()
+        self._day = protocol.format_day(time.time())  # of the last line
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2642,10 +2643,10 @@ class Terminal:
         for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
-            lines: List[Any] = []
+            lines: List[Line] = []
             if kind != RECALLED:
                 new = [e for e in entries if e.id not in printed and self._is_printed(e, kind)]
-                lines += [_format(entry, conversation, chat) for entry in new]
+                lines += [_to_line(entry, conversation, chat) for entry in new]
             elif entries:
                 lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
                 lines += [entry.line for entry in entries]
@@ -2663,6 +2664,9 @@ class Terminal:
         The server itself says, in words, that a message is refused.
         """
         if entry.delivery != SENT:
+                day, self._day = self._day, protocol.format_day(line.when)
+                if day != self._day:
+                    print(protocol.server_line(self._day, line.when), file=self._output)
             self._unsent.add(entry.id)
             return entry.delivery not in (IN_FLIGHT, REFUSED)
         if entry.id in self._unsent:
@@ -2671,11 +2675,12 @@ class Terminal:
         return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
 
 
-def _format(entry: Entry, conversation: Conversation, chat: Chat) -> str:
+def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
+    """Return the line of an entry with its room, unless that is in view, and its note."""
     is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
     room = conversation.name + " " if is_elsewhere else ""
     note = "  (%s)" % entry.note if entry.note else ""
-    return "%s %s%s%s" % (entry.line.clock, room, entry.text, note)
+    return entry.line._replace(head=room + entry.line.head, text=entry.line.text + note)
 
 
 def _ask_password() -> str:

@@ -507,6 +507,11 @@ def format_time(when: float) -> str:
 
 def parse_time(text: str) -> float:
     """Return seconds since 1970 from server-time's format; ValueError for any other text."""
+def format_day(when: float) -> str:
+    """Format a local day, the heading above the lines of another day: Sunday, 22 November 2026."""
+    return time.strftime("%A, %d %B %Y", time.localtime(when))
+
+
     match = _SERVER_TIME.match(text)
     if not match:
         raise ValueError("not a server-time: %.40r" % text)

@@ -3441,7 +3441,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
         event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
-        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
+        date = protocol.format_day(row.time)
         shown = event.describe(client.nickname, session.options.lobby)
         if shown and date != day and not is_marked:
             session.notice(date)
