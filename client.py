@@ -3961,7 +3961,7 @@ class Transcript:
         for entry in dict.fromkeys(changed):
             if entry in self._entries:
                 start = self._entries.index(entry)
-                self._replace(start, start + 1, [entry])
+                self._replace(start, start + 2, self._entries[start : start + 2])
         # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
         tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
         for tag in tags:
@@ -4704,7 +4704,7 @@ class ChatView:
         set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
 
     def _show_menu_button(self) -> None:
-        is_unread = any(c.unread for c in self._window.chat.conversations)
+        is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
