@@ -2188,15 +2188,12 @@ def _run_input(chat: Chat, first: str, more: List[str]) -> None:
 def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
     """Return the messages for a line said to a target, or in the conversation in view.
 
-    /list and the like also work in a private conversation, on the first channel.
+    /list also works in a private conversation: it tells who is in the first channel.
     """
-    if typed.verb in ("kick", "topic") and chat.current.kind == PRIVATE:
-        raise InputError("Go to the room first.")
-    conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind != CONSOLE:
         return []  # sent by its function
-    if typed.verb not in ("say", "me", "history", "leave"):
-        conversation = chat.channel
+    conversation = chat.channel if typed.verb == "list" else chat.current
+    target = recipient if typed.verb in ("say", "me") else ""
     if not target and conversation is not None and conversation.kind != CONSOLE:
         target = conversation.name
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)

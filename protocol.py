@@ -1024,7 +1024,8 @@ class Verb(NamedTuple):
     """A row of the chat box's grammar: the arguments ([optional]), and a line of help.
 
     `wire` is the message to send: words in upper case stand for those of `args`, HERE for the
-    channel; arguments that were not given are left out. It is "" for verbs that take more.
+    conversation in view, CHANNEL for the same if it is one; arguments that were not given are
+    left out. It is "" for verbs that take more.
     """
 
     args: str
@@ -1042,7 +1043,7 @@ VERBS: Dict[str, Verb] = {
     "rooms": Verb("", "see which rooms there are", "LIST"),
     "join": Verb("ROOM [KEY]", "enter a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
-    "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC HERE TOPIC"),
+    "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC CHANNEL TOPIC"),
     "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
     "away": Verb("[REASON]", "be away; without a reason, be back", "AWAY REASON"),
     "ignore": Verb("[USERNAME]", "hide a user's messages; alone, see whom you ignore"),
@@ -1051,7 +1052,9 @@ VERBS: Dict[str, Verb] = {
     "login": Verb("USERNAME PASSWORD", "log in, and take your registered username"),
     "help": Verb("", "see this list"),
     "quit": Verb("[REASON]", "leave the chat", "QUIT REASON"),
-    "kick": Verb("USERNAME [REASON]", "remove a user from the room", "KICK HERE USERNAME REASON"),
+    "kick": Verb(
+        "USERNAME [REASON]", "remove a user from the room", "KICK CHANNEL USERNAME REASON"
+    ),
     "ban": Verb(
         "TARGET [DURATION] [REASON]",
         "keep a username or an address out: /ban bob 2h noise",
@@ -1088,6 +1091,7 @@ def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
     for name, verb in verbs.items():
         yield "%s — %s" % (("/%s %s" % (name, verb.args)).strip(), verb.help)
     yield "Only operators may use: %s" % ", ".join("/" + v for v in verbs if v in OPERATOR_VERBS)
+_NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 
 
 def parse_input(text: str, verbs: Mapping[str, Verb] = VERBS) -> Input:
@@ -1126,7 +1130,7 @@ def compose(typed: Input, channel: str, source: str, correspondent: str = "") ->
         return [Message("AUTHENTICATE", (text,)) for text in ("PLAIN", *sasl_plain_chunks(*args))]
     if not row.wire:
         return []
-    values = dict(zip(names, _wire_args(typed)), HERE=channel)
+    values = dict(zip(names, _wire_args(typed)), HERE=channel, CHANNEL=channel)
     command, *words = row.wire.split()
     # A word that is no argument's name stands for itself.
     params = [values.get(word, word) for word in words if word in values or word not in names]
@@ -1135,8 +1139,8 @@ def compose(typed: Input, channel: str, source: str, correspondent: str = "") ->
 
 def _check_input(typed: Input, names: List[str], channel: str, correspondent: str) -> None:
     verb, args = typed
-    needs_channel = verb in ("say", "me") or (verb in VERBS and " HERE" in VERBS[verb].wire)
-    if needs_channel and not channel:
+    wire = VERBS[verb].wire.split() if verb in VERBS else []
+    if not channel and (verb in ("say", "me") or {"HERE", "CHANNEL"}.intersection(wire)):
         raise InputError(_NO_CHANNEL)
     if verb == "reply" and not correspondent:
         raise InputError("You have no private message to reply to yet.")
@@ -1150,6 +1154,8 @@ def _wire_args(typed: Input) -> Tuple[str, ...]:
     """Return the arguments as the server expects them, with defaults filled in."""
     verb, args = typed
     if verb == "history":
+    if "CHANNEL" in wire and not channel.startswith("#"):
+        raise InputError(_NOT_A_ROOM.format(verb))
         count = args[0] if args else "50"
         if not count.isdecimal():
             raise InputError("Usage: /history %s" % VERBS[verb].args)

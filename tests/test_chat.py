@@ -995,10 +995,12 @@ def test_text_in_a_private_conversation_goes_to_that_user(alice):
     assert alice.sent == ["PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "NAMES #lobby"]
 
 
-@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic"])
-def test_room_in_view_is_the_one_that_kick_and_topic_are_for(alice, typed):
+@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic", " /KICK bob"])
+def test_commands_for_rooms_are_for_the_room_in_view(alice, typed):
+    alice.hear(":alice!a@h JOIN #tea")
     alice.do(alice.chat.open("bob", NOW))
-    with pytest.raises(protocol.InputError, match="Go to the room first"):
+    words = "/%s is for rooms. Go to the room first." % typed.lower().split()[0][1:]
+    with pytest.raises(protocol.InputError) as refusal:
         alice.type(typed)
     assert alice.sent == []
 
@@ -1034,6 +1036,7 @@ def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
     alice.do(alice.chat.set_focus(False, NOW))
     alice.hear(":bob!b@h PRIVMSG #lobby :one")
     assert (room.unread, room.new_count) == (1, 1)
+    assert str(refusal.value) == words
     alice.do(alice.chat.set_focus(True, NOW))
     assert (room.unread, room.new_count) == (0, 1)
     alice.do(alice.chat.set_focus(False, NOW))
