@@ -209,12 +209,13 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "is_done", "login", "send", "session", "settings_changed")
+    __slots__ = ("changes", "is_done", "login", "rest", "send", "session", "settings_changed")
 
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
         self.is_done = False  # the user has quit
+        self.rest = ""  # typed lines that were not run, as the first of them was refused
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -307,12 +308,12 @@ class Handshake:
             self.nickname, self.is_done = params[0], True
         return []
 
-    def _introduce(self) -> List[Message]:
-        if self._is_introduced:
     @property
     def _has_login(self) -> bool:
         return bool(self._password or self.login)
 
+    def _introduce(self) -> List[Message]:
+        if self._is_introduced:
             return []
         self._is_introduced = True
         user = Message("USER", (self.nickname, "0", "*", self.nickname))
@@ -666,8 +667,6 @@ class Entry:
         """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
 
-    @property
-    def day(self) -> str:
     def precedes(self, other: "Entry") -> bool:
         """Return True if the server had it before `other`: by number, or else by time."""
         if self.delivery != SENT:
@@ -676,6 +675,8 @@ class Entry:
             return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
         return self.line.when <= other.line.when
 
+    @property
+    def day(self) -> str:
         """The local date, as "2026-11-22"."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
@@ -841,7 +842,6 @@ class Conversation:
         return {entry: spans for entry, spans in found if spans}
 
 
-def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 _MARKS = re.compile("[\u0300-\u036f]")
 
 
@@ -851,6 +851,7 @@ def _fold(char: str) -> str:
     return _MARKS.sub("", unicodedata.normalize("NFD", char.casefold()))
 
 
+def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
     if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
         return [match.span() for match in pattern.finditer(text.lower())]
     parts = list(map(_fold, text))
@@ -1191,13 +1192,26 @@ class Chat:
         return self.outcome
 
     def submit(self, text: str, now: float) -> Outcome:
-        """Do what the user typed or pasted. Only its first line can be a command."""
+        """Run what the user typed or pasted, line by line.
+
+        A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
+        line. If it is the first, its InputError is raised.
+        """
         self._start(now)
-        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
-        first, *more = [line for line in lines if line] or [""]
-        if first:
-            _run_input(self, first, more)
+        lines = [protocol.clean_typed(line, MAX_PASTE) for line in text.splitlines()]
+        lines, recipient = list(filter(None, lines)), ""
+        for index, line in enumerate(lines):
+            try:
+                recipient = _run_line(self, line, recipient)
+            except InputError as error:
+                if not index:
+                    raise
+                self.answer(str(error))
+                self.outcome.rest = "\n".join(lines[index:])
+                break
             self.unmark(self.current)
+            if self.outcome.is_done:
+                break
         return self.outcome
 
     def notify(self, text: str, now: float) -> Outcome:
@@ -1921,6 +1935,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         chat.bring_up(channel)
     if not is_rejoin:
         chat.show(message, channel)
+    chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
     _catch_up(chat, channel)
     chat.flush()
     for kind in (MEMBERS, HEADER):
@@ -1935,7 +1950,6 @@ def _finish_registration(chat: Chat) -> None:
         return
     session.is_settled = True
     for channel in chat.conversations:
-    chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
     if session.is_reconnect and HISTORY_CAP in session.caps:
@@ -1956,15 +1970,12 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
-    is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
             chat.outbox.set(item, REFUSED)
-    if is_new:
-        chat.remove(channel)
-    chat.show(message, chat.current if is_new else channel)
+    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
 def _on_part(chat: Chat, message: Message) -> None:
@@ -2030,6 +2041,10 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     prefixes, start = chat.session.prefixes, 1 if message.command == "MODE" else 2
     modes = message.params[start:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
+        if change.letter == "k" and not change.adding:
+            channel.channel_key = ()
+        elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
+            channel.channel_key = (change.arg,)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -2041,10 +2056,6 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
 
 def _on_away(chat: Chat, message: Message) -> None:
     """AWAY; 305 and 306, which are about the user; 352, of the answer to WHO."""
-        if change.letter == "k" and not change.adding:
-            channel.channel_key = ()
-        elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
-            channel.channel_key = (change.arg,)
     nickname, is_away = message.nickname, bool(message.text)
     if message.command in ("305", "306"):
         nickname, is_away = chat.nickname, message.command == "306"
@@ -2166,27 +2177,26 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 # ---------------
 
 
-def _run_input(chat: Chat, first: str, more: List[str]) -> None:
-    """Run `first`; send the lines after it to the same target. Raises InputError."""
-    typed = protocol.parse_input(first)
-    alone = ("leave", "quit", *protocol.SECRET_VERBS)
-    if more and (typed.verb in alone or is_secret("\n".join(more))):
-        raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
-    messages = _compose(chat, typed)
-    target = ""
-    if messages and messages[0].command in ("PRIVMSG", "JOIN"):
-        target = messages[0].params[0].split(",")[-1]
-    for line in more:
-        messages += _compose(chat, protocol.Input("say", (line,)), target)
+def _run_line(chat: Chat, line: str, recipient: str) -> str:
+    """Run a line that was typed. Raises InputError.
+
+    `recipient` is that of a private message above it in the same paste, "" if there is none: text
+    is for them too, until a command goes to another conversation. Returns it for the next line.
+    """
+    typed = protocol.parse_input(line)
+    messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
         USER_VERBS[typed.verb](chat, typed.args)
     for message in messages:
         _send(chat, message)
+    if typed.verb in ("msg", "reply"):
+        return messages[0].params[0]
+    return "" if typed.verb in ("join", "leave") else recipient
 
 
-def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
-    """Return the messages for a line said to a target, or in the conversation in view.
+def _compose(chat: Chat, typed: protocol.Input, recipient: str) -> List[Message]:
+    """Return the messages for what was typed, which is about the conversation in view.
 
     /list also works in a private conversation: it tells who is in the first channel.
     """
@@ -2226,15 +2236,17 @@ def _send(chat: Chat, message: Message) -> None:
 
 def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
-    for name in message.params[0].split(","):
-        channel = chat.find(name)
-        if channel is None and name.startswith(CHANNEL_SIGN):
-            channel = chat.create(name, CHANNEL)
-        if channel is not None:
-            if channel.membership == OUTSIDE:
-                channel.membership = JOINING
-            channel.channel_key = message.params[1:] or channel.channel_key
-            chat.bring_up(channel)
+    names = message.params[0].split(",")
+    if any(not name.startswith(CHANNEL_SIGN) for name in names):
+        raise InputError("The name of a room begins with %s." % CHANNEL_SIGN)
+    for name in names:
+        channel = chat.find(name) or chat.create(name, CHANNEL)
+        if channel is None:
+            raise InputError("%s is one room too many." % name)
+        if channel.membership == OUTSIDE:
+            channel.membership = JOINING
+        channel.channel_key = message.params[1:] or channel.channel_key
+        chat.bring_up(channel)
 
 
 def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2306,6 +2318,7 @@ _NEEDED: Dict[str, str] = {
 # Completion and links
 # --------------------
 
+_ADDRESS = re.compile(r"\w+://\S*")
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
@@ -2315,7 +2328,6 @@ class Completer:
     def __init__(self) -> None:
         self._last = "", 0  # text and cursor after the last completion
         self._start = self._index = 0
-_ADDRESS = re.compile(r"\w+://\S*")
         self._words: List[str] = []
 
     def complete(
@@ -2383,6 +2395,13 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
     return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
 
 
+@functools.lru_cache(maxsize=100)
+def mention_pattern(nickname: str) -> Pattern[str]:
+    """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
+    form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
+    return re.compile(form % re.escape(nickname), re.IGNORECASE)
+
+
 def find_links(text: str) -> List[Span]:
     """Return where `text` has links to web pages, without the punctuation after them."""
     links = []
@@ -2392,13 +2411,6 @@ def find_links(text: str) -> List[Span]:
             link[-1] in ")]}" and link.count(link[-1]) > link.count("([{"[")]}".index(link[-1])])
         ):
             link = link[:-1]
-@functools.lru_cache(maxsize=100)
-def mention_pattern(nickname: str) -> Pattern[str]:
-    """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
-    form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
-    return re.compile(form % re.escape(nickname), re.IGNORECASE)
-
-
         if link.partition("://")[2]:
             links.append((match.start(), match.start() + len(link)))
     return links
@@ -2508,6 +2520,7 @@ class Terminal:
         self._is_person = sys.stdin.isatty()
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._newest_id = 0  # of the entries printed so far
+        self._day = protocol.format_day(time.time())  # of the last line
         self._unsent: Set[int] = set()  # the ids of own messages until they are printed as sent
 
     def run(self, host: str, port: int, nickname: str) -> int:
@@ -2517,7 +2530,6 @@ class Terminal:
         """
         # Daemon: reading from a terminal cannot be cancelled.
         threading.Thread(target=self._read_input, name="input", daemon=True).start()
-        self._day = protocol.format_day(time.time())  # of the last line
         try:
             return self._run(host, port, nickname)
         except KeyboardInterrupt:
@@ -2652,6 +2664,9 @@ class Terminal:
                 lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
             printed |= {entry.id for entry in entries}
             for line in lines:
+                day, self._day = self._day, protocol.format_day(line.when)
+                if day != self._day:
+                    print(protocol.server_line(self._day, line.when), file=self._output)
                 print(line, file=self._output)
         self._newest_id = max([self._newest_id, *printed])
 
@@ -2661,9 +2676,6 @@ class Terminal:
         The server itself says, in words, that a message is refused.
         """
         if entry.delivery != SENT:
-                day, self._day = self._day, protocol.format_day(line.when)
-                if day != self._day:
-                    print(protocol.server_line(self._day, line.when), file=self._output)
             self._unsent.add(entry.id)
             return entry.delivery not in (IN_FLIGHT, REFUSED)
         if entry.id in self._unsent:
@@ -3601,7 +3613,7 @@ class Field(TextBox):
 class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
-    A text for which `submit` returns False stays. Tab calls `complete` with the text, the cursor
+    What `submit` returns of a text stays. Tab calls `complete` with the text, the cursor
     and a step; it returns text and cursor, or None. `ask_paste` is called with the number of lines
     and the function that inserts them; it returns True if it asks the user first.
     """
@@ -3609,7 +3621,7 @@ class Composer(TextBox):
     LIMIT = 2000  # characters
     MAX_ROWS = 5  # that the box grows to
 
-    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool]) -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
         self.complete: Callable[[str, int, int], Optional[Tuple[str, int]]]
         self.complete = lambda text, cursor, step: None
@@ -3665,8 +3677,9 @@ class Composer(TextBox):
             self.text.bell()
         else:
             self.set("")
-            if not self._submit(text):
-                self.set(text)
+            rest = self._submit(text)
+            if rest:  # perhaps in another conversation, which has a draft
+                self.set("\n".join(filter(None, [rest, self.get()])))
         return "break"
 
     def _on_tab(self, step: int) -> str:
@@ -4609,14 +4622,15 @@ class ChatView:
     def focus_composer(self) -> None:
         self.composer.text.focus_set()
 
-    def submit(self, text: str) -> bool:
-        """Send or run what was typed; return False if it was refused."""
+    def submit(self, text: str) -> str:
+        """Send or run what was typed; return the lines from the first that was refused on."""
         is_done = self._window.do(self._window.chat.submit, text)
+        rest = self._window.chat.outcome.rest if is_done else text
         if self._window.root is not None:
             self.transcript.show_end()
-            if is_done and not is_secret(text):
+            if not rest and not is_secret(text):
                 self.composer.remember(text)
-        return is_done
+        return rest
 
     def select(self, conversation: Optional[Conversation]) -> None:
         """Show another conversation; None for none."""

@@ -438,6 +438,14 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def clean_typed(text: str, limit: int) -> str:
+    """Return `clean` for a line that was typed: its indentation is content, blanks at its end not.
+
+    A tab becomes blanks up to the next multiple of four.
+    """
+    return clean(text.expandtabs(4), limit).rstrip()
+
+
 def clean_name(text: str, limit: int = MAX_TEXT) -> str:
     """Return `clean` for names, in which emoji are not joined."""
     return clean(text.replace(_JOINER, ""), limit)
@@ -499,6 +507,11 @@ _UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("se
 _DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
 
 
+def format_day(when: float) -> str:
+    """Format a local day, the heading above the lines of another day: Sunday, 22 November 2026."""
+    return time.strftime("%A, %d %B %Y", time.localtime(when))
+
+
 def format_time(when: float) -> str:
     """Format seconds since 1970 for server-time: 2026-11-22T17:10:42.123Z."""
     ms = int(when * 1000)
@@ -507,11 +520,6 @@ def format_time(when: float) -> str:
 
 def parse_time(text: str) -> float:
     """Return seconds since 1970 from server-time's format; ValueError for any other text."""
-def format_day(when: float) -> str:
-    """Format a local day, the heading above the lines of another day: Sunday, 22 November 2026."""
-    return time.strftime("%A, %d %B %Y", time.localtime(when))
-
-
     match = _SERVER_TIME.match(text)
     if not match:
         raise ValueError("not a server-time: %.40r" % text)
@@ -1083,6 +1091,7 @@ _UNNAMED_HELP = (
 _NO_CHANNEL = (
     "You are in no room. Enter one with /join ROOM, or write to one person: @USERNAME TEXT"
 )
+_NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 
 
 def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
@@ -1091,18 +1100,21 @@ def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
     for name, verb in verbs.items():
         yield "%s — %s" % (("/%s %s" % (name, verb.args)).strip(), verb.help)
     yield "Only operators may use: %s" % ", ".join("/" + v for v in verbs if v in OPERATOR_VERBS)
-_NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 
 
 def parse_input(text: str, verbs: Mapping[str, Verb] = VERBS) -> Input:
-    """Parse a line from the chat box. Raises InputError with words for the user."""
-    if text.startswith("@"):
-        return _parse_args("msg", text[1:], "@")
-    if not text.startswith("/"):
-        return Input("say", (text,))
+    """Parse a line from the chat box. Raises InputError with words for the user.
+
+    Blanks before a command are ignored, before a text they are part of it.
+    """
+    line = text.lstrip()
+    if line.startswith("@"):
+        return _parse_args("msg", line[1:], "@")
     if text.startswith("//"):
         return Input("say", (text[1:],))
-    name, _, rest = text[1:].partition(" ")
+    if not line.startswith("/") or line.startswith("//"):
+        return Input("say", (text,))
+    name, _, rest = line[1:].partition(" ")
     if name.lower() not in verbs:
         raise InputError(UNKNOWN_COMMAND.format("/" + name))
     return _parse_args(name.lower(), rest, "/%s " % name.lower())
@@ -1142,6 +1154,8 @@ def _check_input(typed: Input, names: List[str], channel: str, correspondent: st
     wire = VERBS[verb].wire.split() if verb in VERBS else []
     if not channel and (verb in ("say", "me") or {"HERE", "CHANNEL"}.intersection(wire)):
         raise InputError(_NO_CHANNEL)
+    if "CHANNEL" in wire and not channel.startswith("#"):
+        raise InputError(_NOT_A_ROOM.format(verb))
     if verb == "reply" and not correspondent:
         raise InputError("You have no private message to reply to yet.")
     if "USERNAME" in names and args and verb != "nick" and not is_nickname(args[0]):
@@ -1154,8 +1168,6 @@ def _wire_args(typed: Input) -> Tuple[str, ...]:
     """Return the arguments as the server expects them, with defaults filled in."""
     verb, args = typed
     if verb == "history":
-    if "CHANNEL" in wire and not channel.startswith("#"):
-        raise InputError(_NOT_A_ROOM.format(verb))
         count = args[0] if args else "50"
         if not count.isdecimal():
             raise InputError("Usage: /history %s" % VERBS[verb].args)

@@ -223,7 +223,7 @@ def decode_plain(line: bytes) -> str:
     """Return the text of a plain-text line: without telnet's commands, and safe to show."""
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
-    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).strip()
+    return protocol.clean_typed(line.decode("utf-8", "replace"), MAX_PLAIN_LINE)
 
 
 def to_username(text: str) -> str:
@@ -2688,13 +2688,14 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
     try:
         if line is None:
             session.notice("That line is too long: %d bytes at most.", MAX_PLAIN_LINE)
-        elif client.registered or text.startswith("/login "):
+        elif client.registered or text.lstrip().startswith("/login "):
             if text:
                 _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
-        elif text == "/quit":
+        elif text.lstrip() == "/quit":
             raise Disconnect("Quit", "Goodbye.")
         elif text:  # a username, and the server's password if that is asked for
-            session.run_command(Message("PASS" if client.nickname else "NICK", (text,)))
+            command = "PASS" if client.nickname else "NICK"
+            session.run_command(Message(command, (text.lstrip(),)))
     except protocol.InputError as error:
         session.notice(str(error))
     session.flush()

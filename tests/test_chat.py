@@ -138,12 +138,18 @@ def history(target, *lines):
 
 # What users type
 
+TO_ALL = "PRIVMSG #lobby :hi"
+
 
 @pytest.mark.parametrize(
     ("typed", "sent"),
     [
         ("Hello everyone!", ["PRIVMSG #lobby :Hello everyone!"]),
-        ("  indented", ["PRIVMSG #lobby :indented"]),
+        ("    return 1 \t", ["PRIVMSG #lobby :    return 1"]),
+        ("\tif x:\n\t\ty()", ["PRIVMSG #lobby :    if x:", "PRIVMSG #lobby :        y()"]),
+        ("  @bob psst", ["PRIVMSG bob :psst"]),
+        (" /nick alicia", ["NICK alicia"]),
+        ("  // a comment", ["PRIVMSG #lobby :  // a comment"]),
         ("@bob Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
         ("@bob: Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
         ("/msg bob Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
@@ -159,15 +165,23 @@ def history(target, *lines):
         ("é 李 😀", ["PRIVMSG #lobby :é 李 😀"]),
         ("half \ud83d of one", ["PRIVMSG #lobby :half \ufffd of one"]),
         ("nul \0 esc \x1b bell \a", ["PRIVMSG #lobby :nul  esc  bell"]),
-        # Of a paste, only the first line can be a command; the others go to the same target.
+        # Each line of a paste is typed where the line before has led.
         ("one\ntwo\r\nthree", ["PRIVMSG #lobby :" + text for text in ("one", "two", "three")]),
         ("one\n\n  \ntwo\n", ["PRIVMSG #lobby :one", "PRIVMSG #lobby :two"]),
-        ("one\n/quit\n@eve", ["PRIVMSG #lobby :" + text for text in ("one", "/quit", "@eve")]),
-        ("@bob one\n/nick two", ["PRIVMSG bob :one", "PRIVMSG bob :/nick two"]),
-        ("//one\n//two", ["PRIVMSG #lobby :/one", "PRIVMSG #lobby ://two"]),
+        ("one\n/quit bye\nmore", ["PRIVMSG #lobby :one", "QUIT bye"]),
+        ("@bob one\n/nick two\n three", ["PRIVMSG bob :one", "NICK two", "PRIVMSG bob : three"]),
+        ("@bob one\n/join #tea\ntwo", ["PRIVMSG bob :one", "JOIN #tea", "PRIVMSG #tea :two"]),
+        ("@bob one\n@eve two\n3", ["PRIVMSG bob :one", "PRIVMSG eve :two", "PRIVMSG eve :3"]),
+        ("//one\n//two", ["PRIVMSG #lobby :/one", "PRIVMSG #lobby :/two"]),
         ("/list\nhello", ["NAMES #lobby", "PRIVMSG #lobby :hello"]),
         ("/help\nhello", ["PRIVMSG #lobby :hello"]),
         ("/join #tea\nhello", ["JOIN #tea", "PRIVMSG #tea :hello"]),
+        (
+            "/join #tea\n/topic Tea\n/leave\nhi",
+            ["JOIN #tea", "TOPIC #tea :Tea", "PART #tea", TO_ALL],
+        ),
+        ("/join #a,#b\nhello", ["JOIN #a,#b", "PRIVMSG #b :hello"]),
+        ("/leave\n/join #tea\nhi", ["PART #lobby", "JOIN #tea", "PRIVMSG #tea :hi"]),
     ],
 )
 def test_typed_text_becomes_messages(alice, typed, sent):
@@ -186,6 +200,7 @@ def test_typed_text_becomes_messages(alice, typed, sent):
         ("/me", "Usage: /me ACTION"),
         ("@b!b hello", "No such user: b!b"),
         ("/foo\nsecond line", "Unknown command: /foo. Type /help for the list."),
+        ("/join #tea,bob\nfor the room", "The name of a room begins with #."),
         ("/reply hi", "You have no private message to reply to yet."),
         ("/history", "This server has no /history."),
         ("/register s3cret", "This server has no /register."),
@@ -202,19 +217,36 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("typed", "sent", "rest"),
     [
-        "hello\n/login carol hunter2",
-        "hi\n  /REGISTER s3cret",
-        "/login carol hunter2\nhello",
-        "/quit bye\nmore",
-        "/leave\nx",
+        ("hi\n/foo\nmore", [TO_ALL], "/foo\nmore"),
+        ("hi\n/login carol hunter2\nmore", [TO_ALL], "/login carol hunter2\nmore"),
+        ("hi\n  /REGISTER s3cret", [TO_ALL], "  /REGISTER s3cret"),
+        ("hi\n\u200b/oper carol hunter2", [TO_ALL], "/oper carol hunter2"),
+        ("@bob one\n@property\n  def two", ["PRIVMSG bob :one"], "@property\n  def two"),
+        ("hi\n/quit\n/foo", [TO_ALL, "QUIT"], ""),
     ],
 )
-def test_paste_that_would_say_a_password_is_refused(alice, typed):
-    with pytest.raises(protocol.InputError, match="Nothing was sent"):
-        alice.type(typed)
-    assert (alice.sent, alice.names) == ([], ["#lobby"])
+def test_paste_ends_with_the_line_that_is_refused(alice, typed, sent, rest):
+    lines = alice.type(typed)
+    assert (alice.sent, alice.chat.outcome.rest) == (sent, rest)
+    assert any(line.startswith("[SERVER]: ") for line in lines) == bool(rest)
+    assert not any("hunter2" in line or "s3cret" in line for line in alice.seen())
+
+
+def test_pasted_password_is_for_the_server_alone():
+    alice = User("echo-message sasl").join()
+    alice.type("hi\n /login carol hunter2\nlater")
+    login = ["AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGh1bnRlcjI="]
+    assert alice.sent == [TO_ALL, *login, "PRIVMSG #lobby :later"]
+    assert alice.chat.pending_login == ("carol", "hunter2")
+
+
+def test_no_room_is_entered_beyond_those_that_can_be_shown(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_CONVERSATIONS", 1)
+    with pytest.raises(protocol.InputError, match="#tea is one room too many"):
+        alice.type("/join #tea\nfor the room")
+    assert alice.sent == []
 
 
 def test_reply_and_the_lines_pasted_after_it_stay_private(alice):
@@ -721,6 +753,7 @@ def test_without_echoes_a_pong_confirms():
     alice.type("Hello")
     alice.type("@dave psst")
     assert alice.all_sent == [
+        "MODE #lobby",
         "PRIVMSG #lobby :Hello",
         "PING sent-1",
         "PRIVMSG dave :psst",
@@ -753,7 +786,6 @@ def test_message_to_oneself_is_shown_once(caps):
     copies = [label + ":alice!a@h PRIVMSG alice :note", ":alice!a@h PRIVMSG alice :note"]
     alice.hear(*copies["echo" not in caps :], ":hub PONG hub :sent-1")
     assert alice.seen("alice") == ["[you -> alice]: note"]
-        "MODE #lobby",
 
 
 def test_refused_message_can_be_retried_or_discarded(alice):
@@ -892,16 +924,18 @@ def test_typed_join_brings_the_channel_up_at_once(alice):
 
 
 def test_refused_join_says_nothing_elsewhere(alice):
-    alice.type("/join tea")
-    assert alice.hear(":hub 474 alice #tea :Banned")[-1].startswith("[SERVER]: You are banned")
-    assert alice.names == ["#lobby"]
-    alice.type("/join tea")
-    alice.type("secret")
-    alice.hear(":hub 473 alice #tea :Invite only", ":hub 404 alice #tea :Cannot send")
+    alice.type("/join tea\nsecret\n/me whispers")
+    alice.hear(":hub 473 alice #tea :Invite only")
+    alice.hear(*[":hub 404 alice #tea :Cannot send"] * 2)
     assert "![alice]: secret (not delivered)!" in alice.seen("#tea")
-    with pytest.raises(protocol.InputError, match=r"You are not in #tea\. Type /join #tea"):
-        alice.type("hello?")
-    assert not any("secret" in line for line in alice.seen())
+    alice.type("/join cup")
+    assert alice.hear(":hub 474 alice #cup :Banned")[-1].startswith("[SERVER]: You are banned")
+    with pytest.raises(protocol.InputError, match=r"You are not in #cup\. Type /join #cup"):
+        alice.type("typed before the answer was read")
+    assert not any("typed" in line or "secret" in line for line in alice.seen())
+    alice.type("/leave")
+    assert alice.names == ["#lobby", "#tea"]
+    assert not any(line.startswith("PART") for line in alice.sent)
 
 
 def test_leaving_removes_the_conversation(alice):
@@ -1002,6 +1036,7 @@ def test_commands_for_rooms_are_for_the_room_in_view(alice, typed):
     words = "/%s is for rooms. Go to the room first." % typed.lower().split()[0][1:]
     with pytest.raises(protocol.InputError) as refusal:
         alice.type(typed)
+    assert str(refusal.value) == words
     assert alice.sent == []
 
 
@@ -1036,7 +1071,6 @@ def test_news_in_view_are_marked_while_the_window_has_no_focus(alice):
     alice.do(alice.chat.set_focus(False, NOW))
     alice.hear(":bob!b@h PRIVMSG #lobby :one")
     assert (room.unread, room.new_count) == (1, 1)
-    assert str(refusal.value) == words
     alice.do(alice.chat.set_focus(True, NOW))
     assert (room.unread, room.new_count) == (0, 1)
     alice.do(alice.chat.set_focus(False, NOW))
@@ -1063,7 +1097,14 @@ def test_alerts_follow_the_level_of_the_conversation(alice, level, texts):
     ("text", "is_mention"),
     [
         *dict.fromkeys(["alice", "hey ALICE!", "@alice, look", "alice's"], True).items(),
+        *dict.fromkeys(["bob/alice: look", "so.. alice...", "http://a/ alice?"], True).items(),
         *dict.fromkeys(["malice", "alice2", "al ice", ""], False).items(),
+        *dict.fromkeys(
+            ["http://alice.example/", "HTTPS://a/alice", "(irc://alice)"], False
+        ).items(),
+        *dict.fromkeys(
+            ["bob@alice", "to alice@a.example", "www.alice", "alice.org"], False
+        ).items(),
     ],
 )
 def test_mention_is_the_nickname_as_a_word(alice, text, is_mention):
@@ -1100,14 +1141,7 @@ def test_strangers_cannot_fill_the_list(alice, monkeypatch):
     assert [c.conversation.name for c in alice.changed(client.ALERT)] == ["#lobby"]
     alice.do(alice.chat.open("u4", NOW))  # the user's own wish is another matter
     assert alice.names == ["#lobby", "u0", "u1", "u4"]
-        *dict.fromkeys(["bob/alice: look", "so.. alice...", "http://a/ alice?"], True).items(),
 
-        *dict.fromkeys(
-            ["http://alice.example/", "HTTPS://a/alice", "(irc://alice)"], False
-        ).items(),
-        *dict.fromkeys(
-            ["bob@alice", "to alice@a.example", "www.alice", "alice.org"], False
-        ).items(),
 
 def test_entries_that_are_gone_are_not_known(alice, monkeypatch):
     monkeypatch.setattr(client, "MAX_ENTRIES", 20)
@@ -1238,6 +1272,14 @@ def test_search_finds_all_places_ignoring_case(alice):
     assert found("the")[-3:] == ["The", "the", "the"]
     assert found("STRASSE") == ["Straße"]
     assert found("t.") == ["t."]
+    alice.hear(":bob!b@h PRIVMSG #lobby :Ein naïves Café x\u0303 in İstanbul, Straße")
+    assert found("istanbul") == found("İSTANBUL") == ["İstanbul"]
+    assert found("cafe") == found("CAFÉ") == found("cafe\u0301") == ["Café"]
+    assert found("naive") == ["naïve"]
+    assert found("x i") == ["x\u0303 i"]
+    assert found("x")[-1] == "x\u0303"
+    assert found("stras")[-1] == "Straß"
+    assert found("\u0301") == []
     assert found("") == found("nowhere") == []
 
 
@@ -1276,26 +1318,18 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
 
 def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice):
     alice.lose()
-    assert alice.type("later\n@ is text here") == [
+    assert alice.type("later\n  on") == [
         "<[alice]: later (waiting to send)>",
-        "<[alice]: @ is text here (waiting to send)>",
+        "<[alice]:   on (waiting to send)>",
     ]
     assert alice.chat.unsent == 2
     alice.connect()
     alice.type("too")
-    alice.hear(":bob!b@h PRIVMSG #lobby :Ein naïves Café x\u0303 in İstanbul, Straße")
-    assert found("istanbul") == found("İSTANBUL") == ["İstanbul"]
-    assert found("cafe") == found("CAFÉ") == found("cafe\u0301") == ["Café"]
-    assert found("naive") == ["naïve"]
-    assert found("x i") == ["x\u0303 i"]
-    assert found("x")[-1] == "x\u0303"
-    assert found("stras")[-1] == "Straß"
-    assert found("\u0301") == []
     assert alice.sent == []
     alice.hear(*WELCOME)
     assert alice.sent == [
         "PRIVMSG #lobby :later",
-        "PRIVMSG #lobby :@ is text here",
+        "PRIVMSG #lobby :  on",
         "PRIVMSG #lobby :too",
     ]
     assert alice.seen()[-1] == "<[alice]: too>"
@@ -1824,6 +1858,19 @@ def test_conversation_that_is_removed_has_no_requests(kept):
     assert kept.chat.history.requests == []
     kept.hear(*history("bob", "msgid=1 :bob!b@h PRIVMSG alice :hi"))
     assert kept.names == ["#lobby"]
+
+
+@pytest.mark.parametrize("name", ["bob", "rob"])
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_user_may_be_renamed_while_the_history_is_on_its_way(kept, name, is_refused):
+    kept.do(kept.chat.open("bob", NOW))
+    kept.hear(":bob!b@h NICK rob")
+    if is_refused:
+        kept.hear(":hub FAIL CHATHISTORY INVALID_TARGET LATEST %s :No" % name)
+    else:
+        kept.hear(*history(name, "msgid=1 :bob!b@h PRIVMSG alice :hi"))
+        assert "[bob -> you]: hi" in kept.seen("rob")
+    assert kept.chat.history.requests == []
 
 
 def test_typed_history_does_not_decide_on_uncertain_messages(kept):

@@ -52,14 +52,14 @@ def test_dialect_does_not_change_with_later_bytes(data):
     ("line", "text"),
     [
         (b"hello", "hello"),
-        (b"  hello \t", "hello"),
+        (b"  hello \t", "  hello"),
         (b"\xff\xfd\x03\xff\xfb\x18alice", "alice"),
         (b"al\xff\xfa\x18\x00xterm\xff\xf0ice", "alice"),
         (b"\xff\xf1alice\xff", "alice"),
         (b"\xff\xfa\x18never ends", ""),
         (b"caf\xe9", "caf\ufffd"),
         (b"caf\xc3\xa9", "café"),
-        (b"a\tb\0c", "a bc"),
+        (b"\ta\tb\0c", "    a   bc"),
         (b"\x1b[31mred", "[31mred"),
     ],
 )

@@ -275,6 +275,23 @@ def test_pasted_lines_are_sent_in_order(alice, hub):
     assert hub.until("three")[-3:] == ["PRIVMSG #lobby :%s" % n for n in ("one", "two", "three")]
 
 
+def test_pasted_commands_run_and_what_is_refused_stays(alice, hub):
+    """No password is said, or recalled by Up."""
+    alice.paste("def one():\n    return 1\n/join #tea\nhello tea\n/login carol hunter2\nmore")
+    alice.press("Return", alice.box)
+    sent = hub.until("hello tea")[-4:]
+    assert sent == ["PRIVMSG #lobby :def one():", "PRIVMSG #lobby :    return 1",
+                    "JOIN #tea", "PRIVMSG #tea :hello tea"]  # fmt: skip
+    assert alice.draft == "/login carol hunter2\nmore"
+    assert alice.lines[-1] == "[SERVER]: This server has no /login."
+    alice.box.delete("1.0", "end")
+    alice.press("Up", alice.box)
+    assert alice.draft == ""
+    alice.paste("/quit bye\nnot said")
+    alice.press("Return", alice.box)
+    assert (hub.until("bye"), hub.rest()) == (["QUIT bye"], [])
+
+
 def test_huge_paste_is_cut_and_does_not_freeze(alice, desktop):
     heart = Heartbeat(alice.root)
     alice.paste("x" * 1_000_000)

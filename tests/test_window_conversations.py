@@ -294,6 +294,23 @@ def test_middle_button_pastes_the_selection(alice, desktop, hub):
     desktop.pump(lambda: alice.banner.startswith("Paste "))
 
 
+def test_indentation_is_shown_and_nicknames_in_bold_are_words(alice, hub):
+    hear(hub, alice, "    return 1", "alice: malice", "al")
+    assert "[bob]:     return 1" in alice.lines
+    start = alice.text.search("alice: malice", "1.0")
+    names = ["name" in alice.text.tag_names("%s + %d chars" % (start, n)) for n in (0, 8)]
+    assert names == [True, False]
+
+
+def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
+    room, view = tea.window.chat.find("#lobby"), tea.chat_view
+    for level, dot in ((client.NONE, ""), (client.MENTIONS, "mention_badge")):
+        tea.window.do(tea.window.chat.set_level, room, level)
+        hub.send(":bob!b@h PRIVMSG #lobby :%s" % level, ":bob!b@h PRIVMSG #tea :%s" % level)
+        tea.sees("[bob]: " + level)
+        assert view.menu_button.cget("image")[0] == str(view._look.icon("menu", dot=dot))
+
+
 # Sheets, menus and keys
 
 
@@ -469,6 +486,7 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     opened = []
     monkeypatch.setattr(client.webbrowser, "open", opened.append)
     hear(hub, alice, "see https://example.org/a?b=(1). or file:///etc/passwd 😀 http://b.example")
+    hear(hub, alice, "HTTPS://C.example")
     assert "link" in alice.tags_of("https://example.org")
     assert "link" not in alice.tags_of("file:///etc")
     alice.click("file:///etc")
@@ -489,7 +507,6 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
 
 
 def test_replies_show_in_the_conversation_in_view(tea, desktop, hub):
-    hear(hub, alice, "HTTPS://C.example")
     tea.say("/whois bob")
     hub.expect("WHOIS bob")
     hub.send(":hub 311 alice bob b host * :Bob", ":hub 318 alice bob :End of /WHOIS list.")
