@@ -1076,7 +1076,8 @@ class Chat:
         self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
-        self.left: Set[str] = set()  # channels, without a connection; the server may not know
+        # Channels that were left while the server was not asked, or had not answered JOIN yet:
+        self.left: Dict[str, bool] = {}  # True if it has still to be told
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1334,6 +1335,7 @@ class Chat:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set(item, UNCERTAIN)
         self.history = History()
+        self.left = dict.fromkeys(self.left, True)
         self.session.is_settled = False
         for conversation in self.conversations:
             if conversation.members:
@@ -1529,8 +1531,8 @@ class Chat:
         if conversation.kind == CHANNEL and not conversation.is_outside:
             if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
-            else:
-                self.left.add(conversation.folded)
+            if not self.session.is_settled or conversation.membership == JOINING:
+                self.left[conversation.folded] = not self.session.is_settled
         self.remove(conversation)
 
     def remove(self, conversation: Conversation) -> None:
@@ -1882,6 +1884,8 @@ def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], Non
         channel = chat.find(name)
         if channel is not None:
             handler(chat, message, channel)
+        elif protocol.casefold(name) in chat.left:
+            return
         elif message.command.isdigit() or not name.startswith(CHANNEL_SIGN):
             chat.show(message, chat.current)
 
@@ -1913,8 +1917,8 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
     if channel is None and protocol.casefold(name) in chat.left:
-        chat.left.discard(protocol.casefold(name))
-        chat.send(Message("PART", (name,)))
+        if chat.left[protocol.casefold(name)]:
+            chat.send(Message("PART", (name,)))
         return
     if channel is None and name.startswith(CHANNEL_SIGN):
         channel = chat.create(name, CHANNEL)
@@ -1981,6 +1985,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_part(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if chat.is_me(message.nickname):
+        chat.left.pop(protocol.casefold(message.params[0]), None)
         if channel is not None and channel.membership != JOINING:  # left, and entered again
             chat.remove(channel)
         chat.show(message, chat.current)
@@ -2246,6 +2251,7 @@ def _enter(chat: Chat, message: Message) -> None:
         if channel.membership == OUTSIDE:
             channel.membership = JOINING
         channel.channel_key = message.params[1:] or channel.channel_key
+        chat.left.pop(channel.folded, None)
         chat.bring_up(channel)
 
 

@@ -980,6 +980,18 @@ def test_channel_is_left_in_one_way(alice, leave, before, sent):
     assert (alice.names, alice.sent) == (["#lobby"], sent)
 
 
+def test_channel_that_is_left_before_its_join_is_answered_stays_away(kept):
+    kept.type("/join #tea\n/leave\nhi")
+    assert kept.sent[:2] == ["JOIN #tea", "PART #tea"]
+    kept.hear(":alice!a@h JOIN #tea", ":hub 332 alice #tea :Green", ":hub 366 alice #tea :End")
+    assert (kept.names, kept.all_sent) == (["#lobby"], [])
+    assert not any("Green" in line for line in kept.seen())
+    assert kept.hear(":alice!a@h PART #tea") == ["[SERVER]: alice left #tea"]
+    kept.type("/join #tea\n/leave\n/join #tea")
+    kept.hear(":alice!a@h JOIN #tea", ":alice!a@h PART #tea", ":alice!a@h JOIN #tea")
+    assert kept.names == ["#lobby", "#tea"]
+
+
 def test_reason_for_leaving_is_sent(alice):
     alice.type("/leave see you")
     assert alice.sent == ["PART #lobby :see you"]
