@@ -287,6 +287,10 @@ def compose(text, channel="#tea"):
         ("/me waves twice", ["PRIVMSG #tea :\x01ACTION waves twice\x01"]),
         ("/list", ["NAMES #tea"]),
         ("/list ", ["NAMES #tea"]),
+        ("    return 1", ["PRIVMSG #tea :    return 1"]),
+        ("  // a comment", ["PRIVMSG #tea :  // a comment"]),
+        ("  @bob psst", ["PRIVMSG bob :psst"]),
+        ("\u3000/NICK al", ["NICK al"]),
         ("/whois bob", ["WHOIS bob"]),
         ("/history", ["CHATHISTORY LATEST #tea * :50"]),
         ("/history 7", ["CHATHISTORY LATEST #tea * :7"]),
@@ -410,7 +414,7 @@ def test_longest_password_is_not_truncated():
     | NASTY.map("bob ".__add__),
 )
 def test_any_typed_line_is_sent_or_refused_with_help(prefix, rest):
-    text = protocol.clean(prefix + rest, MAX_PLAIN_LINE).strip()
+    text = protocol.clean_typed(prefix + rest, MAX_PLAIN_LINE)
     try:
         messages = compose(text)
     except InputError as refusal:
@@ -436,7 +440,7 @@ def test_table_of_verbs_is_consistent():
     for name, row in VERBS.items():
         arguments = row.args.replace("[", "").replace("]", "").split()
         for word in row.wire.split()[1:]:
-            assert word in [*arguments, "HERE", "LATEST", "*"], name
+            assert word in [*arguments, "HERE", "CHANNEL", "LATEST", "*"], name
     assert set(VERBS) > OPERATOR_VERBS | SECRET_VERBS | CLIENT_VERBS
 
 
