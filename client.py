@@ -1199,7 +1199,7 @@ class Chat:
         line. If it is the first, its InputError is raised.
         """
         self._start(now)
-        lines = [protocol.clean_typed(line, MAX_PASTE) for line in text.splitlines()]
+        lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
         lines, recipient = list(filter(None, lines)), ""
         for index, line in enumerate(lines):
             try:

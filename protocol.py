@@ -426,24 +426,16 @@ _NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 def clean(text: str, limit: int = MAX_TEXT) -> str:
     """Return `text` as one line of at most `limit` characters that is safe to print or show.
 
-    Tabs and line ends become spaces. Removed are controls, terminal escapes, IRC's colours,
-    bidirectional and zero-width characters, noncharacters, lone surrogates (they become
-    U+FFFD), and combining marks beyond MAX_MARKS.
+    A tab becomes spaces up to a multiple of four, a line end one. Removed are controls,
+    terminal escapes, IRC's colours, bidirectional and zero-width characters, noncharacters,
+    lone surrogates (they become U+FFFD), and combining marks beyond MAX_MARKS.
     """
     if not _PRINTABLE_ASCII.match(text):
         # Joins surrogate pairs, which Python 3.6's Tk and JSON may have left apart.
         text = text[: 4 * limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text = "".join(map(_safe_char, _FORMATTING.sub("", text)))
+        text = "".join(map(_safe_char, _FORMATTING.sub("", text.expandtabs(4))))
         text = _limit_marks(unicodedata.normalize("NFC", text))
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def clean_typed(text: str, limit: int) -> str:
-    """Return `clean` for a line that was typed: its indentation is content, blanks at its end not.
-
-    A tab becomes blanks up to the next multiple of four.
-    """
-    return clean(text.expandtabs(4), limit).rstrip()
 
 
 def clean_name(text: str, limit: int = MAX_TEXT) -> str:

@@ -223,7 +223,7 @@ def decode_plain(line: bytes) -> str:
     """Return the text of a plain-text line: without telnet's commands, and safe to show."""
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
-    return protocol.clean_typed(line.decode("utf-8", "replace"), MAX_PLAIN_LINE)
+    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).rstrip()
 
 
 def to_username(text: str) -> str:

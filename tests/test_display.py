@@ -414,7 +414,7 @@ def test_longest_password_is_not_truncated():
     | NASTY.map("bob ".__add__),
 )
 def test_any_typed_line_is_sent_or_refused_with_help(prefix, rest):
-    text = protocol.clean_typed(prefix + rest, MAX_PLAIN_LINE)
+    text = protocol.clean(prefix + rest, MAX_PLAIN_LINE).rstrip()
     try:
         messages = compose(text)
     except InputError as refusal:

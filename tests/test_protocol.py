@@ -384,7 +384,8 @@ def is_safe(text):
     ("text", "cleaned"),
     [
         ("hello", "hello"),
-        ("a\tb\nc\r\nd\u2028e", "a b c  d e"),
+        ("a\tb\nc\r\nd\u2028e", "a   b c  d e"),
+        ("\t\treturn", "        return"),
         ("\x1b[2J\x1b]0;x\x07", "[2J]0;x"),
         ("\x02bold\x02 \x0304,01red\x03 \x04ff0000hex\x0f", "bold red hex"),
         ("a\u202eb\u2066c\u200bd\ufeffe\u00adf", "abcdef"),
