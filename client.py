@@ -4943,16 +4943,41 @@ def offer_names(names: Sequence[str], text: str) -> List[Row]:
     return rows or [text_row(None, "Write a name")]
 
 
-def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
-    """Set the size and, unless the window is new, a position: as kept, and on the screen."""
-    wanted = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
-    if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-        wanted = [int(number) for number in re.findall(r"-?\d+", kept)]
-    title_bar = root.winfo_rooty() - root.winfo_y()
-    screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
-    size = [min(pair) for pair in zip(wanted, screen)]
-    corner = [max(0, min(at, most - part)) for at, most, part in zip(wanted[2:], screen, size)]
-    root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
+def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
+    """Return the size and place nearest to those wanted that fit into an area with the frame.
+
+    All in pixels: `area` is left, top, width and height, `frame` the border and the title bar,
+    `wanted` width, height and, unless the window manager chooses them, left and top.
+    """
+    border, title_bar = frame
+    room = area[2] - 2 * border, area[3] - title_bar - border
+    size = [min(pair) for pair in zip(wanted, room)]
+    ends = [start + most - part for start, most, part in zip(area, room, size)]
+    return [*size, *(max(start, min(at, end)) for start, at, end in zip(area, wanted[2:], ends))]
+
+
+def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> List[int]:
+    """Return left, top, width and height of the screen without the system's bars.
+
+    On Windows, of the monitor nearest to the place that is wanted. If the system does not say it,
+    bars of so many pixels are assumed.
+    """
+    width, height, left, top = [*wanted, 0, 0][:4]
+    if system == "win32":
+        user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
+        user32.MonitorFromRect.restype = ctypes.c_void_p
+        place = (ctypes.c_int32 * 4)(left, top, left + width, top + height)
+        monitor = ctypes.c_void_p(user32.MonitorFromRect(place, 2))
+        info = (ctypes.c_int32 * 10)(40)  # MONITORINFO; the work area begins at its sixth number
+        if user32.GetMonitorInfoW(monitor, info):
+            left, top, right, bottom = info[5:9]
+            return [left, top, right - left, bottom - top]
+    answer = subprocess.getoutput("xprop -root _NET_WORKAREA") if system == "x11" else ""  # noqa: S605, S607
+    found = re.search(r"= (\d+), (\d+), (\d+), (\d+)", answer)
+    if found:
+        return [int(number) for number in found.groups()]
+    left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
+    return [left, top, width, root.winfo_vrootheight() - bars]
 
 
 class Window:
@@ -5046,7 +5071,8 @@ class Window:
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
-            place_window(self.root, self._pixels(view.SIZE), kept)
+            size = self._fit(view.SIZE, kept)
+            self.root.geometry(("%dx%d+%d+%d" if size[2:] else "%dx%d") % tuple(size))
         self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
@@ -5055,13 +5081,25 @@ class Window:
 
     def _set_minimum(self) -> None:
         if self.view is not None:
-            self.root.minsize(*self._pixels(self.view.MINIMUM))
+            self.root.minsize(*self._fit(self.view.MINIMUM)[:2])
 
-    def _pixels(self, size: Tuple[int, int]) -> List[int]:
-        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+    def _fit(self, size: Tuple[int, int], kept: str = "") -> List[int]:
+        """Return size and place, as kept or near the present place, that fit on the screen.
+
+        The connect view cannot scroll, and grows with its text.
+        """
+        root, px = self.root, self.look.px
         zoom = 100 if self.is_chatting else max(100, self.look.zoom)
-        limits = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
-        return [min(self.look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
+        wanted = [px(part * zoom / 100) for part in size]
+        found = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", kept)
+        if found:
+            wanted = [int(number) for number in found.groups()]
+        elif root.winfo_viewable():
+            wanted += [root.winfo_x(), root.winfo_y()]
+        # Not every window manager tells its frame.
+        border = root.winfo_rootx() - root.winfo_x() or px(8)
+        frame = border, root.winfo_rooty() - root.winfo_y() or px(40)
+        return fit_window(work_area(root, self.look.system, wanted, px(48)), frame, wanted)
 
     def _show_title(self) -> None:
         title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
