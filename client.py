@@ -4165,7 +4165,7 @@ class ConnectView:
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
-        PASSWORD: "The host can tell you",
+        PASSWORD: "If it is yours, type its password.",  # the name that a server refused
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -4250,9 +4250,10 @@ class ConnectView:
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
-        self.set_connecting("")
-        if field == PASSWORD:
+        if field == PASSWORD or (field == NAME and self._is_connecting):  # the server says so
             self._password_server = self.fields[SERVER].get().strip()
+            self._show_field(PASSWORD, True)
+        self.set_connecting("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
