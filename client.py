@@ -3521,7 +3521,7 @@ class TextBox:
 
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
-            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
+            text: str = self.text.tk.call("tk::GetSelection", str(self.text), selection)
         except tk.TclError:
             return "break"  # no text there
         if selection == "PRIMARY":  # of X11: the middle button pastes what is selected anywhere
@@ -3589,8 +3589,8 @@ class Composer(TextBox):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<<Return>>", self._on_return)
-        for sequence in ("<Shift-Return>", "<Control-Tab>"):  # as in every text of Tk
-            text.bind(sequence, lambda event: None)
+        for key in ("Shift-Return", "Control-Tab", "Shift-Up", "Shift-Down"):
+            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         text.bind("<Up>", lambda event: self._on_arrow(-1))
@@ -5319,6 +5319,25 @@ class Keys:
     """Binds KEYS to the widgets of a window, before the widgets' own keys."""
 
     TAG = "HubbubKeys"
+    # All of Tk's ways to paste call GetSelection. It is to give text alone, but some programs
+    # that own an image answer a request for text with its bytes.
+    TCL = """
+        rename ::tk::GetSelection ::tk::GetAnySelection
+        proc ::tk::GetSelection {widget {selection PRIMARY}} {
+            set request [list selection get -displayof $widget -selection $selection]
+            if {![catch {{*}$request -type TARGETS} targets]
+                    && [lsearch -regexp $targets {^(UTF8_)?STRING$}] < 0} {
+                error "there is no text"
+            }
+            return [GetAnySelection $widget $selection]
+        }
+        proc DeleteWord {widget motion} {
+            if {[catch {$widget delete sel.first sel.last}]} {
+                event generate $widget <<Select$motion>>
+                catch {$widget delete sel.first sel.last}
+            }
+        }
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -5331,6 +5350,8 @@ class Keys:
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
                 for each in {sequence, locked}:
                     root.bind_class(self.TAG, "<%s>" % each, handler)
+        for key_name in ("Home", "End"):  # with Shift they select
+            root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 
@@ -5344,18 +5365,27 @@ class Keys:
     def _change_defaults(self, root: "tk.Tk", control: str) -> None:
         """Change what Tk binds to keys in its text widgets."""
         select_all = ("<%s-a>" % control, "<%s-Lock-A>" % control)
-        root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        redo = ("<Control-y>", "<Control-Lock-Y>")
+        root.event_delete("<<LineStart>>", *select_all)  # some of Emacs's keys, on X11
         if control == "Control":  # others change the text, which nobody expects
-            for letter in "dhio":
-                root.unbind_class("Text", "<Control-%s>" % letter)
+            root.event_delete("<<Cut>>", "<Control-w>", "<Control-Lock-W>")
+            root.event_delete("<<Paste>>", *redo)
+            root.event_add("<<Redo>>", *redo, "<Control-Z>", "<Control-Lock-z>")
+            for kind, letter in itertools.product(("Text", "TEntry"), "dhiko"):
+                root.unbind_class(kind, "<Control-%s>" % letter)
+        root.unbind_class("Text", "<Insert>")  # pastes, on X11
         root.event_add("<<SelectAll>>", *select_all)
         root.event_add("<<Return>>", "<Return>", "<KP_Enter>")
         root.tk.call("bind", "TButton", "<<Return>>", "%W invoke")
         root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
+        root.tk.eval(self.TCL)
+        word = "Option" if self._window.look.system == "aqua" else "Control"
         for kind in ("Text", "TEntry"):
             root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
+            for key, motion in (("BackSpace", "PrevWord"), ("Delete", "NextWord")):
+                root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:
@@ -5369,7 +5399,7 @@ class Keys:
         for key in KEYS:
             if "Control-" + letter in key.actions:
                 return self._on_key(key, "Control-" + letter, event)
-        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])
             return "break"
