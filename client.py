@@ -2878,7 +2878,12 @@ LABELS = {  # the surface below, the text, the font
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
-_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
+# What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
+# variation selectors, the frame of a key.
+_UNJOINED = re.compile(
+    "((?:\u200d[\u2190-\u2bff\U0001f000-\U0001faff]|[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff])+)"
+)
 
 
 class Look:
@@ -2947,7 +2952,11 @@ class Look:
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:
-        """Return `text` as this Tk can show it: in Python 3.6, emoji as surrogate pairs."""
+        """Return `text` as this Tk can show it, without what it draws beside an emoji."""
+        return self.encode(_UNJOINED.sub("", text))
+
+    def encode(self, text: str) -> str:
+        """Return `text` as this Tk can hold it: in Python 3.6, emoji as surrogate pairs."""
         if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
             return text
         if not self._show_emoji:
@@ -3493,13 +3502,13 @@ class TextBox:
 
     def set(self, text: str) -> None:
         self.text.delete("1.0", "end")
-        self.text.insert("1.0", self._look.text(text))
+        self.text.insert("1.0", self._look.encode(text))
 
     def insert(self, text: str) -> None:
         """Insert a text at the cursor, in place of what is selected."""
         if self.text.tag_ranges("sel"):
             self.text.delete("sel.first", "sel.last")
-        self.text.insert("insert", self._look.text(text))
+        self.text.insert("insert", self._look.encode(text))
         self.text.see("insert")
         self.text.focus_set()
 
@@ -3791,26 +3800,30 @@ def count_new(number: int) -> str:
     return "%d new message%s" % (number, "" if number == 1 else "s")
 
 
-def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Any]:
-    """Return the line of an entry: texts and their tags, in turn; `text` makes them fit for Tk."""
+def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
+    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
     line, state = entry.line, entry.state
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
-    parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
     pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "\0"
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
         for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
-            parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
-        parts += [text(words[start:stop]), (*tags, "link", "hand")]
+            parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
+        parts += [words[start:stop], (*tags, "link", "hand")]
         end = stop
     if entry.note:
-        parts += [text("  (%s)" % entry.note), (*base, "muted")]
+        parts += ["  (%s)" % entry.note, (*base, "muted")]
     if state == FAILED:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
-    return [*parts, "\n", base]
+    shown: List[Any] = []
+    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base]):
+        for index, piece in enumerate(_UNJOINED.split(part)):
+            shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+    return shown
 
 
 Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
@@ -3874,6 +3887,7 @@ class Transcript:
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
         text.tag_configure("link", underline=True)
+        text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"])
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
@@ -3976,7 +3990,7 @@ class Transcript:
         if entry is self.conversation.mark and self.conversation.new_count:
             words = count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        return parts + render(entry, tag, self.nickname, self._look.text)
+        return parts + render(entry, tag, self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -4093,7 +4107,7 @@ class Transcript:
     def _marks(self, entry: Entry, span: Span) -> List[str]:
         """Return where a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
-        ends = [utf16_length(entry.text[:end]) for end in span]
+        ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
@@ -4615,11 +4629,11 @@ class ChatView:
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
-        text = self.transcript.text
-        tags = text.tag_names(index)
-        if "link" not in tags or "retry" in tags or "discard" in tags:
-            return ""
-        return join_surrogates(text.get(*text.tag_prevrange("link", index + "+1c")))
+        text, entry = self.transcript.text, self.transcript.entry_at(index)
+        words = entry.text if entry is not None and "link" in text.tag_names(index) else ""
+        links = [words[start:end] for start, end in find_links(words)]
+        shown = text.get(*text.tag_prevrange("link", index + "+1c")) if links else ""
+        return next((link for link in links if self._look.encode(link) == shown), "")
 
     def _on_link(self, event: "TkEvent") -> str:
         text, chat = self.transcript.text, self._window.chat
@@ -4683,7 +4697,9 @@ class ChatView:
 
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
-    if address.startswith(("http://", "https://")):
+    if find_links(address) == [(0, len(address))]:
+        scheme, _, rest = address.partition(":")
+        address = scheme.lower() + ":" + rest  # a browser need not know HTTPS://
         # Daemon: the browser may take its time to start.
         thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
         thread.name = "browser"

@@ -589,6 +589,47 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     assert not alice.chat_view.search.frame.winfo_viewable()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("👍🏽", "👍"), ("👩‍👧‍👦", "👩"), ("❤️", "❤"), ("1️⃣", "1"), ("🏳️‍🌈", "🏳"), ("👩🏽‍💻", "👩"),
+        ("👍🏽👍🏽", "👍👍"), ("می‌خواهم क्‍ष", "می‌خواهم क्‍ष"), ("😀👍", "😀👍"), ("a{b $c", "a{b $c"),
+    ],
+)  # fmt: skip
+def test_emoji_that_tk_cannot_join_are_shown_simpler(alice, desktop, hub, text, shown):
+    """What is copied, found and sent stays as it is."""
+    text, shown = client.protocol.clean(text), client.protocol.clean(shown)
+    hub.send(":bob!b@h TOPIC #lobby :%s end" % text)
+    hear(hub, alice, "a %s b found" % text)
+    line = "[bob]: a %s b found" % shown
+    view = alice.text.tk.call(alice.text, "get", "-displaychars", "1.0", "end")
+    assert view.splitlines()[-2].endswith(line)
+    desktop.pump(lambda: alice.drawn(alice.chat_view.room) == ["# lobby", shown + " end"])
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("found")
+    desktop.pump(lambda: alice.found == "1 of 1")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
+    alice.press("Control-a", alice.text)
+    alice.press("Control-c", alice.text)
+    assert " a %s b found" % text in alice.root.clipboard_get()
+    alice.paste(text)
+    alice.press("Return", alice.box)
+    hub.expect("PRIVMSG #lobby :" + text)
+
+
+@pytest.mark.parametrize("emoji", ["on", "off"])
+def test_what_is_found_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
+    monkeypatch.setenv("HUBBUB_EMOJI", emoji)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hub.send(":bob!b@h PRIVMSG #lobby :👩🏽‍💻 ❤️ found")
+    desktop.pump(lambda: alice.lines[-1].endswith("found"))
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("found")
+    desktop.pump(lambda: alice.found == "1 of 1")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
+
+
 def test_f3_brings_the_search_bar_back(alice, desktop, hub):
     hear(hub, alice, "one two one")
     alice.press("Control-f", alice.box)
@@ -616,6 +657,33 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
     assert alice.menu[:2] == ["Open http://b.example", "Copy the link"]
+
+
+@pytest.mark.parametrize("emoji", ["on", "off"])
+@pytest.mark.parametrize(
+    ("link", "opened"),
+    [
+        ("HTTPS://Example.org/Wiki", "https://Example.org/Wiki"),
+        ("Http://example.org", "http://example.org"),
+        ("http://example.org/👍🏽👩‍👧", "http://example.org/👍🏽👩‍👧"),
+    ],
+)
+def test_what_looks_like_a_link_opens_as_it_was_written(
+    desktop, hub, monkeypatch, emoji, link, opened
+):
+    """Also where parts of it cannot be shown."""
+    calls = []
+    monkeypatch.setattr(client.webbrowser, "open", calls.append)
+    monkeypatch.setenv("HUBBUB_EMOJI", emoji)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hear(hub, alice, "see that")
+    hub.send(":bob!b@h PRIVMSG #lobby :one http://a.example, two %s." % link)
+    start = link[:11]
+    desktop.pump(lambda: "link" in alice.tags_of(start))
+    alice.click(start)
+    desktop.pump(lambda: calls)
+    assert calls == [opened]
 
 
 # Replies and settings
