@@ -254,8 +254,8 @@ class SmallScreen:
 
     def start(self, *command):
         command = [str(word) for word in command]
-        null = subprocess.DEVNULL
-        self._processes.append(subprocess.Popen(command, env=self.environment, stderr=null))
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._processes.append(subprocess.Popen(command, env=self.environment, **streams))
         return self._processes[-1]
 
     def ask(self, *command):

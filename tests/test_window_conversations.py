@@ -618,7 +618,7 @@ def test_emoji_that_tk_cannot_join_are_shown_simpler(alice, desktop, hub, text, 
 
 
 @pytest.mark.parametrize("emoji", ["on", "off"])
-def test_what_is_found_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
+def test_found_text_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
     monkeypatch.setenv("HUBBUB_EMOJI", emoji)
     alice = desktop.open(hub.port, "alice", at_once=True)
     hub.welcome()
@@ -668,9 +668,7 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
         ("http://example.org/👍🏽👩‍👧", "http://example.org/👍🏽👩‍👧"),
     ],
 )
-def test_what_looks_like_a_link_opens_as_it_was_written(
-    desktop, hub, monkeypatch, emoji, link, opened
-):
+def test_link_opens_as_it_was_written(desktop, hub, monkeypatch, emoji, link, opened):
     """Also where parts of it cannot be shown."""
     calls = []
     monkeypatch.setattr(client.webbrowser, "open", calls.append)
