@@ -2935,7 +2935,12 @@ LABELS = {  # the surface below, the text, the font
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
-_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
+# What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
+# variation selectors, the frame of a key.
+_UNJOINED = re.compile(
+    "((?:\u200d[\u2190-\u2bff\U0001f000-\U0001faff]|[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff])+)"
+)
 
 
 class Look:
@@ -3004,7 +3009,11 @@ class Look:
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:
-        """Return `text` as this Tk can show it: in Python 3.6, emoji as surrogate pairs."""
+        """Return `text` as this Tk can show it, without what it draws beside an emoji."""
+        return self.encode(_UNJOINED.sub("", text))
+
+    def encode(self, text: str) -> str:
+        """Return `text` as this Tk can hold it: in Python 3.6, emoji as surrogate pairs."""
         if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
             return text
         if not self._show_emoji:
@@ -3550,13 +3559,13 @@ class TextBox:
 
     def set(self, text: str) -> None:
         self.text.delete("1.0", "end")
-        self.text.insert("1.0", self._look.text(text))
+        self.text.insert("1.0", self._look.encode(text))
 
     def insert(self, text: str) -> None:
         """Insert a text at the cursor, in place of what is selected."""
         if self.text.tag_ranges("sel"):
             self.text.delete("sel.first", "sel.last")
-        self.text.insert("insert", self._look.text(text))
+        self.text.insert("insert", self._look.encode(text))
         self.text.see("insert")
         self.text.focus_set()
 
@@ -3578,7 +3587,7 @@ class TextBox:
 
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
-            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
+            text: str = self.text.tk.call("tk::GetSelection", str(self.text), selection)
         except tk.TclError:
             return "break"  # no text there
         if selection == "PRIMARY":  # of X11: the middle button pastes what is selected anywhere
@@ -3646,8 +3655,8 @@ class Composer(TextBox):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<<Return>>", self._on_return)
-        for sequence in ("<Shift-Return>", "<Control-Tab>"):  # as in every text of Tk
-            text.bind(sequence, lambda event: None)
+        for key in ("Shift-Return", "Control-Tab", "Shift-Up", "Shift-Down"):
+            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         text.bind("<Up>", lambda event: self._on_arrow(-1))
@@ -3849,26 +3858,30 @@ def count_new(number: int) -> str:
     return "%d new message%s" % (number, "" if number == 1 else "s")
 
 
-def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Any]:
-    """Return the line of an entry: texts and their tags, in turn; `text` makes them fit for Tk."""
+def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
+    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
     line, state = entry.line, entry.state
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
-    parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
         for index, part in enumerate(pattern.split(words[end:start])):
-            parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
-        parts += [text(words[start:stop]), (*tags, "link", "hand")]
+            parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
+        parts += [words[start:stop], (*tags, "link", "hand")]
         end = stop
     if entry.note:
-        parts += [text("  (%s)" % entry.note), (*base, "muted")]
+        parts += ["  (%s)" % entry.note, (*base, "muted")]
     if state == FAILED:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
-    return [*parts, "\n", base]
+    shown: List[Any] = []
+    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base]):
+        for index, piece in enumerate(_UNJOINED.split(part)):
+            shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+    return shown
 
 
 Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
@@ -3932,6 +3945,7 @@ class Transcript:
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
         text.tag_configure("link", underline=True)
+        text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"])
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
@@ -4034,7 +4048,7 @@ class Transcript:
         if entry is self.conversation.mark and self.conversation.new_count:
             words = count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        return parts + render(entry, tag, self.nickname, self._look.text)
+        return parts + render(entry, tag, self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -4151,7 +4165,7 @@ class Transcript:
     def _marks(self, entry: Entry, span: Span) -> List[str]:
         """Return where a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
-        ends = [utf16_length(entry.text[:end]) for end in span]
+        ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
@@ -4223,7 +4237,7 @@ class ConnectView:
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
-        PASSWORD: "The host can tell you",
+        PASSWORD: "If it is yours, type its password.",  # the name that a server refused
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -4308,9 +4322,10 @@ class ConnectView:
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
-        self.set_connecting("")
-        if field == PASSWORD:
+        if field == PASSWORD or (field == NAME and self._is_connecting):  # the server says so
             self._password_server = self.fields[SERVER].get().strip()
+            self._show_field(PASSWORD, True)
+        self.set_connecting("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
@@ -4673,11 +4688,11 @@ class ChatView:
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
-        text = self.transcript.text
-        tags = text.tag_names(index)
-        if "link" not in tags or "retry" in tags or "discard" in tags:
-            return ""
-        return join_surrogates(text.get(*text.tag_prevrange("link", index + "+1c")))
+        text, entry = self.transcript.text, self.transcript.entry_at(index)
+        words = entry.text if entry is not None and "link" in text.tag_names(index) else ""
+        links = [words[start:end] for start, end in find_links(words)]
+        shown = text.get(*text.tag_prevrange("link", index + "+1c")) if links else ""
+        return next((link for link in links if self._look.encode(link) == shown), "")
 
     def _on_link(self, event: "TkEvent") -> str:
         text, chat = self.transcript.text, self._window.chat
@@ -4741,7 +4756,9 @@ class ChatView:
 
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
-    if _LINK.match(address):
+    if find_links(address) == [(0, len(address))]:
+        scheme, _, rest = address.partition(":")
+        address = scheme.lower() + ":" + rest  # a browser need not know HTTPS://
         # Daemon: the browser may take its time to start.
         thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
         thread.name = "browser"
@@ -5002,16 +5019,41 @@ def offer_names(names: Sequence[str], text: str) -> List[Row]:
     return rows or [text_row(None, "Write a name")]
 
 
-def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
-    """Set the size and, unless the window is new, a position: as kept, and on the screen."""
-    wanted = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
-    if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-        wanted = [int(number) for number in re.findall(r"-?\d+", kept)]
-    title_bar = root.winfo_rooty() - root.winfo_y()
-    screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
-    size = [min(pair) for pair in zip(wanted, screen)]
-    corner = [max(0, min(at, most - part)) for at, most, part in zip(wanted[2:], screen, size)]
-    root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
+def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
+    """Return the size and place nearest to those wanted that fit into an area with the frame.
+
+    All in pixels: `area` is left, top, width and height, `frame` the border and the title bar,
+    `wanted` width, height and, unless the window manager chooses them, left and top.
+    """
+    border, title_bar = frame
+    room = area[2] - 2 * border, area[3] - title_bar - border
+    size = [min(pair) for pair in zip(wanted, room)]
+    ends = [start + most - part for start, most, part in zip(area, room, size)]
+    return [*size, *(max(start, min(at, end)) for start, at, end in zip(area, wanted[2:], ends))]
+
+
+def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> List[int]:
+    """Return left, top, width and height of the screen without the system's bars.
+
+    On Windows, of the monitor nearest to the place that is wanted. If the system does not say it,
+    bars of so many pixels are assumed.
+    """
+    width, height, left, top = [*wanted, 0, 0][:4]
+    if system == "win32":
+        user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
+        user32.MonitorFromRect.restype = ctypes.c_void_p
+        place = (ctypes.c_int32 * 4)(left, top, left + width, top + height)
+        monitor = ctypes.c_void_p(user32.MonitorFromRect(place, 2))
+        info = (ctypes.c_int32 * 10)(40)  # MONITORINFO; the work area begins at its sixth number
+        if user32.GetMonitorInfoW(monitor, info):
+            left, top, right, bottom = info[5:9]
+            return [left, top, right - left, bottom - top]
+    answer = subprocess.getoutput("xprop -root _NET_WORKAREA") if system == "x11" else ""  # noqa: S605, S607
+    found = re.search(r"= (\d+), (\d+), (\d+), (\d+)", answer)
+    if found:
+        return [int(number) for number in found.groups()]
+    left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
+    return [left, top, width, root.winfo_vrootheight() - bars]
 
 
 class Window:
@@ -5105,7 +5147,8 @@ class Window:
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
-            place_window(self.root, self._pixels(view.SIZE), kept)
+            size = self._fit(view.SIZE, kept)
+            self.root.geometry(("%dx%d+%d+%d" if size[2:] else "%dx%d") % tuple(size))
         self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
@@ -5114,13 +5157,25 @@ class Window:
 
     def _set_minimum(self) -> None:
         if self.view is not None:
-            self.root.minsize(*self._pixels(self.view.MINIMUM))
+            self.root.minsize(*self._fit(self.view.MINIMUM)[:2])
 
-    def _pixels(self, size: Tuple[int, int]) -> List[int]:
-        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+    def _fit(self, size: Tuple[int, int], kept: str = "") -> List[int]:
+        """Return size and place, as kept or near the present place, that fit on the screen.
+
+        The connect view cannot scroll, and grows with its text.
+        """
+        root, px = self.root, self.look.px
         zoom = 100 if self.is_chatting else max(100, self.look.zoom)
-        limits = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
-        return [min(self.look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
+        wanted = [px(part * zoom / 100) for part in size]
+        found = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", kept)
+        if found:
+            wanted = [int(number) for number in found.groups()]
+        elif root.winfo_viewable():
+            wanted += [root.winfo_x(), root.winfo_y()]
+        # Not every window manager tells its frame.
+        border = root.winfo_rootx() - root.winfo_x() or px(8)
+        frame = border, root.winfo_rooty() - root.winfo_y() or px(40)
+        return fit_window(work_area(root, self.look.system, wanted, px(48)), frame, wanted)
 
     def _show_title(self) -> None:
         title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
@@ -5339,6 +5394,25 @@ class Keys:
     """Binds KEYS to the widgets of a window, before the widgets' own keys."""
 
     TAG = "HubbubKeys"
+    # All of Tk's ways to paste call GetSelection. It is to give text alone, but some programs
+    # that own an image answer a request for text with its bytes.
+    TCL = """
+        rename ::tk::GetSelection ::tk::GetAnySelection
+        proc ::tk::GetSelection {widget {selection PRIMARY}} {
+            set request [list selection get -displayof $widget -selection $selection]
+            if {![catch {{*}$request -type TARGETS} targets]
+                    && [lsearch -regexp $targets {^(UTF8_)?STRING$}] < 0} {
+                error "there is no text"
+            }
+            return [GetAnySelection $widget $selection]
+        }
+        proc DeleteWord {widget motion} {
+            if {[catch {$widget delete sel.first sel.last}]} {
+                event generate $widget <<Select$motion>>
+                catch {$widget delete sel.first sel.last}
+            }
+        }
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -5351,6 +5425,8 @@ class Keys:
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
                 for each in {sequence, locked}:
                     root.bind_class(self.TAG, "<%s>" % each, handler)
+        for key_name in ("Home", "End"):  # with Shift they select
+            root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 
@@ -5364,18 +5440,27 @@ class Keys:
     def _change_defaults(self, root: "tk.Tk", control: str) -> None:
         """Change what Tk binds to keys in its text widgets."""
         select_all = ("<%s-a>" % control, "<%s-Lock-A>" % control)
-        root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        redo = ("<Control-y>", "<Control-Lock-Y>")
+        root.event_delete("<<LineStart>>", *select_all)  # some of Emacs's keys, on X11
         if control == "Control":  # others change the text, which nobody expects
-            for letter in "dhio":
-                root.unbind_class("Text", "<Control-%s>" % letter)
+            root.event_delete("<<Cut>>", "<Control-w>", "<Control-Lock-W>")
+            root.event_delete("<<Paste>>", *redo)
+            root.event_add("<<Redo>>", *redo, "<Control-Z>", "<Control-Lock-z>")
+            for kind, letter in itertools.product(("Text", "TEntry"), "dhiko"):
+                root.unbind_class(kind, "<Control-%s>" % letter)
+        root.unbind_class("Text", "<Insert>")  # pastes, on X11
         root.event_add("<<SelectAll>>", *select_all)
         root.event_add("<<Return>>", "<Return>", "<KP_Enter>")
         root.tk.call("bind", "TButton", "<<Return>>", "%W invoke")
         root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
+        root.tk.eval(self.TCL)
+        word = "Option" if self._window.look.system == "aqua" else "Control"
         for kind in ("Text", "TEntry"):
             root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
+            for key, motion in (("BackSpace", "PrevWord"), ("Delete", "NextWord")):
+                root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:
@@ -5389,7 +5474,7 @@ class Keys:
         for key in KEYS:
             if "Control-" + letter in key.actions:
                 return self._on_key(key, "Control-" + letter, event)
-        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])
             return "break"

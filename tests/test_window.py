@@ -72,6 +72,32 @@ def test_taken_name_asks_for_another(desktop, room):
     bob.expect(" JOIN #lobby")
 
 
+def test_own_name_that_another_window_holds_is_taken_over_by_its_password(
+    desktop, open_room, tmp_path
+):
+    """A name that is wrong in itself brings up no password field."""
+    room = open_room(data=str(tmp_path))
+    before = desktop.join(room.server.port, "alice")
+    before.say("/register opensesame")
+    desktop.pump(lambda: room.server.store.account("alice"))
+    alice = desktop.open(room.server.port)
+    field, hint = alice.connect_view.fields[PASSWORD], alice.connect_view.hints[PASSWORD]
+    alice.connect(name="not a name")
+    assert alice.wait_for_error(NAME) and not field.winfo_ismapped()
+    error = "“alice” is already here. Try another name, for example alice2."
+    for password in ("", "wrong"):
+        alice.connect_view.show_error("", "")
+        alice.connect(name="alice", password=password)
+        desktop.pump(lambda: alice.connect_view.hints[NAME].cget("text") == error)
+        desktop.pump(field.winfo_viewable)
+        assert hint.cget("text") == "If it is yours, type its password."
+        assert alice.has_focus(alice.connect_view.fields[NAME])
+    alice.connect(password="opensesame")
+    alice.sees("[SERVER]: alice joined the chat")
+    assert before.wait_for_error(NAME) == "alice has logged in elsewhere"
+    assert before.connect_view.fields[PASSWORD].winfo_viewable()
+
+
 def test_password_is_asked_for_if_the_server_has_one(desktop, open_room):
     alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
     assert alice.wait_for_error(PASSWORD) == "This server asks for a password."
