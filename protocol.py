@@ -341,9 +341,17 @@ _INVISIBLE = re.compile(
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _RESERVED = frozenset(["server", "system", "you"])  # the program's own senders
-# Letters of Cherokee, Lisu and the phonetic alphabet that look like those of SERVER
-_SERVER_LOOKALIKES = str.maketrans(
-    "\u13da\u13ac\u13d2\u13d9\ua4e2\ua4f0\ua4e3\ua4e6\ua731\u1d07\u0280\u1d20", "serv" * 3
+# Letters that look like Latin ones, of Cyrillic, Greek, Armenian, Cherokee, Lisu, and Latin itself
+_LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХЬаеѕіјкорсухьгӏһԁԛԝѵ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυϲϳ" "ՍՕԼՏոսօհզցյ"
+    "ᎪᏴᏟᎠᎬᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᎳᏃ" "ꓮꓐꓚꓓꓰꓝꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ" "ɑɩƖƽǀǃ|",
+    "ABESIJKMHOPCTYXbaesijkopcuxbrlhdqwv" "ABEZHIKMNOPTYXaiknopucj" "UOLSnuohqgj"
+    "ABCDEGHiJKLMPRSTVWZ" "ABCDEFGHIJKLMNOPRSTUVWXYZ" "ailsl!l",
+)  # fmt: skip
+# Those whose names say it. Hooks and strokes are left alone: they make other letters, as in Łukasz.
+_LATIN_VARIANT = re.compile(
+    "LATIN (SMALL|CAPITAL|LETTER SMALL CAPITAL) (?:LETTER )?(?:DOTLESS |SCRIPT )?([A-Z])"
+    "(?: WITH (?:SWASH TAIL|CURL|LONG LEG|FISHHOOK|PALATAL HOOK|RETROFLEX HOOK))?"
 )
 # Scripts that are written together, and beside Latin, and have no lookalikes in it
 _NEUTRAL_SCRIPTS = tuple(
@@ -356,6 +364,33 @@ def casefold(name: str) -> str:
     """Return the form in which names are compared: the same for `Alice`, `ALICE`, `Ａｌｉｃｅ`."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", folded)
+
+
+@functools.lru_cache(maxsize=10000)
+def skeleton(name: str) -> str:
+    """Return the form that a name has in common with those that look the same.
+
+    Accents and a number at the end make a difference: Zoë and Anna1 are not Zoe and Annal.
+    """
+    text = "".join(map(_to_latin, unicodedata.normalize("NFKC", name)))
+    text = re.sub("1(?=[0-9]*[A-Za-z])|I(?=[a-z])|(?<=[a-z])I", "l", text)
+    text = re.sub("l(?=[A-Z]{2})|(?<=[A-Z]{2})l", "I", text)
+    return casefold(re.sub("0(?=[0-9]*[A-Za-z])", "o", text))
+
+
+def find_lookalike(name: str, names: Mapping[str, str]) -> str:
+    """Return the other name, of `names` by skeleton, that `name` could be taken for, or ""."""
+    other = names.get(skeleton(name), "")
+    is_same = casefold(other) == casefold(name)
+    return "" if is_same or {other[:1], name[:1]} == {"I", "L"} else other  # Iida and Lida
+
+
+def _to_latin(char: str) -> str:
+    """Return the Latin letter that looks like a letter; "" for a dot over an i."""
+    match = _LATIN_VARIANT.fullmatch(unicodedata.name(char, "")) if char > "\x7f" else None
+    if match:
+        return match.group(2).lower() if match.group(1) == "SMALL" else match.group(2)
+    return "" if char == "\u0307" else char.translate(_LOOKALIKES)
 
 
 def normalize(name: str) -> str:
@@ -376,8 +411,11 @@ def nickname_error(name: str) -> str:
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
         return "A username begins with a letter."
-    plain = unicodedata.normalize("NFKD", casefold(name)).translate(_SERVER_LOOKALIKES)
-    if "".join(c for c in plain if c.isalnum()) in _RESERVED:
+    if unicodedata.name(name[-1], "").startswith("MODIFIER LETTER"):
+        return "A username does not end with a sign that looks like punctuation."
+    letters = (unicodedata.name(char, "") for char in skeleton(name) if char.isalnum())
+    plain = "".join(re.sub(r"LATIN SMALL LETTER (\w)\b.*", r"\1", letter) for letter in letters)
+    if plain.lower() in _RESERVED:
         return "%s is a reserved name. Choose another." % name
     return _spelling_error(name)
 
@@ -956,6 +994,8 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "TOPIC none"
     elif command == "INVITE" and me and casefold(params[0] if params else me) != casefold(me):
         key = "INVITE another"
+    elif command == "433" and len(params) > 3:  # it looks like another, says the text
+        key = ""
     is_numeric = command.isdigit()
     if key not in _TEXTS:
         shown = message.text if command >= "400" else " ".join(params[1:])

@@ -980,6 +980,7 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
+        self._skeletons: Dict[str, str] = {}  # their nicknames by skeleton
         self._channels: Dict[str, Channel] = {}  # by casefolded name
         self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
@@ -1060,12 +1061,16 @@ class Directory:
     def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
-        The owner of its account takes it from its holder, whose connection is ended.
+        The owner of its account takes it from its holder, whose connection is ended. For others,
+        it must not look like another user's.
         """
         folded, old_folded = protocol.casefold(nickname), client.folded
         with self._lock:
             client.check_end()
             holder = self._clients.get(folded)
+            other = protocol.find_lookalike(nickname, self._skeletons)
+            if other and protocol.casefold(other) != old_folded and not client.owns(nickname):
+                raise lookalike_error(nickname, other)
             if holder is client:
                 holder = None
             if holder is not None:
@@ -1082,10 +1087,11 @@ class Directory:
                 self._post_to_peers(client, "NICK", nickname, is_answer=True)
             if is_user and is_new:
                 self._tell_watchers(client, False)
+            self._forget_name(client)
             if is_new:
-                self._clients.pop(old_folded, None)
                 client.named_since = self._next_number()
             self._clients[folded] = client
+            self._skeletons[protocol.skeleton(nickname)] = nickname
             client.nickname = nickname
             client.refresh()
             if is_user and is_new:
@@ -1112,7 +1118,7 @@ class Directory:
                 return False
             self.end(old, "Connected again")
             del self._tokens[token]
-            self._clients.pop(client.folded, None)
+            self._forget_name(client)
             for name in Client.IDENTITY:
                 setattr(client, name, getattr(old, name))
             self._clients[client.folded] = client
@@ -1141,8 +1147,7 @@ class Directory:
                 self._leave(client, channel)
             self.watch(client, {})
             self._tokens.pop(client.token, None)
-            if self._clients.get(client.folded) is client:  # and not the owner, who took it since
-                del self._clients[client.folded]
+            self._forget_name(client)
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1418,6 +1423,13 @@ class Directory:
 
     # The rest is called with the lock held.
 
+    def _forget_name(self, client: Client) -> None:
+        if self._clients.get(client.folded) is client:  # and not the owner, who took it since
+            del self._clients[client.folded]
+            key = protocol.skeleton(client.nickname)
+            if self._skeletons.get(key) == client.nickname:
+                del self._skeletons[key]
+
     def _next_number(self) -> int:
         """Return the next number: microseconds since 1970, or more if the clock is behind."""
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
@@ -1500,6 +1512,12 @@ class Directory:
                 folded = next(iter(self._abandoned))
                 del self._abandoned[folded], self._channels[folded]
                 self._enqueue(ChannelRecord(folded, None, is_evicted=True))
+
+
+def lookalike_error(nickname: str, other: str) -> ReplyError:
+    """Return the error for a nickname that could be taken for another."""
+    text = "%s looks like %s, which is the name of another user. Choose another."
+    return ReplyError("433", nickname, other, text % (nickname, other))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -1744,6 +1762,7 @@ class Store:
         self._reader = _Handle(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
+        self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
         self._sanctions: Tuple[Sanction, ...] = ()
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
@@ -2071,6 +2090,8 @@ class Store:
             key: Account(number, name, bool(is_operator), created)
             for key, number, name, is_operator, created in rows
         }
+        names = [account.name for account in self._accounts.values()]
+        self.skeletons = {protocol.skeleton(name): name for name in names}
         rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
         self._sanctions = tuple(Sanction(*row) for row in rows)
 
@@ -2796,9 +2817,12 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Refuse, by ReplyError, a nickname that is registered to another account."""
-    client = session.client
-    account = session.server.store.account(nickname)
+    """Refuse, by ReplyError, the nickname of another account, or one that looks like that."""
+    client, store = session.client, session.server.store
+    account = store.account(nickname)
+    other = protocol.find_lookalike(nickname, store.skeletons)
+    if other not in ("", client.account.name) and not client.owns(nickname):
+        raise lookalike_error(nickname, other)
     if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."

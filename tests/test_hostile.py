@@ -272,6 +272,62 @@ def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     assert room.names() == folded("alice", "bob")
 
 
+LOOKALIKES = ("аӏісе", "alıce", "aIice", "ɑlice")
+
+
+@needs_scrypt
+@pytest.mark.parametrize("is_here", [True, False])
+def test_name_that_looks_like_a_users_or_an_accounts_is_refused(kept, is_here):
+    """Whether the user is here or has an account; and no second rule keeps them from it."""
+    if is_here:
+        kept.server.store.remove_account("alice")
+        alice = kept.irc("alice")
+    for name in LOOKALIKES:
+        mallory = kept.connect(IrcTalker)
+        mallory.send("NICK " + name, "USER m 0 * :M")
+        heard = mallory.heard()
+        assert has(heard, " 433 * %s alice :%s looks like alice" % (name, name)), heard
+        mallory.send("NICK mallory", "NICK " + name)
+        assert has(mallory.heard(), " 433 mallory %s alice :" % name)
+        mallory.send("QUIT")
+        mallory.rest()
+        kept.wait_for_thread(mallory)
+    if is_here:
+        alice.send("NICK ALICE", "NICK carol")
+        alice.heard()
+        assert kept.irc("alIce") and kept.client("alice")
+
+
+def test_name_that_looks_like_another_is_free_when_that_is(room):
+    alice, eve = room.irc("alice"), room.plain("eve")
+    eve.send("/nick aIice")
+    assert eve.heard() == [
+        "[SERVER]: aIice looks like alice, which is the name of another user. Choose another."
+    ]
+    alice.send("QUIT")
+    alice.rest()
+    room.wait_for_thread(alice)
+    eve.heard()
+    eve.send("/nick aIice")
+    assert eve.heard() == ["[SERVER]: eve is now called aIice"]
+    assert room.server.directory._skeletons == {"alice": "aIice"}
+
+
+@needs_scrypt
+def test_owner_of_an_account_comes_in_beside_a_name_that_looks_alike(kept):
+    """And whoever was there first stays."""
+    kept.server.store.remove_account("alice")
+    first = kept.irc("aIice")
+    kept.server.store.add_account("alice", PASSWORD)
+    alice = kept.connect(IrcTalker)
+    alice.send("CAP REQ sasl", "NICK alice", "USER a 0 * :A")
+    assert has(alice.heard(), " 433 * alice aIice :")
+    alice.send(*LOG_IN, "NICK alice", "CAP END")
+    assert has(alice.heard(), " 001 alice ")
+    first.send("PRIVMSG alice :hello")
+    alice.expect(":hello")
+
+
 # Private messages
 
 
