@@ -535,6 +535,7 @@ def _limit_marks(text: str) -> str:
 _SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")
 _UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
+INVALID_DURATION = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
 
 
 def format_time(when: float) -> str:
@@ -556,12 +557,14 @@ def _whole_seconds(text: str) -> int:
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, reason: str = "") -> int:
     """Return seconds from "90", "10m" or "1d12h"; 0, which is forever, from "0" and "*".
 
-    Raises ValueError for anything else, and for more than MAX_DURATION.
+    Raises ValueError for anything else, for more than MAX_DURATION, and for a number without a
+    unit before a reason: "2 hours" is not 2 seconds.
     """
-    if not _DURATION.fullmatch(text):
+    is_unclear = reason and text.strip("0").isdecimal()
+    if is_unclear or not _DURATION.fullmatch(text):
         raise ValueError("not a duration: %.40r" % text)
     sizes = {unit[0]: size for unit, size in _UNITS}
     parts = re.findall("([0-9]+)([a-z]?)", text)
@@ -1195,8 +1198,10 @@ def _wire_args(typed: Input) -> Tuple[str, ...]:
         args = ("0" + args[0], *args[1:])  # ::1, which cannot be a middle parameter
     if verb in ("ban", "mute"):
         try:
-            parse_duration("".join(args[1:2]))
+            parse_duration("".join(args[1:2]), "".join(args[2:]))
         except ValueError:  # then the reason begins there
+            if re.match(r"[-+.,]*\d", "".join(args[1:2])):
+                raise InputError(INVALID_DURATION) from None
             return (args[0], "*", " ".join(args[1:])) if args[1:] else (args[0], "*")
     return args
 

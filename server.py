@@ -3192,8 +3192,7 @@ def on_join(session: Session, message: Message) -> None:
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part = session.client, session.directory.part
-    reason = "" if mute_text(client) else message.param(1)
+    client, part, reason = session.client, session.directory.part, message.param(1)
     _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
@@ -3577,9 +3576,9 @@ def on_sanction(session: Session, message: Message) -> None:
     client, kind = session.client, message.command.lower()
     target, duration, reason = message.params[:3] + ("", "*", "")[len(message.params) :]
     try:
-        seconds = protocol.parse_duration(duration)
+        seconds = protocol.parse_duration(duration, reason)
     except ValueError:
-        text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
+        text = protocol.INVALID_DURATION
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
@@ -3700,8 +3699,7 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    reason = "" if mute_text(session.client) else message.text
-    raise Disconnect("Quit: %s" % reason if reason else "Quit", "Goodbye.")
+    raise Disconnect("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
 
 
 # The command table

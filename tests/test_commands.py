@@ -214,6 +214,7 @@ ROWS = {
         ("alice", "BAN bob", "481 alice :Permission denied: you're not an operator"),
         ("root", "BAN", "461 root BAN :Not enough parameters"),
         ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
+        ("root", "BAN bob 2 hours", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN #room", "FAIL BAN INVALID_TARGET :A ban is for a name, *"),
         ("root", "BAN 127.0.0.1", "FAIL BAN INVALID_TARGET :That would *"),
         ("root", "BAN root", "FAIL BAN INVALID_TARGET :That would ban yourself."),

@@ -587,6 +587,25 @@ def test_parse_duration_refuses_other_words_and_more_than_ten_years(text):
         protocol.parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "is_duration"),
+    [
+        ("2", "hours", False),
+        ("90", "noise", False),
+        ("2h", "hours of noise", True),
+        ("0", "noise", True),
+        ("*", "2 hours", True),
+        ("90", "", True),
+    ],
+)
+def test_number_before_a_reason_needs_a_unit(text, reason, is_duration):
+    if is_duration:
+        protocol.parse_duration(text, reason)
+    else:
+        with pytest.raises(ValueError):
+            protocol.parse_duration(text, reason)
+
+
 @given(st.integers(0, MAX_DURATION))
 def test_any_number_of_seconds_up_to_the_limit_is_a_duration(seconds):
     assert protocol.parse_duration(str(seconds)) == seconds
