@@ -170,6 +170,7 @@ _TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}
 def parse(line: bytes, errors: str = "strict") -> Message:
     """Return the message in a line (without its end). Commands come out in upper case.
 
+    A byte order mark before the command is ignored: text editors leave it in files.
     Raises TooLongError, EncodingError, or ProtocolError for anything else that is no message.
     With `errors="replace"`, bytes that are not UTF-8 become U+FFFD.
     """
@@ -194,7 +195,7 @@ def parse(line: bytes, errors: str = "strict") -> Message:
     if "" in words:
         words = [word for word in words if word]
     source = words.pop(0)[1:] if words and words[0].startswith(":") else ""
-    command = _to_command(words[0]) if words else ""
+    command = _to_command(words[0].lstrip("\ufeff")) if words else ""
     if not command:
         raise ProtocolError("Line has no command")
     if has_text:

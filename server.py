@@ -223,7 +223,13 @@ def decode_plain(line: bytes) -> str:
     """Return the text of a plain-text line: without telnet's commands, and safe to show."""
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
-    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).strip()
+    text = line.decode("utf-8", "replace")
+    if "\b" in text or "\x7f" in text:
+        kept: List[str] = []
+        for char in text:
+            kept[-1:] = kept[-1:] + [char] if char not in "\b\x7f" else []
+        text = "".join(kept)
+    return protocol.clean(text, MAX_PLAIN_LINE).strip()
 
 
 def to_username(text: str) -> str:
@@ -4075,14 +4081,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: %s\n" % (self.prog, message))
 
-    def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """Split a line of @FILE as a shell does; lines that begin with # are comments."""
-        if arg_line.lstrip().startswith("#"):
-            return []
+    def expand(self, argument: str) -> List[str]:
+        """Return an argument, or those in its @FILE: split as in a shell, # begins a comment."""
+        if not argument.startswith("@"):
+            return [argument]
+        line, found = "", []  # type: str, List[str]
         try:
-            return shlex.split(arg_line)
+            # argparse would read it in the encoding of the system.
+            with open(argument[1:], encoding="utf-8-sig") as file:
+                for line in file:
+                    words = [] if line.lstrip().startswith("#") else shlex.split(line)
+                    found += itertools.chain(*map(self.expand, words))
+        except UnicodeDecodeError:
+            self.error("a file of options is not UTF-8")
+        except OSError as error:
+            self.error(str(error))
         except ValueError as error:
-            self.error("%s in the line %s" % (error, arg_line))
+            self.error("%s in the line %s" % (error, line.strip()))
+        return found
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
@@ -4095,7 +4111,6 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         description="Hubbub's server: chat for a local network.",
         epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
         " --data; they can be changed while a server uses it.",
-        fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
         default = getattr(defaults, field)
@@ -4116,10 +4131,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    try:
-        arguments = parser.parse_args(argv)
-    except UnicodeDecodeError:  # argparse reads @FILE, and passes this on
-        parser.error("a file of options is not UTF-8")
+    given = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(list(itertools.chain(*map(parser.expand, given))))
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
@@ -4182,7 +4195,7 @@ def _network(name: str) -> str:
 
 def _lines_of(path: str) -> Tuple[str, ...]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -4261,7 +4274,7 @@ def _read_password(name: str) -> str:
         password = getpass.getpass("Password for %s: " % name)
     else:
         line = sys.stdin.buffer.readline().rstrip(b"\r\n")
-        password = line.decode("utf-8", "replace")
+        password = line.decode("utf-8-sig", "replace")
     error = protocol.password_error(password)
     if "\ufffd" in password:
         error = "The password is not UTF-8."

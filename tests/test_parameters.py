@@ -61,6 +61,13 @@ def test_dialect_does_not_change_with_later_bytes(data):
         (b"caf\xc3\xa9", "café"),
         (b"a\tb\0c", "a bc"),
         (b"\x1b[31mred", "[31mred"),
+        (b"\xef\xbb\xbfalice", "alice"),
+        (b"hellp\x08o", "hello"),
+        (b"hellp\x7fo", "hello"),
+        (b"hellooo\x08\x08\x7f\x08lo", "hello"),
+        (b"\x08\x7f\x08hello\x08", "hell"),
+        (b"caf\xc3\xa9\x08e", "cafe"),
+        (b"x" * 2000 + b"\x08" * 2001 + b"hello", "hello"),
     ],
 )
 def test_plain_line_is_clean_and_without_telnet_commands(line, text):
