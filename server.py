@@ -220,7 +220,10 @@ def sniff(data: bytes) -> Optional[str]:
 
 
 def decode_plain(line: bytes) -> str:
-    """Return the text of a plain-text line: without telnet's commands, and safe to show."""
+    """Return the text of a plain-text line: without telnet's commands, and safe to show.
+
+    Backspace and Delete, which some terminals send as characters, take the last one away.
+    """
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
     text = line.decode("utf-8", "replace")
@@ -589,6 +592,17 @@ class Channel:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
 
+    def silence(self, client: Client) -> str:
+        """Return why `client` may not speak there, "" if it may."""
+        is_privileged = bool(self.members.get(client)) or client.is_operator
+        if client not in self.members and "n" in self.flags:
+            return "Cannot send to a channel that you are not in"
+        if "m" in self.flags and not is_privileged:
+            return "Only operators and those with a voice may speak in %s" % self.name
+        if self.bans and not is_privileged and self.ban_masks.match(client.source):
+            return "You are banned from %s, and may not speak there" % self.name
+        return ""
+
     # Permission checks; each raises ReplyError if `client` lacks the right.
 
     def check_chanop(self, client: Client) -> None:
@@ -608,16 +622,9 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        is_privileged = bool(self.members.get(client)) or client.is_operator
-        if client not in self.members and "n" in self.flags:
-            text = "Cannot send to a channel that you are not in"
-        elif "m" in self.flags and not is_privileged:
-            text = "Only operators and those with a voice may speak in %s" % self.name
-        elif self.bans and not is_privileged and self.ban_masks.match(client.source):
-            text = "You are banned from %s, and may not speak there" % self.name
-        else:
-            return
-        raise ReplyError("404", self.name, text)
+        text = self.silence(client)
+        if text:
+            raise ReplyError("404", self.name, text)
 
     def check_member(self, client: Client) -> Client:
         """Return the client if it is a member."""
@@ -1090,7 +1097,7 @@ class Directory:
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, folded != old_folded
             if is_user and nickname != client.nickname:
-                self._post_to_peers(client, "NICK", nickname, is_answer=True)
+                self._post_to_peers(client, "NICK", nickname)
             if is_user and is_new:
                 self._tell_watchers(client, False)
             self._forget_name(client)
@@ -1188,12 +1195,13 @@ class Directory:
                     self.set_account(client, account)
 
     def change(self, client: Client, command: str, *params: str, **state: str) -> None:
-        """Change attributes of a user, and tell its peers by a message."""
+        """Change attributes of a user, and tell its peers where it may speak, by a message."""
+        silencing = self.silencing(client) if params else {}
         with self._lock:
             client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            self._post_to_peers(client, command, *params, is_answer=True)
+            self._post_to_peers(client, command, *params, without=silencing)
 
     def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
         """Apply changes of a user's modes; return those that took effect."""
@@ -1244,6 +1252,11 @@ class Directory:
         found = [channel for channel in found if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
+    def silencing(self, client: Client) -> Dict[Channel, str]:
+        """Return the channels of `client` in which it may not speak, and why."""
+        found = {channel: channel.silence(client) for channel in self.channels(of=client)}
+        return {channel: text for channel, text in found.items() if text}
+
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
@@ -1280,7 +1293,7 @@ class Directory:
             client.invited.discard(channel)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
-            if client.away:
+            if client.away and not channel.silence(client):
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
             return number, len(channel.members)
@@ -1450,18 +1463,20 @@ class Directory:
         return self.post(message, channel.audience, client, (channel.folded,), is_answer)
 
     def _post_to_peers(
-        self, client: Client, command: str, *params: str, is_answer: bool = False
+        self, client: Client, command: str, *params: str, without: Iterable[Channel] = ()
     ) -> None:
         """Tell all who share a channel with `client`, and itself, what has changed about it."""
-        if len(client.channels) == 1:
-            audience = next(iter(client.channels)).audience
+        channels = client.channels.difference(without)
+        if len(channels) == 1:
+            audience = next(iter(channels)).audience
         else:
-            members = (channel.members for channel in client.channels)
+            members = (channel.members for channel in channels)
             audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
+        is_answer = command in ("NICK", "SETNAME")
         if command in ("AWAY", "QUIT"):  # it has a reply of its own
-            audience, is_answer = _without(client, audience), False
+            audience = _without(client, audience)
         is_kept = command in ("NICK", "QUIT")
-        kept_in = tuple(channel.folded for channel in client.channels) if is_kept else ()
+        kept_in = tuple(channel.folded for channel in channels) if is_kept else ()
         self.post(Message(command, params, client.source), audience, client, kept_in, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
@@ -2655,7 +2670,8 @@ class Session:
         name, is_done = message.command, False
         self.response.begin(label)
         try:
-            self._check_rules(message).handler(self, message)
+            command, message = self._check_rules(message)
+            command.handler(self, message)
             is_done = True
         except ReplyError as error:
             self.refuse(name, error)
@@ -2664,8 +2680,8 @@ class Session:
         self.flush()
         return is_done
 
-    def _check_rules(self, message: Message) -> "Command":
-        """Return the command's row. Raises ReplyError if its rules are not kept."""
+    def _check_rules(self, message: Message) -> Tuple["Command", Message]:
+        """Return the command's row, and what may be said. Raises ReplyError if rules are broken."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
         if command is None:
@@ -2678,11 +2694,16 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if client.muted_until and command.speaks and any(message.params[command.speaks - 1 :]):
+        if command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
-            if text:
+            if command.rules & TO_ALL_CHANNELS and not text:
+                for reason in self.directory.silencing(client).values():
+                    text = reason + ": leave it first."
+            if text and not command.rules & LEAVING:
                 raise ReplyError("FAIL", name, "MUTED", text)
-        return command
+            if text:
+                message = message._replace(params=message.params[: command.speaks - 1])
+        return command, message
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
@@ -3720,12 +3741,14 @@ class Command(NamedTuple):
     rules: int  # EARLY and the others below
     help: str
     most: int = 1  # targets, as in a,b,c
-    speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
+    speaks: int = 0  # parameters from which on only those may use it who may speak; 0: never
 
 
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
+TO_ALL_CHANNELS = 8  # all channels of the client get its words, so it must be able to speak there
+LEAVING = 16  # done without its words rather than refused
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -3748,15 +3771,15 @@ COMMANDS = {
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
     "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
-    "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
+    "NICK": Command(on_nick, 0, EARLY | TO_ALL_CHANNELS, "Set your nickname.", speaks=1),
     "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
+    "PART": Command(on_part, 1, LEAVING, "Leave channels.", most=50, speaks=2),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
     "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
-    "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
+    "QUIT": Command(on_quit, 0, EARLY | LEAVING | TO_ALL_CHANNELS, "Leave the chat.", speaks=1),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),

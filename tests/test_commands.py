@@ -103,7 +103,6 @@ SCENE = (
     ("bob", "INVITE alice #asked"),
     ("bob", "MODE #quiet +m"),
     ("alice", "JOIN #own,#soon"),
-    ("bob", "MODE #soon +b alice"),
     ("bob", "JOIN #own"),
 )
 
@@ -554,7 +553,12 @@ ROWS = {
         ("alice", "PRIVMSG #nowhere :hi", "403 alice #nowhere :No such channel"),
         ("alice", "PRIVMSG #key :hi", "404 alice #key :Cannot send to a channel *"),
         ("alice", "JOIN #quiet", "PRIVMSG #quiet :hi", "404 alice #quiet :Only operators and *"),
-        ("alice", "PRIVMSG #soon :hi", "404 alice #soon :You are banned *"),
+        (
+            "alice",
+            "bob> MODE #soon +b alice",
+            "PRIVMSG #soon :hi",
+            "404 alice #soon :You are banned *",
+        ),
         ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
         ("alice", "PRIVMSG olga :hi", "NOTICE alice :olga is offline; it will be delivered"),

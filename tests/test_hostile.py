@@ -633,19 +633,62 @@ def test_only_a_chanops_invitation_opens_a_channel(room, mode, refusal):
         assert has(eve.heard(), answer)
 
 
+# All that a member says to a channel, or to all its channels; what is left of it if it may not
+# speak; and the answer.
+SAYINGS = {
+    "PRIVMSG #den :gossip": ("", " 404 bob #den "),
+    "NOTICE #den :gossip": ("", None),
+    "@+gossip TAGMSG #den": ("", " 404 bob #den "),
+    "TOPIC #den :gossip": ("", " 404 bob #den "),
+    "KICK #den dan :gossip": ("", " 482 bob #den "),
+    "MODE #den +b gossip": ("", " 482 bob #den "),
+    "NICK gossip": ("", "FAIL NICK MUTED "),
+    "AWAY :gossip": ("", " 306 bob "),
+    "SETNAME gossip": ("", " SETNAME "),
+    "PART #den :gossip": (" PART #den", " PART #den"),
+    "QUIT :gossip": (" QUIT Quit", "ERROR "),
+}
+
+
+@pytest.mark.parametrize("line", SAYINGS)
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
-def test_member_who_may_not_speak_sets_no_topic_and_leaves_without_a_reason(room, mode):
-    dan, bob = room.irc("dan"), room.irc("bob")
-    dan.send("JOIN #den")
+def test_member_who_may_not_speak_is_not_heard_in_any_other_way(room, mode, line):
+    """Members with a voice are; and those who share another channel hear what is not for one."""
+    dan, eve = (room.irc(name, "away-notify message-tags setname") for name in ("dan", "eve"))
+    bob = room.irc("bob", "message-tags setname")
+    dan.send("PART #lobby", "JOIN #den")
     dan.heard()
     bob.send("JOIN #den")
     bob.heard()
     dan.send("MODE #den " + mode)
+    for talker in (dan, eve, bob):
+        talker.heard()
+    left, answer = SAYINGS[line]
+    bob.send(line)
+    answered = bob.heard_or_rest()
+    assert has(answered, answer) if answer else not answered
+    heard = dan.until(left) if line.startswith("QUIT") else dan.heard()
+    assert not has(heard, "gossip") and has(heard, left) == bool(heard)
+    if line.startswith(("AWAY", "SETNAME")):
+        assert has(eve.heard(), "gossip")
+    if line.startswith(("QUIT", "MODE", "KICK")):
+        return
+    dan.send("INVITE bob #den", "MODE #den +v bob") if "PART" not in line else None
     dan.heard()
-    bob.send("TOPIC #den :gossip", "PART #den :gossip")
-    assert has(bob.heard(), " 404 ")
+    if "PART" not in line:
+        bob.send(line)
+        bob.heard()
+        assert has(dan.heard(), "gossip")
+
+
+def test_away_message_is_not_said_on_joining_where_nobody_may_speak(room):
+    dan, bob = room.irc("dan", "away-notify"), room.irc("bob")
+    dan.send("JOIN #den", "MODE #den +m", "PART #lobby")
+    dan.heard()
+    bob.send("AWAY :gossip", "JOIN #den")
+    bob.heard()
     heard = dan.heard()
-    assert has(heard, " PART #den") and not has(heard, "gossip")
+    assert has(heard, " JOIN #den") and not has(heard, "gossip")
 
 
 # Connections that are resumed
