@@ -150,9 +150,10 @@ HISTORY_WORKS = "What is said is being kept again."
 NO_ACCOUNTS = "This server keeps no accounts."
 
 # What an address may try: tokens a second, and tokens at once
-ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account
+ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
 ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
 REGISTRATION_RATE = (1 / 60, 60)  # new accounts
+GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -2794,8 +2795,8 @@ def on_cap(session: Session, message: Message) -> None:
         held = [name for name in offered if client.caps & CAPABILITIES[name]]
         session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
-        words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        caps = client.caps
+        asked = " ".join(message.params[1:])
+        words, caps = asked.split(), client.caps
         for word in words:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
@@ -2903,18 +2904,18 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, or too many from that address."""
+    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
+
+    The right one is never refused: others may share the address of a client that guesses.
+    """
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted:
+    if not wanted or hmac.compare_digest(wanted, offered):
         return
-    guesses, address = session.server.guesses, session.client.host
-    if guesses.try_take(address, time.monotonic()) > 0:
-        session.reply("464", "Too many wrong passwords.")
-        raise Disconnect("Too many wrong passwords", "Connect again in a minute.")
-    if not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
-    guesses.refund(address)
+    wait = session.server.guesses.try_take(session.client.host, time.monotonic())
+    time.sleep(min(wait, GUESS_PAUSE))
+    text = "Too many wrong passwords" if wait else "Wrong password"
+    session.reply("464", text + ".")
+    raise Disconnect(text, "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -3023,22 +3024,41 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
-    client, server, now = session.client, session.server, time.monotonic()
-    guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(client.host, now)
-    if wait:
-        text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
-        raise ReplyError(error.numeric, text)
-    account = server.store.log_in(name, password)
-    if account is None:
-        # Some users type their password in place of the name: that is not for the log.
-        known = server.store.account(name)
-        name = known.name if known is not None else "no account"
-        log.warning("%s: wrong password for %s", client.log_name, name)
-        raise error
-    server.attempts.refund(guess)
-    server.guesses.refund(client.host)
+    store = session.server.store
+    with _guessing(session, name, error.numeric, error.numeric):
+        account = store.log_in(name, password)
+        if account is None:
+            # Some users type their password in place of the name: that is not for the log.
+            known = store.account(name)
+            name = known.name if known is not None else "no account"
+            log.warning("%s: wrong password for %s", session.client.log_name, name)
+            raise error
     return account
+
+
+@contextlib.contextmanager
+def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
+    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+
+    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    """
+    host, server, now = session.client.host, session.server, time.monotonic()
+    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(host, now)
+    if wait:
+        what = "keys" if name.startswith("#") else "passwords"
+        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
+        raise ReplyError(*refusal, text)
+    is_wrong = False
+    try:
+        yield
+    except ReplyError as error:
+        is_wrong = error.numeric == wrong
+        raise
+    finally:
+        if not is_wrong:
+            server.attempts.refund(guess)
+            server.guesses.refund(host)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3208,7 +3228,9 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        joined = directory.join(client, name, keys.get(given, ""))
+        key = keys.get(given, "")
+        with _guessing(session, name, "475" if key else "", "437", name):
+            joined = directory.join(client, name, key)
         if joined is not None:
             number, size = joined
             session.charge(size / ROWS_PER_TOKEN)
@@ -3827,7 +3849,7 @@ class Server:
         self.directory = Directory(
             self.delivery.enqueue, options.server_name, options.lobby, self.store.last_number()
         )
-        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address and account
+        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
         self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
         self.registrations = Limiter(*REGISTRATION_RATE)  # by address
         accounts = [account.id for account in self.store.accounts()]

@@ -310,6 +310,7 @@ ROWS = {
         ("alice", "JOIN #banned", "474 alice #banned :Cannot join channel (+b)"),
         ("alice", "JOIN #key", "475 alice #key :Cannot join channel (+k)"),
         ("alice", "JOIN #key wrong", "475 alice #key :Cannot join channel (+k)"),
+        ("alice", *["JOIN #key wrong"] * 6, "437 alice #key :Too many wrong keys. Try again in *"),
         ("alice", "JOIN #topic,#key x,sesame", ME + "JOIN #key"),
         ("alice", "JOIN #key sesame", ME + "JOIN #key"),
         ("alice", "JOIN #asked", ME + "JOIN #asked"),

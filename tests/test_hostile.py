@@ -216,11 +216,58 @@ def test_too_many_guesses_are_refused_in_one_sentence(kept):
 def test_guesses_of_the_servers_password_are_limited(open_room, monkeypatch):
     room = open_room(password="open sesame")
     monkeypatch.setattr(room.server, "guesses", server.Limiter(0.001, 2))
-    for word, answer in (("a", "Wrong"), ("open sesame", " 001 "), ("b", "Wrong"), ("c", "Too")):
+    monkeypatch.setattr(server, "GUESS_PAUSE", 0.01)
+    pauses = []
+    monkeypatch.setattr(server.time, "sleep", pauses.append)
+    words = [("a", "Wrong"), ("open sesame", " 001 "), ("b", "Wrong"), ("c", "Too"), ("d", "Too")]
+    for word, answer in [*words, ("open sesame", " 001 ")]:
         talker = room.connect(IrcTalker)
         talker.send("PASS :" + word, "NICK bob", "USER b 0 * :b", "QUIT")
         assert has(talker.rest(), answer)
         talker.close()
+    assert pauses.count(server.GUESS_PAUSE) == 2
+
+
+def test_keys_of_a_channel_are_guessed_like_passwords(room):
+    """Nobody else's keys, other channels or own errors are counted."""
+    dan, eve = room.irc("dan"), room.irc("eve")
+    dan.send("JOIN #den,#pub", "MODE #den +k 1234", "MODE #pub +k 1234")
+    dan.heard()
+    eve.send(*["JOIN #den"] * 20, "JOIN #pub 1234", "PART #pub")
+    assert not has(eve.heard(), "Too many")
+    eve.send(*("JOIN #den %04d" % number for number in range(1225, 1245)))
+    heard = eve.heard()
+    assert sum(" 475 eve #den " in line for line in heard) == 5
+    assert sum(" 437 eve #den :Too many wrong keys. Try again in " in line for line in heard) == 15
+    eve.send("JOIN #pub 1234")
+    assert has(eve.heard(), " JOIN #pub")
+
+
+@pytest.mark.parametrize("first", ["ban", "invitation"])
+def test_invitation_is_not_for_those_banned_after_it(room, first):
+    dan, eve = room.irc("dan"), room.irc("eve")
+    lines = ["MODE #den +b eve", "INVITE eve #den"]
+    dan.send("JOIN #den", "MODE #den +ib fay", *(lines if first == "ban" else lines[::-1]))
+    dan.heard()
+    eve.heard()
+    eve.send("JOIN #den")
+    assert has(eve.heard(), " JOIN #den" if first == "ban" else " 474 eve #den ")
+
+
+def test_ban_of_an_ipv6_address_holds_however_it_is_written(open_room):
+    try:
+        room = open_room(host="::1")
+    except OSError:
+        pytest.skip("IPv6 is turned off")
+    dan, eve = (room.connect(IrcTalker, host="::1").register(name) for name in ("dan", "eve"))
+    dan.send("JOIN #den")
+    for mask in ("*!*@::1", ":::1", "*!*@0::1", "*@0:0:0:0:0:0:0:1"):
+        dan.send("MODE #den +b " + mask)
+        dan.expect("MODE #den +b :*!*@0::1")
+        eve.send("JOIN #den")
+        assert has(eve.heard(), " 474 eve #den ")
+        dan.send("MODE #den -b " + mask)
+        dan.expect("MODE #den -b :*!*@0::1")
 
 
 def test_client_that_comes_over_ipv6_has_its_ipv4_address(open_room):
