@@ -25,7 +25,9 @@ Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), an
 
 import base64
 import calendar
+import contextlib
 import functools
+import ipaddress
 import re
 import time
 import unicodedata
@@ -779,6 +781,22 @@ def parse_limit(text: str) -> int:
 # -----
 
 
+def normalize_host(text: str) -> str:
+    """Return an address as it stands in a source, where it may not begin with a colon.
+
+    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of one machine alone.
+    """
+    text = re.sub(r"^::ffff:(?=[0-9.]+\Z)", "", text.partition("%")[0])
+    with contextlib.suppress(ValueError):
+        text = str(ipaddress.ip_address(text))
+    return "0" + text if text.startswith(":") else text
+
+
+def format_address(host: str, port: int) -> str:
+    """Return host and port as people pass them on: 192.0.2.7:12001, [2001:db8::7]:12001."""
+    return ("[%s]:%d" if ":" in host else "%s:%d") % (host, port)
+
+
 def normalize_mask(text: str) -> str:
     """Return nickname!user@host from a short form: "bob", "*@host", "192.0.2.7"."""
     text = clean(text).replace(" ", "_")
@@ -786,6 +804,7 @@ def normalize_mask(text: str) -> str:
         text = "@" + text  # an address: it has characters that no nickname has
     rest, _, host = text.partition("@")
     nickname, _, user = rest.partition("!")
+    host = normalize_host(host)
     nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter does not begin with a colon
     # The three at their longest, with the signs between them, make MAX_MASK.
     return "%s!%s@%s" % (nickname or "*", user[:MAX_USERNAME] or "*", host[:56] or "*")

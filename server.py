@@ -77,6 +77,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     NamedTuple,
     NoReturn,
     Optional,
@@ -386,6 +387,8 @@ def is_target(text: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
     """Return the network of an address, or of an address and a prefix; None for a name."""
+    if "%" in text:  # a zone, which may be any text
+        return None
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -450,7 +453,7 @@ class Client:
         self.writer = socket.socket(*kind, fileno=reader.fileno())
         self.writer.settimeout(0)
         self.host = host
-        self.address = "%s:%d" % (host, port)
+        self.address = protocol.format_address(host, port)
         # Written by the client's own thread alone:
         self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -465,7 +468,8 @@ class Client:
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+        # Channels that it is invited to, with the bans that there were: later ones hold
+        self.invited: MutableMapping[Channel, Tuple[ChannelBan, ...]] = weakref.WeakKeyDictionary()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = ""  # sender of the last private message
         self.token = ""  # for RESUME
@@ -611,7 +615,13 @@ class Channel:
             raise ReplyError("482", self.name, "You're not channel operator")
 
     def check_can_join(self, client: Client, key: str) -> None:
-        if self in client.invited or client.is_operator or client.account.id in self.operators:
+        if client.is_operator or client.account.id in self.operators:
+            return
+        known = client.invited.get(self)
+        if known is not None:  # an invitation opens it, but not to those banned after it
+            later = protocol.MaskSet(ban.mask for ban in self.bans if ban not in known)
+            if later.match(client.source):
+                raise ReplyError("474", self.name, "Cannot join channel (+b)")
             return
         for is_refused, numeric, letter in (
             (self.ban_masks.match(client.source), "474", "b"),
@@ -1291,7 +1301,7 @@ class Directory:
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
             self._abandoned.pop(folded, None)
-            client.invited.discard(channel)
+            client.invited.pop(channel, None)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
             if client.away and not channel.silence(client):
@@ -1353,7 +1363,7 @@ class Directory:
             if other in channel.members:
                 raise ReplyError("443", other.nickname, channel.name, "is already on channel")
             if channel.is_chanop(client):  # the invitation of others opens nothing
-                other.invited.add(channel)
+                other.invited[channel] = channel.bans
             message = Message("INVITE", (other.nickname, channel.name), client.source)
             self.post(message, (other,), client)
             members = _without(client, channel.audience)
@@ -3953,8 +3963,7 @@ class Server:
             log.error("cannot accept connections: %s", error.strerror)
             time.sleep(0.1)  # until descriptors are free again
             return
-        # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
-        host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
+        host = protocol.normalize_host(address[0])
         try:
             refusal = self._start(sock, host, address[1])
             if refusal:
@@ -3975,8 +3984,7 @@ class Server:
             return full % (options.network, count)
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
-        # An address that begins with a colon could not be a middle parameter.
-        client = Client(sock, "0" + host if host.startswith(":") else host, port)
+        client = Client(sock, host, port)
         session = Session(self, client)
 
         def run_session() -> None:
@@ -4370,9 +4378,11 @@ def _serve(options: Options, console: Console) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
-    console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
+    at = protocol.format_address(options.host, server.port)
+    console.print("[%s] Running on %s" % (SERVER, at))
     for address in reachable_addresses(options.host):
-        console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
+        at = protocol.format_address(address, server.port)
+        console.print("[%s] Tell people: %s" % (SERVER, at))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
@@ -4386,7 +4396,8 @@ def _start_failure(options: Options, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if getattr(error, "errno", 0) == errno.EADDRINUSE:
         reason = "another program uses the port. Stop it, or choose another with --port"
-    return "cannot listen on %s:%d: %s." % (options.host, options.port, reason)
+    at = protocol.format_address(options.host, options.port)
+    return "cannot listen on %s: %s." % (at, reason)
 
 
 def _raise_descriptor_limit() -> int:

@@ -115,6 +115,7 @@ ABORTED = ("906 dave :SASL authentication aborted", "001 dave *")
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
+        ("alice", "NONEXISTENT_COMMAND", "421 alice NONEXISTENT_COMMAND :Unknown command"),
         ("alice", ":x", "400 alice * :That line is not an IRC message"),
         ("alice", "PING :" + "x" * 9000, "417 alice :Input line was too long"),
         ("alice", "PING :" + "x" * 512, "417 alice :Input line was too long"),

@@ -457,6 +457,16 @@ def test_operators_commands_are_logged(kept, caplog, command, logged):
     assert "(boss2): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
 
 
+@needs_scrypt
+@pytest.mark.parametrize("verb", ["BAN", "MUTE", "UNBAN"])
+def test_target_with_a_zone_is_refused(kept, caplog, verb):
+    """It may be any text, such as one that commands a terminal."""
+    boss = log_in_as_operator(kept)
+    boss.send("MUTE fe80::1", verb + " :fe80::1%\x1b[2J")
+    assert has(boss.heard(), "FAIL %s INVALID_TARGET" % verb)
+    assert "\x1b" not in caplog.text
+
+
 DEMOTED = {  # commands that an operator may use in channels, and the refusal that others get
     "JOIN #shut": " 475 ",
     "TOPIC #den :mine": " 482 ",

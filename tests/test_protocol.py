@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import client
 import protocol
 from protocol import (
     MAX_MASK,
@@ -911,7 +912,13 @@ def test_limit_is_a_number_up_to_99999(text, limit):
         ("2001:db8::1", "*!*@2001:db8::1"),
         ("李", "李!*@*"),
         ("a b", "a_b!*@*"),
-        ("::1", "*!*@::1"),
+        ("::1", "*!*@0::1"),
+        ("*!*@::1", "*!*@0::1"),
+        ("*!*@::1*", "*!*@0::1*"),
+        ("*@0:0::0:1", "*!*@0::1"),
+        ("2001:DB8:0::1", "*!*@2001:db8::1"),
+        ("fe80::1%eth0", "*!*@fe80::1"),
+        ("::ffff:192.0.2.7", "*!*@192.0.2.7"),
         (":bob!*", "bob!*@*"),
         ("b\x03ob\u202e", "bob!*@*"),
         ("x" * 200, "x" * 32 + "!*@*"),
@@ -919,6 +926,15 @@ def test_limit_is_a_number_up_to_99999(text, limit):
 )
 def test_normalize_mask_completes_short_forms(text, mask):
     assert protocol.normalize_mask(text) == mask
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("192.0.2.7", "192.0.2.7:12001"), ("tea.lan", "tea.lan:12001"), ("0::1", "[0::1]:12001")],
+)
+def test_address_is_written_as_the_client_reads_it(host, address):
+    assert protocol.format_address(host, 12001) == address
+    assert client.parse_server(address) == (host, 12001)
 
 
 @given(st.text(max_size=150) | st.text("ab!@*?. :", max_size=150))

@@ -15,6 +15,7 @@ import time
 import pytest
 from harness import PROGRAM, TIMEOUT, IrcTalker, PlainTalker, Process, Room
 
+import client
 import server
 from protocol import VERSION
 
