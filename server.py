@@ -471,7 +471,7 @@ class Client:
         # Channels that it is invited to, with the bans that there were: later ones hold
         self.invited: MutableMapping[Channel, Tuple[ChannelBan, ...]] = weakref.WeakKeyDictionary()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
-        self.correspondent = ""  # sender of the last private message
+        self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
         self.token = ""  # for RESUME
         # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
@@ -507,6 +507,11 @@ class Client:
     def participant(self) -> str:
         """Identity in private conversations: the account if it has its nickname, or that."""
         return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
+
+    @property
+    def identity(self) -> Tuple[str, int]:
+        """Whom its nickname stands for; another holder, or another nickname, has another."""
+        return self.participant, self.readable_since
 
     @property
     def readable_since(self) -> int:
@@ -1406,8 +1411,12 @@ class Directory:
                 if command == "PRIVMSG":
                     away = recipient.away
                 if command != "TAGMSG":
-                    recipient.correspondent = client.nickname
-            kept_in = (conversation,) if command != "TAGMSG" else ()
+                    recipient.correspondent = client.nickname, client.identity
+            # Of tags alone, reactions are kept: those in a channel, and not that a user types.
+            is_kept = command != "TAGMSG" or (
+                target.startswith("#") and tags and b"+typing=" not in tags
+            )
+            kept_in = (conversation,) if is_kept else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
@@ -2774,7 +2783,11 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
         for text in protocol.online_lines([user.nickname for user in users]):
             session.notice(text)
         return
-    messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
+    name, identity = client.correspondent
+    sender = directory.find(name)
+    if sender is None or sender.identity != identity:  # the name has changed hands
+        name = ""
+    messages = protocol.compose(typed, session.channel, client.source, name)
     if typed.verb == "login":
         messages.append(Message("NICK", typed.args[:1]))
     for message in messages:
@@ -2811,7 +2824,7 @@ def on_cap(session: Session, message: Message) -> None:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
         is_offered = all(word.lstrip("-") in offered for word in words)
-        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
+        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", asked)
         if is_offered:
             session.flush()
             session.delivery.sync()  # queued events are for the capabilities up to now

@@ -378,6 +378,42 @@ def test_owner_of_an_account_comes_in_beside_a_name_that_looks_alike(kept):
 # Private messages
 
 
+@needs_scrypt
+@pytest.mark.parametrize(
+    "end", ["QUIT", "NICK rob", "the owner takes the name", "another takes the name"]
+)
+def test_reply_goes_to_nobody_who_has_taken_the_name_since(kept, end):
+    """Nor to its new holder's mailbox: it is refused in words."""
+    bob, stranger = kept.plain("bob"), kept.irc("stranger")
+    kept.server.store.remove_account("alice")
+    alice = kept.irc("alice")
+    alice.send("PRIVMSG bob :psst")
+    bob.expect("psst")
+    if end == "the owner takes the name":
+        kept.server.store.add_account("alice", PASSWORD)
+        stranger.send(*LOG_IN)
+    else:
+        alice.send("NICK rob" if end == "another takes the name" else end)
+        alice.heard_or_rest()
+        kept.wait_for_thread(alice) if end == "QUIT" else None
+    if end != "NICK rob":
+        stranger.send("NICK alice")
+    stranger.heard()
+    bob.heard()
+    bob.send("/reply secret")
+    assert bob.heard() == ["[SERVER]: You have no private message to reply to yet."]
+    assert not has(stranger.heard(), "secret")
+
+
+def test_reply_goes_on_when_the_sender_is_resumed(room):
+    bob, (alice, token) = room.plain("bob"), come_with_token(room, "alice")
+    alice.send("PRIVMSG bob :psst")
+    bob.expect("psst")
+    again, _ = resume(room, token)
+    bob.send("/reply yes")
+    again.expect("PRIVMSG alice :yes")
+
+
 def test_reply_goes_to_the_sender_of_the_last_text(room):
     """A client that only seems to type does not get it."""
     bob, carol = room.plain("bob"), room.irc("carol")
