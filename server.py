@@ -3669,7 +3669,7 @@ def on_sanction(session: Session, message: Message) -> None:
 
 def on_unban(session: Session, message: Message) -> None:
     """Lift the bans and mutes of a target."""
-    target = message.params[0]
+    target = normalize_target(message.params[0])
     if not session.server.store.remove_sanctions(target):
         text = "%s is neither banned nor muted. /bans shows who is." % target
         raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
@@ -4130,6 +4130,8 @@ class Console(logging.Handler):
 
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
+            # Whatever a peer has brought into it, nothing commands a terminal.
+            text = "\n".join(protocol.clean(line, len(line)) for line in text.split("\n"))
             if self._is_incomplete and self._lines.empty():
                 self._is_incomplete = False
                 text += os.linesep + "Lines were dropped here: nobody read them."

@@ -480,6 +480,7 @@ def test_killed_client_that_does_not_read_is_gone_at_once(kept):
         ("BAN eve 1h :noise", "banned eve (1 hour): noise"),
         ("MUTE eve * :noise", "muted eve (forever): noise"),
         ("UNBAN dan", "lifted the sanctions against dan"),
+        ("UNBAN 192.0.2.7/32", "lifted the sanctions against 192.0.2.7"),
         ("ANNOUNCE :tea", "announced something"),
         ("KILL bob :noise", "(bob): noise"),
     ],
@@ -488,7 +489,7 @@ def test_operators_commands_are_logged(kept, caplog, command, logged):
     """With the operator, the target and the reason, in a line that does nothing to a terminal."""
     boss = log_in_as_operator(kept)
     kept.irc("bob")
-    boss.send("MUTE dan", command)
+    boss.send("MUTE dan", "MUTE 192.0.2.7", command)
     boss.heard()
     assert "(boss2): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
 

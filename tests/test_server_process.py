@@ -275,6 +275,23 @@ def test_a_full_pipe_holds_up_no_client_and_not_the_end(tmp_path):
             file.close()
 
 
+def test_nothing_in_the_log_commands_a_terminal(monkeypatch):
+    """Not a name, and not the text of an exception; its lines stay lines."""
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as pipe, open(into, "wb", buffering=0) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        console = server.Console()
+        try:
+            raise ValueError("\x1b]0;title\x07 \u202e\x9b2J zoë")
+        except ValueError:
+            console.handle(
+                logging.LogRecord("", logging.INFO, "", 0, "a\rb %s", ("\x1b[2J",), sys.exc_info())
+            )
+        console.stop()
+        first, *_, last, end = pipe.read(1 << 20).decode().split(os.linesep)
+    assert (first, last, end) == ("a b [2J", "ValueError: ]0;title 2J zoë", "")
+
+
 def test_log_lines_that_nobody_reads_are_dropped(monkeypatch):
     """A line reports their number as soon as the console is read again."""
     monkeypatch.setattr(server, "MAX_LOG_LINES", 10)
