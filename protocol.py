@@ -163,7 +163,7 @@ class Framer:
         return lines
 
 
-_COMMAND = re.compile(r"(?:[A-Za-z]+|[0-9]{3})\Z")
+_COMMAND = re.compile(r"(?:[A-Za-z][A-Za-z_]*|[0-9]{3})\Z")
 _TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
 _TAG_ESCAPES = (("\\", "\\\\"), (";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
 _TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}

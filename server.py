@@ -2685,10 +2685,9 @@ class Session:
         if size:
             self.charge(size / REPLY_BYTES_PER_TOKEN)
 
-    def run_command(self, message: Message, label: str = "") -> bool:
+    def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
-        self.response.begin(label)
         try:
             command, message = self._check_rules(message)
             command.handler(self, message)
@@ -2728,6 +2727,7 @@ class Session:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
+    session.response.begin(_find_label(session, line or b""))
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -2743,11 +2743,18 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     else:
         if tags_size > 0:  # tags cost what lines do
             session.charge(tags_size // protocol.MAX_MESSAGE)
-        has_labels = session.client.caps & CAPABILITIES["labeled-response"]
-        label = message.tag("label") if has_labels else ""
-        session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+        session.run_command(message)
         return
     session.flush()
+
+
+def _find_label(session: Session, line: bytes) -> str:
+    """Return the label of a line, though it may be no message; "" if it has none that is valid."""
+    tags, label = line.partition(b" ")[0], ""
+    if tags.startswith(b"@") and session.client.caps & CAPABILITIES["labeled-response"]:
+        with contextlib.suppress(protocol.ProtocolError):
+            label = protocol.parse(tags + b" PING").tag("label")
+    return label if len(label.encode()) <= MAX_LABEL else ""
 
 
 def on_plain_line(session: Session, line: Optional[bytes]) -> None:
@@ -2859,7 +2866,6 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.response.is_long = client.owns(nickname)  # messages may wait for the account
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -2885,6 +2891,8 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
 
 
 def on_user(session: Session, message: Message) -> None:
+    if not message.params[3]:
+        raise ReplyError("461", "USER", "Not enough parameters")
     session.client.username = to_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
@@ -3535,7 +3543,8 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
+        needs = _NEEDS.get(message.command, 0)
+        event = Event(message, line, (client,), row.time, row.number, (), needs, client_tags=tags)
         date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
         shown = event.describe(client.nickname, session.options.lobby)
         if shown and date != day and not is_marked:
@@ -3575,7 +3584,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     with_events = bool(caps & CAPABILITIES["draft/event-playback"])
     rows = _select_rows(session.server.store, query, conversation, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
-        session.response.open_batch("chathistory", name)
+        session.response.open_batch("chathistory", query.target)
     is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
         session.notice("Nothing was said earlier.")

@@ -234,6 +234,7 @@ ROWS = {
         ("new", "CAP LIST", "CAP * LIST :"),
         ("new", "CAP REQ :setname", "CAP * ACK :setname"),
         ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
+        ("new", "CAP REQ :batch  tea -tea batch ", "CAP * NAK :batch  tea -tea batch "),
         ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
         (
             "new",
@@ -463,7 +464,11 @@ ROWS = {
     ],
     "NAMES": [
         ("alice", "NAMES #own", "353 alice = #own :@alice bob"),
-        ("alice", "NAMES #own,#topic", "353 alice = #topic @bob"),
+        (
+            "alice",
+            "NAMES #own,#topic",
+            ("353 alice = #own @alice bob", "366 alice #own *", "353 alice = #topic @bob", "366 *"),
+        ),
         ("alice", "NAMES #1,#2,#3,#4,#5", "407 alice #1,#2,#3,#4,#5 :Too many targets: 4 at most"),
         ("alice", "NAMES #secret", "366 alice #secret :End of /NAMES list"),
     ],
@@ -578,6 +583,7 @@ ROWS = {
         ("alice", "QUIT :bye now", "ERROR Goodbye."),
         ("alice", "bob> QUIT :bye now", BOB + "QUIT :Quit: bye now"),
         ("alice", "bob> QUIT", BOB + "QUIT Quit"),
+        ("carol", "bob> MODE #lobby +t", "alice> QUIT :bye", ME + "QUIT :Quit: bye"),
     ],
     "REGISTER": [
         ("alice", "REGISTER * *", "461 alice REGISTER :Not enough parameters"),
@@ -650,6 +656,7 @@ ROWS = {
     "USER": [
         ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),
         ("new", "USER a 0 *", "461 * USER :Not enough parameters"),
+        ("new", "NICK dave", "USER a 0 * :", "461 dave USER :Not enough parameters"),
         (
             "new",
             "USER a 0 * :A",

@@ -74,6 +74,8 @@ OTHER_SPELLINGS = [  # accepted from other programs, never sent
     (b"@a=1;;a=2 PING x", Message("PING", ("x",), tags={"a": "2"})),
     (b"@k=\\q\\ PING x", Message("PING", ("x",), tags={"k": "q"})),
     (b"PRIVMSG a b:c d", Message("PRIVMSG", ("a", "b:c", "d"))),
+    (b"\xef\xbb\xbfNICK alice", Message("NICK", ("alice",))),
+    (b"no_such_command x", Message("NO_SUCH_COMMAND", ("x",))),
 ]
 
 
