@@ -107,6 +107,7 @@ _Result = TypeVar("_Result")
 RECEIVE_SIZE = 16384  # bytes read at once
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
+MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
 MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
 
 # Prices of work, in tokens of --rate-limit
@@ -141,7 +142,6 @@ LINGER = 2.0  # time for an ended client to read what was sent, and to close
 SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
 STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-BATCH_PAUSE = 0.0002  # between checks for more events while the delivery is busy
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
@@ -1648,8 +1648,8 @@ SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
 # texts and other events apart, so that the latest texts are found at once among thousands of
-# joins. `conversations` has a row for each participant (for a channel, the channel itself), with
-# the number of the last message. The cost of a password's hash (SCRYPT) is part of the version.
+# joins. `conversations` has a row for each participant (for a channel, the channel itself). The
+# cost of a password's hash (SCRYPT) is part of the version.
 # For the columns' types, see Row, Account and Sanction.
 SCHEMA = """
     BEGIN IMMEDIATE; -- another process may be creating the tables, too
@@ -1659,7 +1659,7 @@ SCHEMA = """
     CREATE INDEX IF NOT EXISTS waiting ON messages (waiting_for, number)
         WHERE waiting_for IS NOT NULL;
     CREATE TABLE IF NOT EXISTS conversations (
-        participant, key, last, PRIMARY KEY (participant, key)
+        participant, key, PRIMARY KEY (participant, key)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS accounts (
         id INTEGER PRIMARY KEY AUTOINCREMENT, key UNIQUE, name, is_operator, created, salt, digest
@@ -1672,8 +1672,10 @@ SCHEMA = """
     COMMIT
 """
 TEXT, EVENT = 0, 1  # kinds of messages
+LAST_NUMBER = "(SELECT MAX(number) FROM messages WHERE key = c.key AND kind = ?)"
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
+MAX_LISTED = 10000  # conversations that are remembered to be listed
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
 CLEANED_AT_ONCE = 2000  # messages deleted in a step of cleaning
@@ -1801,6 +1803,7 @@ class Store:
         self._history_days = history_days
         self._writer = _Handle(self._open)
         self._reader = _Handle(self._open) if folder else self._writer
+        self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
         self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
@@ -1827,7 +1830,9 @@ class Store:
         if self.path:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
         path = self.path or ":memory:"
-        connection = sqlite3.connect(path, timeout=DISK_TIMEOUT, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=DISK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
@@ -1861,26 +1866,26 @@ class Store:
     def append(self, rows: List[Row]) -> None:
         """Store messages; storing the same number twice for a conversation is harmless."""
         values: List[object] = []
-        last: Dict[str, int] = {}
         for number, at, conversation, command, line, account in rows:
             kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
             values += (conversation, kind, number, at, command, line, account or None)
-            last[conversation] = number
+        new = {row.conversation for row in rows} - self._listed
 
         def insert(writer: sqlite3.Connection) -> None:
-            # Many rows in a statement: each statement gives up the interpreter's lock.
+            # Few statements: each gives up the interpreter's lock, and has to get it back.
+            if new or len(rows) > ROWS_AT_ONCE:
+                writer.execute("BEGIN")
             for start in range(0, len(values), 7 * ROWS_AT_ONCE):
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            latest = [
-                (participant, conversation, number)
-                for conversation, number in last.items()
-                for participant in set(conversation.split(" "))
-            ]
-            writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", latest)
+            if new:
+                pairs = [(who, name) for name in new for who in set(name.split(" "))]
+                writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
 
         self._writer.run(insert)
+        if new:
+            self._listed = new | (self._listed if len(self._listed) < MAX_LISTED else set())
 
     def read(
         self,
@@ -1909,8 +1914,9 @@ class Store:
 
     def last_number(self) -> int:
         """Return the highest number in the history; 0 if it is empty."""
-        found = self._select("SELECT MAX(last) FROM conversations")
-        return int(found[0][0] or 0) if found else 0
+        query = "SELECT MAX(%s) FROM conversations AS c" % LAST_NUMBER  # noqa: S608
+        found = [row[0] for kind in (TEXT, EVENT) for row in self._select(query, kind)]
+        return max(filter(None, found), default=0)
 
     def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int]]:
         """Return the participants with whom `owner` last talked between two numbers.
@@ -1918,10 +1924,11 @@ class Store:
         Each with the number of the last message; in no particular order.
         """
         query = (
-            "SELECT key, last FROM conversations WHERE participant = ? AND last > ? AND last < ?"
+            "SELECT key, %s AS last FROM conversations AS c"
+            " WHERE participant = ? AND last > ? AND last < ?"
         )
         found = []
-        for conversation, number in self._select(query, owner, after, before):
+        for conversation, number in self._select(query % LAST_NUMBER, TEXT, owner, after, before):
             first, _, second = conversation.partition(" ")
             found.append((second if first == owner else first, number))
         return found
@@ -1965,12 +1972,17 @@ class Store:
 
         def delete(writer: sqlite3.Connection) -> bool:
             left = CLEANED_AT_ONCE
+            writer.execute("BEGIN")
             keys = writer.execute("SELECT DISTINCT key FROM conversations").fetchall()
             for (key,), kind in itertools.product(keys, (TEXT, EVENT)):
                 left -= writer.execute(query, (key, kind, oldest, left)).rowcount
                 if not left:
                     return True
-            writer.execute("DELETE FROM conversations WHERE last < ?", (oldest,))
+            writer.execute(
+                "DELETE FROM conversations WHERE NOT EXISTS"
+                " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
+            )
+            self._listed.clear()
             return False
 
         return self._writer.run(delete)
@@ -2361,10 +2373,10 @@ class Delivery(threading.Thread):
                 for work in batch:
                     if isinstance(work, threading.Event):
                         work.set()
-                # When it is busy, wait for as many again: a lone message is not delayed.
-                for _ in range(5 if len(batch) > 1 else 0):
+                # When it is busy, let readers add as many again: a lone message is not delayed.
+                for _ in range(MAX_YIELDS if len(batch) > 1 else 0):
                     if len(self.pending) < len(batch):
-                        time.sleep(BATCH_PAUSE)
+                        time.sleep(0)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
