@@ -518,6 +518,14 @@ class Client:
         """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
 
+    def check_lookalike(self, nickname: str, names: Mapping[str, str]) -> None:
+        """Raise ReplyError 433 for a nickname that could be taken for another's, of `names`."""
+        other = protocol.find_lookalike(nickname, names)
+        own = "", self.folded, protocol.casefold(self.account.name)
+        if protocol.casefold(other) not in own and not self.owns(nickname):
+            text = "%s looks like %s, which is the name of another user. Choose another."
+            raise ReplyError("433", nickname, other, text % (nickname, other))
+
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
         if self.end:
@@ -1097,9 +1105,7 @@ class Directory:
         with self._lock:
             client.check_end()
             holder = self._clients.get(folded)
-            other = protocol.find_lookalike(nickname, self._skeletons)
-            if other and protocol.casefold(other) != old_folded and not client.owns(nickname):
-                raise lookalike_error(nickname, other)
+            client.check_lookalike(nickname, self._skeletons)
             if holder is client:
                 holder = None
             if holder is not None:
@@ -1553,12 +1559,6 @@ class Directory:
                 folded = next(iter(self._abandoned))
                 del self._abandoned[folded], self._channels[folded]
                 self._enqueue(ChannelRecord(folded, None, is_evicted=True))
-
-
-def lookalike_error(nickname: str, other: str) -> ReplyError:
-    """Return the error for a nickname that could be taken for another."""
-    text = "%s looks like %s, which is the name of another user. Choose another."
-    return ReplyError("433", nickname, other, text % (nickname, other))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -2889,9 +2889,7 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     """Refuse, by ReplyError, the nickname of another account, or one that looks like that."""
     client, store = session.client, session.server.store
     account = store.account(nickname)
-    other = protocol.find_lookalike(nickname, store.skeletons)
-    if other not in ("", client.account.name) and not client.owns(nickname):
-        raise lookalike_error(nickname, other)
+    client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
