@@ -3270,7 +3270,9 @@ def on_join(session: Session, message: Message) -> None:
         if error:
             raise ReplyError("403", name, error)
         key = keys.get(given, "")
-        with _guessing(session, name, "475" if key else "", "437", name):
+        with contextlib.ExitStack() as stack:
+            if key:
+                stack.enter_context(_guessing(session, name, "475", "437", name))
             joined = directory.join(client, name, key)
         if joined is not None:
             number, size = joined

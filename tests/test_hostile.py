@@ -243,6 +243,16 @@ def test_keys_of_a_channel_are_guessed_like_passwords(room):
     assert has(eve.heard(), " JOIN #pub")
 
 
+def test_channels_without_a_key_are_open_to_an_address_that_guesses(room, monkeypatch):
+    monkeypatch.setattr(room.server, "guesses", server.Limiter(0.001, 1))
+    dan, eve = room.irc("dan"), room.irc("eve")
+    dan.send("JOIN #den,#pub", "MODE #den +k 1234")
+    dan.heard()
+    eve.send("JOIN #den 1", "JOIN #den 2", "JOIN #pub")
+    heard = eve.heard()
+    assert has(heard, " 475 ") and has(heard, " 437 ") and has(heard, " JOIN #pub")
+
+
 @pytest.mark.parametrize("first", ["ban", "invitation"])
 def test_invitation_is_not_for_those_banned_after_it(room, first):
     dan, eve = room.irc("dan"), room.irc("eve")
