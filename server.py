@@ -77,6 +77,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     NamedTuple,
     NoReturn,
     Optional,
@@ -150,9 +151,10 @@ HISTORY_WORKS = "What is said is being kept again."
 NO_ACCOUNTS = "This server keeps no accounts."
 
 # What an address may try: tokens a second, and tokens at once
-ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account
+ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
 ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
 REGISTRATION_RATE = (1 / 60, 60)  # new accounts
+GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -220,10 +222,19 @@ def sniff(data: bytes) -> Optional[str]:
 
 
 def decode_plain(line: bytes) -> str:
-    """Return the text of a plain-text line: without telnet's commands, and safe to show."""
+    """Return the text of a plain-text line: without telnet's commands, and safe to show.
+
+    Backspace and Delete, which some terminals send as characters, take the last one away.
+    """
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
-    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).rstrip()
+    text = line.decode("utf-8", "replace")
+    if "\b" in text or "\x7f" in text:
+        kept: List[str] = []
+        for char in text:
+            kept[-1:] = kept[-1:] + [char] if char not in "\b\x7f" else []
+        text = "".join(kept)
+    return protocol.clean(text, MAX_PLAIN_LINE).rstrip()
 
 
 def to_username(text: str) -> str:
@@ -376,6 +387,8 @@ def is_target(text: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
     """Return the network of an address, or of an address and a prefix; None for a name."""
+    if "%" in text:  # a zone, which may be any text
+        return None
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -440,7 +453,7 @@ class Client:
         self.writer = socket.socket(*kind, fileno=reader.fileno())
         self.writer.settimeout(0)
         self.host = host
-        self.address = "%s:%d" % (host, port)
+        self.address = protocol.format_address(host, port)
         # Written by the client's own thread alone:
         self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -455,9 +468,10 @@ class Client:
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+        # Channels that it is invited to, with the bans that there were: later ones hold
+        self.invited: MutableMapping[Channel, Tuple[ChannelBan, ...]] = weakref.WeakKeyDictionary()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
-        self.correspondent = ""  # sender of the last private message
+        self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
         self.token = ""  # for RESUME
         # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
@@ -495,9 +509,22 @@ class Client:
         return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
 
     @property
+    def identity(self) -> Tuple[str, int]:
+        """Whom its nickname stands for; another holder, or another nickname, has another."""
+        return self.participant, self.readable_since
+
+    @property
     def readable_since(self) -> int:
         """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
+
+    def check_lookalike(self, nickname: str, names: Mapping[str, str]) -> None:
+        """Raise ReplyError 433 for a nickname that could be taken for another's, of `names`."""
+        other = protocol.find_lookalike(nickname, names)
+        own = "", self.folded, protocol.casefold(self.account.name)
+        if protocol.casefold(other) not in own and not self.owns(nickname):
+            text = "%s looks like %s, which is the name of another user. Choose another."
+            raise ReplyError("433", nickname, other, text % (nickname, other))
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
@@ -583,6 +610,17 @@ class Channel:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
 
+    def silence(self, client: Client) -> str:
+        """Return why `client` may not speak there, "" if it may."""
+        is_privileged = bool(self.members.get(client)) or client.is_operator
+        if client not in self.members and "n" in self.flags:
+            return "Cannot send to a channel that you are not in"
+        if "m" in self.flags and not is_privileged:
+            return "Only operators and those with a voice may speak in %s" % self.name
+        if self.bans and not is_privileged and self.ban_masks.match(client.source):
+            return "You are banned from %s, and may not speak there" % self.name
+        return ""
+
     # Permission checks; each raises ReplyError if `client` lacks the right.
 
     def check_chanop(self, client: Client) -> None:
@@ -590,7 +628,13 @@ class Channel:
             raise ReplyError("482", self.name, "You're not channel operator")
 
     def check_can_join(self, client: Client, key: str) -> None:
-        if self in client.invited or client.is_operator or client.account.id in self.operators:
+        if client.is_operator or client.account.id in self.operators:
+            return
+        known = client.invited.get(self)
+        if known is not None:  # an invitation opens it, but not to those banned after it
+            later = protocol.MaskSet(ban.mask for ban in self.bans if ban not in known)
+            if later.match(client.source):
+                raise ReplyError("474", self.name, "Cannot join channel (+b)")
             return
         for is_refused, numeric, letter in (
             (self.ban_masks.match(client.source), "474", "b"),
@@ -602,16 +646,9 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        is_privileged = bool(self.members.get(client)) or client.is_operator
-        if client not in self.members and "n" in self.flags:
-            text = "Cannot send to a channel that you are not in"
-        elif "m" in self.flags and not is_privileged:
-            text = "Only operators and those with a voice may speak in %s" % self.name
-        elif self.bans and not is_privileged and self.ban_masks.match(client.source):
-            text = "You are banned from %s, and may not speak there" % self.name
-        else:
-            return
-        raise ReplyError("404", self.name, text)
+        text = self.silence(client)
+        if text:
+            raise ReplyError("404", self.name, text)
 
     def check_member(self, client: Client) -> Client:
         """Return the client if it is a member."""
@@ -980,6 +1017,7 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
+        self._skeletons: Dict[str, str] = {}  # their nicknames by skeleton
         self._channels: Dict[str, Channel] = {}  # by casefolded name
         self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
@@ -1060,12 +1098,14 @@ class Directory:
     def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
-        The owner of its account takes it from its holder, whose connection is ended.
+        The owner of its account takes it from its holder, whose connection is ended. For others,
+        it must not look like another user's.
         """
         folded, old_folded = protocol.casefold(nickname), client.folded
         with self._lock:
             client.check_end()
             holder = self._clients.get(folded)
+            client.check_lookalike(nickname, self._skeletons)
             if holder is client:
                 holder = None
             if holder is not None:
@@ -1079,13 +1119,14 @@ class Directory:
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, folded != old_folded
             if is_user and nickname != client.nickname:
-                self._post_to_peers(client, "NICK", nickname, is_answer=True)
+                self._post_to_peers(client, "NICK", nickname)
             if is_user and is_new:
                 self._tell_watchers(client, False)
+            self._forget_name(client)
             if is_new:
-                self._clients.pop(old_folded, None)
                 client.named_since = self._next_number()
             self._clients[folded] = client
+            self._skeletons[protocol.skeleton(nickname)] = nickname
             client.nickname = nickname
             client.refresh()
             if is_user and is_new:
@@ -1112,7 +1153,7 @@ class Directory:
                 return False
             self.end(old, "Connected again")
             del self._tokens[token]
-            self._clients.pop(client.folded, None)
+            self._forget_name(client)
             for name in Client.IDENTITY:
                 setattr(client, name, getattr(old, name))
             self._clients[client.folded] = client
@@ -1141,8 +1182,7 @@ class Directory:
                 self._leave(client, channel)
             self.watch(client, {})
             self._tokens.pop(client.token, None)
-            if self._clients.get(client.folded) is client:  # and not the owner, who took it since
-                del self._clients[client.folded]
+            self._forget_name(client)
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1177,12 +1217,13 @@ class Directory:
                     self.set_account(client, account)
 
     def change(self, client: Client, command: str, *params: str, **state: str) -> None:
-        """Change attributes of a user, and tell its peers by a message."""
+        """Change attributes of a user, and tell its peers where it may speak, by a message."""
+        silencing = self.silencing(client) if params else {}
         with self._lock:
             client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            self._post_to_peers(client, command, *params, is_answer=True)
+            self._post_to_peers(client, command, *params, without=silencing)
 
     def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
         """Apply changes of a user's modes; return those that took effect."""
@@ -1233,6 +1274,11 @@ class Directory:
         found = [channel for channel in found if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
+    def silencing(self, client: Client) -> Dict[Channel, str]:
+        """Return the channels of `client` in which it may not speak, and why."""
+        found = {channel: channel.silence(client) for channel in self.channels(of=client)}
+        return {channel: text for channel, text in found.items() if text}
+
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
@@ -1266,10 +1312,10 @@ class Directory:
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
             self._abandoned.pop(folded, None)
-            client.invited.discard(channel)
+            client.invited.pop(channel, None)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
-            if client.away:
+            if client.away and not channel.silence(client):
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
             return number, len(channel.members)
@@ -1328,7 +1374,7 @@ class Directory:
             if other in channel.members:
                 raise ReplyError("443", other.nickname, channel.name, "is already on channel")
             if channel.is_chanop(client):  # the invitation of others opens nothing
-                other.invited.add(channel)
+                other.invited[channel] = channel.bans
             message = Message("INVITE", (other.nickname, channel.name), client.source)
             self.post(message, (other,), client)
             members = _without(client, channel.audience)
@@ -1371,8 +1417,12 @@ class Directory:
                 if command == "PRIVMSG":
                     away = recipient.away
                 if command != "TAGMSG":
-                    recipient.correspondent = client.nickname
-            kept_in = (conversation,) if command != "TAGMSG" else ()
+                    recipient.correspondent = client.nickname, client.identity
+            # Of tags alone, reactions are kept: those in a channel, and not that a user types.
+            is_kept = command != "TAGMSG" or (
+                target.startswith("#") and tags and b"+typing=" not in tags
+            )
+            kept_in = (conversation,) if is_kept else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
@@ -1418,6 +1468,13 @@ class Directory:
 
     # The rest is called with the lock held.
 
+    def _forget_name(self, client: Client) -> None:
+        if self._clients.get(client.folded) is client:  # and not the owner, who took it since
+            del self._clients[client.folded]
+            key = protocol.skeleton(client.nickname)
+            if self._skeletons.get(key) == client.nickname:
+                del self._skeletons[key]
+
     def _next_number(self) -> int:
         """Return the next number: microseconds since 1970, or more if the clock is behind."""
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
@@ -1432,18 +1489,20 @@ class Directory:
         return self.post(message, channel.audience, client, (channel.folded,), is_answer)
 
     def _post_to_peers(
-        self, client: Client, command: str, *params: str, is_answer: bool = False
+        self, client: Client, command: str, *params: str, without: Iterable[Channel] = ()
     ) -> None:
         """Tell all who share a channel with `client`, and itself, what has changed about it."""
-        if len(client.channels) == 1:
-            audience = next(iter(client.channels)).audience
+        channels = client.channels.difference(without)
+        if len(channels) == 1:
+            audience = next(iter(channels)).audience
         else:
-            members = (channel.members for channel in client.channels)
+            members = (channel.members for channel in channels)
             audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
+        is_answer = command in ("NICK", "SETNAME")
         if command in ("AWAY", "QUIT"):  # it has a reply of its own
-            audience, is_answer = _without(client, audience), False
+            audience = _without(client, audience)
         is_kept = command in ("NICK", "QUIT")
-        kept_in = tuple(channel.folded for channel in client.channels) if is_kept else ()
+        kept_in = tuple(channel.folded for channel in channels) if is_kept else ()
         self.post(Message(command, params, client.source), audience, client, kept_in, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
@@ -1747,6 +1806,7 @@ class Store:
         self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
+        self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
         self._sanctions: Tuple[Sanction, ...] = ()
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
@@ -2083,6 +2143,8 @@ class Store:
             key: Account(number, name, bool(is_operator), created)
             for key, number, name, is_operator, created in rows
         }
+        names = [account.name for account in self._accounts.values()]
+        self.skeletons = {protocol.skeleton(name): name for name in names}
         rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
         self._sanctions = tuple(Sanction(*row) for row in rows)
 
@@ -2635,12 +2697,12 @@ class Session:
         if size:
             self.charge(size / REPLY_BYTES_PER_TOKEN)
 
-    def run_command(self, message: Message, label: str = "") -> bool:
+    def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
-        self.response.begin(label)
         try:
-            self._check_rules(message).handler(self, message)
+            command, message = self._check_rules(message)
+            command.handler(self, message)
             is_done = True
         except ReplyError as error:
             self.refuse(name, error)
@@ -2649,8 +2711,8 @@ class Session:
         self.flush()
         return is_done
 
-    def _check_rules(self, message: Message) -> "Command":
-        """Return the command's row. Raises ReplyError if its rules are not kept."""
+    def _check_rules(self, message: Message) -> Tuple["Command", Message]:
+        """Return the command's row, and what may be said. Raises ReplyError if rules are broken."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
         if command is None:
@@ -2663,15 +2725,21 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if client.muted_until and command.speaks and any(message.params[command.speaks - 1 :]):
+        if command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
-            if text:
+            if command.rules & TO_ALL_CHANNELS and not text:
+                for reason in self.directory.silencing(client).values():
+                    text = reason + ": leave it first."
+            if text and not command.rules & LEAVING:
                 raise ReplyError("FAIL", name, "MUTED", text)
-        return command
+            if text:
+                message = message._replace(params=message.params[: command.speaks - 1])
+        return command, message
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
+    session.response.begin(_find_label(session, line or b""))
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -2687,11 +2755,18 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     else:
         if tags_size > 0:  # tags cost what lines do
             session.charge(tags_size // protocol.MAX_MESSAGE)
-        has_labels = session.client.caps & CAPABILITIES["labeled-response"]
-        label = message.tag("label") if has_labels else ""
-        session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+        session.run_command(message)
         return
     session.flush()
+
+
+def _find_label(session: Session, line: bytes) -> str:
+    """Return the label of a line, though it may be no message; "" if it has none that is valid."""
+    tags, label = line.partition(b" ")[0], ""
+    if tags.startswith(b"@") and session.client.caps & CAPABILITIES["labeled-response"]:
+        with contextlib.suppress(protocol.ProtocolError):
+            label = protocol.parse(tags + b" PING").tag("label")
+    return label if len(label.encode()) <= MAX_LABEL else ""
 
 
 def on_plain_line(session: Session, line: Optional[bytes]) -> None:
@@ -2728,7 +2803,11 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
         for text in protocol.online_lines([user.nickname for user in users]):
             session.notice(text)
         return
-    messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
+    name, identity = client.correspondent
+    sender = directory.find(name)
+    if sender is None or sender.identity != identity:  # the name has changed hands
+        name = ""
+    messages = protocol.compose(typed, session.channel, client.source, name)
     if typed.verb == "login":
         messages.append(Message("NICK", typed.args[:1]))
     for message in messages:
@@ -2759,13 +2838,13 @@ def on_cap(session: Session, message: Message) -> None:
         held = [name for name in offered if client.caps & CAPABILITIES[name]]
         session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
-        words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        caps = client.caps
+        asked = " ".join(message.params[1:])
+        words, caps = asked.split(), client.caps
         for word in words:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
         is_offered = all(word.lstrip("-") in offered for word in words)
-        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
+        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", asked)
         if is_offered:
             session.flush()
             session.delivery.sync()  # queued events are for the capabilities up to now
@@ -2800,7 +2879,6 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.response.is_long = client.owns(nickname)  # messages may wait for the account
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -2809,9 +2887,10 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Refuse, by ReplyError, a nickname that is registered to another account."""
-    client = session.client
-    account = session.server.store.account(nickname)
+    """Refuse, by ReplyError, the nickname of another account, or one that looks like that."""
+    client, store = session.client, session.server.store
+    account = store.account(nickname)
+    client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
@@ -2823,6 +2902,8 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
 
 
 def on_user(session: Session, message: Message) -> None:
+    if not message.params[3]:
+        raise ReplyError("461", "USER", "Not enough parameters")
     session.client.username = to_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
@@ -2865,18 +2946,18 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, or too many from that address."""
+    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
+
+    The right one is never refused: others may share the address of a client that guesses.
+    """
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted:
+    if not wanted or hmac.compare_digest(wanted, offered):
         return
-    guesses, address = session.server.guesses, session.client.host
-    if guesses.try_take(address, time.monotonic()) > 0:
-        session.reply("464", "Too many wrong passwords.")
-        raise Disconnect("Too many wrong passwords", "Connect again in a minute.")
-    if not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
-    guesses.refund(address)
+    wait = session.server.guesses.try_take(session.client.host, time.monotonic())
+    time.sleep(min(wait, GUESS_PAUSE))
+    text = "Too many wrong passwords" if wait else "Wrong password"
+    session.reply("464", text + ".")
+    raise Disconnect(text, "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -2985,22 +3066,41 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
-    client, server, now = session.client, session.server, time.monotonic()
-    guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(client.host, now)
-    if wait:
-        text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
-        raise ReplyError(error.numeric, text)
-    account = server.store.log_in(name, password)
-    if account is None:
-        # Some users type their password in place of the name: that is not for the log.
-        known = server.store.account(name)
-        name = known.name if known is not None else "no account"
-        log.warning("%s: wrong password for %s", client.log_name, name)
-        raise error
-    server.attempts.refund(guess)
-    server.guesses.refund(client.host)
+    store = session.server.store
+    with _guessing(session, name, error.numeric, error.numeric):
+        account = store.log_in(name, password)
+        if account is None:
+            # Some users type their password in place of the name: that is not for the log.
+            known = store.account(name)
+            name = known.name if known is not None else "no account"
+            log.warning("%s: wrong password for %s", session.client.log_name, name)
+            raise error
     return account
+
+
+@contextlib.contextmanager
+def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
+    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+
+    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    """
+    host, server, now = session.client.host, session.server, time.monotonic()
+    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(host, now)
+    if wait:
+        what = "keys" if name.startswith("#") else "passwords"
+        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
+        raise ReplyError(*refusal, text)
+    is_wrong = False
+    try:
+        yield
+    except ReplyError as error:
+        is_wrong = error.numeric == wrong
+        raise
+    finally:
+        if not is_wrong:
+            server.attempts.refund(guess)
+            server.guesses.refund(host)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3170,7 +3270,11 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        joined = directory.join(client, name, keys.get(given, ""))
+        key = keys.get(given, "")
+        with contextlib.ExitStack() as stack:
+            if key:
+                stack.enter_context(_guessing(session, name, "475", "437", name))
+            joined = directory.join(client, name, key)
         if joined is not None:
             number, size = joined
             session.charge(size / ROWS_PER_TOKEN)
@@ -3181,8 +3285,7 @@ def on_join(session: Session, message: Message) -> None:
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part = session.client, session.directory.part
-    reason = "" if mute_text(client) else message.param(1)
+    client, part, reason = session.client, session.directory.part, message.param(1)
     _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
@@ -3453,7 +3556,8 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
+        needs = _NEEDS.get(message.command, 0)
+        event = Event(message, line, (client,), row.time, row.number, (), needs, client_tags=tags)
         date = protocol.format_day(row.time)
         shown = event.describe(client.nickname, session.options.lobby)
         if shown and date != day and not is_marked:
@@ -3493,7 +3597,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     with_events = bool(caps & CAPABILITIES["draft/event-playback"])
     rows = _select_rows(session.server.store, query, conversation, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
-        session.response.open_batch("chathistory", name)
+        session.response.open_batch("chathistory", query.target)
     is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
         session.notice("Nothing was said earlier.")
@@ -3566,9 +3670,9 @@ def on_sanction(session: Session, message: Message) -> None:
     client, kind = session.client, message.command.lower()
     target, duration, reason = message.params[:3] + ("", "*", "")[len(message.params) :]
     try:
-        seconds = protocol.parse_duration(duration)
+        seconds = protocol.parse_duration(duration, reason)
     except ValueError:
-        text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
+        text = protocol.INVALID_DURATION
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
@@ -3587,7 +3691,7 @@ def on_sanction(session: Session, message: Message) -> None:
 
 def on_unban(session: Session, message: Message) -> None:
     """Lift the bans and mutes of a target."""
-    target = message.params[0]
+    target = normalize_target(message.params[0])
     if not session.server.store.remove_sanctions(target):
         text = "%s is neither banned nor muted. /bans shows who is." % target
         raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
@@ -3689,8 +3793,7 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    reason = "" if mute_text(session.client) else message.text
-    raise Disconnect("Quit: %s" % reason if reason else "Quit", "Goodbye.")
+    raise Disconnect("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
 
 
 # The command table
@@ -3705,12 +3808,14 @@ class Command(NamedTuple):
     rules: int  # EARLY and the others below
     help: str
     most: int = 1  # targets, as in a,b,c
-    speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
+    speaks: int = 0  # parameters from which on only those may use it who may speak; 0: never
 
 
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
+TO_ALL_CHANNELS = 8  # all channels of the client get its words, so it must be able to speak there
+LEAVING = 16  # done without its words rather than refused
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -3733,15 +3838,15 @@ COMMANDS = {
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
     "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
-    "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
+    "NICK": Command(on_nick, 0, EARLY | TO_ALL_CHANNELS, "Set your nickname.", speaks=1),
     "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
+    "PART": Command(on_part, 1, LEAVING, "Leave channels.", most=50, speaks=2),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
     "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
-    "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
+    "QUIT": Command(on_quit, 0, EARLY | LEAVING | TO_ALL_CHANNELS, "Leave the chat.", speaks=1),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
@@ -3789,7 +3894,7 @@ class Server:
         self.directory = Directory(
             self.delivery.enqueue, options.server_name, options.lobby, self.store.last_number()
         )
-        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address and account
+        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
         self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
         self.registrations = Limiter(*REGISTRATION_RATE)  # by address
         accounts = [account.id for account in self.store.accounts()]
@@ -3893,8 +3998,7 @@ class Server:
             log.error("cannot accept connections: %s", error.strerror)
             time.sleep(0.1)  # until descriptors are free again
             return
-        # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
-        host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
+        host = protocol.normalize_host(address[0])
         try:
             refusal = self._start(sock, host, address[1])
             if refusal:
@@ -3915,8 +4019,7 @@ class Server:
             return full % (options.network, count)
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
-        # An address that begins with a colon could not be a middle parameter.
-        client = Client(sock, "0" + host if host.startswith(":") else host, port)
+        client = Client(sock, host, port)
         session = Session(self, client)
 
         def run_session() -> None:
@@ -4049,6 +4152,8 @@ class Console(logging.Handler):
 
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
+            # Whatever a peer has brought into it, nothing commands a terminal.
+            text = "\n".join(protocol.clean(line, len(line)) for line in text.split("\n"))
             if self._is_incomplete and self._lines.empty():
                 self._is_incomplete = False
                 text += os.linesep + "Lines were dropped here: nobody read them."
@@ -4066,14 +4171,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: %s\n" % (self.prog, message))
 
-    def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """Split a line of @FILE as a shell does; lines that begin with # are comments."""
-        if arg_line.lstrip().startswith("#"):
-            return []
+    def expand(self, argument: str) -> List[str]:
+        """Return an argument, or those in its @FILE: split as in a shell, # begins a comment."""
+        if not argument.startswith("@"):
+            return [argument]
+        line, found = "", []  # type: str, List[str]
         try:
-            return shlex.split(arg_line)
+            # argparse would read it in the encoding of the system.
+            with open(argument[1:], encoding="utf-8-sig") as file:
+                for line in file:
+                    words = [] if line.lstrip().startswith("#") else shlex.split(line)
+                    found += itertools.chain(*map(self.expand, words))
+        except UnicodeDecodeError:
+            self.error("a file of options is not UTF-8")
+        except OSError as error:
+            self.error(str(error))
         except ValueError as error:
-            self.error("%s in the line %s" % (error, arg_line))
+            self.error("%s in the line %s" % (error, line.strip()))
+        return found
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
@@ -4086,7 +4201,6 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         description="Hubbub's server: chat for a local network.",
         epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
         " --data; they can be changed while a server uses it.",
-        fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
         default = getattr(defaults, field)
@@ -4107,10 +4221,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    try:
-        arguments = parser.parse_args(argv)
-    except UnicodeDecodeError:  # argparse reads @FILE, and passes this on
-        parser.error("a file of options is not UTF-8")
+    given = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(list(itertools.chain(*map(parser.expand, given))))
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
@@ -4173,7 +4285,7 @@ def _network(name: str) -> str:
 
 def _lines_of(path: str) -> Tuple[str, ...]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -4252,7 +4364,7 @@ def _read_password(name: str) -> str:
         password = getpass.getpass("Password for %s: " % name)
     else:
         line = sys.stdin.buffer.readline().rstrip(b"\r\n")
-        password = line.decode("utf-8", "replace")
+        password = line.decode("utf-8-sig", "replace")
     error = protocol.password_error(password)
     if "\ufffd" in password:
         error = "The password is not UTF-8."
@@ -4303,9 +4415,11 @@ def _serve(options: Options, console: Console) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
-    console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
+    at = protocol.format_address(options.host, server.port)
+    console.print("[%s] Running on %s" % (SERVER, at))
     for address in reachable_addresses(options.host):
-        console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
+        at = protocol.format_address(address, server.port)
+        console.print("[%s] Tell people: %s" % (SERVER, at))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
@@ -4319,7 +4433,8 @@ def _start_failure(options: Options, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if getattr(error, "errno", 0) == errno.EADDRINUSE:
         reason = "another program uses the port. Stop it, or choose another with --port"
-    return "cannot listen on %s:%d: %s." % (options.host, options.port, reason)
+    at = protocol.format_address(options.host, options.port)
+    return "cannot listen on %s: %s." % (at, reason)
 
 
 def _raise_descriptor_limit() -> int:

@@ -321,7 +321,9 @@ def compose(text, channel="#tea"):
         ("/ban bob 2h too loud", ["BAN bob 2h :too loud"]),
         ("/ban bob too loud", ["BAN bob * :too loud"]),
         ("/ban bob loud", ["BAN bob * :loud"]),
-        ("/ban bob 99999w", ["BAN bob * :99999w"]),
+        ("/ban bob * 2 hours of noise", ["BAN bob * :2 hours of noise"]),
+        ("/ban bob 90", ["BAN bob :90"]),
+        ("/ban bob -- noise", ["BAN bob * :-- noise"]),
         ("/ban *!*@192.0.2.* 1d12h", ["BAN *!*@192.0.2.* :1d12h"]),
         ("/ban ::1 1h", ["BAN 0::1 :1h"]),
         ("/mute bob 0 noise", ["MUTE bob 0 :noise"]),
@@ -358,6 +360,11 @@ NO_ROOM = "You are in no room. Enter one with /join ROOM, or write to one person
         ("/register", "Usage: /register PASSWORD"),
         ("/login alice", "Usage: /login USERNAME PASSWORD"),
         ("/ban", "Usage: /ban TARGET [DURATION] [REASON]"),
+        *(
+            ("/%s bob %s" % (verb, words), protocol.INVALID_DURATION)
+            for verb in ("ban", "mute")
+            for words in ("1.5h", "-5m", "+5m", ".5h", "11y", "2 hours", "99999w", "2h30", "٣ days")
+        ),
         ("/history x", "Usage: /history [LINES]"),
         ("@#lobby hi", "No such user: #lobby"),
         ("/whois a!b", "No such user: a!b"),

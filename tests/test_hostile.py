@@ -216,11 +216,68 @@ def test_too_many_guesses_are_refused_in_one_sentence(kept):
 def test_guesses_of_the_servers_password_are_limited(open_room, monkeypatch):
     room = open_room(password="open sesame")
     monkeypatch.setattr(room.server, "guesses", server.Limiter(0.001, 2))
-    for word, answer in (("a", "Wrong"), ("open sesame", " 001 "), ("b", "Wrong"), ("c", "Too")):
+    monkeypatch.setattr(server, "GUESS_PAUSE", 0.01)
+    pauses = []
+    monkeypatch.setattr(server.time, "sleep", pauses.append)
+    words = [("a", "Wrong"), ("open sesame", " 001 "), ("b", "Wrong"), ("c", "Too"), ("d", "Too")]
+    for word, answer in [*words, ("open sesame", " 001 ")]:
         talker = room.connect(IrcTalker)
         talker.send("PASS :" + word, "NICK bob", "USER b 0 * :b", "QUIT")
         assert has(talker.rest(), answer)
         talker.close()
+    assert pauses.count(server.GUESS_PAUSE) == 2
+
+
+def test_keys_of_a_channel_are_guessed_like_passwords(room):
+    """Nobody else's keys, other channels or own errors are counted."""
+    dan, eve = room.irc("dan"), room.irc("eve")
+    dan.send("JOIN #den,#pub", "MODE #den +k 1234", "MODE #pub +k 1234")
+    dan.heard()
+    eve.send(*["JOIN #den"] * 20, "JOIN #pub 1234", "PART #pub")
+    assert not has(eve.heard(), "Too many")
+    eve.send(*("JOIN #den %04d" % number for number in range(1225, 1245)))
+    heard = eve.heard()
+    assert sum(" 475 eve #den " in line for line in heard) == 5
+    assert sum(" 437 eve #den :Too many wrong keys. Try again in " in line for line in heard) == 15
+    eve.send("JOIN #pub 1234")
+    assert has(eve.heard(), " JOIN #pub")
+
+
+def test_channels_without_a_key_are_open_to_an_address_that_guesses(room, monkeypatch):
+    monkeypatch.setattr(room.server, "guesses", server.Limiter(0.001, 1))
+    dan, eve = room.irc("dan"), room.irc("eve")
+    dan.send("JOIN #den,#pub", "MODE #den +k 1234")
+    dan.heard()
+    eve.send("JOIN #den 1", "JOIN #den 2", "JOIN #pub")
+    heard = eve.heard()
+    assert has(heard, " 475 ") and has(heard, " 437 ") and has(heard, " JOIN #pub")
+
+
+@pytest.mark.parametrize("first", ["ban", "invitation"])
+def test_invitation_is_not_for_those_banned_after_it(room, first):
+    dan, eve = room.irc("dan"), room.irc("eve")
+    lines = ["MODE #den +b eve", "INVITE eve #den"]
+    dan.send("JOIN #den", "MODE #den +ib fay", *(lines if first == "ban" else lines[::-1]))
+    dan.heard()
+    eve.heard()
+    eve.send("JOIN #den")
+    assert has(eve.heard(), " JOIN #den" if first == "ban" else " 474 eve #den ")
+
+
+def test_ban_of_an_ipv6_address_holds_however_it_is_written(open_room):
+    try:
+        room = open_room(host="::1")
+    except OSError:
+        pytest.skip("IPv6 is turned off")
+    dan, eve = (room.connect(IrcTalker, host="::1").register(name) for name in ("dan", "eve"))
+    dan.send("JOIN #den")
+    for mask in ("*!*@::1", ":::1", "*!*@0::1", "*@0:0:0:0:0:0:0:1"):
+        dan.send("MODE #den +b " + mask)
+        dan.expect("MODE #den +b :*!*@0::1")
+        eve.send("JOIN #den")
+        assert has(eve.heard(), " 474 eve #den ")
+        dan.send("MODE #den -b " + mask)
+        dan.expect("MODE #den -b :*!*@0::1")
 
 
 def test_client_that_comes_over_ipv6_has_its_ipv4_address(open_room):
@@ -272,7 +329,99 @@ def test_removed_client_does_nothing_more_under_its_nickname(room, way, action):
     assert room.names() == folded("alice", "bob")
 
 
+LOOKALIKES = ("аӏісе", "alıce", "aIice", "ɑlice")
+
+
+@needs_scrypt
+@pytest.mark.parametrize("is_here", [True, False])
+def test_name_that_looks_like_a_users_or_an_accounts_is_refused(kept, is_here):
+    """Whether the user is here or has an account; and no second rule keeps them from it."""
+    if is_here:
+        kept.server.store.remove_account("alice")
+        alice = kept.irc("alice")
+    for name in LOOKALIKES:
+        mallory = kept.connect(IrcTalker)
+        mallory.send("NICK " + name, "USER m 0 * :M")
+        heard = mallory.heard()
+        assert has(heard, " 433 * %s alice :%s looks like alice" % (name, name)), heard
+        mallory.send("NICK mallory", "NICK " + name)
+        assert has(mallory.heard(), " 433 mallory %s alice :" % name)
+        mallory.send("QUIT")
+        mallory.rest()
+        kept.wait_for_thread(mallory)
+    if is_here:
+        alice.send("NICK ALICE", "NICK carol")
+        alice.heard()
+        assert kept.irc("alIce") and kept.client("alice")
+
+
+def test_name_that_looks_like_another_is_free_when_that_is(room):
+    alice, eve = room.irc("alice"), room.plain("eve")
+    eve.send("/nick aIice")
+    assert eve.heard() == [
+        "[SERVER]: aIice looks like alice, which is the name of another user. Choose another."
+    ]
+    alice.send("QUIT")
+    alice.rest()
+    room.wait_for_thread(alice)
+    eve.heard()
+    eve.send("/nick aIice")
+    assert eve.heard() == ["[SERVER]: eve is now called aIice"]
+    assert room.server.directory._skeletons == {"alice": "aIice"}
+
+
+@needs_scrypt
+def test_owner_of_an_account_comes_in_beside_a_name_that_looks_alike(kept):
+    """And whoever was there first stays."""
+    kept.server.store.remove_account("alice")
+    first = kept.irc("aIice")
+    kept.server.store.add_account("alice", PASSWORD)
+    alice = kept.connect(IrcTalker)
+    alice.send("CAP REQ sasl", "NICK alice", "USER a 0 * :A")
+    assert has(alice.heard(), " 433 * alice aIice :")
+    alice.send(*LOG_IN, "NICK alice", "CAP END")
+    assert has(alice.heard(), " 001 alice ")
+    first.send("PRIVMSG alice :hello")
+    alice.expect(":hello")
+
+
 # Private messages
+
+
+@needs_scrypt
+@pytest.mark.parametrize(
+    "end", ["QUIT", "NICK rob", "the owner takes the name", "another takes the name"]
+)
+def test_reply_goes_to_nobody_who_has_taken_the_name_since(kept, end):
+    """Nor to its new holder's mailbox: it is refused in words."""
+    bob, stranger = kept.plain("bob"), kept.irc("stranger")
+    kept.server.store.remove_account("alice")
+    alice = kept.irc("alice")
+    alice.send("PRIVMSG bob :psst")
+    bob.expect("psst")
+    if end == "the owner takes the name":
+        kept.server.store.add_account("alice", PASSWORD)
+        stranger.send(*LOG_IN)
+    else:
+        alice.send("NICK rob" if end == "another takes the name" else end)
+        alice.heard_or_rest()
+        kept.wait_for_thread(alice) if end == "QUIT" else None
+    if end != "NICK rob":
+        stranger.send("NICK alice")
+    stranger.heard()
+    bob.heard()
+    bob.send("/reply secret")
+    assert bob.heard() == ["[SERVER]: You have no private message to reply to yet."]
+    assert not has(stranger.heard(), "secret")
+
+
+def test_reply_goes_on_when_the_sender_is_resumed(room):
+    bob, (alice, token) = room.plain("bob"), come_with_token(room, "alice")
+    alice.send("PRIVMSG bob :psst")
+    bob.expect("psst")
+    again, _ = resume(room, token)
+    bob.send("/reply yes")
+    again.expect("PRIVMSG alice :yes")
 
 
 def test_reply_goes_to_the_sender_of_the_last_text(room):
@@ -341,6 +490,7 @@ def test_killed_client_that_does_not_read_is_gone_at_once(kept):
         ("BAN eve 1h :noise", "banned eve (1 hour): noise"),
         ("MUTE eve * :noise", "muted eve (forever): noise"),
         ("UNBAN dan", "lifted the sanctions against dan"),
+        ("UNBAN 192.0.2.7/32", "lifted the sanctions against 192.0.2.7"),
         ("ANNOUNCE :tea", "announced something"),
         ("KILL bob :noise", "(bob): noise"),
     ],
@@ -349,9 +499,19 @@ def test_operators_commands_are_logged(kept, caplog, command, logged):
     """With the operator, the target and the reason, in a line that does nothing to a terminal."""
     boss = log_in_as_operator(kept)
     kept.irc("bob")
-    boss.send("MUTE dan", command)
+    boss.send("MUTE dan", "MUTE 192.0.2.7", command)
     boss.heard()
     assert "(boss2): " in caplog.messages[-1] and caplog.messages[-1].endswith(logged)
+
+
+@needs_scrypt
+@pytest.mark.parametrize("verb", ["BAN", "MUTE", "UNBAN"])
+def test_target_with_a_zone_is_refused(kept, caplog, verb):
+    """It may be any text, such as one that commands a terminal."""
+    boss = log_in_as_operator(kept)
+    boss.send("MUTE fe80::1", verb + " :fe80::1%\x1b[2J")
+    assert has(boss.heard(), "FAIL %s INVALID_TARGET" % verb)
+    assert "\x1b" not in caplog.text
 
 
 DEMOTED = {  # commands that an operator may use in channels, and the refusal that others get
@@ -577,19 +737,62 @@ def test_only_a_chanops_invitation_opens_a_channel(room, mode, refusal):
         assert has(eve.heard(), answer)
 
 
+# All that a member says to a channel, or to all its channels; what is left of it if it may not
+# speak; and the answer.
+SAYINGS = {
+    "PRIVMSG #den :gossip": ("", " 404 bob #den "),
+    "NOTICE #den :gossip": ("", None),
+    "@+gossip TAGMSG #den": ("", " 404 bob #den "),
+    "TOPIC #den :gossip": ("", " 404 bob #den "),
+    "KICK #den dan :gossip": ("", " 482 bob #den "),
+    "MODE #den +b gossip": ("", " 482 bob #den "),
+    "NICK gossip": ("", "FAIL NICK MUTED "),
+    "AWAY :gossip": ("", " 306 bob "),
+    "SETNAME gossip": ("", " SETNAME "),
+    "PART #den :gossip": (" PART #den", " PART #den"),
+    "QUIT :gossip": (" QUIT Quit", "ERROR "),
+}
+
+
+@pytest.mark.parametrize("line", SAYINGS)
 @pytest.mark.parametrize("mode", ["+b bob", "+m"])
-def test_member_who_may_not_speak_sets_no_topic_and_leaves_without_a_reason(room, mode):
-    dan, bob = room.irc("dan"), room.irc("bob")
-    dan.send("JOIN #den")
+def test_member_who_may_not_speak_is_not_heard_in_any_other_way(room, mode, line):
+    """Members with a voice are; and those who share another channel hear what is not for one."""
+    dan, eve = (room.irc(name, "away-notify message-tags setname") for name in ("dan", "eve"))
+    bob = room.irc("bob", "message-tags setname")
+    dan.send("PART #lobby", "JOIN #den")
     dan.heard()
     bob.send("JOIN #den")
     bob.heard()
     dan.send("MODE #den " + mode)
+    for talker in (dan, eve, bob):
+        talker.heard()
+    left, answer = SAYINGS[line]
+    bob.send(line)
+    answered = bob.heard_or_rest()
+    assert has(answered, answer) if answer else not answered
+    heard = dan.until(left) if line.startswith("QUIT") else dan.heard()
+    assert not has(heard, "gossip") and has(heard, left) == bool(heard)
+    if line.startswith(("AWAY", "SETNAME")):
+        assert has(eve.heard(), "gossip")
+    if line.startswith(("QUIT", "MODE", "KICK")):
+        return
+    dan.send("INVITE bob #den", "MODE #den +v bob") if "PART" not in line else None
     dan.heard()
-    bob.send("TOPIC #den :gossip", "PART #den :gossip")
-    assert has(bob.heard(), " 404 ")
+    if "PART" not in line:
+        bob.send(line)
+        bob.heard()
+        assert has(dan.heard(), "gossip")
+
+
+def test_away_message_is_not_said_on_joining_where_nobody_may_speak(room):
+    dan, bob = room.irc("dan", "away-notify"), room.irc("bob")
+    dan.send("JOIN #den", "MODE #den +m", "PART #lobby")
+    dan.heard()
+    bob.send("AWAY :gossip", "JOIN #den")
+    bob.heard()
     heard = dan.heard()
-    assert has(heard, " PART #den") and not has(heard, "gossip")
+    assert has(heard, " JOIN #den") and not has(heard, "gossip")
 
 
 # Connections that are resumed
