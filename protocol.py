@@ -1130,10 +1130,11 @@ VERBS: Dict[str, Verb] = {
     ),
     "unban": Verb("TARGET", "lift a ban, or a mute", "UNBAN TARGET"),
     "bans": Verb("", "see who is banned or muted", "BANS"),
+    "drop": Verb("TARGET", "remove a room or an account, with its history", "DROP TARGET"),
     "announce": Verb("MESSAGE", "tell everyone, in every room", "ANNOUNCE MESSAGE"),
     "stats": Verb("", "see how the server is doing", "STATS"),
 }
-OPERATOR_VERBS = frozenset("kick ban mute unban bans announce stats".split())
+OPERATOR_VERBS = frozenset("kick ban mute unban bans drop announce stats".split())
 SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the input history
 CLIENT_VERBS = frozenset(["ignore", "unignore"])  # done by client.py alone
 PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}

@@ -65,7 +65,8 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
 from typing import (
     Any,
@@ -99,6 +100,7 @@ except ImportError:  # Windows, which has no such limits
 
 log = logging.getLogger("hubbub")
 _Result = TypeVar("_Result")
+_Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Constants
 # ---------
@@ -108,7 +110,7 @@ RECEIVE_SIZE = 16384  # bytes read at once
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
-MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
+MAX_BACKLOG = 20000  # messages kept in memory while the disk fails
 
 # Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once
@@ -125,13 +127,13 @@ MAX_CONDITIONS = 20  # of one LIST
 
 # Limits of the server
 MAX_SERVER_CHANNELS = 10000
-MAX_ABANDONED = 1000  # empty persistent channels without an owner
 MAX_BANS = 100  # ban masks of a channel
 MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
 # The history
 RECALL_LINES = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in one answer
+SAME_TIME = 100  # more of them, if they are of one millisecond
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
@@ -142,18 +144,27 @@ LINGER = 2.0  # time for an ended client to read what was sent, and to close
 SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
 STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
-UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
+UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages to delete
+UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
+MAX_UNUSED = 30 * 86400.0  # for which a channel is kept that nobody enters
+DAY = 86400.0
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
-HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
+HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
+HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
 HISTORY_WORKS = "What is said is being kept again."
+UNKEPT = "Too much was said from your address in the last hour: it is passed on, but not kept."
 NO_ACCOUNTS = "This server keeps no accounts."
 
-# What an address may try: tokens a second, and tokens at once
+# What an address may do: tokens a second, and tokens at once
 ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
 ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
-REGISTRATION_RATE = (1 / 60, 60)  # new accounts
+# New accounts: a class of 30 registers at once, and the next class an hour later.
+REGISTRATION_RATE = (1 / 120, 30)
+# New channels: to make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
+FOUNDING_RATE = (1 / 300, 200)
+MAILBOX_RATE = (1 / 60, 50)  # messages that wait for one account, of MAX_WAITING
+STORING_RATE = ((50 << 20) / 3600, 50 << 20)  # bytes of the history
 GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
@@ -175,6 +186,7 @@ class Options(NamedTuple):
     max_sendq: int = 1024 * 1024  # bytes
     data: str = ""  # folder of the store; "" keeps nothing
     history_days: float = 0.0  # days to keep history; 0 is forever
+    max_history: float = 1024.0  # MiB of history, accounts and channels
 
 
 # Errors
@@ -269,9 +281,10 @@ def describe_with_channel(
 # https://ircv3.net/specs/extensions/chathistory; LATEST alone may refer to "*"
 _REFERENCES = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
 
-# A position in the history: numbers below the first are before it, above the second after it.
-# The numbers of messages are microseconds since 1970, or more.
-Reference = Tuple[int, int]
+# A position in the history: a msgid, or a time in seconds since 1970.
+Reference = Union[int, float]
+# The same in numbers: those below the first are before it, those above the second after it.
+Span = Tuple[int, int]
 
 
 class HistoryQuery(NamedTuple):
@@ -287,13 +300,12 @@ def parse_reference(text: str) -> Reference:
     """Parse `msgid=N` or `timestamp=T`; "*" is before everything. Raises ValueError."""
     kind, _, value = text.partition("=")
     if text == "*":
-        return 0, 0
+        return 0
     if kind == "msgid" and value.isdecimal() and len(value) < 19:
-        return int(value), int(value)
+        return int(value)
     if kind != "timestamp":
         raise ValueError("neither msgid nor timestamp: %.40r" % text)
-    ms = round(protocol.parse_time(value) * 1000)
-    return ms * 1000, ms * 1000 + 999
+    return protocol.parse_time(value)
 
 
 def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
@@ -481,6 +493,7 @@ class Client:
         self.is_blocked = False  # the socket is full; the selector tells when it is not
         self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
+        self.is_told = False  # a notice has said that its messages are not kept
         # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
@@ -585,6 +598,7 @@ class Channel:
         self.limit = 0  # mode l
         self.set_bans(())
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
+        self.used = self.created  # the day on which it had members; seconds since 1970
         self.is_saved = False  # the store has it
 
     def set_members(self, members: Dict[Client, int]) -> None:
@@ -601,8 +615,13 @@ class Channel:
         self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
 
     @property
+    def is_restricted(self) -> bool:
+        """True if its history is not for everyone."""
+        return bool(self.key or self.limit or self.bans or self.flags & {"i", "s"})
+
+    @property
     def is_persistent(self) -> bool:
-        """True if it is kept when it is empty, and over a restart."""
+        """True if it is kept over a restart, and if it has an owner, when it is empty."""
         is_plain = self.flags == {"n"} and not (self.key or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
@@ -735,7 +754,7 @@ class Channel:
 
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
-        saved = ("name", "topic", "created", "limit", "bans")
+        saved = ("name", "topic", "created", "used", "limit", "bans")
         state = {name: getattr(self, name) for name in saved}
         state.update(flags=sorted(self.flags), operators=sorted(self.operators))
         return dict(state, password=self.key)
@@ -745,6 +764,7 @@ class Channel:
         """Return the channel of `state`, whose operators are among `accounts`."""
         channel = cls(state["name"])
         channel.topic, channel.created = Topic(*state["topic"]), state["created"]
+        channel.used = state.get("used", channel.used)
         channel.key, channel.limit = state["password"], state["limit"]
         channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
@@ -958,11 +978,11 @@ def member_prefix(client: Client, bits: int) -> str:
 
 
 class ChannelRecord(NamedTuple):
-    """A channel's state for the store; None deletes it, and its history if it was evicted."""
+    """A channel's state for the store; None deletes it, and perhaps its history."""
 
     folded: str
     state: Optional[Dict[str, Any]]
-    is_evicted: bool = False
+    with_history: bool = False
 
 
 FINISH, SEVER, CLOSE = "finish", "sever", "close"
@@ -1019,7 +1039,6 @@ class Directory:
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
         self._skeletons: Dict[str, str] = {}  # their nicknames by skeleton
         self._channels: Dict[str, Channel] = {}  # by casefolded name
-        self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
@@ -1204,8 +1223,9 @@ class Directory:
         with self._lock:  # nobody logs in to a new account after it was read
             accounts = {account.id: account for account in read()}
             for channel in list(self._channels.values()):
-                channel.operators &= accounts.keys()
-                self._drop_if_empty(channel)
+                if not channel.operators <= accounts.keys():
+                    channel.operators &= accounts.keys()
+                    self._drop_if_empty(channel)
             for client in list(self._clients.values()):
                 account = accounts.get(client.account.id, NO_ACCOUNT)
                 if account == client.account:
@@ -1280,10 +1300,35 @@ class Directory:
         return {channel: text for channel, text in found.items() if text}
 
     def restore(self, channel: Channel) -> None:
-        """Add a channel from the store."""
+        """Add a channel from the store: its members may come back."""
         with self._lock:
             self._channels[channel.folded] = channel
-            self._drop_if_empty(channel)
+
+    def drop(self, client: Client, name: str) -> None:
+        """Delete a channel and its history. Raises ReplyError 403, or FAIL for the lobby."""
+        with self._lock:
+            client.check_end()
+            channel = self.get_channel(name, client)
+            if channel.folded == self._lobby:
+                text = "Everyone is in %s: it cannot be removed." % channel.name
+                raise ReplyError("FAIL", "DROP", "INVALID_TARGET", channel.name, text)
+            for member in channel.members:  # each is told of itself alone, or many would cost much
+                params = channel.name, member.nickname, "The room was removed"
+                self.post(Message("KICK", params, client.source), (member,))
+                member.channels.discard(channel)
+            channel.set_members({})
+            self._delete(channel, with_history=True)
+
+    def drop_unused(self) -> None:
+        """Delete empty channels without an owner, and those not entered for MAX_UNUSED."""
+        with self._lock:
+            for channel in list(self._channels.values()):
+                if channel.members:
+                    self._note_use(channel)
+                elif time.time() - channel.used > MAX_UNUSED and channel.folded != self._lobby:
+                    self._delete(channel, with_history=True)
+                else:
+                    self._drop_if_empty(channel)
 
     def join(self, client: Client, name: str, key: str) -> Optional[Tuple[int, int]]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
@@ -1311,7 +1356,7 @@ class Directory:
                 channel.operators |= {client.account.id}
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
-            self._abandoned.pop(folded, None)
+            self._note_use(channel)
             client.invited.pop(channel, None)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
@@ -1546,19 +1591,27 @@ class Directory:
         """Return True if no user becomes a chanop by joining while it is empty."""
         return bool(channel.operators) or channel.folded == self._lobby
 
+    def _note_use(self, channel: Channel) -> None:
+        """Note the day on which a channel has members."""
+        if abs(time.time() - channel.used) > DAY:
+            channel.used = time.time()
+            self._save(channel)
+
     def _drop_if_empty(self, channel: Channel) -> None:
-        """Delete an empty channel unless it is persistent; of those without owner, the oldest."""
-        if channel.members:
+        """Delete an empty channel unless it is persistent and has an owner.
+
+        Nobody could open a restricted one again; its history goes with it. At the end of the
+        server all are kept: their members may come back.
+        """
+        if channel.members or self.is_closing:
             return
-        self._abandoned.pop(channel.folded, None)
-        if not channel.is_persistent:
-            del self._channels[channel.folded]
-        elif not self._has_owner(channel):
-            self._abandoned[channel.folded] = None
-            if len(self._abandoned) > MAX_ABANDONED:
-                folded = next(iter(self._abandoned))
-                del self._abandoned[folded], self._channels[folded]
-                self._enqueue(ChannelRecord(folded, None, is_evicted=True))
+        if not (channel.is_persistent and self._has_owner(channel)):
+            self._delete(channel, with_history=channel.is_restricted)
+
+    def _delete(self, channel: Channel, with_history: bool) -> None:
+        del self._channels[channel.folded]
+        if channel.is_saved or with_history:
+            self._enqueue(ChannelRecord(channel.folded, None, with_history))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -1621,16 +1674,16 @@ class Limiter:
         self._lock = threading.Lock()  # guards the buckets
         self._buckets: Dict[str, Bucket] = {}
 
-    def try_take(self, key: str, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is a token."""
+    def try_take(self, key: str, now: float, tokens: float = 1.0) -> float:
+        """Take tokens and return 0, or take none and return the seconds until there are enough."""
         with self._lock:
             if key not in self._buckets and len(self._buckets) >= MAX_KEYS:
                 by_balance = sorted(self._buckets.items(), key=lambda item: item[1].balance(now))
                 self._buckets = dict(by_balance[: MAX_KEYS // 2])
             bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
-            wait = bucket.charge(1.0, now)
+            wait = bucket.charge(tokens, now)
             if wait > 0:
-                bucket.refund(1.0)
+                bucket.refund(tokens)
             return wait
 
     def refund(self, key: str) -> None:
@@ -1644,7 +1697,7 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
-SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
+SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
 # texts and other events apart, so that the latest texts are found at once among thousands of
@@ -1656,6 +1709,7 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS messages (
         key, kind, number, time, command, line, waiting_for, PRIMARY KEY (key, kind, number)
     ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS numbers ON messages (number);
     CREATE INDEX IF NOT EXISTS waiting ON messages (waiting_for, number)
         WHERE waiting_for IS NOT NULL;
     CREATE TABLE IF NOT EXISTS conversations (
@@ -1671,14 +1725,17 @@ SCHEMA = """
     PRAGMA user_version = %d;
     COMMIT
 """
+DELETE_EMPTY = (
+    "DELETE FROM conversations WHERE NOT EXISTS"
+    " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
+)
 TEXT, EVENT = 0, 1  # kinds of messages
-LAST_NUMBER = "(SELECT MAX(number) FROM messages WHERE key = c.key AND kind = ?)"
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
 MAX_LISTED = 10000  # conversations that are remembered to be listed
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
-CLEANED_AT_ONCE = 2000  # messages deleted in a step of cleaning
+CLEANED_AT_ONCE = 500  # messages deleted in a step of cleaning
 MAX_WAITING = 500  # messages that wait for an account
 SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
@@ -1776,6 +1833,43 @@ class _Handle:
             self._connection = None
 
 
+class _Reader(_Handle):
+    """A handle whose work is done by a thread of its own: nobody waits longer than DISK_TIMEOUT."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connect)
+        self._jobs: "queue.Queue[Optional[Tuple[Callable[..., Any], Future[Any]]]]" = queue.Queue()
+        self._busy_since = 0.0  # monotonic; 0 if there is no work
+        # Daemon: a disk that never answers must not keep the server from ending.
+        self._thread = threading.Thread(target=self._serve, name="reader", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        job: "Future[_Result]" = Future()
+        if not 0 < self._busy_since < time.monotonic() - DISK_TIMEOUT:
+            self._jobs.put((work, job))
+            with contextlib.suppress(FutureTimeout):
+                return job.result(DISK_TIMEOUT)
+            job.cancel()
+        raise StoreError("The server cannot use its disk: it does not answer.")
+
+    def _serve(self) -> None:
+        for work, job in iter(self._jobs.get, None):
+            self._busy_since = time.monotonic()
+            if job.set_running_or_notify_cancel():
+                try:
+                    job.set_result(super().run(work))
+                except Exception as error:
+                    job.set_exception(error)
+            self._busy_since = 0.0
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(DISK_TIMEOUT)
+        if not self._thread.is_alive():
+            super().close()
+
+
 class Store:
     """Everything that outlives the server: history, accounts, channels and sanctions.
 
@@ -1790,7 +1884,9 @@ class Store:
     at any time: `accounts_changed`.
     """
 
-    def __init__(self, folder: str, history_days: float = 0.0, claim: bool = True) -> None:
+    def __init__(
+        self, folder: str, history_days: float = 0.0, max_history: float = 0.0, claim: bool = True
+    ) -> None:
         """Open the file, or create it; `claim` keeps other servers from the folder.
 
         Raises StoreError if another server has the folder, or if there is a file that cannot be
@@ -1800,9 +1896,12 @@ class Store:
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
-        self._history_days = history_days
+        self._lifetime = history_days * DAY or float("inf")  # seconds
+        self._max_size = max_history * 2**20 or float("inf")  # bytes
+        self._is_full = False  # the log has said so
+        self._claim = _claim_folder(folder) if folder and claim else None
         self._writer = _Handle(self._open)
-        self._reader = _Handle(self._open) if folder else self._writer
+        self._reader = _Reader(self._open) if folder else self._writer
         self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
@@ -1811,18 +1910,21 @@ class Store:
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
-        self._claim = _claim_folder(folder) if folder and claim else None
         is_new = not os.path.exists(self.path)
         try:
             is_small = self.size() <= CHECKED_SIZE
             if is_small and self._writer.select("PRAGMA quick_check(1)") != [("ok",)]:
                 raise StoreError from sqlite3.DatabaseError("it is damaged")
+            if claim:
+                self._writer.execute(DELETE_EMPTY)
             self._reader.run(self._read_accounts)
         except StoreError as error:
             if not (claim and is_new):
                 self.close()
                 raise _start_error(self.path, error.__cause__) from error
             log.error("nothing is kept: %s", error)
+        if self._claim is not None and os.name == "posix" and os.stat(folder).st_mode & 0o077:
+            log.warning("others can read %s; to prevent it: chmod 700", folder)
         # Accounts and sanctions as of the last `accounts_changed`.
         self._reported: object = (self._accounts, self._sanctions)
 
@@ -1898,7 +2000,7 @@ class Store:
     ) -> List[Row]:
         """Return messages with numbers between two, oldest first: the latest or the earliest.
 
-        Without events, only texts. If the disk fails, the list is empty and the log says so.
+        Without events, only texts.
         """
         query = (
             "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
@@ -1907,47 +2009,77 @@ class Store:
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._select(query, conversation, kind, after, before, limit)
+            rows = self._reader.select(query, conversation, kind, after, before, limit)
             found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
 
     def last_number(self) -> int:
-        """Return the highest number in the history; 0 if it is empty."""
-        query = "SELECT MAX(%s) FROM conversations AS c" % LAST_NUMBER  # noqa: S608
-        found = [row[0] for kind in (TEXT, EVENT) for row in self._select(query, kind)]
-        return max(filter(None, found), default=0)
+        """Return the highest number in the history; 0 if it is empty, or cannot be read."""
+        with contextlib.suppress(StoreError):
+            return int(self._reader.select("SELECT MAX(number) FROM messages")[0][0] or 0)
+        return 0
 
-    def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int]]:
+    def span(self, reference: Reference) -> Span:
+        """Return the span of a reference; of a time, that of the messages of its millisecond."""
+        if isinstance(reference, int):
+            return reference, reference
+        query = "SELECT time FROM messages WHERE number >= ? ORDER BY number LIMIT 1"
+        last = self.last_number()
+
+        def find(reader: sqlite3.Connection, ms: int) -> int:
+            """Return the number from which on messages are of that time or later.
+
+            By bisection, from the end: a clock that was wrong long ago changes nothing.
+            """
+
+            def is_later(number: int) -> bool:
+                found = reader.execute(query, (number,)).fetchone()
+                return found is None or int(found[0] * 1000) >= ms
+
+            low, high, step = last, last + 1, 1
+            while low > 0 and is_later(low):
+                low, high, step = low - step, low, step * 2
+            while low < high - 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if is_later(middle) else (middle, high)
+            return high
+
+        ms = round(reference * 1000)
+        return self._reader.run(lambda reader: (find(reader, ms), find(reader, ms + 1) - 1))
+
+    def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int, float]]:
         """Return the participants with whom `owner` last talked between two numbers.
 
-        Each with the number of the last message; in no particular order.
+        Each with number and time of the last message; in no particular order.
         """
         query = (
-            "SELECT key, %s AS last FROM conversations AS c"
-            " WHERE participant = ? AND last > ? AND last < ?"
+            "SELECT c.key, number, time FROM conversations AS c JOIN messages AS m"
+            " ON m.key = c.key AND kind = ? AND number ="
+            " (SELECT MAX(number) FROM messages WHERE key = c.key AND kind = ?)"
+            " WHERE participant = ? AND number > ? AND number < ?"
         )
         found = []
-        for conversation, number in self._select(query % LAST_NUMBER, TEXT, owner, after, before):
-            first, _, second = conversation.partition(" ")
-            found.append((second if first == owner else first, number))
+        for row in self._reader.select(query, TEXT, TEXT, owner, after, before):
+            first, _, second = row[0].partition(" ")
+            found.append((second if first == owner else first, *row[1:]))
         return found
 
     def waiting_count(self, account_id: int) -> int:
         """Return how many messages wait for an account."""
-        found = self._select("SELECT COUNT(*) FROM messages WHERE waiting_for = ?", account_id)
-        return int(found[0][0]) if found else 0
+        query = "SELECT COUNT(*) FROM messages WHERE waiting_for = ?"
+        return int(self._reader.select(query, account_id)[0][0])
 
-    def waiting(self, account_id: int) -> List[Row]:
+    def waiting(self, account_id: int, after: int = 0) -> List[Row]:
         """Return the messages that wait for an account, oldest first, at most MAX_WAITING.
 
         They wait until `forget_waiting` is called.
         """
         query = (
             "SELECT number, time, key, command, line, waiting_for FROM messages"
-            " WHERE waiting_for = ? ORDER BY number LIMIT ?"
+            " WHERE waiting_for = ? AND number > ? ORDER BY number LIMIT ?"
         )
-        return [Row(*row) for row in self._select(query, account_id, MAX_WAITING)]
+        return [Row(*row) for row in self._reader.select(query, account_id, after, MAX_WAITING)]
 
     def forget_waiting(self, account_id: int, upto: int) -> None:
         """Mark messages up to this number as delivered; on failure they are delivered again."""
@@ -1958,42 +2090,32 @@ class Store:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some messages that are older than `history_days`, if that is not 0.
+        """Delete some of the oldest messages, if they are too old or the file is too large.
 
-        Returns True if the next call may find more. Each takes some milliseconds.
+        Returns True if the next call may find more. Each takes some milliseconds. A message from
+        as far in the future is too old as well: its clock was wrong.
         """
-        if not self._history_days:
-            return False
-        oldest = int((time.time() - self._history_days * 86400) * 1e6)  # as numbers are made
-        query = (
-            "DELETE FROM messages WHERE key = ?1 AND kind = ?2 AND number IN (SELECT number FROM"
-            " messages WHERE key = ?1 AND kind = ?2 AND number < ?3 ORDER BY number LIMIT ?4)"
-        )
+        query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
-        def delete(writer: sqlite3.Connection) -> bool:
-            left = CLEANED_AT_ONCE
-            writer.execute("BEGIN")
-            keys = writer.execute("SELECT DISTINCT key FROM conversations").fetchall()
-            for (key,), kind in itertools.product(keys, (TEXT, EVENT)):
-                left -= writer.execute(query, (key, kind, oldest, left)).rowcount
-                if not left:
-                    return True
-            writer.execute(
-                "DELETE FROM conversations WHERE NOT EXISTS"
-                " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
-            )
-            self._listed.clear()
-            return False
+        def delete(writer: sqlite3.Connection) -> int:
+            names = ("page_size", "page_count", "freelist_count")
+            size, count, free = (writer.execute("PRAGMA " + n).fetchone()[0] for n in names)
+            is_full, now = size * (count - free) > self._max_size, time.time()
+            if is_full and not self._is_full:
+                self._is_full = True
+                log.warning("the history is full (--max-history): the oldest messages are deleted")
+            old = []
+            for *row, at in writer.execute(query, (CLEANED_AT_ONCE,)).fetchall():
+                if not is_full and abs(now - at) <= self._lifetime:
+                    break
+                old.append(row)
+            if old:
+                writer.execute("BEGIN")
+                text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
+                writer.executemany(text, old)
+            return len(old)
 
-        return self._writer.run(delete)
-
-    def _select(self, query: str, *values: object) -> List[Any]:
-        """Return the rows that a query finds; none if the disk fails, and the log says so."""
-        try:
-            return self._reader.select(query, *values)
-        except StoreError as error:
-            log.warning("cannot read the history: %s", error)
-            return []
+        return self._writer.run(delete) == CLEANED_AT_ONCE
 
     # Accounts
 
@@ -2036,9 +2158,15 @@ class Store:
         return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account; False if there is none. Nobody gets what waits for its id."""
-        query = "DELETE FROM accounts WHERE key = ?"
-        return self._change(query, protocol.casefold(name)).rowcount > 0
+        """Delete an account, and the private history that nobody can read then; False if none."""
+        self._refresh()
+        account = self.account(name)
+        if account is not None:
+            query = "SELECT key FROM conversations WHERE participant = ?"
+            query = "DELETE FROM messages WHERE key IN (%s)" % query  # noqa: S608
+            self._writer.execute(query, "=%d" % account.id)
+            self._change("DELETE FROM accounts WHERE id = ?", account.id)
+        return account is not None
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
         """Return the account if this is its password; the work is the same for every name."""
@@ -2194,78 +2322,105 @@ class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
     A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
-    on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
-    "" once all is written. The thread also deletes what is too old, and looks for accounts that
-    another process has changed, for `on_accounts`.
+    on, and what waits for the disk is kept in a bounded list. `on_change` is called when `fault`
+    changes, and with the first message that is `lost`. The thread also deletes old messages, and
+    calls `on_upkeep` every UPKEEP_INTERVAL: with True if accounts have changed, perhaps by
+    another process.
     """
 
     def __init__(
-        self,
-        store: Store,
-        on_change: Callable[[str], None],
-        on_accounts: Callable[[], None],
+        self, store: Store, on_change: Callable[[], None], on_upkeep: Callable[[bool], None]
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
         self._store = store
         self._on_change = on_change
-        self._on_accounts = on_accounts
+        self._on_upkeep = on_upkeep
         # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
         self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
-        self._clean_at = 0.0  # monotonic
+        self._upkeep_at = 0.0  # monotonic
+        self._has_more = False  # there may be more to delete
         self._is_stopping = False
         # For the delivery alone:
-        self.fault = ""  # why nothing is being kept, as `on_change` was told
+        self.fault = ""  # why nothing is being kept
+        self.lost = 0  # messages that will not be kept, since the disk worked
+        self._told = (False, False)  # of a fault, and of lost messages
         self._backlog: List[Record] = []
-        self._is_busy = False  # the thread has `_work`
+        self._given = 0  # records that the thread is busy with
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or after STORE_TIMEOUT."""
-        self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
-        if self._is_busy:
+        self._backlog += work
+        if self._given:
             self._collect(0)
-        if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
-            self._work, self._backlog, self._is_busy = self._backlog, [], True
+        must_wait = self._given or (self.fault and time.monotonic() < self._retry_at)
+        if self._backlog and not must_wait:
+            self._work, self._backlog = self._backlog, []
+            self._given = len(self._work)
             self._start.release()
             self._collect(0 if self.fault else STORE_TIMEOUT)
+        if len(self._backlog) > MAX_BACKLOG:
+            self._shorten()
+        state = bool(self.fault), bool(self.lost)
+        if state != self._told:
+            self._told = state
+            self._on_change()
 
     def _collect(self, timeout: float) -> None:
         """Take the work back if the thread is done with it in time."""
-        fault = "the disk does not answer"
-        if self._done.acquire(timeout=timeout):
-            self._is_busy, fault = False, self._error
-            if fault:
-                self._backlog = self._work + self._backlog
-                self._retry_at = time.monotonic() + RETRY_AFTER
-        has_changed, self.fault = bool(fault) != bool(self.fault), fault
-        if has_changed:
-            self._on_change(fault)
+        if not self._done.acquire(timeout=timeout):
+            self.fault = self.fault or "the disk does not answer"
+            return
+        count, self._given, self.fault = self._given, 0, self._error
+        if self.fault:
+            self.lost += count - len(self._work)  # by a mistake of ours
+            self._backlog = self._work + self._backlog
+            self._retry_at = time.monotonic() + RETRY_AFTER
+        else:
+            self.lost = 0
+
+    def _shorten(self) -> None:
+        """Drop messages above MAX_BACKLOG, and states of channels that later ones replace."""
+        states = {item.folded: item for item in self._backlog if isinstance(item, ChannelRecord)}
+        kept: List[Record] = []
+        left = MAX_BACKLOG
+        for item in self._backlog:
+            if isinstance(item, ChannelRecord):
+                kept += [item] if item.with_history or item is states[item.folded] else []
+            elif left:
+                kept.append(item)
+                left -= 1
+            else:
+                self.lost += 1
+        self._backlog = kept
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        self.fault = ""  # so that even a disk that failed is waited for
+        if self._given:
+            self._collect(DISK_TIMEOUT)
+        self.fault = ""  # so that even a disk that failed is tried again, and waited for
         self.write([])
-        if not self._is_busy:
-            self._is_stopping = True
+        left = self._given + len(self._backlog) + self.lost
+        if left:
+            log.error("%d messages and changes of rooms are lost", left)
+        self._is_stopping = True
+        if not self._given:
             self._start.release()
             self.join(STORE_TIMEOUT)
 
     def run(self) -> None:
-        upkeep_at = 0.0
         while not self._is_stopping:
-            if self._start.acquire(timeout=UPKEEP_INTERVAL):
+            if self._start.acquire(timeout=0 if self._has_more else UPKEEP_INTERVAL):
                 self._error = self._attempt(self._commit)
                 self._done.release()
-            if time.monotonic() >= upkeep_at and not self._error:
-                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
-                error = self._attempt(self._look_after)
-                if error:
-                    log.warning("cannot clean the store: %s", error)
+            error = self._attempt(self._look_after)
+            if error:
+                log.warning("cannot clean the store: %s", error)
 
     def _attempt(self, work: Callable[[], None]) -> str:
         """Return why `work` failed, "" if it did not. A mistake of ours does not end the thread."""
@@ -2279,12 +2434,13 @@ class Journal(threading.Thread):
         return ""
 
     def _look_after(self) -> None:
-        if self._store.accounts_changed():
-            self._on_accounts()
-        if time.monotonic() >= self._clean_at:
-            self._clean_at = time.monotonic() + CLEANING_INTERVAL
-            if self._store.clean():
-                self._clean_at = 0.0  # there is more
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = time.monotonic() + UPKEEP_INTERVAL
+            self._has_more = not self._error
+            self._on_upkeep(not self._error and self._store.accounts_changed())
+        if self._has_more:
+            self._has_more = False  # also if this fails
+            self._has_more = self._store.clean()
 
     def _commit(self) -> None:
         """Write `_work` in order. Raises StoreError."""
@@ -2298,7 +2454,7 @@ class Journal(threading.Thread):
                     if isinstance(item, ChannelRecord) and item.state is not None:
                         self._store.save_channel(item.folded, item.state)
                     elif isinstance(item, ChannelRecord):
-                        self._store.delete_channel(item.folded, item.is_evicted)
+                        self._store.delete_channel(item.folded, item.with_history)
         except StoreError:
             self._work = work
             raise
@@ -2307,9 +2463,16 @@ class Journal(threading.Thread):
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
-    def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
+    def __init__(
+        self,
+        max_sendq: int,
+        journal: Optional[Journal],
+        lobby: str,
+        may_store: Callable[[Client, int], bool],
+    ) -> None:
         super().__init__(name="delivery")
         self._journal = journal
+        self._may_store = may_store  # called with a sender and the bytes of its events
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
@@ -2340,12 +2503,13 @@ class Delivery(threading.Thread):
             with self._drained:
                 self._drained.wait_for(lambda: len(self.pending) <= MAX_PENDING)
 
-    def sync(self) -> None:
-        """Wait until all that was posted is stored and sent: STORE_TIMEOUT at most."""
+    def sync(self) -> bool:
+        """Wait until all that was posted is stored and sent; False if not in STORE_TIMEOUT."""
         barrier = threading.Event()
         self.pending.append(barrier)
         self.wake()
-        barrier.wait(STORE_TIMEOUT)
+        is_sent = barrier.wait(STORE_TIMEOUT)
+        return is_sent and not (self._journal is not None and self._journal.fault)
 
     def stop(self) -> None:
         """End the thread when all that was posted has been delivered, and wait for it."""
@@ -2382,15 +2546,24 @@ class Delivery(threading.Thread):
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Give the journal the rows and channels of a batch."""
+        """Give the journal the rows and channels of a batch: of its senders, those who may."""
+        journal = self._journal
         kept: List[Record] = []
+        sizes: Dict[Client, int] = collections.Counter()
+        if journal is None:
+            return
         for work in batch:
-            if isinstance(work, Event):
+            if isinstance(work, Event) and work.sender is not None:
+                sizes[work.sender] += len(work.line) * len(work.conversations)
+        refused = {sender for sender, size in sizes.items() if not self._may_store(sender, size)}
+        for work in batch:
+            # What waits for an account was promised to be delivered.
+            if isinstance(work, Event) and (work.sender not in refused or work.waiting_for):
                 kept += work.rows() if work.conversations else ()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
-        if kept and self._journal is not None:
-            self._journal.write(kept)
+        if kept or journal.fault:
+            journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
         """Render a batch into the outboxes; carry out endings."""
@@ -2980,7 +3153,7 @@ def _welcome(session: Session) -> None:
         session.reply("RESUME", "TOKEN", client.token)
     journal = session.server.journal
     if journal is not None and journal.fault:
-        session.notice(HISTORY_FAILS)
+        session.notice(HISTORY_LOST if journal.lost else HISTORY_FAILS)
     session.flush(is_done=False)
 
 
@@ -3165,13 +3338,17 @@ def deliver_waiting(session: Session) -> None:
     if not client.owns(client.nickname) or client.end:
         return
     session.delivery.sync()  # what was stored a moment ago is among them
-    rows = store.waiting(account.id)
-    if rows:
-        replay(session, "While you were away:", rows)
-        session.flush(is_done=False)
-        session.delivery.sync()
-        if not client.is_closed:
+    try:
+        rows = store.waiting(account.id)
+        while rows:
+            replay(session, "While you were away:", rows)
+            session.flush(is_done=False)
+            if not session.delivery.sync() or client.is_closed:
+                break  # they go on waiting
             store.forget_waiting(account.id, rows[-1].number)
+            rows = store.waiting(account.id, rows[-1].number)
+    except StoreError as error:
+        log.warning("%s: cannot read what waits: %s", client.log_name, error)
 
 
 # Commands: messages
@@ -3198,6 +3375,8 @@ def on_text(session: Session, message: Message) -> None:
             session.reply("301", target, away)
         elif away is None and account is not None:
             text = "%s is offline; it will be delivered" % account.name
+            if not session.delivery.sync():
+                text += " if the server's disk works again soon"
             session.note("PRIVMSG", "OFFLINE", account.name, text)
 
     _for_each(session, message.params[0], message.command, relay)
@@ -3214,7 +3393,11 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
         return None
     if journal.fault:
         raise StoreError("%s is offline, and no messages can be kept now." % account.name)
-    if store.waiting_count(account.id) >= MAX_WAITING:
+    client = session.client
+    sender = "=%d" % client.account.id if client.account.id else client.host
+    key = "%s =%d" % (sender, account.id)
+    wait = session.server.mailings.try_take(key, time.monotonic())
+    if wait or store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
     return account
@@ -3253,8 +3436,11 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], obje
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
     session.charge(len(targets) - 1)
-    session.response.is_long |= len(targets) > 1
+    different: Dict[str, str] = {}
     for target in targets:
+        different.setdefault(protocol.casefold(target), target)
+    session.response.is_long |= len(different) > 1
+    for target in different.values():
         try:
             act(target)
         except ReplyError as error:
@@ -3270,6 +3456,11 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
+        if directory.channel(name) is None:
+            wait = session.server.foundings.try_take(client.host, time.monotonic())
+            if wait:
+                text = "Your address has made too many rooms. Wait %s."
+                raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
         key = keys.get(given, "")
         with contextlib.ExitStack() as stack:
             if key:
@@ -3540,7 +3731,11 @@ def recall(session: Session, name: str, before: int) -> None:
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         folded = protocol.casefold(name)
-        rows = session.server.store.read(folded, 0, before, RECALL_LINES, latest=True)
+        try:
+            rows = session.server.store.read(folded, 0, before, RECALL_LINES, latest=True)
+        except StoreError as error:
+            session.notice("Earlier messages cannot be shown. %s", error)
+            return
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3585,8 +3780,9 @@ def on_chathistory(session: Session, message: Message) -> None:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
     session.delivery.sync()  # what this client has just said is part of it
+    spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":
-        _reply_targets(session, query)
+        _reply_targets(session, query, spans)
         return
     found = _find_conversation(session, query.target)
     if found is None:
@@ -3595,7 +3791,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     name, conversation, since = found
     caps = session.client.caps
     with_events = bool(caps & CAPABILITIES["draft/event-playback"])
-    rows = _select_rows(session.server.store, query, conversation, since, with_events)
+    rows = _select_rows(session.server.store, query, spans, conversation, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
         session.response.open_batch("chathistory", query.target)
     is_marked = caps & SERVER_TIME or session.response.batch
@@ -3620,16 +3816,34 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
     return target, private_conversation(client.participant, participant), client.readable_since
 
 
+def cut_page(rows: List[_Found], limit: int) -> List[_Found]:
+    """Return the first rows (number, time, …), with the rest of the last row's millisecond.
+
+    Clients ask for the next page by that time.
+    """
+    page = rows[:limit]
+    is_same = lambda row: int(row[1] * 1000) == int(page[-1][1] * 1000)  # noqa: E731
+    return page + list(itertools.takewhile(is_same, rows[limit:] if page else []))
+
+
 def _select_rows(
-    store: Store, query: HistoryQuery, conversation: str, since: int, with_events: bool
+    store: Store,
+    query: HistoryQuery,
+    spans: List[Span],
+    conversation: str,
+    since: int,
+    with_events: bool,
 ) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
+    more = SAME_TIME * any(isinstance(reference, float) for reference in references)
 
     def read(after: int, before: int, limit: int, latest: bool) -> List[Row]:
-        return store.read(conversation, max(since, after), before, limit, latest, with_events)
+        span = max(since, after), before
+        rows = store.read(conversation, *span, limit + more, latest, with_events)
+        return cut_page(rows[::-1], limit)[::-1] if latest else cut_page(rows, limit)
 
-    before, after = references[0]
+    before, after = spans[0]
     if verb == "LATEST":
         return read(after, MAX_NUMBER, limit, True)
     if verb == "BEFORE":
@@ -3639,26 +3853,25 @@ def _select_rows(
     if verb == "AROUND":
         rows = read(0, before, limit // 2, True)
         return rows + read(before - 1, MAX_NUMBER, limit - len(rows), False)
-    low, high = sorted(references)
-    return read(low[1], high[0], limit, references[0] > references[1])
+    low, high = sorted(spans)
+    return read(low[1], high[0], limit, spans[0] > spans[1])
 
 
-def _reply_targets(session: Session, query: HistoryQuery) -> None:
+def _reply_targets(session: Session, query: HistoryQuery, spans: List[Span]) -> None:
     """Reply with the conversations that ended between two references, from the first on."""
     client, store = session.client, session.server.store
-    _, _, references, limit = query
-    after, before = min(references)[1], max(references)[0]
+    after, before = min(spans)[1], max(spans)[0]
     names = {"=%d" % account.id: account.name for account in store.accounts()}
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
-    found = [(names.get(key, key), number) for key, number in others]
-    found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
+    found = [(number, at, names.get(key, key)) for key, number, at in others]
+    found = [item for item in found if item[2][0] != "="]  # an account that was deleted
     for channel in session.directory.channels(of=client):
         last = store.read(channel.folded, after, MAX_NUMBER, 1, latest=True)
-        found += [(channel.name, row.number) for row in last if row.number < before]
-    found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
+        found += [(row.number, row.time, channel.name) for row in last if row.number < before]
+    found.sort(reverse=spans[0] > spans[1])
     session.response.open_batch("draft/chathistory-targets")
-    for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
-        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
+    for _, at, target in sorted(cut_page(found, query.limit)):
+        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(at))
 
 
 # Commands: moderation
@@ -3712,6 +3925,20 @@ def on_bans(session: Session, message: Message) -> None:
         session.notice("%s is %s%s, by %s%s", sanction.target, done, length, sanction.by, reason)
     if not sanctions:
         session.notice("Nobody is banned or muted.")
+
+
+def on_drop(session: Session, message: Message) -> None:
+    """Remove a channel, or an account, with its history."""
+    target, server = message.params[0], session.server
+    if target.startswith("#"):
+        session.directory.drop(session.client, target)
+    else:
+        if not server.store.remove_account(target):
+            text = "%s has no account." % target
+            raise ReplyError("FAIL", "DROP", "INVALID_TARGET", target, text)
+        server.update_accounts()
+    log.warning("%s: removed %s", session.client.log_name, target)
+    session.note("DROP", "DONE", target, "%s was removed, with its history." % target)
 
 
 def on_announce(session: Session, message: Message) -> None:
@@ -3825,6 +4052,7 @@ COMMANDS = {
     "BANS": Command(on_bans, 0, OPERATORS, "List bans and mutes."),
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
+    "DROP": Command(on_drop, 1, OPERATORS, "Remove a channel or an account."),
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
@@ -3877,30 +4105,37 @@ class Server:
         self._listener = _listen(options.host, options.port)
         self.port: int = self._listener.getsockname()[1]
         try:
-            self.store = Store(options.data, options.history_days)
+            self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
             self._listener.close()
             raise
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
-            self.journal = Journal(self.store, self._on_journal, self._on_accounts)
+            self.journal = Journal(self.store, self._on_journal, self._on_upkeep)
         self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
         if not self.store.has_accounts:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
-        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
-        self.directory = Directory(
-            self.delivery.enqueue, options.server_name, options.lobby, self.store.last_number()
-        )
+        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby, self._may_store)
+        last = self.store.last_number()
+        if last > (self.started + UPKEEP_INTERVAL) * 1e6:
+            text = "the newest message is of %s: this clock is wrong, or was wrong then"
+            log.warning(text, time.ctime(last / 1e6))
+        self.directory = Directory(self.delivery.enqueue, options.server_name, options.lobby, last)
         self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
         self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
         self.registrations = Limiter(*REGISTRATION_RATE)  # by address
+        self.foundings = Limiter(*FOUNDING_RATE)  # by address
+        self.mailings = Limiter(*MAILBOX_RATE)  # by account or address, and the account it is for
+        # By address; without flood limits, as in a benchmark, all is kept.
+        self.storings = Limiter(*STORING_RATE if options.rate_limit else (0.0, 0.0))
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
                 self.directory.restore(Channel.restore(state, accounts))
+        self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
         self._per_address: Dict[str, int] = collections.defaultdict(int)
@@ -3947,19 +4182,38 @@ class Server:
             "uptime_s": int(time.time() - self.started),
         }
 
-    def _on_journal(self, fault: str) -> None:
-        """Announce that storing fails, or works again."""
-        if fault:
-            log.error("the history is not being kept: %s", fault)
-        else:
-            log.warning("the history is being kept again")
-        self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
-
-    def _on_accounts(self) -> None:
+    def update_accounts(self) -> None:
         """Apply accounts and sanctions that have changed, perhaps by another process."""
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
-        self.delivery.wake()
+
+    def _on_journal(self) -> None:
+        """Announce that storing fails, loses messages, or works again."""
+        journal, text = self.journal, HISTORY_WORKS
+        if journal is not None and journal.fault:
+            log.error("the history is not being kept: %s", journal.fault)
+            text = HISTORY_LOST if journal.lost else HISTORY_FAILS
+        else:
+            log.warning("the history is being kept again")
+        self.announce(text)
+
+    def _on_upkeep(self, have_accounts_changed: bool) -> None:
+        if have_accounts_changed:
+            self.update_accounts()
+        if time.monotonic() >= self._unused_at:
+            self._unused_at = time.monotonic() + UNUSED_INTERVAL
+            self.directory.drop_unused()
+        self.delivery.wake()  # to send that, and to try the disk again
+
+    def _may_store(self, client: Client, size: int) -> bool:
+        """Charge an address for the history; return False, and tell the client, if it is full."""
+        if not self.storings.try_take(client.host, time.monotonic(), size):
+            return True
+        if not client.is_told:
+            client.is_told = True
+            message = Message("NOTICE", (client.nickname, UNKEPT), self.options.server_name)
+            self.directory.post(message, (client,))
+        return False
 
     # Running
 
@@ -4308,6 +4562,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("server-name", "server_name", _name(_host_error), "HOST", "the server's name for IRC clients"),
     ("data", "data", str, "FOLDER", "folder for history and accounts; '' = keep nothing"),
     ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
+    ("max-history", "max_history", _COUNT, "MB", "size of the history; the oldest is deleted"),
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),

@@ -268,6 +268,19 @@ ROWS = {
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
     ],
+    "DROP": [
+        ("alice", "DROP #own", "481 alice :Permission denied: you're not an operator"),
+        ("root", "DROP", "461 root DROP :Not enough parameters"),
+        ("root", "DROP #nowhere", "403 root #nowhere :No such channel"),
+        (
+            "root",
+            "DROP #lobby",
+            "FAIL DROP INVALID_TARGET #lobby :Everyone is in #lobby: it cannot be removed.",
+        ),
+        ("root", "DROP dave", "FAIL DROP INVALID_TARGET dave :dave has no account."),
+        ("root", "DROP #own", "NOTICE root :#own was removed, with its history."),
+        ("root", "CAP REQ standard-replies", "DROP olga", "NOTE DROP DONE olga :olga was removed*"),
+    ],
     "HELP": [
         (
             "alice",

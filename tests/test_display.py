@@ -459,7 +459,7 @@ def test_help_lists_the_verbs_of_the_table(verbs):
         ("/%s %s" % (name, verb.args)).strip() + " — " + verb.help for name, verb in verbs.items()
     ]
     assert lines[-1] == (
-        "Only operators may use: /kick, /ban, /mute, /unban, /bans, /announce, /stats"
+        "Only operators may use: /kick, /ban, /mute, /unban, /bans, /drop, /announce, /stats"
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+import time
 
 import pytest
 from harness import TIMEOUT, IrcTalker, PlainTalker, folded
@@ -385,6 +386,98 @@ def test_owner_of_an_account_comes_in_beside_a_name_that_looks_alike(kept):
     alice.expect(":hello")
 
 
+# Filling the server
+
+
+@needs_scrypt
+def test_an_address_makes_a_limited_number_of_accounts(kept):
+    """A class of 30 registers at once."""
+    pupils = [kept.irc("pupil%d" % number) for number in range(31)]
+    for pupil in pupils:
+        pupil.send("REGISTER * * :" + PASSWORD)
+    registered = [has(pupil.heard(), "REGISTER SUCCESS") for pupil in pupils]
+    assert sorted(registered) == [False] + [True] * 30
+
+
+def test_an_address_makes_a_limited_number_of_channels(room, monkeypatch):
+    """Others can go on making them, and all can enter those that there are."""
+    monkeypatch.setattr(room.server, "foundings", server.Limiter(1 / 300, 3))
+    eve, dan = room.irc("eve"), room.irc("dan")
+    eve.send("JOIN #a,#b,#a,#B", "PART #a", "JOIN #c,#d,#e")
+    heard = eve.heard()
+    assert sum(" JOIN " in line for line in heard) == 3
+    refusal = ":hubbub.local 405 eve #%s :Your address has made too many rooms. Wait %s."
+    for name in "de":
+        assert refusal % (name, "5 minutes") in heard
+    dan.send("JOIN #b")
+    assert has(dan.heard(), " JOIN #b")
+    room.client("dan").host = "192.0.2.1"
+    dan.send("JOIN #e")
+    assert has(dan.heard(), " JOIN #e")
+
+
+@needs_scrypt
+def test_a_guest_cannot_fill_a_mailbox(kept):
+    """An account has its own share, whatever the guests of its address have used."""
+    eve, dan = kept.irc("eve"), kept.irc("dan")
+    eve.send(*["PRIVMSG alice :spam %d" % number for number in range(60)], "NICK mallory")
+    heard = eve.heard()
+    assert sum("it will be delivered" in line for line in heard) == 50
+    assert sum(" FAIL PRIVMSG MAILBOX_FULL alice :" in line for line in heard) == 10
+    eve.send("PRIVMSG alice :spam", "PRIVMSG boss :hello")
+    full, other = eve.heard()
+    assert "MAILBOX_FULL" in full and "it will be delivered" in other
+    dan.send("REGISTER * * :" + PASSWORD, "PRIVMSG alice :homework")
+    assert has(dan.heard(), "it will be delivered")
+
+
+def test_a_recipient_named_twice_gets_a_message_once(room):
+    bob, alice = room.irc("bob"), room.irc("alice", "echo-message")
+    alice.send("PRIVMSG bob,BOB,#lobby,bob :hello", "JOIN #a,#A")
+    heard = alice.heard()
+    assert [line.split()[1:3] for line in heard[:3]] == [
+        ["PRIVMSG", "bob"], ["PRIVMSG", "#lobby"], ["JOIN", "#a"]
+    ]  # fmt: skip
+    assert sum("hello" in line for line in bob.heard()) == 2
+
+
+@needs_scrypt
+def test_an_address_fills_a_limited_part_of_the_history(kept, monkeypatch):
+    """What exceeds it is passed on; the sender is told so, a single time."""
+    monkeypatch.setattr(kept.server, "storings", server.Limiter(1 / 3600, 2000))
+    eve, dan = kept.irc("eve", "echo-message"), kept.irc("dan")
+    kept.client("dan").host = "192.0.2.1"
+    heard = []
+    for number in range(9):
+        eve.send("PRIVMSG #lobby :%d %s" % (number, "x" * 400))
+        heard += eve.until("xxx")
+    eve.send("PRIVMSG alice :promised")
+    heard += eve.heard()
+    assert [line[:-2] for line in heard if server.UNKEPT in line] == [
+        ":hubbub.local NOTICE eve :" + server.UNKEPT[:-2]
+    ]
+    dan.send("PRIVMSG #lobby :from another address")
+    assert sum("PRIVMSG #lobby" in line for line in dan.heard()) == 9
+    rows = kept.server.store.read("#lobby", 0, 1 << 62, 99, True)
+    assert [row.line.split(b":")[2][:4] for row in rows] == [
+        *(b"%d xx" % number for number in range(4)), b"from"
+    ]  # fmt: skip
+    assert " it will be delivered" in heard[-1] and kept.server.store.waiting_count(1) == 1
+
+
+@needs_scrypt
+def test_more_than_a_mailbox_is_delivered_in_turns(kept, monkeypatch):
+    """None is lost, and none comes twice."""
+    monkeypatch.setattr(server, "MAX_WAITING", 3)
+    store = kept.server.store
+    line = b":bob!b@h PRIVMSG alice :%d"
+    store.append([server.Row(n, 1.0, "=1 bob", "PRIVMSG", line % n, 1) for n in range(1, 9)])
+    alice = kept.irc("guest")
+    alice.send(*LOG_IN, "NICK alice")
+    texts = re.findall(r"\[bob -> you\]: (\d)", "\n".join(alice.heard()))
+    assert texts == list("12345678") and store.waiting_count(1) == 0
+
+
 # Private messages
 
 
@@ -438,6 +531,46 @@ def test_reply_goes_to_the_sender_of_the_last_text(room):
 
 
 # Moderation
+
+
+@needs_scrypt
+def test_operator_removes_a_channel(kept):
+    """Its members are told, each of itself; the next of that name begins anew."""
+    dan, eve = kept.irc("dan", "batch draft/chathistory"), kept.irc("eve")
+    boss = log_in_as_operator(kept)
+    dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "TOPIC #den :tea", "PRIVMSG #den :private")
+    dan.heard()
+    eve.send("JOIN #den")
+    boss.send("JOIN #den")
+    for talker in (dan, eve, boss):
+        talker.heard()
+    boss.send("DROP #Den")
+    for talker, name in ((boss, "boss2"), (dan, "dan"), (eve, "eve")):
+        kicks = [line for line in talker.heard() if " KICK " in line]
+        assert kicks == [":boss2!boss2@127.0.0.1 KICK #den %s :The room was removed" % name]
+    assert channels(kept) == ({"#lobby"}, set())
+    dan.send("PRIVMSG #den :hello", "JOIN #den", "CHATHISTORY LATEST #den * 9")
+    heard = dan.heard()
+    assert has(heard, " 403 dan #den ") and has(heard, "353 dan = #den :@dan")
+    assert not has(heard, "private")
+
+
+@needs_scrypt
+def test_operator_removes_an_account(kept):
+    """Its owner is logged out at once; the name is free, and nobody reads its messages."""
+    alice, bob, boss = kept.irc("guest"), kept.irc("bob", "draft/chathistory"), kept.plain("boss2")
+    alice.send(*LOG_IN, "NICK alice", "PRIVMSG bob :private")
+    alice.heard()
+    boss.send("/login boss " + PASSWORD, "/drop Alice")
+    assert boss.heard()[-1] == "[SERVER]: Alice was removed, with its history."
+    assert has(alice.heard(), " 901 alice ")
+    alice.send("REGISTER * * :" + PASSWORD)
+    assert has(alice.heard(), "REGISTER SUCCESS alice")
+    bob.heard()
+    bob.send("CHATHISTORY LATEST alice * 9")
+    assert not has(bob.heard(), "private")
+    boss.send("/drop nobody")
+    assert boss.heard() == ["[SERVER]: nobody has no account."]
 
 
 @needs_scrypt
@@ -602,18 +735,48 @@ def test_mute_of_a_name_holds_for_its_next_holder(kept):
 # Channels
 
 
-@pytest.mark.parametrize(
-    "mode, refusal",
-    [("+k sesame", " 475 "), ("+i", " 473 "), ("+b eve", " 474 "), ("-n+b *!*@127.*", " 474 ")],
-)
-def test_empty_channel_is_as_closed_as_a_full_one(kept, mode, refusal):
+CLOSED = {"+k sesame": " 475 ", "+i": " 473 ", "+b eve": " 474 ", "-n+b *!*@127.*": " 474 "}
+
+
+@needs_scrypt
+@pytest.mark.parametrize("mode", CLOSED)
+def test_empty_channel_of_an_account_is_as_closed_as_a_full_one(kept, mode):
     """And so is its history."""
     dan, eve = kept.irc("dan"), kept.irc("eve")
-    dan.send("JOIN #den", "MODE #den " + mode, "PRIVMSG #den :private", "PART #den")
+    dan.send("REGISTER * * :" + PASSWORD, "JOIN #den", "MODE #den " + mode)
+    dan.send("PRIVMSG #den :private", "PART #den")
     dan.heard()
     eve.send("JOIN #den")
     heard = eve.heard()
-    assert has(heard, refusal) and not has(heard, "private")
+    assert has(heard, CLOSED[mode]) and not has(heard, "private")
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("mode", CLOSED)
+def test_guests_close_no_channel_for_good(kept, open_room, monkeypatch, mode, is_restarted):
+    """When the last has left it is gone, with its history; after a restart they may come back."""
+    dan = kept.irc("dan")
+    dan.send("JOIN #den", "MODE #den " + mode, "PRIVMSG #den :private")
+    dan.heard()
+    if is_restarted:
+        kept.stop()
+        kept = open_room(data=kept.server.options.data)
+        eve = kept.irc("eve", "batch draft/chathistory")
+        eve.send("JOIN #den")
+        assert has(eve.heard(), CLOSED[mode])
+        monkeypatch.setattr(kept.server, "_unused_at", 0.0)
+        upkeep = threading.Event()
+        monkeypatch.setattr(kept.server.delivery, "wake", upkeep.set)
+        assert upkeep.wait(TIMEOUT)
+        monkeypatch.undo()
+    else:
+        eve = kept.irc("eve", "batch draft/chathistory")
+        dan.send("PART #den")
+        dan.heard()
+    assert channels(kept) == ({"#lobby"}, set())
+    eve.send("JOIN #den", "CHATHISTORY LATEST #den * 9")
+    heard = eve.heard()
+    assert has(heard, " 353 eve = #den :@eve") and not has(heard, "private")
 
 
 def channels(room):
@@ -623,27 +786,7 @@ def channels(room):
     return here, {state["name"] for state in room.server.store.channels()}
 
 
-def test_guests_leave_a_limited_number_of_channels_behind(kept, monkeypatch):
-    """The oldest goes first, and its history is not for the next channel of that name."""
-    monkeypatch.setattr(server, "MAX_ABANDONED", 2)
-    dan, eve = kept.irc("dan"), kept.irc("eve", "batch draft/chathistory draft/event-playback")
-    for name in ("#a", "#b", "#c"):
-        dan.send("JOIN " + name, "MODE %s +k sesame" % name, "PRIVMSG %s :private" % name)
-    dan.send("PART #a,#b", "JOIN #a sesame", "PART #a")
-    dan.heard()
-    assert channels(kept) == ({"#lobby", "#a", "#b", "#c"}, {"#a", "#b", "#c"})
-    dan.send("PART #c")
-    dan.heard()
-    assert channels(kept) == ({"#lobby", "#a", "#c"}, {"#a", "#c"})
-    eve.send("JOIN #a", "JOIN #b", "PRIVMSG #b :hello", "CHATHISTORY LATEST #b * 9")
-    heard = eve.heard()
-    assert has(heard, " 475 eve #a ") and has(heard, "353 eve = #b :@eve")
-    assert has(heard, "PRIVMSG #b :hello") and not has(heard, "private")
-    assert not has(kept.irc("fay").heard(), "private")
-
-
 def test_next_channel_of_a_name_is_kept_though_the_disk_is_behind(kept, monkeypatch):
-    monkeypatch.setattr(server, "MAX_ABANDONED", 0)
     dan, eve = kept.irc("dan"), kept.irc("eve", "draft/chathistory")
     dan.send("JOIN #den", "TOPIC #den :old")
     dan.heard()
@@ -662,55 +805,64 @@ def test_next_channel_of_a_name_is_kept_though_the_disk_is_behind(kept, monkeypa
 
 
 @needs_scrypt
-def test_channel_of_an_account_is_never_dropped(kept, monkeypatch):
-    """And neither is the lobby."""
-    monkeypatch.setattr(server, "MAX_ABANDONED", 1)
-    boss, dan = log_in_as_operator(kept), kept.irc("dan")
-    boss.send("TOPIC #lobby :tea", "JOIN #own", "TOPIC #own :tea", "PART #own,#lobby")
-    boss.heard()
-    dan.send(*("JOIN #%d" % n for n in range(3)), *("TOPIC #%d :x" % n for n in range(3)))
-    dan.send("PART #lobby,#0,#1,#2")
-    dan.heard()
-    assert channels(kept) == ({"#lobby", "#own", "#2"},) * 2
-
-
-@needs_scrypt
-def test_channels_of_a_deleted_account_count_as_guest_channels(kept, open_room, monkeypatch):
-    """After a restart; those of other accounts do not."""
+def test_empty_channel_is_kept_for_its_owner(kept, open_room):
+    """The lobby in any case; an account that was deleted owns nothing."""
     boss, dan, eve = log_in_as_operator(kept), kept.irc("dan"), kept.irc("eve")
     for talker in (dan, eve):
         talker.send("REGISTER * * :" + PASSWORD)
-    for talker, name in ((boss, "#boss"), (dan, "#dan"), (eve, "#eve")):
-        talker.send("JOIN " + name, "TOPIC %s :mine" % name, "PART " + name)
+    boss.send("TOPIC #lobby :tea")
+    for talker, name in ((boss, "#boss"), (dan, "#dan"), (eve, "#eve"), (kept.irc("fay"), "#fay")):
+        talker.send("JOIN " + name, "TOPIC %s :mine" % name, "PART %s,#lobby" % name)
         talker.heard()
-    kept.server.delivery.sync()
-    for name in ("dan", "eve"):
-        kept.server.store.remove_account(name)
-    kept.server.store.add_account("eve", PASSWORD)
+    assert channels(kept) == ({"#lobby", "#boss", "#dan", "#eve"},) * 2
+    kept.server.store.remove_account("dan")
+    kept.server.store.add_account("dan", PASSWORD)
+    kept.wait_until_noticed()
+    assert channels(kept) == ({"#lobby", "#boss", "#eve"},) * 2
     kept.close()
-    monkeypatch.setattr(server, "MAX_ABANDONED", 1)
     again = open_room(data=kept.server.options.data)
-    assert channels(again) == ({"#boss", "#eve"}, {"#boss", "#eve"})
+    guest = again.irc("guest")
+    guest.send("JOIN #eve")
+    assert has(guest.heard(), " 353 guest = #eve :guest")
+    assert channels(again) == ({"#lobby", "#boss", "#eve"},) * 2
 
 
 @needs_scrypt
-def test_abandoned_channel_is_of_the_account_that_joins_it(kept, open_room):
-    """Also after a restart, when a guest joins first."""
-    dan, eve = kept.irc("dan"), kept.irc("eve")
-    dan.send("JOIN #den", "TOPIC #den :tea", "PART #den")
-    dan.heard()
-    eve.send("REGISTER * * :" + PASSWORD, "JOIN #den", "PART #den")
-    assert has(eve.heard(), " 353 eve = #den :@eve")
-    kept.close()
-    dan = open_room(data=kept.server.options.data).irc("dan")
-    dan.send("JOIN #den")
-    assert has(dan.heard(), " 353 dan = #den :dan")
+def test_channel_that_nobody_enters_goes_after_a_month(kept, open_room, monkeypatch):
+    """With its history; a visit begins the month anew, also if the server is killed then."""
+    now, days = time.time, [0]
+    monkeypatch.setattr(time, "time", lambda: now() + days[0] * 86400)
+    boss = log_in_as_operator(kept)
+    for name in ("#a", "#b", "#c"):
+        boss.send("JOIN " + name, "TOPIC %s :mine" % name, "PRIVMSG %s :old" % name)
+    boss.send("PART #a,#b")
+    boss.heard()
+    directory = kept.server.directory
+
+    def found_after(count):
+        days[0] = count
+        directory.drop_unused()
+        return channels(kept)
+
+    assert found_after(20) == ({"#lobby", "#a", "#b", "#c"}, {"#a", "#b", "#c"})
+    boss.send("JOIN #b", "PART #b")
+    boss.heard()
+    used = {state["name"]: state["used"] for state in kept.server.store.channels()}
+    assert [round((time.time() - used[name]) / 86400) for name in sorted(used)] == [20, 0, 0]
+    assert found_after(29) == ({"#lobby", "#a", "#b", "#c"}, {"#a", "#b", "#c"})
+    assert found_after(31) == ({"#lobby", "#b", "#c"}, {"#b", "#c"})
+    assert kept.server.store.read("#a", 0, 1 << 62, 9, True) == []
+    assert found_after(51) == ({"#lobby", "#c"}, {"#c"})
+    boss.send("TOPIC #lobby :tea", "PART #lobby")
+    boss.heard()
+    assert found_after(999) == ({"#lobby", "#c"},) * 2
 
 
 @needs_scrypt
 def test_operator_opens_an_empty_channel_from_outside(kept):
     """It is dropped with the last mode that kept it."""
     boss, dan = log_in_as_operator(kept), kept.irc("dan")
+    dan.send("REGISTER * * :" + PASSWORD)
     dan.send("JOIN #den", "MODE #den +ik sesame", "PART #den")
     dan.heard()
     boss.send("MODE #den -i")
