@@ -56,6 +56,7 @@ import operator
 import os
 import queue
 import re
+import select
 import selectors
 import shlex
 import signal
@@ -97,6 +98,7 @@ except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("hubbub")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 # Constants
@@ -108,11 +110,20 @@ MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
 MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
+MAX_AHEAD = 1 << 16  # bytes in its outbox with which a client gets more of a long answer
+MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
+MAX_OUTBOXES = 256 << 20  # the same of all addresses
+MAX_SELECT = 500  # sockets in one call of select: Windows takes 512
 
 # Prices of work, in tokens of --rate-limit
-BURST = 100  # tokens at once
-REPLY_BYTES_PER_TOKEN = 2048  # bytes of replies for a token
-ROWS_PER_TOKEN = 200  # users or channels looked at for a token
+BURST = 100  # tokens at once of a client
+ADDRESS_SHARE = 10  # clients whose rate an address has
+ADDRESS_BURST = 2000  # of an address: a class of 30 joins, and each pastes 30 lines
+BYTES_PER_TOKEN = 512  # of input, beside 1 for a line
+ROWS_PER_TOKEN = 100  # users, channels or masks looked at, or replies
+CONNECTION_PRICE = 1
+REGISTRATION_PRICE = 3
+PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
 MAX_CHANNELS = 50  # channels of one client
@@ -143,6 +154,7 @@ STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
+SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
 HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
@@ -427,10 +439,11 @@ class Client:
     """
 
     response: "Response"  # to its command; used by its own thread alone
+    bucket: "Bucket"  # its tokens of --rate-limit; used by its own thread alone
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
-        "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
-        "registered", "signed_on", "spoke", "username", "watches",
+        "account", "away", "bucket", "channels", "invited", "modes", "named_since", "nickname",
+        "realname", "registered", "signed_on", "spoke", "username", "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -556,7 +569,8 @@ class Channel:
         self.flags: FrozenSet[str] = frozenset("n")
         self.key = ""  # mode k
         self.limit = 0  # mode l
-        self.set_bans(())
+        self.bans: Tuple[ChannelBan, ...] = ()
+        self.ban_masks = protocol.MaskSet()
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.is_saved = False  # the store has it
 
@@ -571,7 +585,7 @@ class Channel:
 
     def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
         self.bans = bans
-        self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
+        self.ban_masks = self.ban_masks.replace(ban.mask for ban in bans)
 
     @property
     def is_persistent(self) -> bool:
@@ -828,10 +842,6 @@ class Response:
         self._label = label
         self.is_long = False
 
-    def reply(self, command: str, *params: str, source: str = "") -> None:
-        """Add a reply. Numerics and notices get the client's nickname as first parameter."""
-        self.events.append(self._make_event((command, *params), source))
-
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self._client.caps & BATCH:
@@ -857,8 +867,8 @@ class Response:
 
         self._enqueue(Output(self._client, render))
 
-    def flush(self, is_done: bool = True) -> int:
-        """Send what was added, and return its size; `is_done` ends the answer."""
+    def flush(self, is_done: bool = True) -> None:
+        """Send what was added; `is_done` ends the answer."""
         events, self.events = self.events, []
         self.is_long |= len(events) > 1 or not is_done
         data = [self._render_event(event, self.take_label()) for event in events]
@@ -868,17 +878,17 @@ class Response:
         elif is_done and self.batch:
             data.append(self._render(("BATCH", "-" + self.batch), ()))
             self.batch = ""
-        return self._send(b"".join(data))
+        self._send(b"".join(data))
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: bytes) -> None:
         if data:
             self._enqueue(Output(self._client, lambda: data))
-        return len(data)
 
     def _label_tags(self) -> Tags:
         return ((0, make_tag("label", self._label)),) if self._label else ()
 
-    def _make_event(self, reply: Reply, source: str = "") -> Event:
+    def make_event(self, reply: Reply, source: str = "") -> Event:
+        """Return a reply. Numerics and notices get the nickname as first parameter."""
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
             params.insert(0, self._client.nickname or "*")
@@ -893,7 +903,7 @@ class Response:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tags) -> bytes:
-        return self._render_event(self._make_event(reply), tags)
+        return self._render_event(self.make_event(reply), tags)
 
 
 def names_replies(
@@ -1233,16 +1243,20 @@ class Directory:
         found = [channel for channel in found if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
+    def count_channels(self) -> int:
+        with self._lock:
+            return len(self._channels)
+
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
         with self._lock:
             self._channels[channel.folded] = channel
             self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, key: str) -> Optional[Tuple[int, int]]:
+    def join(self, client: Client, name: str, key: str) -> Optional[int]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
 
-        Returns the number of the event and that of the members, None if it is there already.
+        Returns the number of the event, None if it is there already.
         Raises ReplyError 405, 471, 473, 474 or 475.
         """
         folded = protocol.casefold(name)
@@ -1272,7 +1286,7 @@ class Directory:
             if client.away:
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return number, len(channel.members)
+            return number
 
     def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1528,26 +1542,28 @@ class Bucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._balance = burst
+        self._balance = float(burst)
         self._at = 0.0  # when the balance was computed
+
+    def charge(self, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero.
+
+        Negative tokens are given back.
+        """
+        if not self._rate:
+            return 0.0
+        if now > self._at:
+            self._balance += (now - self._at) * self._rate
+            self._at = now
+        if self._balance > self._burst:
+            self._balance = self._burst
+        self._balance -= tokens
+        return -self._balance / self._rate if self._balance < 0 else 0.0
 
     def balance(self, now: float) -> float:
         """Return the tokens that are left; below zero if more were taken."""
-        gained = max(0.0, now - self._at) * self._rate
-        self._balance = min(self._burst, self._balance + gained)
-        self._at = max(self._at, now)
+        self.charge(0.0, now)
         return self._balance
-
-    def charge(self, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
-        if not self._rate:
-            return 0.0
-        self._balance = self.balance(now) - tokens
-        return max(0.0, -self._balance / self._rate)
-
-    def refund(self, tokens: float) -> None:
-        """Give back unused tokens."""
-        self._balance = min(self._burst, self._balance + tokens)
 
 
 class Limiter:
@@ -1562,23 +1578,29 @@ class Limiter:
         self._lock = threading.Lock()  # guards the buckets
         self._buckets: Dict[str, Bucket] = {}
 
+    def charge(self, key: str, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        with self._lock:
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                if len(self._buckets) >= MAX_KEYS:
+                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
+                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+            return bucket.charge(tokens, now)
+
     def try_take(self, key: str, now: float) -> float:
         """Take a token and return 0, or take none and return the seconds until there is a token."""
-        with self._lock:
-            if key not in self._buckets and len(self._buckets) >= MAX_KEYS:
-                by_balance = sorted(self._buckets.items(), key=lambda item: item[1].balance(now))
-                self._buckets = dict(by_balance[: MAX_KEYS // 2])
-            bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
-            wait = bucket.charge(1.0, now)
-            if wait > 0:
-                bucket.refund(1.0)
-            return wait
+        wait = self.charge(key, 1.0, now)
+        if wait > 0:
+            self.refund(key)
+        return wait
 
     def refund(self, key: str) -> None:
         """Give back an unused token."""
         with self._lock:
             if key in self._buckets:
-                self._buckets[key].refund(1.0)
+                self._buckets[key].charge(-1.0, 0.0)
 
 
 # The store
@@ -2242,6 +2264,25 @@ class Journal(threading.Thread):
             raise
 
 
+class PartialSelector(selectors.SelectSelector):
+    """Calls select for MAX_SELECT sockets at a time, the first registered among the first."""
+
+    def select(self, timeout: Optional[float] = None) -> List[Tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; nothing, perhaps, before the timeout."""
+        keys = list(self.get_map().values())
+        if len(keys) <= MAX_SELECT:
+            return super().select(timeout)
+        ready = []
+        for start in range(0, len(keys), MAX_SELECT):
+            part = keys[start : start + MAX_SELECT]
+            readers = [key.fileobj for key in part if key.events & selectors.EVENT_READ]
+            writers = [key.fileobj for key in part if key.events & selectors.EVENT_WRITE]
+            pause = 0 if start or timeout == 0 else SELECT_PAUSE
+            found = set(itertools.chain(*select.select(readers, writers, [], pause)))
+            ready += [(key, key.events) for key in part if key.fileobj in found]
+        return ready
+
+
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
@@ -2257,8 +2298,12 @@ class Delivery(threading.Thread):
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
-        self._selector = selectors.DefaultSelector()
+        is_partial = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
+        self._selector = PartialSelector() if is_partial else selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
+        # What blocked clients have not taken, in bytes
+        self._held = 0
+        self._held_by: Dict[str, int] = collections.Counter()  # address
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
         self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
@@ -2334,17 +2379,22 @@ class Delivery(threading.Thread):
         """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
         for audience_id, run in itertools.groupby(batch, audience_of):
-            works = list(run)
-            try:
-                if audience_id:
-                    self._put([work for work in works if isinstance(work, Event)])
-                for work in works:
-                    if isinstance(work, Output):
-                        self._append(work.client, work.make())
-                    elif isinstance(work, Ending):
-                        self._end(work)
-            except Exception:  # only these are lost
-                log.exception("internal error: %.1000r", works)
+            if audience_id:
+                self._put([work for work in run if isinstance(work, Event)])
+                continue
+            for work in run:
+                if isinstance(work, Output):
+                    self._append(work.client, self._try(work.make))
+                elif isinstance(work, Ending):
+                    self._end(work)
+
+    def _try(self, render: Callable[..., bytes], *args: Any) -> bytes:
+        """Return what `render` does; after a mistake of ours only that is lost."""
+        try:
+            return render(*args)
+        except Exception:
+            log.exception("internal error: %.1000r", args)
+            return b""
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2357,13 +2407,13 @@ class Delivery(threading.Thread):
         for client in events[0].audience:
             caps = client.caps
             if caps not in lines:
-                lines[caps] = [event.render(caps, self._lobby) for event in events]
+                lines[caps] = [self._try(event.render, caps, self._lobby) for event in events]
                 joined[caps] = b"".join(lines[caps])
             data = joined[caps]
             if client in own:
                 pieces = lines[caps].copy()
                 for index in own[client]:
-                    pieces[index] = events[index].render_own(client, self._lobby)
+                    pieces[index] = self._try(events[index].render_own, client, self._lobby)
                 data = b"".join(pieces)
             self._append(client, data)
 
@@ -2372,8 +2422,20 @@ class Delivery(threading.Thread):
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.is_blocked and client.queued > self._max_sendq:
-                self._abort(client, "SendQ exceeded")
+            if client.is_blocked:
+                self._held += len(data)
+                self._held_by[client.host] += len(data)
+                self._check_outboxes(client)
+
+    def _check_outboxes(self, client: Client) -> None:
+        """End a blocked client whose outbox is too large, and the largest if all together are."""
+        if client.queued > self._max_sendq:
+            self._abort(client, "SendQ exceeded")
+        while self._held > MAX_OUTBOXES or self._held_by[client.host] > MAX_ADDRESS_OUTBOX:
+            blocked = [key.data for key in self._selector.get_map().values() if key.data]
+            if self._held <= MAX_OUTBOXES:
+                blocked = [other for other in blocked if other.host == client.host]
+            self._abort(max(blocked, key=operator.attrgetter("queued")), "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2389,10 +2451,10 @@ class Delivery(threading.Thread):
         is_idle = self._is_asleep and not self.pending and not self._is_stopping
         if is_idle or len(self._selector.get_map()) > 1:
             for key, _ in self._selector.select(None if is_idle else 0):
-                if key.data is not None:
-                    self._send(key.data)
-                else:
+                if key.data is None:
                     self._woken.recv(4096)
+                elif key.data.is_blocked:  # and not ended meanwhile, for another's sake
+                    self._send(key.data)
         self._is_asleep = False
 
     def _send(self, client: Client) -> None:
@@ -2402,24 +2464,32 @@ class Delivery(threading.Thread):
             sent = client.writer.send(data) if data else 0
         except BlockingIOError:
             sent = 0
-        except OSError as error:
-            self._abort(client, error.strerror or "Connection lost")
+        except Exception as error:  # a mistake of ours ends this client alone
+            if not isinstance(error, OSError):
+                log.exception("%s: internal error", client.log_name)
+            self._abort(client, getattr(error, "strerror", "") or "Connection lost")
             return
-        client.queued = len(data) - sent
-        client.outbox[:] = [memoryview(data)[sent:]] if client.queued else []
-        self._set_blocked(client, bool(client.queued))
-        if client.queued > self._max_sendq:
-            self._abort(client, "SendQ exceeded")
-        elif client.finishing and not client.queued:
+        left = len(data) - sent
+        client.outbox[:] = [memoryview(data)[sent:]] if left else []
+        self._set_unsent(client, left)
+        if left:
+            self._check_outboxes(client)
+        elif client.finishing:
             with contextlib.suppress(OSError):  # the peer was faster
                 client.reader.shutdown(socket.SHUT_WR)
 
-    def _set_blocked(self, client: Client, is_blocked: bool) -> None:
-        if is_blocked and not client.is_blocked:
+    def _set_unsent(self, client: Client, left: int) -> None:
+        """Note how many bytes the socket has not taken; wait for writability if there are any."""
+        change = left - (client.queued if client.is_blocked else 0)
+        if left and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
-        elif client.is_blocked and not is_blocked:
+        elif client.is_blocked and not left:
             self._selector.unregister(client.reader)
-        client.is_blocked = is_blocked
+        client.queued, client.is_blocked = left, bool(left)
+        self._held += change
+        self._held_by[client.host] += change
+        if not self._held_by[client.host]:
+            del self._held_by[client.host]
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2427,23 +2497,24 @@ class Delivery(threading.Thread):
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
-        if not client.is_closed:
-            if not client.is_blocked:
-                self._send(client)
-            self._abort(client, "")
-        if ending.how == CLOSE:
-            client.writer.detach()
-            client.reader.close()
+        try:
+            if not client.is_closed:
+                if not client.is_blocked:
+                    self._send(client)
+                self._abort(client, "")
+        finally:
+            if ending.how == CLOSE:
+                client.writer.detach()
+                client.reader.close()
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
-        self._set_blocked(client, False)
-        client.outbox.clear()
-        client.queued = 0
         client.is_closed = True
         client.end = client.end or reason
+        client.outbox.clear()
         with contextlib.suppress(OSError):
             client.reader.shutdown(socket.SHUT_RDWR)
+        self._set_unsent(client, 0)
 
 
 # Sessions
@@ -2474,8 +2545,7 @@ class Session:
         self.response = client.response = Response(
             client, self.delivery.enqueue, self.options.server_name, self.options.lobby
         )
-        self.reply = self.response.reply  # the answer to a command, or a part of it
-        self._bucket = Bucket(server.options.rate_limit, BURST)
+        client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
@@ -2500,6 +2570,7 @@ class Session:
     def _finish(self, end: Disconnect) -> None:
         client = self.client
         name = client.log_name
+        self._take(len(client.channels))  # without waiting: the nickname is to be free
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.reply("ERROR", end.farewell)
@@ -2518,6 +2589,7 @@ class Session:
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
 
     def _converse(self) -> None:
+        self.charge(CONNECTION_PRICE)
         opening = b""
         name = None
         chunks = self._chunks()
@@ -2535,9 +2607,11 @@ class Session:
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
+            if len(chunk) > BYTES_PER_TOKEN:
+                self.charge(len(chunk) // BYTES_PER_TOKEN)
             for line in framer.feed(chunk):
+                self.charge(1.0)
                 if line != b"":
-                    self._throttle()
                     on_line(self, line)
             self.delivery.wait()
 
@@ -2584,27 +2658,74 @@ class Session:
         can_answer = client.registered and not client.caps & PLAIN_TEXT
         return bool(can_answer and self.options.ping_interval)
 
-    def _throttle(self) -> None:
-        """Charge a line, and wait until it is paid for and the delivery keeps up."""
-        client = self.client
-        wait = self._bucket.charge(1.0, time.monotonic())
-        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
-            self.delivery.wait()
-        while wait > 0 and not client.end:
-            time.sleep(min(wait, 0.5))
-            wait -= 0.5
-            self._check_deadline()
-            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    raise Disconnect("Connection closed")
-        client.check_end()
-
     def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
             farewell = "No username came in time. Connect again when you are ready."
             raise Disconnect("Registration timeout", farewell)
 
-    # For the handlers, beside `reply`
+    # For the handlers
+
+    def charge(self, tokens: float) -> None:
+        """Take tokens from the client and its address; return when they are paid for.
+
+        Called before the work is done, without a lock. Raises Disconnect once the client's end
+        has come.
+        """
+        wait = self._take(tokens)
+        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
+            self.delivery.wait()
+            self._pause(wait)
+        self.client.check_end()
+
+    def _take(self, tokens: float) -> float:
+        """Take tokens, and return the seconds until they are paid for."""
+        if not self.options.rate_limit:
+            return 0.0
+        now = time.monotonic()
+        wait = self.client.bucket.charge(tokens, now)
+        return max(wait, self.server.budgets.charge(self.client.host, tokens, now))
+
+    def _pause(self, wait: float) -> None:
+        """Wait, unless the client's end comes."""
+        client = self.client
+        self._deadline += wait  # no fault of the client's
+        while wait > 0 and not client.end:
+            time.sleep(min(wait, 0.5))
+            wait -= 0.5
+            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
+                if not client.writer.recv(1, socket.MSG_PEEK):
+                    raise Disconnect("Connection closed")
+
+    def charge_for_peers(self) -> None:
+        """Charge for a change that is told to all who share a channel with the client."""
+        channels = list(self.client.channels)
+        members = sum(len(channel.members) for channel in channels)
+        self.charge(len(channels) + members / ROWS_PER_TOKEN)
+
+    def paid(self, items: Sequence[_Item], price: float = 1.0) -> Iterator[_Item]:
+        """Yield items to look at; ROWS_PER_TOKEN of them, paid for in advance, cost `price`."""
+        for start in range(0, len(items), ROWS_PER_TOKEN):
+            part = items[start : start + ROWS_PER_TOKEN]
+            self.charge(price * len(part) / ROWS_PER_TOKEN)
+            yield from part
+
+    def reply(self, command: str, *params: str, source: str = "") -> None:
+        """Add a reply to the answer."""
+        self.add(self.response.make_event((command, *params), source))
+
+    def add(self, event: Event) -> None:
+        """Add an event to the answer.
+
+        A long answer is sent in pieces. Before the next is made, it is paid for, the last is
+        delivered, and the client has read most of it.
+        """
+        if len(self.response.events) >= ROWS_PER_TOKEN:
+            self.flush(is_done=False)
+            self.charge(1.0)
+            self.delivery.sync()
+            while self.client.queued > MAX_AHEAD and not self.client.end:
+                self._pause(0.05)
+        self.response.events.append(event)
 
     def notice(self, text: str, *args: object) -> None:
         """Reply with a notice, made from `text` and `args`."""
@@ -2625,15 +2746,9 @@ class Session:
         for text in protocol.pack(words, separator, size):
             self.reply(*reply, text)
 
-    def charge(self, tokens: float) -> None:
-        """Charge the client for work: the next line waits until it is paid for."""
-        self._bucket.charge(tokens, time.monotonic())
-
     def flush(self, is_done: bool = True) -> None:
         """Send the replies; `is_done` ends the answer to the command."""
-        size = self.response.flush(is_done)
-        if size:
-            self.charge(size / REPLY_BYTES_PER_TOKEN)
+        self.response.flush(is_done)
 
     def run_command(self, message: Message, label: str = "") -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -2685,8 +2800,6 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     except ValueError:
         session.reply("400", "*", "That line is not an IRC message")
     else:
-        if tags_size > 0:  # tags cost what lines do
-            session.charge(tags_size // protocol.MAX_MESSAGE)
         has_labels = session.client.caps & CAPABILITIES["labeled-response"]
         label = message.tag("label") if has_labels else ""
         session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
@@ -2724,7 +2837,7 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
     if typed.verb == "list":
         channel = directory.channel(session.channel)
         users = channel.audience if channel is not None else directory.users()
-        for text in protocol.online_lines([user.nickname for user in users]):
+        for text in protocol.online_lines([user.nickname for user in session.paid(users)]):
             session.notice(text)
         return
     messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
@@ -2800,6 +2913,7 @@ def on_nick(session: Session, message: Message) -> None:
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
     session.response.is_long = client.owns(nickname)  # messages may wait for the account
+    session.charge_for_peers()
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -2845,6 +2959,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
+    session.charge(REGISTRATION_PRICE)
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -2934,6 +3049,7 @@ def _keep_alive(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
+    session.charge(REGISTRATION_PRICE)
     if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
     session.is_negotiating = False
@@ -2990,6 +3106,7 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     if wait:
         text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
         raise ReplyError(error.numeric, text)
+    session.charge(PASSWORD_PRICE)
     account = server.store.log_in(name, password)
     if account is None:
         # Some users type their password in place of the name: that is not for the log.
@@ -3038,6 +3155,7 @@ def on_register(session: Session, message: Message) -> None:
         raise fail("WEAK_PASSWORD", error)
     if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
+    session.charge(PASSWORD_PRICE)
     try:
         account = store.add_account(client.nickname, password)
     except AccountExistsError as exists:
@@ -3131,6 +3249,7 @@ def mute_text(client: Client) -> str:
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
+    session.charge_for_peers()
     session.directory.change(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
@@ -3169,10 +3288,10 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        joined = directory.join(client, name, keys.get(given, ""))
-        if joined is not None:
-            number, size = joined
-            session.charge(size / ROWS_PER_TOKEN)
+        channel = directory.channel(name)
+        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
+        number = directory.join(client, name, keys.get(given, ""))
+        if number is not None:
             recall(session, name, number)
 
     if message.params[0]:  # irssi sends an empty parameter, and expects no answer
@@ -3228,11 +3347,13 @@ def on_names(session: Session, message: Message) -> None:
 
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
-    conditions = parse_elist(",".join(message.params))
+    text = ",".join(message.params)
+    count = min(MAX_CONDITIONS, text.count(",")) + 1
+    session.charge(count - 1)  # masks take time to compile
+    conditions = parse_elist(text)
     channels, now = session.directory.channels(session.client), time.time()
-    session.charge(len(channels) / ROWS_PER_TOKEN)
     session.reply("321", "Channel", "Users  Name")
-    for channel in channels:
+    for channel in session.paid(channels, count):
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
         if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
@@ -3259,6 +3380,7 @@ def on_mode(session: Session, message: Message) -> None:
             session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
+        session.charge(len(changes) - 1)
         for error in session.directory.change_modes(client, channel.name, changes):
             session.refuse("MODE", error)
 
@@ -3304,14 +3426,11 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     client, directory = session.client, session.directory
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
-        members = channel.audience if channel is not None else ()
-        session.charge(len(members) / ROWS_PER_TOKEN)
-        for other in members:
+        for other in session.paid(channel.audience if channel is not None else ()):
             yield other, channel
         return
-    users, masks = directory.users(), protocol.MaskSet([mask])
-    session.charge(len(users) / ROWS_PER_TOKEN)
-    for other in users:
+    masks = protocol.MaskSet([mask])
+    for other in session.paid(directory.users()):
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
             shared = client.channels & other.channels
@@ -3424,6 +3543,7 @@ def on_setname(session: Session, message: Message) -> None:
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
+    session.charge_for_peers()
     session.directory.change(session.client, "SETNAME", realname, realname=realname)
 
 
@@ -3453,13 +3573,13 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
         event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
-        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
-        shown = event.describe(client.nickname, session.options.lobby)
-        if shown and date != day and not is_marked:
+        shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
+        date = time.strftime("%A, %d %B %Y", time.localtime(row.time)) if shown else day
+        if date != day:
             session.notice(date)
             day = date
         if is_marked or client.caps & PLAIN_TEXT:
-            session.response.events.append(event)
+            session.add(event)
         elif shown:
             session.notice(shown)
     if rows and heading:
@@ -3479,6 +3599,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
+    session.charge(query.limit / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     if query.verb == "TARGETS":
         _reply_targets(session, query)
@@ -3630,13 +3751,13 @@ def on_kill(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
-    users, channels = directory.users(), directory.channels()
+    users = directory.users()
     directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("254", str(len(channels)), "channels formed")
+    session.reply("254", str(directory.count_channels()), "channels formed")
     session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
@@ -3791,6 +3912,7 @@ class Server:
         self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address and account
         self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
         self.registrations = Limiter(*REGISTRATION_RATE)  # by address
+        self.budgets = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
@@ -3834,7 +3956,7 @@ class Server:
         return {
             "connections": len(self._threads),
             "clients": len(self.directory.users()),
-            "rooms": len(self.directory.channels()),
+            "rooms": self.directory.count_channels(),
             "waiting": len(self.delivery.pending),
             "threads": threading.active_count(),
             "history_mib": self.store.size() >> 20,
