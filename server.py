@@ -120,7 +120,8 @@ BURST = 100  # tokens at once of a client
 ADDRESS_SHARE = 10  # clients whose rate an address has
 ADDRESS_BURST = 2000  # of an address: a class of 30 joins, and each pastes 30 lines
 BYTES_PER_TOKEN = 512  # of input, beside 1 for a line
-ROWS_PER_TOKEN = 100  # users, channels or masks looked at, or replies
+ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
+MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
 CONNECTION_PRICE = 1
 REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
@@ -3353,7 +3354,7 @@ def on_list(session: Session, message: Message) -> None:
     conditions = parse_elist(text)
     channels, now = session.directory.channels(session.client), time.time()
     session.reply("321", "Channel", "Users  Name")
-    for channel in session.paid(channels, count):
+    for channel in session.paid(channels, 1 + count / MASKS_PER_ROW):
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
         if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
