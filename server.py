@@ -21,6 +21,8 @@ Guarantees:
   that nothing is being kept.
 - Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
   that client is disconnected.
+- Nobody waits for a flood. Work is paid for in tokens, by the client and by its address, before
+  it is done (`Session.charge`); a reader that has none waits.
 - A nickname has one holder. The thread that reads a connection removes its client from the
   directory; others ask the delivery to hang up. The owner of an account, and RESUME, take a
   nickname at once: the former holder's thread is refused (`Client.check_end`).
@@ -2472,10 +2474,12 @@ class Delivery(threading.Thread):
             return
         left = len(data) - sent
         client.outbox[:] = [memoryview(data)[sent:]] if left else []
-        self._set_unsent(client, left)
-        if left:
+        if left or client.is_blocked:
+            self._set_unsent(client, left)
             self._check_outboxes(client)
-        elif client.finishing:
+        else:
+            client.queued = 0
+        if client.finishing and not left:
             with contextlib.suppress(OSError):  # the peer was faster
                 client.reader.shutdown(socket.SHUT_WR)
 
@@ -2574,7 +2578,7 @@ class Session:
         self._take(len(client.channels))  # without waiting: the nickname is to be free
         self.directory.remove(client, end.reason)
         if end.farewell:
-            self.reply("ERROR", end.farewell)
+            self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
         self.flush()
         self.delivery.enqueue(Ending(client, FINISH))
         self.delivery.wake()
@@ -3054,6 +3058,7 @@ def on_resume(session: Session, message: Message) -> None:
     if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
     session.is_negotiating = False
+    session.charge_for_peers()
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
