@@ -1237,18 +1237,16 @@ class Directory:
             raise ReplyError("403", name, "No such channel")
         return channel
 
-    def channels(
-        self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[Channel]:
-        """Return the channels that `client` may know of; only those that `of` is in, if given."""
+    def channels(self) -> List[Channel]:
+        """Return all channels."""
         with self._lock:
-            found = list(self._channels.values() if of is None else of.channels)
-        found = [channel for channel in found if _is_visible(client, channel)]
-        return sorted(found, key=lambda channel: channel.folded)
+            return list(self._channels.values())
 
-    def count_channels(self) -> int:
+    def channels_of(self, user: Client, client: Client) -> List[Channel]:
+        """Return the channels of a user that `client` may know of, sorted."""
         with self._lock:
-            return len(self._channels)
+            found = [channel for channel in user.channels if _is_visible(client, channel)]
+        return sorted(found, key=lambda channel: channel.folded)
 
     def restore(self, channel: Channel) -> None:
         """Add a channel from the store."""
@@ -2832,7 +2830,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
     client, directory = session.client, session.directory
-    channels = {channel.folded: channel.name for channel in directory.channels(of=client)}
+    channels = {channel.folded: channel.name for channel in directory.channels_of(client, client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
     if typed.verb == "help":
@@ -3357,12 +3355,15 @@ def on_list(session: Session, message: Message) -> None:
     count = min(MAX_CONDITIONS, text.count(",")) + 1
     session.charge(count - 1)  # masks take time to compile
     conditions = parse_elist(text)
-    channels, now = session.directory.channels(session.client), time.time()
+    channels, now = session.directory.channels(), time.time()
+    session.charge(len(channels) / ROWS_PER_TOKEN)
+    channels.sort(key=operator.attrgetter("folded"))
     session.reply("321", "Channel", "Users  Name")
-    for channel in session.paid(channels, 1 + count / MASKS_PER_ROW):
+    for channel in session.paid(channels, count / MASKS_PER_ROW):
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
-        if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
+        is_visible = _is_visible(session.client, channel)
+        if is_visible and conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -3467,7 +3468,7 @@ def on_whois(session: Session, message: Message) -> None:
         session.reply("311", name, other.username, other.host, "*", other.realname)
         words = (
             member_prefix(session.client, channel.members.get(other, 0)) + channel.name
-            for channel in session.directory.channels(session.client, of=other)
+            for channel in session.directory.channels_of(other, session.client)
         )
         session.reply_packed(words, " ", NAMES_SIZE, "319", name)
         session.reply("312", name, options.server_name, options.network)
@@ -3674,7 +3675,7 @@ def _reply_targets(session: Session, query: HistoryQuery) -> None:
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
     found = [(names.get(key, key), number) for key, number in others]
     found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
-    for channel in session.directory.channels(of=client):
+    for channel in session.directory.channels_of(client, client):
         last = store.read(channel.folded, after, MAX_NUMBER, 1, latest=True)
         found += [(channel.name, row.number) for row in last if row.number < before]
     found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
@@ -3763,7 +3764,7 @@ def on_lusers(session: Session, message: Message) -> None:
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("254", str(directory.count_channels()), "channels formed")
+    session.reply("254", str(len(directory.channels())), "channels formed")
     session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
@@ -3962,7 +3963,7 @@ class Server:
         return {
             "connections": len(self._threads),
             "clients": len(self.directory.users()),
-            "rooms": self.directory.count_channels(),
+            "rooms": len(self.directory.channels()),
             "waiting": len(self.delivery.pending),
             "threads": threading.active_count(),
             "history_mib": self.store.size() >> 20,
