@@ -124,6 +124,7 @@ ADDRESS_BURST = 2000  # of an address: a class of 30 joins, and each pastes 30 l
 BYTES_PER_TOKEN = 512  # of input, beside 1 for a line
 ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
 MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
+PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
 CONNECTION_PRICE = 1
 REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
@@ -157,6 +158,7 @@ STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
+SWITCH_INTERVAL = 0.0005  # after which a busy thread lets another run; Python's default is 0.005
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -2612,7 +2614,10 @@ class Session:
         for chunk in itertools.chain([opening], chunks):
             if len(chunk) > BYTES_PER_TOKEN:
                 self.charge(len(chunk) // BYTES_PER_TOKEN)
-            for line in framer.feed(chunk):
+            lines = framer.feed(chunk)
+            if not lines:
+                self.charge(PIECE_PRICE)
+            for line in lines:
                 self.charge(1.0)
                 if line != b"":
                     on_line(self, line)
@@ -4417,6 +4422,8 @@ def _serve(options: Options, console: Console) -> int:
     # Messages are made and freed by the thousand, in no cycles; looking for cycles among them
     # took a tenth of the readers' time.
     gc.set_threshold(100000, 20, 50)
+    # The delivery gives way at each send: a reader that is busy delays it by this much each time.
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         server = Server(options)
     except (StoreError, OSError, UnicodeError) as error:

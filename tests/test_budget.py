@@ -1,11 +1,12 @@
 """The budget of clients and addresses: prices, floods, long answers and full outboxes."""
 
 import hashlib
+import queue
 import selectors
 import time
 
 import pytest
-from harness import IrcTalker
+from harness import TIMEOUT, IrcTalker
 
 import server
 
@@ -77,6 +78,14 @@ def test_work_has_its_price(room, monkeypatch, taken, line, tokens):
     bob.heard()
     monkeypatch.setattr(server, "ROWS_PER_TOKEN", 1)
     assert price(taken, bob, line) == pytest.approx(tokens)
+
+
+def test_piece_of_a_line_has_its_price(room, monkeypatch):
+    bob, paid = room.irc("bob"), queue.Queue()
+    monkeypatch.setattr(server.Session, "_take", lambda session, count: paid.put(count) or 0.0)
+    for piece, tokens in ((b"PI", server.PIECE_PRICE), (b"NG x\r\n", 1)):
+        bob.send_bytes(piece)
+        assert paid.get(timeout=TIMEOUT) == tokens
 
 
 def test_connection_registration_and_end_have_their_price(room, taken):
