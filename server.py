@@ -112,7 +112,8 @@ MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
 MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
-MAX_AHEAD = 1 << 16  # bytes in its outbox with which a client gets more of a long answer
+MANY_REPLIES = 20  # after which a reader waits for their delivery
+MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
 MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
 MAX_OUTBOXES = 256 << 20  # the same of all addresses
 MAX_SELECT = 500  # sockets in one call of select: Windows takes 512
@@ -158,7 +159,6 @@ STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
 UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
-SWITCH_INTERVAL = 0.0005  # after which a busy thread lets another run; Python's default is 0.005
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -2579,7 +2579,7 @@ class Session:
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
-        self.flush()
+        self.response.flush()
         self.delivery.enqueue(Ending(client, FINISH))
         self.delivery.wake()
         # Read to the end, LINGER at most, so that closing resets nothing that was sent.
@@ -2724,15 +2724,11 @@ class Session:
     def add(self, event: Event) -> None:
         """Add an event to the answer.
 
-        A long answer is sent in pieces. Before the next is made, it is paid for, the last is
-        delivered, and the client has read most of it.
+        A long answer is sent in pieces, each paid for before it is made.
         """
         if len(self.response.events) >= ROWS_PER_TOKEN:
             self.flush(is_done=False)
             self.charge(1.0)
-            self.delivery.sync()
-            while self.client.queued > MAX_AHEAD and not self.client.end:
-                self._pause(0.05)
         self.response.events.append(event)
 
     def notice(self, text: str, *args: object) -> None:
@@ -2755,8 +2751,16 @@ class Session:
             self.reply(*reply, text)
 
     def flush(self, is_done: bool = True) -> None:
-        """Send the replies; `is_done` ends the answer to the command."""
+        """Send the replies; `is_done` ends the answer to the command.
+
+        Return after many replies once they are delivered, and the client has read most of them.
+        """
+        is_long = len(self.response.events) >= MANY_REPLIES
         self.response.flush(is_done)
+        if is_long:
+            self.delivery.sync()
+            while self.client.queued > MAX_AHEAD and not self.client.end:
+                self._pause(0.05)
 
     def run_command(self, message: Message, label: str = "") -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -4332,7 +4336,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
-    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second from one client"),
+    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second; 10 times that from an address"),
     ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
     ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
     ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),
@@ -4422,8 +4426,6 @@ def _serve(options: Options, console: Console) -> int:
     # Messages are made and freed by the thousand, in no cycles; looking for cycles among them
     # took a tenth of the readers' time.
     gc.set_threshold(100000, 20, 50)
-    # The delivery gives way at each send: a reader that is busy delays it by this much each time.
-    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         server = Server(options)
     except (StoreError, OSError, UnicodeError) as error:

@@ -226,6 +226,7 @@ def test_long_answer_waits_for_its_reader_and_ends_with_it(room, monkeypatch):
 
     monkeypatch.setattr(server.Response, "make_event", count)
     monkeypatch.setattr(server, "ROWS_PER_TOKEN", 10)
+    monkeypatch.setattr(server, "MANY_REPLIES", 10)
     monkeypatch.setattr(server, "MAX_AHEAD", -1)  # it has never read enough
     bob.send("LIST")
     for _ in range(10):
