@@ -2722,10 +2722,7 @@ class Session:
         self.add(self.response.make_event((command, *params), source))
 
     def add(self, event: Event) -> None:
-        """Add an event to the answer.
-
-        A long answer is sent in pieces, each paid for before it is made.
-        """
+        """Add an event to the answer; pieces of a long one are paid for before they are made."""
         if len(self.response.events) >= ROWS_PER_TOKEN:
             self.flush(is_done=False)
             self.charge(1.0)
@@ -2751,10 +2748,7 @@ class Session:
             self.reply(*reply, text)
 
     def flush(self, is_done: bool = True) -> None:
-        """Send the replies; `is_done` ends the answer to the command.
-
-        Return after many replies once they are delivered, and the client has read most of them.
-        """
+        """Send the replies; wait until many are delivered. `is_done` ends the answer."""
         is_long = len(self.response.events) >= MANY_REPLIES
         self.response.flush(is_done)
         if is_long:
