@@ -296,6 +296,8 @@ class Handshake:
             return self._on_nickname_refused(RefusedError(PASSWORD, text, is_final=True))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
+            if len(message.params) > 3:  # it looks like the name of another
+                text = message.text
             return self._on_nickname_refused(RefusedError(NAME, text))
         if command in ("432", "437"):
             raise RefusedError(NAME, message.text)
@@ -307,10 +309,6 @@ class Handshake:
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname, self.is_done = params[0], True
         return []
-
-    @property
-    def _has_login(self) -> bool:
-        return bool(self._password or self.login)
 
     def _introduce(self) -> List[Message]:
         if self._is_introduced:
@@ -333,7 +331,7 @@ class Handshake:
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
         # Before CAP END the server does not say that a nickname in use is registered, too.
         is_early = bool(self._offered) and not self._has_ended_caps
-        if self._is_logged_in is not None or not (self._has_login or is_early):
+        if self._is_logged_in is not None or not (self._password or self.login or is_early):
             raise refusal
         self._refusal = refusal
         return self._next_step() if self._has_ended_caps else []
@@ -347,7 +345,7 @@ class Handshake:
             return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
         if self._refusal is not None:
-            if self._has_login and not self._is_logged_in:
+            if self._has_ended_caps and not self._is_logged_in:
                 raise self._refusal
             self._refusal, again = None, [Message("NICK", (self.nickname,))]
         if self._token and RESUME_CAP in self.caps:  # answered by 001 or FAIL
@@ -380,7 +378,7 @@ class Connection:
         events: "queue.Queue[Any]",
         reconnects: bool = True,
     ) -> None:
-        self.address = "%s:%d" % (host, port)
+        self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
         self._events = events
         self._reconnects = reconnects
@@ -587,7 +585,7 @@ class Connection:
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
-            raise RefusedError(NAME, message.text, is_final=True)
+            raise RefusedError(PASSWORD, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -1336,6 +1334,7 @@ class Chat:
             self.outbox.set(item, UNCERTAIN)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
+        self.correspondent = ""  # the name may change hands
         self.session.is_settled = False
         for conversation in self.conversations:
             if conversation.members:
@@ -2003,6 +2002,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
 
 
 def _on_quit(chat: Chat, message: Message) -> None:
+    if protocol.casefold(chat.correspondent) == protocol.casefold(message.nickname):
+        chat.correspondent = ""
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
@@ -4237,7 +4238,7 @@ class ConnectView:
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
-        PASSWORD: "If it is yours, type its password.",  # the name that a server refused
+        PASSWORD: "The host can tell you",
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -4322,9 +4323,8 @@ class ConnectView:
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
-        if field == PASSWORD or (field == NAME and self._is_connecting):  # the server says so
+        if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
-            self._show_field(PASSWORD, True)
         self.set_connecting("")
         if field:
             self._show_field(field, True)
@@ -5197,7 +5197,7 @@ class Window:
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
         if not self.chat.nickname or server != self._server:
-            self.chat = self._new_chat("%s:%d" % address[:2])
+            self.chat = self._new_chat(protocol.format_address(*address[:2]))
         self._server, self.settings.name = server, nickname
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)

@@ -831,12 +831,18 @@ class MaskSet:
     __slots__ = ("_patterns",)
 
     def __init__(self, masks: Iterable[str] = ()) -> None:
-        self._patterns = tuple(_compile_mask(mask) for mask in masks)
+        self._patterns = {mask: _compile_mask(mask) for mask in masks}
+
+    def replace(self, masks: Iterable[str]) -> "MaskSet":
+        """Return a set of these masks, compiling only those that are new."""
+        result, known = MaskSet(), self._patterns
+        result._patterns = {mask: known.get(mask) or _compile_mask(mask) for mask in masks}
+        return result
 
     def match(self, text: str) -> bool:
         """Return True if a mask of the set matches all of `text`."""
         folded = casefold(text)
-        return any(pattern.match(folded) for pattern in self._patterns)
+        return any(pattern.match(folded) for pattern in self._patterns.values())
 
 
 def mask_matches(mask: str, text: str) -> bool:

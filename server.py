@@ -21,6 +21,8 @@ Guarantees:
   that nothing is being kept.
 - Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
   that client is disconnected.
+- Nobody waits for a flood. Work is paid for in tokens, by the client and by its address, before
+  it is done (`Session.charge`); a reader that has none waits.
 - A nickname has one holder. The thread that reads a connection removes its client from the
   directory; others ask the delivery to hang up. The owner of an account, and RESUME, take a
   nickname at once: the former holder's thread is refused (`Client.check_end`).
@@ -56,6 +58,7 @@ import operator
 import os
 import queue
 import re
+import select
 import selectors
 import shlex
 import signal
@@ -99,6 +102,7 @@ except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("hubbub")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
@@ -111,11 +115,23 @@ MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
 MAX_BACKLOG = 20000  # messages kept in memory while the disk fails
+MANY_REPLIES = 20  # after which a reader waits for their delivery
+MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
+MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
+MAX_OUTBOXES = 256 << 20  # the same of all addresses
+MAX_SELECT = 500  # sockets in one call of select: Windows takes 512
 
 # Prices of work, in tokens of --rate-limit
-BURST = 100  # tokens at once
-REPLY_BYTES_PER_TOKEN = 2048  # bytes of replies for a token
-ROWS_PER_TOKEN = 200  # users or channels looked at for a token
+BURST = 100  # tokens at once of a client
+ADDRESS_SHARE = 10  # clients whose rate an address has
+ADDRESS_BURST = 2000  # of an address: a class of 30 joins, and each pastes 30 lines
+BYTES_PER_TOKEN = 512  # of input, beside 1 for a line
+ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
+MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
+PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
+CONNECTION_PRICE = 1
+REGISTRATION_PRICE = 3
+PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
 MAX_CHANNELS = 50  # channels of one client
@@ -148,6 +164,7 @@ UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages t
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
 MAX_UNUSED = 30 * 86400.0  # for which a channel is kept that nobody enters
 DAY = 86400.0
+SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
 HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
@@ -452,10 +469,11 @@ class Client:
     """
 
     response: "Response"  # to its command; used by its own thread alone
+    bucket: "Bucket"  # its tokens of --rate-limit; used by its own thread alone
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
-        "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
-        "registered", "signed_on", "spoke", "username", "watches",
+        "account", "away", "bucket", "channels", "invited", "modes", "named_since", "nickname",
+        "realname", "registered", "signed_on", "spoke", "username", "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -596,7 +614,8 @@ class Channel:
         self.flags: FrozenSet[str] = frozenset("n")
         self.key = ""  # mode k
         self.limit = 0  # mode l
-        self.set_bans(())
+        self.bans: Tuple[ChannelBan, ...] = ()
+        self.ban_masks = protocol.MaskSet()
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.used = self.created  # the day on which it had members; seconds since 1970
         self.is_saved = False  # the store has it
@@ -612,7 +631,7 @@ class Channel:
 
     def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
         self.bans = bans
-        self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
+        self.ban_masks = self.ban_masks.replace(ban.mask for ban in bans)
 
     @property
     def is_restricted(self) -> bool:
@@ -885,10 +904,6 @@ class Response:
         self._label = label
         self.is_long = False
 
-    def reply(self, command: str, *params: str, source: str = "") -> None:
-        """Add a reply. Numerics and notices get the client's nickname as first parameter."""
-        self.events.append(self._make_event((command, *params), source))
-
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self._client.caps & BATCH:
@@ -914,8 +929,8 @@ class Response:
 
         self._enqueue(Output(self._client, render))
 
-    def flush(self, is_done: bool = True) -> int:
-        """Send what was added, and return its size; `is_done` ends the answer."""
+    def flush(self, is_done: bool = True) -> None:
+        """Send what was added; `is_done` ends the answer."""
         events, self.events = self.events, []
         self.is_long |= len(events) > 1 or not is_done
         data = [self._render_event(event, self.take_label()) for event in events]
@@ -925,17 +940,17 @@ class Response:
         elif is_done and self.batch:
             data.append(self._render(("BATCH", "-" + self.batch), ()))
             self.batch = ""
-        return self._send(b"".join(data))
+        self._send(b"".join(data))
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: bytes) -> None:
         if data:
             self._enqueue(Output(self._client, lambda: data))
-        return len(data)
 
     def _label_tags(self) -> Tags:
         return ((0, make_tag("label", self._label)),) if self._label else ()
 
-    def _make_event(self, reply: Reply, source: str = "") -> Event:
+    def make_event(self, reply: Reply, source: str = "") -> Event:
+        """Return a reply. Numerics and notices get the nickname as first parameter."""
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
             params.insert(0, self._client.nickname or "*")
@@ -950,7 +965,7 @@ class Response:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tags) -> bytes:
-        return self._render_event(self._make_event(reply), tags)
+        return self._render_event(self.make_event(reply), tags)
 
 
 def names_replies(
@@ -1285,18 +1300,20 @@ class Directory:
             raise ReplyError("403", name, "No such channel")
         return channel
 
-    def channels(
-        self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[Channel]:
-        """Return the channels that `client` may know of; only those that `of` is in, if given."""
+    def channels(self) -> List[Channel]:
+        """Return all channels."""
         with self._lock:
-            found = list(self._channels.values() if of is None else of.channels)
-        found = [channel for channel in found if _is_visible(client, channel)]
+            return list(self._channels.values())
+
+    def channels_of(self, user: Client, client: Client) -> List[Channel]:
+        """Return the channels of a user that `client` may know of, sorted."""
+        with self._lock:
+            found = [channel for channel in user.channels if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
     def silencing(self, client: Client) -> Dict[Channel, str]:
         """Return the channels of `client` in which it may not speak, and why."""
-        found = {channel: channel.silence(client) for channel in self.channels(of=client)}
+        found = {channel: channel.silence(client) for channel in self.channels_of(client, client)}
         return {channel: text for channel, text in found.items() if text}
 
     def restore(self, channel: Channel) -> None:
@@ -1330,10 +1347,10 @@ class Directory:
                 else:
                     self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, key: str) -> Optional[Tuple[int, int]]:
+    def join(self, client: Client, name: str, key: str) -> Optional[int]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
 
-        Returns the number of the event and that of the members, None if it is there already.
+        Returns the number of the event, None if it is there already.
         Raises ReplyError 405, 471, 473, 474 or 475.
         """
         folded = protocol.casefold(name)
@@ -1363,7 +1380,7 @@ class Directory:
             if client.away and not channel.silence(client):
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return number, len(channel.members)
+            return number
 
     def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1640,26 +1657,28 @@ class Bucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._balance = burst
+        self._balance = float(burst)
         self._at = 0.0  # when the balance was computed
+
+    def charge(self, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero.
+
+        Negative tokens are given back.
+        """
+        if not self._rate:
+            return 0.0
+        if now > self._at:
+            self._balance += (now - self._at) * self._rate
+            self._at = now
+        if self._balance > self._burst:
+            self._balance = self._burst
+        self._balance -= tokens
+        return -self._balance / self._rate if self._balance < 0 else 0.0
 
     def balance(self, now: float) -> float:
         """Return the tokens that are left; below zero if more were taken."""
-        gained = max(0.0, now - self._at) * self._rate
-        self._balance = min(self._burst, self._balance + gained)
-        self._at = max(self._at, now)
+        self.charge(0.0, now)
         return self._balance
-
-    def charge(self, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
-        if not self._rate:
-            return 0.0
-        self._balance = self.balance(now) - tokens
-        return max(0.0, -self._balance / self._rate)
-
-    def refund(self, tokens: float) -> None:
-        """Give back unused tokens."""
-        self._balance = min(self._burst, self._balance + tokens)
 
 
 class Limiter:
@@ -1674,23 +1693,29 @@ class Limiter:
         self._lock = threading.Lock()  # guards the buckets
         self._buckets: Dict[str, Bucket] = {}
 
+    def charge(self, key: str, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        with self._lock:
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                if len(self._buckets) >= MAX_KEYS:
+                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
+                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+            return bucket.charge(tokens, now)
+
     def try_take(self, key: str, now: float, tokens: float = 1.0) -> float:
         """Take tokens and return 0, or take none and return the seconds until there are enough."""
-        with self._lock:
-            if key not in self._buckets and len(self._buckets) >= MAX_KEYS:
-                by_balance = sorted(self._buckets.items(), key=lambda item: item[1].balance(now))
-                self._buckets = dict(by_balance[: MAX_KEYS // 2])
-            bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
-            wait = bucket.charge(tokens, now)
-            if wait > 0:
-                bucket.refund(tokens)
-            return wait
+        wait = self.charge(key, tokens, now)
+        if wait > 0:
+            self.refund(key, tokens)
+        return wait
 
-    def refund(self, key: str) -> None:
-        """Give back an unused token."""
+    def refund(self, key: str, tokens: float = 1.0) -> None:
+        """Give back unused tokens."""
         with self._lock:
             if key in self._buckets:
-                self._buckets[key].refund(1.0)
+                self._buckets[key].charge(-tokens, 0.0)
 
 
 # The store
@@ -2460,6 +2485,25 @@ class Journal(threading.Thread):
             raise
 
 
+class PartialSelector(selectors.SelectSelector):
+    """Calls select for MAX_SELECT sockets at a time, the first registered among the first."""
+
+    def select(self, timeout: Optional[float] = None) -> List[Tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; nothing, perhaps, before the timeout."""
+        keys = list(self.get_map().values())
+        if len(keys) <= MAX_SELECT:
+            return super().select(timeout)
+        ready = []
+        for start in range(0, len(keys), MAX_SELECT):
+            part = keys[start : start + MAX_SELECT]
+            readers = [key.fileobj for key in part if key.events & selectors.EVENT_READ]
+            writers = [key.fileobj for key in part if key.events & selectors.EVENT_WRITE]
+            pause = 0 if start or timeout == 0 else SELECT_PAUSE
+            found = set(itertools.chain(*select.select(readers, writers, [], pause)))
+            ready += [(key, key.events) for key in part if key.fileobj in found]
+        return ready
+
+
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
@@ -2482,8 +2526,12 @@ class Delivery(threading.Thread):
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
-        self._selector = selectors.DefaultSelector()
+        is_partial = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
+        self._selector = PartialSelector() if is_partial else selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
+        # What blocked clients have not taken, in bytes
+        self._held = 0
+        self._held_by: Dict[str, int] = collections.Counter()  # address
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
         self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
@@ -2569,17 +2617,22 @@ class Delivery(threading.Thread):
         """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
         for audience_id, run in itertools.groupby(batch, audience_of):
-            works = list(run)
-            try:
-                if audience_id:
-                    self._put([work for work in works if isinstance(work, Event)])
-                for work in works:
-                    if isinstance(work, Output):
-                        self._append(work.client, work.make())
-                    elif isinstance(work, Ending):
-                        self._end(work)
-            except Exception:  # only these are lost
-                log.exception("internal error: %.1000r", works)
+            if audience_id:
+                self._put([work for work in run if isinstance(work, Event)])
+                continue
+            for work in run:
+                if isinstance(work, Output):
+                    self._append(work.client, self._try(work.make))
+                elif isinstance(work, Ending):
+                    self._end(work)
+
+    def _try(self, render: Callable[..., bytes], *args: Any) -> bytes:
+        """Return what `render` does; after a mistake of ours only that is lost."""
+        try:
+            return render(*args)
+        except Exception:
+            log.exception("internal error: %.1000r", args)
+            return b""
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2592,13 +2645,13 @@ class Delivery(threading.Thread):
         for client in events[0].audience:
             caps = client.caps
             if caps not in lines:
-                lines[caps] = [event.render(caps, self._lobby) for event in events]
+                lines[caps] = [self._try(event.render, caps, self._lobby) for event in events]
                 joined[caps] = b"".join(lines[caps])
             data = joined[caps]
             if client in own:
                 pieces = lines[caps].copy()
                 for index in own[client]:
-                    pieces[index] = events[index].render_own(client, self._lobby)
+                    pieces[index] = self._try(events[index].render_own, client, self._lobby)
                 data = b"".join(pieces)
             self._append(client, data)
 
@@ -2607,8 +2660,20 @@ class Delivery(threading.Thread):
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.is_blocked and client.queued > self._max_sendq:
-                self._abort(client, "SendQ exceeded")
+            if client.is_blocked:
+                self._held += len(data)
+                self._held_by[client.host] += len(data)
+                self._check_outboxes(client)
+
+    def _check_outboxes(self, client: Client) -> None:
+        """End a blocked client whose outbox is too large, and the largest if all together are."""
+        if client.queued > self._max_sendq:
+            self._abort(client, "SendQ exceeded")
+        while self._held > MAX_OUTBOXES or self._held_by[client.host] > MAX_ADDRESS_OUTBOX:
+            blocked = [key.data for key in self._selector.get_map().values() if key.data]
+            if self._held <= MAX_OUTBOXES:
+                blocked = [other for other in blocked if other.host == client.host]
+            self._abort(max(blocked, key=operator.attrgetter("queued")), "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2624,10 +2689,10 @@ class Delivery(threading.Thread):
         is_idle = self._is_asleep and not self.pending and not self._is_stopping
         if is_idle or len(self._selector.get_map()) > 1:
             for key, _ in self._selector.select(None if is_idle else 0):
-                if key.data is not None:
-                    self._send(key.data)
-                else:
+                if key.data is None:
                     self._woken.recv(4096)
+                elif key.data.is_blocked:  # and not ended meanwhile, for another's sake
+                    self._send(key.data)
         self._is_asleep = False
 
     def _send(self, client: Client) -> None:
@@ -2637,24 +2702,34 @@ class Delivery(threading.Thread):
             sent = client.writer.send(data) if data else 0
         except BlockingIOError:
             sent = 0
-        except OSError as error:
-            self._abort(client, error.strerror or "Connection lost")
+        except Exception as error:  # a mistake of ours ends this client alone
+            if not isinstance(error, OSError):
+                log.exception("%s: internal error", client.log_name)
+            self._abort(client, getattr(error, "strerror", "") or "Connection lost")
             return
-        client.queued = len(data) - sent
-        client.outbox[:] = [memoryview(data)[sent:]] if client.queued else []
-        self._set_blocked(client, bool(client.queued))
-        if client.queued > self._max_sendq:
-            self._abort(client, "SendQ exceeded")
-        elif client.finishing and not client.queued:
+        left = len(data) - sent
+        client.outbox[:] = [memoryview(data)[sent:]] if left else []
+        if left or client.is_blocked:
+            self._set_unsent(client, left)
+            self._check_outboxes(client)
+        else:
+            client.queued = 0
+        if client.finishing and not left:
             with contextlib.suppress(OSError):  # the peer was faster
                 client.reader.shutdown(socket.SHUT_WR)
 
-    def _set_blocked(self, client: Client, is_blocked: bool) -> None:
-        if is_blocked and not client.is_blocked:
+    def _set_unsent(self, client: Client, left: int) -> None:
+        """Note how many bytes the socket has not taken; wait for writability if there are any."""
+        change = left - (client.queued if client.is_blocked else 0)
+        if left and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
-        elif client.is_blocked and not is_blocked:
+        elif client.is_blocked and not left:
             self._selector.unregister(client.reader)
-        client.is_blocked = is_blocked
+        client.queued, client.is_blocked = left, bool(left)
+        self._held += change
+        self._held_by[client.host] += change
+        if not self._held_by[client.host]:
+            del self._held_by[client.host]
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2662,23 +2737,24 @@ class Delivery(threading.Thread):
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
-        if not client.is_closed:
-            if not client.is_blocked:
-                self._send(client)
-            self._abort(client, "")
-        if ending.how == CLOSE:
-            client.writer.detach()
-            client.reader.close()
+        try:
+            if not client.is_closed:
+                if not client.is_blocked:
+                    self._send(client)
+                self._abort(client, "")
+        finally:
+            if ending.how == CLOSE:
+                client.writer.detach()
+                client.reader.close()
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
-        self._set_blocked(client, False)
-        client.outbox.clear()
-        client.queued = 0
         client.is_closed = True
         client.end = client.end or reason
+        client.outbox.clear()
         with contextlib.suppress(OSError):
             client.reader.shutdown(socket.SHUT_RDWR)
+        self._set_unsent(client, 0)
 
 
 # Sessions
@@ -2709,8 +2785,7 @@ class Session:
         self.response = client.response = Response(
             client, self.delivery.enqueue, self.options.server_name, self.options.lobby
         )
-        self.reply = self.response.reply  # the answer to a command, or a part of it
-        self._bucket = Bucket(server.options.rate_limit, BURST)
+        client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
@@ -2735,10 +2810,11 @@ class Session:
     def _finish(self, end: Disconnect) -> None:
         client = self.client
         name = client.log_name
+        self._take(len(client.channels))  # without waiting: the nickname is to be free
         self.directory.remove(client, end.reason)
         if end.farewell:
-            self.reply("ERROR", end.farewell)
-        self.flush()
+            self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
+        self.response.flush()
         self.delivery.enqueue(Ending(client, FINISH))
         self.delivery.wake()
         # Read to the end, LINGER at most, so that closing resets nothing that was sent.
@@ -2753,6 +2829,7 @@ class Session:
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
 
     def _converse(self) -> None:
+        self.charge(CONNECTION_PRICE)
         opening = b""
         name = None
         chunks = self._chunks()
@@ -2770,9 +2847,14 @@ class Session:
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
-            for line in framer.feed(chunk):
+            if len(chunk) > BYTES_PER_TOKEN:
+                self.charge(len(chunk) // BYTES_PER_TOKEN)
+            lines = framer.feed(chunk)
+            if not lines:
+                self.charge(PIECE_PRICE)
+            for line in lines:
+                self.charge(1.0)
                 if line != b"":
-                    self._throttle()
                     on_line(self, line)
             self.delivery.wait()
 
@@ -2819,27 +2901,67 @@ class Session:
         can_answer = client.registered and not client.caps & PLAIN_TEXT
         return bool(can_answer and self.options.ping_interval)
 
-    def _throttle(self) -> None:
-        """Charge a line, and wait until it is paid for and the delivery keeps up."""
-        client = self.client
-        wait = self._bucket.charge(1.0, time.monotonic())
-        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
-            self.delivery.wait()
-        while wait > 0 and not client.end:
-            time.sleep(min(wait, 0.5))
-            wait -= 0.5
-            self._check_deadline()
-            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    raise Disconnect("Connection closed")
-        client.check_end()
-
     def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
             farewell = "No username came in time. Connect again when you are ready."
             raise Disconnect("Registration timeout", farewell)
 
-    # For the handlers, beside `reply`
+    # For the handlers
+
+    def charge(self, tokens: float) -> None:
+        """Take tokens from the client and its address; return when they are paid for.
+
+        Called before the work is done, without a lock. Raises Disconnect once the client's end
+        has come.
+        """
+        wait = self._take(tokens)
+        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
+            self.delivery.wait()
+            self._pause(wait)
+        self.client.check_end()
+
+    def _take(self, tokens: float) -> float:
+        """Take tokens, and return the seconds until they are paid for."""
+        if not self.options.rate_limit:
+            return 0.0
+        now = time.monotonic()
+        wait = self.client.bucket.charge(tokens, now)
+        return max(wait, self.server.budgets.charge(self.client.host, tokens, now))
+
+    def _pause(self, wait: float) -> None:
+        """Wait, unless the client's end comes."""
+        client = self.client
+        self._deadline += wait  # no fault of the client's
+        while wait > 0 and not client.end:
+            time.sleep(min(wait, 0.5))
+            wait -= 0.5
+            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
+                if not client.writer.recv(1, socket.MSG_PEEK):
+                    raise Disconnect("Connection closed")
+
+    def charge_for_peers(self) -> None:
+        """Charge for a change that is told to all who share a channel with the client."""
+        channels = list(self.client.channels)
+        members = sum(len(channel.members) for channel in channels)
+        self.charge(len(channels) + members / ROWS_PER_TOKEN)
+
+    def paid(self, items: Sequence[_Item], price: float = 1.0) -> Iterator[_Item]:
+        """Yield items to look at; ROWS_PER_TOKEN of them, paid for in advance, cost `price`."""
+        for start in range(0, len(items), ROWS_PER_TOKEN):
+            part = items[start : start + ROWS_PER_TOKEN]
+            self.charge(price * len(part) / ROWS_PER_TOKEN)
+            yield from part
+
+    def reply(self, command: str, *params: str, source: str = "") -> None:
+        """Add a reply to the answer."""
+        self.add(self.response.make_event((command, *params), source))
+
+    def add(self, event: Event) -> None:
+        """Add an event to the answer; pieces of a long one are paid for before they are made."""
+        if len(self.response.events) >= ROWS_PER_TOKEN:
+            self.flush(is_done=False)
+            self.charge(1.0)
+        self.response.events.append(event)
 
     def notice(self, text: str, *args: object) -> None:
         """Reply with a notice, made from `text` and `args`."""
@@ -2860,15 +2982,14 @@ class Session:
         for text in protocol.pack(words, separator, size):
             self.reply(*reply, text)
 
-    def charge(self, tokens: float) -> None:
-        """Charge the client for work: the next line waits until it is paid for."""
-        self._bucket.charge(tokens, time.monotonic())
-
     def flush(self, is_done: bool = True) -> None:
-        """Send the replies; `is_done` ends the answer to the command."""
-        size = self.response.flush(is_done)
-        if size:
-            self.charge(size / REPLY_BYTES_PER_TOKEN)
+        """Send the replies; wait until many are delivered. `is_done` ends the answer."""
+        is_long = len(self.response.events) >= MANY_REPLIES
+        self.response.flush(is_done)
+        if is_long:
+            self.delivery.sync()
+            while self.client.queued > MAX_AHEAD and not self.client.end:
+                self._pause(0.05)
 
     def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -2926,8 +3047,6 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     except ValueError:
         session.reply("400", "*", "That line is not an IRC message")
     else:
-        if tags_size > 0:  # tags cost what lines do
-            session.charge(tags_size // protocol.MAX_MESSAGE)
         session.run_command(message)
         return
     session.flush()
@@ -2963,7 +3082,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
     client, directory = session.client, session.directory
-    channels = {channel.folded: channel.name for channel in directory.channels(of=client)}
+    channels = {channel.folded: channel.name for channel in directory.channels_of(client, client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
     if typed.verb == "help":
@@ -2973,7 +3092,7 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
     if typed.verb == "list":
         channel = directory.channel(session.channel)
         users = channel.audience if channel is not None else directory.users()
-        for text in protocol.online_lines([user.nickname for user in users]):
+        for text in protocol.online_lines([user.nickname for user in session.paid(users)]):
             session.notice(text)
         return
     name, identity = client.correspondent
@@ -3052,6 +3171,7 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
+    session.charge_for_peers()
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -3100,6 +3220,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
+    session.charge(REGISTRATION_PRICE)
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -3189,9 +3310,11 @@ def _keep_alive(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
+    session.charge(REGISTRATION_PRICE)
     if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
     session.is_negotiating = False
+    session.charge_for_peers()
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
@@ -3241,6 +3364,7 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
     store = session.server.store
     with _guessing(session, name, error.numeric, error.numeric):
+        session.charge(PASSWORD_PRICE)
         account = store.log_in(name, password)
         if account is None:
             # Some users type their password in place of the name: that is not for the log.
@@ -3312,6 +3436,7 @@ def on_register(session: Session, message: Message) -> None:
         raise fail("WEAK_PASSWORD", error)
     if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
+    session.charge(PASSWORD_PRICE)
     try:
         account = store.add_account(client.nickname, password)
     except AccountExistsError as exists:
@@ -3415,6 +3540,7 @@ def mute_text(client: Client) -> str:
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
+    session.charge_for_peers()
     session.directory.change(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
@@ -3456,19 +3582,19 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        if directory.channel(name) is None:
+        channel = directory.channel(name)
+        if channel is None:
             wait = session.server.foundings.try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
+        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
         key = keys.get(given, "")
         with contextlib.ExitStack() as stack:
             if key:
                 stack.enter_context(_guessing(session, name, "475", "437", name))
-            joined = directory.join(client, name, key)
-        if joined is not None:
-            number, size = joined
-            session.charge(size / ROWS_PER_TOKEN)
+            number = directory.join(client, name, key)
+        if number is not None:
             recall(session, name, number)
 
     if message.params[0]:  # irssi sends an empty parameter, and expects no answer
@@ -3523,14 +3649,19 @@ def on_names(session: Session, message: Message) -> None:
 
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
-    conditions = parse_elist(",".join(message.params))
-    channels, now = session.directory.channels(session.client), time.time()
+    text = ",".join(message.params)
+    count = min(MAX_CONDITIONS, text.count(",")) + 1
+    session.charge(count - 1)  # masks take time to compile
+    conditions = parse_elist(text)
+    channels, now = session.directory.channels(), time.time()
     session.charge(len(channels) / ROWS_PER_TOKEN)
+    channels.sort(key=operator.attrgetter("folded"))
     session.reply("321", "Channel", "Users  Name")
-    for channel in channels:
+    for channel in session.paid(channels, count / MASKS_PER_ROW):
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
-        if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
+        is_visible = _is_visible(session.client, channel)
+        if is_visible and conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -3554,6 +3685,7 @@ def on_mode(session: Session, message: Message) -> None:
             session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
+        session.charge(len(changes) - 1)
         for error in session.directory.change_modes(client, channel.name, changes):
             session.refuse("MODE", error)
 
@@ -3599,14 +3731,11 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     client, directory = session.client, session.directory
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
-        members = channel.audience if channel is not None else ()
-        session.charge(len(members) / ROWS_PER_TOKEN)
-        for other in members:
+        for other in session.paid(channel.audience if channel is not None else ()):
             yield other, channel
         return
-    users, masks = directory.users(), protocol.MaskSet([mask])
-    session.charge(len(users) / ROWS_PER_TOKEN)
-    for other in users:
+    masks = protocol.MaskSet([mask])
+    for other in session.paid(directory.users()):
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
             shared = client.channels & other.channels
@@ -3637,7 +3766,7 @@ def on_whois(session: Session, message: Message) -> None:
         session.reply("311", name, other.username, other.host, "*", other.realname)
         words = (
             member_prefix(session.client, channel.members.get(other, 0)) + channel.name
-            for channel in session.directory.channels(session.client, of=other)
+            for channel in session.directory.channels_of(other, session.client)
         )
         session.reply_packed(words, " ", NAMES_SIZE, "319", name)
         session.reply("312", name, options.server_name, options.network)
@@ -3719,6 +3848,7 @@ def on_setname(session: Session, message: Message) -> None:
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
+    session.charge_for_peers()
     session.directory.change(session.client, "SETNAME", realname, realname=realname)
 
 
@@ -3753,13 +3883,13 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         message, line = protocol.parse(line), line + b"\r\n"
         needs = _NEEDS.get(message.command, 0)
         event = Event(message, line, (client,), row.time, row.number, (), needs, client_tags=tags)
-        date = protocol.format_day(row.time)
-        shown = event.describe(client.nickname, session.options.lobby)
-        if shown and date != day and not is_marked:
+        shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
+        date = protocol.format_day(row.time) if shown else day
+        if date != day:
             session.notice(date)
             day = date
         if is_marked or client.caps & PLAIN_TEXT:
-            session.response.events.append(event)
+            session.add(event)
         elif shown:
             session.notice(shown)
     if rows and heading:
@@ -3779,6 +3909,7 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
+    session.charge(query.limit / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":
@@ -3865,7 +3996,7 @@ def _reply_targets(session: Session, query: HistoryQuery, spans: List[Span]) -> 
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
     found = [(number, at, names.get(key, key)) for key, number, at in others]
     found = [item for item in found if item[2][0] != "="]  # an account that was deleted
-    for channel in session.directory.channels(of=client):
+    for channel in session.directory.channels_of(client, client):
         last = store.read(channel.folded, after, MAX_NUMBER, 1, latest=True)
         found += [(row.number, row.time, channel.name) for row in last if row.number < before]
     found.sort(reverse=spans[0] > spans[1])
@@ -3962,13 +4093,13 @@ def on_kill(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
-    users, channels = directory.users(), directory.channels()
+    users = directory.users()
     directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("254", str(len(channels)), "channels formed")
+    session.reply("254", str(len(directory.channels())), "channels formed")
     session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
@@ -4131,6 +4262,7 @@ class Server:
         self.mailings = Limiter(*MAILBOX_RATE)  # by account or address, and the account it is for
         # By address; without flood limits, as in a benchmark, all is kept.
         self.storings = Limiter(*STORING_RATE if options.rate_limit else (0.0, 0.0))
+        self.budgets = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
@@ -4566,7 +4698,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
-    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second from one client"),
+    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second; 10 times that from an address"),
     ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
     ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
     ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),

@@ -582,6 +582,20 @@ def test_reply_follows_the_new_nickname_of_its_recipient(alice):
     assert alice.sent == ["PRIVMSG rob :what?"]
 
 
+@pytest.mark.parametrize("line", [":bob!b@h QUIT :bye", ""])
+def test_reply_goes_to_nobody_whose_name_may_have_changed_hands(alice, line):
+    """The sender has left, or the connection was lost meanwhile."""
+    alice.hear(":bob!b@h PRIVMSG alice :psst")
+    if line:
+        alice.hear(line)
+    else:
+        alice.lose()
+        alice.connect()
+        alice.hear(*WELCOME)
+    with pytest.raises(protocol.InputError, match="no private message to reply to"):
+        alice.type("/reply what?")
+
+
 def test_modes_are_parsed_as_the_server_defines_them():
     alice = User()
     alice.connect()

@@ -109,13 +109,15 @@ def test_server_may_shorten_the_nickname():
 
 
 RESERVED = ":hub FAIL NICK NICKNAME_RESERVED alice :It has an owner"
+IN_USE = ":hub 433 * alice :In use"
 AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
 
 
 @pytest.mark.parametrize(
     ("password", "lines", "event"),
     [
-        ("", [":hub 433 * alice :In use"], (NAME, TAKEN)),
+        ("", [IN_USE], (NAME, TAKEN)),
+        ("", [":hub 433 * alice aIice :It looks like aIice."], (NAME, "It looks like aIice.")),
         ("", [":hub 436 * alice :Collision"], (NAME, TAKEN)),
         ("", [":hub 432 * alice :Not so."], (NAME, "Not so.")),
         ("", [":hub 437 * alice :Not now."], (NAME, "Not now.")),
@@ -125,9 +127,14 @@ AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
         ("", ["ERROR :Office is full (10 people)."], (SERVER, "Office is full (10 people).")),
         ("", [*AGREED, RESERVED], (PASSWORD, REGISTERED)),
         ("sesame", [*AGREED, RESERVED, ":hub 904 alice :No"], (PASSWORD, "Wrong password.")),
-        ("sesame", [":hub 433 * alice :In use", *AGREED, ":hub 904 alice :No"], (NAME, TAKEN)),
-        ("sesame", [":hub 433 * alice :In use", "CAP * LS :x-sasl"], (NAME, TAKEN)),
-        ("sesame", ["CAP * LS :", ":hub 433 * alice :In use"], (NAME, TAKEN)),
+        ("sesame", [IN_USE, *AGREED, ":hub 904 alice :No", IN_USE], (NAME, TAKEN)),
+        (
+            "sesame",
+            [IN_USE, *AGREED, ":hub 904 alice :No", RESERVED],
+            (PASSWORD, "Wrong password."),
+        ),
+        ("sesame", [IN_USE, "CAP * LS :x-sasl", IN_USE], (NAME, TAKEN)),
+        ("sesame", ["CAP * LS :", IN_USE], (NAME, TAKEN)),
     ],
 )
 def test_refusal_says_what_the_user_must_fix(password, lines, event):
@@ -246,7 +253,7 @@ def test_owner_who_logs_in_elsewhere_ends_the_connection_for_good(owned, call):
     there.send(*(protocol.serialize(m).decode() for m in protocol.compose(typed, "", "", "")))
     there.heard()
     there.send("NICK alice")
-    assert here.end().fault == NAME
+    assert here.end().fault == PASSWORD
     assert any(" NICK alice" in line or " NICK :alice" in line for line in there.heard())
 
 
@@ -687,4 +694,4 @@ def test_login_is_repeated_when_reconnecting(alice, hub):
 
 def test_login_elsewhere_ends_the_connection_for_good(alice, hub):
     hub.send("FAIL * LOGGED_IN_ELSEWHERE alice :alice has logged in elsewhere", "ERROR :Bye")
-    assert alice.end() == Disconnected(NAME, "alice has logged in elsewhere")
+    assert alice.end() == Disconnected(PASSWORD, "alice has logged in elsewhere")

@@ -1047,43 +1047,6 @@ def test_banned_user_cannot_resume_or_get_what_waited(kept, monkeypatch):
 # Work for nothing
 
 
-@pytest.fixture
-def charged(monkeypatch):
-    """The tokens that clients are charged for beside their lines."""
-    tokens = []
-    monkeypatch.setattr(server.Session, "charge", lambda session, count: tokens.append(count))
-    return tokens
-
-
-@pytest.mark.parametrize("line", ["WHO zzz", "LIST zzz", "JOIN #a", "NAMES #lobby"])
-def test_looking_at_users_and_channels_is_charged(room, charged, monkeypatch, line):
-    monkeypatch.setattr(server, "ROWS_PER_TOKEN", 0.01)
-    bob = room.irc("bob")
-    before = sum(charged)
-    bob.send(line)
-    bob.heard()
-    assert sum(charged) >= before + 100
-
-
-@pytest.mark.parametrize("line", ["JOIN #a,#b,#c,#d", "PART #a,#b,#c,#d", "PRIVMSG a,b,c,d :x"])
-def test_each_further_target_is_charged_like_a_line(room, charged, line):
-    bob = room.irc("bob")
-    bob.heard()
-    charged.clear()
-    bob.send(line)
-    bob.heard()
-    assert 3 in charged
-
-
-def test_kilobyte_of_tags_is_charged_like_lines(room, charged):
-    bob = room.irc("bob", "message-tags")
-    bob.heard()
-    charged.clear()
-    bob.send("@+a=b TAGMSG #lobby", "@+a=%s TAGMSG #lobby" % ("x" * 2048))
-    bob.heard()
-    assert [count for count in charged if count >= 1] == [4]
-
-
 @needs_scrypt
 @pytest.mark.parametrize("target", ["alice", "#lobby"])
 def test_history_keeps_no_tags_that_could_fill_a_sendq(kept, target):

@@ -94,10 +94,10 @@ def test_a_bucket_holds_its_burst_and_gains_its_rate():
     assert bucket.charge(1, 50.0) == pytest.approx(0.1)
     assert bucket.charge(19, 50.0) == pytest.approx(2.0)
     assert bucket.charge(0, 51.0) == pytest.approx(1.0)
-    bucket.refund(10)
+    bucket.charge(-10, 51.0)
     assert bucket.charge(0, 51.0) == 0.0
     assert bucket.charge(0, 49.0) == 0.0  # a clock that goes back gives nothing
-    bucket.refund(1000)
+    bucket.charge(-1000, 51.0)
     assert bucket.balance(51.0) == 100.0
     assert bucket.charge(101, 1000.0) == pytest.approx(0.1)
 

@@ -81,20 +81,18 @@ def test_own_name_that_another_window_holds_is_taken_over_by_its_password(
     before.say("/register opensesame")
     desktop.pump(lambda: room.server.store.account("alice"))
     alice = desktop.open(room.server.port)
-    field, hint = alice.connect_view.fields[PASSWORD], alice.connect_view.hints[PASSWORD]
+    field = alice.connect_view.fields[PASSWORD]
     alice.connect(name="not a name")
     assert alice.wait_for_error(NAME) and not field.winfo_ismapped()
-    error = "“alice” is already here. Try another name, for example alice2."
-    for password in ("", "wrong"):
-        alice.connect_view.show_error("", "")
+    registered = "“alice” is registered. If it is yours, type its password; else choose another."
+    for password, error in (("", registered), ("wrong", "Wrong password.")):
         alice.connect(name="alice", password=password)
-        desktop.pump(lambda: alice.connect_view.hints[NAME].cget("text") == error)
-        desktop.pump(field.winfo_viewable)
-        assert hint.cget("text") == "If it is yours, type its password."
-        assert alice.has_focus(alice.connect_view.fields[NAME])
+        shown = alice.connect_view.hints[PASSWORD]
+        desktop.pump(lambda shown=shown, error=error: shown.cget("text") == error)
+        assert alice.has_focus(field)
     alice.connect(password="opensesame")
     alice.sees("[SERVER]: alice joined the chat")
-    assert before.wait_for_error(NAME) == "alice has logged in elsewhere"
+    assert before.wait_for_error(PASSWORD) == "alice has logged in elsewhere"
     assert before.connect_view.fields[PASSWORD].winfo_viewable()
 
 

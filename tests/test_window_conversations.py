@@ -673,7 +673,7 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     alice.click("HTTPS://C.example")
     desktop.pump(lambda: len(opened) == 3)
     assert sorted(opened) == [
-        "HTTPS://C.example", "http://b.example", "https://example.org/a?b=(1)"
+        "http://b.example", "https://C.example", "https://example.org/a?b=(1)"
     ]  # fmt: skip
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
