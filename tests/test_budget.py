@@ -215,8 +215,9 @@ def test_long_answer_in_pieces_is_whole(room, monkeypatch, command):
 
 def test_long_answer_waits_for_its_reader_and_ends_with_it(room, monkeypatch):
     """The pieces that nobody will read are not made."""
-    room.irc("alice").send("JOIN " + ",".join("#r%d" % number for number in range(40)))
-    bob = room.irc("bob")
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.send("JOIN " + ",".join("#r%d" % number for number in range(40)))
+    alice.heard()
     made = []
     make_event = server.Response.make_event
 
