@@ -4,7 +4,7 @@
 
 Connects to a server on this machine and writes prepared bytes to non-blocking sockets, as each
 kind's script says, until standard input ends. Prints "ready" when it begins, and as its last
-line what it did, in JSON. Has a lower priority than the server, so that it takes only the CPU
+line what it did. Has a lower priority than the server, so that it takes only the CPU
 time that is left.
 """
 
@@ -331,7 +331,8 @@ def main() -> None:
     loop = Loop(int(sys.argv[1]))
     print("ready", flush=True)
     loop.run(json.loads(sys.argv[2]))
-    print(json.dumps(loop.counts), flush=True)
+    values = loop.counts["connections"], loop.counts["sent"] / 1e6, loop.counts["received"] / 1e6
+    print("%d connections, %.1f MB sent, %.1f received" % values, flush=True)
 
 
 if __name__ == "__main__":
