@@ -26,6 +26,7 @@ Linux only.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import re
