@@ -170,18 +170,18 @@ FOREVER = 86400.0  # a timeout where there is none: None would make writes block
 HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
 HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
 HISTORY_WORKS = "What is said is being kept again."
-UNKEPT = "Too much was said from your address in the last hour: it is passed on, but not kept."
 NO_ACCOUNTS = "This server keeps no accounts."
 
 # What an address may do: tokens a second, and tokens at once
-ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
-ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
-# New accounts: a class of 30 registers at once, and the next class an hour later.
-REGISTRATION_RATE = (1 / 120, 30)
-# New channels: to make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
-FOUNDING_RATE = (1 / 300, 200)
-MAILBOX_RATE = (1 / 60, 50)  # messages that wait for one account, of MAX_WAITING
-STORING_RATE = ((50 << 20) / 3600, 50 << 20)  # bytes of the history
+LIMITS = {
+    "guess": (0.1, 5),  # wrong passwords for an account, or keys for a channel
+    "guesses": (1.0, 300),  # wrong passwords in all: a classroom may share an address
+    "registration": (1 / 120, 30),  # accounts: a class at once, and the next one an hour later
+    # To make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
+    "founding": (1 / 300, 200),
+    "mail": (1 / 60, 50),  # messages of a sender that wait for one account, of MAX_WAITING
+    "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
+}
 GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
@@ -503,6 +503,7 @@ class Client:
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
         self.token = ""  # for RESUME
+        self.unpaid = 0  # bytes that it had stored, and that its address is not charged for yet
         # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
         # Written by the delivery alone:
@@ -511,7 +512,6 @@ class Client:
         self.is_blocked = False  # the socket is full; the selector tells when it is not
         self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
-        self.is_told = False  # a notice has said that its messages are not kept
         # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
@@ -1091,6 +1091,8 @@ class Directory:
                 message, line, audience, now, number, conversations, needs, sender, tags, label,
                 client_tags, extended, waiting_for,
             )  # fmt: skip
+            if sender is not None:
+                sender.unpaid += len(line) * len(conversations)
             self._enqueue(event)
             return event
 
@@ -2507,16 +2509,9 @@ class PartialSelector(selectors.SelectSelector):
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
-    def __init__(
-        self,
-        max_sendq: int,
-        journal: Optional[Journal],
-        lobby: str,
-        may_store: Callable[[Client, int], bool],
-    ) -> None:
+    def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
         super().__init__(name="delivery")
         self._journal = journal
-        self._may_store = may_store  # called with a sender and the bytes of its events
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
@@ -2529,9 +2524,6 @@ class Delivery(threading.Thread):
         is_partial = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
         self._selector = PartialSelector() if is_partial else selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        # What blocked clients have not taken, in bytes
-        self._held = 0
-        self._held_by: Dict[str, int] = collections.Counter()  # address
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
         self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
@@ -2594,24 +2586,15 @@ class Delivery(threading.Thread):
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Give the journal the rows and channels of a batch: of its senders, those who may."""
-        journal = self._journal
+        """Give the journal the rows and channels of a batch."""
         kept: List[Record] = []
-        sizes: Dict[Client, int] = collections.Counter()
-        if journal is None:
-            return
         for work in batch:
-            if isinstance(work, Event) and work.sender is not None:
-                sizes[work.sender] += len(work.line) * len(work.conversations)
-        refused = {sender for sender, size in sizes.items() if not self._may_store(sender, size)}
-        for work in batch:
-            # What waits for an account was promised to be delivered.
-            if isinstance(work, Event) and (work.sender not in refused or work.waiting_for):
-                kept += work.rows() if work.conversations else ()
+            if isinstance(work, Event) and work.conversations:
+                kept += work.rows()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
-        if kept or journal.fault:
-            journal.write(kept)
+        if self._journal is not None and (kept or self._journal.fault):
+            self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
         """Render a batch into the outboxes; carry out endings."""
@@ -2660,20 +2643,6 @@ class Delivery(threading.Thread):
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.is_blocked:
-                self._held += len(data)
-                self._held_by[client.host] += len(data)
-                self._check_outboxes(client)
-
-    def _check_outboxes(self, client: Client) -> None:
-        """End a blocked client whose outbox is too large, and the largest if all together are."""
-        if client.queued > self._max_sendq:
-            self._abort(client, "SendQ exceeded")
-        while self._held > MAX_OUTBOXES or self._held_by[client.host] > MAX_ADDRESS_OUTBOX:
-            blocked = [key.data for key in self._selector.get_map().values() if key.data]
-            if self._held <= MAX_OUTBOXES:
-                blocked = [other for other in blocked if other.host == client.host]
-            self._abort(max(blocked, key=operator.attrgetter("queued")), "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2681,6 +2650,21 @@ class Delivery(threading.Thread):
         for client in touched:
             if not client.is_closed and not client.is_blocked:
                 self._send(client)
+        if any(client.is_blocked for client in touched):
+            self._check_outboxes()
+
+    def _check_outboxes(self) -> None:
+        """End blocked clients with too large an outbox; if all are too large, the largest."""
+        blocked = [key.data for key in self._selector.get_map().values() if key.data]
+        total, of_host = 0, collections.Counter()  # type: int, Dict[str, int]
+        for client in sorted(blocked, key=operator.attrgetter("queued")):
+            total += client.queued
+            of_host[client.host] += client.queued
+            is_full = total > MAX_OUTBOXES or of_host[client.host] > MAX_ADDRESS_OUTBOX
+            if is_full or client.queued > self._max_sendq:
+                total -= client.queued
+                of_host[client.host] -= client.queued
+                self._abort(client, "SendQ exceeded")
 
     def _poll(self) -> None:
         """Send to those who can take more; sleep if there is nothing to do."""
@@ -2691,7 +2675,7 @@ class Delivery(threading.Thread):
             for key, _ in self._selector.select(None if is_idle else 0):
                 if key.data is None:
                     self._woken.recv(4096)
-                elif key.data.is_blocked:  # and not ended meanwhile, for another's sake
+                else:
                     self._send(key.data)
         self._is_asleep = False
 
@@ -2711,7 +2695,6 @@ class Delivery(threading.Thread):
         client.outbox[:] = [memoryview(data)[sent:]] if left else []
         if left or client.is_blocked:
             self._set_unsent(client, left)
-            self._check_outboxes(client)
         else:
             client.queued = 0
         if client.finishing and not left:
@@ -2720,16 +2703,11 @@ class Delivery(threading.Thread):
 
     def _set_unsent(self, client: Client, left: int) -> None:
         """Note how many bytes the socket has not taken; wait for writability if there are any."""
-        change = left - (client.queued if client.is_blocked else 0)
         if left and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
         elif client.is_blocked and not left:
             self._selector.unregister(client.reader)
         client.queued, client.is_blocked = left, bool(left)
-        self._held += change
-        self._held_by[client.host] += change
-        if not self._held_by[client.host]:
-            del self._held_by[client.host]
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2924,9 +2902,13 @@ class Session:
         """Take tokens, and return the seconds until they are paid for."""
         if not self.options.rate_limit:
             return 0.0
-        now = time.monotonic()
-        wait = self.client.bucket.charge(tokens, now)
-        return max(wait, self.server.budgets.charge(self.client.host, tokens, now))
+        client, now = self.client, time.monotonic()
+        wait = client.bucket.charge(tokens, now)
+        wait = max(wait, self.server.limits["work"].charge(client.host, tokens, now))
+        if client.unpaid:
+            stored, client.unpaid = client.unpaid, 0
+            wait = max(wait, self.server.limits["storing"].charge(client.host, stored, now))
+        return wait
 
     def _pause(self, wait: float) -> None:
         """Wait, unless the client's end comes."""
@@ -3247,7 +3229,7 @@ def _check_server_password(session: Session) -> None:
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted or hmac.compare_digest(wanted, offered):
         return
-    wait = session.server.guesses.try_take(session.client.host, time.monotonic())
+    wait = session.server.limits["guesses"].try_take(session.client.host, time.monotonic())
     time.sleep(min(wait, GUESS_PAUSE))
     text = "Too many wrong passwords" if wait else "Wrong password"
     session.reply("464", text + ".")
@@ -3381,9 +3363,9 @@ def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterato
 
     Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
     """
-    host, server, now = session.client.host, session.server, time.monotonic()
+    host, limits, now = session.client.host, session.server.limits, time.monotonic()
     guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(host, now)
+    wait = limits["guess"].try_take(guess, now) or limits["guesses"].try_take(host, now)
     if wait:
         what = "keys" if name.startswith("#") else "passwords"
         text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
@@ -3396,8 +3378,8 @@ def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterato
         raise
     finally:
         if not is_wrong:
-            server.attempts.refund(guess)
-            server.guesses.refund(host)
+            limits["guess"].refund(guess)
+            limits["guesses"].refund(host)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3434,7 +3416,7 @@ def on_register(session: Session, message: Message) -> None:
     error = protocol.password_error(password)
     if error:
         raise fail("WEAK_PASSWORD", error)
-    if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
+    if session.server.limits["registration"].try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     session.charge(PASSWORD_PRICE)
     try:
@@ -3521,7 +3503,7 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
     client = session.client
     sender = "=%d" % client.account.id if client.account.id else client.host
     key = "%s =%d" % (sender, account.id)
-    wait = session.server.mailings.try_take(key, time.monotonic())
+    wait = session.server.limits["mail"].try_take(key, time.monotonic())
     if wait or store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
@@ -3584,7 +3566,7 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, error)
         channel = directory.channel(name)
         if channel is None:
-            wait = session.server.foundings.try_take(client.host, time.monotonic())
+            wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
@@ -4249,20 +4231,14 @@ class Server:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
         if not self.store.has_accounts:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
-        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby, self._may_store)
+        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
         last = self.store.last_number()
         if last > (self.started + UPKEEP_INTERVAL) * 1e6:
             text = "the newest message is of %s: this clock is wrong, or was wrong then"
             log.warning(text, time.ctime(last / 1e6))
         self.directory = Directory(self.delivery.enqueue, options.server_name, options.lobby, last)
-        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
-        self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
-        self.registrations = Limiter(*REGISTRATION_RATE)  # by address
-        self.foundings = Limiter(*FOUNDING_RATE)  # by address
-        self.mailings = Limiter(*MAILBOX_RATE)  # by account or address, and the account it is for
-        # By address; without flood limits, as in a benchmark, all is kept.
-        self.storings = Limiter(*STORING_RATE if options.rate_limit else (0.0, 0.0))
-        self.budgets = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)  # by address
+        self.limits = {name: Limiter(*limit) for name, limit in LIMITS.items()}
+        self.limits["work"] = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
@@ -4336,16 +4312,6 @@ class Server:
             self._unused_at = time.monotonic() + UNUSED_INTERVAL
             self.directory.drop_unused()
         self.delivery.wake()  # to send that, and to try the disk again
-
-    def _may_store(self, client: Client, size: int) -> bool:
-        """Charge an address for the history; return False, and tell the client, if it is full."""
-        if not self.storings.try_take(client.host, time.monotonic(), size):
-            return True
-        if not client.is_told:
-            client.is_told = True
-            message = Message("NOTICE", (client.nickname, UNKEPT), self.options.server_name)
-            self.directory.post(message, (client,))
-        return False
 
     # Running
 
