@@ -9,6 +9,7 @@ Threads:
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to a client's socket, and that closes it
     history         (class Journal) writes to disk what the delivery is about to send
+    reader          reads from the disk for the others, who give up if it does not answer
     hash_N          compute the hashes of passwords
     console         writes the log
 
@@ -1696,7 +1697,7 @@ class Limiter:
         self._buckets: Dict[str, Bucket] = {}
 
     def charge(self, key: str, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        """Charge the bucket of a key: see `Bucket.charge`."""
         with self._lock:
             bucket = self._buckets.get(key)
             if bucket is None:
@@ -1706,18 +1707,12 @@ class Limiter:
                 bucket = self._buckets[key] = Bucket(self._rate, self._burst)
             return bucket.charge(tokens, now)
 
-    def try_take(self, key: str, now: float, tokens: float = 1.0) -> float:
-        """Take tokens and return 0, or take none and return the seconds until there are enough."""
-        wait = self.charge(key, tokens, now)
+    def try_take(self, key: str, now: float) -> float:
+        """Take a token and return 0, or take none and return the seconds until there is one."""
+        wait = self.charge(key, 1.0, now)
         if wait > 0:
-            self.refund(key, tokens)
+            self.charge(key, -1.0, now)
         return wait
-
-    def refund(self, key: str, tokens: float = 1.0) -> None:
-        """Give back unused tokens."""
-        with self._lock:
-            if key in self._buckets:
-                self._buckets[key].charge(-tokens, 0.0)
 
 
 # The store
@@ -1759,7 +1754,6 @@ DELETE_EMPTY = (
 TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
-MAX_LISTED = 10000  # conversations that are remembered to be listed
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
 CLEANED_AT_ONCE = 500  # messages deleted in a step of cleaning
@@ -1929,7 +1923,6 @@ class Store:
         self._claim = _claim_folder(folder) if folder and claim else None
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
-        self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
         self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
@@ -1998,23 +1991,19 @@ class Store:
         for number, at, conversation, command, line, account in rows:
             kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
             values += (conversation, kind, number, at, command, line, account or None)
-        new = {row.conversation for row in rows} - self._listed
+        names = {row.conversation for row in rows}
+        pairs = [(who, name) for name in names for who in set(name.split(" "))]
 
         def insert(writer: sqlite3.Connection) -> None:
             # Few statements: each gives up the interpreter's lock, and has to get it back.
-            if new or len(rows) > ROWS_AT_ONCE:
-                writer.execute("BEGIN")
+            writer.execute("BEGIN")
             for start in range(0, len(values), 7 * ROWS_AT_ONCE):
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            if new:
-                pairs = [(who, name) for name in new for who in set(name.split(" "))]
-                writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
+            writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
 
         self._writer.run(insert)
-        if new:
-            self._listed = new | (self._listed if len(self._listed) < MAX_LISTED else set())
 
     def read(
         self,
@@ -3378,8 +3367,8 @@ def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterato
         raise
     finally:
         if not is_wrong:
-            limits["guess"].refund(guess)
-            limits["guesses"].refund(host)
+            limits["guess"].charge(guess, -1.0, now)
+            limits["guesses"].charge(host, -1.0, now)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -4246,7 +4235,7 @@ class Server:
         self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
-        self._per_address: Dict[str, int] = collections.defaultdict(int)
+        self._per_address: Dict[str, int] = collections.Counter()
         self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -4372,33 +4361,34 @@ class Server:
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
         client = Client(sock, host, port)
-        session = Session(self, client)
-
-        def run_session() -> None:
-            try:
-                session.run()
-            finally:
-                self._forget(client, host)
-
-        thread = threading.Thread(target=run_session, name="client %s" % client.address)
+        name = "client %s" % client.address
+        thread = threading.Thread(
+            target=self._run_session, args=(Session(self, client),), name=name
+        )
         with self._lock:
             self._threads[client] = thread
             self._per_address[host] += 1
         try:
             thread.start()
         except RuntimeError:
-            self._forget(client, host)
+            self._forget(client)
             client.writer.detach()
             log.error("the system gives no more threads")
             return full % (options.network, count)
         return ""
 
-    def _forget(self, client: Client, host: str) -> None:
+    def _run_session(self, session: "Session") -> None:
+        try:
+            session.run()
+        finally:
+            self._forget(session.client)
+
+    def _forget(self, client: Client) -> None:
         with self._lock:
             del self._threads[client]
-            self._per_address[host] -= 1
-            if not self._per_address[host]:
-                del self._per_address[host]
+            self._per_address[client.host] -= 1
+            if not self._per_address[client.host]:
+                del self._per_address[client.host]
 
     def _shut_down(self) -> None:
         self._listener.close()
@@ -4530,17 +4520,11 @@ class Parser(argparse.ArgumentParser):
         line, found = "", []  # type: str, List[str]
         try:
             # argparse would read it in the encoding of the system.
-            with open(argument[1:], encoding="utf-8-sig") as file:
-                for line in file:
-                    words = [] if line.lstrip().startswith("#") else shlex.split(line)
-                    found += itertools.chain(*map(self.expand, words))
-        except UnicodeDecodeError:
-            self.error("a file of options is not UTF-8")
-        except OSError as error:
-            self.error(str(error))
-        except ValueError as error:
-            self.error("%s in the line %s" % (error, line.strip()))
-        return found
+            for line in _read_lines(argument[1:]):
+                found += shlex.split(line) if line.lstrip()[:1] != "#" else []
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            self.error("%s: %s %s" % (argument, error, line))
+        return list(itertools.chain(*map(self.expand, found)))
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
@@ -4635,17 +4619,21 @@ def _network(name: str) -> str:
     return protocol.clean(name, 40).strip() or Options().network
 
 
-def _lines_of(path: str) -> Tuple[str, ...]:
+def _read_lines(path: str) -> Tuple[str, ...]:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
+            return tuple(line.rstrip("\n") for line in file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise argparse.ArgumentTypeError("cannot read %s: %s" % (path, reason)) from None
 
 
+def _motd_of(path: str) -> Tuple[str, ...]:
+    return tuple(protocol.clean(line, 400) for line in _read_lines(path))
+
+
 def _password_of(path: str) -> str:
-    password = "".join(_lines_of(path)[:1]).strip() if path else ""
+    password = "".join(_read_lines(path)[:1]).strip() if path else ""
     if path and not password:
         raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
     return password
@@ -4662,7 +4650,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
     ("max-history", "max_history", _COUNT, "MB", "size of the history; the oldest is deleted"),
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
-    ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
+    ("motd", "motd", _motd_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
     ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second; 10 times that from an address"),
     ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
