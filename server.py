@@ -9,6 +9,7 @@ Threads:
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to a client's socket, and that closes it
     history         (class Journal) writes to disk what the delivery is about to send
+    reader          reads from the disk for the others, who give up if it does not answer
     hash_N          compute the hashes of passwords
     console         writes the log
 
@@ -170,18 +171,18 @@ FOREVER = 86400.0  # a timeout where there is none: None would make writes block
 HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
 HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
 HISTORY_WORKS = "What is said is being kept again."
-UNKEPT = "Too much was said from your address in the last hour: it is passed on, but not kept."
 NO_ACCOUNTS = "This server keeps no accounts."
 
 # What an address may do: tokens a second, and tokens at once
-ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
-ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
-# New accounts: a class of 30 registers at once, and the next class an hour later.
-REGISTRATION_RATE = (1 / 120, 30)
-# New channels: to make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
-FOUNDING_RATE = (1 / 300, 200)
-MAILBOX_RATE = (1 / 60, 50)  # messages that wait for one account, of MAX_WAITING
-STORING_RATE = ((50 << 20) / 3600, 50 << 20)  # bytes of the history
+LIMITS = {
+    "guess": (0.1, 5),  # wrong passwords for an account, or keys for a channel
+    "guesses": (1.0, 300),  # wrong passwords in all: a classroom may share an address
+    "registration": (1 / 120, 30),  # accounts: a class at once, and the next one an hour later
+    # To make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
+    "founding": (1 / 300, 200),
+    "mail": (1 / 60, 50),  # messages of a sender that wait for one account, of MAX_WAITING
+    "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
+}
 GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
@@ -503,6 +504,7 @@ class Client:
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
         self.token = ""  # for RESUME
+        self.unpaid = 0  # bytes that it had stored, and that its address is not charged for yet
         # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
         # Written by the delivery alone:
@@ -511,7 +513,6 @@ class Client:
         self.is_blocked = False  # the socket is full; the selector tells when it is not
         self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
-        self.is_told = False  # a notice has said that its messages are not kept
         # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
@@ -1091,6 +1092,8 @@ class Directory:
                 message, line, audience, now, number, conversations, needs, sender, tags, label,
                 client_tags, extended, waiting_for,
             )  # fmt: skip
+            if sender is not None:
+                sender.unpaid += len(line) * len(conversations)
             self._enqueue(event)
             return event
 
@@ -1694,7 +1697,7 @@ class Limiter:
         self._buckets: Dict[str, Bucket] = {}
 
     def charge(self, key: str, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
+        """Charge the bucket of a key: see `Bucket.charge`."""
         with self._lock:
             bucket = self._buckets.get(key)
             if bucket is None:
@@ -1704,18 +1707,12 @@ class Limiter:
                 bucket = self._buckets[key] = Bucket(self._rate, self._burst)
             return bucket.charge(tokens, now)
 
-    def try_take(self, key: str, now: float, tokens: float = 1.0) -> float:
-        """Take tokens and return 0, or take none and return the seconds until there are enough."""
-        wait = self.charge(key, tokens, now)
+    def try_take(self, key: str, now: float) -> float:
+        """Take a token and return 0, or take none and return the seconds until there is one."""
+        wait = self.charge(key, 1.0, now)
         if wait > 0:
-            self.refund(key, tokens)
+            self.charge(key, -1.0, now)
         return wait
-
-    def refund(self, key: str, tokens: float = 1.0) -> None:
-        """Give back unused tokens."""
-        with self._lock:
-            if key in self._buckets:
-                self._buckets[key].charge(-tokens, 0.0)
 
 
 # The store
@@ -1757,7 +1754,6 @@ DELETE_EMPTY = (
 TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
-MAX_LISTED = 10000  # conversations that are remembered to be listed
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
 CLEANED_AT_ONCE = 500  # messages deleted in a step of cleaning
@@ -1927,7 +1923,6 @@ class Store:
         self._claim = _claim_folder(folder) if folder and claim else None
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
-        self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
         self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
@@ -1996,23 +1991,19 @@ class Store:
         for number, at, conversation, command, line, account in rows:
             kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
             values += (conversation, kind, number, at, command, line, account or None)
-        new = {row.conversation for row in rows} - self._listed
+        names = {row.conversation for row in rows}
+        pairs = [(who, name) for name in names for who in set(name.split(" "))]
 
         def insert(writer: sqlite3.Connection) -> None:
             # Few statements: each gives up the interpreter's lock, and has to get it back.
-            if new or len(rows) > ROWS_AT_ONCE:
-                writer.execute("BEGIN")
+            writer.execute("BEGIN")
             for start in range(0, len(values), 7 * ROWS_AT_ONCE):
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            if new:
-                pairs = [(who, name) for name in new for who in set(name.split(" "))]
-                writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
+            writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
 
         self._writer.run(insert)
-        if new:
-            self._listed = new | (self._listed if len(self._listed) < MAX_LISTED else set())
 
     def read(
         self,
@@ -2507,16 +2498,9 @@ class PartialSelector(selectors.SelectSelector):
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
-    def __init__(
-        self,
-        max_sendq: int,
-        journal: Optional[Journal],
-        lobby: str,
-        may_store: Callable[[Client, int], bool],
-    ) -> None:
+    def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
         super().__init__(name="delivery")
         self._journal = journal
-        self._may_store = may_store  # called with a sender and the bytes of its events
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
@@ -2529,9 +2513,6 @@ class Delivery(threading.Thread):
         is_partial = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
         self._selector = PartialSelector() if is_partial else selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        # What blocked clients have not taken, in bytes
-        self._held = 0
-        self._held_by: Dict[str, int] = collections.Counter()  # address
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
         self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
@@ -2594,24 +2575,15 @@ class Delivery(threading.Thread):
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Give the journal the rows and channels of a batch: of its senders, those who may."""
-        journal = self._journal
+        """Give the journal the rows and channels of a batch."""
         kept: List[Record] = []
-        sizes: Dict[Client, int] = collections.Counter()
-        if journal is None:
-            return
         for work in batch:
-            if isinstance(work, Event) and work.sender is not None:
-                sizes[work.sender] += len(work.line) * len(work.conversations)
-        refused = {sender for sender, size in sizes.items() if not self._may_store(sender, size)}
-        for work in batch:
-            # What waits for an account was promised to be delivered.
-            if isinstance(work, Event) and (work.sender not in refused or work.waiting_for):
-                kept += work.rows() if work.conversations else ()
+            if isinstance(work, Event) and work.conversations:
+                kept += work.rows()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
-        if kept or journal.fault:
-            journal.write(kept)
+        if self._journal is not None and (kept or self._journal.fault):
+            self._journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
         """Render a batch into the outboxes; carry out endings."""
@@ -2660,20 +2632,6 @@ class Delivery(threading.Thread):
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.is_blocked:
-                self._held += len(data)
-                self._held_by[client.host] += len(data)
-                self._check_outboxes(client)
-
-    def _check_outboxes(self, client: Client) -> None:
-        """End a blocked client whose outbox is too large, and the largest if all together are."""
-        if client.queued > self._max_sendq:
-            self._abort(client, "SendQ exceeded")
-        while self._held > MAX_OUTBOXES or self._held_by[client.host] > MAX_ADDRESS_OUTBOX:
-            blocked = [key.data for key in self._selector.get_map().values() if key.data]
-            if self._held <= MAX_OUTBOXES:
-                blocked = [other for other in blocked if other.host == client.host]
-            self._abort(max(blocked, key=operator.attrgetter("queued")), "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2681,6 +2639,21 @@ class Delivery(threading.Thread):
         for client in touched:
             if not client.is_closed and not client.is_blocked:
                 self._send(client)
+        if any(client.is_blocked for client in touched):
+            self._check_outboxes()
+
+    def _check_outboxes(self) -> None:
+        """End blocked clients with too large an outbox; if all are too large, the largest."""
+        blocked = [key.data for key in self._selector.get_map().values() if key.data]
+        total, of_host = 0, collections.Counter()  # type: int, Dict[str, int]
+        for client in sorted(blocked, key=operator.attrgetter("queued")):
+            total += client.queued
+            of_host[client.host] += client.queued
+            is_full = total > MAX_OUTBOXES or of_host[client.host] > MAX_ADDRESS_OUTBOX
+            if is_full or client.queued > self._max_sendq:
+                total -= client.queued
+                of_host[client.host] -= client.queued
+                self._abort(client, "SendQ exceeded")
 
     def _poll(self) -> None:
         """Send to those who can take more; sleep if there is nothing to do."""
@@ -2691,7 +2664,7 @@ class Delivery(threading.Thread):
             for key, _ in self._selector.select(None if is_idle else 0):
                 if key.data is None:
                     self._woken.recv(4096)
-                elif key.data.is_blocked:  # and not ended meanwhile, for another's sake
+                else:
                     self._send(key.data)
         self._is_asleep = False
 
@@ -2711,7 +2684,6 @@ class Delivery(threading.Thread):
         client.outbox[:] = [memoryview(data)[sent:]] if left else []
         if left or client.is_blocked:
             self._set_unsent(client, left)
-            self._check_outboxes(client)
         else:
             client.queued = 0
         if client.finishing and not left:
@@ -2720,16 +2692,11 @@ class Delivery(threading.Thread):
 
     def _set_unsent(self, client: Client, left: int) -> None:
         """Note how many bytes the socket has not taken; wait for writability if there are any."""
-        change = left - (client.queued if client.is_blocked else 0)
         if left and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
         elif client.is_blocked and not left:
             self._selector.unregister(client.reader)
         client.queued, client.is_blocked = left, bool(left)
-        self._held += change
-        self._held_by[client.host] += change
-        if not self._held_by[client.host]:
-            del self._held_by[client.host]
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2924,9 +2891,13 @@ class Session:
         """Take tokens, and return the seconds until they are paid for."""
         if not self.options.rate_limit:
             return 0.0
-        now = time.monotonic()
-        wait = self.client.bucket.charge(tokens, now)
-        return max(wait, self.server.budgets.charge(self.client.host, tokens, now))
+        client, now = self.client, time.monotonic()
+        wait = client.bucket.charge(tokens, now)
+        wait = max(wait, self.server.limits["work"].charge(client.host, tokens, now))
+        if client.unpaid:
+            stored, client.unpaid = client.unpaid, 0
+            wait = max(wait, self.server.limits["storing"].charge(client.host, stored, now))
+        return wait
 
     def _pause(self, wait: float) -> None:
         """Wait, unless the client's end comes."""
@@ -3247,7 +3218,7 @@ def _check_server_password(session: Session) -> None:
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted or hmac.compare_digest(wanted, offered):
         return
-    wait = session.server.guesses.try_take(session.client.host, time.monotonic())
+    wait = session.server.limits["guesses"].try_take(session.client.host, time.monotonic())
     time.sleep(min(wait, GUESS_PAUSE))
     text = "Too many wrong passwords" if wait else "Wrong password"
     session.reply("464", text + ".")
@@ -3381,9 +3352,9 @@ def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterato
 
     Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
     """
-    host, server, now = session.client.host, session.server, time.monotonic()
+    host, limits, now = session.client.host, session.server.limits, time.monotonic()
     guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(host, now)
+    wait = limits["guess"].try_take(guess, now) or limits["guesses"].try_take(host, now)
     if wait:
         what = "keys" if name.startswith("#") else "passwords"
         text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
@@ -3396,8 +3367,8 @@ def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterato
         raise
     finally:
         if not is_wrong:
-            server.attempts.refund(guess)
-            server.guesses.refund(host)
+            limits["guess"].charge(guess, -1.0, now)
+            limits["guesses"].charge(host, -1.0, now)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3434,7 +3405,7 @@ def on_register(session: Session, message: Message) -> None:
     error = protocol.password_error(password)
     if error:
         raise fail("WEAK_PASSWORD", error)
-    if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
+    if session.server.limits["registration"].try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
     session.charge(PASSWORD_PRICE)
     try:
@@ -3521,7 +3492,7 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
     client = session.client
     sender = "=%d" % client.account.id if client.account.id else client.host
     key = "%s =%d" % (sender, account.id)
-    wait = session.server.mailings.try_take(key, time.monotonic())
+    wait = session.server.limits["mail"].try_take(key, time.monotonic())
     if wait or store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
@@ -3584,7 +3555,7 @@ def on_join(session: Session, message: Message) -> None:
             raise ReplyError("403", name, error)
         channel = directory.channel(name)
         if channel is None:
-            wait = session.server.foundings.try_take(client.host, time.monotonic())
+            wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
@@ -4249,20 +4220,14 @@ class Server:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
         if not self.store.has_accounts:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
-        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby, self._may_store)
+        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
         last = self.store.last_number()
         if last > (self.started + UPKEEP_INTERVAL) * 1e6:
             text = "the newest message is of %s: this clock is wrong, or was wrong then"
             log.warning(text, time.ctime(last / 1e6))
         self.directory = Directory(self.delivery.enqueue, options.server_name, options.lobby, last)
-        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
-        self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
-        self.registrations = Limiter(*REGISTRATION_RATE)  # by address
-        self.foundings = Limiter(*FOUNDING_RATE)  # by address
-        self.mailings = Limiter(*MAILBOX_RATE)  # by account or address, and the account it is for
-        # By address; without flood limits, as in a benchmark, all is kept.
-        self.storings = Limiter(*STORING_RATE if options.rate_limit else (0.0, 0.0))
-        self.budgets = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)  # by address
+        self.limits = {name: Limiter(*limit) for name, limit in LIMITS.items()}
+        self.limits["work"] = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
@@ -4270,7 +4235,7 @@ class Server:
         self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
-        self._per_address: Dict[str, int] = collections.defaultdict(int)
+        self._per_address: Dict[str, int] = collections.Counter()
         self._is_stopping = False
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -4337,16 +4302,6 @@ class Server:
             self.directory.drop_unused()
         self.delivery.wake()  # to send that, and to try the disk again
 
-    def _may_store(self, client: Client, size: int) -> bool:
-        """Charge an address for the history; return False, and tell the client, if it is full."""
-        if not self.storings.try_take(client.host, time.monotonic(), size):
-            return True
-        if not client.is_told:
-            client.is_told = True
-            message = Message("NOTICE", (client.nickname, UNKEPT), self.options.server_name)
-            self.directory.post(message, (client,))
-        return False
-
     # Running
 
     def fileno(self) -> int:
@@ -4406,33 +4361,34 @@ class Server:
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
         client = Client(sock, host, port)
-        session = Session(self, client)
-
-        def run_session() -> None:
-            try:
-                session.run()
-            finally:
-                self._forget(client, host)
-
-        thread = threading.Thread(target=run_session, name="client %s" % client.address)
+        name = "client %s" % client.address
+        thread = threading.Thread(
+            target=self._run_session, args=(Session(self, client),), name=name
+        )
         with self._lock:
             self._threads[client] = thread
             self._per_address[host] += 1
         try:
             thread.start()
         except RuntimeError:
-            self._forget(client, host)
+            self._forget(client)
             client.writer.detach()
             log.error("the system gives no more threads")
             return full % (options.network, count)
         return ""
 
-    def _forget(self, client: Client, host: str) -> None:
+    def _run_session(self, session: "Session") -> None:
+        try:
+            session.run()
+        finally:
+            self._forget(session.client)
+
+    def _forget(self, client: Client) -> None:
         with self._lock:
             del self._threads[client]
-            self._per_address[host] -= 1
-            if not self._per_address[host]:
-                del self._per_address[host]
+            self._per_address[client.host] -= 1
+            if not self._per_address[client.host]:
+                del self._per_address[client.host]
 
     def _shut_down(self) -> None:
         self._listener.close()
@@ -4564,17 +4520,11 @@ class Parser(argparse.ArgumentParser):
         line, found = "", []  # type: str, List[str]
         try:
             # argparse would read it in the encoding of the system.
-            with open(argument[1:], encoding="utf-8-sig") as file:
-                for line in file:
-                    words = [] if line.lstrip().startswith("#") else shlex.split(line)
-                    found += itertools.chain(*map(self.expand, words))
-        except UnicodeDecodeError:
-            self.error("a file of options is not UTF-8")
-        except OSError as error:
-            self.error(str(error))
-        except ValueError as error:
-            self.error("%s in the line %s" % (error, line.strip()))
-        return found
+            for line in _read_lines(argument[1:]):
+                found += shlex.split(line) if line.lstrip()[:1] != "#" else []
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            self.error("%s: %s %s" % (argument, error, line))
+        return list(itertools.chain(*map(self.expand, found)))
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
@@ -4669,17 +4619,21 @@ def _network(name: str) -> str:
     return protocol.clean(name, 40).strip() or Options().network
 
 
-def _lines_of(path: str) -> Tuple[str, ...]:
+def _read_lines(path: str) -> Tuple[str, ...]:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
+            return tuple(line.rstrip("\n") for line in file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise argparse.ArgumentTypeError("cannot read %s: %s" % (path, reason)) from None
 
 
+def _motd_of(path: str) -> Tuple[str, ...]:
+    return tuple(protocol.clean(line, 400) for line in _read_lines(path))
+
+
 def _password_of(path: str) -> str:
-    password = "".join(_lines_of(path)[:1]).strip() if path else ""
+    password = "".join(_read_lines(path)[:1]).strip() if path else ""
     if path and not password:
         raise argparse.ArgumentTypeError("%s has no password in its first line" % path)
     return password
@@ -4696,7 +4650,7 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
     ("max-history", "max_history", _COUNT, "MB", "size of the history; the oldest is deleted"),
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
-    ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
+    ("motd", "motd", _motd_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
     ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second; 10 times that from an address"),
     ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),

@@ -97,7 +97,7 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--nonsense"], "--nonsense"),
         (["@FOLDER/missing"], "FOLDER/missing"),
         (["@FOLDER/unbalanced"], "Bob's"),
-        (["@FOLDER/binary"], "a file of options is not UTF-8"),
+        (["@FOLDER/binary"], "cannot read FOLDER/binary: it is not UTF-8"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
