@@ -72,7 +72,6 @@ MAX_PASSWORD = 300  # bytes, so that it fits into REGISTER together with its acc
 MAX_MODES = 8  # mode changes with an argument
 MAX_LIMIT = 99999  # members, in mode +l
 MAX_DURATION = 10 * 365 * 86400  # seconds
-MAX_TOKENS = 13  # ISUPPORT tokens in a line, beside the client's name and the text
 SASL_CHUNK = 400  # characters of base64 in one AUTHENTICATE
 MAX_SASL = 4096  # characters of base64 in all
 
@@ -613,17 +612,6 @@ def unescape_token(value: str) -> str:
     return value
 
 
-def isupport_lines(tokens: List[str]) -> List[Tuple[str, ...]]:
-    """Group the tokens of 005 into lines that fit beside the longest names there are."""
-    names = Message("005", ("n" * 4 * MAX_NAME, "are supported by this server"), "s" * 64)
-    size = MAX_MESSAGE - len(_serialize_untagged(names)) - len(" ")
-    lines: List[Tuple[str, ...]] = []
-    for start in range(0, len(tokens), MAX_TOKENS):
-        texts = pack(tokens[start : start + MAX_TOKENS], " ", size)
-        lines += [tuple(text.split(" ")) for text in texts]
-    return lines
-
-
 # SASL
 # ----
 
@@ -845,11 +833,6 @@ class MaskSet:
         return any(pattern.match(folded) for pattern in self._patterns.values())
 
 
-def mask_matches(mask: str, text: str) -> bool:
-    """Return True if `mask` matches all of `text`."""
-    return bool(_compile_mask(mask).match(casefold(text)))
-
-
 @functools.lru_cache(maxsize=1000)
 def _compile_mask(mask: str) -> Pattern[str]:
     first, *rest = (
@@ -871,9 +854,7 @@ def _compile_mask(mask: str) -> Pattern[str]:
 # Kinds of lines, which a window colours
 FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE = "server", "own", "others", "private"
 
-ONLINE = "Online users ({}): {}"
 NO_SUCH_USER = "No such user: {}"
-NAME_TAKEN = "Username already taken: {}. Choose another."
 UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
 ACTION = "\x01ACTION "  # CTCP: "/me waves" is PRIVMSG #lobby :\x01ACTION waves\x01
 
@@ -905,7 +886,7 @@ def online_lines(names: List[str]) -> List[str]:
     """Return the answer to /list: as many texts as it takes, each short enough for a line."""
     ordered = sorted(names, key=casefold)
     first, *more = pack(ordered, ", ", 350) or [""]
-    return [ONLINE.format(len(names), first), *more]
+    return ["Online users (%d): %s" % (len(names), first), *more]
 
 
 def describe(
@@ -986,7 +967,7 @@ _TEXTS: Dict[str, str] = {
     "405": "You are in as many rooms as you may. Type /leave in one of them first.",
     "406": "There was no user called {1}",
     "421": UNKNOWN_COMMAND.replace("{}", "{1}"),
-    "433": NAME_TAKEN.replace("{}", "{1}"),
+    "433": "Username already taken: {1}. Choose another.",
     "441": "{1} is not in {2}",
     "442": "You are not in {1}. Type /join {1}",
     "443": "{1} is in {2} already",

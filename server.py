@@ -82,7 +82,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    MutableMapping,
+    MutableSet,
     NamedTuple,
     NoReturn,
     Optional,
@@ -473,8 +473,8 @@ class Client:
     bucket: "Bucket"  # its tokens of --rate-limit; used by its own thread alone
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
-        "account", "away", "bucket", "channels", "invited", "modes", "named_since", "nickname",
-        "realname", "registered", "signed_on", "spoke", "username", "watches",
+        "account", "away", "bucket", "channels", "invited", "named_since", "nickname", "realname",
+        "registered", "signed_on", "spoke", "username", "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -494,15 +494,15 @@ class Client:
         self.source = ""  # nickname!user@host
         self.account = NO_ACCOUNT  # logged in to
         self.away = ""  # the reason, "" if present
-        self.modes: FrozenSet[str] = frozenset()
         self.tags: Tuple[Tag, ...] = ()  # of each of its messages
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        # Channels that it is invited to, with the bans that there were: later ones hold
-        self.invited: MutableMapping[Channel, Tuple[ChannelBan, ...]] = weakref.WeakKeyDictionary()
+        self.invited: MutableSet[Channel] = weakref.WeakSet()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
-        self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
+        # The sender of the last private message: its nickname, and its `readable_since`, which is
+        # another one if the nickname has changed hands
+        self.correspondent = "", 0
         self.token = ""  # for RESUME
         self.unpaid = 0  # bytes that it had stored, and that its address is not charged for yet
         # Written by any thread that applies sanctions:
@@ -528,7 +528,7 @@ class Client:
     @property
     def is_operator(self) -> bool:
         """True for an operator of the whole server."""
-        return "o" in self.modes
+        return self.account.is_operator
 
     def owns(self, nickname: str) -> bool:
         """Return True if the nickname is that of the account that it is logged in to."""
@@ -539,11 +539,6 @@ class Client:
     def participant(self) -> str:
         """Identity in private conversations: the account if it has its nickname, or that."""
         return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
-
-    @property
-    def identity(self) -> Tuple[str, int]:
-        """Whom its nickname stands for; another holder, or another nickname, has another."""
-        return self.participant, self.readable_since
 
     @property
     def readable_since(self) -> int:
@@ -669,14 +664,11 @@ class Channel:
     def check_can_join(self, client: Client, key: str) -> None:
         if client.is_operator or client.account.id in self.operators:
             return
-        known = client.invited.get(self)
-        if known is not None:  # an invitation opens it, but not to those banned after it
-            later = protocol.MaskSet(ban.mask for ban in self.bans if ban not in known)
-            if later.match(client.source):
-                raise ReplyError("474", self.name, "Cannot join channel (+b)")
+        if self.ban_masks.match(client.source):
+            raise ReplyError("474", self.name, "Cannot join channel (+b)")
+        if self in client.invited:
             return
         for is_refused, numeric, letter in (
-            (self.ban_masks.match(client.source), "474", "b"),
             ("i" in self.flags, "473", "i"),
             (self.key and key != self.key, "475", "k"),
             (self.limit and len(self.members) >= self.limit, "471", "l"),
@@ -810,18 +802,19 @@ class Event(NamedTuple):
     """A message for several clients; rendered once for each set of capabilities."""
 
     message: Message
-    line: bytes  # without tags
     audience: Tuple[Client, ...]
-    when: float  # seconds since 1970
-    number: int = 0  # place in the order of all events, and msgid; 0 for a reply
+    sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
     conversations: Tuple[str, ...] = ()  # those in whose history it is kept
     needs: int = 0  # capabilities that a recipient must have
-    sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
-    sender_tags: Tags = ()
-    label: Tags = ()  # more tags for the sender, as from Response.take_label
     client_tags: bytes = b""  # given by the sender, serialized
     extended: bytes = b""  # line for clients with extended-join
     waiting_for: int = 0  # account that it waits for
+    # Filled in by Directory.post, or for a reply:
+    line: bytes = b""  # without tags
+    when: float = 0.0  # seconds since 1970
+    number: int = 0  # place in the order of all events, and msgid; 0 for a reply
+    sender_tags: Tags = ()
+    label: Tags = ()  # more tags for the sender, as from Response.take_label
 
     def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
@@ -960,7 +953,7 @@ class Response:
             source = self._server_name
         message, line = protocol.fit_line(Message(command, tuple(params), source))
         needs = _NEEDS.get(command, 0)
-        return Event(message, line, (self._client,), time.time(), needs=needs)
+        return Event(message, (self._client,), needs=needs, line=line, when=time.time())
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
@@ -1061,39 +1054,28 @@ class Directory:
         self.is_closing = False  # QUIT is not announced: all clients leave
         self.most_users = 0  # at once
 
-    def post(
-        self,
-        message: Message,
-        audience: Tuple[Client, ...],
-        sender: Optional[Client] = None,
-        conversations: Tuple[str, ...] = (),
-        is_answer: bool = False,
-        needs: int = 0,
-        client_tags: bytes = b"",
-        extended: bytes = b"",
-        waiting_for: int = 0,
-    ) -> Event:
-        """Number a message and queue it for `audience`; it is truncated if need be.
+    def post(self, event: Event, is_answer: bool = False) -> Event:
+        """Complete and number an event, and queue it; its message is truncated if need be.
 
-        `is_answer` if it answers the sender's command, and the sender is in the audience. For
-        the other arguments see Event. ValueError for what no line can carry.
+        `is_answer` if it answers the sender's command, and the sender is in the audience.
+        ValueError for what no line can carry.
         """
-        message, line = protocol.fit_line(message)
-        needs |= _NEEDS.get(message.command, 0)
+        message, line = protocol.fit_line(event.message)
+        needs, sender = event.needs | _NEEDS.get(message.command, 0), event.sender
+        wanted = needs | (ECHO_MESSAGE if message.command in _TEXT_COMMANDS else 0)
+        tags = sender.tags if sender is not None else ()
         with self._lock:
             label: Tags = ()
-            if is_answer and sender is not None:
-                caps, is_text = sender.caps, message.command in _TEXT_COMMANDS
-                if caps & needs == needs and (caps & ECHO_MESSAGE or not is_text):
-                    label = sender.response.take_label()
+            if is_answer and sender is not None and sender.caps & wanted == wanted:
+                label = sender.response.take_label()
             now, number = time.time(), self._next_number()
-            tags = sender.tags if sender is not None else ()
-            event = Event(
-                message, line, audience, now, number, conversations, needs, sender, tags, label,
-                client_tags, extended, waiting_for,
+            event = event._replace(
+                message=message, needs=needs, line=line, when=now, number=number,
+                sender_tags=tags, label=label,
             )  # fmt: skip
             if sender is not None:
-                sender.unpaid += len(line) * len(conversations)
+                size = len(line) + len(event.client_tags)
+                sender.unpaid += size * len(event.conversations)
             self._enqueue(event)
             return event
 
@@ -1129,7 +1111,7 @@ class Directory:
         with self._lock:
             if not client.end:
                 client.end = reason
-                self.post(Message("ERROR", (reason,)), (client,))
+                self.post(Event(Message("ERROR", (reason,)), (client,)))
                 self._enqueue(Ending(client, SEVER))
 
     def claim(self, client: Client, nickname: str) -> None:
@@ -1151,7 +1133,7 @@ class Directory:
                 reason = "%s has logged in elsewhere" % nickname
                 params = ("*", "LOGGED_IN_ELSEWHERE", nickname, reason)
                 fail = Message("FAIL", params, self._server_name)
-                self.post(fail, (holder,), needs=STANDARD_REPLIES)
+                self.post(Event(fail, (holder,), needs=STANDARD_REPLIES))
                 self.end(holder, reason)
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, folded != old_folded
@@ -1228,13 +1210,12 @@ class Directory:
             client.check_end()
             is_other, was_operator = account.id != client.account.id, client.is_operator
             client.account = account
-            client.modes = client.modes - {"o"} | ({"o"} if account.is_operator else set())
             client.refresh()
             if client.registered and is_other:
                 self._post_to_peers(client, "ACCOUNT", account.name or "*")
             if client.registered and client.is_operator != was_operator:
                 params = (client.nickname, "-o" if was_operator else "+o")
-                self.post(Message("MODE", params, client.source), (client,))
+                self.post(Event(Message("MODE", params, client.source), (client,)))
 
     def update_accounts(self, read: Callable[[], Iterable["Account"]]) -> None:
         """Apply what another process has changed: `read` returns all accounts, from memory."""
@@ -1250,7 +1231,7 @@ class Directory:
                     continue
                 if client.registered and not account.id:
                     params = (client.nickname, client.source, "You are now logged out")
-                    self.post(Message("901", params, self._server_name), (client,))
+                    self.post(Event(Message("901", params, self._server_name), (client,)))
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
 
@@ -1262,18 +1243,6 @@ class Directory:
             for name, value in state.items():
                 setattr(client, name, value)
             self._post_to_peers(client, command, *params, without=silencing)
-
-    def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
-        """Apply changes of a user's modes; return those that took effect."""
-        applied = []
-        with self._lock:
-            for change in changes:
-                is_change = change.adding != (change.letter in client.modes)
-                # Not +o: OPER gives that, for a password.
-                if is_change and change.letter in USER_MODES and change[:2] != (True, "o"):
-                    client.modes ^= {change.letter}
-                    applied.append(change)
-        return applied
 
     def watch(self, client: Client, watches: Dict[str, str]) -> None:
         """Tell `client` when users with these nicknames, by casefolded, come and go (MONITOR)."""
@@ -1334,7 +1303,7 @@ class Directory:
                 raise ReplyError("FAIL", "DROP", "INVALID_TARGET", channel.name, text)
             for member in channel.members:  # each is told of itself alone, or many would cost much
                 params = channel.name, member.nickname, "The room was removed"
-                self.post(Message("KICK", params, client.source), (member,))
+                self.post(Event(Message("KICK", params, client.source), (member,)))
                 member.channels.discard(channel)
             channel.set_members({})
             self._delete(channel, with_history=True)
@@ -1377,12 +1346,13 @@ class Directory:
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
             self._note_use(channel)
-            client.invited.pop(channel, None)
+            client.invited.discard(channel)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
             if client.away and not channel.silence(client):
                 others = _without(client, channel.audience)
-                self.post(Message("AWAY", (client.away,), client.source), others, client)
+                away = Message("AWAY", (client.away,), client.source)
+                self.post(Event(away, others, client))
             return number
 
     def rejoin(self, client: Client) -> None:
@@ -1398,7 +1368,7 @@ class Directory:
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, kept_in = (channel.audience, (channel.folded,)) if is_new else ((client,), ())
         client.response.is_long = True
-        event = self.post(message, audience, client, kept_in, is_answer=True, extended=extended)
+        event = self.post(Event(message, audience, client, kept_in, extended=extended), True)
         names = functools.partial(names_replies, client, channel, members)
         client.response.defer(lambda: topic_replies(channel) + names())
         return event.number
@@ -1413,11 +1383,8 @@ class Directory:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
             channel = self._joined_channel(name, client)
-            params: Tuple[str, ...] = ()
-            with contextlib.suppress(ReplyError):  # no reason from those who may not speak
-                channel.check_can_speak(client)
-                params = (reason,) if reason else ()
-            self._post_to_channel(channel, client, "PART", *params)
+            words = [reason] if reason and not channel.silence(client) else []
+            self._post_to_channel(channel, client, "PART", *words)
             self._leave(client, channel)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
@@ -1439,11 +1406,12 @@ class Directory:
             if other in channel.members:
                 raise ReplyError("443", other.nickname, channel.name, "is already on channel")
             if channel.is_chanop(client):  # the invitation of others opens nothing
-                other.invited[channel] = channel.bans
+                other.invited.add(channel)
             message = Message("INVITE", (other.nickname, channel.name), client.source)
-            self.post(message, (other,), client)
+            self.post(Event(message, (other,), client))
             members = _without(client, channel.audience)
-            self.post(message, members, client, needs=CAPABILITIES["invite-notify"])
+            needs = CAPABILITIES["invite-notify"]
+            self.post(Event(message, members, client, needs=needs))
             return other
 
     def relay(
@@ -1482,7 +1450,7 @@ class Directory:
                 if command == "PRIVMSG":
                     away = recipient.away
                 if command != "TAGMSG":
-                    recipient.correspondent = client.nickname, client.identity
+                    recipient.correspondent = client.nickname, client.readable_since
             # Of tags alone, reactions are kept: those in a channel, and not that a user types.
             is_kept = command != "TAGMSG" or (
                 target.startswith("#") and tags and b"+typing=" not in tags
@@ -1490,9 +1458,8 @@ class Directory:
             kept_in = (conversation,) if is_kept else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
-            self.post(
-                relayed, audience, client, kept_in, is_answer, client_tags=tags, waiting_for=owner
-            )
+            event = Event(relayed, audience, client, kept_in, client_tags=tags, waiting_for=owner)
+            self.post(event, is_answer)
             return away
 
     def set_topic(self, client: Client, name: str, topic: str) -> None:
@@ -1550,8 +1517,8 @@ class Directory:
     ) -> Event:
         """Tell a channel, and its history, what `client` does to it."""
         message = Message(command, (channel.name, *params), client.source)
-        is_answer = client in channel.members
-        return self.post(message, channel.audience, client, (channel.folded,), is_answer)
+        event = Event(message, channel.audience, client, (channel.folded,))
+        return self.post(event, is_answer=client in channel.members)
 
     def _post_to_peers(
         self, client: Client, command: str, *params: str, without: Iterable[Channel] = ()
@@ -1568,7 +1535,8 @@ class Directory:
             audience = _without(client, audience)
         is_kept = command in ("NICK", "QUIT")
         kept_in = tuple(channel.folded for channel in channels) if is_kept else ()
-        self.post(Message(command, params, client.source), audience, client, kept_in, is_answer)
+        message = Message(command, params, client.source)
+        self.post(Event(message, audience, client, kept_in), is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         """Tell of a nickname that comes, or goes and is for WHOWAS then."""
@@ -1577,7 +1545,8 @@ class Directory:
             self._former.append(FormerUser(*names, left_at=time.time()))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.folded, ()):
-            self.post(Message(numeric, (watcher.nickname, who), self._server_name), (watcher,))
+            message = Message(numeric, (watcher.nickname, who), self._server_name)
+            self.post(Event(message, (watcher,)))
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
@@ -2860,18 +2829,15 @@ class Session:
             elif client.registered:
                 timeout = FOREVER  # the system's keepalive watches the connection
             else:
-                self._check_deadline()
-                timeout = max(0.01, self._deadline - time.monotonic())
+                timeout = self._deadline - time.monotonic()
+                if timeout <= 0:
+                    farewell = "No username came in time. Connect again when you are ready."
+                    raise Disconnect("Registration timeout", farewell)
 
     def _can_ping(self) -> bool:
         client = self.client
         can_answer = client.registered and not client.caps & PLAIN_TEXT
         return bool(can_answer and self.options.ping_interval)
-
-    def _check_deadline(self) -> None:
-        if not self.client.registered and time.monotonic() > self._deadline:
-            farewell = "No username came in time. Connect again when you are ready."
-            raise Disconnect("Registration timeout", farewell)
 
     # For the handlers
 
@@ -2966,8 +2932,7 @@ class Session:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
         try:
-            command, message = self._check_rules(message)
-            command.handler(self, message)
+            self._check_rules(message).handler(self, message)
             is_done = True
         except ReplyError as error:
             self.refuse(name, error)
@@ -2976,8 +2941,8 @@ class Session:
         self.flush()
         return is_done
 
-    def _check_rules(self, message: Message) -> Tuple["Command", Message]:
-        """Return the command's row, and what may be said. Raises ReplyError if rules are broken."""
+    def _check_rules(self, message: Message) -> "Command":
+        """Return the command's row. Raises ReplyError if rules are broken."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
         if command is None:
@@ -2991,15 +2956,18 @@ class Session:
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
         if command.speaks and any(message.params[command.speaks - 1 :]):
-            text = mute_text(client)
-            if command.rules & TO_ALL_CHANNELS and not text:
-                for reason in self.directory.silencing(client).values():
-                    text = reason + ": leave it first."
-            if text and not command.rules & LEAVING:
-                raise ReplyError("FAIL", name, "MUTED", text)
+            text = self.silence_text(bool(command.rules & TO_ALL_CHANNELS))
             if text:
-                message = message._replace(params=message.params[: command.speaks - 1])
-        return command, message
+                raise ReplyError("FAIL", name, "MUTED", text)
+        return command
+
+    def silence_text(self, everywhere: bool = False) -> str:
+        """Return why the client may not speak now, or not in all its channels; "" if it may."""
+        text = mute_text(self.client)
+        if everywhere and not text:
+            for reason in self.directory.silencing(self.client).values():
+                text = reason + ": leave it first."
+        return text
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
@@ -3066,9 +3034,9 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
         for text in protocol.online_lines([user.nickname for user in session.paid(users)]):
             session.notice(text)
         return
-    name, identity = client.correspondent
+    name, since = client.correspondent
     sender = directory.find(name)
-    if sender is None or sender.identity != identity:  # the name has changed hands
+    if sender is None or sender.readable_since != since:
         name = ""
     messages = protocol.compose(typed, session.channel, client.source, name)
     if typed.verb == "login":
@@ -3234,13 +3202,12 @@ def _welcome(session: Session) -> None:
     session.reply("001", "Welcome to %s, %s. %s here." % (options.network, client.nickname, people))
     session.reply("002", "Your host is %s, running Hubbub %s" % (options.server_name, VERSION))
     session.reply("003", "This server was started %s" % time.ctime(session.server.started))
-    session.reply("004", options.server_name, "hubbub-" + VERSION, USER_MODES, modes, "bklov")
+    session.reply("004", options.server_name, "hubbub-" + VERSION, "o", modes, "bklov")
     _reply_isupport(session)
     on_lusers(session, Message("LUSERS"))
     on_motd(session, Message("MOTD"))
-    if client.modes:
-        modes = "+" + "".join(sorted(client.modes))
-        session.reply("MODE", client.nickname, modes, source=client.source)
+    if client.is_operator:
+        session.reply("MODE", client.nickname, "+o", source=client.source)
     if client.token:
         session.reply("RESUME", "TOKEN", client.token)
     journal = session.server.journal
@@ -3264,8 +3231,8 @@ def _reply_isupport(session: Session) -> None:
     ]  # fmt: skip
     if session.server.journal is not None:
         tokens += ["CHATHISTORY=%d" % MAX_HISTORY, "MSGREFTYPES=msgid,timestamp"]
-    for line in protocol.isupport_lines(tokens):
-        session.reply("005", *line, "are supported by this server")
+    for text in protocol.pack(tokens, " ", NAMES_SIZE):  # 13 tokens at most
+        session.reply("005", *text.split(" "), "are supported by this server")
 
 
 def _keep_alive(session: Session) -> None:
@@ -3561,9 +3528,7 @@ def on_join(session: Session, message: Message) -> None:
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
         session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
         key = keys.get(given, "")
-        with contextlib.ExitStack() as stack:
-            if key:
-                stack.enter_context(_guessing(session, name, "475", "437", name))
+        with _guessing(session, name, "475", "437", name) if key else contextlib.ExitStack():
             number = directory.join(client, name, key)
         if number is not None:
             recall(session, name, number)
@@ -3573,7 +3538,8 @@ def on_join(session: Session, message: Message) -> None:
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part, reason = session.client, session.directory.part, message.param(1)
+    client, part = session.client, session.directory.part
+    reason = "" if session.silence_text() else message.param(1)
     _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
@@ -3640,7 +3606,10 @@ def on_list(session: Session, message: Message) -> None:
 def on_mode(session: Session, message: Message) -> None:
     target, *params = message.params
     if not target.startswith("#"):
-        _user_modes(session, target, params[:1])
+        if session.directory.get(target) is not session.client:
+            raise ReplyError("502", "Cannot change the modes of others")
+        # An operator's account gives "o", and there are no others: changes have no effect.
+        session.reply("221", "+o" if session.client.is_operator else "+")
         return
     channel, client = session.directory.get_channel(target, session.client), session.client
     if not params:
@@ -3659,22 +3628,6 @@ def on_mode(session: Session, message: Message) -> None:
         session.charge(len(changes) - 1)
         for error in session.directory.change_modes(client, channel.name, changes):
             session.refuse("MODE", error)
-
-
-def _user_modes(session: Session, nickname: str, params: List[str]) -> None:
-    client = session.client
-    if session.directory.get(nickname) is not client:
-        raise ReplyError("502", "Cannot change the modes of others")
-    if not params:
-        session.reply("221", "+" + "".join(sorted(client.modes)))
-    changes = protocol.parse_modes(params, dict.fromkeys(USER_MODES, "flag"))
-    for change in changes:
-        if change.letter not in USER_MODES:
-            session.reply("501", "Unknown mode %s" % change.letter)
-    done = session.directory.change_own_modes(client, changes)
-    if done:
-        source = client.source
-        session.reply("MODE", client.nickname, *protocol.format_modes(done), source=source)
 
 
 # Commands: users
@@ -3853,7 +3806,8 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
         needs = _NEEDS.get(message.command, 0)
-        event = Event(message, line, (client,), row.time, row.number, (), needs, client_tags=tags)
+        event = Event(message, (client,), needs=needs, client_tags=tags, line=line)
+        event = event._replace(when=row.time, number=row.number)
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
         if date != day:
@@ -4054,7 +4008,8 @@ def on_kill(session: Session, message: Message) -> None:
     reason = protocol.clean(message.text, MAX_REASON)
     other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
-    session.directory.post(Message("KILL", (other.nickname, reason), client.source), (other,))
+    message = Message("KILL", (other.nickname, reason), client.source)
+    session.directory.post(Event(message, (other,)))
     session.directory.end(other, "Killed by %s: %s" % (client.nickname, reason))
 
 
@@ -4122,7 +4077,8 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    raise Disconnect("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
+    is_heard = message.text and not session.silence_text(everywhere=True)
+    raise Disconnect("Quit: " + message.text if is_heard else "Quit", "Goodbye.")
 
 
 # The command table
@@ -4144,7 +4100,6 @@ EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
 TO_ALL_CHANNELS = 8  # all channels of the client get its words, so it must be able to speak there
-LEAVING = 16  # done without its words rather than refused
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -4171,12 +4126,12 @@ COMMANDS = {
     "NICK": Command(on_nick, 0, EARLY | TO_ALL_CHANNELS, "Set your nickname.", speaks=1),
     "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, LEAVING, "Leave channels.", most=50, speaks=2),
+    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
     "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
-    "QUIT": Command(on_quit, 0, EARLY | LEAVING | TO_ALL_CHANNELS, "Leave the chat.", speaks=1),
+    "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
@@ -4191,7 +4146,6 @@ COMMANDS = {
     "WHOIS": Command(on_whois, 1, 0, "Describe a user."),
     "WHOWAS": Command(on_whowas, 1, 0, "Describe the users who had a nickname."),
 }
-USER_MODES = "io"
 
 
 # The server
@@ -4246,7 +4200,7 @@ class Server:
     def announce(self, text: str) -> None:
         """Send a notice to every user."""
         message = Message("NOTICE", ("*", text), self.options.server_name)
-        self.directory.post(message, tuple(self.directory.users()))
+        self.directory.post(Event(message, tuple(self.directory.users())))
 
     def apply_sanctions(self, client: Client) -> str:
         """Mute a client to whom a mute applies; return why it is banned, "" if it is not."""

@@ -627,29 +627,6 @@ def test_unescape_token_is_the_inverse_of_escape_token(value):
     assert protocol.unescape_token(escaped) == value
 
 
-def check_isupport_lines(tokens):
-    lines = protocol.isupport_lines(tokens)
-    assert [token for line in lines for token in line] == tokens
-    for line in lines:
-        assert 1 <= len(line) <= 13
-        params = ("👋" * MAX_NAME, *line, "are supported by this server")
-        protocol.serialize(Message("005", params, "s" * 64))
-
-
-@given(st.lists(st.from_regex(r"[A-Z]{1,12}(=[!-9;-~]{0,60})?", fullmatch=True), max_size=50))
-def test_isupport_lines_fit_beside_the_longest_names(tokens):
-    check_isupport_lines(tokens)
-
-
-def test_isupport_lines_fit_at_any_length():
-    for size in range(1, 100):
-        check_isupport_lines(["A" * 50] * 4 + ["B" * size])
-
-
-def test_isupport_lines_are_as_few_as_possible():
-    assert [len(line) for line in protocol.isupport_lines(["A=1"] * 27)] == [13, 13, 1]
-
-
 # SASL
 # ----
 
@@ -980,7 +957,7 @@ def test_normalized_mask_is_stable_short_and_safe(text):
     ],
 )
 def test_mask_matches_all_of_a_text_casefolded(mask, text, is_match):
-    assert protocol.mask_matches(mask, text) is is_match
+    assert MaskSet([mask]).match(text) is is_match
 
 
 def matches_by_definition(mask, text):
@@ -994,7 +971,7 @@ def matches_by_definition(mask, text):
 @given(st.lists(st.text("ab*?", max_size=8), max_size=3), st.text("ab", max_size=8))
 def test_masks_match_by_their_definition(masks, text):
     expected = [matches_by_definition(mask, text) for mask in masks]
-    assert [protocol.mask_matches(mask, text) for mask in masks] == expected
+    assert [MaskSet([mask]).match(text) for mask in masks] == expected
     assert MaskSet(masks).match(text) is any(expected)
 
 

@@ -254,13 +254,14 @@ def test_welcome_has_the_numerics_in_order(room):
     assert any("running Hubbub " + VERSION in line for line in lines)
 
 
-def test_network_name_is_announced_in_full(open_room):
-    """However much of it has to be escaped."""
-    name = " ".join("abcdefghijklmnopqrst")
+@pytest.mark.parametrize("name", ["x", " ".join("abcdefghijklmnopqrst"), "\\" * 40, "👋" * 40])
+def test_network_name_is_announced_in_full(open_room, name):
+    """However much of it has to be escaped; no line has more than 13 tokens."""
     alice = open_room(network=name).connect(IrcTalker)
-    alice.send("NICK alice", "USER alice 0 * :Alice")
-    words = {word for line in alice.heard() if " 005 " in line for word in line.split()}
-    assert "NETWORK=" + name.replace(" ", "\\x20") in words
+    alice.send("NICK " + "a" * protocol.MAX_NAME, "USER alice 0 * :Alice")
+    lines = [line.split(" :are supported")[0] for line in alice.heard() if " 005 " in line]
+    assert all(4 <= len(line.split()) <= 3 + 13 for line in lines)
+    assert "NETWORK=" + protocol.escape_token(name) in lines[0].split()
 
 
 def test_message_of_the_day_is_shown(open_room):
