@@ -10,9 +10,9 @@ Three parts, none of which knows those after it:
                        Lost, Disconnected.
     Chat               the state, without I/O, threads or a clock: a Session (what this
                        connection can do), an Outbox (own messages until they are stored), a
-                       History (what the server was asked for) and Conversations. `submit`
-                       (typed text) and `handle` (an event) return an Outcome: messages to send,
-                       and changes to show.
+                       History (what the server was asked for) and Conversations. `do` runs
+                       `submit` (typed text), `handle` (an event) and the like, and returns their
+                       Outcome: messages to send, and changes to show.
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
@@ -221,7 +221,7 @@ class Outcome:
         self.login: Optional[Login] = None  # to be used when reconnecting
 
 
-class RefusedError(Exception):
+class EndedError(Exception):
     """The attempt to connect, or the connection, has ended; carries its Disconnected."""
 
     def __init__(self, fault: str, reason: str, is_final: bool = False) -> None:
@@ -267,9 +267,8 @@ class Handshake:
         self._offered: List[str] = []
         self._is_introduced = False  # NICK and USER were sent
         self._has_ended_caps = False
-        self._has_asked_login = False
         self._is_logged_in: Optional[bool] = None  # None until the server has answered
-        self._refusal: Optional[RefusedError] = None  # of the nickname, until that answer
+        self._refusal: Optional[EndedError] = None  # of the nickname, until that answer
 
     def opening(self) -> List[Message]:
         """Return the first messages. A session is resumed before a nickname is claimed."""
@@ -278,7 +277,7 @@ class Handshake:
         return messages if self._token else [*messages, *self._introduce()]
 
     def answer(self, message: Message) -> List[Message]:
-        """Return the replies to `message`. Raises RefusedError."""
+        """Return the replies to `message`. Raises EndedError."""
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
@@ -293,19 +292,19 @@ class Handshake:
             return self._next_step()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
-            return self._on_nickname_refused(RefusedError(PASSWORD, text, is_final=True))
+            return self._on_nickname_refused(EndedError(PASSWORD, text, is_final=True))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             if len(message.params) > 3:  # it looks like the name of another
                 text = message.text
-            return self._on_nickname_refused(RefusedError(NAME, text))
+            return self._on_nickname_refused(EndedError(NAME, text))
         if command in ("432", "437"):
-            raise RefusedError(NAME, message.text)
+            raise EndedError(NAME, message.text)
         if command == "464":
             text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
-            raise RefusedError(PASSWORD, text, is_final=True)
+            raise EndedError(PASSWORD, text, is_final=True)
         if command in ("465", "ERROR"):
-            raise RefusedError(SERVER, message.text, is_final=command == "465")
+            raise EndedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname, self.is_done = params[0], True
         return []
@@ -328,7 +327,7 @@ class Handshake:
             self.caps |= frozenset(names)
         return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
-    def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
+    def _on_nickname_refused(self, refusal: EndedError) -> List[Message]:
         # Before CAP END the server does not say that a nickname in use is registered, too.
         is_early = bool(self._offered) and not self._has_ended_caps
         if self._is_logged_in is not None or not (self._password or self.login or is_early):
@@ -339,8 +338,7 @@ class Handshake:
     def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
         is_wanted = self.login or (self._refusal and self._password)
-        if is_wanted and "sasl" in self.caps and not self._has_asked_login:
-            self._has_asked_login = True
+        if is_wanted and "sasl" in self.caps and self._is_logged_in is None:
             self.login = self.login or Login(self.nickname, self._password)
             return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
@@ -461,60 +459,60 @@ class Connection:
         while not self._quit_at:
             session = self._session
             self._pause_is_over.clear()
-            refused = self._connect_once()
+            end = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
             is_over = self._quit_at or not self._reconnects or not self._session
-            is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
-            if is_over or is_taken or refused.is_final:
-                return refused.event
+            is_taken = end.event.fault == NAME and attempt > MAX_NAME_RETRIES
+            if is_over or is_taken or end.is_final:
+                return end.event
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
             with self._lock:
                 self._open_session = 0
-            self._put(Lost(refused.event.reason, attempt, seconds))
+            self._put(Lost(end.event.reason, attempt, seconds))
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
-    def _connect_once(self) -> RefusedError:
+    def _connect_once(self) -> EndedError:
         """Connect, talk until the connection ends, and return how it ended."""
         session = self._session
         try:
             with self._connect() as sock:
                 self._talk(sock)
-            return RefusedError(CLOSED, "")
-        except RefusedError as refused:
-            end = refused
+            return EndedError(CLOSED, "")
+        except EndedError as error:
+            end = error
         except OSError as error:
             log.info("%s: %s", self.address, error)
-            end = RefusedError(LOST, "The connection was lost.")
+            end = EndedError(LOST, "The connection was lost.")
         if end.event.fault == LOST and self._session == session:
             self._token = ""  # a session that this server cannot resume
             text = "%s is there, but does not answer as a chat server does." % self.address
-            return RefusedError(SERVER, text)
+            return EndedError(SERVER, text)
         return end
 
     def _connect(self) -> socket.socket:
-        """Connect to the first address of the host that accepts. Raises RefusedError."""
+        """Connect to the first address of the host that accepts. Raises EndedError."""
         try:
             sock = socket.create_connection((self._host, self._port), CONNECT_TIME)
         except (socket.gaierror, UnicodeError):
             text = "No computer called “%s” was found. Check the spelling, or use its address."
-            raise RefusedError(SERVER, text % self._host) from None
+            raise EndedError(SERVER, text % self._host) from None
         except ConnectionRefusedError:
             text = "Nothing is listening at %s. Is server.py running there?"
-            raise RefusedError(SERVER, text % self.address) from None
+            raise EndedError(SERVER, text % self.address) from None
         except socket.timeout:
             text = "Nothing answered at %s within %g seconds. Is server.py running there?"
-            raise RefusedError(SERVER, text % (self.address, CONNECT_TIME)) from None
+            raise EndedError(SERVER, text % (self.address, CONNECT_TIME)) from None
         except OSError as error:
             text = "%s cannot be reached: %s. Is it on, and on this network?"
-            raise RefusedError(SERVER, text % (self.address, error.strerror)) from None
+            raise EndedError(SERVER, text % (self.address, error.strerror)) from None
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
     def _talk(self, sock: socket.socket) -> None:
-        """Read and write until we have quit. Raises RefusedError, or OSError."""
+        """Read and write until we have quit. Raises EndedError, or OSError."""
         handshake = Handshake(self._nickname, self._password, self._login, self._token)
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
@@ -534,7 +532,7 @@ class Connection:
             if seconds <= 0 and self._quit_at:
                 return
             if seconds <= 0 and (is_pinged or not handshake.is_done):
-                raise RefusedError(LOST, "The server does not answer any more.")
+                raise EndedError(LOST, "The server does not answer any more.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
                 is_pinged, silent_since = True, time.monotonic()
@@ -549,7 +547,7 @@ class Connection:
             if sock in ready:
                 data = sock.recv(RECEIVE_SIZE)
                 if not data:
-                    raise RefusedError(LOST, "The connection was lost.")
+                    raise EndedError(LOST, "The connection was lost.")
                 for line in filter(None, framer.feed(data)):
                     self._on_line(line, handshake)
                 is_pinged, silent_since = False, time.monotonic()
@@ -583,9 +581,9 @@ class Connection:
                 self._put(Connected(self._nickname, caps, self._session, is_resumed))
                 self._put(message)
         elif message.command == "ERROR":
-            raise RefusedError(LOST, message.text)
+            raise EndedError(LOST, message.text)
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
-            raise RefusedError(PASSWORD, message.text, is_final=True)
+            raise EndedError(PASSWORD, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -594,7 +592,7 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise RefusedError(SERVER, "The server does not read what it asks for.")
+            raise EndedError(SERVER, "The server does not read what it asks for.")
         self.send(messages)
 
 
@@ -606,22 +604,20 @@ ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversatio
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
 FROM_SYSTEM = "system"  # a kind of line, besides those of protocol.py: the client's own
 
-# Entry.state, the summary of `delivery` for views
-SENT, WAITING, FAILED = "sent", "waiting", "failed"
 # Entry.delivery of an own message; all other entries are SENT
+SENT = "sent"  # the server has it
 QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
 IN_FLIGHT = "in flight"  # sent, not confirmed by the server
 UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
 REFUSED = "refused"  # by the server, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
-# The state and the note that each delivery is shown with
-_SHOWN = {
-    SENT: (SENT, ""),
-    QUEUED: (WAITING, "waiting to send"),
-    IN_FLIGHT: (WAITING, ""),
-    UNCERTAIN: (WAITING, "waiting to send"),
-    REFUSED: (FAILED, "not delivered"),
-    UNKNOWN: (FAILED, "may not have arrived"),
+FAILED = (REFUSED, UNKNOWN)
+# Words about a delivery
+_NOTES = {
+    QUEUED: "waiting to send",
+    UNCERTAIN: "waiting to send",
+    REFUSED: "not delivered",
+    UNKNOWN: "may not have arrived",
 }
 
 # Conversation.membership of a channel
@@ -651,14 +647,9 @@ class Entry:
         self.count = 1  # people, in the entry of a crowd
 
     @property
-    def state(self) -> str:
-        """SENT, WAITING or FAILED."""
-        return _SHOWN[self.delivery][0]
-
-    @property
     def note(self) -> str:
         """Words about the delivery, shown in parentheses."""
-        return _SHOWN[self.delivery][1]
+        return _NOTES.get(self.delivery, "")
 
     @property
     def text(self) -> str:
@@ -885,13 +876,6 @@ class Change(NamedTuple):
     before: Optional[Entry] = None
 
 
-class Banner(NamedTuple):
-    """A warning about the connection; "" while there is none."""
-
-    text: str
-    can_retry: bool = False
-
-
 # Outbox
 # ------
 
@@ -944,7 +928,7 @@ class Outbox:
                 item.number, item.nickname, item.since = self.last_number, nickname, since
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
                 item.message = item.message._replace(tags=tags)
-                self.set(item, IN_FLIGHT)
+                self.set_delivery(item, IN_FLIGHT)
                 messages.append(item.message)
         return messages
 
@@ -966,11 +950,10 @@ class Outbox:
                 return item
         return None
 
-    def set(self, item: Outgoing, delivery: str) -> None:
+    def set_delivery(self, item: Outgoing, delivery: str) -> None:
         """Set the delivery of a message that is not confirmed."""
-        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
-        item.entry.delivery = delivery
-        for conversation in item.conversations if has_changed else ():
+        note, item.entry.delivery = item.entry.note, delivery
+        for conversation in item.conversations if item.entry.note != note else ():
             self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
@@ -987,11 +970,11 @@ class Outbox:
         for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
             if item.folded == folded:
-                self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
+                self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
         """Remove a failed message, and return it."""
-        failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
+        failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
         item = next(failed, None)
         if item is not None:
             self.items.remove(item)
@@ -1058,7 +1041,7 @@ class Chat:
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
-    in `outcome`, which is new for each call from outside.
+    in `outcome`, which is new for each call of `do`.
     """
 
     def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
@@ -1115,20 +1098,19 @@ class Chat:
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
-    def banner(self, now: float) -> Banner:
-        """Return the warning about the connection, which changes with the time."""
+    def banner(self, now: float) -> str:
+        """Return the warning about the connection, "" for none; it changes with the time."""
         if self.state == CONNECTED:
-            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
+            return "Connected again." if now < self._back_at + BACK_TIME else ""
         if self.state != RECONNECTING:
-            return Banner(self._banner)
+            return self._banner
         seconds = math.ceil(self._retry_at - now)
-        when = "in %d s" % seconds if seconds > 0 else "now"
-        return Banner(self._banner.format(when), seconds > 0)
+        return self._banner.format("in %d s" % seconds if seconds > 0 else "now")
 
     @property
     def unsent(self) -> int:
         """The number of own messages that the server has not confirmed."""
-        return sum(item.entry.state == WAITING for item in self.outbox.items)
+        return sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1168,11 +1150,17 @@ class Chat:
         self.nickname = nickname
         self.state = CONNECTING
 
-    # What happens: each of these returns an Outcome
+    def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
+        """Run a method of the next part: the only way in for what happens outside."""
+        self.now, self.outcome = now, Outcome(self.session.number)
+        action(*args)
+        return self.outcome
 
-    def handle(self, event: Event, now: float) -> Outcome:
+    # What happens: run by `do`
+
+    def handle(self, event: Event) -> None:
         """Process an event of the connection."""
-        self.tick(now)
+        self.tick()
         if isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, Lost):
@@ -1181,22 +1169,18 @@ class Chat:
             self._on_disconnected(event)
         else:
             self._on_message(event)
-        return self.outcome
 
-    def tick(self, now: float) -> Outcome:
+    def tick(self) -> None:
         """Give up requests that are overdue; cheap."""
-        self._start(now)
-        for request in [r for r in self.history.requests if r.deadline < now]:
+        for request in [r for r in self.history.requests if r.deadline < self.now]:
             _give_up(self, request)
-        return self.outcome
 
-    def submit(self, text: str, now: float) -> Outcome:
+    def submit(self, text: str) -> None:
         """Run what the user typed or pasted, line by line.
 
         A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
         line. If it is the first, its InputError is raised.
         """
-        self._start(now)
         lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
         lines, recipient = list(filter(None, lines)), ""
         for index, line in enumerate(lines):
@@ -1211,60 +1195,56 @@ class Chat:
             self.unmark(self.current)
             if self.outcome.is_done:
                 break
-        return self.outcome
 
-    def notify(self, text: str, now: float) -> Outcome:
-        """Show a line of the program's own in the conversation in view."""
-        self._start(now)
-        self.answer(text)
-        return self.outcome
+    def answer(self, text: str) -> None:
+        """Show an answer to the user, as the server's, in the conversation in view."""
+        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
-    def select(self, conversation: Conversation, now: float) -> Outcome:
+    def select(self, conversation: Conversation) -> None:
         """Bring a conversation into view."""
-        self._start(now)
-        self.bring_up(conversation)
-        return self.outcome
+        if conversation is not self.current:
+            self.unmark(self.current)
+            self.current = conversation
+            self.change(SIDEBAR)
+        if self._has_focus:
+            self._clear_unread(conversation)
+        if conversation.kind == PRIVATE and self.session.is_settled:
+            _catch_up(self, conversation)
 
-    def open(self, name: str, now: float) -> Outcome:
+    def open(self, name: str) -> None:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
         if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
-            return self.submit("/join " + name, now)
-        if found is None and not protocol.is_nickname(name):
+            self.submit("/join " + name)
+        elif found is None and not protocol.is_nickname(name):
             raise InputError(protocol.NO_SUCH_USER.format(name))
-        self._start(now)
-        self.bring_up(found or self.private(name))
-        return self.outcome
+        else:
+            self.select(found or self.private(name))
 
-    def close(self, conversation: Conversation, now: float) -> Outcome:
+    def leave(self, conversation: Conversation, *reason: str) -> None:
         """Leave a channel, or close a private conversation."""
-        self._start(now)
-        self.leave(conversation)
-        return self.outcome
+        if conversation.kind == CHANNEL and not conversation.is_outside:
+            if self.session.is_settled:
+                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
+            if not self.session.is_settled or conversation.membership == JOINING:
+                self.left[conversation.folded] = not self.session.is_settled
+        self.remove(conversation)
 
-    def retry(self, entry: Entry, now: float) -> Outcome:
+    def retry(self, entry: Entry) -> None:
         """Send a failed message again."""
-        self._start(now)
-        item = self._take_back(entry)
+        item = self.discard(entry)
         if item is not None:
             self.say(item.message)
-        return self.outcome
 
-    def discard(self, entry: Entry, now: float) -> Outcome:
-        """Remove a failed message."""
-        self._start(now)
-        self._take_back(entry)
-        return self.outcome
-
-    def _take_back(self, entry: Entry) -> Optional[Outgoing]:
+    def discard(self, entry: Entry) -> Optional[Outgoing]:
+        """Remove a failed message, and return it."""
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
             self.outcome.changes += conversation.remove([entry])
         return item
 
-    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
+    def fetch_older(self, conversation: Conversation) -> None:
         """Ask for the page of the history before all that is known."""
-        self._start(now)
         can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
         first = conversation.first_stored(conversation.entries)
         is_fetching = self.history.is_fetching(conversation)
@@ -1273,31 +1253,22 @@ class Chat:
         elif can_ask and first and conversation.has_older and not is_fetching:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
-        return self.outcome
 
-    def set_focus(self, has_focus: bool, now: float) -> Outcome:
+    def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
-        self._start(now)
         self._has_focus = has_focus
         if has_focus:
             self._clear_unread(self.current)
         elif not self.current.unread:
             self.unmark(self.current)
-        return self.outcome
 
-    def set_level(self, conversation: Conversation, level: str, now: float) -> Outcome:
+    def set_level(self, conversation: Conversation, level: str) -> None:
         """Set which alerts the user wants."""
-        self._start(now)
         conversation.level = self._levels[self._level_key(conversation.name)] = level
         self.outcome.settings_changed = True
         self.change(SIDEBAR)
-        return self.outcome
 
     # Events
-
-    def _start(self, now: float) -> None:
-        self.now = now
-        self.outcome = Outcome(self.session.number)
 
     def _on_connected(self, event: Connected) -> None:
         session = Session(event.session, event.caps)
@@ -1331,7 +1302,7 @@ class Chat:
 
     def _lose(self) -> None:
         for item in self.outbox.having(IN_FLIGHT):
-            self.outbox.set(item, UNCERTAIN)
+            self.outbox.set_delivery(item, UNCERTAIN)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1367,7 +1338,7 @@ class Chat:
         if item is None and command in _UNDELIVERED and len(message.params) > 1:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
-            self.outbox.set(item, REFUSED)
+            self.outbox.set_delivery(item, REFUSED)
 
     # For the functions below: what they send and show
 
@@ -1432,10 +1403,6 @@ class Chat:
             for conversation in conversations:
                 if not conversation.knows(entry.msgid):
                     self.add(entry, conversation)
-
-    def answer(self, text: str) -> None:
-        """Show an answer to the user, as the server's, in the conversation in view."""
-        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
     def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
         """Show a line of the client's own."""
@@ -1514,26 +1481,6 @@ class Chat:
         """Return the conversation with a user; if there are too many, the current one."""
         return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
 
-    def bring_up(self, conversation: Conversation) -> None:
-        """Bring a conversation into view."""
-        if conversation is not self.current:
-            self.unmark(self.current)
-            self.current = conversation
-            self.change(SIDEBAR)
-        if self._has_focus:
-            self._clear_unread(conversation)
-        if conversation.kind == PRIVATE and self.session.is_settled:
-            _catch_up(self, conversation)
-
-    def leave(self, conversation: Conversation, *reason: str) -> None:
-        """Leave a channel, or close a private conversation."""
-        if conversation.kind == CHANNEL and not conversation.is_outside:
-            if self.session.is_settled:
-                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
-            if not self.session.is_settled or conversation.membership == JOINING:
-                self.left[conversation.folded] = not self.session.is_settled
-        self.remove(conversation)
-
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
@@ -1546,7 +1493,7 @@ class Chat:
         if not self.conversations:
             self.conversations.append(self.console)
         if conversation is self.current:
-            self.bring_up(self.conversations[max(0, index - 1)])
+            self.select(self.conversations[max(0, index - 1)])
         self.change(SIDEBAR)
 
     def _level_key(self, name: str) -> str:
@@ -1596,11 +1543,6 @@ class Chat:
             conversation = self.private(target)
             if conversation not in item.conversations:
                 self.add(item.entry, conversation)
-
-    def is_older(self, message: Message, item: Outgoing) -> bool:
-        """Return True if a message of the history was sent before an uncertain message."""
-        is_known = any(c.knows(message.tag("msgid")) for c in self.conversations)
-        return is_known or self.time_of(message) < item.since
 
     def resolve(self, folded: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, once its history has been read."""
@@ -1678,13 +1620,18 @@ class History:
 
 
 def _ask(
-    chat: Chat, purpose: str, place: Optional[Conversation], verb: str, *bounds: str, limit: int = 0
+    chat: Chat,
+    purpose: str,
+    conversation: Optional[Conversation],
+    verb: str,
+    *bounds: str,
+    limit: int = 0,
 ) -> Request:
     """Ask the server's history, for a page of a conversation or (None) for TARGETS."""
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, place, limit, chat.now + HISTORY_TIME)
+    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
-    target = () if place is None else (place.name,)
+    target = () if conversation is None else (conversation.name,)
     chat.send(Message("CHATHISTORY", (verb, *target, *bounds, str(limit))))
     return request
 
@@ -1809,8 +1756,9 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params:
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
-    if item is not None and chat.is_older(message, item):
-        item = None
+    is_known = any(c.knows(msgid) for c in chat.conversations)
+    if item is not None and (is_known or chat.time_of(message) < item.since):
+        item = None  # it is another one, with the same text
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
     is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
@@ -1935,7 +1883,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
             item.conversations = [channel if c is chat.console else c for c in item.conversations]
     _finish_registration(chat)
     if chat.current is chat.console:
-        chat.bring_up(channel)
+        chat.select(channel)
     if not is_rejoin:
         chat.show(message, channel)
     chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
@@ -1977,7 +1925,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
-            chat.outbox.set(item, REFUSED)
+            chat.outbox.set_delivery(item, REFUSED)
     chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
@@ -2253,7 +2201,7 @@ def _enter(chat: Chat, message: Message) -> None:
             channel.membership = JOINING
         channel.channel_key = message.params[1:] or channel.channel_key
         chat.left.pop(channel.folded, None)
-        chat.bring_up(channel)
+        chat.select(channel)
 
 
 def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2507,13 +2455,6 @@ def settings_path() -> str:
 # --------
 
 
-class Typed(NamedTuple):
-    """A line from standard input. The last is /quit, typed or implied by the end of input."""
-
-    text: str
-    is_last: bool
-
-
 class Terminal:
     """Chat on standard input and output, line by line: for pipes and screen readers, too."""
 
@@ -2605,12 +2546,12 @@ class Terminal:
         return text
 
     def _read_input(self) -> None:
-        is_last = False
-        while not is_last:
+        """Put the lines of the input among the events; the last is /quit, or stands for its end."""
+        text = ""
+        while not _is_quit(text):
             self._can_read.wait()
             text = self._read_line() or "/quit"
-            is_last = text.lower().split()[:1] == ["/quit"]
-            self._events.put(Typed(text, is_last))
+            self._events.put(text)
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
@@ -2621,13 +2562,13 @@ class Terminal:
                 event = self._events.get(timeout=self.POLL)
                 last_event = time.monotonic()
             if event is None:
-                outcome = chat.tick(now)
-            elif not isinstance(event, Typed):
-                outcome = chat.handle(event, now)
-            elif event.is_last:
-                goodbye, outcome = event.text, Outcome()
+                outcome = chat.do(now, chat.tick)
+            elif not isinstance(event, str):
+                outcome = chat.do(now, chat.handle, event)
+            elif _is_quit(event):
+                goodbye, outcome = event, Outcome()
             else:
-                outcome = self._submit(chat, event.text, now)
+                outcome = self._submit(chat, event, now)
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
             if outcome.settings_changed:
@@ -2635,7 +2576,7 @@ class Terminal:
             if isinstance(event, Disconnected):
                 return event
             if goodbye and (self._is_person or not chat.unsent):
-                connection.carry_out(chat.submit(goodbye, now))
+                connection.carry_out(chat.do(now, chat.submit, goodbye))
                 goodbye = ""
             elif goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
@@ -2648,9 +2589,9 @@ class Terminal:
         try:
             if len(text) > MAX_PASTE:
                 raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
-            return chat.submit(text, now)
+            return chat.do(now, chat.submit, text)
         except InputError as error:
-            return chat.notify(str(error), now)
+            return chat.do(now, chat.answer, str(error))
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -2697,6 +2638,10 @@ def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
     room = conversation.name + " " if is_elsewhere else ""
     note = "  (%s)" % entry.note if entry.note else ""
     return entry.line._replace(head=room + entry.line.head, text=entry.line.text + note)
+
+
+def _is_quit(text: str) -> bool:
+    return text.lower().split()[:1] == ["/quit"]
 
 
 def _ask_password() -> str:
@@ -3861,10 +3806,11 @@ def count_new(number: int) -> str:
 
 def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
     """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
-    line, state = entry.line, entry.state
+    line = entry.line
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
-    kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
-    tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
+    has_failed = entry.delivery in FAILED
+    kind = "warn" if line.kind == FROM_SYSTEM else line.kind
+    tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -3875,7 +3821,7 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
         end = stop
     if entry.note:
         parts += ["  (%s)" % entry.note, (*base, "muted")]
-    if state == FAILED:
+    if has_failed:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
     shown: List[Any] = []
@@ -4856,7 +4802,7 @@ class Menus:
             entries.append((mark + words, action))
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
-            action = functools.partial(do, chat.close, conversation)
+            action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
         self._open(entries, event)
 
@@ -5221,14 +5167,12 @@ class Window:
 
     # Events
 
-    def do(self, action: Callable[..., Outcome], *args: Any) -> bool:
+    def do(self, action: Callable[..., object], *args: Any) -> bool:
         """Do what the user wants with a method of the chat; say why, and return False, if not."""
-        now = time.time()
         try:
-            self._carry_out(action(*args, now))
-        except protocol.InputError as error:
-            self._carry_out(self.chat.notify(str(error), now))
-            return False
+            self._carry_out(self.chat.do(time.time(), action, *args))
+        except InputError as error:
+            return not self.do(self.chat.answer, str(error))
         return True
 
     def _poll(self) -> None:
@@ -5237,7 +5181,7 @@ class Window:
             self._handle_events()
             if not self._events.empty():
                 delay = POLL_MS // 3
-            self._carry_out(self.chat.tick(time.time()))
+            self.do(self.chat.tick)
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
         finally:  # whatever happened, the window lives on
@@ -5252,7 +5196,7 @@ class Window:
         while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
             events.append(self._events.get_nowait())
             try:
-                outcome = self.chat.handle(events[-1], time.time())
+                outcome = self.chat.do(time.time(), self.chat.handle, events[-1])
                 changes += outcome.changes
                 if self._connection is not None:
                     self._connection.carry_out(outcome)
@@ -5298,12 +5242,11 @@ class Window:
         """Show what is wrong with the connection, unless a question is shown there."""
         if self.questions.is_asking:
             return
-        banner = self.chat.banner(time.time())
         icon = "check" if self.chat.state == CONNECTED else "warn"
         buttons: List[Tuple[str, Action]] = []
-        if banner.can_retry and self._connection is not None:
+        if self.chat.state == RECONNECTING and self._connection is not None:
             buttons.append(("Try now", self._connection.retry))
-        self.chat_view.banner.show(banner.text, icon, buttons)
+        self.chat_view.banner.show(self.chat.banner(time.time()), icon, buttons)
 
     def _on_focus(self) -> None:
         if self.root is not None:
