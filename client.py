@@ -1036,7 +1036,7 @@ class Chat:
     """Everything known about one server, and what its user can do there.
 
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
-    the user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
+    the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
     The handlers of what servers send and users type, and the history, are functions below the
@@ -1136,11 +1136,6 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def known_nicknames(self) -> List[str]:
-        """Return the nicknames of all other members, those of the channel in view first."""
-        names = [m.nickname for c in (self.current, *self.conversations) for m in c.sorted_members]
-        return [nickname for nickname in dict.fromkeys(names) if not self.is_me(nickname)]
-
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
@@ -1179,7 +1174,7 @@ class Chat:
         """Run what the user typed or pasted, line by line.
 
         A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
-        line. If it is the first, its InputError is raised.
+        line.
         """
         lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
         lines, recipient = list(filter(None, lines)), ""
@@ -1187,8 +1182,6 @@ class Chat:
             try:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
-                if not index:
-                    raise
                 self.answer(str(error))
                 self.outcome.rest = "\n".join(lines[index:])
                 break
@@ -1217,7 +1210,7 @@ class Chat:
         if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
             self.submit("/join " + name)
         elif found is None and not protocol.is_nickname(name):
-            raise InputError(protocol.NO_SUCH_USER.format(name))
+            self.answer(protocol.NO_SUCH_USER.format(name))
         else:
             self.select(found or self.private(name))
 
@@ -2309,7 +2302,7 @@ def _guess(chat: Chat, nickname: str) -> str:
     """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
     folded = protocol.casefold(nickname)
     begun = folded[: len(folded) // 2 + 1]  # right, if the slip comes after it
-    close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
+    close_by = [*nicknames(chat, begun), *nicknames(chat, "")]
     known = {protocol.casefold(name): name for name in close_by}
     close = difflib.get_close_matches(folded, [other for other in known if other != folded], 1, 0.7)
     return ". Did you mean %s?" % known[close[0]] if close else ""
@@ -2326,12 +2319,12 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
     else:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
-        names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
+        names = [at + name + end for name in nicknames(chat, begun.lstrip("@"))]
     folded = protocol.casefold(begun)
     return [name for name in names if protocol.casefold(name).startswith(folded)]
 
 
-def _nicknames(chat: Chat, begun: str) -> List[str]:
+def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
     """Return nicknames that start with `begun`: recent senders in view, its members, the rest."""
     begun = protocol.casefold(begun)
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
@@ -2342,12 +2335,12 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
             names.setdefault(folded, entry.line.nickname)
     for conversation in conversations:
         known = (folded for folded in conversation.members if folded.startswith(begun))
-        for folded in sorted(itertools.islice(known, MAX_SUGGESTIONS)):
+        for folded in sorted(itertools.islice(known, most)):
             names.setdefault(folded, conversation.members[folded].nickname)
     for conversation in (c for c in conversations if c.kind == PRIVATE):
         names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
-    return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
+    return [name for folded, name in names.items() if folded.startswith(begun)][:most]
 
 
 @functools.lru_cache(maxsize=100)
@@ -2398,7 +2391,6 @@ class Settings:
         self.levels: Dict[str, str] = {}  # alerts, by conversation
         self.ignored: List[str] = []  # nicknames
         self.sound = True
-        self.emoji = "auto"  # or "on" or "off", as some versions of Tk crash on them
 
     def load(self) -> None:
         """Read the file, as far as it makes sense."""
@@ -2567,8 +2559,11 @@ class Terminal:
                 outcome = chat.do(now, chat.handle, event)
             elif _is_quit(event):
                 goodbye, outcome = event, Outcome()
+            elif len(event) > MAX_PASTE:
+                reason = "A line of more than %d characters is not sent." % MAX_PASTE
+                outcome = chat.do(now, chat.answer, reason)
             else:
-                outcome = self._submit(chat, event, now)
+                outcome = chat.do(now, chat.submit, event)
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
             if outcome.settings_changed:
@@ -2584,14 +2579,6 @@ class Terminal:
                 self._can_read.clear()
             elif chat.session.is_settled:
                 self._can_read.set()
-
-    def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
-        try:
-            if len(text) > MAX_PASTE:
-                raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
-            return chat.do(now, chat.submit, text)
-        except InputError as error:
-            return chat.do(now, chat.answer, str(error))
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -2892,7 +2879,7 @@ _UNJOINED = re.compile(
 class Look:
     """Colours, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
 
-    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
+    def __init__(self, root: "tk.Tk", theme: str, zoom: int, emoji: str) -> None:
         self._root = root
         self.theme, self.zoom = "", 0
         self.color: Dict[str, str] = {}
@@ -4591,8 +4578,8 @@ class ChatView:
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
-        is_done = self._window.do(self._window.chat.submit, text)
-        rest = self._window.chat.outcome.rest if is_done else text
+        self._window.do(self._window.chat.submit, text)
+        rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
             if not rest and not is_secret(text):
@@ -4876,14 +4863,13 @@ class Questions:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
-        self.is_asking = False
-        self.is_asking_to_close = False
+        self.question = ""  # the one in the banner
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
         chat = self._window.chat
         known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + chat.known_nicknames()))
+        names = list(dict.fromkeys(known + nicknames(chat, "", MAX_MEMBERS)))
         choose = self._window.chat_view.open
         self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
@@ -4904,17 +4890,19 @@ class Questions:
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action) -> None:
-        """Ask before unsent messages are lost."""
+        """Ask before unsent messages are lost, but not twice."""
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
         words = "Close Hubbub? %s not been sent yet, and would be lost." % words
-        self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
-        self.is_asking_to_close = True
+        if words == self.question:
+            close()
+        else:
+            self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
         if self.sheet is not None:
             self.sheet.close()
-        elif self.is_asking:
+        elif self.question:
             self._answer(self._window.chat_view.focus_composer)
         else:
             return False
@@ -4923,7 +4911,7 @@ class Questions:
     def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
         """Ask in the banner."""
         self.cancel()
-        self.is_asking = True
+        self.question = text
         bar = self._window.chat_view.banner
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
@@ -4931,7 +4919,7 @@ class Questions:
         self._window.keys.add_to(bar.frame)
 
     def _answer(self, action: Action) -> None:
-        self.is_asking = self.is_asking_to_close = False
+        self.question = ""
         self._window.show_banner()
         action()
 
@@ -5019,8 +5007,7 @@ class Window:
         self._poll_id = ""  # the id of the next look at the queue
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
-        emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
-        self.look = Look(root, theme, zoom, emoji)
+        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -5062,7 +5049,7 @@ class Window:
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
         few = MANY_LINES if self.chat.session.is_settled else 0
-        if unsent > few and not self.questions.is_asking_to_close:
+        if unsent > few:
             self.questions.ask_close(unsent, self._end)
         else:
             self._end()
@@ -5167,13 +5154,9 @@ class Window:
 
     # Events
 
-    def do(self, action: Callable[..., object], *args: Any) -> bool:
-        """Do what the user wants with a method of the chat; say why, and return False, if not."""
-        try:
-            self._carry_out(self.chat.do(time.time(), action, *args))
-        except InputError as error:
-            return not self.do(self.chat.answer, str(error))
-        return True
+    def do(self, action: Callable[..., object], *args: Any) -> None:
+        """Do what the user wants with a method of the chat."""
+        self._carry_out(self.chat.do(time.time(), action, *args))
 
     def _poll(self) -> None:
         delay = POLL_MS
@@ -5240,7 +5223,7 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""
-        if self.questions.is_asking:
+        if self.questions.question:
             return
         icon = "check" if self.chat.state == CONNECTED else "warn"
         buttons: List[Tuple[str, Action]] = []
