@@ -265,7 +265,8 @@ class Handshake:
         self.login = login
         self._password, self._token = password, token
         self._offered: List[str] = []
-        self._is_introduced = False  # NICK and USER were sent
+        user = Message("USER", (nickname, "0", "*", nickname))
+        self._introduction = [Message("NICK", (nickname,)), user]  # until it is sent
         self._has_ended_caps = False
         self._is_logged_in: Optional[bool] = None  # None until the server has answered
         self._refusal: Optional[EndedError] = None  # of the nickname, until that answer
@@ -310,11 +311,8 @@ class Handshake:
         return []
 
     def _introduce(self) -> List[Message]:
-        if self._is_introduced:
-            return []
-        self._is_introduced = True
-        user = Message("USER", (self.nickname, "0", "*", self.nickname))
-        return [Message("NICK", (self.nickname,)), user]
+        introduction, self._introduction = self._introduction, []
+        return introduction
 
     def _on_cap(self, verb: str, caps: List[str], has_more: bool) -> List[Message]:
         names = [cap.partition("=")[0] for cap in caps]
@@ -670,6 +668,9 @@ class Entry:
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
 
 
+Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
+
+
 class Member(NamedTuple):
     """A member of a channel. `prefix` is "@" for chanops, "+" for voiced members, or ""."""
 
@@ -819,7 +820,7 @@ class Conversation:
         found = (e for e in entries if e.msgid and e.line.kind in kinds)
         return next(found, None) if self._known else None  # without a history, at once
 
-    def find(self, words: str) -> Dict[Entry, List[Span]]:
+    def find(self, words: str) -> List[Hit]:
         """Return where `words` are found in the texts of entries, in order.
 
         Case and accents make no difference.
@@ -827,8 +828,7 @@ class Conversation:
         folded = "".join(map(_fold, words))
         pattern = re.compile(re.escape(folded))
         entries = self.entries if folded else []
-        found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
-        return {entry: spans for entry, spans in found if spans}
+        return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
 
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -996,12 +996,10 @@ _PREFIX = "(qaohv)~&@%+"  # for servers that send none
 class Session:
     """The state that lasts as long as a connection: capabilities, ISUPPORT, progress."""
 
-    def __init__(self, number: int = 0, caps: FrozenSet[str] = frozenset()) -> None:
-        self.number = number  # as in Connected
-        self.caps = caps
+    def __init__(self, start: Connected, is_reconnect: bool = False) -> None:
+        self.number, self.caps, self.is_resumed = start.session, start.caps, start.is_resumed
+        self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
-        self.is_reconnect = False
-        self.is_resumed = False
         self.is_settled = False  # past the welcome: messages can be sent
 
     @property
@@ -1051,7 +1049,7 @@ class Chat:
         self.console = Conversation(server, CONSOLE)  # its name: the address, then the network
         self.conversations = [self.console]  # channels first
         self.current = self.console
-        self.session = Session()
+        self.session = Session(Connected("", session=0))
         self.outbox = Outbox(self.change)
         self.history = History()
         self.ignored = ignored
@@ -1264,9 +1262,7 @@ class Chat:
     # Events
 
     def _on_connected(self, event: Connected) -> None:
-        session = Session(event.session, event.caps)
-        session.is_reconnect = self.session.number > 0
-        session.is_resumed = event.is_resumed
+        session = Session(event, is_reconnect=self.session.number > 0)
         self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
@@ -3686,10 +3682,6 @@ class Bar:
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
 
-    @property
-    def is_shown(self) -> bool:
-        return bool(self._shown[0])
-
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
         before, self._shown = self._shown, (text, icon, list(buttons))
@@ -3816,9 +3808,6 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
         for index, piece in enumerate(_UNJOINED.split(part)):
             shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
-
-
-Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
 
 
 class Transcript:
@@ -4142,9 +4131,7 @@ class Search:
 
     def search(self) -> None:
         """Find what the field says, and go to the last hit."""
-        words = self.field.get()
-        found = self._transcript.conversation.find(words) if words else {}
-        self._hits = [(entry, span) for entry, spans in found.items() for span in spans]
+        self._hits = self._transcript.conversation.find(self.field.get())
         self._index = len(self._hits) - 1
         self._show()
 
@@ -5165,8 +5152,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
-            if self.chat_view.banner.is_shown:  # it may count seconds
-                self.show_banner()
+            self.show_banner()  # it may count seconds
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self._poll_id = self.root.after(delay, self._poll)
@@ -5216,8 +5202,6 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
-        if STATUS in kinds:
-            self.show_banner()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
 

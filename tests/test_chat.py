@@ -1292,7 +1292,7 @@ def test_search_finds_all_places_ignoring_case(alice):
     room = alice.chat.current
 
     def found(words):
-        return [e.text[start:end] for e, spans in room.find(words).items() for start, end in spans]
+        return [e.text[start:end] for e, (start, end) in room.find(words)]
 
     assert found("the")[-3:] == ["The", "the", "the"]
     assert found("STRASSE") == ["Straße"]
