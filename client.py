@@ -209,8 +209,6 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "is_done", "login", "rest", "send", "session", "settings_changed")
-
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
@@ -1609,19 +1607,17 @@ class History:
 
 
 def _ask(
-    chat: Chat,
-    purpose: str,
-    conversation: Optional[Conversation],
-    verb: str,
-    *bounds: str,
-    limit: int = 0,
+    chat: Chat, purpose: str, conversation: Optional[Conversation], *query: str, limit: int = 0
 ) -> Request:
-    """Ask the server's history, for a page of a conversation or (None) for TARGETS."""
+    """Ask the server's history, for a page of a conversation or (None) for TARGETS.
+
+    `query` is a subcommand of CHATHISTORY and its bounds.
+    """
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
     request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
     target = () if conversation is None else (conversation.name,)
-    chat.send(Message("CHATHISTORY", (verb, *target, *bounds, str(limit))))
+    chat.send(Message("CHATHISTORY", (query[0], *target, *query[1:], str(limit))))
     return request
 
 
@@ -3682,6 +3678,10 @@ class Bar:
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
 
+    @property
+    def is_shown(self) -> bool:
+        return bool(self._shown[0])
+
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
         before, self._shown = self._shown, (text, icon, list(buttons))
@@ -5152,7 +5152,8 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
-            self.show_banner()  # it may count seconds
+            if self.chat_view.banner.is_shown:  # it may count seconds
+                self.show_banner()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self._poll_id = self.root.after(delay, self._poll)
@@ -5202,6 +5203,8 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
+        if STATUS in kinds:
+            self.show_banner()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
 
