@@ -10,9 +10,9 @@ Three parts, none of which knows those after it:
                        Lost, Disconnected.
     Chat               the state, without I/O, threads or a clock: a Session (what this
                        connection can do), an Outbox (own messages until they are stored), a
-                       History (what the server was asked for) and Conversations. `submit`
-                       (typed text) and `handle` (an event) return an Outcome: messages to send,
-                       and changes to show.
+                       History (what the server was asked for) and Conversations. `do` runs
+                       `submit` (typed text), `handle` (an event) and the like, and returns their
+                       Outcome: messages to send, and changes to show.
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
@@ -209,8 +209,6 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "is_done", "login", "rest", "send", "session", "settings_changed")
-
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
@@ -221,7 +219,7 @@ class Outcome:
         self.login: Optional[Login] = None  # to be used when reconnecting
 
 
-class RefusedError(Exception):
+class EndedError(Exception):
     """The attempt to connect, or the connection, has ended; carries its Disconnected."""
 
     def __init__(self, fault: str, reason: str, is_final: bool = False) -> None:
@@ -265,11 +263,11 @@ class Handshake:
         self.login = login
         self._password, self._token = password, token
         self._offered: List[str] = []
-        self._is_introduced = False  # NICK and USER were sent
+        user = Message("USER", (nickname, "0", "*", nickname))
+        self._introduction = [Message("NICK", (nickname,)), user]  # until it is sent
         self._has_ended_caps = False
-        self._has_asked_login = False
         self._is_logged_in: Optional[bool] = None  # None until the server has answered
-        self._refusal: Optional[RefusedError] = None  # of the nickname, until that answer
+        self._refusal: Optional[EndedError] = None  # of the nickname, until that answer
 
     def opening(self) -> List[Message]:
         """Return the first messages. A session is resumed before a nickname is claimed."""
@@ -278,7 +276,7 @@ class Handshake:
         return messages if self._token else [*messages, *self._introduce()]
 
     def answer(self, message: Message) -> List[Message]:
-        """Return the replies to `message`. Raises RefusedError."""
+        """Return the replies to `message`. Raises EndedError."""
         command, params = message.command, message.params
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
@@ -293,29 +291,26 @@ class Handshake:
             return self._next_step()
         if command == "FAIL" and params[:2] == ("NICK", "NICKNAME_RESERVED"):
             text = _WRONG_PASSWORD if self._password else _REGISTERED % self.nickname
-            return self._on_nickname_refused(RefusedError(PASSWORD, text, is_final=True))
+            return self._on_nickname_refused(EndedError(PASSWORD, text, is_final=True))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
             if len(message.params) > 3:  # it looks like the name of another
                 text = message.text
-            return self._on_nickname_refused(RefusedError(NAME, text))
+            return self._on_nickname_refused(EndedError(NAME, text))
         if command in ("432", "437"):
-            raise RefusedError(NAME, message.text)
+            raise EndedError(NAME, message.text)
         if command == "464":
             text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
-            raise RefusedError(PASSWORD, text, is_final=True)
+            raise EndedError(PASSWORD, text, is_final=True)
         if command in ("465", "ERROR"):
-            raise RefusedError(SERVER, message.text, is_final=command == "465")
+            raise EndedError(SERVER, message.text, is_final=command == "465")
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname, self.is_done = params[0], True
         return []
 
     def _introduce(self) -> List[Message]:
-        if self._is_introduced:
-            return []
-        self._is_introduced = True
-        user = Message("USER", (self.nickname, "0", "*", self.nickname))
-        return [Message("NICK", (self.nickname,)), user]
+        introduction, self._introduction = self._introduction, []
+        return introduction
 
     def _on_cap(self, verb: str, caps: List[str], has_more: bool) -> List[Message]:
         names = [cap.partition("=")[0] for cap in caps]
@@ -328,7 +323,7 @@ class Handshake:
             self.caps |= frozenset(names)
         return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
-    def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
+    def _on_nickname_refused(self, refusal: EndedError) -> List[Message]:
         # Before CAP END the server does not say that a nickname in use is registered, too.
         is_early = bool(self._offered) and not self._has_ended_caps
         if self._is_logged_in is not None or not (self._password or self.login or is_early):
@@ -339,8 +334,7 @@ class Handshake:
     def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
         is_wanted = self.login or (self._refusal and self._password)
-        if is_wanted and "sasl" in self.caps and not self._has_asked_login:
-            self._has_asked_login = True
+        if is_wanted and "sasl" in self.caps and self._is_logged_in is None:
             self.login = self.login or Login(self.nickname, self._password)
             return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
@@ -461,60 +455,60 @@ class Connection:
         while not self._quit_at:
             session = self._session
             self._pause_is_over.clear()
-            refused = self._connect_once()
+            end = self._connect_once()
             attempt = 1 if self._session > session else attempt + 1
             is_over = self._quit_at or not self._reconnects or not self._session
-            is_taken = refused.event.fault == NAME and attempt > MAX_NAME_RETRIES
-            if is_over or is_taken or refused.is_final:
-                return refused.event
+            is_taken = end.event.fault == NAME and attempt > MAX_NAME_RETRIES
+            if is_over or is_taken or end.is_final:
+                return end.event
             seconds = RETRY_TIMES[min(attempt, len(RETRY_TIMES)) - 1]
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
             with self._lock:
                 self._open_session = 0
-            self._put(Lost(refused.event.reason, attempt, seconds))
+            self._put(Lost(end.event.reason, attempt, seconds))
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
-    def _connect_once(self) -> RefusedError:
+    def _connect_once(self) -> EndedError:
         """Connect, talk until the connection ends, and return how it ended."""
         session = self._session
         try:
             with self._connect() as sock:
                 self._talk(sock)
-            return RefusedError(CLOSED, "")
-        except RefusedError as refused:
-            end = refused
+            return EndedError(CLOSED, "")
+        except EndedError as error:
+            end = error
         except OSError as error:
             log.info("%s: %s", self.address, error)
-            end = RefusedError(LOST, "The connection was lost.")
+            end = EndedError(LOST, "The connection was lost.")
         if end.event.fault == LOST and self._session == session:
             self._token = ""  # a session that this server cannot resume
             text = "%s is there, but does not answer as a chat server does." % self.address
-            return RefusedError(SERVER, text)
+            return EndedError(SERVER, text)
         return end
 
     def _connect(self) -> socket.socket:
-        """Connect to the first address of the host that accepts. Raises RefusedError."""
+        """Connect to the first address of the host that accepts. Raises EndedError."""
         try:
             sock = socket.create_connection((self._host, self._port), CONNECT_TIME)
         except (socket.gaierror, UnicodeError):
             text = "No computer called “%s” was found. Check the spelling, or use its address."
-            raise RefusedError(SERVER, text % self._host) from None
+            raise EndedError(SERVER, text % self._host) from None
         except ConnectionRefusedError:
             text = "Nothing is listening at %s. Is server.py running there?"
-            raise RefusedError(SERVER, text % self.address) from None
+            raise EndedError(SERVER, text % self.address) from None
         except socket.timeout:
             text = "Nothing answered at %s within %g seconds. Is server.py running there?"
-            raise RefusedError(SERVER, text % (self.address, CONNECT_TIME)) from None
+            raise EndedError(SERVER, text % (self.address, CONNECT_TIME)) from None
         except OSError as error:
             text = "%s cannot be reached: %s. Is it on, and on this network?"
-            raise RefusedError(SERVER, text % (self.address, error.strerror)) from None
+            raise EndedError(SERVER, text % (self.address, error.strerror)) from None
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
     def _talk(self, sock: socket.socket) -> None:
-        """Read and write until we have quit. Raises RefusedError, or OSError."""
+        """Read and write until we have quit. Raises EndedError, or OSError."""
         handshake = Handshake(self._nickname, self._password, self._login, self._token)
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
@@ -534,7 +528,7 @@ class Connection:
             if seconds <= 0 and self._quit_at:
                 return
             if seconds <= 0 and (is_pinged or not handshake.is_done):
-                raise RefusedError(LOST, "The server does not answer any more.")
+                raise EndedError(LOST, "The server does not answer any more.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
                 is_pinged, silent_since = True, time.monotonic()
@@ -549,7 +543,7 @@ class Connection:
             if sock in ready:
                 data = sock.recv(RECEIVE_SIZE)
                 if not data:
-                    raise RefusedError(LOST, "The connection was lost.")
+                    raise EndedError(LOST, "The connection was lost.")
                 for line in filter(None, framer.feed(data)):
                     self._on_line(line, handshake)
                 is_pinged, silent_since = False, time.monotonic()
@@ -583,9 +577,9 @@ class Connection:
                 self._put(Connected(self._nickname, caps, self._session, is_resumed))
                 self._put(message)
         elif message.command == "ERROR":
-            raise RefusedError(LOST, message.text)
+            raise EndedError(LOST, message.text)
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
-            raise RefusedError(PASSWORD, message.text, is_final=True)
+            raise EndedError(PASSWORD, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -594,7 +588,7 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise RefusedError(SERVER, "The server does not read what it asks for.")
+            raise EndedError(SERVER, "The server does not read what it asks for.")
         self.send(messages)
 
 
@@ -606,22 +600,20 @@ ALL, MENTIONS, NONE = "all", "mentions", "none"  # alert levels of a conversatio
 ONLINE, AWAY, OFFLINE = "online", "away", "offline"
 FROM_SYSTEM = "system"  # a kind of line, besides those of protocol.py: the client's own
 
-# Entry.state, the summary of `delivery` for views
-SENT, WAITING, FAILED = "sent", "waiting", "failed"
 # Entry.delivery of an own message; all other entries are SENT
+SENT = "sent"  # the server has it
 QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
 IN_FLIGHT = "in flight"  # sent, not confirmed by the server
 UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
 REFUSED = "refused"  # by the server, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
-# The state and the note that each delivery is shown with
-_SHOWN = {
-    SENT: (SENT, ""),
-    QUEUED: (WAITING, "waiting to send"),
-    IN_FLIGHT: (WAITING, ""),
-    UNCERTAIN: (WAITING, "waiting to send"),
-    REFUSED: (FAILED, "not delivered"),
-    UNKNOWN: (FAILED, "may not have arrived"),
+FAILED = (REFUSED, UNKNOWN)
+# Words about a delivery
+_NOTES = {
+    QUEUED: "waiting to send",
+    UNCERTAIN: "waiting to send",
+    REFUSED: "not delivered",
+    UNKNOWN: "may not have arrived",
 }
 
 # Conversation.membership of a channel
@@ -651,14 +643,9 @@ class Entry:
         self.count = 1  # people, in the entry of a crowd
 
     @property
-    def state(self) -> str:
-        """SENT, WAITING or FAILED."""
-        return _SHOWN[self.delivery][0]
-
-    @property
     def note(self) -> str:
         """Words about the delivery, shown in parentheses."""
-        return _SHOWN[self.delivery][1]
+        return _NOTES.get(self.delivery, "")
 
     @property
     def text(self) -> str:
@@ -677,6 +664,9 @@ class Entry:
     def day(self) -> str:
         """The local date, as "2026-11-22"."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
+
+
+Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
 
 
 class Member(NamedTuple):
@@ -828,7 +818,7 @@ class Conversation:
         found = (e for e in entries if e.msgid and e.line.kind in kinds)
         return next(found, None) if self._known else None  # without a history, at once
 
-    def find(self, words: str) -> Dict[Entry, List[Span]]:
+    def find(self, words: str) -> List[Hit]:
         """Return where `words` are found in the texts of entries, in order.
 
         Case and accents make no difference.
@@ -836,8 +826,7 @@ class Conversation:
         folded = "".join(map(_fold, words))
         pattern = re.compile(re.escape(folded))
         entries = self.entries if folded else []
-        found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
-        return {entry: spans for entry, spans in found if spans}
+        return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
 
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -883,13 +872,6 @@ class Change(NamedTuple):
     conversation: Optional[Conversation] = None
     entries: Sequence[Entry] = ()
     before: Optional[Entry] = None
-
-
-class Banner(NamedTuple):
-    """A warning about the connection; "" while there is none."""
-
-    text: str
-    can_retry: bool = False
 
 
 # Outbox
@@ -944,7 +926,7 @@ class Outbox:
                 item.number, item.nickname, item.since = self.last_number, nickname, since
                 tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
                 item.message = item.message._replace(tags=tags)
-                self.set(item, IN_FLIGHT)
+                self.set_delivery(item, IN_FLIGHT)
                 messages.append(item.message)
         return messages
 
@@ -966,11 +948,10 @@ class Outbox:
                 return item
         return None
 
-    def set(self, item: Outgoing, delivery: str) -> None:
+    def set_delivery(self, item: Outgoing, delivery: str) -> None:
         """Set the delivery of a message that is not confirmed."""
-        has_changed = _SHOWN[item.entry.delivery] != _SHOWN[delivery]
-        item.entry.delivery = delivery
-        for conversation in item.conversations if has_changed else ():
+        note, item.entry.delivery = item.entry.note, delivery
+        for conversation in item.conversations if item.entry.note != note else ():
             self._change(CHANGED, conversation, [item.entry])
 
     def deliver(self, item: Outgoing, line: Line, msgid: str) -> None:
@@ -987,11 +968,11 @@ class Outbox:
         for item in self.having(UNCERTAIN):
             is_ours = protocol.casefold(item.nickname) == protocol.casefold(nickname)
             if item.folded == folded:
-                self.set(item, QUEUED if is_complete and is_ours else UNKNOWN)
+                self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def discard(self, entry: Entry) -> Optional[Outgoing]:
         """Remove a failed message, and return it."""
-        failed = (i for i in self.items if i.entry is entry and entry.state == FAILED)
+        failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
         item = next(failed, None)
         if item is not None:
             self.items.remove(item)
@@ -1013,12 +994,10 @@ _PREFIX = "(qaohv)~&@%+"  # for servers that send none
 class Session:
     """The state that lasts as long as a connection: capabilities, ISUPPORT, progress."""
 
-    def __init__(self, number: int = 0, caps: FrozenSet[str] = frozenset()) -> None:
-        self.number = number  # as in Connected
-        self.caps = caps
+    def __init__(self, start: Connected, is_reconnect: bool = False) -> None:
+        self.number, self.caps, self.is_resumed = start.session, start.caps, start.is_resumed
+        self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
-        self.is_reconnect = False
-        self.is_resumed = False
         self.is_settled = False  # past the welcome: messages can be sent
 
     @property
@@ -1053,12 +1032,12 @@ class Chat:
     """Everything known about one server, and what its user can do there.
 
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
-    the user may not do raises protocol.InputError, and then nothing is sent. `levels` (alerts by
+    the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
-    in `outcome`, which is new for each call from outside.
+    in `outcome`, which is new for each call of `do`.
     """
 
     def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
@@ -1068,7 +1047,7 @@ class Chat:
         self.console = Conversation(server, CONSOLE)  # its name: the address, then the network
         self.conversations = [self.console]  # channels first
         self.current = self.console
-        self.session = Session()
+        self.session = Session(Connected("", session=0))
         self.outbox = Outbox(self.change)
         self.history = History()
         self.ignored = ignored
@@ -1115,20 +1094,19 @@ class Chat:
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
-    def banner(self, now: float) -> Banner:
-        """Return the warning about the connection, which changes with the time."""
+    def banner(self, now: float) -> str:
+        """Return the warning about the connection, "" for none; it changes with the time."""
         if self.state == CONNECTED:
-            return Banner("Connected again." if now < self._back_at + BACK_TIME else "")
+            return "Connected again." if now < self._back_at + BACK_TIME else ""
         if self.state != RECONNECTING:
-            return Banner(self._banner)
+            return self._banner
         seconds = math.ceil(self._retry_at - now)
-        when = "in %d s" % seconds if seconds > 0 else "now"
-        return Banner(self._banner.format(when), seconds > 0)
+        return self._banner.format("in %d s" % seconds if seconds > 0 else "now")
 
     @property
     def unsent(self) -> int:
         """The number of own messages that the server has not confirmed."""
-        return sum(item.entry.state == WAITING for item in self.outbox.items)
+        return sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1154,11 +1132,6 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def known_nicknames(self) -> List[str]:
-        """Return the nicknames of all other members, those of the channel in view first."""
-        names = [m.nickname for c in (self.current, *self.conversations) for m in c.sorted_members]
-        return [nickname for nickname in dict.fromkeys(names) if not self.is_me(nickname)]
-
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
@@ -1168,11 +1141,17 @@ class Chat:
         self.nickname = nickname
         self.state = CONNECTING
 
-    # What happens: each of these returns an Outcome
+    def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
+        """Run a method of the next part: the only way in for what happens outside."""
+        self.now, self.outcome = now, Outcome(self.session.number)
+        action(*args)
+        return self.outcome
 
-    def handle(self, event: Event, now: float) -> Outcome:
+    # What happens: run by `do`
+
+    def handle(self, event: Event) -> None:
         """Process an event of the connection."""
-        self.tick(now)
+        self.tick()
         if isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, Lost):
@@ -1181,90 +1160,80 @@ class Chat:
             self._on_disconnected(event)
         else:
             self._on_message(event)
-        return self.outcome
 
-    def tick(self, now: float) -> Outcome:
+    def tick(self) -> None:
         """Give up requests that are overdue; cheap."""
-        self._start(now)
-        for request in [r for r in self.history.requests if r.deadline < now]:
+        for request in [r for r in self.history.requests if r.deadline < self.now]:
             _give_up(self, request)
-        return self.outcome
 
-    def submit(self, text: str, now: float) -> Outcome:
+    def submit(self, text: str) -> None:
         """Run what the user typed or pasted, line by line.
 
         A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
-        line. If it is the first, its InputError is raised.
+        line.
         """
-        self._start(now)
         lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
         lines, recipient = list(filter(None, lines)), ""
         for index, line in enumerate(lines):
             try:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
-                if not index:
-                    raise
                 self.answer(str(error))
                 self.outcome.rest = "\n".join(lines[index:])
                 break
             self.unmark(self.current)
             if self.outcome.is_done:
                 break
-        return self.outcome
 
-    def notify(self, text: str, now: float) -> Outcome:
-        """Show a line of the program's own in the conversation in view."""
-        self._start(now)
-        self.answer(text)
-        return self.outcome
+    def answer(self, text: str) -> None:
+        """Show an answer to the user, as the server's, in the conversation in view."""
+        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
-    def select(self, conversation: Conversation, now: float) -> Outcome:
+    def select(self, conversation: Conversation) -> None:
         """Bring a conversation into view."""
-        self._start(now)
-        self.bring_up(conversation)
-        return self.outcome
+        if conversation is not self.current:
+            self.unmark(self.current)
+            self.current = conversation
+            self.change(SIDEBAR)
+        if self._has_focus:
+            self._clear_unread(conversation)
+        if conversation.kind == PRIVATE and self.session.is_settled:
+            _catch_up(self, conversation)
 
-    def open(self, name: str, now: float) -> Outcome:
+    def open(self, name: str) -> None:
         """Bring up a private conversation, or a channel, which is joined first."""
         found = self.find(name)
         if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
-            return self.submit("/join " + name, now)
-        if found is None and not protocol.is_nickname(name):
-            raise InputError(protocol.NO_SUCH_USER.format(name))
-        self._start(now)
-        self.bring_up(found or self.private(name))
-        return self.outcome
+            self.submit("/join " + name)
+        elif found is None and not protocol.is_nickname(name):
+            self.answer(protocol.NO_SUCH_USER.format(name))
+        else:
+            self.select(found or self.private(name))
 
-    def close(self, conversation: Conversation, now: float) -> Outcome:
+    def leave(self, conversation: Conversation, *reason: str) -> None:
         """Leave a channel, or close a private conversation."""
-        self._start(now)
-        self.leave(conversation)
-        return self.outcome
+        if conversation.kind == CHANNEL and not conversation.is_outside:
+            if self.session.is_settled:
+                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
+            if not self.session.is_settled or conversation.membership == JOINING:
+                self.left[conversation.folded] = not self.session.is_settled
+        self.remove(conversation)
 
-    def retry(self, entry: Entry, now: float) -> Outcome:
+    def retry(self, entry: Entry) -> None:
         """Send a failed message again."""
-        self._start(now)
-        item = self._take_back(entry)
+        item = self.discard(entry)
         if item is not None:
             self.say(item.message)
-        return self.outcome
 
-    def discard(self, entry: Entry, now: float) -> Outcome:
-        """Remove a failed message."""
-        self._start(now)
-        self._take_back(entry)
-        return self.outcome
-
-    def _take_back(self, entry: Entry) -> Optional[Outgoing]:
+    def discard(self, entry: Entry) -> Optional[Outgoing]:
+        """Remove a failed message, and return it."""
         item = self.outbox.discard(entry)
         for conversation in item.conversations if item is not None else ():
             self.outcome.changes += conversation.remove([entry])
         return item
 
-    def fetch_older(self, conversation: Conversation, now: float) -> Outcome:
+    def fetch_older(self, conversation: Conversation) -> None:
         """Ask for the page of the history before all that is known."""
-        self._start(now)
         can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
         first = conversation.first_stored(conversation.entries)
         is_fetching = self.history.is_fetching(conversation)
@@ -1273,36 +1242,25 @@ class Chat:
         elif can_ask and first and conversation.has_older and not is_fetching:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
-        return self.outcome
 
-    def set_focus(self, has_focus: bool, now: float) -> Outcome:
+    def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
-        self._start(now)
         self._has_focus = has_focus
         if has_focus:
             self._clear_unread(self.current)
         elif not self.current.unread:
             self.unmark(self.current)
-        return self.outcome
 
-    def set_level(self, conversation: Conversation, level: str, now: float) -> Outcome:
+    def set_level(self, conversation: Conversation, level: str) -> None:
         """Set which alerts the user wants."""
-        self._start(now)
         conversation.level = self._levels[self._level_key(conversation.name)] = level
         self.outcome.settings_changed = True
         self.change(SIDEBAR)
-        return self.outcome
 
     # Events
 
-    def _start(self, now: float) -> None:
-        self.now = now
-        self.outcome = Outcome(self.session.number)
-
     def _on_connected(self, event: Connected) -> None:
-        session = Session(event.session, event.caps)
-        session.is_reconnect = self.session.number > 0
-        session.is_resumed = event.is_resumed
+        session = Session(event, is_reconnect=self.session.number > 0)
         self.is_away = self.is_away and event.is_resumed
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
@@ -1331,7 +1289,7 @@ class Chat:
 
     def _lose(self) -> None:
         for item in self.outbox.having(IN_FLIGHT):
-            self.outbox.set(item, UNCERTAIN)
+            self.outbox.set_delivery(item, UNCERTAIN)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1367,7 +1325,7 @@ class Chat:
         if item is None and command in _UNDELIVERED and len(message.params) > 1:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
-            self.outbox.set(item, REFUSED)
+            self.outbox.set_delivery(item, REFUSED)
 
     # For the functions below: what they send and show
 
@@ -1432,10 +1390,6 @@ class Chat:
             for conversation in conversations:
                 if not conversation.knows(entry.msgid):
                     self.add(entry, conversation)
-
-    def answer(self, text: str) -> None:
-        """Show an answer to the user, as the server's, in the conversation in view."""
-        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
 
     def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
         """Show a line of the client's own."""
@@ -1514,26 +1468,6 @@ class Chat:
         """Return the conversation with a user; if there are too many, the current one."""
         return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
 
-    def bring_up(self, conversation: Conversation) -> None:
-        """Bring a conversation into view."""
-        if conversation is not self.current:
-            self.unmark(self.current)
-            self.current = conversation
-            self.change(SIDEBAR)
-        if self._has_focus:
-            self._clear_unread(conversation)
-        if conversation.kind == PRIVATE and self.session.is_settled:
-            _catch_up(self, conversation)
-
-    def leave(self, conversation: Conversation, *reason: str) -> None:
-        """Leave a channel, or close a private conversation."""
-        if conversation.kind == CHANNEL and not conversation.is_outside:
-            if self.session.is_settled:
-                self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
-            if not self.session.is_settled or conversation.membership == JOINING:
-                self.left[conversation.folded] = not self.session.is_settled
-        self.remove(conversation)
-
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, the one above follows."""
         index = self.conversations.index(conversation)
@@ -1546,7 +1480,7 @@ class Chat:
         if not self.conversations:
             self.conversations.append(self.console)
         if conversation is self.current:
-            self.bring_up(self.conversations[max(0, index - 1)])
+            self.select(self.conversations[max(0, index - 1)])
         self.change(SIDEBAR)
 
     def _level_key(self, name: str) -> str:
@@ -1596,11 +1530,6 @@ class Chat:
             conversation = self.private(target)
             if conversation not in item.conversations:
                 self.add(item.entry, conversation)
-
-    def is_older(self, message: Message, item: Outgoing) -> bool:
-        """Return True if a message of the history was sent before an uncertain message."""
-        is_known = any(c.knows(message.tag("msgid")) for c in self.conversations)
-        return is_known or self.time_of(message) < item.since
 
     def resolve(self, folded: str, is_complete: bool) -> None:
         """Decide on uncertain messages to a target, once its history has been read."""
@@ -1678,14 +1607,17 @@ class History:
 
 
 def _ask(
-    chat: Chat, purpose: str, place: Optional[Conversation], verb: str, *bounds: str, limit: int = 0
+    chat: Chat, purpose: str, conversation: Optional[Conversation], *query: str, limit: int = 0
 ) -> Request:
-    """Ask the server's history, for a page of a conversation or (None) for TARGETS."""
+    """Ask the server's history, for a page of a conversation or (None) for TARGETS.
+
+    `query` is a subcommand of CHATHISTORY and its bounds.
+    """
     limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
-    request = Request(purpose, place, limit, chat.now + HISTORY_TIME)
+    request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
-    target = () if place is None else (place.name,)
-    chat.send(Message("CHATHISTORY", (verb, *target, *bounds, str(limit))))
+    target = () if conversation is None else (conversation.name,)
+    chat.send(Message("CHATHISTORY", (query[0], *target, *query[1:], str(limit))))
     return request
 
 
@@ -1809,8 +1741,9 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     msgid, item = message.tag("msgid"), None
     if message.command == "PRIVMSG" and message.params:
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
-    if item is not None and chat.is_older(message, item):
-        item = None
+    is_known = any(c.knows(msgid) for c in chat.conversations)
+    if item is not None and (is_known or chat.time_of(message) < item.since):
+        item = None  # it is another one, with the same text
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
     is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
@@ -1935,7 +1868,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
             item.conversations = [channel if c is chat.console else c for c in item.conversations]
     _finish_registration(chat)
     if chat.current is chat.console:
-        chat.bring_up(channel)
+        chat.select(channel)
     if not is_rejoin:
         chat.show(message, channel)
     chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
@@ -1977,7 +1910,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
-            chat.outbox.set(item, REFUSED)
+            chat.outbox.set_delivery(item, REFUSED)
     chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
@@ -2253,7 +2186,7 @@ def _enter(chat: Chat, message: Message) -> None:
             channel.membership = JOINING
         channel.channel_key = message.params[1:] or channel.channel_key
         chat.left.pop(channel.folded, None)
-        chat.bring_up(channel)
+        chat.select(channel)
 
 
 def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2361,7 +2294,7 @@ def _guess(chat: Chat, nickname: str) -> str:
     """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
     folded = protocol.casefold(nickname)
     begun = folded[: len(folded) // 2 + 1]  # right, if the slip comes after it
-    close_by = [*_nicknames(chat, begun), *_nicknames(chat, "")]
+    close_by = [*nicknames(chat, begun), *nicknames(chat, "")]
     known = {protocol.casefold(name): name for name in close_by}
     close = difflib.get_close_matches(folded, [other for other in known if other != folded], 1, 0.7)
     return ". Did you mean %s?" % known[close[0]] if close else ""
@@ -2378,12 +2311,12 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
     else:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
-        names = [at + name + end for name in _nicknames(chat, begun.lstrip("@"))]
+        names = [at + name + end for name in nicknames(chat, begun.lstrip("@"))]
     folded = protocol.casefold(begun)
     return [name for name in names if protocol.casefold(name).startswith(folded)]
 
 
-def _nicknames(chat: Chat, begun: str) -> List[str]:
+def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
     """Return nicknames that start with `begun`: recent senders in view, its members, the rest."""
     begun = protocol.casefold(begun)
     conversations = [chat.current, *(c for c in chat.conversations if c is not chat.current)]
@@ -2394,12 +2327,12 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
             names.setdefault(folded, entry.line.nickname)
     for conversation in conversations:
         known = (folded for folded in conversation.members if folded.startswith(begun))
-        for folded in sorted(itertools.islice(known, MAX_SUGGESTIONS)):
+        for folded in sorted(itertools.islice(known, most)):
             names.setdefault(folded, conversation.members[folded].nickname)
     for conversation in (c for c in conversations if c.kind == PRIVATE):
         names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
-    return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
+    return [name for folded, name in names.items() if folded.startswith(begun)][:most]
 
 
 @functools.lru_cache(maxsize=100)
@@ -2450,7 +2383,6 @@ class Settings:
         self.levels: Dict[str, str] = {}  # alerts, by conversation
         self.ignored: List[str] = []  # nicknames
         self.sound = True
-        self.emoji = "auto"  # or "on" or "off", as some versions of Tk crash on them
 
     def load(self) -> None:
         """Read the file, as far as it makes sense."""
@@ -2505,13 +2437,6 @@ def settings_path() -> str:
 
 # Terminal
 # --------
-
-
-class Typed(NamedTuple):
-    """A line from standard input. The last is /quit, typed or implied by the end of input."""
-
-    text: str
-    is_last: bool
 
 
 class Terminal:
@@ -2605,12 +2530,12 @@ class Terminal:
         return text
 
     def _read_input(self) -> None:
-        is_last = False
-        while not is_last:
+        """Put the lines of the input among the events; the last is /quit, or stands for its end."""
+        text = ""
+        while not _is_quit(text):
             self._can_read.wait()
             text = self._read_line() or "/quit"
-            is_last = text.lower().split()[:1] == ["/quit"]
-            self._events.put(Typed(text, is_last))
+            self._events.put(text)
 
     def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
         last_event = time.monotonic()
@@ -2621,13 +2546,16 @@ class Terminal:
                 event = self._events.get(timeout=self.POLL)
                 last_event = time.monotonic()
             if event is None:
-                outcome = chat.tick(now)
-            elif not isinstance(event, Typed):
-                outcome = chat.handle(event, now)
-            elif event.is_last:
-                goodbye, outcome = event.text, Outcome()
+                outcome = chat.do(now, chat.tick)
+            elif not isinstance(event, str):
+                outcome = chat.do(now, chat.handle, event)
+            elif _is_quit(event):
+                goodbye, outcome = event, Outcome()
+            elif len(event) > MAX_PASTE:
+                reason = "A line of more than %d characters is not sent." % MAX_PASTE
+                outcome = chat.do(now, chat.answer, reason)
             else:
-                outcome = self._submit(chat, event.text, now)
+                outcome = chat.do(now, chat.submit, event)
             self._print(outcome.changes, chat)
             connection.carry_out(outcome)
             if outcome.settings_changed:
@@ -2635,7 +2563,7 @@ class Terminal:
             if isinstance(event, Disconnected):
                 return event
             if goodbye and (self._is_person or not chat.unsent):
-                connection.carry_out(chat.submit(goodbye, now))
+                connection.carry_out(chat.do(now, chat.submit, goodbye))
                 goodbye = ""
             elif goodbye and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
@@ -2643,14 +2571,6 @@ class Terminal:
                 self._can_read.clear()
             elif chat.session.is_settled:
                 self._can_read.set()
-
-    def _submit(self, chat: Chat, text: str, now: float) -> Outcome:
-        try:
-            if len(text) > MAX_PASTE:
-                raise InputError("A line of more than %d characters is not sent." % MAX_PASTE)
-            return chat.submit(text, now)
-        except InputError as error:
-            return chat.notify(str(error), now)
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -2697,6 +2617,10 @@ def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
     room = conversation.name + " " if is_elsewhere else ""
     note = "  (%s)" % entry.note if entry.note else ""
     return entry.line._replace(head=room + entry.line.head, text=entry.line.text + note)
+
+
+def _is_quit(text: str) -> bool:
+    return text.lower().split()[:1] == ["/quit"]
 
 
 def _ask_password() -> str:
@@ -2947,7 +2871,7 @@ _UNJOINED = re.compile(
 class Look:
     """Colours, fonts, sizes and pictures of a theme at a zoom, and the ttk styles made of them."""
 
-    def __init__(self, root: "tk.Tk", theme: str, zoom: int = 100, emoji: str = "auto") -> None:
+    def __init__(self, root: "tk.Tk", theme: str, zoom: int, emoji: str) -> None:
         self._root = root
         self.theme, self.zoom = "", 0
         self.color: Dict[str, str] = {}
@@ -3861,10 +3785,11 @@ def count_new(number: int) -> str:
 
 def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
     """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
-    line, state = entry.line, entry.state
+    line = entry.line
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
-    kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
-    tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
+    has_failed = entry.delivery in FAILED
+    kind = "warn" if line.kind == FROM_SYSTEM else line.kind
+    tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -3875,7 +3800,7 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
         end = stop
     if entry.note:
         parts += ["  (%s)" % entry.note, (*base, "muted")]
-    if state == FAILED:
+    if has_failed:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
     shown: List[Any] = []
@@ -3883,9 +3808,6 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
         for index, piece in enumerate(_UNJOINED.split(part)):
             shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
-
-
-Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
 
 
 class Transcript:
@@ -4209,9 +4131,7 @@ class Search:
 
     def search(self) -> None:
         """Find what the field says, and go to the last hit."""
-        words = self.field.get()
-        found = self._transcript.conversation.find(words) if words else {}
-        self._hits = [(entry, span) for entry, spans in found.items() for span in spans]
+        self._hits = self._transcript.conversation.find(self.field.get())
         self._index = len(self._hits) - 1
         self._show()
 
@@ -4645,8 +4565,8 @@ class ChatView:
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
-        is_done = self._window.do(self._window.chat.submit, text)
-        rest = self._window.chat.outcome.rest if is_done else text
+        self._window.do(self._window.chat.submit, text)
+        rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
             if not rest and not is_secret(text):
@@ -4856,7 +4776,7 @@ class Menus:
             entries.append((mark + words, action))
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
-            action = functools.partial(do, chat.close, conversation)
+            action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
         self._open(entries, event)
 
@@ -4930,14 +4850,13 @@ class Questions:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
-        self.is_asking = False
-        self.is_asking_to_close = False
+        self.question = ""  # the one in the banner
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
         chat = self._window.chat
         known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + chat.known_nicknames()))
+        names = list(dict.fromkeys(known + nicknames(chat, "", MAX_MEMBERS)))
         choose = self._window.chat_view.open
         self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
 
@@ -4958,17 +4877,19 @@ class Questions:
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action) -> None:
-        """Ask before unsent messages are lost."""
+        """Ask before unsent messages are lost, but not twice."""
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
         words = "Close Hubbub? %s not been sent yet, and would be lost." % words
-        self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
-        self.is_asking_to_close = True
+        if words == self.question:
+            close()
+        else:
+            self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
         if self.sheet is not None:
             self.sheet.close()
-        elif self.is_asking:
+        elif self.question:
             self._answer(self._window.chat_view.focus_composer)
         else:
             return False
@@ -4977,7 +4898,7 @@ class Questions:
     def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
         """Ask in the banner."""
         self.cancel()
-        self.is_asking = True
+        self.question = text
         bar = self._window.chat_view.banner
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
@@ -4985,7 +4906,7 @@ class Questions:
         self._window.keys.add_to(bar.frame)
 
     def _answer(self, action: Action) -> None:
-        self.is_asking = self.is_asking_to_close = False
+        self.question = ""
         self._window.show_banner()
         action()
 
@@ -5073,8 +4994,7 @@ class Window:
         self._poll_id = ""  # the id of the next look at the queue
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
-        emoji = os.environ.get("HUBBUB_EMOJI") or settings.emoji
-        self.look = Look(root, theme, zoom, emoji)
+        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -5116,7 +5036,7 @@ class Window:
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
         few = MANY_LINES if self.chat.session.is_settled else 0
-        if unsent > few and not self.questions.is_asking_to_close:
+        if unsent > few:
             self.questions.ask_close(unsent, self._end)
         else:
             self._end()
@@ -5221,15 +5141,9 @@ class Window:
 
     # Events
 
-    def do(self, action: Callable[..., Outcome], *args: Any) -> bool:
-        """Do what the user wants with a method of the chat; say why, and return False, if not."""
-        now = time.time()
-        try:
-            self._carry_out(action(*args, now))
-        except protocol.InputError as error:
-            self._carry_out(self.chat.notify(str(error), now))
-            return False
-        return True
+    def do(self, action: Callable[..., object], *args: Any) -> None:
+        """Do what the user wants with a method of the chat."""
+        self._carry_out(self.chat.do(time.time(), action, *args))
 
     def _poll(self) -> None:
         delay = POLL_MS
@@ -5237,7 +5151,7 @@ class Window:
             self._handle_events()
             if not self._events.empty():
                 delay = POLL_MS // 3
-            self._carry_out(self.chat.tick(time.time()))
+            self.do(self.chat.tick)
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
         finally:  # whatever happened, the window lives on
@@ -5252,7 +5166,7 @@ class Window:
         while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
             events.append(self._events.get_nowait())
             try:
-                outcome = self.chat.handle(events[-1], time.time())
+                outcome = self.chat.do(time.time(), self.chat.handle, events[-1])
                 changes += outcome.changes
                 if self._connection is not None:
                     self._connection.carry_out(outcome)
@@ -5296,14 +5210,13 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""
-        if self.questions.is_asking:
+        if self.questions.question:
             return
-        banner = self.chat.banner(time.time())
         icon = "check" if self.chat.state == CONNECTED else "warn"
         buttons: List[Tuple[str, Action]] = []
-        if banner.can_retry and self._connection is not None:
+        if self.chat.state == RECONNECTING and self._connection is not None:
             buttons.append(("Try now", self._connection.retry))
-        self.chat_view.banner.show(banner.text, icon, buttons)
+        self.chat_view.banner.show(self.chat.banner(time.time()), icon, buttons)
 
     def _on_focus(self) -> None:
         if self.root is not None:

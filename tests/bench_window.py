@@ -101,7 +101,7 @@ def long_conversation(desktop, alice, hub, count):
     start = time.perf_counter()
     for number in range(count):
         message = Message("PRIVMSG", ("#lobby", "message %d of a long day" % number), "bob!b@h")
-        chat.handle(message, 1.7e9 + number)
+        chat.do(1.7e9 + number, chat.handle, message)
     grew = time.perf_counter() - start
     hub.send(":bob!b@h PRIVMSG #lobby :last", ":carol!c@h PRIVMSG alice :psst")
     desktop.pump(lambda: len(alice.conversations) == 2)

@@ -37,7 +37,7 @@ class Registration:
         return self._lines(answers)
 
     def refused(self, *lines):
-        with pytest.raises(client.RefusedError) as refusal:
+        with pytest.raises(client.EndedError) as refusal:
             self.hear(*lines)
         return refusal.value.event
 

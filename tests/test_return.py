@@ -26,20 +26,20 @@ class Person:
         self.connection.start()
 
     def say(self, text):
-        self.connection.carry_out(self.chat.submit(text, time.time()))
+        self.connection.carry_out(self.chat.do(time.time(), self.chat.submit, text))
 
     def live(self, wait=0.01):
         """Handle the next event, waiting for at most `wait` seconds."""
         with contextlib.suppress(queue.Empty):
             event = self._events.get(timeout=wait)
             assert not isinstance(event, client.Disconnected), event
-            self.connection.carry_out(self.chat.handle(event, time.time()))
+            self.connection.carry_out(self.chat.do(time.time(), self.chat.handle, event))
 
     def sees(self, text, name=""):
         """Return True if the named or the current conversation has this text as sent."""
         place = self.chat.find(name) if name else self.chat.current
         entries = place.entries if place is not None else ()
-        return any(entry.text == text and entry.state == SENT for entry in entries)
+        return any(entry.text == text and entry.delivery == SENT for entry in entries)
 
     def said(self, name="#lobby"):
         """The messages of users there."""
@@ -163,4 +163,4 @@ def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatc
         for name, texts in typed.items():
             head = "[%s]: " % name
             assert [line[len(head) :] for line in alice if line.startswith(head)] == texts
-        assert all(e.state == SENT for p in people for e in p.chat.find("#lobby").entries)
+        assert all(e.delivery == SENT for p in people for e in p.chat.find("#lobby").entries)

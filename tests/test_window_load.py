@@ -21,7 +21,8 @@ def fill(alice, count):
     chat = alice.window.chat
     for number in range(count):
         text = "message %d of a long day" % number
-        chat.handle(Message("PRIVMSG", ("#lobby", text), source="bob!b@h"), time.time())
+        message = Message("PRIVMSG", ("#lobby", text), source="bob!b@h")
+        chat.do(time.time(), chat.handle, message)
     lobby = chat.find("#lobby")
     alice.chat_view.transcript.open(lobby)
     return lobby
