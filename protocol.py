@@ -380,11 +380,11 @@ def skeleton(name: str) -> str:
     return casefold(re.sub("0(?=[0-9]*[A-Za-z])", "o", text))
 
 
-def find_lookalike(name: str, names: Mapping[str, str]) -> str:
-    """Return the other name, of `names` by skeleton, that `name` could be taken for, or ""."""
-    other = names.get(skeleton(name), "")
-    is_same = casefold(other) == casefold(name)
-    return "" if is_same or {other[:1], name[:1]} == {"I", "L"} else other  # Iida and Lida
+def is_lookalike(name: str, other: str) -> bool:
+    """Return True for two names with the same skeleton that could be taken for each other."""
+    folded, other_folded = casefold(name), casefold(other)
+    is_honest = {name[:1], other[:1]} == {"I", "L"} and folded[1:] == other_folded[1:]  # Iida, Lida
+    return folded != other_folded and not is_honest
 
 
 def _to_latin(char: str) -> str:

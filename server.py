@@ -131,6 +131,7 @@ ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
 MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
 PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
 CONNECTION_PRICE = 1
+WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
 
@@ -157,14 +158,15 @@ NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other pa
 
 # Times, in seconds
 PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
+MAX_REST = 30.0  # time for lines that a peer sent before it closed its end
 LINGER = 2.0  # time for an ended client to read what was sent, and to close
 SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
 STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages to delete
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
-MAX_UNUSED = 30 * 86400.0  # for which a channel is kept that nobody enters
-DAY = 86400.0
+UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
+MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -180,7 +182,9 @@ LIMITS = {
     "registration": (1 / 120, 30),  # accounts: a class at once, and the next one an hour later
     # To make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
     "founding": (1 / 300, 200),
-    "mail": (1 / 60, 50),  # messages of a sender that wait for one account, of MAX_WAITING
+    # Messages that wait for one account, of MAX_WAITING: of a sender, and of an address
+    "mail": (1 / 60, 50),
+    "address_mail": (1 / 60, 200),
     "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
 }
 GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
@@ -545,11 +549,16 @@ class Client:
         """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
 
-    def check_lookalike(self, nickname: str, names: Mapping[str, str]) -> None:
-        """Raise ReplyError 433 for a nickname that could be taken for another's, of `names`."""
-        other = protocol.find_lookalike(nickname, names)
-        own = "", self.folded, protocol.casefold(self.account.name)
-        if protocol.casefold(other) not in own and not self.owns(nickname):
+    def check_lookalike(self, nickname: str, names: Mapping[str, Set[str]]) -> None:
+        """Raise ReplyError 433 for a nickname that could be taken for another's.
+
+        `names` are those of others, by skeleton.
+        """
+        own = self.folded, protocol.casefold(self.account.name)
+        alike = names.get(protocol.skeleton(nickname), ())
+        others = [name for name in alike if protocol.casefold(name) not in own]
+        other = next((name for name in others if protocol.is_lookalike(name, nickname)), "")
+        if other and not self.owns(nickname):
             text = "%s looks like %s, which is the name of another user. Choose another."
             raise ReplyError("433", nickname, other, text % (nickname, other))
 
@@ -613,7 +622,8 @@ class Channel:
         self.bans: Tuple[ChannelBan, ...] = ()
         self.ban_masks = protocol.MaskSet()
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
-        self.used = self.created  # the day on which it had members; seconds since 1970
+        self.restricted_since = 0  # number of the event from which on it has been
+        self.unused = 0.0  # seconds for which the server has run while it was empty
         self.is_saved = False  # the store has it
 
     def set_members(self, members: Dict[Client, int]) -> None:
@@ -766,7 +776,7 @@ class Channel:
 
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
-        saved = ("name", "topic", "created", "used", "limit", "bans")
+        saved = ("name", "topic", "created", "unused", "restricted_since", "limit", "bans")
         state = {name: getattr(self, name) for name in saved}
         state.update(flags=sorted(self.flags), operators=sorted(self.operators))
         return dict(state, password=self.key)
@@ -776,7 +786,7 @@ class Channel:
         """Return the channel of `state`, whose operators are among `accounts`."""
         channel = cls(state["name"])
         channel.topic, channel.created = Topic(*state["topic"]), state["created"]
-        channel.used = state.get("used", channel.used)
+        channel.unused, channel.restricted_since = state["unused"], state["restricted_since"]
         channel.key, channel.limit = state["password"], state["limit"]
         channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
@@ -987,11 +997,11 @@ def member_prefix(client: Client, bits: int) -> str:
 
 
 class ChannelRecord(NamedTuple):
-    """A channel's state for the store; None deletes it, and perhaps its history."""
+    """A channel's state for the store; None deletes it."""
 
     folded: str
     state: Optional[Dict[str, Any]]
-    with_history: bool = False
+    since: Optional[int] = None  # the number from which on its history is deleted, too
 
 
 FINISH, SEVER, CLOSE = "finish", "sever", "close"
@@ -1046,7 +1056,7 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
-        self._skeletons: Dict[str, str] = {}  # their nicknames by skeleton
+        self._skeletons: Dict[str, Set[str]] = collections.defaultdict(set)  # their nicknames
         self._channels: Dict[str, Channel] = {}  # by casefolded name
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
@@ -1069,9 +1079,9 @@ class Directory:
             if is_answer and sender is not None and sender.caps & wanted == wanted:
                 label = sender.response.take_label()
             now, number = time.time(), self._next_number()
-            event = event._replace(
-                message=message, needs=needs, line=line, when=now, number=number,
-                sender_tags=tags, label=label,
+            event = Event(  # quicker than _replace
+                message, event.audience, sender, event.conversations, needs, event.client_tags,
+                event.extended, event.waiting_for, line, now, number, tags, label,
             )  # fmt: skip
             if sender is not None:
                 size = len(line) + len(event.client_tags)
@@ -1145,7 +1155,7 @@ class Directory:
             if is_new:
                 client.named_since = self._next_number()
             self._clients[folded] = client
-            self._skeletons[protocol.skeleton(nickname)] = nickname
+            self._skeletons[protocol.skeleton(nickname)].add(nickname)
             client.nickname = nickname
             client.refresh()
             if is_user and is_new:
@@ -1306,18 +1316,24 @@ class Directory:
                 self.post(Event(Message("KICK", params, client.source), (member,)))
                 member.channels.discard(channel)
             channel.set_members({})
-            self._delete(channel, with_history=True)
+            self._delete(channel, since=0)
 
     def drop_unused(self) -> None:
-        """Delete empty channels without an owner, and those not entered for MAX_UNUSED."""
+        """Delete empty channels without an owner, and those not entered for MAX_UNUSED.
+
+        Called every UNUSED_INTERVAL: it counts time by that, not by a clock that may be wrong.
+        """
         with self._lock:
             for channel in list(self._channels.values()):
                 if channel.members:
-                    self._note_use(channel)
-                elif time.time() - channel.used > MAX_UNUSED and channel.folded != self._lobby:
-                    self._delete(channel, with_history=True)
-                else:
-                    self._drop_if_empty(channel)
+                    continue
+                channel.unused += UNUSED_INTERVAL
+                if channel.unused > MAX_UNUSED and channel.folded != self._lobby:
+                    self._delete(channel, since=0)
+                    continue
+                if channel.unused % UNUSED_SAVED == 0:
+                    self._save(channel)
+                self._drop_if_empty(channel)
 
     def join(self, client: Client, name: str, key: str) -> Optional[int]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
@@ -1345,7 +1361,9 @@ class Directory:
                 channel.operators |= {client.account.id}
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
-            self._note_use(channel)
+            if channel.unused:
+                channel.unused = 0.0
+                self._save(channel)
             client.invited.discard(channel)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
@@ -1484,6 +1502,7 @@ class Directory:
         applied: List[ModeChange] = []
         with self._lock:
             channel = self._operated_channel(client, name)
+            was_restricted = channel.is_restricted
             for change in changes:
                 try:
                     result = channel.change(change, client, self.get)
@@ -1492,6 +1511,8 @@ class Directory:
                     errors.append(error)
             lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
             client.response.is_long |= len(lines) + len(errors) > 1
+            if not was_restricted:
+                channel.restricted_since = self._next_number()
             for params in lines:
                 self._post_to_channel(channel, client, "MODE", *params)
             self._save(channel)
@@ -1504,7 +1525,8 @@ class Directory:
         if self._clients.get(client.folded) is client:  # and not the owner, who took it since
             del self._clients[client.folded]
             key = protocol.skeleton(client.nickname)
-            if self._skeletons.get(key) == client.nickname:
+            self._skeletons[key].discard(client.nickname)
+            if not self._skeletons[key]:
                 del self._skeletons[key]
 
     def _next_number(self) -> int:
@@ -1537,6 +1559,10 @@ class Directory:
         kept_in = tuple(channel.folded for channel in channels) if is_kept else ()
         message = Message(command, params, client.source)
         self.post(Event(message, audience, client, kept_in), is_answer)
+
+    def count_watchers(self, nickname: str) -> int:
+        """Return how many clients are told when the nickname comes or goes."""
+        return len(self._watchers.get(protocol.casefold(nickname), ()))
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         """Tell of a nickname that comes, or goes and is for WHOWAS then."""
@@ -1580,27 +1606,22 @@ class Directory:
         """Return True if no user becomes a chanop by joining while it is empty."""
         return bool(channel.operators) or channel.folded == self._lobby
 
-    def _note_use(self, channel: Channel) -> None:
-        """Note the day on which a channel has members."""
-        if abs(time.time() - channel.used) > DAY:
-            channel.used = time.time()
-            self._save(channel)
-
     def _drop_if_empty(self, channel: Channel) -> None:
         """Delete an empty channel unless it is persistent and has an owner.
 
-        Nobody could open a restricted one again; its history goes with it. At the end of the
-        server all are kept: their members may come back.
+        Nobody could open a restricted one again; what was said while it was goes with it. At
+        the end of the server all are kept: their members may come back.
         """
         if channel.members or self.is_closing:
             return
         if not (channel.is_persistent and self._has_owner(channel)):
-            self._delete(channel, with_history=channel.is_restricted)
+            self._delete(channel, channel.restricted_since if channel.is_restricted else None)
 
-    def _delete(self, channel: Channel, with_history: bool) -> None:
+    def _delete(self, channel: Channel, since: Optional[int]) -> None:
+        """Delete a channel, and its messages from this number on if there is one."""
         del self._channels[channel.folded]
-        if channel.is_saved or with_history:
-            self._enqueue(ChannelRecord(channel.folded, None, with_history))
+        if channel.is_saved or since is not None:
+            self._enqueue(ChannelRecord(channel.folded, None, since))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -1886,7 +1907,7 @@ class Store:
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
-        self._lifetime = history_days * DAY or float("inf")  # seconds
+        self._lifetime = history_days * 86400 or float("inf")  # seconds
         self._max_size = max_history * 2**20 or float("inf")  # bytes
         self._is_full = False  # the log has said so
         self._claim = _claim_folder(folder) if folder and claim else None
@@ -1894,7 +1915,7 @@ class Store:
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
-        self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
+        self.skeletons: Dict[str, Set[str]] = {}  # the names of accounts by skeleton
         self._sanctions: Tuple[Sanction, ...] = ()
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
@@ -2077,8 +2098,8 @@ class Store:
     def clean(self) -> bool:
         """Delete some of the oldest messages, if they are too old or the file is too large.
 
-        Returns True if the next call may find more. Each takes some milliseconds. A message from
-        as far in the future is too old as well: its clock was wrong.
+        Returns True if the next call may find more. Each takes some milliseconds. Messages from
+        the future stay: this clock may be the wrong one.
         """
         query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
@@ -2091,9 +2112,10 @@ class Store:
                 log.warning("the history is full (--max-history): the oldest messages are deleted")
             old = []
             for *row, at in writer.execute(query, (CLEANED_AT_ONCE,)).fetchall():
-                if not is_full and abs(now - at) <= self._lifetime:
+                if is_full or now - at > self._lifetime:
+                    old.append(row)
+                elif at <= now:
                     break
-                old.append(row)
             if old:
                 writer.execute("BEGIN")
                 text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
@@ -2190,10 +2212,11 @@ class Store:
         """Store the state of a channel, which JSON can hold, in place of an earlier state."""
         self._writer.execute("REPLACE INTO channels VALUES (?,?)", folded, json.dumps(state))
 
-    def delete_channel(self, folded: str, with_history: bool) -> None:
-        """Delete a channel; with its history, so that a later one of that name begins anew."""
-        if with_history:
-            self._writer.execute("DELETE FROM messages WHERE key = ?", folded)
+    def delete_channel(self, folded: str, since: Optional[int] = None) -> None:
+        """Delete a channel, and its history from a number on, which a later one does not have."""
+        if since is not None:
+            query = "DELETE FROM messages WHERE key = ? AND kind IN (0, 1) AND number >= ?"
+            self._writer.execute(query, folded, since)
         self._writer.execute("DELETE FROM channels WHERE key = ?", folded)
 
     def channels(self) -> List[Dict[str, Any]]:
@@ -2256,8 +2279,10 @@ class Store:
             key: Account(number, name, bool(is_operator), created)
             for key, number, name, is_operator, created in rows
         }
-        names = [account.name for account in self._accounts.values()]
-        self.skeletons = {protocol.skeleton(name): name for name in names}
+        skeletons: Dict[str, Set[str]] = collections.defaultdict(set)
+        for account in self._accounts.values():
+            skeletons[protocol.skeleton(account.name)].add(account.name)
+        self.skeletons = dict(skeletons)
         rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
         self._sanctions = tuple(Sanction(*row) for row in rows)
 
@@ -2376,7 +2401,7 @@ class Journal(threading.Thread):
         left = MAX_BACKLOG
         for item in self._backlog:
             if isinstance(item, ChannelRecord):
-                kept += [item] if item.with_history or item is states[item.folded] else []
+                kept += [item] if item.since is not None or item is states[item.folded] else []
             elif left:
                 kept.append(item)
                 left -= 1
@@ -2439,7 +2464,7 @@ class Journal(threading.Thread):
                     if isinstance(item, ChannelRecord) and item.state is not None:
                         self._store.save_channel(item.folded, item.state)
                     elif isinstance(item, ChannelRecord):
-                        self._store.delete_channel(item.folded, item.with_history)
+                        self._store.delete_channel(item.folded, item.since)
         except StoreError:
             self._work = work
             raise
@@ -2723,6 +2748,7 @@ class Session:
         )
         client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
+        self._ends_at = float("inf")  # when lines that were read before the peer's end are dropped
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
@@ -2746,7 +2772,9 @@ class Session:
     def _finish(self, end: Disconnect) -> None:
         client = self.client
         name = client.log_name
-        self._take(len(client.channels))  # without waiting: the nickname is to be free
+        watchers = self.directory.count_watchers(client.nickname)
+        # Without waiting: the nickname is to be free.
+        self._take(len(client.channels) + watchers / WATCHERS_PER_TOKEN)
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
@@ -2872,15 +2900,19 @@ class Session:
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
-            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
+            with contextlib.suppress(BlockingIOError):
+                # The peer sends no more, and may have gone: what it has sent has some time left.
                 if not client.writer.recv(1, socket.MSG_PEEK):
-                    raise Disconnect("Connection closed")
+                    self._ends_at = min(self._ends_at, time.monotonic() + MAX_REST)
+            if time.monotonic() > self._ends_at:
+                raise Disconnect("Connection closed")
 
-    def charge_for_peers(self) -> None:
-        """Charge for a change that is told to all who share a channel with the client."""
+    def charge_for_peers(self, *nicknames: str) -> None:
+        """Charge for a change that is told to peers, and to those who watch these nicknames."""
         channels = list(self.client.channels)
         members = sum(len(channel.members) for channel in channels)
-        self.charge(len(channels) + members / ROWS_PER_TOKEN)
+        watchers = sum(map(self.directory.count_watchers, nicknames))
+        self.charge(len(channels) + members / ROWS_PER_TOKEN + watchers / WATCHERS_PER_TOKEN)
 
     def paid(self, items: Sequence[_Item], price: float = 1.0) -> Iterator[_Item]:
         """Yield items to look at; ROWS_PER_TOKEN of them, paid for in advance, cost `price`."""
@@ -3110,7 +3142,8 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.charge_for_peers()
+    if client.registered:
+        session.charge_for_peers(client.nickname, nickname)
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -3160,6 +3193,7 @@ def _try_to_register(session: Session) -> None:
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
     session.charge(REGISTRATION_PRICE)
+    session.charge_for_peers(client.nickname)
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -3459,7 +3493,9 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
     client = session.client
     sender = "=%d" % client.account.id if client.account.id else client.host
     key = "%s =%d" % (sender, account.id)
-    wait = session.server.limits["mail"].try_take(key, time.monotonic())
+    limits, now = session.server.limits, time.monotonic()
+    wait = limits["mail"].try_take(key, now)
+    wait = wait or limits["address_mail"].try_take("%s =%d" % (client.host, account.id), now)
     if wait or store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
@@ -3528,7 +3564,8 @@ def on_join(session: Session, message: Message) -> None:
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
         session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
         key = keys.get(given, "")
-        with _guessing(session, name, "475", "437", name) if key else contextlib.ExitStack():
+        is_guess = bool(key and channel is not None and channel.key)
+        with _guessing(session, name, "475", "437", name) if is_guess else contextlib.ExitStack():
             number = directory.join(client, name, key)
         if number is not None:
             recall(session, name, number)
