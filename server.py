@@ -223,7 +223,6 @@ class Disconnect(Exception):
 # --------
 
 IRC, PLAIN, TLS, HTTP = "IRC", "plain text", "TLS", "HTTP"
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z")
 _OPENERS = frozenset("CAP NICK PASS USER AUTHENTICATE STARTTLS PING WEBIRC PROTOCTL".split())
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 _TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
@@ -270,11 +269,6 @@ def to_username(text: str) -> str:
     """Return the user part of a source, ASCII letters and digits, from what USER gave."""
     kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
     return kept[: protocol.MAX_USERNAME] or "user"
-
-
-def is_host(text: str) -> bool:
-    """Return True for a host name or address that may stand in a source."""
-    return bool(_HOST.match(text))
 
 
 def describe_with_channel(
@@ -4606,8 +4600,9 @@ def _lobby_error(name: str) -> str:
     return protocol.channel_error(name) if name else ""
 
 
-def _host_error(name: str) -> str:  # with a colon it is an address and a port, or IPv6
-    return "" if is_host(name) and ":" not in name else "This is not a host name."
+def _host_error(name: str) -> str:
+    is_host = re.match(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}\Z", name)
+    return "" if is_host else "This is not a host name."
 
 
 def _network(name: str) -> str:
