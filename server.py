@@ -1056,15 +1056,12 @@ class Directory:
         needs, sender = event.needs | _NEEDS.get(message.command, 0), event.sender
         wanted = needs | (ECHO_MESSAGE if message.command in _TEXT_COMMANDS else 0)
         tags = sender.tags if sender is not None else ()
+        event = event._replace(message=message, line=line, needs=needs, sender_tags=tags)
         with self._lock:
             label: Tags = ()
             if is_answer and sender is not None and sender.caps & wanted == wanted:
                 label = sender.response.take_label()
-            now, number = time.time(), self._next_number()
-            event = event._replace(
-                message=message, needs=needs, line=line, when=now, number=number,
-                sender_tags=tags, label=label,
-            )  # fmt: skip
+            event = event._replace(when=time.time(), number=self._next_number(), label=label)
             self._enqueue(event)
             return event
 
