@@ -147,7 +147,7 @@ MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # channels; as many private conversations
 MAX_STRANGERS = 20  # private conversations that others may open by writing
 MAX_MEMBERS = 100000  # of a channel
-MAX_REQUESTS = 1000  # of history, above which pages that come unasked are shown as news
+MAX_UNASKED = 20  # pages of history that come unasked at a time; others are shown as news
 MAX_BATCH = 2000  # messages of a batch
 LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fails from 3001 on
 
@@ -1234,7 +1234,8 @@ class Chat:
 
     def fetch_older(self, conversation: Conversation) -> None:
         """Ask for the page of the history before all that is known."""
-        can_ask = self.session.is_settled and HISTORY_CAP in self.session.caps
+        has_history = HISTORY_CAP in self.session.caps and conversation.kind != CONSOLE
+        can_ask = self.session.is_settled and has_history
         first = conversation.first_stored(conversation.entries)
         is_fetching = self.history.is_fetching(conversation)
         if can_ask and first is None:
@@ -1633,8 +1634,13 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", "*")
     else:  # the answer begins with the anchor: proof that the history reaches back to it
-        since = protocol.format_time(conversation.anchor.line.when - 0.001)
-        _ask(chat, MISSED, conversation, "AFTER", "timestamp=" + since)
+        msgid = conversation.anchor.msgid
+        since = "timestamp=" + protocol.format_time(conversation.anchor.line.when - 0.001)
+        if (
+            RESUME_CAP in chat.session.caps and msgid.isdecimal() and len(msgid) < 19
+        ):  # Hubbub's only grow
+            since = "msgid=%d" % (int(msgid) - 1)  # whatever its clock has done since
+        _ask(chat, MISSED, conversation, "AFTER", since)
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
@@ -1663,7 +1669,8 @@ def _on_batch(chat: Chat, message: Message) -> None:
     request = chat.history.answering(reference)
     if sign == "+" and reference and kind in _HISTORY_BATCHES and request is None:
         request = chat.history.waiting(message.text if kind == "chathistory" else "")
-        if request is None and len(chat.history.requests) < MAX_REQUESTS:
+        unasked = sum(request.purpose == UNASKED for request in chat.history.requests)
+        if request is None and unasked < MAX_UNASKED:
             request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
             chat.history.requests.append(request)
         if request is not None:

@@ -228,7 +228,6 @@ class Disconnect(Exception):
 # --------
 
 IRC, PLAIN, TLS, HTTP = "IRC", "plain text", "TLS", "HTTP"
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,62}\Z")
 _OPENERS = frozenset("CAP NICK PASS USER AUTHENTICATE STARTTLS PING WEBIRC PROTOCTL".split())
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 _TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
@@ -275,11 +274,6 @@ def to_username(text: str) -> str:
     """Return the user part of a source, ASCII letters and digits, from what USER gave."""
     kept = "".join(char for char in text if char.isalnum() and char < "\x7f")
     return kept[: protocol.MAX_USERNAME] or "user"
-
-
-def is_host(text: str) -> bool:
-    """Return True for a host name or address that may stand in a source."""
-    return bool(_HOST.match(text))
 
 
 def describe_with_channel(
@@ -912,15 +906,14 @@ class Response:
         """Answer with a batch of that kind, if the client knows batches."""
         if self._client.caps & BATCH:
             self.batch = "b%d" % next(self._references)
-            tags, self._label = self._label_tags(), ""
-            self._send(self._render(("BATCH", "+" + self.batch, kind, *params), tags))
+            reply = ("BATCH", "+" + self.batch, kind, *params)
+            self._send(self._render(reply, self._pop_label()))
 
     def take_label(self) -> Tags:
         """Return the tags of the next message of the answer: its label, or its batch."""
         if self._label and self.is_long:
             self.open_batch("labeled-response")
-        tags, self._label = self._label_tags(), ""
-        return tags or (((0, make_tag("batch", self.batch)),) if self.batch else ())
+        return self._pop_label() or (((0, make_tag("batch", self.batch)),) if self.batch else ())
 
     def defer(self, make: Callable[[], Iterable[Reply]]) -> None:
         """Answer with replies, at least two, that are made by the delivery in order with events."""
@@ -939,8 +932,7 @@ class Response:
         self.is_long |= len(events) > 1 or not is_done
         data = [self._render_event(event, self.take_label()) for event in events]
         if is_done and self._label:
-            data.append(self._render(("ACK",), self._label_tags()))
-            self._label = ""
+            data.append(self._render(("ACK",), self._pop_label()))
         elif is_done and self.batch:
             data.append(self._render(("BATCH", "-" + self.batch), ()))
             self.batch = ""
@@ -950,8 +942,9 @@ class Response:
         if data:
             self._enqueue(Output(self._client, lambda: data))
 
-    def _label_tags(self) -> Tags:
-        return ((0, make_tag("label", self._label)),) if self._label else ()
+    def _pop_label(self) -> Tags:
+        label, self._label = self._label, ""
+        return ((0, make_tag("label", label)),) if label else ()
 
     def make_event(self, reply: Reply, source: str = "") -> Event:
         """Return a reply. Numerics and notices get the nickname as first parameter."""
@@ -2988,18 +2981,10 @@ class Session:
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
         if command.speaks and any(message.params[command.speaks - 1 :]):
-            text = self.silence_text(bool(command.rules & TO_ALL_CHANNELS))
+            text = mute_text(client)
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
-
-    def silence_text(self, everywhere: bool = False) -> str:
-        """Return why the client may not speak now, or not in all its channels; "" if it may."""
-        text = mute_text(self.client)
-        if everywhere and not text:
-            for reason in self.directory.silencing(self.client).values():
-                text = reason + ": leave it first."
-        return text
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
@@ -3137,6 +3122,8 @@ def on_nick(session: Session, message: Message) -> None:
     error = protocol.nickname_error(nickname)
     if error:
         raise ReplyError("432", nickname, error)
+    for reason in session.directory.silencing(client).values():  # all its channels would read it
+        raise ReplyError("FAIL", "NICK", "MUTED", reason + ": leave it first.")
     if not session.is_negotiating:
         _check_not_reserved(session, nickname)
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
@@ -3576,7 +3563,7 @@ def on_join(session: Session, message: Message) -> None:
 
 def on_part(session: Session, message: Message) -> None:
     client, part = session.client, session.directory.part
-    reason = "" if session.silence_text() else message.param(1)
+    reason = "" if mute_text(client) else message.param(1)
     _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
@@ -3937,17 +3924,16 @@ def _select_rows(
         return cut_page(rows[::-1], limit)[::-1] if latest else cut_page(rows, limit)
 
     before, after = spans[0]
-    if verb == "LATEST":
-        return read(after, MAX_NUMBER, limit, True)
-    if verb == "BEFORE":
-        return read(0, before, limit, True)
-    if verb == "AFTER":
-        return read(after, MAX_NUMBER, limit, False)
     if verb == "AROUND":
         rows = read(0, before, limit // 2, True)
         return rows + read(before - 1, MAX_NUMBER, limit - len(rows), False)
-    low, high = sorted(spans)
-    return read(low[1], high[0], limit, spans[0] > spans[1])
+    bounds = {
+        "LATEST": (after, MAX_NUMBER, limit, True),
+        "BEFORE": (0, before, limit, True),
+        "AFTER": (after, MAX_NUMBER, limit, False),
+        "BETWEEN": (min(spans)[1], max(spans)[0], limit, spans[0] > spans[-1]),
+    }
+    return read(*bounds[verb])
 
 
 def _reply_targets(session: Session, query: HistoryQuery, spans: List[Span]) -> None:
@@ -4114,8 +4100,9 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    is_heard = message.text and not session.silence_text(everywhere=True)
-    raise Disconnect("Quit: " + message.text if is_heard else "Quit", "Goodbye.")
+    is_silent = mute_text(session.client) or session.directory.silencing(session.client)
+    reason = "" if is_silent else message.text
+    raise Disconnect("Quit: " + reason if reason else "Quit", "Goodbye.")
 
 
 # The command table
@@ -4130,13 +4117,12 @@ class Command(NamedTuple):
     rules: int  # EARLY and the others below
     help: str
     most: int = 1  # targets, as in a,b,c
-    speaks: int = 0  # parameters from which on only those may use it who may speak; 0: never
+    speaks: int = 0  # the first parameter that others read, which a mute forbids; 0: none
 
 
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
-TO_ALL_CHANNELS = 8  # all channels of the client get its words, so it must be able to speak there
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -4160,7 +4146,7 @@ COMMANDS = {
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
     "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
-    "NICK": Command(on_nick, 0, EARLY | TO_ALL_CHANNELS, "Set your nickname.", speaks=1),
+    "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
     "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
     "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
@@ -4602,8 +4588,9 @@ def _lobby_error(name: str) -> str:
     return protocol.channel_error(name) if name else ""
 
 
-def _host_error(name: str) -> str:  # with a colon it is an address and a port, or IPv6
-    return "" if is_host(name) and ":" not in name else "This is not a host name."
+def _host_error(name: str) -> str:
+    is_host = re.match(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}\Z", name)
+    return "" if is_host else "This is not a host name."
 
 
 def _network(name: str) -> str:

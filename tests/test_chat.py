@@ -686,7 +686,7 @@ def test_names_that_are_none_do_no_harm(alice, line):
     ],
 )
 def test_no_server_can_fill_the_memory(line, monkeypatch):
-    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_REQUESTS"):
+    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_UNASKED"):
         monkeypatch.setattr(client, limit, 5)
     alice = User(CAPS).join()
     for number in range(1000):
