@@ -143,7 +143,7 @@ class Stage:
         else:  # "2,000 rooms"
             for start in range(0, int(need.split()[0].replace(",", "")), 50):
                 names = ",".join("#room%d" % i for i in range(start, start + 50))
-                self._add_keeper().say_all("JOIN " + names, "PART #lobby")
+                self._add_keeper().say_all("PART #lobby", "JOIN " + names)
 
     def _add_keeper(self) -> Person:
         """Return a new person at an address of its own."""
