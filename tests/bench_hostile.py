@@ -10,7 +10,7 @@ to each other in the lobby and privately, while attackers at 127.0.0.1 do what t
 (the table KINDS in bench_attackers.py). Prints a line for each case:
 
     p50 p99 worst  milliseconds from sending a message to its arrival at the other
-    newcomer       milliseconds from connecting to the welcome, at 127.0.0.3: median, worst
+    newcomer       milliseconds from connecting to the welcome, at 127.0.3.x: median, worst
     room bob       messages a second of the attackers to the lobby, and to one person
     event          joins, leaves and new nicknames of theirs a second, in the lobby
     peak           memory of the server in MiB, and in parentheses that before the attack
@@ -26,6 +26,7 @@ Linux only.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import re
@@ -43,7 +44,7 @@ from bench_attackers import DONE, JOINED, KINDS, PASSWORD, SERVER_ADDRESS, SET_B
 
 TESTS = Path(__file__).resolve().parent
 SERVER = str(TESTS.parent / "server.py")
-OTHERS_ADDRESS, NEWCOMER_ADDRESS = "127.0.0.2", "127.0.0.3"
+OTHERS_ADDRESS, NEWCOMER_ADDRESS = "127.0.0.2", "127.0.3.%d"
 TICK = os.sysconf("SC_CLK_TCK")
 
 # Goals
@@ -181,7 +182,8 @@ class Stage:
     def errors(self) -> List[str]:
         """Return the errors in the log by their last lines, with their numbers."""
         found = ERROR.findall(self._log.read_text("utf-8", "replace"))
-        counts = collections.Counter(error.strip().rpartition("\n")[2] for error in found)
+        texts = [re.sub(r"^\d\S+ \S+ ", "", error.strip().rpartition("\n")[2]) for error in found]
+        counts = collections.Counter(texts)
         return ["ERROR in the log, %d times: %s" % (n, text) for text, n in counts.most_common(5)]
 
     def stop(self) -> float:
@@ -239,14 +241,15 @@ class Newcomers(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        numbers = itertools.count()
         while not self.is_over.wait(0.5):
-            start = time.monotonic()
+            number, start = next(numbers), time.monotonic()
             with socket.socket() as sock:
                 sock.settimeout(GRACE)
                 try:
-                    sock.bind((NEWCOMER_ADDRESS, 0))
+                    sock.bind((NEWCOMER_ADDRESS % (number % 250 + 1), 0))
                     sock.connect((SERVER_ADDRESS, self._port))
-                    sock.sendall(hello("new%d" % (start * 1000)))
+                    sock.sendall(hello("new%d" % number))
                     self._wait(sock, rb" 001 ")
                     self._figures.newcomers.append((time.monotonic() - start) * 1000)
                     sock.sendall(to_bytes("JOIN #new"))
