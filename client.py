@@ -76,6 +76,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 import webbrowser
 import zlib
 from typing import (
@@ -208,12 +209,13 @@ class Login(NamedTuple):
 class Outcome:
     """The results of one call to a Chat, filled by the functions that it runs through."""
 
-    __slots__ = ("changes", "is_done", "login", "send", "session", "settings_changed")
+    __slots__ = ("changes", "is_done", "login", "rest", "send", "session", "settings_changed")
 
     def __init__(self, session: int = 0) -> None:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
         self.is_done = False  # the user has quit
+        self.rest = ""  # typed lines that were not run, as the first of them was refused
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -294,6 +296,8 @@ class Handshake:
             return self._on_nickname_refused(RefusedError(PASSWORD, text, is_final=True))
         if command in ("433", "436"):
             text = _TAKEN % (self.nickname, self.nickname[: protocol.MAX_NAME - 1])
+            if len(message.params) > 3:  # it looks like the name of another
+                text = message.text
             return self._on_nickname_refused(RefusedError(NAME, text))
         if command in ("432", "437"):
             raise RefusedError(NAME, message.text)
@@ -325,20 +329,23 @@ class Handshake:
         return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: RefusedError) -> List[Message]:
-        if self._is_logged_in is not None or not (self._password or self.login):
+        # Before CAP END the server does not say that a nickname in use is registered, too.
+        is_early = bool(self._offered) and not self._has_ended_caps
+        if self._is_logged_in is not None or not (self._password or self.login or is_early):
             raise refusal
         self._refusal = refusal
         return self._next_step() if self._has_ended_caps else []
 
     def _next_step(self) -> List[Message]:
         """Return the next step after the capabilities: log in, resume, claim the nickname, end."""
-        if (self.login or self._refusal) and "sasl" in self.caps and not self._has_asked_login:
+        is_wanted = self.login or (self._refusal and self._password)
+        if is_wanted and "sasl" in self.caps and not self._has_asked_login:
             self._has_asked_login = True
             self.login = self.login or Login(self.nickname, self._password)
             return [Message("AUTHENTICATE", ("PLAIN",))]
         again = []
         if self._refusal is not None:
-            if not self._is_logged_in:
+            if self._has_ended_caps and not self._is_logged_in:
                 raise self._refusal
             self._refusal, again = None, [Message("NICK", (self.nickname,))]
         if self._token and RESUME_CAP in self.caps:  # answered by 001 or FAIL
@@ -347,7 +354,7 @@ class Handshake:
         if self._has_ended_caps:
             return again
         self._has_ended_caps = True
-        return [*again, *self._introduce(), Message("CAP", ("END",))]
+        return [*self._introduce(), Message("CAP", ("END",)), *again]
 
 
 # Connection
@@ -371,7 +378,7 @@ class Connection:
         events: "queue.Queue[Any]",
         reconnects: bool = True,
     ) -> None:
-        self.address = "%s:%d" % (host, port)
+        self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
         self._events = events
         self._reconnects = reconnects
@@ -578,7 +585,7 @@ class Connection:
         elif message.command == "ERROR":
             raise RefusedError(LOST, message.text)
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
-            raise RefusedError(NAME, message.text, is_final=True)
+            raise RefusedError(PASSWORD, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -658,6 +665,14 @@ class Entry:
         """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
 
+    def precedes(self, other: "Entry") -> bool:
+        """Return True if the server had it before `other`: by number, or else by time."""
+        if self.delivery != SENT:
+            return False
+        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
+            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
+        return self.line.when <= other.line.when
+
     @property
     def day(self) -> str:
         """The local date, as "2026-11-22"."""
@@ -689,7 +704,7 @@ class Conversation:
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
-        self.channel_key: Sequence[str] = ()  # empty, or the key of the last /join
+        self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
@@ -786,32 +801,23 @@ class Conversation:
     def merge(self, page: Sequence[Entry], before: Optional[Entry] = None) -> List["Change"]:
         """Put a page of the history where it belongs, and return what was added.
 
-        A page is in the server's order and has no gaps, so new entries go next to those
-        known. Without any, they go `before` an entry, or else where their time belongs.
+        A page is in the server's order, in which each new entry gets its place: from the end (or
+        from `before`) up, below the first entry that precedes it.
         """
-        start = next((self._known[e.msgid] for e in page if e.msgid in self._known), before)
-        when = page[0].line.when if page else 0.0
-        sent = ((i, entry) for i, entry in enumerate(self.entries) if entry.delivery == SENT)
-        after = max((i + 1 for i, entry in sent if entry.line.when <= when), default=0)
-        index = after if start is None else self.index(start)
+        index = len(self.entries) if before is None else self.index(before)
         added: List[Change] = []
-        for entry in page:
+        for entry in reversed(page):
             if entry.msgid in self._known:
-                index = self.index(self._known[entry.msgid]) + 1
+                index = min(index, self.entries.index(self._known[entry.msgid]))
                 continue
-            while self._is_local(index) and self.entries[index].line.when <= entry.line.when:
-                index += 1
+            while index and not self.entries[index - 1].precedes(entry):
+                index -= 1
             (change,) = self.insert(index, [entry])
-            if added and added[-1].before is change.before:
-                change = change._replace(entries=[*added.pop().entries, entry])
+            if added and added[-1].entries[0] is change.before:
+                below = added.pop()
+                change = below._replace(entries=[entry, *below.entries])
             added.append(change)
-            index += 1
-        return added
-
-    def _is_local(self, index: int) -> bool:
-        """Return True if the entry at `index` is in no history, as a line of the client's own."""
-        here = self.entries[index : index + 1]
-        return bool(here) and not here[0].msgid and here[0].delivery == SENT
+        return added[::-1]
 
     def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
         """Return the first of `entries` that the history of this conversation has.
@@ -823,19 +829,34 @@ class Conversation:
         return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> Dict[Entry, List[Span]]:
-        """Return where `words` are found in the texts of entries, ignoring case, in order."""
-        pattern = re.compile(re.escape(words.casefold()))
-        entries = self.entries if words else []
+        """Return where `words` are found in the texts of entries, in order.
+
+        Case and accents make no difference.
+        """
+        folded = "".join(map(_fold, words))
+        pattern = re.compile(re.escape(folded))
+        entries = self.entries if folded else []
         found = ((entry, _find_folded(entry.text, pattern)) for entry in entries)
         return {entry: spans for entry, spans in found if spans}
 
 
+_MARKS = re.compile("[\u0300-\u036f]")
+
+
+@functools.lru_cache(maxsize=10000)
+def _fold(char: str) -> str:
+    """Return a character without case and accents: "ss" for "ß", "" for an accent alone."""
+    return _MARKS.sub("", unicodedata.normalize("NFD", char.casefold()))
+
+
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
-    folded = text.casefold()
-    spans = [match.span() for match in pattern.finditer(folded)]
-    if spans and len(folded) != len(text):  # "ß" becomes "ss"
-        indices = [index for index, char in enumerate(text) for _ in char.casefold()]
-        spans = [(indices[start], indices[end - 1] + 1) for start, end in spans]
+    if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
+        return [match.span() for match in pattern.finditer(text.lower())]
+    parts = list(map(_fold, text))
+    spans = [match.span() for match in pattern.finditer("".join(parts))]
+    if spans:  # a character may have become none, or several
+        indices = [index for index, part in enumerate(parts) for _ in part] + [len(text)]
+        spans = [(indices[s], max(indices[e - 1] + 1, indices[e])) for s, e in spans]
     return spans
 
 
@@ -1053,7 +1074,8 @@ class Chat:
         self.ignored = ignored
         self.outcome = Outcome()
         self.now = 0.0
-        self.left: Set[str] = set()  # channels, without a connection; the server may not know
+        # Channels that were left while the server was not asked, or had not answered JOIN yet:
+        self.left: Dict[str, bool] = {}  # True if it has still to be told
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1169,13 +1191,26 @@ class Chat:
         return self.outcome
 
     def submit(self, text: str, now: float) -> Outcome:
-        """Do what the user typed or pasted. Only its first line can be a command."""
+        """Run what the user typed or pasted, line by line.
+
+        A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
+        line. If it is the first, its InputError is raised.
+        """
         self._start(now)
-        lines = [protocol.clean(line, MAX_PASTE).strip() for line in text.splitlines()]
-        first, *more = [line for line in lines if line] or [""]
-        if first:
-            _run_input(self, first, more)
+        lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
+        lines, recipient = list(filter(None, lines)), ""
+        for index, line in enumerate(lines):
+            try:
+                recipient = _run_line(self, line, recipient)
+            except InputError as error:
+                if not index:
+                    raise
+                self.answer(str(error))
+                self.outcome.rest = "\n".join(lines[index:])
+                break
             self.unmark(self.current)
+            if self.outcome.is_done:
+                break
         return self.outcome
 
     def notify(self, text: str, now: float) -> Outcome:
@@ -1298,6 +1333,8 @@ class Chat:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set(item, UNCERTAIN)
         self.history = History()
+        self.left = dict.fromkeys(self.left, True)
+        self.correspondent = ""  # the name may change hands
         self.session.is_settled = False
         for conversation in self.conversations:
             if conversation.members:
@@ -1452,7 +1489,7 @@ class Chat:
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
         name, text = self.nickname.casefold(), text.casefold()
-        return name in text and bool(re.search(r"(?<!\w)%s(?!\w)" % re.escape(name), text))
+        return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
@@ -1493,8 +1530,8 @@ class Chat:
         if conversation.kind == CHANNEL and not conversation.is_outside:
             if self.session.is_settled:
                 self.send(protocol.fit(Message("PART", (conversation.name, *reason))))
-            else:
-                self.left.add(conversation.folded)
+            if not self.session.is_settled or conversation.membership == JOINING:
+                self.left[conversation.folded] = not self.session.is_settled
         self.remove(conversation)
 
     def remove(self, conversation: Conversation) -> None:
@@ -1846,6 +1883,8 @@ def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], Non
         channel = chat.find(name)
         if channel is not None:
             handler(chat, message, channel)
+        elif protocol.casefold(name) in chat.left:
+            return
         elif message.command.isdigit() or not name.startswith(CHANNEL_SIGN):
             chat.show(message, chat.current)
 
@@ -1877,8 +1916,8 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
     if channel is None and protocol.casefold(name) in chat.left:
-        chat.left.discard(protocol.casefold(name))
-        chat.send(Message("PART", (name,)))
+        if chat.left[protocol.casefold(name)]:
+            chat.send(Message("PART", (name,)))
         return
     if channel is None and name.startswith(CHANNEL_SIGN):
         channel = chat.create(name, CHANNEL)
@@ -1899,6 +1938,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         chat.bring_up(channel)
     if not is_rejoin:
         chat.show(message, channel)
+    chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
     _catch_up(chat, channel)
     chat.flush()
     for kind in (MEMBERS, HEADER):
@@ -1933,20 +1973,18 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
-    is_new = channel.membership == JOINING and not channel.entries
     channel.membership = OUTSIDE
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
             chat.outbox.set(item, REFUSED)
-    if is_new:
-        chat.remove(channel)
-    chat.show(message, chat.current if is_new else channel)
+    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
 def _on_part(chat: Chat, message: Message) -> None:
     channel = chat.find(message.params[0])
     if chat.is_me(message.nickname):
+        chat.left.pop(protocol.casefold(message.params[0]), None)
         if channel is not None and channel.membership != JOINING:  # left, and entered again
             chat.remove(channel)
         chat.show(message, chat.current)
@@ -1964,6 +2002,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
 
 
 def _on_quit(chat: Chat, message: Message) -> None:
+    if protocol.casefold(chat.correspondent) == protocol.casefold(message.nickname):
+        chat.correspondent = ""
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
@@ -2003,9 +2043,14 @@ def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
 
 
 def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
-    prefixes = chat.session.prefixes
-    modes = message.params[1:], chat.session.modes, protocol.MAX_MESSAGE
+    """MODE, or 324: the modes of a channel."""
+    prefixes, start = chat.session.prefixes, 1 if message.command == "MODE" else 2
+    modes = message.params[start:], chat.session.modes, protocol.MAX_MESSAGE
     for change in protocol.parse_modes(*modes):
+        if change.letter == "k" and not change.adding:
+            channel.channel_key = ()
+        elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
+            channel.channel_key = (change.arg,)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -2121,7 +2166,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
     "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
-    "TOPIC": (1, _in_channel(0, _on_topic)), "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
+    "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
+    "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
@@ -2137,37 +2183,33 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 # ---------------
 
 
-def _run_input(chat: Chat, first: str, more: List[str]) -> None:
-    """Run `first`; send the lines after it to the same target. Raises InputError."""
-    typed = protocol.parse_input(first)
-    alone = ("leave", "quit", *protocol.SECRET_VERBS)
-    if more and (typed.verb in alone or is_secret("\n".join(more))):
-        raise InputError("Nothing was sent: type /leave, /quit, /login or /register alone.")
-    messages = _compose(chat, typed)
-    target = ""
-    if messages and messages[0].command in ("PRIVMSG", "JOIN"):
-        target = messages[0].params[0].split(",")[-1]
-    for line in more:
-        messages += _compose(chat, protocol.Input("say", (line,)), target)
+def _run_line(chat: Chat, line: str, recipient: str) -> str:
+    """Run a line that was typed. Raises InputError.
+
+    `recipient` is that of a private message above it in the same paste, "" if there is none: text
+    is for them too, until a command goes to another conversation. Returns it for the next line.
+    """
+    typed = protocol.parse_input(line)
+    messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
         USER_VERBS[typed.verb](chat, typed.args)
     for message in messages:
         _send(chat, message)
+    if typed.verb in ("msg", "reply"):
+        return messages[0].params[0]
+    return "" if typed.verb in ("join", "leave") else recipient
 
 
-def _compose(chat: Chat, typed: protocol.Input, target: str = "") -> List[Message]:
-    """Return the messages for a line said to a target, or in the conversation in view.
+def _compose(chat: Chat, typed: protocol.Input, recipient: str) -> List[Message]:
+    """Return the messages for what was typed, which is about the conversation in view.
 
-    /list and the like also work in a private conversation, on the first channel.
+    /list also works in a private conversation: it tells who is in the first channel.
     """
-    if typed.verb in ("kick", "topic") and chat.current.kind == PRIVATE:
-        raise InputError("Go to the room first.")
-    conversation: Optional[Conversation] = chat.current
     if typed.verb == "leave" and chat.current.kind != CONSOLE:
         return []  # sent by its function
-    if typed.verb not in ("say", "me", "history", "leave"):
-        conversation = chat.channel
+    conversation = chat.channel if typed.verb == "list" else chat.current
+    target = recipient if typed.verb in ("say", "me") else ""
     if not target and conversation is not None and conversation.kind != CONSOLE:
         target = conversation.name
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
@@ -2200,15 +2242,18 @@ def _send(chat: Chat, message: Message) -> None:
 
 def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
-    for name in message.params[0].split(","):
-        channel = chat.find(name)
-        if channel is None and name.startswith(CHANNEL_SIGN):
-            channel = chat.create(name, CHANNEL)
-        if channel is not None:
-            if channel.membership == OUTSIDE:
-                channel.membership = JOINING
-            channel.channel_key = message.params[1:] or channel.channel_key
-            chat.bring_up(channel)
+    names = message.params[0].split(",")
+    if any(not name.startswith(CHANNEL_SIGN) for name in names):
+        raise InputError("The name of a room begins with %s." % CHANNEL_SIGN)
+    for name in names:
+        channel = chat.find(name) or chat.create(name, CHANNEL)
+        if channel is None:
+            raise InputError("%s is one room too many." % name)
+        if channel.membership == OUTSIDE:
+            channel.membership = JOINING
+        channel.channel_key = message.params[1:] or channel.channel_key
+        chat.left.pop(channel.folded, None)
+        chat.bring_up(channel)
 
 
 def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2280,6 +2325,7 @@ _NEEDED: Dict[str, str] = {
 # Completion and links
 # --------------------
 
+_ADDRESS = re.compile(r"\w+://\S*")
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
@@ -2354,6 +2400,13 @@ def _nicknames(chat: Chat, begun: str) -> List[str]:
         names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
     return [name for folded, name in names.items() if folded.startswith(begun)][:MAX_SUGGESTIONS]
+
+
+@functools.lru_cache(maxsize=100)
+def mention_pattern(nickname: str) -> Pattern[str]:
+    """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
+    form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
+    return re.compile(form % re.escape(nickname), re.IGNORECASE)
 
 
 def find_links(text: str) -> List[Span]:
@@ -2474,6 +2527,7 @@ class Terminal:
         self._is_person = sys.stdin.isatty()
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._newest_id = 0  # of the entries printed so far
+        self._day = protocol.format_day(time.time())  # of the last line
         self._unsent: Set[int] = set()  # the ids of own messages until they are printed as sent
 
     def run(self, host: str, port: int, nickname: str) -> int:
@@ -2605,10 +2659,10 @@ class Terminal:
         for kind, conversation, entries, _ in changes:
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
-            lines: List[Any] = []
+            lines: List[Line] = []
             if kind != RECALLED:
                 new = [e for e in entries if e.id not in printed and self._is_printed(e, kind)]
-                lines += [_format(entry, conversation, chat) for entry in new]
+                lines += [_to_line(entry, conversation, chat) for entry in new]
             elif entries:
                 lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
                 lines += [entry.line for entry in entries]
@@ -2617,6 +2671,9 @@ class Terminal:
                 lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
             printed |= {entry.id for entry in entries}
             for line in lines:
+                day, self._day = self._day, protocol.format_day(line.when)
+                if day != self._day:
+                    print(protocol.server_line(self._day, line.when), file=self._output)
                 print(line, file=self._output)
         self._newest_id = max([self._newest_id, *printed])
 
@@ -2634,11 +2691,12 @@ class Terminal:
         return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
 
 
-def _format(entry: Entry, conversation: Conversation, chat: Chat) -> str:
+def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
+    """Return the line of an entry with its room, unless that is in view, and its note."""
     is_elsewhere = conversation.kind == CHANNEL and conversation is not chat.current
     room = conversation.name + " " if is_elsewhere else ""
     note = "  (%s)" % entry.note if entry.note else ""
-    return "%s %s%s%s" % (entry.line.clock, room, entry.text, note)
+    return entry.line._replace(head=room + entry.line.head, text=entry.line.text + note)
 
 
 def _ask_password() -> str:
@@ -2878,7 +2936,12 @@ LABELS = {  # the surface below, the text, the font
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Banner": ("banner", "banner_text", "ui"),
 }  # fmt: skip
-_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]\ufe0f?")
+_EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
+# What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
+# variation selectors, the frame of a key.
+_UNJOINED = re.compile(
+    "((?:\u200d[\u2190-\u2bff\U0001f000-\U0001faff]|[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff])+)"
+)
 
 
 class Look:
@@ -2947,7 +3010,11 @@ class Look:
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:
-        """Return `text` as this Tk can show it: in Python 3.6, emoji as surrogate pairs."""
+        """Return `text` as this Tk can show it, without what it draws beside an emoji."""
+        return self.encode(_UNJOINED.sub("", text))
+
+    def encode(self, text: str) -> str:
+        """Return `text` as this Tk can hold it: in Python 3.6, emoji as surrogate pairs."""
         if max(text, default="") <= ("\uffff" if self._show_emoji else "\u25ff"):
             return text
         if not self._show_emoji:
@@ -3493,13 +3560,13 @@ class TextBox:
 
     def set(self, text: str) -> None:
         self.text.delete("1.0", "end")
-        self.text.insert("1.0", self._look.text(text))
+        self.text.insert("1.0", self._look.encode(text))
 
     def insert(self, text: str) -> None:
         """Insert a text at the cursor, in place of what is selected."""
         if self.text.tag_ranges("sel"):
             self.text.delete("sel.first", "sel.last")
-        self.text.insert("insert", self._look.text(text))
+        self.text.insert("insert", self._look.encode(text))
         self.text.see("insert")
         self.text.focus_set()
 
@@ -3521,7 +3588,7 @@ class TextBox:
 
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
-            text: str = self.text.selection_get(selection=selection)  # type: ignore[no-untyped-call]
+            text: str = self.text.tk.call("tk::GetSelection", str(self.text), selection)
         except tk.TclError:
             return "break"  # no text there
         if selection == "PRIMARY":  # of X11: the middle button pastes what is selected anywhere
@@ -3562,7 +3629,7 @@ class Field(TextBox):
 class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
-    A text for which `submit` returns False stays. Tab calls `complete` with the text, the cursor
+    What `submit` returns of a text stays. Tab calls `complete` with the text, the cursor
     and a step; it returns text and cursor, or None. `ask_paste` is called with the number of lines
     and the function that inserts them; it returns True if it asks the user first.
     """
@@ -3570,7 +3637,7 @@ class Composer(TextBox):
     LIMIT = 2000  # characters
     MAX_ROWS = 5  # that the box grows to
 
-    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], bool]) -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
         self.complete: Callable[[str, int, int], Optional[Tuple[str, int]]]
         self.complete = lambda text, cursor, step: None
@@ -3589,8 +3656,8 @@ class Composer(TextBox):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         text.bind("<<Return>>", self._on_return)
-        for sequence in ("<Shift-Return>", "<Control-Tab>"):  # as in every text of Tk
-            text.bind(sequence, lambda event: None)
+        for key in ("Shift-Return", "Control-Tab", "Shift-Up", "Shift-Down"):
+            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         text.bind("<Up>", lambda event: self._on_arrow(-1))
@@ -3626,8 +3693,9 @@ class Composer(TextBox):
             self.text.bell()
         else:
             self.set("")
-            if not self._submit(text):
-                self.set(text)
+            rest = self._submit(text)
+            if rest:  # perhaps in another conversation, which has a draft
+                self.set("\n".join(filter(None, [rest, self.get()])))
         return "break"
 
     def _on_tab(self, step: int) -> str:
@@ -3791,26 +3859,30 @@ def count_new(number: int) -> str:
     return "%d new message%s" % (number, "" if number == 1 else "s")
 
 
-def render(entry: Entry, tag: str, nickname: str, text: Callable[[str], str]) -> List[Any]:
-    """Return the line of an entry: texts and their tags, in turn; `text` makes them fit for Tk."""
+def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
+    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
     line, state = entry.line, entry.state
     base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
     kind = {WAITING: "muted", FAILED: "error", FROM_SYSTEM: "warn"}
     tags = (*base, kind.get(state, kind.get(line.kind, line.kind)))
-    parts: List[Any] = [line.clock + " ", (*base, "time"), text(line.head), (*tags, "name")]
-    pattern = "(@?%s)" % re.escape(nickname) if entry.is_mention and nickname else "\0"
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
+    pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
-        for index, part in enumerate(re.split(pattern, words[end:start], flags=re.IGNORECASE)):
-            parts += [text(part), (*tags, "name") if index % 2 else tags]  # the nickname in bold
-        parts += [text(words[start:stop]), (*tags, "link", "hand")]
+        for index, part in enumerate(pattern.split(words[end:start])):
+            parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
+        parts += [words[start:stop], (*tags, "link", "hand")]
         end = stop
     if entry.note:
-        parts += [text("  (%s)" % entry.note), (*base, "muted")]
+        parts += ["  (%s)" % entry.note, (*base, "muted")]
     if state == FAILED:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
-    return [*parts, "\n", base]
+    shown: List[Any] = []
+    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base]):
+        for index, piece in enumerate(_UNJOINED.split(part)):
+            shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+    return shown
 
 
 Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
@@ -3874,6 +3946,7 @@ class Transcript:
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
         text.tag_configure("link", underline=True)
+        text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"])
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
@@ -3919,7 +3992,7 @@ class Transcript:
         for entry in dict.fromkeys(changed):
             if entry in self._entries:
                 start = self._entries.index(entry)
-                self._replace(start, start + 1, [entry])
+                self._replace(start, start + 2, self._entries[start : start + 2])
         # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
         tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
         for tag in tags:
@@ -3976,7 +4049,7 @@ class Transcript:
         if entry is self.conversation.mark and self.conversation.new_count:
             words = count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        return parts + render(entry, tag, self.nickname, self._look.text)
+        return parts + render(entry, tag, self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -4093,7 +4166,7 @@ class Transcript:
     def _marks(self, entry: Entry, span: Span) -> List[str]:
         """Return where a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
-        ends = [utf16_length(entry.text[:end]) for end in span]
+        ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
@@ -4250,9 +4323,9 @@ class ConnectView:
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
-        self.set_connecting("")
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
+        self.set_connecting("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
@@ -4570,14 +4643,15 @@ class ChatView:
     def focus_composer(self) -> None:
         self.composer.text.focus_set()
 
-    def submit(self, text: str) -> bool:
-        """Send or run what was typed; return False if it was refused."""
+    def submit(self, text: str) -> str:
+        """Send or run what was typed; return the lines from the first that was refused on."""
         is_done = self._window.do(self._window.chat.submit, text)
+        rest = self._window.chat.outcome.rest if is_done else text
         if self._window.root is not None:
             self.transcript.show_end()
-            if is_done and not is_secret(text):
+            if not rest and not is_secret(text):
                 self.composer.remember(text)
-        return is_done
+        return rest
 
     def select(self, conversation: Optional[Conversation]) -> None:
         """Show another conversation; None for none."""
@@ -4614,11 +4688,11 @@ class ChatView:
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
-        text = self.transcript.text
-        tags = text.tag_names(index)
-        if "link" not in tags or "retry" in tags or "discard" in tags:
-            return ""
-        return join_surrogates(text.get(*text.tag_prevrange("link", index + "+1c")))
+        text, entry = self.transcript.text, self.transcript.entry_at(index)
+        words = entry.text if entry is not None and "link" in text.tag_names(index) else ""
+        links = [words[start:end] for start, end in find_links(words)]
+        shown = text.get(*text.tag_prevrange("link", index + "+1c")) if links else ""
+        return next((link for link in links if self._look.encode(link) == shown), "")
 
     def _on_link(self, event: "TkEvent") -> str:
         text, chat = self.transcript.text, self._window.chat
@@ -4662,7 +4736,7 @@ class ChatView:
         set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
 
     def _show_menu_button(self) -> None:
-        is_unread = any(c.unread for c in self._window.chat.conversations)
+        is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
@@ -4682,7 +4756,9 @@ class ChatView:
 
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
-    if address.startswith(("http://", "https://")):
+    if find_links(address) == [(0, len(address))]:
+        scheme, _, rest = address.partition(":")
+        address = scheme.lower() + ":" + rest  # a browser need not know HTTPS://
         # Daemon: the browser may take its time to start.
         thread = threading.Thread(target=webbrowser.open, args=(address,), daemon=True)
         thread.name = "browser"
@@ -4943,16 +5019,41 @@ def offer_names(names: Sequence[str], text: str) -> List[Row]:
     return rows or [text_row(None, "Write a name")]
 
 
-def place_window(root: "tk.Tk", size: Sequence[int], kept: str) -> None:
-    """Set the size and, unless the window is new, a position: as kept, and on the screen."""
-    wanted = [*size, root.winfo_x(), root.winfo_y()] if root.winfo_viewable() else [*size]
-    if re.match(r"\d+x\d+\+-?\d+\+-?\d+\Z", kept):
-        wanted = [int(number) for number in re.findall(r"-?\d+", kept)]
-    title_bar = root.winfo_rooty() - root.winfo_y()
-    screen = (root.winfo_vrootwidth(), root.winfo_vrootheight() - title_bar)
-    size = [min(pair) for pair in zip(wanted, screen)]
-    corner = [max(0, min(at, most - part)) for at, most, part in zip(wanted[2:], screen, size)]
-    root.geometry(("%dx%d+%d+%d" if corner else "%dx%d") % (*size, *corner))
+def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
+    """Return the size and place nearest to those wanted that fit into an area with the frame.
+
+    All in pixels: `area` is left, top, width and height, `frame` the border and the title bar,
+    `wanted` width, height and, unless the window manager chooses them, left and top.
+    """
+    border, title_bar = frame
+    room = area[2] - 2 * border, area[3] - title_bar - border
+    size = [min(pair) for pair in zip(wanted, room)]
+    ends = [start + most - part for start, most, part in zip(area, room, size)]
+    return [*size, *(max(start, min(at, end)) for start, at, end in zip(area, wanted[2:], ends))]
+
+
+def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> List[int]:
+    """Return left, top, width and height of the screen without the system's bars.
+
+    On Windows, of the monitor nearest to the place that is wanted. If the system does not say it,
+    bars of so many pixels are assumed.
+    """
+    width, height, left, top = [*wanted, 0, 0][:4]
+    if system == "win32":
+        user32: Any = ctypes.windll.user32  # type: ignore[attr-defined]
+        user32.MonitorFromRect.restype = ctypes.c_void_p
+        place = (ctypes.c_int32 * 4)(left, top, left + width, top + height)
+        monitor = ctypes.c_void_p(user32.MonitorFromRect(place, 2))
+        info = (ctypes.c_int32 * 10)(40)  # MONITORINFO; the work area begins at its sixth number
+        if user32.GetMonitorInfoW(monitor, info):
+            left, top, right, bottom = info[5:9]
+            return [left, top, right - left, bottom - top]
+    answer = subprocess.getoutput("xprop -root _NET_WORKAREA") if system == "x11" else ""  # noqa: S605, S607
+    found = re.search(r"= (\d+), (\d+), (\d+), (\d+)", answer)
+    if found:
+        return [int(number) for number in found.groups()]
+    left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
+    return [left, top, width, root.winfo_vrootheight() - bars]
 
 
 class Window:
@@ -5046,7 +5147,8 @@ class Window:
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
-            place_window(self.root, self._pixels(view.SIZE), kept)
+            size = self._fit(view.SIZE, kept)
+            self.root.geometry(("%dx%d+%d+%d" if size[2:] else "%dx%d") % tuple(size))
         self._set_minimum()
         self.root.update_idletasks()
         self.root.deiconify()
@@ -5055,13 +5157,25 @@ class Window:
 
     def _set_minimum(self) -> None:
         if self.view is not None:
-            self.root.minsize(*self._pixels(self.view.MINIMUM))
+            self.root.minsize(*self._fit(self.view.MINIMUM)[:2])
 
-    def _pixels(self, size: Tuple[int, int]) -> List[int]:
-        """Return a size on this screen; the connect view cannot scroll, and grows with its text."""
+    def _fit(self, size: Tuple[int, int], kept: str = "") -> List[int]:
+        """Return size and place, as kept or near the present place, that fit on the screen.
+
+        The connect view cannot scroll, and grows with its text.
+        """
+        root, px = self.root, self.look.px
         zoom = 100 if self.is_chatting else max(100, self.look.zoom)
-        limits = self.root.winfo_vrootwidth(), self.root.winfo_vrootheight() - self.look.px(60)
-        return [min(self.look.px(part * zoom / 100), most) for part, most in zip(size, limits)]
+        wanted = [px(part * zoom / 100) for part in size]
+        found = re.match(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)\Z", kept)
+        if found:
+            wanted = [int(number) for number in found.groups()]
+        elif root.winfo_viewable():
+            wanted += [root.winfo_x(), root.winfo_y()]
+        # Not every window manager tells its frame.
+        border = root.winfo_rootx() - root.winfo_x() or px(8)
+        frame = border, root.winfo_rooty() - root.winfo_y() or px(40)
+        return fit_window(work_area(root, self.look.system, wanted, px(48)), frame, wanted)
 
     def _show_title(self) -> None:
         title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
@@ -5083,7 +5197,7 @@ class Window:
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
         if not self.chat.nickname or server != self._server:
-            self.chat = self._new_chat("%s:%d" % address[:2])
+            self.chat = self._new_chat(protocol.format_address(*address[:2]))
         self._server, self.settings.name = server, nickname
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
@@ -5280,6 +5394,25 @@ class Keys:
     """Binds KEYS to the widgets of a window, before the widgets' own keys."""
 
     TAG = "HubbubKeys"
+    # All of Tk's ways to paste call GetSelection. It is to give text alone, but some programs
+    # that own an image answer a request for text with its bytes.
+    TCL = """
+        rename ::tk::GetSelection ::tk::GetAnySelection
+        proc ::tk::GetSelection {widget {selection PRIMARY}} {
+            set request [list selection get -displayof $widget -selection $selection]
+            if {![catch {{*}$request -type TARGETS} targets]
+                    && [lsearch -regexp $targets {^(UTF8_)?STRING$}] < 0} {
+                error "there is no text"
+            }
+            return [GetAnySelection $widget $selection]
+        }
+        proc DeleteWord {widget motion} {
+            if {[catch {$widget delete sel.first sel.last}]} {
+                event generate $widget <<Select$motion>>
+                catch {$widget delete sel.first sel.last}
+            }
+        }
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -5292,6 +5425,8 @@ class Keys:
                 locked = re.sub("-([a-z])$", lambda key: "-Lock-" + key.group(1).upper(), sequence)
                 for each in {sequence, locked}:
                     root.bind_class(self.TAG, "<%s>" % each, handler)
+        for key_name in ("Home", "End"):  # with Shift they select
+            root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 
@@ -5305,18 +5440,27 @@ class Keys:
     def _change_defaults(self, root: "tk.Tk", control: str) -> None:
         """Change what Tk binds to keys in its text widgets."""
         select_all = ("<%s-a>" % control, "<%s-Lock-A>" % control)
-        root.event_delete("<<LineStart>>", *select_all)  # one of Emacs's keys, on X11
+        redo = ("<Control-y>", "<Control-Lock-Y>")
+        root.event_delete("<<LineStart>>", *select_all)  # some of Emacs's keys, on X11
         if control == "Control":  # others change the text, which nobody expects
-            for letter in "dhio":
-                root.unbind_class("Text", "<Control-%s>" % letter)
+            root.event_delete("<<Cut>>", "<Control-w>", "<Control-Lock-W>")
+            root.event_delete("<<Paste>>", *redo)
+            root.event_add("<<Redo>>", *redo, "<Control-Z>", "<Control-Lock-z>")
+            for kind, letter in itertools.product(("Text", "TEntry"), "dhiko"):
+                root.unbind_class(kind, "<Control-%s>" % letter)
+        root.unbind_class("Text", "<Insert>")  # pastes, on X11
         root.event_add("<<SelectAll>>", *select_all)
         root.event_add("<<Return>>", "<Return>", "<KP_Enter>")
         root.tk.call("bind", "TButton", "<<Return>>", "%W invoke")
         root.tk.call("bind", "Text", "<<SelectAll>>", "%W tag add sel 1.0 end-1c")
         menu_key = {"win32": "<App>", "x11": "<Menu>"}.get(self._window.look.system)
         root.event_add("<<ContextMenu>>", menu_key or "<Control-F10>", "<Shift-F10>")
+        root.tk.eval(self.TCL)
+        word = "Option" if self._window.look.system == "aqua" else "Control"
         for kind in ("Text", "TEntry"):
             root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
+            for key, motion in (("BackSpace", "PrevWord"), ("Delete", "NextWord")):
+                root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:
@@ -5330,7 +5474,7 @@ class Keys:
         for key in KEYS:
             if "Control-" + letter in key.actions:
                 return self._on_key(key, "Control-" + letter, event)
-        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "z": "Undo"}
+        edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])
             return "break"

@@ -25,7 +25,9 @@ Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), an
 
 import base64
 import calendar
+import contextlib
 import functools
+import ipaddress
 import re
 import time
 import unicodedata
@@ -161,7 +163,7 @@ class Framer:
         return lines
 
 
-_COMMAND = re.compile(r"(?:[A-Za-z]+|[0-9]{3})\Z")
+_COMMAND = re.compile(r"(?:[A-Za-z][A-Za-z_]*|[0-9]{3})\Z")
 _TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
 _TAG_ESCAPES = (("\\", "\\\\"), (";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
 _TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}
@@ -170,6 +172,7 @@ _TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}
 def parse(line: bytes, errors: str = "strict") -> Message:
     """Return the message in a line (without its end). Commands come out in upper case.
 
+    A byte order mark before the command is ignored: text editors leave it in files.
     Raises TooLongError, EncodingError, or ProtocolError for anything else that is no message.
     With `errors="replace"`, bytes that are not UTF-8 become U+FFFD.
     """
@@ -194,7 +197,7 @@ def parse(line: bytes, errors: str = "strict") -> Message:
     if "" in words:
         words = [word for word in words if word]
     source = words.pop(0)[1:] if words and words[0].startswith(":") else ""
-    command = _to_command(words[0]) if words else ""
+    command = _to_command(words[0].lstrip("\ufeff")) if words else ""
     if not command:
         raise ProtocolError("Line has no command")
     if has_text:
@@ -341,9 +344,17 @@ _INVISIBLE = re.compile(
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _RESERVED = frozenset(["server", "system", "you"])  # the program's own senders
-# Letters of Cherokee, Lisu and the phonetic alphabet that look like those of SERVER
-_SERVER_LOOKALIKES = str.maketrans(
-    "\u13da\u13ac\u13d2\u13d9\ua4e2\ua4f0\ua4e3\ua4e6\ua731\u1d07\u0280\u1d20", "serv" * 3
+# Letters that look like Latin ones, of Cyrillic, Greek, Armenian, Cherokee, Lisu, and Latin itself
+_LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХЬаеѕіјкорсухьгӏһԁԛԝѵ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυϲϳ" "ՍՕԼՏոսօհզցյ"
+    "ᎪᏴᏟᎠᎬᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᎳᏃ" "ꓮꓐꓚꓓꓰꓝꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ" "ɑɩƖƽǀǃ|",
+    "ABESIJKMHOPCTYXbaesijkopcuxbrlhdqwv" "ABEZHIKMNOPTYXaiknopucj" "UOLSnuohqgj"
+    "ABCDEGHiJKLMPRSTVWZ" "ABCDEFGHIJKLMNOPRSTUVWXYZ" "ailsl!l",
+)  # fmt: skip
+# Those whose names say it. Hooks and strokes are left alone: they make other letters, as in Łukasz.
+_LATIN_VARIANT = re.compile(
+    "LATIN (SMALL|CAPITAL|LETTER SMALL CAPITAL) (?:LETTER )?(?:DOTLESS |SCRIPT )?([A-Z])"
+    "(?: WITH (?:SWASH TAIL|CURL|LONG LEG|FISHHOOK|PALATAL HOOK|RETROFLEX HOOK))?"
 )
 # Scripts that are written together, and beside Latin, and have no lookalikes in it
 _NEUTRAL_SCRIPTS = tuple(
@@ -356,6 +367,33 @@ def casefold(name: str) -> str:
     """Return the form in which names are compared: the same for `Alice`, `ALICE`, `Ａｌｉｃｅ`."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", folded)
+
+
+@functools.lru_cache(maxsize=10000)
+def skeleton(name: str) -> str:
+    """Return the form that a name has in common with those that look the same.
+
+    Accents and a number at the end make a difference: Zoë and Anna1 are not Zoe and Annal.
+    """
+    text = "".join(map(_to_latin, unicodedata.normalize("NFKC", name)))
+    text = re.sub("1(?=[0-9]*[A-Za-z])|I(?=[a-z])|(?<=[a-z])I", "l", text)
+    text = re.sub("l(?=[A-Z]{2})|(?<=[A-Z]{2})l", "I", text)
+    return casefold(re.sub("0(?=[0-9]*[A-Za-z])", "o", text))
+
+
+def find_lookalike(name: str, names: Mapping[str, str]) -> str:
+    """Return the other name, of `names` by skeleton, that `name` could be taken for, or ""."""
+    other = names.get(skeleton(name), "")
+    is_same = casefold(other) == casefold(name)
+    return "" if is_same or {other[:1], name[:1]} == {"I", "L"} else other  # Iida and Lida
+
+
+def _to_latin(char: str) -> str:
+    """Return the Latin letter that looks like a letter; "" for a dot over an i."""
+    match = _LATIN_VARIANT.fullmatch(unicodedata.name(char, "")) if char > "\x7f" else None
+    if match:
+        return match.group(2).lower() if match.group(1) == "SMALL" else match.group(2)
+    return "" if char == "\u0307" else char.translate(_LOOKALIKES)
 
 
 def normalize(name: str) -> str:
@@ -376,8 +414,11 @@ def nickname_error(name: str) -> str:
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
         return "A username begins with a letter."
-    plain = unicodedata.normalize("NFKD", casefold(name)).translate(_SERVER_LOOKALIKES)
-    if "".join(c for c in plain if c.isalnum()) in _RESERVED:
+    if unicodedata.name(name[-1], "").startswith("MODIFIER LETTER"):
+        return "A username does not end with a sign that looks like punctuation."
+    letters = (unicodedata.name(char, "") for char in skeleton(name) if char.isalnum())
+    plain = "".join(re.sub(r"LATIN SMALL LETTER (\w)\b.*", r"\1", letter) for letter in letters)
+    if plain.lower() in _RESERVED:
         return "%s is a reserved name. Choose another." % name
     return _spelling_error(name)
 
@@ -426,14 +467,14 @@ _NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 def clean(text: str, limit: int = MAX_TEXT) -> str:
     """Return `text` as one line of at most `limit` characters that is safe to print or show.
 
-    Tabs and line ends become spaces. Removed are controls, terminal escapes, IRC's colours,
-    bidirectional and zero-width characters, noncharacters, lone surrogates (they become
-    U+FFFD), and combining marks beyond MAX_MARKS.
+    A tab becomes spaces up to a multiple of four, a line end one. Removed are controls,
+    terminal escapes, IRC's colours, bidirectional and zero-width characters, noncharacters,
+    lone surrogates (they become U+FFFD), and combining marks beyond MAX_MARKS.
     """
     if not _PRINTABLE_ASCII.match(text):
         # Joins surrogate pairs, which Python 3.6's Tk and JSON may have left apart.
         text = text[: 4 * limit].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text = "".join(map(_safe_char, _FORMATTING.sub("", text)))
+        text = "".join(map(_safe_char, _FORMATTING.sub("", text.expandtabs(4))))
         text = _limit_marks(unicodedata.normalize("NFC", text))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -497,6 +538,12 @@ def _limit_marks(text: str) -> str:
 _SERVER_TIME = re.compile(r"([0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2})(\.[0-9]{1,9})?Z\Z")
 _UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _DURATION = re.compile(r"\*|[0-9]{1,9}|(?:[0-9]{1,9}[wdhms])+")
+INVALID_DURATION = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
+
+
+def format_day(when: float) -> str:
+    """Format a local day, the heading above the lines of another day: Sunday, 22 November 2026."""
+    return time.strftime("%A, %d %B %Y", time.localtime(when))
 
 
 def format_time(when: float) -> str:
@@ -518,12 +565,14 @@ def _whole_seconds(text: str) -> int:
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, reason: str = "") -> int:
     """Return seconds from "90", "10m" or "1d12h"; 0, which is forever, from "0" and "*".
 
-    Raises ValueError for anything else, and for more than MAX_DURATION.
+    Raises ValueError for anything else, for more than MAX_DURATION, and for a number without a
+    unit before a reason: "2 hours" is not 2 seconds.
     """
-    if not _DURATION.fullmatch(text):
+    is_unclear = reason and text.strip("0").isdecimal()
+    if is_unclear or not _DURATION.fullmatch(text):
         raise ValueError("not a duration: %.40r" % text)
     sizes = {unit[0]: size for unit, size in _UNITS}
     parts = re.findall("([0-9]+)([a-z]?)", text)
@@ -737,6 +786,22 @@ def parse_limit(text: str) -> int:
 # -----
 
 
+def normalize_host(text: str) -> str:
+    """Return an address as it stands in a source, where it may not begin with a colon.
+
+    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of one machine alone.
+    """
+    text = re.sub(r"^::ffff:(?=[0-9.]+\Z)", "", text.partition("%")[0])
+    with contextlib.suppress(ValueError):
+        text = str(ipaddress.ip_address(text))
+    return "0" + text if text.startswith(":") else text
+
+
+def format_address(host: str, port: int) -> str:
+    """Return host and port as people pass them on: 192.0.2.7:12001, [2001:db8::7]:12001."""
+    return ("[%s]:%d" if ":" in host else "%s:%d") % (host, port)
+
+
 def normalize_mask(text: str) -> str:
     """Return nickname!user@host from a short form: "bob", "*@host", "192.0.2.7"."""
     text = clean(text).replace(" ", "_")
@@ -744,6 +809,7 @@ def normalize_mask(text: str) -> str:
         text = "@" + text  # an address: it has characters that no nickname has
     rest, _, host = text.partition("@")
     nickname, _, user = rest.partition("!")
+    host = normalize_host(host)
     nickname = nickname.lstrip(":")[:MAX_NAME]  # a middle parameter does not begin with a colon
     # The three at their longest, with the signs between them, make MAX_MASK.
     return "%s!%s@%s" % (nickname or "*", user[:MAX_USERNAME] or "*", host[:56] or "*")
@@ -765,12 +831,18 @@ class MaskSet:
     __slots__ = ("_patterns",)
 
     def __init__(self, masks: Iterable[str] = ()) -> None:
-        self._patterns = tuple(_compile_mask(mask) for mask in masks)
+        self._patterns = {mask: _compile_mask(mask) for mask in masks}
+
+    def replace(self, masks: Iterable[str]) -> "MaskSet":
+        """Return a set of these masks, compiling only those that are new."""
+        result, known = MaskSet(), self._patterns
+        result._patterns = {mask: known.get(mask) or _compile_mask(mask) for mask in masks}
+        return result
 
     def match(self, text: str) -> bool:
         """Return True if a mask of the set matches all of `text`."""
         folded = casefold(text)
-        return any(pattern.match(folded) for pattern in self._patterns)
+        return any(pattern.match(folded) for pattern in self._patterns.values())
 
 
 def mask_matches(mask: str, text: str) -> bool:
@@ -956,6 +1028,8 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "TOPIC none"
     elif command == "INVITE" and me and casefold(params[0] if params else me) != casefold(me):
         key = "INVITE another"
+    elif command == "433" and len(params) > 3:  # it looks like another, says the text
+        key = ""
     is_numeric = command.isdigit()
     if key not in _TEXTS:
         shown = message.text if command >= "400" else " ".join(params[1:])
@@ -1019,7 +1093,8 @@ class Verb(NamedTuple):
     """A row of the chat box's grammar: the arguments ([optional]), and a line of help.
 
     `wire` is the message to send: words in upper case stand for those of `args`, HERE for the
-    channel; arguments that were not given are left out. It is "" for verbs that take more.
+    conversation in view, CHANNEL for the same if it is one; arguments that were not given are
+    left out. It is "" for verbs that take more.
     """
 
     args: str
@@ -1037,7 +1112,7 @@ VERBS: Dict[str, Verb] = {
     "rooms": Verb("", "see which rooms there are", "LIST"),
     "join": Verb("ROOM [KEY]", "enter a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
-    "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC HERE TOPIC"),
+    "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC CHANNEL TOPIC"),
     "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
     "away": Verb("[REASON]", "be away; without a reason, be back", "AWAY REASON"),
     "ignore": Verb("[USERNAME]", "hide a user's messages; alone, see whom you ignore"),
@@ -1046,7 +1121,9 @@ VERBS: Dict[str, Verb] = {
     "login": Verb("USERNAME PASSWORD", "log in, and take your registered username"),
     "help": Verb("", "see this list"),
     "quit": Verb("[REASON]", "leave the chat", "QUIT REASON"),
-    "kick": Verb("USERNAME [REASON]", "remove a user from the room", "KICK HERE USERNAME REASON"),
+    "kick": Verb(
+        "USERNAME [REASON]", "remove a user from the room", "KICK CHANNEL USERNAME REASON"
+    ),
     "ban": Verb(
         "TARGET [DURATION] [REASON]",
         "keep a username or an address out: /ban bob 2h noise",
@@ -1059,10 +1136,11 @@ VERBS: Dict[str, Verb] = {
     ),
     "unban": Verb("TARGET", "lift a ban, or a mute", "UNBAN TARGET"),
     "bans": Verb("", "see who is banned or muted", "BANS"),
+    "drop": Verb("TARGET", "remove a room or an account, with its history", "DROP TARGET"),
     "announce": Verb("MESSAGE", "tell everyone, in every room", "ANNOUNCE MESSAGE"),
     "stats": Verb("", "see how the server is doing", "STATS"),
 }
-OPERATOR_VERBS = frozenset("kick ban mute unban bans announce stats".split())
+OPERATOR_VERBS = frozenset("kick ban mute unban bans drop announce stats".split())
 SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the input history
 CLIENT_VERBS = frozenset(["ignore", "unignore"])  # done by client.py alone
 PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}
@@ -1075,6 +1153,7 @@ _UNNAMED_HELP = (
 _NO_CHANNEL = (
     "You are in no room. Enter one with /join ROOM, or write to one person: @USERNAME TEXT"
 )
+_NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 
 
 def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
@@ -1086,14 +1165,18 @@ def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
 
 
 def parse_input(text: str, verbs: Mapping[str, Verb] = VERBS) -> Input:
-    """Parse a line from the chat box. Raises InputError with words for the user."""
-    if text.startswith("@"):
-        return _parse_args("msg", text[1:], "@")
-    if not text.startswith("/"):
-        return Input("say", (text,))
+    """Parse a line from the chat box. Raises InputError with words for the user.
+
+    Blanks before a command are ignored, before a text they are part of it.
+    """
+    line = text.lstrip()
+    if line.startswith("@"):
+        return _parse_args("msg", line[1:], "@")
     if text.startswith("//"):
         return Input("say", (text[1:],))
-    name, _, rest = text[1:].partition(" ")
+    if not line.startswith("/") or line.startswith("//"):
+        return Input("say", (text,))
+    name, _, rest = line[1:].partition(" ")
     if name.lower() not in verbs:
         raise InputError(UNKNOWN_COMMAND.format("/" + name))
     return _parse_args(name.lower(), rest, "/%s " % name.lower())
@@ -1121,7 +1204,7 @@ def compose(typed: Input, channel: str, source: str, correspondent: str = "") ->
         return [Message("AUTHENTICATE", (text,)) for text in ("PLAIN", *sasl_plain_chunks(*args))]
     if not row.wire:
         return []
-    values = dict(zip(names, _wire_args(typed)), HERE=channel)
+    values = dict(zip(names, _wire_args(typed)), HERE=channel, CHANNEL=channel)
     command, *words = row.wire.split()
     # A word that is no argument's name stands for itself.
     params = [values.get(word, word) for word in words if word in values or word not in names]
@@ -1130,9 +1213,11 @@ def compose(typed: Input, channel: str, source: str, correspondent: str = "") ->
 
 def _check_input(typed: Input, names: List[str], channel: str, correspondent: str) -> None:
     verb, args = typed
-    needs_channel = verb in ("say", "me") or (verb in VERBS and " HERE" in VERBS[verb].wire)
-    if needs_channel and not channel:
+    wire = VERBS[verb].wire.split() if verb in VERBS else []
+    if not channel and (verb in ("say", "me") or {"HERE", "CHANNEL"}.intersection(wire)):
         raise InputError(_NO_CHANNEL)
+    if "CHANNEL" in wire and not channel.startswith("#"):
+        raise InputError(_NOT_A_ROOM.format(verb))
     if verb == "reply" and not correspondent:
         raise InputError("You have no private message to reply to yet.")
     if "USERNAME" in names and args and verb != "nick" and not is_nickname(args[0]):
@@ -1155,8 +1240,10 @@ def _wire_args(typed: Input) -> Tuple[str, ...]:
         args = ("0" + args[0], *args[1:])  # ::1, which cannot be a middle parameter
     if verb in ("ban", "mute"):
         try:
-            parse_duration("".join(args[1:2]))
+            parse_duration("".join(args[1:2]), "".join(args[2:]))
         except ValueError:  # then the reason begins there
+            if re.match(r"[-+.,]*\d", "".join(args[1:2])):
+                raise InputError(INVALID_DURATION) from None
             return (args[0], "*", " ".join(args[1:])) if args[1:] else (args[0], "*")
     return args
 

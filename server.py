@@ -21,6 +21,8 @@ Guarantees:
   that nothing is being kept.
 - Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
   that client is disconnected.
+- Nobody waits for a flood. Work is paid for in tokens, by the client and by its address, before
+  it is done (`Session.charge`); a reader that has none waits.
 - A nickname has one holder. The thread that reads a connection removes its client from the
   directory; others ask the delivery to hang up. The owner of an account, and RESUME, take a
   nickname at once: the former holder's thread is refused (`Client.check_end`).
@@ -56,6 +58,7 @@ import operator
 import os
 import queue
 import re
+import select
 import selectors
 import shlex
 import signal
@@ -65,7 +68,8 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
 from typing import (
     Any,
@@ -77,6 +81,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     NamedTuple,
     NoReturn,
     Optional,
@@ -97,7 +102,9 @@ except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("hubbub")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Constants
 # ---------
@@ -106,12 +113,25 @@ _Result = TypeVar("_Result")
 RECEIVE_SIZE = 16384  # bytes read at once
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
-MAX_BACKLOG = 20000  # rows kept in memory while the disk fails
+MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
+MAX_BACKLOG = 20000  # messages kept in memory while the disk fails
+MANY_REPLIES = 20  # after which a reader waits for their delivery
+MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
+MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
+MAX_OUTBOXES = 256 << 20  # the same of all addresses
+MAX_SELECT = 500  # sockets in one call of select: Windows takes 512
 
 # Prices of work, in tokens of --rate-limit
-BURST = 100  # tokens at once
-REPLY_BYTES_PER_TOKEN = 2048  # bytes of replies for a token
-ROWS_PER_TOKEN = 200  # users or channels looked at for a token
+BURST = 100  # tokens at once of a client
+ADDRESS_SHARE = 10  # clients whose rate an address has
+ADDRESS_BURST = 2000  # of an address: a class of 30 joins, and each pastes 30 lines
+BYTES_PER_TOKEN = 512  # of input, beside 1 for a line
+ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
+MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
+PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
+CONNECTION_PRICE = 1
+REGISTRATION_PRICE = 3
+PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
 MAX_CHANNELS = 50  # channels of one client
@@ -123,13 +143,13 @@ MAX_CONDITIONS = 20  # of one LIST
 
 # Limits of the server
 MAX_SERVER_CHANNELS = 10000
-MAX_ABANDONED = 1000  # empty persistent channels without an owner
 MAX_BANS = 100  # ban masks of a channel
 MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
 # The history
 RECALL_LINES = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in one answer
+SAME_TIME = 100  # more of them, if they are of one millisecond
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
@@ -140,19 +160,29 @@ LINGER = 2.0  # time for an ended client to read what was sent, and to close
 SHUTDOWN_TIME = 1.0  # time for all connections to end when the server stops
 STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
-BATCH_PAUSE = 0.0002  # between checks for more events while the delivery is busy
-CLEANING_INTERVAL = 3600.0  # between searches for messages that are too old
-UPKEEP_INTERVAL = 2.0  # between checks for accounts changed by another process
+UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages to delete
+UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
+MAX_UNUSED = 30 * 86400.0  # for which a channel is kept that nobody enters
+DAY = 86400.0
+SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
-HISTORY_FAILS = "The chat goes on, but what is said is not being kept for later."
+HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
+HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
 HISTORY_WORKS = "What is said is being kept again."
+UNKEPT = "Too much was said from your address in the last hour: it is passed on, but not kept."
 NO_ACCOUNTS = "This server keeps no accounts."
 
-# What an address may try: tokens a second, and tokens at once
-ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account
+# What an address may do: tokens a second, and tokens at once
+ACCOUNT_GUESS_RATE = (0.1, 5)  # wrong passwords for an account, or keys for a channel
 ADDRESS_GUESS_RATE = (1.0, 300)  # wrong passwords in all: a classroom may share an address
-REGISTRATION_RATE = (1 / 60, 60)  # new accounts
+# New accounts: a class of 30 registers at once, and the next class an hour later.
+REGISTRATION_RATE = (1 / 120, 30)
+# New channels: to make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
+FOUNDING_RATE = (1 / 300, 200)
+MAILBOX_RATE = (1 / 60, 50)  # messages that wait for one account, of MAX_WAITING
+STORING_RATE = ((50 << 20) / 3600, 50 << 20)  # bytes of the history
+GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -173,6 +203,7 @@ class Options(NamedTuple):
     max_sendq: int = 1024 * 1024  # bytes
     data: str = ""  # folder of the store; "" keeps nothing
     history_days: float = 0.0  # days to keep history; 0 is forever
+    max_history: float = 1024.0  # MiB of history, accounts and channels
 
 
 # Errors
@@ -220,10 +251,19 @@ def sniff(data: bytes) -> Optional[str]:
 
 
 def decode_plain(line: bytes) -> str:
-    """Return the text of a plain-text line: without telnet's commands, and safe to show."""
+    """Return the text of a plain-text line: without telnet's commands, and safe to show.
+
+    Backspace and Delete, which some terminals send as characters, take the last one away.
+    """
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
-    return protocol.clean(line.decode("utf-8", "replace"), MAX_PLAIN_LINE).strip()
+    text = line.decode("utf-8", "replace")
+    if "\b" in text or "\x7f" in text:
+        kept: List[str] = []
+        for char in text:
+            kept[-1:] = kept[-1:] + [char] if char not in "\b\x7f" else []
+        text = "".join(kept)
+    return protocol.clean(text, MAX_PLAIN_LINE).rstrip()
 
 
 def to_username(text: str) -> str:
@@ -258,9 +298,10 @@ def describe_with_channel(
 # https://ircv3.net/specs/extensions/chathistory; LATEST alone may refer to "*"
 _REFERENCES = {"LATEST": 1, "BEFORE": 1, "AFTER": 1, "AROUND": 1, "BETWEEN": 2, "TARGETS": 2}
 
-# A position in the history: numbers below the first are before it, above the second after it.
-# The numbers of messages are microseconds since 1970, or more.
-Reference = Tuple[int, int]
+# A position in the history: a msgid, or a time in seconds since 1970.
+Reference = Union[int, float]
+# The same in numbers: those below the first are before it, those above the second after it.
+Span = Tuple[int, int]
 
 
 class HistoryQuery(NamedTuple):
@@ -276,13 +317,12 @@ def parse_reference(text: str) -> Reference:
     """Parse `msgid=N` or `timestamp=T`; "*" is before everything. Raises ValueError."""
     kind, _, value = text.partition("=")
     if text == "*":
-        return 0, 0
+        return 0
     if kind == "msgid" and value.isdecimal() and len(value) < 19:
-        return int(value), int(value)
+        return int(value)
     if kind != "timestamp":
         raise ValueError("neither msgid nor timestamp: %.40r" % text)
-    ms = round(protocol.parse_time(value) * 1000)
-    return ms * 1000, ms * 1000 + 999
+    return protocol.parse_time(value)
 
 
 def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
@@ -376,6 +416,8 @@ def is_target(text: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _to_network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]:
     """Return the network of an address, or of an address and a prefix; None for a name."""
+    if "%" in text:  # a zone, which may be any text
+        return None
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -427,10 +469,11 @@ class Client:
     """
 
     response: "Response"  # to its command; used by its own thread alone
+    bucket: "Bucket"  # its tokens of --rate-limit; used by its own thread alone
 
     IDENTITY = (  # state of the user, which RESUME moves to another connection
-        "account", "away", "channels", "invited", "modes", "named_since", "nickname", "realname",
-        "registered", "signed_on", "spoke", "username", "watches",
+        "account", "away", "bucket", "channels", "invited", "modes", "named_since", "nickname",
+        "realname", "registered", "signed_on", "spoke", "username", "watches",
     )  # fmt: skip
 
     def __init__(self, reader: socket.socket, host: str, port: int) -> None:
@@ -440,7 +483,7 @@ class Client:
         self.writer = socket.socket(*kind, fileno=reader.fileno())
         self.writer.settimeout(0)
         self.host = host
-        self.address = "%s:%d" % (host, port)
+        self.address = protocol.format_address(host, port)
         # Written by the client's own thread alone:
         self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -455,9 +498,10 @@ class Client:
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        self.invited: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+        # Channels that it is invited to, with the bans that there were: later ones hold
+        self.invited: MutableMapping[Channel, Tuple[ChannelBan, ...]] = weakref.WeakKeyDictionary()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
-        self.correspondent = ""  # sender of the last private message
+        self.correspondent = "", ("", 0)  # sender of the last private message: name, identity
         self.token = ""  # for RESUME
         # Written by any thread that applies sanctions:
         self.muted_until = 0.0  # seconds since 1970
@@ -467,6 +511,7 @@ class Client:
         self.is_blocked = False  # the socket is full; the selector tells when it is not
         self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
+        self.is_told = False  # a notice has said that its messages are not kept
         # Why another thread ends the connection; the client's own reads it and leaves.
         self.end = ""
 
@@ -495,9 +540,22 @@ class Client:
         return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
 
     @property
+    def identity(self) -> Tuple[str, int]:
+        """Whom its nickname stands for; another holder, or another nickname, has another."""
+        return self.participant, self.readable_since
+
+    @property
     def readable_since(self) -> int:
         """The number after which it may read the messages of its private conversations."""
         return 0 if self.owns(self.nickname) else self.named_since
+
+    def check_lookalike(self, nickname: str, names: Mapping[str, str]) -> None:
+        """Raise ReplyError 433 for a nickname that could be taken for another's, of `names`."""
+        other = protocol.find_lookalike(nickname, names)
+        own = "", self.folded, protocol.casefold(self.account.name)
+        if protocol.casefold(other) not in own and not self.owns(nickname):
+            text = "%s looks like %s, which is the name of another user. Choose another."
+            raise ReplyError("433", nickname, other, text % (nickname, other))
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
@@ -556,8 +614,10 @@ class Channel:
         self.flags: FrozenSet[str] = frozenset("n")
         self.key = ""  # mode k
         self.limit = 0  # mode l
-        self.set_bans(())
+        self.bans: Tuple[ChannelBan, ...] = ()
+        self.ban_masks = protocol.MaskSet()
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
+        self.used = self.created  # the day on which it had members; seconds since 1970
         self.is_saved = False  # the store has it
 
     def set_members(self, members: Dict[Client, int]) -> None:
@@ -571,17 +631,33 @@ class Channel:
 
     def set_bans(self, bans: Tuple[ChannelBan, ...]) -> None:
         self.bans = bans
-        self.ban_masks = protocol.MaskSet(ban.mask for ban in bans)
+        self.ban_masks = self.ban_masks.replace(ban.mask for ban in bans)
+
+    @property
+    def is_restricted(self) -> bool:
+        """True if its history is not for everyone."""
+        return bool(self.key or self.limit or self.bans or self.flags & {"i", "s"})
 
     @property
     def is_persistent(self) -> bool:
-        """True if it is kept when it is empty, and over a restart."""
+        """True if it is kept over a restart, and if it has an owner, when it is empty."""
         is_plain = self.flags == {"n"} and not (self.key or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
     def is_chanop(self, client: Client) -> bool:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
+
+    def silence(self, client: Client) -> str:
+        """Return why `client` may not speak there, "" if it may."""
+        is_privileged = bool(self.members.get(client)) or client.is_operator
+        if client not in self.members and "n" in self.flags:
+            return "Cannot send to a channel that you are not in"
+        if "m" in self.flags and not is_privileged:
+            return "Only operators and those with a voice may speak in %s" % self.name
+        if self.bans and not is_privileged and self.ban_masks.match(client.source):
+            return "You are banned from %s, and may not speak there" % self.name
+        return ""
 
     # Permission checks; each raises ReplyError if `client` lacks the right.
 
@@ -590,7 +666,13 @@ class Channel:
             raise ReplyError("482", self.name, "You're not channel operator")
 
     def check_can_join(self, client: Client, key: str) -> None:
-        if self in client.invited or client.is_operator or client.account.id in self.operators:
+        if client.is_operator or client.account.id in self.operators:
+            return
+        known = client.invited.get(self)
+        if known is not None:  # an invitation opens it, but not to those banned after it
+            later = protocol.MaskSet(ban.mask for ban in self.bans if ban not in known)
+            if later.match(client.source):
+                raise ReplyError("474", self.name, "Cannot join channel (+b)")
             return
         for is_refused, numeric, letter in (
             (self.ban_masks.match(client.source), "474", "b"),
@@ -602,16 +684,9 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        is_privileged = bool(self.members.get(client)) or client.is_operator
-        if client not in self.members and "n" in self.flags:
-            text = "Cannot send to a channel that you are not in"
-        elif "m" in self.flags and not is_privileged:
-            text = "Only operators and those with a voice may speak in %s" % self.name
-        elif self.bans and not is_privileged and self.ban_masks.match(client.source):
-            text = "You are banned from %s, and may not speak there" % self.name
-        else:
-            return
-        raise ReplyError("404", self.name, text)
+        text = self.silence(client)
+        if text:
+            raise ReplyError("404", self.name, text)
 
     def check_member(self, client: Client) -> Client:
         """Return the client if it is a member."""
@@ -698,7 +773,7 @@ class Channel:
 
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
-        saved = ("name", "topic", "created", "limit", "bans")
+        saved = ("name", "topic", "created", "used", "limit", "bans")
         state = {name: getattr(self, name) for name in saved}
         state.update(flags=sorted(self.flags), operators=sorted(self.operators))
         return dict(state, password=self.key)
@@ -708,6 +783,7 @@ class Channel:
         """Return the channel of `state`, whose operators are among `accounts`."""
         channel = cls(state["name"])
         channel.topic, channel.created = Topic(*state["topic"]), state["created"]
+        channel.used = state.get("used", channel.used)
         channel.key, channel.limit = state["password"], state["limit"]
         channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
@@ -828,10 +904,6 @@ class Response:
         self._label = label
         self.is_long = False
 
-    def reply(self, command: str, *params: str, source: str = "") -> None:
-        """Add a reply. Numerics and notices get the client's nickname as first parameter."""
-        self.events.append(self._make_event((command, *params), source))
-
     def open_batch(self, kind: str, *params: str) -> None:
         """Answer with a batch of that kind, if the client knows batches."""
         if self._client.caps & BATCH:
@@ -857,8 +929,8 @@ class Response:
 
         self._enqueue(Output(self._client, render))
 
-    def flush(self, is_done: bool = True) -> int:
-        """Send what was added, and return its size; `is_done` ends the answer."""
+    def flush(self, is_done: bool = True) -> None:
+        """Send what was added; `is_done` ends the answer."""
         events, self.events = self.events, []
         self.is_long |= len(events) > 1 or not is_done
         data = [self._render_event(event, self.take_label()) for event in events]
@@ -868,17 +940,17 @@ class Response:
         elif is_done and self.batch:
             data.append(self._render(("BATCH", "-" + self.batch), ()))
             self.batch = ""
-        return self._send(b"".join(data))
+        self._send(b"".join(data))
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: bytes) -> None:
         if data:
             self._enqueue(Output(self._client, lambda: data))
-        return len(data)
 
     def _label_tags(self) -> Tags:
         return ((0, make_tag("label", self._label)),) if self._label else ()
 
-    def _make_event(self, reply: Reply, source: str = "") -> Event:
+    def make_event(self, reply: Reply, source: str = "") -> Event:
+        """Return a reply. Numerics and notices get the nickname as first parameter."""
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
             params.insert(0, self._client.nickname or "*")
@@ -893,7 +965,7 @@ class Response:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
 
     def _render(self, reply: Reply, tags: Tags) -> bytes:
-        return self._render_event(self._make_event(reply), tags)
+        return self._render_event(self.make_event(reply), tags)
 
 
 def names_replies(
@@ -921,11 +993,11 @@ def member_prefix(client: Client, bits: int) -> str:
 
 
 class ChannelRecord(NamedTuple):
-    """A channel's state for the store; None deletes it, and its history if it was evicted."""
+    """A channel's state for the store; None deletes it, and perhaps its history."""
 
     folded: str
     state: Optional[Dict[str, Any]]
-    is_evicted: bool = False
+    with_history: bool = False
 
 
 FINISH, SEVER, CLOSE = "finish", "sever", "close"
@@ -980,8 +1052,8 @@ class Directory:
         self._lobby = protocol.casefold(lobby)
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
+        self._skeletons: Dict[str, str] = {}  # their nicknames by skeleton
         self._channels: Dict[str, Channel] = {}  # by casefolded name
-        self._abandoned: Dict[str, None] = {}  # empty channels without owner, oldest first
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
@@ -1060,12 +1132,14 @@ class Directory:
     def claim(self, client: Client, nickname: str) -> None:
         """Give `client` the nickname, in place of any it has. Raises ReplyError 433.
 
-        The owner of its account takes it from its holder, whose connection is ended.
+        The owner of its account takes it from its holder, whose connection is ended. For others,
+        it must not look like another user's.
         """
         folded, old_folded = protocol.casefold(nickname), client.folded
         with self._lock:
             client.check_end()
             holder = self._clients.get(folded)
+            client.check_lookalike(nickname, self._skeletons)
             if holder is client:
                 holder = None
             if holder is not None:
@@ -1079,13 +1153,14 @@ class Directory:
                 self.remove(holder, "Logged in elsewhere")
             is_user, is_new = client.registered, folded != old_folded
             if is_user and nickname != client.nickname:
-                self._post_to_peers(client, "NICK", nickname, is_answer=True)
+                self._post_to_peers(client, "NICK", nickname)
             if is_user and is_new:
                 self._tell_watchers(client, False)
+            self._forget_name(client)
             if is_new:
-                self._clients.pop(old_folded, None)
                 client.named_since = self._next_number()
             self._clients[folded] = client
+            self._skeletons[protocol.skeleton(nickname)] = nickname
             client.nickname = nickname
             client.refresh()
             if is_user and is_new:
@@ -1112,7 +1187,7 @@ class Directory:
                 return False
             self.end(old, "Connected again")
             del self._tokens[token]
-            self._clients.pop(client.folded, None)
+            self._forget_name(client)
             for name in Client.IDENTITY:
                 setattr(client, name, getattr(old, name))
             self._clients[client.folded] = client
@@ -1141,8 +1216,7 @@ class Directory:
                 self._leave(client, channel)
             self.watch(client, {})
             self._tokens.pop(client.token, None)
-            if self._clients.get(client.folded) is client:  # and not the owner, who took it since
-                del self._clients[client.folded]
+            self._forget_name(client)
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1164,8 +1238,9 @@ class Directory:
         with self._lock:  # nobody logs in to a new account after it was read
             accounts = {account.id: account for account in read()}
             for channel in list(self._channels.values()):
-                channel.operators &= accounts.keys()
-                self._drop_if_empty(channel)
+                if not channel.operators <= accounts.keys():
+                    channel.operators &= accounts.keys()
+                    self._drop_if_empty(channel)
             for client in list(self._clients.values()):
                 account = accounts.get(client.account.id, NO_ACCOUNT)
                 if account == client.account:
@@ -1177,12 +1252,13 @@ class Directory:
                     self.set_account(client, account)
 
     def change(self, client: Client, command: str, *params: str, **state: str) -> None:
-        """Change attributes of a user, and tell its peers by a message."""
+        """Change attributes of a user, and tell its peers where it may speak, by a message."""
+        silencing = self.silencing(client) if params else {}
         with self._lock:
             client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            self._post_to_peers(client, command, *params, is_answer=True)
+            self._post_to_peers(client, command, *params, without=silencing)
 
     def change_own_modes(self, client: Client, changes: List[ModeChange]) -> List[ModeChange]:
         """Apply changes of a user's modes; return those that took effect."""
@@ -1224,25 +1300,57 @@ class Directory:
             raise ReplyError("403", name, "No such channel")
         return channel
 
-    def channels(
-        self, client: Optional[Client] = None, of: Optional[Client] = None
-    ) -> List[Channel]:
-        """Return the channels that `client` may know of; only those that `of` is in, if given."""
+    def channels(self) -> List[Channel]:
+        """Return all channels."""
         with self._lock:
-            found = list(self._channels.values() if of is None else of.channels)
-        found = [channel for channel in found if _is_visible(client, channel)]
+            return list(self._channels.values())
+
+    def channels_of(self, user: Client, client: Client) -> List[Channel]:
+        """Return the channels of a user that `client` may know of, sorted."""
+        with self._lock:
+            found = [channel for channel in user.channels if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
+    def silencing(self, client: Client) -> Dict[Channel, str]:
+        """Return the channels of `client` in which it may not speak, and why."""
+        found = {channel: channel.silence(client) for channel in self.channels_of(client, client)}
+        return {channel: text for channel, text in found.items() if text}
+
     def restore(self, channel: Channel) -> None:
-        """Add a channel from the store."""
+        """Add a channel from the store: its members may come back."""
         with self._lock:
             self._channels[channel.folded] = channel
-            self._drop_if_empty(channel)
 
-    def join(self, client: Client, name: str, key: str) -> Optional[Tuple[int, int]]:
+    def drop(self, client: Client, name: str) -> None:
+        """Delete a channel and its history. Raises ReplyError 403, or FAIL for the lobby."""
+        with self._lock:
+            client.check_end()
+            channel = self.get_channel(name, client)
+            if channel.folded == self._lobby:
+                text = "Everyone is in %s: it cannot be removed." % channel.name
+                raise ReplyError("FAIL", "DROP", "INVALID_TARGET", channel.name, text)
+            for member in channel.members:  # each is told of itself alone, or many would cost much
+                params = channel.name, member.nickname, "The room was removed"
+                self.post(Message("KICK", params, client.source), (member,))
+                member.channels.discard(channel)
+            channel.set_members({})
+            self._delete(channel, with_history=True)
+
+    def drop_unused(self) -> None:
+        """Delete empty channels without an owner, and those not entered for MAX_UNUSED."""
+        with self._lock:
+            for channel in list(self._channels.values()):
+                if channel.members:
+                    self._note_use(channel)
+                elif time.time() - channel.used > MAX_UNUSED and channel.folded != self._lobby:
+                    self._delete(channel, with_history=True)
+                else:
+                    self._drop_if_empty(channel)
+
+    def join(self, client: Client, name: str, key: str) -> Optional[int]:
         """Add `client` to a channel, created if need be, and send it the topic and the names.
 
-        Returns the number of the event and that of the members, None if it is there already.
+        Returns the number of the event, None if it is there already.
         Raises ReplyError 405, 471, 473, 474 or 475.
         """
         folded = protocol.casefold(name)
@@ -1265,14 +1373,14 @@ class Directory:
                 channel.operators |= {client.account.id}
                 self._save(channel)
             channel.set_members({**channel.members, client: bits})
-            self._abandoned.pop(folded, None)
-            client.invited.discard(channel)
+            self._note_use(channel)
+            client.invited.pop(channel, None)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
-            if client.away:
+            if client.away and not channel.silence(client):
                 others = _without(client, channel.audience)
                 self.post(Message("AWAY", (client.away,), client.source), others, client)
-            return number, len(channel.members)
+            return number
 
     def rejoin(self, client: Client) -> None:
         """Tell a client that has resumed of its channels, as if it had joined them."""
@@ -1328,7 +1436,7 @@ class Directory:
             if other in channel.members:
                 raise ReplyError("443", other.nickname, channel.name, "is already on channel")
             if channel.is_chanop(client):  # the invitation of others opens nothing
-                other.invited.add(channel)
+                other.invited[channel] = channel.bans
             message = Message("INVITE", (other.nickname, channel.name), client.source)
             self.post(message, (other,), client)
             members = _without(client, channel.audience)
@@ -1371,8 +1479,12 @@ class Directory:
                 if command == "PRIVMSG":
                     away = recipient.away
                 if command != "TAGMSG":
-                    recipient.correspondent = client.nickname
-            kept_in = (conversation,) if command != "TAGMSG" else ()
+                    recipient.correspondent = client.nickname, client.identity
+            # Of tags alone, reactions are kept: those in a channel, and not that a user types.
+            is_kept = command != "TAGMSG" or (
+                target.startswith("#") and tags and b"+typing=" not in tags
+            )
+            kept_in = (conversation,) if is_kept else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
             self.post(
@@ -1418,6 +1530,13 @@ class Directory:
 
     # The rest is called with the lock held.
 
+    def _forget_name(self, client: Client) -> None:
+        if self._clients.get(client.folded) is client:  # and not the owner, who took it since
+            del self._clients[client.folded]
+            key = protocol.skeleton(client.nickname)
+            if self._skeletons.get(key) == client.nickname:
+                del self._skeletons[key]
+
     def _next_number(self) -> int:
         """Return the next number: microseconds since 1970, or more if the clock is behind."""
         self._last_number = max(int(time.time() * 1e6), self._last_number + 1)
@@ -1432,18 +1551,20 @@ class Directory:
         return self.post(message, channel.audience, client, (channel.folded,), is_answer)
 
     def _post_to_peers(
-        self, client: Client, command: str, *params: str, is_answer: bool = False
+        self, client: Client, command: str, *params: str, without: Iterable[Channel] = ()
     ) -> None:
         """Tell all who share a channel with `client`, and itself, what has changed about it."""
-        if len(client.channels) == 1:
-            audience = next(iter(client.channels)).audience
+        channels = client.channels.difference(without)
+        if len(channels) == 1:
+            audience = next(iter(channels)).audience
         else:
-            members = (channel.members for channel in client.channels)
+            members = (channel.members for channel in channels)
             audience = tuple(dict.fromkeys(itertools.chain([client], *members)))
+        is_answer = command in ("NICK", "SETNAME")
         if command in ("AWAY", "QUIT"):  # it has a reply of its own
-            audience, is_answer = _without(client, audience), False
+            audience = _without(client, audience)
         is_kept = command in ("NICK", "QUIT")
-        kept_in = tuple(channel.folded for channel in client.channels) if is_kept else ()
+        kept_in = tuple(channel.folded for channel in channels) if is_kept else ()
         self.post(Message(command, params, client.source), audience, client, kept_in, is_answer)
 
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
@@ -1487,19 +1608,27 @@ class Directory:
         """Return True if no user becomes a chanop by joining while it is empty."""
         return bool(channel.operators) or channel.folded == self._lobby
 
+    def _note_use(self, channel: Channel) -> None:
+        """Note the day on which a channel has members."""
+        if abs(time.time() - channel.used) > DAY:
+            channel.used = time.time()
+            self._save(channel)
+
     def _drop_if_empty(self, channel: Channel) -> None:
-        """Delete an empty channel unless it is persistent; of those without owner, the oldest."""
-        if channel.members:
+        """Delete an empty channel unless it is persistent and has an owner.
+
+        Nobody could open a restricted one again; its history goes with it. At the end of the
+        server all are kept: their members may come back.
+        """
+        if channel.members or self.is_closing:
             return
-        self._abandoned.pop(channel.folded, None)
-        if not channel.is_persistent:
-            del self._channels[channel.folded]
-        elif not self._has_owner(channel):
-            self._abandoned[channel.folded] = None
-            if len(self._abandoned) > MAX_ABANDONED:
-                folded = next(iter(self._abandoned))
-                del self._abandoned[folded], self._channels[folded]
-                self._enqueue(ChannelRecord(folded, None, is_evicted=True))
+        if not (channel.is_persistent and self._has_owner(channel)):
+            self._delete(channel, with_history=channel.is_restricted)
+
+    def _delete(self, channel: Channel, with_history: bool) -> None:
+        del self._channels[channel.folded]
+        if channel.is_saved or with_history:
+            self._enqueue(ChannelRecord(channel.folded, None, with_history))
 
 
 def _without(client: Client, clients: Iterable[Client]) -> Tuple[Client, ...]:
@@ -1528,26 +1657,28 @@ class Bucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._balance = burst
+        self._balance = float(burst)
         self._at = 0.0  # when the balance was computed
+
+    def charge(self, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero.
+
+        Negative tokens are given back.
+        """
+        if not self._rate:
+            return 0.0
+        if now > self._at:
+            self._balance += (now - self._at) * self._rate
+            self._at = now
+        if self._balance > self._burst:
+            self._balance = self._burst
+        self._balance -= tokens
+        return -self._balance / self._rate if self._balance < 0 else 0.0
 
     def balance(self, now: float) -> float:
         """Return the tokens that are left; below zero if more were taken."""
-        gained = max(0.0, now - self._at) * self._rate
-        self._balance = min(self._burst, self._balance + gained)
-        self._at = max(self._at, now)
+        self.charge(0.0, now)
         return self._balance
-
-    def charge(self, tokens: float, now: float) -> float:
-        """Take tokens, and return the seconds until the balance is no longer below zero."""
-        if not self._rate:
-            return 0.0
-        self._balance = self.balance(now) - tokens
-        return max(0.0, -self._balance / self._rate)
-
-    def refund(self, tokens: float) -> None:
-        """Give back unused tokens."""
-        self._balance = min(self._burst, self._balance + tokens)
 
 
 class Limiter:
@@ -1562,45 +1693,52 @@ class Limiter:
         self._lock = threading.Lock()  # guards the buckets
         self._buckets: Dict[str, Bucket] = {}
 
-    def try_take(self, key: str, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is a token."""
+    def charge(self, key: str, tokens: float, now: float) -> float:
+        """Take tokens, and return the seconds until the balance is no longer below zero."""
         with self._lock:
-            if key not in self._buckets and len(self._buckets) >= MAX_KEYS:
-                by_balance = sorted(self._buckets.items(), key=lambda item: item[1].balance(now))
-                self._buckets = dict(by_balance[: MAX_KEYS // 2])
-            bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
-            wait = bucket.charge(1.0, now)
-            if wait > 0:
-                bucket.refund(1.0)
-            return wait
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                if len(self._buckets) >= MAX_KEYS:
+                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
+                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+            return bucket.charge(tokens, now)
 
-    def refund(self, key: str) -> None:
-        """Give back an unused token."""
+    def try_take(self, key: str, now: float, tokens: float = 1.0) -> float:
+        """Take tokens and return 0, or take none and return the seconds until there are enough."""
+        wait = self.charge(key, tokens, now)
+        if wait > 0:
+            self.refund(key, tokens)
+        return wait
+
+    def refund(self, key: str, tokens: float = 1.0) -> None:
+        """Give back unused tokens."""
         with self._lock:
             if key in self._buckets:
-                self._buckets[key].refund(1.0)
+                self._buckets[key].charge(-tokens, 0.0)
 
 
 # The store
 # ---------
 
 STORE_FILE = "hubbub.db"
-SCHEMA_VERSION = 1  # PRAGMA user_version; files of other versions are not read
+SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
 # texts and other events apart, so that the latest texts are found at once among thousands of
-# joins. `conversations` has a row for each participant (for a channel, the channel itself), with
-# the number of the last message. The cost of a password's hash (SCRYPT) is part of the version.
+# joins. `conversations` has a row for each participant (for a channel, the channel itself). The
+# cost of a password's hash (SCRYPT) is part of the version.
 # For the columns' types, see Row, Account and Sanction.
 SCHEMA = """
     BEGIN IMMEDIATE; -- another process may be creating the tables, too
     CREATE TABLE IF NOT EXISTS messages (
         key, kind, number, time, command, line, waiting_for, PRIMARY KEY (key, kind, number)
     ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS numbers ON messages (number);
     CREATE INDEX IF NOT EXISTS waiting ON messages (waiting_for, number)
         WHERE waiting_for IS NOT NULL;
     CREATE TABLE IF NOT EXISTS conversations (
-        participant, key, last, PRIMARY KEY (participant, key)
+        participant, key, PRIMARY KEY (participant, key)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS accounts (
         id INTEGER PRIMARY KEY AUTOINCREMENT, key UNIQUE, name, is_operator, created, salt, digest
@@ -1612,12 +1750,17 @@ SCHEMA = """
     PRAGMA user_version = %d;
     COMMIT
 """
+DELETE_EMPTY = (
+    "DELETE FROM conversations WHERE NOT EXISTS"
+    " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
+)
 TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
+MAX_LISTED = 10000  # conversations that are remembered to be listed
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
-CLEANED_AT_ONCE = 2000  # messages deleted in a step of cleaning
+CLEANED_AT_ONCE = 500  # messages deleted in a step of cleaning
 MAX_WAITING = 500  # messages that wait for an account
 SCRYPT = (2**14, 8, 1)  # n, r and p: 16 MiB and some 50 ms for each password
 HASHES_AT_ONCE = 2  # passwords that are hashed at the same time
@@ -1715,6 +1858,43 @@ class _Handle:
             self._connection = None
 
 
+class _Reader(_Handle):
+    """A handle whose work is done by a thread of its own: nobody waits longer than DISK_TIMEOUT."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connect)
+        self._jobs: "queue.Queue[Optional[Tuple[Callable[..., Any], Future[Any]]]]" = queue.Queue()
+        self._busy_since = 0.0  # monotonic; 0 if there is no work
+        # Daemon: a disk that never answers must not keep the server from ending.
+        self._thread = threading.Thread(target=self._serve, name="reader", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        job: "Future[_Result]" = Future()
+        if not 0 < self._busy_since < time.monotonic() - DISK_TIMEOUT:
+            self._jobs.put((work, job))
+            with contextlib.suppress(FutureTimeout):
+                return job.result(DISK_TIMEOUT)
+            job.cancel()
+        raise StoreError("The server cannot use its disk: it does not answer.")
+
+    def _serve(self) -> None:
+        for work, job in iter(self._jobs.get, None):
+            self._busy_since = time.monotonic()
+            if job.set_running_or_notify_cancel():
+                try:
+                    job.set_result(super().run(work))
+                except Exception as error:
+                    job.set_exception(error)
+            self._busy_since = 0.0
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(DISK_TIMEOUT)
+        if not self._thread.is_alive():
+            super().close()
+
+
 class Store:
     """Everything that outlives the server: history, accounts, channels and sanctions.
 
@@ -1729,7 +1909,9 @@ class Store:
     at any time: `accounts_changed`.
     """
 
-    def __init__(self, folder: str, history_days: float = 0.0, claim: bool = True) -> None:
+    def __init__(
+        self, folder: str, history_days: float = 0.0, max_history: float = 0.0, claim: bool = True
+    ) -> None:
         """Open the file, or create it; `claim` keeps other servers from the folder.
 
         Raises StoreError if another server has the folder, or if there is a file that cannot be
@@ -1739,27 +1921,35 @@ class Store:
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
-        self._history_days = history_days
+        self._lifetime = history_days * DAY or float("inf")  # seconds
+        self._max_size = max_history * 2**20 or float("inf")  # bytes
+        self._is_full = False  # the log has said so
+        self._claim = _claim_folder(folder) if folder and claim else None
         self._writer = _Handle(self._open)
-        self._reader = _Handle(self._open) if folder else self._writer
+        self._reader = _Reader(self._open) if folder else self._writer
+        self._listed: Set[str] = set()  # the writer's: conversations that have their rows
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
+        self.skeletons: Dict[str, str] = {}  # the names of accounts by skeleton
         self._sanctions: Tuple[Sanction, ...] = ()
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
         self._hashers = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
-        self._claim = _claim_folder(folder) if folder and claim else None
         is_new = not os.path.exists(self.path)
         try:
             is_small = self.size() <= CHECKED_SIZE
             if is_small and self._writer.select("PRAGMA quick_check(1)") != [("ok",)]:
                 raise StoreError from sqlite3.DatabaseError("it is damaged")
+            if claim:
+                self._writer.execute(DELETE_EMPTY)
             self._reader.run(self._read_accounts)
         except StoreError as error:
             if not (claim and is_new):
                 self.close()
                 raise _start_error(self.path, error.__cause__) from error
             log.error("nothing is kept: %s", error)
+        if self._claim is not None and os.name == "posix" and os.stat(folder).st_mode & 0o077:
+            log.warning("others can read %s; to prevent it: chmod 700", folder)
         # Accounts and sanctions as of the last `accounts_changed`.
         self._reported: object = (self._accounts, self._sanctions)
 
@@ -1767,7 +1957,9 @@ class Store:
         if self.path:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
         path = self.path or ":memory:"
-        connection = sqlite3.connect(path, timeout=DISK_TIMEOUT, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=DISK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
@@ -1801,26 +1993,26 @@ class Store:
     def append(self, rows: List[Row]) -> None:
         """Store messages; storing the same number twice for a conversation is harmless."""
         values: List[object] = []
-        last: Dict[str, int] = {}
         for number, at, conversation, command, line, account in rows:
             kind = TEXT if command in ("PRIVMSG", "NOTICE") else EVENT
             values += (conversation, kind, number, at, command, line, account or None)
-            last[conversation] = number
+        new = {row.conversation for row in rows} - self._listed
 
         def insert(writer: sqlite3.Connection) -> None:
-            # Many rows in a statement: each statement gives up the interpreter's lock.
+            # Few statements: each gives up the interpreter's lock, and has to get it back.
+            if new or len(rows) > ROWS_AT_ONCE:
+                writer.execute("BEGIN")
             for start in range(0, len(values), 7 * ROWS_AT_ONCE):
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
                 writer.execute("REPLACE INTO messages VALUES " + marks, part)  # noqa: S608
-            latest = [
-                (participant, conversation, number)
-                for conversation, number in last.items()
-                for participant in set(conversation.split(" "))
-            ]
-            writer.executemany("REPLACE INTO conversations VALUES (?,?,?)", latest)
+            if new:
+                pairs = [(who, name) for name in new for who in set(name.split(" "))]
+                writer.executemany("INSERT OR IGNORE INTO conversations VALUES (?,?)", pairs)
 
         self._writer.run(insert)
+        if new:
+            self._listed = new | (self._listed if len(self._listed) < MAX_LISTED else set())
 
     def read(
         self,
@@ -1833,7 +2025,7 @@ class Store:
     ) -> List[Row]:
         """Return messages with numbers between two, oldest first: the latest or the earliest.
 
-        Without events, only texts. If the disk fails, the list is empty and the log says so.
+        Without events, only texts.
         """
         query = (
             "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
@@ -1842,45 +2034,77 @@ class Store:
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._select(query, conversation, kind, after, before, limit)
+            rows = self._reader.select(query, conversation, kind, after, before, limit)
             found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
 
     def last_number(self) -> int:
-        """Return the highest number in the history; 0 if it is empty."""
-        found = self._select("SELECT MAX(last) FROM conversations")
-        return int(found[0][0] or 0) if found else 0
+        """Return the highest number in the history; 0 if it is empty, or cannot be read."""
+        with contextlib.suppress(StoreError):
+            return int(self._reader.select("SELECT MAX(number) FROM messages")[0][0] or 0)
+        return 0
 
-    def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int]]:
+    def span(self, reference: Reference) -> Span:
+        """Return the span of a reference; of a time, that of the messages of its millisecond."""
+        if isinstance(reference, int):
+            return reference, reference
+        query = "SELECT time FROM messages WHERE number >= ? ORDER BY number LIMIT 1"
+        last = self.last_number()
+
+        def find(reader: sqlite3.Connection, ms: int) -> int:
+            """Return the number from which on messages are of that time or later.
+
+            By bisection, from the end: a clock that was wrong long ago changes nothing.
+            """
+
+            def is_later(number: int) -> bool:
+                found = reader.execute(query, (number,)).fetchone()
+                return found is None or int(found[0] * 1000) >= ms
+
+            low, high, step = last, last + 1, 1
+            while low > 0 and is_later(low):
+                low, high, step = low - step, low, step * 2
+            while low < high - 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if is_later(middle) else (middle, high)
+            return high
+
+        ms = round(reference * 1000)
+        return self._reader.run(lambda reader: (find(reader, ms), find(reader, ms + 1) - 1))
+
+    def correspondents(self, owner: str, after: int, before: int) -> List[Tuple[str, int, float]]:
         """Return the participants with whom `owner` last talked between two numbers.
 
-        Each with the number of the last message; in no particular order.
+        Each with number and time of the last message; in no particular order.
         """
         query = (
-            "SELECT key, last FROM conversations WHERE participant = ? AND last > ? AND last < ?"
+            "SELECT c.key, number, time FROM conversations AS c JOIN messages AS m"
+            " ON m.key = c.key AND kind = ? AND number ="
+            " (SELECT MAX(number) FROM messages WHERE key = c.key AND kind = ?)"
+            " WHERE participant = ? AND number > ? AND number < ?"
         )
         found = []
-        for conversation, number in self._select(query, owner, after, before):
-            first, _, second = conversation.partition(" ")
-            found.append((second if first == owner else first, number))
+        for row in self._reader.select(query, TEXT, TEXT, owner, after, before):
+            first, _, second = row[0].partition(" ")
+            found.append((second if first == owner else first, *row[1:]))
         return found
 
     def waiting_count(self, account_id: int) -> int:
         """Return how many messages wait for an account."""
-        found = self._select("SELECT COUNT(*) FROM messages WHERE waiting_for = ?", account_id)
-        return int(found[0][0]) if found else 0
+        query = "SELECT COUNT(*) FROM messages WHERE waiting_for = ?"
+        return int(self._reader.select(query, account_id)[0][0])
 
-    def waiting(self, account_id: int) -> List[Row]:
+    def waiting(self, account_id: int, after: int = 0) -> List[Row]:
         """Return the messages that wait for an account, oldest first, at most MAX_WAITING.
 
         They wait until `forget_waiting` is called.
         """
         query = (
             "SELECT number, time, key, command, line, waiting_for FROM messages"
-            " WHERE waiting_for = ? ORDER BY number LIMIT ?"
+            " WHERE waiting_for = ? AND number > ? ORDER BY number LIMIT ?"
         )
-        return [Row(*row) for row in self._select(query, account_id, MAX_WAITING)]
+        return [Row(*row) for row in self._reader.select(query, account_id, after, MAX_WAITING)]
 
     def forget_waiting(self, account_id: int, upto: int) -> None:
         """Mark messages up to this number as delivered; on failure they are delivered again."""
@@ -1891,37 +2115,32 @@ class Store:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some messages that are older than `history_days`, if that is not 0.
+        """Delete some of the oldest messages, if they are too old or the file is too large.
 
-        Returns True if the next call may find more. Each takes some milliseconds.
+        Returns True if the next call may find more. Each takes some milliseconds. A message from
+        as far in the future is too old as well: its clock was wrong.
         """
-        if not self._history_days:
-            return False
-        oldest = int((time.time() - self._history_days * 86400) * 1e6)  # as numbers are made
-        query = (
-            "DELETE FROM messages WHERE key = ?1 AND kind = ?2 AND number IN (SELECT number FROM"
-            " messages WHERE key = ?1 AND kind = ?2 AND number < ?3 ORDER BY number LIMIT ?4)"
-        )
+        query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
-        def delete(writer: sqlite3.Connection) -> bool:
-            left = CLEANED_AT_ONCE
-            keys = writer.execute("SELECT DISTINCT key FROM conversations").fetchall()
-            for (key,), kind in itertools.product(keys, (TEXT, EVENT)):
-                left -= writer.execute(query, (key, kind, oldest, left)).rowcount
-                if not left:
-                    return True
-            writer.execute("DELETE FROM conversations WHERE last < ?", (oldest,))
-            return False
+        def delete(writer: sqlite3.Connection) -> int:
+            names = ("page_size", "page_count", "freelist_count")
+            size, count, free = (writer.execute("PRAGMA " + n).fetchone()[0] for n in names)
+            is_full, now = size * (count - free) > self._max_size, time.time()
+            if is_full and not self._is_full:
+                self._is_full = True
+                log.warning("the history is full (--max-history): the oldest messages are deleted")
+            old = []
+            for *row, at in writer.execute(query, (CLEANED_AT_ONCE,)).fetchall():
+                if not is_full and abs(now - at) <= self._lifetime:
+                    break
+                old.append(row)
+            if old:
+                writer.execute("BEGIN")
+                text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
+                writer.executemany(text, old)
+            return len(old)
 
-        return self._writer.run(delete)
-
-    def _select(self, query: str, *values: object) -> List[Any]:
-        """Return the rows that a query finds; none if the disk fails, and the log says so."""
-        try:
-            return self._reader.select(query, *values)
-        except StoreError as error:
-            log.warning("cannot read the history: %s", error)
-            return []
+        return self._writer.run(delete) == CLEANED_AT_ONCE
 
     # Accounts
 
@@ -1964,9 +2183,15 @@ class Store:
         return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account; False if there is none. Nobody gets what waits for its id."""
-        query = "DELETE FROM accounts WHERE key = ?"
-        return self._change(query, protocol.casefold(name)).rowcount > 0
+        """Delete an account, and the private history that nobody can read then; False if none."""
+        self._refresh()
+        account = self.account(name)
+        if account is not None:
+            query = "SELECT key FROM conversations WHERE participant = ?"
+            query = "DELETE FROM messages WHERE key IN (%s)" % query  # noqa: S608
+            self._writer.execute(query, "=%d" % account.id)
+            self._change("DELETE FROM accounts WHERE id = ?", account.id)
+        return account is not None
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
         """Return the account if this is its password; the work is the same for every name."""
@@ -2071,6 +2296,8 @@ class Store:
             key: Account(number, name, bool(is_operator), created)
             for key, number, name, is_operator, created in rows
         }
+        names = [account.name for account in self._accounts.values()]
+        self.skeletons = {protocol.skeleton(name): name for name in names}
         rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
         self._sanctions = tuple(Sanction(*row) for row in rows)
 
@@ -2120,78 +2347,105 @@ class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
     A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
-    on, and what waits for the disk is kept in a bounded list. `on_change` is told why, once, and
-    "" once all is written. The thread also deletes what is too old, and looks for accounts that
-    another process has changed, for `on_accounts`.
+    on, and what waits for the disk is kept in a bounded list. `on_change` is called when `fault`
+    changes, and with the first message that is `lost`. The thread also deletes old messages, and
+    calls `on_upkeep` every UPKEEP_INTERVAL: with True if accounts have changed, perhaps by
+    another process.
     """
 
     def __init__(
-        self,
-        store: Store,
-        on_change: Callable[[str], None],
-        on_accounts: Callable[[], None],
+        self, store: Store, on_change: Callable[[], None], on_upkeep: Callable[[bool], None]
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
         self._store = store
         self._on_change = on_change
-        self._on_accounts = on_accounts
+        self._on_upkeep = on_upkeep
         # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
         self._work: List[Record] = []
         self._error = ""  # why `_work` was not written
-        self._clean_at = 0.0  # monotonic
+        self._upkeep_at = 0.0  # monotonic
+        self._has_more = False  # there may be more to delete
         self._is_stopping = False
         # For the delivery alone:
-        self.fault = ""  # why nothing is being kept, as `on_change` was told
+        self.fault = ""  # why nothing is being kept
+        self.lost = 0  # messages that will not be kept, since the disk worked
+        self._told = (False, False)  # of a fault, and of lost messages
         self._backlog: List[Record] = []
-        self._is_busy = False  # the thread has `_work`
+        self._given = 0  # records that the thread is busy with
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or after STORE_TIMEOUT."""
-        self._backlog += work[: max(0, MAX_BACKLOG - len(self._backlog))]
-        if self._is_busy:
+        self._backlog += work
+        if self._given:
             self._collect(0)
-        if not self._is_busy and not (self.fault and time.monotonic() < self._retry_at):
-            self._work, self._backlog, self._is_busy = self._backlog, [], True
+        must_wait = self._given or (self.fault and time.monotonic() < self._retry_at)
+        if self._backlog and not must_wait:
+            self._work, self._backlog = self._backlog, []
+            self._given = len(self._work)
             self._start.release()
             self._collect(0 if self.fault else STORE_TIMEOUT)
+        if len(self._backlog) > MAX_BACKLOG:
+            self._shorten()
+        state = bool(self.fault), bool(self.lost)
+        if state != self._told:
+            self._told = state
+            self._on_change()
 
     def _collect(self, timeout: float) -> None:
         """Take the work back if the thread is done with it in time."""
-        fault = "the disk does not answer"
-        if self._done.acquire(timeout=timeout):
-            self._is_busy, fault = False, self._error
-            if fault:
-                self._backlog = self._work + self._backlog
-                self._retry_at = time.monotonic() + RETRY_AFTER
-        has_changed, self.fault = bool(fault) != bool(self.fault), fault
-        if has_changed:
-            self._on_change(fault)
+        if not self._done.acquire(timeout=timeout):
+            self.fault = self.fault or "the disk does not answer"
+            return
+        count, self._given, self.fault = self._given, 0, self._error
+        if self.fault:
+            self.lost += count - len(self._work)  # by a mistake of ours
+            self._backlog = self._work + self._backlog
+            self._retry_at = time.monotonic() + RETRY_AFTER
+        else:
+            self.lost = 0
+
+    def _shorten(self) -> None:
+        """Drop messages above MAX_BACKLOG, and states of channels that later ones replace."""
+        states = {item.folded: item for item in self._backlog if isinstance(item, ChannelRecord)}
+        kept: List[Record] = []
+        left = MAX_BACKLOG
+        for item in self._backlog:
+            if isinstance(item, ChannelRecord):
+                kept += [item] if item.with_history or item is states[item.folded] else []
+            elif left:
+                kept.append(item)
+                left -= 1
+            else:
+                self.lost += 1
+        self._backlog = kept
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        self.fault = ""  # so that even a disk that failed is waited for
+        if self._given:
+            self._collect(DISK_TIMEOUT)
+        self.fault = ""  # so that even a disk that failed is tried again, and waited for
         self.write([])
-        if not self._is_busy:
-            self._is_stopping = True
+        left = self._given + len(self._backlog) + self.lost
+        if left:
+            log.error("%d messages and changes of rooms are lost", left)
+        self._is_stopping = True
+        if not self._given:
             self._start.release()
             self.join(STORE_TIMEOUT)
 
     def run(self) -> None:
-        upkeep_at = 0.0
         while not self._is_stopping:
-            if self._start.acquire(timeout=UPKEEP_INTERVAL):
+            if self._start.acquire(timeout=0 if self._has_more else UPKEEP_INTERVAL):
                 self._error = self._attempt(self._commit)
                 self._done.release()
-            if time.monotonic() >= upkeep_at and not self._error:
-                upkeep_at = time.monotonic() + UPKEEP_INTERVAL
-                error = self._attempt(self._look_after)
-                if error:
-                    log.warning("cannot clean the store: %s", error)
+            error = self._attempt(self._look_after)
+            if error:
+                log.warning("cannot clean the store: %s", error)
 
     def _attempt(self, work: Callable[[], None]) -> str:
         """Return why `work` failed, "" if it did not. A mistake of ours does not end the thread."""
@@ -2205,12 +2459,13 @@ class Journal(threading.Thread):
         return ""
 
     def _look_after(self) -> None:
-        if self._store.accounts_changed():
-            self._on_accounts()
-        if time.monotonic() >= self._clean_at:
-            self._clean_at = time.monotonic() + CLEANING_INTERVAL
-            if self._store.clean():
-                self._clean_at = 0.0  # there is more
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = time.monotonic() + UPKEEP_INTERVAL
+            self._has_more = not self._error
+            self._on_upkeep(not self._error and self._store.accounts_changed())
+        if self._has_more:
+            self._has_more = False  # also if this fails
+            self._has_more = self._store.clean()
 
     def _commit(self) -> None:
         """Write `_work` in order. Raises StoreError."""
@@ -2224,18 +2479,44 @@ class Journal(threading.Thread):
                     if isinstance(item, ChannelRecord) and item.state is not None:
                         self._store.save_channel(item.folded, item.state)
                     elif isinstance(item, ChannelRecord):
-                        self._store.delete_channel(item.folded, item.is_evicted)
+                        self._store.delete_channel(item.folded, item.with_history)
         except StoreError:
             self._work = work
             raise
 
 
+class PartialSelector(selectors.SelectSelector):
+    """Calls select for MAX_SELECT sockets at a time, the first registered among the first."""
+
+    def select(self, timeout: Optional[float] = None) -> List[Tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; nothing, perhaps, before the timeout."""
+        keys = list(self.get_map().values())
+        if len(keys) <= MAX_SELECT:
+            return super().select(timeout)
+        ready = []
+        for start in range(0, len(keys), MAX_SELECT):
+            part = keys[start : start + MAX_SELECT]
+            readers = [key.fileobj for key in part if key.events & selectors.EVENT_READ]
+            writers = [key.fileobj for key in part if key.events & selectors.EVENT_WRITE]
+            pause = 0 if start or timeout == 0 else SELECT_PAUSE
+            found = set(itertools.chain(*select.select(readers, writers, [], pause)))
+            ready += [(key, key.events) for key in part if key.fileobj in found]
+        return ready
+
+
 class Delivery(threading.Thread):
     """Writes to all sockets: takes a batch of events, has it stored, renders it, and sends."""
 
-    def __init__(self, max_sendq: int, journal: Optional[Journal], lobby: str) -> None:
+    def __init__(
+        self,
+        max_sendq: int,
+        journal: Optional[Journal],
+        lobby: str,
+        may_store: Callable[[Client, int], bool],
+    ) -> None:
         super().__init__(name="delivery")
         self._journal = journal
+        self._may_store = may_store  # called with a sender and the bytes of its events
         self._lobby = lobby
         self._max_sendq = max_sendq or sys.maxsize
         self.pending: Deque[Work] = collections.deque()  # appended to by all threads
@@ -2245,8 +2526,12 @@ class Delivery(threading.Thread):
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
-        self._selector = selectors.DefaultSelector()
+        is_partial = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
+        self._selector = PartialSelector() if is_partial else selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
+        # What blocked clients have not taken, in bytes
+        self._held = 0
+        self._held_by: Dict[str, int] = collections.Counter()  # address
         self._touched: Dict[Client, None] = {}  # those with something to send, or to shut down
         self.enqueue = self.pending.append  # queues work; `wake` is called when all is posted
 
@@ -2266,12 +2551,13 @@ class Delivery(threading.Thread):
             with self._drained:
                 self._drained.wait_for(lambda: len(self.pending) <= MAX_PENDING)
 
-    def sync(self) -> None:
-        """Wait until all that was posted is stored and sent: STORE_TIMEOUT at most."""
+    def sync(self) -> bool:
+        """Wait until all that was posted is stored and sent; False if not in STORE_TIMEOUT."""
         barrier = threading.Event()
         self.pending.append(barrier)
         self.wake()
-        barrier.wait(STORE_TIMEOUT)
+        is_sent = barrier.wait(STORE_TIMEOUT)
+        return is_sent and not (self._journal is not None and self._journal.fault)
 
     def stop(self) -> None:
         """End the thread when all that was posted has been delivered, and wait for it."""
@@ -2299,40 +2585,54 @@ class Delivery(threading.Thread):
                 for work in batch:
                     if isinstance(work, threading.Event):
                         work.set()
-                # When it is busy, wait for as many again: a lone message is not delayed.
-                for _ in range(5 if len(batch) > 1 else 0):
+                # When it is busy, let readers add as many again: a lone message is not delayed.
+                for _ in range(MAX_YIELDS if len(batch) > 1 else 0):
                     if len(self.pending) < len(batch):
-                        time.sleep(BATCH_PAUSE)
+                        time.sleep(0)
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
 
     def _store(self, batch: List[Work]) -> None:
-        """Give the journal the rows and channels of a batch."""
+        """Give the journal the rows and channels of a batch: of its senders, those who may."""
+        journal = self._journal
         kept: List[Record] = []
+        sizes: Dict[Client, int] = collections.Counter()
+        if journal is None:
+            return
         for work in batch:
-            if isinstance(work, Event):
+            if isinstance(work, Event) and work.sender is not None:
+                sizes[work.sender] += len(work.line) * len(work.conversations)
+        refused = {sender for sender, size in sizes.items() if not self._may_store(sender, size)}
+        for work in batch:
+            # What waits for an account was promised to be delivered.
+            if isinstance(work, Event) and (work.sender not in refused or work.waiting_for):
                 kept += work.rows() if work.conversations else ()
             elif isinstance(work, ChannelRecord):
                 kept.append(work)
-        if kept and self._journal is not None:
-            self._journal.write(kept)
+        if kept or journal.fault:
+            journal.write(kept)
 
     def _deliver(self, batch: List[Work]) -> None:
         """Render a batch into the outboxes; carry out endings."""
         audience_of = lambda work: isinstance(work, Event) and id(work.audience)  # noqa: E731
         for audience_id, run in itertools.groupby(batch, audience_of):
-            works = list(run)
-            try:
-                if audience_id:
-                    self._put([work for work in works if isinstance(work, Event)])
-                for work in works:
-                    if isinstance(work, Output):
-                        self._append(work.client, work.make())
-                    elif isinstance(work, Ending):
-                        self._end(work)
-            except Exception:  # only these are lost
-                log.exception("internal error: %.1000r", works)
+            if audience_id:
+                self._put([work for work in run if isinstance(work, Event)])
+                continue
+            for work in run:
+                if isinstance(work, Output):
+                    self._append(work.client, self._try(work.make))
+                elif isinstance(work, Ending):
+                    self._end(work)
+
+    def _try(self, render: Callable[..., bytes], *args: Any) -> bytes:
+        """Return what `render` does; after a mistake of ours only that is lost."""
+        try:
+            return render(*args)
+        except Exception:
+            log.exception("internal error: %.1000r", args)
+            return b""
 
     def _put(self, events: List[Event]) -> None:
         """Put events of one audience into its outboxes, rendered once per set of capabilities."""
@@ -2345,13 +2645,13 @@ class Delivery(threading.Thread):
         for client in events[0].audience:
             caps = client.caps
             if caps not in lines:
-                lines[caps] = [event.render(caps, self._lobby) for event in events]
+                lines[caps] = [self._try(event.render, caps, self._lobby) for event in events]
                 joined[caps] = b"".join(lines[caps])
             data = joined[caps]
             if client in own:
                 pieces = lines[caps].copy()
                 for index in own[client]:
-                    pieces[index] = events[index].render_own(client, self._lobby)
+                    pieces[index] = self._try(events[index].render_own, client, self._lobby)
                 data = b"".join(pieces)
             self._append(client, data)
 
@@ -2360,8 +2660,20 @@ class Delivery(threading.Thread):
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
-            if client.is_blocked and client.queued > self._max_sendq:
-                self._abort(client, "SendQ exceeded")
+            if client.is_blocked:
+                self._held += len(data)
+                self._held_by[client.host] += len(data)
+                self._check_outboxes(client)
+
+    def _check_outboxes(self, client: Client) -> None:
+        """End a blocked client whose outbox is too large, and the largest if all together are."""
+        if client.queued > self._max_sendq:
+            self._abort(client, "SendQ exceeded")
+        while self._held > MAX_OUTBOXES or self._held_by[client.host] > MAX_ADDRESS_OUTBOX:
+            blocked = [key.data for key in self._selector.get_map().values() if key.data]
+            if self._held <= MAX_OUTBOXES:
+                blocked = [other for other in blocked if other.host == client.host]
+            self._abort(max(blocked, key=operator.attrgetter("queued")), "SendQ exceeded")
 
     def _flush(self) -> None:
         """Send all outboxes into which something was put, as far as their sockets take it."""
@@ -2377,10 +2689,10 @@ class Delivery(threading.Thread):
         is_idle = self._is_asleep and not self.pending and not self._is_stopping
         if is_idle or len(self._selector.get_map()) > 1:
             for key, _ in self._selector.select(None if is_idle else 0):
-                if key.data is not None:
-                    self._send(key.data)
-                else:
+                if key.data is None:
                     self._woken.recv(4096)
+                elif key.data.is_blocked:  # and not ended meanwhile, for another's sake
+                    self._send(key.data)
         self._is_asleep = False
 
     def _send(self, client: Client) -> None:
@@ -2390,24 +2702,34 @@ class Delivery(threading.Thread):
             sent = client.writer.send(data) if data else 0
         except BlockingIOError:
             sent = 0
-        except OSError as error:
-            self._abort(client, error.strerror or "Connection lost")
+        except Exception as error:  # a mistake of ours ends this client alone
+            if not isinstance(error, OSError):
+                log.exception("%s: internal error", client.log_name)
+            self._abort(client, getattr(error, "strerror", "") or "Connection lost")
             return
-        client.queued = len(data) - sent
-        client.outbox[:] = [memoryview(data)[sent:]] if client.queued else []
-        self._set_blocked(client, bool(client.queued))
-        if client.queued > self._max_sendq:
-            self._abort(client, "SendQ exceeded")
-        elif client.finishing and not client.queued:
+        left = len(data) - sent
+        client.outbox[:] = [memoryview(data)[sent:]] if left else []
+        if left or client.is_blocked:
+            self._set_unsent(client, left)
+            self._check_outboxes(client)
+        else:
+            client.queued = 0
+        if client.finishing and not left:
             with contextlib.suppress(OSError):  # the peer was faster
                 client.reader.shutdown(socket.SHUT_WR)
 
-    def _set_blocked(self, client: Client, is_blocked: bool) -> None:
-        if is_blocked and not client.is_blocked:
+    def _set_unsent(self, client: Client, left: int) -> None:
+        """Note how many bytes the socket has not taken; wait for writability if there are any."""
+        change = left - (client.queued if client.is_blocked else 0)
+        if left and not client.is_blocked:
             self._selector.register(client.reader, selectors.EVENT_WRITE, client)
-        elif client.is_blocked and not is_blocked:
+        elif client.is_blocked and not left:
             self._selector.unregister(client.reader)
-        client.is_blocked = is_blocked
+        client.queued, client.is_blocked = left, bool(left)
+        self._held += change
+        self._held_by[client.host] += change
+        if not self._held_by[client.host]:
+            del self._held_by[client.host]
 
     def _end(self, ending: Ending) -> None:
         client = ending.client
@@ -2415,23 +2737,24 @@ class Delivery(threading.Thread):
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
-        if not client.is_closed:
-            if not client.is_blocked:
-                self._send(client)
-            self._abort(client, "")
-        if ending.how == CLOSE:
-            client.writer.detach()
-            client.reader.close()
+        try:
+            if not client.is_closed:
+                if not client.is_blocked:
+                    self._send(client)
+                self._abort(client, "")
+        finally:
+            if ending.how == CLOSE:
+                client.writer.detach()
+                client.reader.close()
 
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
-        self._set_blocked(client, False)
-        client.outbox.clear()
-        client.queued = 0
         client.is_closed = True
         client.end = client.end or reason
+        client.outbox.clear()
         with contextlib.suppress(OSError):
             client.reader.shutdown(socket.SHUT_RDWR)
+        self._set_unsent(client, 0)
 
 
 # Sessions
@@ -2462,8 +2785,7 @@ class Session:
         self.response = client.response = Response(
             client, self.delivery.enqueue, self.options.server_name, self.options.lobby
         )
-        self.reply = self.response.reply  # the answer to a command, or a part of it
-        self._bucket = Bucket(server.options.rate_limit, BURST)
+        client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
@@ -2488,10 +2810,11 @@ class Session:
     def _finish(self, end: Disconnect) -> None:
         client = self.client
         name = client.log_name
+        self._take(len(client.channels))  # without waiting: the nickname is to be free
         self.directory.remove(client, end.reason)
         if end.farewell:
-            self.reply("ERROR", end.farewell)
-        self.flush()
+            self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
+        self.response.flush()
         self.delivery.enqueue(Ending(client, FINISH))
         self.delivery.wake()
         # Read to the end, LINGER at most, so that closing resets nothing that was sent.
@@ -2506,6 +2829,7 @@ class Session:
         log.info("%s ended: %s", name, end.reason.partition(":")[0])
 
     def _converse(self) -> None:
+        self.charge(CONNECTION_PRICE)
         opening = b""
         name = None
         chunks = self._chunks()
@@ -2523,9 +2847,14 @@ class Session:
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
-            for line in framer.feed(chunk):
+            if len(chunk) > BYTES_PER_TOKEN:
+                self.charge(len(chunk) // BYTES_PER_TOKEN)
+            lines = framer.feed(chunk)
+            if not lines:
+                self.charge(PIECE_PRICE)
+            for line in lines:
+                self.charge(1.0)
                 if line != b"":
-                    self._throttle()
                     on_line(self, line)
             self.delivery.wait()
 
@@ -2572,27 +2901,67 @@ class Session:
         can_answer = client.registered and not client.caps & PLAIN_TEXT
         return bool(can_answer and self.options.ping_interval)
 
-    def _throttle(self) -> None:
-        """Charge a line, and wait until it is paid for and the delivery keeps up."""
-        client = self.client
-        wait = self._bucket.charge(1.0, time.monotonic())
-        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
-            self.delivery.wait()
-        while wait > 0 and not client.end:
-            time.sleep(min(wait, 0.5))
-            wait -= 0.5
-            self._check_deadline()
-            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    raise Disconnect("Connection closed")
-        client.check_end()
-
     def _check_deadline(self) -> None:
         if not self.client.registered and time.monotonic() > self._deadline:
             farewell = "No username came in time. Connect again when you are ready."
             raise Disconnect("Registration timeout", farewell)
 
-    # For the handlers, beside `reply`
+    # For the handlers
+
+    def charge(self, tokens: float) -> None:
+        """Take tokens from the client and its address; return when they are paid for.
+
+        Called before the work is done, without a lock. Raises Disconnect once the client's end
+        has come.
+        """
+        wait = self._take(tokens)
+        if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
+            self.delivery.wait()
+            self._pause(wait)
+        self.client.check_end()
+
+    def _take(self, tokens: float) -> float:
+        """Take tokens, and return the seconds until they are paid for."""
+        if not self.options.rate_limit:
+            return 0.0
+        now = time.monotonic()
+        wait = self.client.bucket.charge(tokens, now)
+        return max(wait, self.server.budgets.charge(self.client.host, tokens, now))
+
+    def _pause(self, wait: float) -> None:
+        """Wait, unless the client's end comes."""
+        client = self.client
+        self._deadline += wait  # no fault of the client's
+        while wait > 0 and not client.end:
+            time.sleep(min(wait, 0.5))
+            wait -= 0.5
+            with contextlib.suppress(BlockingIOError):  # who has gone must not hold the thread
+                if not client.writer.recv(1, socket.MSG_PEEK):
+                    raise Disconnect("Connection closed")
+
+    def charge_for_peers(self) -> None:
+        """Charge for a change that is told to all who share a channel with the client."""
+        channels = list(self.client.channels)
+        members = sum(len(channel.members) for channel in channels)
+        self.charge(len(channels) + members / ROWS_PER_TOKEN)
+
+    def paid(self, items: Sequence[_Item], price: float = 1.0) -> Iterator[_Item]:
+        """Yield items to look at; ROWS_PER_TOKEN of them, paid for in advance, cost `price`."""
+        for start in range(0, len(items), ROWS_PER_TOKEN):
+            part = items[start : start + ROWS_PER_TOKEN]
+            self.charge(price * len(part) / ROWS_PER_TOKEN)
+            yield from part
+
+    def reply(self, command: str, *params: str, source: str = "") -> None:
+        """Add a reply to the answer."""
+        self.add(self.response.make_event((command, *params), source))
+
+    def add(self, event: Event) -> None:
+        """Add an event to the answer; pieces of a long one are paid for before they are made."""
+        if len(self.response.events) >= ROWS_PER_TOKEN:
+            self.flush(is_done=False)
+            self.charge(1.0)
+        self.response.events.append(event)
 
     def notice(self, text: str, *args: object) -> None:
         """Reply with a notice, made from `text` and `args`."""
@@ -2613,22 +2982,21 @@ class Session:
         for text in protocol.pack(words, separator, size):
             self.reply(*reply, text)
 
-    def charge(self, tokens: float) -> None:
-        """Charge the client for work: the next line waits until it is paid for."""
-        self._bucket.charge(tokens, time.monotonic())
-
     def flush(self, is_done: bool = True) -> None:
-        """Send the replies; `is_done` ends the answer to the command."""
-        size = self.response.flush(is_done)
-        if size:
-            self.charge(size / REPLY_BYTES_PER_TOKEN)
+        """Send the replies; wait until many are delivered. `is_done` ends the answer."""
+        is_long = len(self.response.events) >= MANY_REPLIES
+        self.response.flush(is_done)
+        if is_long:
+            self.delivery.sync()
+            while self.client.queued > MAX_AHEAD and not self.client.end:
+                self._pause(0.05)
 
-    def run_command(self, message: Message, label: str = "") -> bool:
+    def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
         name, is_done = message.command, False
-        self.response.begin(label)
         try:
-            self._check_rules(message).handler(self, message)
+            command, message = self._check_rules(message)
+            command.handler(self, message)
             is_done = True
         except ReplyError as error:
             self.refuse(name, error)
@@ -2637,8 +3005,8 @@ class Session:
         self.flush()
         return is_done
 
-    def _check_rules(self, message: Message) -> "Command":
-        """Return the command's row. Raises ReplyError if its rules are not kept."""
+    def _check_rules(self, message: Message) -> Tuple["Command", Message]:
+        """Return the command's row, and what may be said. Raises ReplyError if rules are broken."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
         if command is None:
@@ -2651,15 +3019,21 @@ class Session:
             raise ReplyError("462", "You may not reregister")
         if command.rules & OPERATORS and not client.is_operator:
             raise ReplyError("481", "Permission denied: you're not an operator")
-        if client.muted_until and command.speaks and any(message.params[command.speaks - 1 :]):
+        if command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
-            if text:
+            if command.rules & TO_ALL_CHANNELS and not text:
+                for reason in self.directory.silencing(client).values():
+                    text = reason + ": leave it first."
+            if text and not command.rules & LEAVING:
                 raise ReplyError("FAIL", name, "MUTED", text)
-        return command
+            if text:
+                message = message._replace(params=message.params[: command.speaks - 1])
+        return command, message
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
+    session.response.begin(_find_label(session, line or b""))
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -2673,13 +3047,18 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     except ValueError:
         session.reply("400", "*", "That line is not an IRC message")
     else:
-        if tags_size > 0:  # tags cost what lines do
-            session.charge(tags_size // protocol.MAX_MESSAGE)
-        has_labels = session.client.caps & CAPABILITIES["labeled-response"]
-        label = message.tag("label") if has_labels else ""
-        session.run_command(message, label if len(label.encode()) <= MAX_LABEL else "")
+        session.run_command(message)
         return
     session.flush()
+
+
+def _find_label(session: Session, line: bytes) -> str:
+    """Return the label of a line, though it may be no message; "" if it has none that is valid."""
+    tags, label = line.partition(b" ")[0], ""
+    if tags.startswith(b"@") and session.client.caps & CAPABILITIES["labeled-response"]:
+        with contextlib.suppress(protocol.ProtocolError):
+            label = protocol.parse(tags + b" PING").tag("label")
+    return label if len(label.encode()) <= MAX_LABEL else ""
 
 
 def on_plain_line(session: Session, line: Optional[bytes]) -> None:
@@ -2688,13 +3067,14 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
     try:
         if line is None:
             session.notice("That line is too long: %d bytes at most.", MAX_PLAIN_LINE)
-        elif client.registered or text.startswith("/login "):
+        elif client.registered or text.lstrip().startswith("/login "):
             if text:
                 _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
-        elif text == "/quit":
+        elif text.lstrip() == "/quit":
             raise Disconnect("Quit", "Goodbye.")
         elif text:  # a username, and the server's password if that is asked for
-            session.run_command(Message("PASS" if client.nickname else "NICK", (text,)))
+            command = "PASS" if client.nickname else "NICK"
+            session.run_command(Message(command, (text.lstrip(),)))
     except protocol.InputError as error:
         session.notice(str(error))
     session.flush()
@@ -2702,7 +3082,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
 
 def _on_input(session: Session, typed: protocol.Input) -> None:
     client, directory = session.client, session.directory
-    channels = {channel.folded: channel.name for channel in directory.channels(of=client)}
+    channels = {channel.folded: channel.name for channel in directory.channels_of(client, client)}
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
     if typed.verb == "help":
@@ -2712,10 +3092,14 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
     if typed.verb == "list":
         channel = directory.channel(session.channel)
         users = channel.audience if channel is not None else directory.users()
-        for text in protocol.online_lines([user.nickname for user in users]):
+        for text in protocol.online_lines([user.nickname for user in session.paid(users)]):
             session.notice(text)
         return
-    messages = protocol.compose(typed, session.channel, client.source, client.correspondent)
+    name, identity = client.correspondent
+    sender = directory.find(name)
+    if sender is None or sender.identity != identity:  # the name has changed hands
+        name = ""
+    messages = protocol.compose(typed, session.channel, client.source, name)
     if typed.verb == "login":
         messages.append(Message("NICK", typed.args[:1]))
     for message in messages:
@@ -2746,13 +3130,13 @@ def on_cap(session: Session, message: Message) -> None:
         held = [name for name in offered if client.caps & CAPABILITIES[name]]
         session.reply("CAP", nickname, "LIST", " ".join(held))
     elif verb == "REQ":
-        words = list(dict.fromkeys(message.text.split())) if len(message.params) > 1 else []
-        caps = client.caps
+        asked = " ".join(message.params[1:])
+        words, caps = asked.split(), client.caps
         for word in words:
             bit = CAPABILITIES.get(word.lstrip("-"), 0)
             caps = caps & ~bit if word.startswith("-") else caps | bit
         is_offered = all(word.lstrip("-") in offered for word in words)
-        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", " ".join(words))
+        session.reply("CAP", nickname, "ACK" if is_offered else "NAK", asked)
         if is_offered:
             session.flush()
             session.delivery.sync()  # queued events are for the capabilities up to now
@@ -2787,7 +3171,7 @@ def on_nick(session: Session, message: Message) -> None:
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
         raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
-    session.response.is_long = client.owns(nickname)  # messages may wait for the account
+    session.charge_for_peers()
     session.directory.claim(client, nickname)
     if client.registered:
         session.server.apply_sanctions(client)  # a mute may be for the new nickname
@@ -2796,9 +3180,10 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Refuse, by ReplyError, a nickname that is registered to another account."""
-    client = session.client
-    account = session.server.store.account(nickname)
+    """Refuse, by ReplyError, the nickname of another account, or one that looks like that."""
+    client, store = session.client, session.server.store
+    account = store.account(nickname)
+    client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
     form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
@@ -2810,6 +3195,8 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
 
 
 def on_user(session: Session, message: Message) -> None:
+    if not message.params[3]:
+        raise ReplyError("461", "USER", "Not enough parameters")
     session.client.username = to_username(message.params[0])
     session.client.realname = protocol.clean(message.params[3], MAX_REALNAME)
     session.has_user = True
@@ -2833,6 +3220,7 @@ def _try_to_register(session: Session) -> None:
         session.reply("906", "SASL authentication aborted")
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
+    session.charge(REGISTRATION_PRICE)
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -2852,18 +3240,18 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, or too many from that address."""
+    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
+
+    The right one is never refused: others may share the address of a client that guesses.
+    """
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted:
+    if not wanted or hmac.compare_digest(wanted, offered):
         return
-    guesses, address = session.server.guesses, session.client.host
-    if guesses.try_take(address, time.monotonic()) > 0:
-        session.reply("464", "Too many wrong passwords.")
-        raise Disconnect("Too many wrong passwords", "Connect again in a minute.")
-    if not hmac.compare_digest(wanted, offered):
-        session.reply("464", "Wrong password.")
-        raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
-    guesses.refund(address)
+    wait = session.server.guesses.try_take(session.client.host, time.monotonic())
+    time.sleep(min(wait, GUESS_PAUSE))
+    text = "Too many wrong passwords" if wait else "Wrong password"
+    session.reply("464", text + ".")
+    raise Disconnect(text, "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -2886,7 +3274,7 @@ def _welcome(session: Session) -> None:
         session.reply("RESUME", "TOKEN", client.token)
     journal = session.server.journal
     if journal is not None and journal.fault:
-        session.notice(HISTORY_FAILS)
+        session.notice(HISTORY_LOST if journal.lost else HISTORY_FAILS)
     session.flush(is_done=False)
 
 
@@ -2922,9 +3310,11 @@ def _keep_alive(session: Session) -> None:
 def on_resume(session: Session, message: Message) -> None:
     """Take over from a connection that was lost, by its token (Hubbub's own command)."""
     client = session.client
+    session.charge(REGISTRATION_PRICE)
     if not session.directory.resume(client, message.params[0]):
         raise ReplyError("FAIL", "RESUME", "INVALID_TOKEN", "That connection cannot be resumed")
     session.is_negotiating = False
+    session.charge_for_peers()
     _apply_sanctions(session)
     log.info("%s resumed as %s", client.address, client.nickname)
     _welcome(session)
@@ -2972,22 +3362,42 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
     """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
-    client, server, now = session.client, session.server, time.monotonic()
-    guess = "%s %s" % (client.host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(client.host, now)
-    if wait:
-        text = "Too many wrong passwords. Try again in %d seconds." % (wait + 1)
-        raise ReplyError(error.numeric, text)
-    account = server.store.log_in(name, password)
-    if account is None:
-        # Some users type their password in place of the name: that is not for the log.
-        known = server.store.account(name)
-        name = known.name if known is not None else "no account"
-        log.warning("%s: wrong password for %s", client.log_name, name)
-        raise error
-    server.attempts.refund(guess)
-    server.guesses.refund(client.host)
+    store = session.server.store
+    with _guessing(session, name, error.numeric, error.numeric):
+        session.charge(PASSWORD_PRICE)
+        account = store.log_in(name, password)
+        if account is None:
+            # Some users type their password in place of the name: that is not for the log.
+            known = store.account(name)
+            name = known.name if known is not None else "no account"
+            log.warning("%s: wrong password for %s", session.client.log_name, name)
+            raise error
     return account
+
+
+@contextlib.contextmanager
+def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
+    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+
+    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    """
+    host, server, now = session.client.host, session.server, time.monotonic()
+    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
+    wait = server.attempts.try_take(guess, now) or server.guesses.try_take(host, now)
+    if wait:
+        what = "keys" if name.startswith("#") else "passwords"
+        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
+        raise ReplyError(*refusal, text)
+    is_wrong = False
+    try:
+        yield
+    except ReplyError as error:
+        is_wrong = error.numeric == wrong
+        raise
+    finally:
+        if not is_wrong:
+            server.attempts.refund(guess)
+            server.guesses.refund(host)
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3026,6 +3436,7 @@ def on_register(session: Session, message: Message) -> None:
         raise fail("WEAK_PASSWORD", error)
     if session.server.registrations.try_take(client.host, time.monotonic()) > 0:
         raise fail("TEMPORARILY_UNAVAILABLE", "Too many at once. Try again in a minute.")
+    session.charge(PASSWORD_PRICE)
     try:
         account = store.add_account(client.nickname, password)
     except AccountExistsError as exists:
@@ -3052,13 +3463,17 @@ def deliver_waiting(session: Session) -> None:
     if not client.owns(client.nickname) or client.end:
         return
     session.delivery.sync()  # what was stored a moment ago is among them
-    rows = store.waiting(account.id)
-    if rows:
-        replay(session, "While you were away:", rows)
-        session.flush(is_done=False)
-        session.delivery.sync()
-        if not client.is_closed:
+    try:
+        rows = store.waiting(account.id)
+        while rows:
+            replay(session, "While you were away:", rows)
+            session.flush(is_done=False)
+            if not session.delivery.sync() or client.is_closed:
+                break  # they go on waiting
             store.forget_waiting(account.id, rows[-1].number)
+            rows = store.waiting(account.id, rows[-1].number)
+    except StoreError as error:
+        log.warning("%s: cannot read what waits: %s", client.log_name, error)
 
 
 # Commands: messages
@@ -3085,6 +3500,8 @@ def on_text(session: Session, message: Message) -> None:
             session.reply("301", target, away)
         elif away is None and account is not None:
             text = "%s is offline; it will be delivered" % account.name
+            if not session.delivery.sync():
+                text += " if the server's disk works again soon"
             session.note("PRIVMSG", "OFFLINE", account.name, text)
 
     _for_each(session, message.params[0], message.command, relay)
@@ -3101,7 +3518,11 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
         return None
     if journal.fault:
         raise StoreError("%s is offline, and no messages can be kept now." % account.name)
-    if store.waiting_count(account.id) >= MAX_WAITING:
+    client = session.client
+    sender = "=%d" % client.account.id if client.account.id else client.host
+    key = "%s =%d" % (sender, account.id)
+    wait = session.server.mailings.try_take(key, time.monotonic())
+    if wait or store.waiting_count(account.id) >= MAX_WAITING:
         text = "%s is offline, and no more messages can be kept for them" % account.name
         raise ReplyError("FAIL", "PRIVMSG", "MAILBOX_FULL", account.name, text)
     return account
@@ -3119,6 +3540,7 @@ def mute_text(client: Client) -> str:
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
+    session.charge_for_peers()
     session.directory.change(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
@@ -3140,8 +3562,11 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], obje
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
     session.charge(len(targets) - 1)
-    session.response.is_long |= len(targets) > 1
+    different: Dict[str, str] = {}
     for target in targets:
+        different.setdefault(protocol.casefold(target), target)
+    session.response.is_long |= len(different) > 1
+    for target in different.values():
         try:
             act(target)
         except ReplyError as error:
@@ -3157,10 +3582,19 @@ def on_join(session: Session, message: Message) -> None:
         error = protocol.channel_error(name)
         if error:
             raise ReplyError("403", name, error)
-        joined = directory.join(client, name, keys.get(given, ""))
-        if joined is not None:
-            number, size = joined
-            session.charge(size / ROWS_PER_TOKEN)
+        channel = directory.channel(name)
+        if channel is None:
+            wait = session.server.foundings.try_take(client.host, time.monotonic())
+            if wait:
+                text = "Your address has made too many rooms. Wait %s."
+                raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
+        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
+        key = keys.get(given, "")
+        with contextlib.ExitStack() as stack:
+            if key:
+                stack.enter_context(_guessing(session, name, "475", "437", name))
+            number = directory.join(client, name, key)
+        if number is not None:
             recall(session, name, number)
 
     if message.params[0]:  # irssi sends an empty parameter, and expects no answer
@@ -3168,8 +3602,7 @@ def on_join(session: Session, message: Message) -> None:
 
 
 def on_part(session: Session, message: Message) -> None:
-    client, part = session.client, session.directory.part
-    reason = "" if mute_text(client) else message.param(1)
+    client, part, reason = session.client, session.directory.part, message.param(1)
     _for_each(session, message.params[0], "PART", lambda name: part(client, name, reason))
 
 
@@ -3216,14 +3649,19 @@ def on_names(session: Session, message: Message) -> None:
 
 def on_list(session: Session, message: Message) -> None:
     """List channels: by name, by the conditions of ELIST, or by both."""
-    conditions = parse_elist(",".join(message.params))
-    channels, now = session.directory.channels(session.client), time.time()
+    text = ",".join(message.params)
+    count = min(MAX_CONDITIONS, text.count(",")) + 1
+    session.charge(count - 1)  # masks take time to compile
+    conditions = parse_elist(text)
+    channels, now = session.directory.channels(), time.time()
     session.charge(len(channels) / ROWS_PER_TOKEN)
+    channels.sort(key=operator.attrgetter("folded"))
     session.reply("321", "Channel", "Users  Name")
-    for channel in channels:
+    for channel in session.paid(channels, count / MASKS_PER_ROW):
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
-        if conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
+        is_visible = _is_visible(session.client, channel)
+        if is_visible and conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -3247,6 +3685,7 @@ def on_mode(session: Session, message: Message) -> None:
             session.reply("368", channel.name, "End of channel ban list")
             session.response.is_long = True
     if changes:
+        session.charge(len(changes) - 1)
         for error in session.directory.change_modes(client, channel.name, changes):
             session.refuse("MODE", error)
 
@@ -3292,14 +3731,11 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
     client, directory = session.client, session.directory
     if mask.startswith("#"):
         channel = directory.channel(mask, client)
-        members = channel.audience if channel is not None else ()
-        session.charge(len(members) / ROWS_PER_TOKEN)
-        for other in members:
+        for other in session.paid(channel.audience if channel is not None else ()):
             yield other, channel
         return
-    users, masks = directory.users(), protocol.MaskSet([mask])
-    session.charge(len(users) / ROWS_PER_TOKEN)
-    for other in users:
+    masks = protocol.MaskSet([mask])
+    for other in session.paid(directory.users()):
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):
             shared = client.channels & other.channels
@@ -3330,7 +3766,7 @@ def on_whois(session: Session, message: Message) -> None:
         session.reply("311", name, other.username, other.host, "*", other.realname)
         words = (
             member_prefix(session.client, channel.members.get(other, 0)) + channel.name
-            for channel in session.directory.channels(session.client, of=other)
+            for channel in session.directory.channels_of(other, session.client)
         )
         session.reply_packed(words, " ", NAMES_SIZE, "319", name)
         session.reply("312", name, options.server_name, options.network)
@@ -3412,6 +3848,7 @@ def on_setname(session: Session, message: Message) -> None:
     if not realname or len(realname) > MAX_REALNAME:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
+    session.charge_for_peers()
     session.directory.change(session.client, "SETNAME", realname, realname=realname)
 
 
@@ -3424,7 +3861,11 @@ def recall(session: Session, name: str, before: int) -> None:
     if session.server.journal is not None and not session.client.caps & CHATHISTORY:
         session.delivery.sync()
         folded = protocol.casefold(name)
-        rows = session.server.store.read(folded, 0, before, RECALL_LINES, latest=True)
+        try:
+            rows = session.server.store.read(folded, 0, before, RECALL_LINES, latest=True)
+        except StoreError as error:
+            session.notice("Earlier messages cannot be shown. %s", error)
+            return
         is_timed = session.client.caps & SERVER_TIME
         replay(session, "" if is_timed else "Earlier in %s:" % name, rows)
 
@@ -3440,14 +3881,15 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        event = Event(message, line, (client,), row.time, row.number, client_tags=tags)
-        date = time.strftime("%A, %d %B %Y", time.localtime(row.time))
-        shown = event.describe(client.nickname, session.options.lobby)
-        if shown and date != day and not is_marked:
+        needs = _NEEDS.get(message.command, 0)
+        event = Event(message, line, (client,), row.time, row.number, (), needs, client_tags=tags)
+        shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
+        date = protocol.format_day(row.time) if shown else day
+        if date != day:
             session.notice(date)
             day = date
         if is_marked or client.caps & PLAIN_TEXT:
-            session.response.events.append(event)
+            session.add(event)
         elif shown:
             session.notice(shown)
     if rows and heading:
@@ -3467,9 +3909,11 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
+    session.charge(query.limit / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
+    spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":
-        _reply_targets(session, query)
+        _reply_targets(session, query, spans)
         return
     found = _find_conversation(session, query.target)
     if found is None:
@@ -3478,9 +3922,9 @@ def on_chathistory(session: Session, message: Message) -> None:
     name, conversation, since = found
     caps = session.client.caps
     with_events = bool(caps & CAPABILITIES["draft/event-playback"])
-    rows = _select_rows(session.server.store, query, conversation, since, with_events)
+    rows = _select_rows(session.server.store, query, spans, conversation, since, with_events)
     if caps & (SERVER_TIME | CHATHISTORY):
-        session.response.open_batch("chathistory", name)
+        session.response.open_batch("chathistory", query.target)
     is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
         session.notice("Nothing was said earlier.")
@@ -3503,16 +3947,34 @@ def _find_conversation(session: Session, target: str) -> Optional[Tuple[str, str
     return target, private_conversation(client.participant, participant), client.readable_since
 
 
+def cut_page(rows: List[_Found], limit: int) -> List[_Found]:
+    """Return the first rows (number, time, …), with the rest of the last row's millisecond.
+
+    Clients ask for the next page by that time.
+    """
+    page = rows[:limit]
+    is_same = lambda row: int(row[1] * 1000) == int(page[-1][1] * 1000)  # noqa: E731
+    return page + list(itertools.takewhile(is_same, rows[limit:] if page else []))
+
+
 def _select_rows(
-    store: Store, query: HistoryQuery, conversation: str, since: int, with_events: bool
+    store: Store,
+    query: HistoryQuery,
+    spans: List[Span],
+    conversation: str,
+    since: int,
+    with_events: bool,
 ) -> List[Row]:
     """Return the rows that a query asks for, of those after `since`."""
     verb, _, references, limit = query
+    more = SAME_TIME * any(isinstance(reference, float) for reference in references)
 
     def read(after: int, before: int, limit: int, latest: bool) -> List[Row]:
-        return store.read(conversation, max(since, after), before, limit, latest, with_events)
+        span = max(since, after), before
+        rows = store.read(conversation, *span, limit + more, latest, with_events)
+        return cut_page(rows[::-1], limit)[::-1] if latest else cut_page(rows, limit)
 
-    before, after = references[0]
+    before, after = spans[0]
     if verb == "LATEST":
         return read(after, MAX_NUMBER, limit, True)
     if verb == "BEFORE":
@@ -3522,26 +3984,25 @@ def _select_rows(
     if verb == "AROUND":
         rows = read(0, before, limit // 2, True)
         return rows + read(before - 1, MAX_NUMBER, limit - len(rows), False)
-    low, high = sorted(references)
-    return read(low[1], high[0], limit, references[0] > references[1])
+    low, high = sorted(spans)
+    return read(low[1], high[0], limit, spans[0] > spans[1])
 
 
-def _reply_targets(session: Session, query: HistoryQuery) -> None:
+def _reply_targets(session: Session, query: HistoryQuery, spans: List[Span]) -> None:
     """Reply with the conversations that ended between two references, from the first on."""
     client, store = session.client, session.server.store
-    _, _, references, limit = query
-    after, before = min(references)[1], max(references)[0]
+    after, before = min(spans)[1], max(spans)[0]
     names = {"=%d" % account.id: account.name for account in store.accounts()}
     others = store.correspondents(client.participant, max(after, client.readable_since), before)
-    found = [(names.get(key, key), number) for key, number in others]
-    found = [pair for pair in found if pair[0][0] != "="]  # an account that was deleted
-    for channel in session.directory.channels(of=client):
+    found = [(number, at, names.get(key, key)) for key, number, at in others]
+    found = [item for item in found if item[2][0] != "="]  # an account that was deleted
+    for channel in session.directory.channels_of(client, client):
         last = store.read(channel.folded, after, MAX_NUMBER, 1, latest=True)
-        found += [(channel.name, row.number) for row in last if row.number < before]
-    found.sort(key=lambda pair: pair[1], reverse=references[0] > references[1])
+        found += [(row.number, row.time, channel.name) for row in last if row.number < before]
+    found.sort(reverse=spans[0] > spans[1])
     session.response.open_batch("draft/chathistory-targets")
-    for target, number in sorted(found[:limit], key=lambda pair: pair[1]):
-        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(number / 1e6))
+    for _, at, target in sorted(cut_page(found, query.limit)):
+        session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(at))
 
 
 # Commands: moderation
@@ -3553,9 +4014,9 @@ def on_sanction(session: Session, message: Message) -> None:
     client, kind = session.client, message.command.lower()
     target, duration, reason = message.params[:3] + ("", "*", "")[len(message.params) :]
     try:
-        seconds = protocol.parse_duration(duration)
+        seconds = protocol.parse_duration(duration, reason)
     except ValueError:
-        text = "A duration is a number and a unit: 90s, 10m, 2h, 3d, 1w; * is forever."
+        text = protocol.INVALID_DURATION
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
@@ -3574,7 +4035,7 @@ def on_sanction(session: Session, message: Message) -> None:
 
 def on_unban(session: Session, message: Message) -> None:
     """Lift the bans and mutes of a target."""
-    target = message.params[0]
+    target = normalize_target(message.params[0])
     if not session.server.store.remove_sanctions(target):
         text = "%s is neither banned nor muted. /bans shows who is." % target
         raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
@@ -3595,6 +4056,20 @@ def on_bans(session: Session, message: Message) -> None:
         session.notice("%s is %s%s, by %s%s", sanction.target, done, length, sanction.by, reason)
     if not sanctions:
         session.notice("Nobody is banned or muted.")
+
+
+def on_drop(session: Session, message: Message) -> None:
+    """Remove a channel, or an account, with its history."""
+    target, server = message.params[0], session.server
+    if target.startswith("#"):
+        session.directory.drop(session.client, target)
+    else:
+        if not server.store.remove_account(target):
+            text = "%s has no account." % target
+            raise ReplyError("FAIL", "DROP", "INVALID_TARGET", target, text)
+        server.update_accounts()
+    log.warning("%s: removed %s", session.client.log_name, target)
+    session.note("DROP", "DONE", target, "%s was removed, with its history." % target)
 
 
 def on_announce(session: Session, message: Message) -> None:
@@ -3618,13 +4093,13 @@ def on_kill(session: Session, message: Message) -> None:
 
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
-    users, channels = directory.users(), directory.channels()
+    users = directory.users()
     directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
     session.reply("252", str(operators), "operator(s) online")
-    session.reply("254", str(len(channels)), "channels formed")
+    session.reply("254", str(len(directory.channels())), "channels formed")
     session.reply("255", "I have %s clients and 0 servers" % count)
     for numeric, where in (("265", "local"), ("266", "global")):
         session.reply(numeric, count, most, "Current %s users %s, max %s" % (where, count, most))
@@ -3676,8 +4151,7 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    reason = "" if mute_text(session.client) else message.text
-    raise Disconnect("Quit: %s" % reason if reason else "Quit", "Goodbye.")
+    raise Disconnect("Quit: %s" % message.text if message.text else "Quit", "Goodbye.")
 
 
 # The command table
@@ -3692,12 +4166,14 @@ class Command(NamedTuple):
     rules: int  # EARLY and the others below
     help: str
     most: int = 1  # targets, as in a,b,c
-    speaks: int = 0  # parameters from which on it is refused to a muted client; 0: never
+    speaks: int = 0  # parameters from which on only those may use it who may speak; 0: never
 
 
 EARLY = 1  # allowed before registration
 NOT_LATE = 2  # refused after registration
 OPERATORS = 4  # for operators only
+TO_ALL_CHANNELS = 8  # all channels of the client get its words, so it must be able to speak there
+LEAVING = 16  # done without its words rather than refused
 
 COMMANDS = {
     "ANNOUNCE": Command(on_announce, 1, OPERATORS, "Send a notice to everyone."),
@@ -3707,6 +4183,7 @@ COMMANDS = {
     "BANS": Command(on_bans, 0, OPERATORS, "List bans and mutes."),
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
+    "DROP": Command(on_drop, 1, OPERATORS, "Remove a channel or an account."),
     "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
@@ -3720,15 +4197,15 @@ COMMANDS = {
     "MOTD": Command(on_motd, 0, 0, "Show the message of the day."),
     "MUTE": Command(on_sanction, 1, OPERATORS, "Let a user read, but not write."),
     "NAMES": Command(on_names, 0, 0, "List the members of a channel.", most=4),
-    "NICK": Command(on_nick, 0, EARLY, "Set your nickname.", speaks=1),
+    "NICK": Command(on_nick, 0, EARLY | TO_ALL_CHANNELS, "Set your nickname.", speaks=1),
     "NOTICE": Command(on_text, 0, 0, "Send a message that no program answers.", most=4, speaks=1),
     "OPER": Command(on_oper, 2, 0, "Log in to an operator's account."),
-    "PART": Command(on_part, 1, 0, "Leave channels.", most=50),
+    "PART": Command(on_part, 1, LEAVING, "Leave channels.", most=50, speaks=2),
     "PASS": Command(on_pass, 1, EARLY | NOT_LATE, "Give the server's password, before NICK."),
     "PING": Command(on_ping, 1, EARLY, "Ask for a PONG."),
     "PONG": Command(on_pong, 0, EARLY, "Answer a PING."),
     "PRIVMSG": Command(on_text, 1, 0, "Send a message to users or channels.", most=4, speaks=1),
-    "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
+    "QUIT": Command(on_quit, 0, EARLY | LEAVING | TO_ALL_CHANNELS, "Leave the chat.", speaks=1),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
@@ -3759,30 +4236,38 @@ class Server:
         self._listener = _listen(options.host, options.port)
         self.port: int = self._listener.getsockname()[1]
         try:
-            self.store = Store(options.data, options.history_days)
+            self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
             self._listener.close()
             raise
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
-            self.journal = Journal(self.store, self._on_journal, self._on_accounts)
+            self.journal = Journal(self.store, self._on_journal, self._on_upkeep)
         self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
             del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
         if not self.store.has_accounts:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
-        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)
-        self.directory = Directory(
-            self.delivery.enqueue, options.server_name, options.lobby, self.store.last_number()
-        )
-        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address and account
+        self.delivery = Delivery(options.max_sendq, self.journal, options.lobby, self._may_store)
+        last = self.store.last_number()
+        if last > (self.started + UPKEEP_INTERVAL) * 1e6:
+            text = "the newest message is of %s: this clock is wrong, or was wrong then"
+            log.warning(text, time.ctime(last / 1e6))
+        self.directory = Directory(self.delivery.enqueue, options.server_name, options.lobby, last)
+        self.attempts = Limiter(*ACCOUNT_GUESS_RATE)  # by address, and account or channel
         self.guesses = Limiter(*ADDRESS_GUESS_RATE)  # by address
         self.registrations = Limiter(*REGISTRATION_RATE)  # by address
+        self.foundings = Limiter(*FOUNDING_RATE)  # by address
+        self.mailings = Limiter(*MAILBOX_RATE)  # by account or address, and the account it is for
+        # By address; without flood limits, as in a benchmark, all is kept.
+        self.storings = Limiter(*STORING_RATE if options.rate_limit else (0.0, 0.0))
+        self.budgets = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)  # by address
         accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
                 self.directory.restore(Channel.restore(state, accounts))
+        self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
         self._per_address: Dict[str, int] = collections.defaultdict(int)
@@ -3829,19 +4314,38 @@ class Server:
             "uptime_s": int(time.time() - self.started),
         }
 
-    def _on_journal(self, fault: str) -> None:
-        """Announce that storing fails, or works again."""
-        if fault:
-            log.error("the history is not being kept: %s", fault)
-        else:
-            log.warning("the history is being kept again")
-        self.announce(HISTORY_FAILS if fault else HISTORY_WORKS)
-
-    def _on_accounts(self) -> None:
+    def update_accounts(self) -> None:
         """Apply accounts and sanctions that have changed, perhaps by another process."""
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
-        self.delivery.wake()
+
+    def _on_journal(self) -> None:
+        """Announce that storing fails, loses messages, or works again."""
+        journal, text = self.journal, HISTORY_WORKS
+        if journal is not None and journal.fault:
+            log.error("the history is not being kept: %s", journal.fault)
+            text = HISTORY_LOST if journal.lost else HISTORY_FAILS
+        else:
+            log.warning("the history is being kept again")
+        self.announce(text)
+
+    def _on_upkeep(self, have_accounts_changed: bool) -> None:
+        if have_accounts_changed:
+            self.update_accounts()
+        if time.monotonic() >= self._unused_at:
+            self._unused_at = time.monotonic() + UNUSED_INTERVAL
+            self.directory.drop_unused()
+        self.delivery.wake()  # to send that, and to try the disk again
+
+    def _may_store(self, client: Client, size: int) -> bool:
+        """Charge an address for the history; return False, and tell the client, if it is full."""
+        if not self.storings.try_take(client.host, time.monotonic(), size):
+            return True
+        if not client.is_told:
+            client.is_told = True
+            message = Message("NOTICE", (client.nickname, UNKEPT), self.options.server_name)
+            self.directory.post(message, (client,))
+        return False
 
     # Running
 
@@ -3880,8 +4384,7 @@ class Server:
             log.error("cannot accept connections: %s", error.strerror)
             time.sleep(0.1)  # until descriptors are free again
             return
-        # IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of this machine alone.
-        host = re.sub(r"^::ffff:(?=[0-9.]+$)", "", address[0].partition("%")[0])
+        host = protocol.normalize_host(address[0])
         try:
             refusal = self._start(sock, host, address[1])
             if refusal:
@@ -3902,8 +4405,7 @@ class Server:
             return full % (options.network, count)
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
-        # An address that begins with a colon could not be a middle parameter.
-        client = Client(sock, "0" + host if host.startswith(":") else host, port)
+        client = Client(sock, host, port)
         session = Session(self, client)
 
         def run_session() -> None:
@@ -4036,6 +4538,8 @@ class Console(logging.Handler):
 
     def _run(self) -> None:
         for stream, text in iter(self._lines.get, None):
+            # Whatever a peer has brought into it, nothing commands a terminal.
+            text = "\n".join(protocol.clean(line, len(line)) for line in text.split("\n"))
             if self._is_incomplete and self._lines.empty():
                 self._is_incomplete = False
                 text += os.linesep + "Lines were dropped here: nobody read them."
@@ -4053,14 +4557,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: %s\n" % (self.prog, message))
 
-    def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """Split a line of @FILE as a shell does; lines that begin with # are comments."""
-        if arg_line.lstrip().startswith("#"):
-            return []
+    def expand(self, argument: str) -> List[str]:
+        """Return an argument, or those in its @FILE: split as in a shell, # begins a comment."""
+        if not argument.startswith("@"):
+            return [argument]
+        line, found = "", []  # type: str, List[str]
         try:
-            return shlex.split(arg_line)
+            # argparse would read it in the encoding of the system.
+            with open(argument[1:], encoding="utf-8-sig") as file:
+                for line in file:
+                    words = [] if line.lstrip().startswith("#") else shlex.split(line)
+                    found += itertools.chain(*map(self.expand, words))
+        except UnicodeDecodeError:
+            self.error("a file of options is not UTF-8")
+        except OSError as error:
+            self.error(str(error))
         except ValueError as error:
-            self.error("%s in the line %s" % (error, arg_line))
+            self.error("%s in the line %s" % (error, line.strip()))
+        return found
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
@@ -4073,7 +4587,6 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         description="Hubbub's server: chat for a local network.",
         epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
         " --data; they can be changed while a server uses it.",
-        fromfile_prefix_chars="@",
     )
     for flag, field, convert, metavar, text in _OPTIONS:
         default = getattr(defaults, field)
@@ -4094,10 +4607,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
-    try:
-        arguments = parser.parse_args(argv)
-    except UnicodeDecodeError:  # argparse reads @FILE, and passes this on
-        parser.error("a file of options is not UTF-8")
+    given = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(list(itertools.chain(*map(parser.expand, given))))
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
@@ -4160,7 +4671,7 @@ def _network(name: str) -> str:
 
 def _lines_of(path: str) -> Tuple[str, ...]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return tuple(protocol.clean(line.rstrip("\n"), 400) for line in file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -4183,10 +4694,11 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("server-name", "server_name", _name(_host_error), "HOST", "the server's name for IRC clients"),
     ("data", "data", str, "FOLDER", "folder for history and accounts; '' = keep nothing"),
     ("history-days", "history_days", _AMOUNT, "DAYS", "days to keep history; 0 = forever"),
+    ("max-history", "max_history", _COUNT, "MB", "size of the history; the oldest is deleted"),
     ("lobby", "lobby", _name(_lobby_error), "ROOM", "room that everyone joins; '' = none"),
     ("motd", "motd", _lines_of, "FILE", "text to show to everyone who joins"),
     ("password-file", "password", _password_of, "FILE", "file whose first line is the password"),
-    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second from one client"),
+    ("rate-limit", "rate_limit", _AMOUNT, "LINES", "lines a second; 10 times that from an address"),
     ("max-clients", "max_clients", _COUNT, "N", "connections at a time"),
     ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
     ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),
@@ -4239,7 +4751,7 @@ def _read_password(name: str) -> str:
         password = getpass.getpass("Password for %s: " % name)
     else:
         line = sys.stdin.buffer.readline().rstrip(b"\r\n")
-        password = line.decode("utf-8", "replace")
+        password = line.decode("utf-8-sig", "replace")
     error = protocol.password_error(password)
     if "\ufffd" in password:
         error = "The password is not UTF-8."
@@ -4290,9 +4802,11 @@ def _serve(options: Options, console: Console) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
-    console.print("[%s] Running on %s:%d" % (SERVER, options.host, server.port))
+    at = protocol.format_address(options.host, server.port)
+    console.print("[%s] Running on %s" % (SERVER, at))
     for address in reachable_addresses(options.host):
-        console.print("[%s] Tell people: %s:%d" % (SERVER, address, server.port))
+        at = protocol.format_address(address, server.port)
+        console.print("[%s] Tell people: %s" % (SERVER, at))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
@@ -4306,7 +4820,8 @@ def _start_failure(options: Options, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if getattr(error, "errno", 0) == errno.EADDRINUSE:
         reason = "another program uses the port. Stop it, or choose another with --port"
-    return "cannot listen on %s:%d: %s." % (options.host, options.port, reason)
+    at = protocol.format_address(options.host, options.port)
+    return "cannot listen on %s: %s." % (at, reason)
 
 
 def _raise_descriptor_limit() -> int:

@@ -33,14 +33,14 @@ def count_descriptors():
 class Talker:
     """A connection that sends nothing by itself, and reads line by line."""
 
-    def __init__(self, port, receive_buffer=0):
-        self._socket = socket.socket()
+    def __init__(self, port, receive_buffer=0, host="127.0.0.1"):
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.settimeout(TIMEOUT)
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.connect(("127.0.0.1", port))
+        self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.address = "%s:%d" % self._socket.getsockname()
+        self.address = "%s:%d" % self._socket.getsockname()[:2]
         self._lines = []
         self._rest = b""
 

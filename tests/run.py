@@ -33,6 +33,7 @@ PACKAGES = {  # program or file: its package in Debian and Ubuntu
     "Xvfb": "xvfb",
     "openbox": "openbox",
     "xdotool": "xdotool",
+    "xwininfo": "x11-utils",
     "import": "imagemagick",
     "weechat": "weechat-curses",
     "/usr/lib/*/weechat/plugins/fifo.so": "weechat-plugins",

@@ -299,6 +299,50 @@ def test_label_is_answered_by_a_message_or_a_batch(room, command):
             assert [line.split()[2] for line in others] in ([], [command]), (params, others)
 
 
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (b"PING :" + b"x" * 600, HUB + "417 alice :Input line was too long"),
+        (b"PRIVMSG bob :\xff", HUB + "FAIL * INVALID_UTF8 :…"),
+        (b":source", HUB + "400 alice * :…"),
+        (b"QUIT :bye", "ERROR Goodbye."),
+        (b"NICK ALICE", ME + "NICK ALICE"),
+    ],
+)
+def test_label_of_any_line_comes_back(room, line, answer):
+    """Also of one that is no message, and of the last; a single answer needs no batch."""
+    alice = room.irc("alice", "labeled-response batch")
+    alice.send_bytes(b"@label=x " + line + b"\r\n")
+    (only,) = alice.heard_or_rest()
+    assert is_like("@label=x " + answer, only), only
+
+
+def test_owner_who_takes_a_name_for_whom_nothing_waits_gets_no_batch(kept):
+    room = kept()
+    guest = room.irc("guest", LABELS)
+    guest.send("AUTHENTICATE PLAIN", "AUTHENTICATE " + plain("olga"))
+    guest.heard()
+    guest.send("@label=x NICK olga")
+    (only,) = guest.heard()
+    assert only.startswith("@label=x") and only.endswith("NICK olga")
+
+
+def test_reactions_are_in_the_history_of_a_channel(kept):
+    """For those who asked for events; typing is not, nor what has no tags."""
+    room = kept()
+    caps = "batch draft/chathistory message-tags "
+    alice, bob = room.irc("alice", caps + "draft/event-playback"), room.irc("bob", caps)
+    old = room.irc("old", "batch draft/chathistory draft/event-playback")
+    for line in ("@+draft/react=tea TAGMSG %s", "@+typing=active TAGMSG %s", "TAGMSG %s"):
+        alice.send(line % "#lobby", line % "bob")
+    alice.heard()
+    for talker, count in ((alice, 1), (bob, 0), (old, 0)):
+        talker.heard()
+        talker.send("CHATHISTORY LATEST #lobby * 9", "CHATHISTORY LATEST bob * 9")
+        kept_ = [line for line in talker.heard() if " TAGMSG " in line]
+        assert len(kept_) == count and all("+draft/react=tea" in line for line in kept_)
+
+
 @pytest.mark.parametrize("label", ["x" * 64, "\u00e9" * 32])
 def test_label_of_more_than_64_bytes_is_ignored(room, label):
     """Truncated, it would be another's."""

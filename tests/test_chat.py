@@ -2,6 +2,7 @@
 
 import calendar
 import contextlib
+import itertools
 import random
 import time
 import unicodedata
@@ -84,8 +85,8 @@ class User:
 
     @property
     def sent(self):
-        """The same without the PINGs that take the place of echoes."""
-        return [line for line in self.all_sent if not line.startswith("PING sent-")]
+        """The same without PINGs in the place of echoes, and without questions about modes."""
+        return [line for line in self.all_sent if not line.startswith(("PING sent-", "MODE #"))]
 
     @property
     def people(self):
@@ -137,12 +138,18 @@ def history(target, *lines):
 
 # What users type
 
+TO_ALL = "PRIVMSG #lobby :hi"
+
 
 @pytest.mark.parametrize(
     ("typed", "sent"),
     [
         ("Hello everyone!", ["PRIVMSG #lobby :Hello everyone!"]),
-        ("  indented", ["PRIVMSG #lobby :indented"]),
+        ("    return 1 \t", ["PRIVMSG #lobby :    return 1"]),
+        ("\tif x:\n\t\ty()", ["PRIVMSG #lobby :    if x:", "PRIVMSG #lobby :        y()"]),
+        ("  @bob psst", ["PRIVMSG bob :psst"]),
+        (" /nick alicia", ["NICK alicia"]),
+        ("  // a comment", ["PRIVMSG #lobby :  // a comment"]),
         ("@bob Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
         ("@bob: Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
         ("/msg bob Hello Bob!", ["PRIVMSG bob :Hello Bob!"]),
@@ -158,15 +165,23 @@ def history(target, *lines):
         ("é 李 😀", ["PRIVMSG #lobby :é 李 😀"]),
         ("half \ud83d of one", ["PRIVMSG #lobby :half \ufffd of one"]),
         ("nul \0 esc \x1b bell \a", ["PRIVMSG #lobby :nul  esc  bell"]),
-        # Of a paste, only the first line can be a command; the others go to the same target.
+        # Each line of a paste is typed where the line before has led.
         ("one\ntwo\r\nthree", ["PRIVMSG #lobby :" + text for text in ("one", "two", "three")]),
         ("one\n\n  \ntwo\n", ["PRIVMSG #lobby :one", "PRIVMSG #lobby :two"]),
-        ("one\n/quit\n@eve", ["PRIVMSG #lobby :" + text for text in ("one", "/quit", "@eve")]),
-        ("@bob one\n/nick two", ["PRIVMSG bob :one", "PRIVMSG bob :/nick two"]),
-        ("//one\n//two", ["PRIVMSG #lobby :/one", "PRIVMSG #lobby ://two"]),
+        ("one\n/quit bye\nmore", ["PRIVMSG #lobby :one", "QUIT bye"]),
+        ("@bob one\n/nick two\n three", ["PRIVMSG bob :one", "NICK two", "PRIVMSG bob : three"]),
+        ("@bob one\n/join #tea\ntwo", ["PRIVMSG bob :one", "JOIN #tea", "PRIVMSG #tea :two"]),
+        ("@bob one\n@eve two\n3", ["PRIVMSG bob :one", "PRIVMSG eve :two", "PRIVMSG eve :3"]),
+        ("//one\n//two", ["PRIVMSG #lobby :/one", "PRIVMSG #lobby :/two"]),
         ("/list\nhello", ["NAMES #lobby", "PRIVMSG #lobby :hello"]),
         ("/help\nhello", ["PRIVMSG #lobby :hello"]),
         ("/join #tea\nhello", ["JOIN #tea", "PRIVMSG #tea :hello"]),
+        (
+            "/join #tea\n/topic Tea\n/leave\nhi",
+            ["JOIN #tea", "TOPIC #tea :Tea", "PART #tea", TO_ALL],
+        ),
+        ("/join #a,#b\nhello", ["JOIN #a,#b", "PRIVMSG #b :hello"]),
+        ("/leave\n/join #tea\nhi", ["PART #lobby", "JOIN #tea", "PRIVMSG #tea :hi"]),
     ],
 )
 def test_typed_text_becomes_messages(alice, typed, sent):
@@ -185,6 +200,7 @@ def test_typed_text_becomes_messages(alice, typed, sent):
         ("/me", "Usage: /me ACTION"),
         ("@b!b hello", "No such user: b!b"),
         ("/foo\nsecond line", "Unknown command: /foo. Type /help for the list."),
+        ("/join #tea,bob\nfor the room", "The name of a room begins with #."),
         ("/reply hi", "You have no private message to reply to yet."),
         ("/history", "This server has no /history."),
         ("/register s3cret", "This server has no /register."),
@@ -201,19 +217,36 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("typed", "sent", "rest"),
     [
-        "hello\n/login carol hunter2",
-        "hi\n  /REGISTER s3cret",
-        "/login carol hunter2\nhello",
-        "/quit bye\nmore",
-        "/leave\nx",
+        ("hi\n/foo\nmore", [TO_ALL], "/foo\nmore"),
+        ("hi\n/login carol hunter2\nmore", [TO_ALL], "/login carol hunter2\nmore"),
+        ("hi\n  /REGISTER s3cret", [TO_ALL], "  /REGISTER s3cret"),
+        ("hi\n\u200b/oper carol hunter2", [TO_ALL], "/oper carol hunter2"),
+        ("@bob one\n@property\n  def two", ["PRIVMSG bob :one"], "@property\n  def two"),
+        ("hi\n/quit\n/foo", [TO_ALL, "QUIT"], ""),
     ],
 )
-def test_paste_that_would_say_a_password_is_refused(alice, typed):
-    with pytest.raises(protocol.InputError, match="Nothing was sent"):
-        alice.type(typed)
-    assert (alice.sent, alice.names) == ([], ["#lobby"])
+def test_paste_ends_with_the_line_that_is_refused(alice, typed, sent, rest):
+    lines = alice.type(typed)
+    assert (alice.sent, alice.chat.outcome.rest) == (sent, rest)
+    assert any(line.startswith("[SERVER]: ") for line in lines) == bool(rest)
+    assert not any("hunter2" in line or "s3cret" in line for line in alice.seen())
+
+
+def test_pasted_password_is_for_the_server_alone():
+    alice = User("echo-message sasl").join()
+    alice.type("hi\n /login carol hunter2\nlater")
+    login = ["AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGh1bnRlcjI="]
+    assert alice.sent == [TO_ALL, *login, "PRIVMSG #lobby :later"]
+    assert alice.chat.pending_login == ("carol", "hunter2")
+
+
+def test_no_room_is_entered_beyond_those_that_can_be_shown(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_CONVERSATIONS", 1)
+    with pytest.raises(protocol.InputError, match="#tea is one room too many"):
+        alice.type("/join #tea\nfor the room")
+    assert alice.sent == []
 
 
 def test_reply_and_the_lines_pasted_after_it_stay_private(alice):
@@ -549,6 +582,20 @@ def test_reply_follows_the_new_nickname_of_its_recipient(alice):
     assert alice.sent == ["PRIVMSG rob :what?"]
 
 
+@pytest.mark.parametrize("line", [":bob!b@h QUIT :bye", ""])
+def test_reply_goes_to_nobody_whose_name_may_have_changed_hands(alice, line):
+    """The sender has left, or the connection was lost meanwhile."""
+    alice.hear(":bob!b@h PRIVMSG alice :psst")
+    if line:
+        alice.hear(line)
+    else:
+        alice.lose()
+        alice.connect()
+        alice.hear(*WELCOME)
+    with pytest.raises(protocol.InputError, match="no private message to reply to"):
+        alice.type("/reply what?")
+
+
 def test_modes_are_parsed_as_the_server_defines_them():
     alice = User()
     alice.connect()
@@ -720,6 +767,7 @@ def test_without_echoes_a_pong_confirms():
     alice.type("Hello")
     alice.type("@dave psst")
     assert alice.all_sent == [
+        "MODE #lobby",
         "PRIVMSG #lobby :Hello",
         "PING sent-1",
         "PRIVMSG dave :psst",
@@ -890,16 +938,18 @@ def test_typed_join_brings_the_channel_up_at_once(alice):
 
 
 def test_refused_join_says_nothing_elsewhere(alice):
-    alice.type("/join tea")
-    assert alice.hear(":hub 474 alice #tea :Banned")[-1].startswith("[SERVER]: You are banned")
-    assert alice.names == ["#lobby"]
-    alice.type("/join tea")
-    alice.type("secret")
-    alice.hear(":hub 473 alice #tea :Invite only", ":hub 404 alice #tea :Cannot send")
+    alice.type("/join tea\nsecret\n/me whispers")
+    alice.hear(":hub 473 alice #tea :Invite only")
+    alice.hear(*[":hub 404 alice #tea :Cannot send"] * 2)
     assert "![alice]: secret (not delivered)!" in alice.seen("#tea")
-    with pytest.raises(protocol.InputError, match=r"You are not in #tea\. Type /join #tea"):
-        alice.type("hello?")
-    assert not any("secret" in line for line in alice.seen())
+    alice.type("/join cup")
+    assert alice.hear(":hub 474 alice #cup :Banned")[-1].startswith("[SERVER]: You are banned")
+    with pytest.raises(protocol.InputError, match=r"You are not in #cup\. Type /join #cup"):
+        alice.type("typed before the answer was read")
+    assert not any("typed" in line or "secret" in line for line in alice.seen())
+    alice.type("/leave")
+    assert alice.names == ["#lobby", "#tea"]
+    assert not any(line.startswith("PART") for line in alice.sent)
 
 
 def test_leaving_removes_the_conversation(alice):
@@ -942,6 +992,18 @@ def test_channel_is_left_in_one_way(alice, leave, before, sent):
         alice.hear(*before)
     leave(alice, "")
     assert (alice.names, alice.sent) == (["#lobby"], sent)
+
+
+def test_channel_that_is_left_before_its_join_is_answered_stays_away(kept):
+    kept.type("/join #tea\n/leave\nhi")
+    assert kept.sent[:2] == ["JOIN #tea", "PART #tea"]
+    kept.hear(":alice!a@h JOIN #tea", ":hub 332 alice #tea :Green", ":hub 366 alice #tea :End")
+    assert (kept.names, kept.all_sent) == (["#lobby"], [])
+    assert not any("Green" in line for line in kept.seen())
+    assert kept.hear(":alice!a@h PART #tea") == ["[SERVER]: alice left #tea"]
+    kept.type("/join #tea\n/leave\n/join #tea")
+    kept.hear(":alice!a@h JOIN #tea", ":alice!a@h PART #tea", ":alice!a@h JOIN #tea")
+    assert kept.names == ["#lobby", "#tea"]
 
 
 def test_reason_for_leaving_is_sent(alice):
@@ -993,11 +1055,14 @@ def test_text_in_a_private_conversation_goes_to_that_user(alice):
     assert alice.sent == ["PRIVMSG bob :hello", "PRIVMSG bob :\x01ACTION waves\x01", "NAMES #lobby"]
 
 
-@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic"])
-def test_room_in_view_is_the_one_that_kick_and_topic_are_for(alice, typed):
+@pytest.mark.parametrize("typed", ["/kick bob", "/topic Tea", "/topic", " /KICK bob"])
+def test_commands_for_rooms_are_for_the_room_in_view(alice, typed):
+    alice.hear(":alice!a@h JOIN #tea")
     alice.do(alice.chat.open("bob", NOW))
-    with pytest.raises(protocol.InputError, match="Go to the room first"):
+    words = "/%s is for rooms. Go to the room first." % typed.lower().split()[0][1:]
+    with pytest.raises(protocol.InputError) as refusal:
         alice.type(typed)
+    assert str(refusal.value) == words
     assert alice.sent == []
 
 
@@ -1058,7 +1123,14 @@ def test_alerts_follow_the_level_of_the_conversation(alice, level, texts):
     ("text", "is_mention"),
     [
         *dict.fromkeys(["alice", "hey ALICE!", "@alice, look", "alice's"], True).items(),
+        *dict.fromkeys(["bob/alice: look", "so.. alice...", "http://a/ alice?"], True).items(),
         *dict.fromkeys(["malice", "alice2", "al ice", ""], False).items(),
+        *dict.fromkeys(
+            ["http://alice.example/", "HTTPS://a/alice", "(irc://alice)"], False
+        ).items(),
+        *dict.fromkeys(
+            ["bob@alice", "to alice@a.example", "www.alice", "alice.org"], False
+        ).items(),
     ],
 )
 def test_mention_is_the_nickname_as_a_word(alice, text, is_mention):
@@ -1226,6 +1298,14 @@ def test_search_finds_all_places_ignoring_case(alice):
     assert found("the")[-3:] == ["The", "the", "the"]
     assert found("STRASSE") == ["Straße"]
     assert found("t.") == ["t."]
+    alice.hear(":bob!b@h PRIVMSG #lobby :Ein naïves Café x\u0303 in İstanbul, Straße")
+    assert found("istanbul") == found("İSTANBUL") == ["İstanbul"]
+    assert found("cafe") == found("CAFÉ") == found("cafe\u0301") == ["Café"]
+    assert found("naive") == ["naïve"]
+    assert found("x i") == ["x\u0303 i"]
+    assert found("x")[-1] == "x\u0303"
+    assert found("stras")[-1] == "Straß"
+    assert found("\u0301") == []
     assert found("") == found("nowhere") == []
 
 
@@ -1264,9 +1344,9 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
 
 def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice):
     alice.lose()
-    assert alice.type("later\n@ is text here") == [
+    assert alice.type("later\n  on") == [
         "<[alice]: later (waiting to send)>",
-        "<[alice]: @ is text here (waiting to send)>",
+        "<[alice]:   on (waiting to send)>",
     ]
     assert alice.chat.unsent == 2
     alice.connect()
@@ -1275,7 +1355,7 @@ def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice
     alice.hear(*WELCOME)
     assert alice.sent == [
         "PRIVMSG #lobby :later",
-        "PRIVMSG #lobby :@ is text here",
+        "PRIVMSG #lobby :  on",
         "PRIVMSG #lobby :too",
     ]
     assert alice.seen()[-1] == "<[alice]: too>"
@@ -1806,6 +1886,19 @@ def test_conversation_that_is_removed_has_no_requests(kept):
     assert kept.names == ["#lobby"]
 
 
+@pytest.mark.parametrize("name", ["bob", "rob"])
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_user_may_be_renamed_while_the_history_is_on_its_way(kept, name, is_refused):
+    kept.do(kept.chat.open("bob", NOW))
+    kept.hear(":bob!b@h NICK rob")
+    if is_refused:
+        kept.hear(":hub FAIL CHATHISTORY INVALID_TARGET LATEST %s :No" % name)
+    else:
+        kept.hear(*history(name, "msgid=1 :bob!b@h PRIVMSG alice :hi"))
+        assert "[bob -> you]: hi" in kept.seen("rob")
+    assert kept.chat.history.requests == []
+
+
 def test_typed_history_does_not_decide_on_uncertain_messages(kept):
     kept.type("first")
     kept.lose()
@@ -1820,16 +1913,73 @@ def test_typed_history_does_not_decide_on_uncertain_messages(kept):
     assert "![alice]: first (may not have arrived)!" in kept.seen()
 
 
-def test_page_of_history_stands_below_earlier_lines_of_the_client():
-    room = client.Conversation("#lobby", client.CHANNEL)
+@pytest.mark.parametrize(
+    ("known", "page", "expected"),
+    [
+        # Each is a time and a number: of the client's own lines, none.
+        ("1/1 2 5", "1/1 3/3 4/4", "1/1 2 3/3 4/4 5"),
+        ("1/1 3/3 5/5", "2/2 4/4 6/6", "1/1 2/2 3/3 4/4 5/5 6/6"),  # private messages between
+        ("1/1 3/3 5/5", "4/4", "1/1 3/3 4/4 5/5"),
+        ("1/1 7 8/9", "2/2 3/10", "1/1 2/2 7 8/9 3/10"),
+        ("9/8 7/11 5", "8/9 1/10", "9/8 8/9 1/10 7/11 5"),  # the clock was wrong: numbers decide
+        ("1/a 3/b", "2/x 3/y 3/z", "1/a 2/x 3/b 3/y 3/z"),  # of another server: times decide
+        ("1/a 3/b 3/c", "2/x 3/y 3/b 3/z", "1/a 2/x 3/y 3/b 3/c 3/z"),
+        ("", "2/2 3/3", "2/2 3/3"),
+    ],
+)
+def test_page_of_history_is_put_in_by_number_or_by_time(known, page, expected):
+    room, ids = client.Conversation("#lobby", client.CHANNEL), itertools.count(1)
 
-    def entry(when, msgid=""):
-        line = protocol.Line(FROM_OTHERS, when, "[bob]:", "at %d" % when)
-        return client.Entry(int(when), line, msgid)
+    def entries(text):
+        for when, _, msgid in (word.partition("/") for word in text.split()):
+            line = protocol.Line(FROM_OTHERS, float(when), "[bob]:", "hi")
+            yield client.Entry(next(ids), line, msgid)
 
-    for known in (entry(1.0, "1"), entry(2.0), entry(5.0)):
-        room.append(known)
-    changes = room.merge([entry(1.0, "1"), entry(3.0, "3"), entry(4.0, "4")])
-    assert [known.line.when for known in room.entries] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    ((kind, _, added, before),) = changes
-    assert (kind, [e.line.when for e in added], before) == ("added", [3.0, 4.0], room.entries[-1])
+    for entry in entries(known):
+        room.append(entry)
+    before = list(room.entries)
+    changes = room.merge(list(entries(page)))
+    shown = ["%d/%s" % (entry.line.when, entry.msgid) for entry in room.entries]
+    assert " ".join(shown).replace("/ ", " ").rstrip("/") == expected
+    added = [entry for change in changes for entry in change.entries]
+    assert added == [entry for entry in room.entries if entry not in before]
+    assert replay([client.Change(client.ADDED, room, before), *changes], room) == room.entries
+
+
+def test_missed_messages_stand_among_those_that_came_meanwhile(kept):
+    kept.hear("@msgid=1;time=2026-11-22T17:00:00.000Z :bob!b@h PRIVMSG #lobby :one")
+    kept.lose()
+    kept.type("mine")
+    kept.connect()
+    kept.hear(*WELCOME)
+    missed = "msgid=%d;time=2026-11-22T17:0%d:00.000Z :bob!b@h PRIVMSG %s :%s"
+    kept.hear("@" + missed % (2, 2, "alice", "psst"))
+    page = [missed % (1, 0, "#lobby", "one"), missed % (3, 4, "#lobby", "two")]
+    kept.hear(*history("#lobby", *page))
+    kept.hear("@msgid=4;time=2026-11-22T17:05:00.000Z :alice!a@h PRIVMSG #lobby :mine")
+    texts = [line for line in kept.seen() if "[bob" in line or "mine" in line]
+    assert texts == ["[bob]: one", "[bob -> you]: psst", "[bob]: two", "[alice]: mine"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "joined"),
+    [
+        ([":op!o@h MODE #tea +k earlgrey"], "JOIN #tea :earlgrey"),
+        ([":op!o@h MODE #tea +lk-m 9 earlgrey"], "JOIN #tea :earlgrey"),
+        ([":hub 324 alice #tea +klt earlgrey 9"], "JOIN #tea :earlgrey"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea +k two"], "JOIN #tea :two"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea -k one"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +k one", ":op!o@h MODE #tea -k *"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +k one", ":hub 324 alice #tea +k *"], "JOIN #tea :one"),
+        ([":op!o@h MODE #cup +k one"], "JOIN #tea"),
+        ([":op!o@h MODE #tea +o alice"], "JOIN #tea"),
+    ],
+)
+def test_key_of_a_channel_is_learned_and_forgotten(alice, lines, joined):
+    alice.hear(":alice!a@h JOIN #tea")
+    assert "MODE #tea" in alice.all_sent
+    alice.hear(*lines)
+    alice.lose()
+    alice.connect()
+    alice.hear(*WELCOME)
+    assert alice.sent == [joined]

@@ -103,7 +103,6 @@ SCENE = (
     ("bob", "INVITE alice #asked"),
     ("bob", "MODE #quiet +m"),
     ("alice", "JOIN #own,#soon"),
-    ("bob", "MODE #soon +b alice"),
     ("bob", "JOIN #own"),
 )
 
@@ -116,6 +115,7 @@ ABORTED = ("906 dave :SASL authentication aborted", "001 dave *")
 ROWS = {
     "any line": [
         ("alice", "TEA", "421 alice TEA :Unknown command"),
+        ("alice", "NONEXISTENT_COMMAND", "421 alice NONEXISTENT_COMMAND :Unknown command"),
         ("alice", ":x", "400 alice * :That line is not an IRC message"),
         ("alice", "PING :" + "x" * 9000, "417 alice :Input line was too long"),
         ("alice", "PING :" + "x" * 512, "417 alice :Input line was too long"),
@@ -214,6 +214,7 @@ ROWS = {
         ("alice", "BAN bob", "481 alice :Permission denied: you're not an operator"),
         ("root", "BAN", "461 root BAN :Not enough parameters"),
         ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
+        ("root", "BAN bob 2 hours", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN #room", "FAIL BAN INVALID_TARGET :A ban is for a name, *"),
         ("root", "BAN 127.0.0.1", "FAIL BAN INVALID_TARGET :That would *"),
         ("root", "BAN root", "FAIL BAN INVALID_TARGET :That would ban yourself."),
@@ -233,6 +234,7 @@ ROWS = {
         ("new", "CAP LIST", "CAP * LIST :"),
         ("new", "CAP REQ :setname", "CAP * ACK :setname"),
         ("new", "CAP REQ :setname nonsense", "CAP * NAK :setname nonsense"),
+        ("new", "CAP REQ :batch  tea -tea batch ", "CAP * NAK :batch  tea -tea batch "),
         ("new", "CAP FOO", "410 * FOO :Invalid CAP command"),
         (
             "new",
@@ -265,6 +267,19 @@ ROWS = {
         ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST #no *"),
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Nothing was said earlier."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
+    ],
+    "DROP": [
+        ("alice", "DROP #own", "481 alice :Permission denied: you're not an operator"),
+        ("root", "DROP", "461 root DROP :Not enough parameters"),
+        ("root", "DROP #nowhere", "403 root #nowhere :No such channel"),
+        (
+            "root",
+            "DROP #lobby",
+            "FAIL DROP INVALID_TARGET #lobby :Everyone is in #lobby: it cannot be removed.",
+        ),
+        ("root", "DROP dave", "FAIL DROP INVALID_TARGET dave :dave has no account."),
+        ("root", "DROP #own", "NOTICE root :#own was removed, with its history."),
+        ("root", "CAP REQ standard-replies", "DROP olga", "NOTE DROP DONE olga :olga was removed*"),
     ],
     "HELP": [
         (
@@ -310,6 +325,7 @@ ROWS = {
         ("alice", "JOIN #banned", "474 alice #banned :Cannot join channel (+b)"),
         ("alice", "JOIN #key", "475 alice #key :Cannot join channel (+k)"),
         ("alice", "JOIN #key wrong", "475 alice #key :Cannot join channel (+k)"),
+        ("alice", *["JOIN #key wrong"] * 6, "437 alice #key :Too many wrong keys. Try again in *"),
         ("alice", "JOIN #topic,#key x,sesame", ME + "JOIN #key"),
         ("alice", "JOIN #key sesame", ME + "JOIN #key"),
         ("alice", "JOIN #asked", ME + "JOIN #asked"),
@@ -461,7 +477,11 @@ ROWS = {
     ],
     "NAMES": [
         ("alice", "NAMES #own", "353 alice = #own :@alice bob"),
-        ("alice", "NAMES #own,#topic", "353 alice = #topic @bob"),
+        (
+            "alice",
+            "NAMES #own,#topic",
+            ("353 alice = #own @alice bob", "366 alice #own *", "353 alice = #topic @bob", "366 *"),
+        ),
         ("alice", "NAMES #1,#2,#3,#4,#5", "407 alice #1,#2,#3,#4,#5 :Too many targets: 4 at most"),
         ("alice", "NAMES #secret", "366 alice #secret :End of /NAMES list"),
     ],
@@ -478,6 +498,15 @@ ROWS = {
         ("guest", "USER a 0 * :A", "NICK new", ("464 new :Wrong password.", "ERROR *")),
         ("new", "NICK 1a", "432 * 1a :A username begins with a letter."),
         ("new", "NICK bob", "433 * bob :Nickname is already in use"),
+        ("new", "NICK b0b", "433 * b0b bob :b0b looks like bob, which is *"),
+        ("new", "NICK o1ga", "433 * o1ga olga :o1ga looks like olga, which is *"),
+        ("alice", "NICK 0lga", "432 alice 0lga *"),
+        (
+            "alice",
+            "bob> MODE #soon +b alice",
+            "NICK al",
+            "FAIL NICK MUTED :You are banned from #soon, and may not speak there: leave it first.",
+        ),
         ("alice", "NICK BOB", "433 alice BOB :Nickname is already in use"),
         ("alice", "NICK Alice", ME + "NICK Alice"),
         ("alice", "NICK olga", "433 alice olga :Nickname is registered"),
@@ -544,7 +573,12 @@ ROWS = {
         ("alice", "PRIVMSG #nowhere :hi", "403 alice #nowhere :No such channel"),
         ("alice", "PRIVMSG #key :hi", "404 alice #key :Cannot send to a channel *"),
         ("alice", "JOIN #quiet", "PRIVMSG #quiet :hi", "404 alice #quiet :Only operators and *"),
-        ("alice", "PRIVMSG #soon :hi", "404 alice #soon :You are banned *"),
+        (
+            "alice",
+            "bob> MODE #soon +b alice",
+            "PRIVMSG #soon :hi",
+            "404 alice #soon :You are banned *",
+        ),
         ("alice", "PRIVMSG a,b,c,d,e :hi", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
         ("alice", "PRIVMSG dave,alice :hi", ME + "PRIVMSG alice hi"),
         ("alice", "PRIVMSG olga :hi", "NOTICE alice :olga is offline; it will be delivered"),
@@ -562,6 +596,7 @@ ROWS = {
         ("alice", "QUIT :bye now", "ERROR Goodbye."),
         ("alice", "bob> QUIT :bye now", BOB + "QUIT :Quit: bye now"),
         ("alice", "bob> QUIT", BOB + "QUIT Quit"),
+        ("carol", "bob> MODE #lobby +t", "alice> QUIT :bye", ME + "QUIT :Quit: bye"),
     ],
     "REGISTER": [
         ("alice", "REGISTER * *", "461 alice REGISTER :Not enough parameters"),
@@ -634,6 +669,7 @@ ROWS = {
     "USER": [
         ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),
         ("new", "USER a 0 *", "461 * USER :Not enough parameters"),
+        ("new", "NICK dave", "USER a 0 * :", "461 dave USER :Not enough parameters"),
         (
             "new",
             "USER a 0 * :A",

@@ -90,6 +90,18 @@ def test_only_acknowledged_capabilities_count():
     assert agreed.handshake.caps == {"batch", "echo-message"}
 
 
+def test_nickname_in_use_is_tried_again_when_the_server_says_if_it_is_registered():
+    taken = ":hub 433 * alice :In use"
+    for answer, event in ((RESERVED, (PASSWORD, REGISTERED)), (taken, (NAME, TAKEN))):
+        alice = Registration()
+        again = ["CAP REQ :sasl", "CAP END", "NICK alice"]
+        assert alice.hear("CAP * LS :sasl", taken, "CAP * ACK :sasl") == again
+        assert alice.refused(answer) == event
+    alice = Registration()
+    assert alice.hear("CAP * LS :") == ["CAP END"]
+    assert alice.refused(taken) == (NAME, TAKEN)  # it would have said so
+
+
 def test_server_may_shorten_the_nickname():
     registration = Registration()
     assert registration.hear(":hub 001 alic :Welcome") == []
@@ -97,13 +109,15 @@ def test_server_may_shorten_the_nickname():
 
 
 RESERVED = ":hub FAIL NICK NICKNAME_RESERVED alice :It has an owner"
+IN_USE = ":hub 433 * alice :In use"
 AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
 
 
 @pytest.mark.parametrize(
     ("password", "lines", "event"),
     [
-        ("", [":hub 433 * alice :In use"], (NAME, TAKEN)),
+        ("", [IN_USE], (NAME, TAKEN)),
+        ("", [":hub 433 * alice aIice :It looks like aIice."], (NAME, "It looks like aIice.")),
         ("", [":hub 436 * alice :Collision"], (NAME, TAKEN)),
         ("", [":hub 432 * alice :Not so."], (NAME, "Not so.")),
         ("", [":hub 437 * alice :Not now."], (NAME, "Not now.")),
@@ -113,9 +127,14 @@ AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
         ("", ["ERROR :Office is full (10 people)."], (SERVER, "Office is full (10 people).")),
         ("", [*AGREED, RESERVED], (PASSWORD, REGISTERED)),
         ("sesame", [*AGREED, RESERVED, ":hub 904 alice :No"], (PASSWORD, "Wrong password.")),
-        ("sesame", [":hub 433 * alice :In use", *AGREED, ":hub 904 alice :No"], (NAME, TAKEN)),
-        ("sesame", [":hub 433 * alice :In use", "CAP * LS :x-sasl"], (NAME, TAKEN)),
-        ("sesame", ["CAP * LS :", ":hub 433 * alice :In use"], (NAME, TAKEN)),
+        ("sesame", [IN_USE, *AGREED, ":hub 904 alice :No", IN_USE], (NAME, TAKEN)),
+        (
+            "sesame",
+            [IN_USE, *AGREED, ":hub 904 alice :No", RESERVED],
+            (PASSWORD, "Wrong password."),
+        ),
+        ("sesame", [IN_USE, "CAP * LS :x-sasl", IN_USE], (NAME, TAKEN)),
+        ("sesame", ["CAP * LS :", IN_USE], (NAME, TAKEN)),
     ],
 )
 def test_refusal_says_what_the_user_must_fix(password, lines, event):
@@ -131,7 +150,7 @@ def test_password_logs_in_to_the_account_that_owns_the_nickname():
             assert alice.hear(RESERVED) == ["AUTHENTICATE PLAIN"]
         assert alice.hear("AUTHENTICATE +") == ["AUTHENTICATE AGFsaWNlAHNlc2FtZQ=="]
         answers = alice.hear(":hub 900 alice a!u@h alice :Logged in", ":hub 903 alice :Welcome")
-        assert answers == (["NICK alice", "CAP END"] if early else ["NICK alice"])
+        assert answers == (["CAP END", "NICK alice"] if early else ["NICK alice"])
         assert alice.handshake.login == ("alice", "sesame")
         assert alice.refused(":hub 433 * alice :In use") == (NAME, TAKEN)
 
@@ -143,7 +162,7 @@ def test_known_login_is_used_before_the_nickname_is_claimed():
     assert alice.hear(":hub 904 alice :Changed meanwhile") == ["CAP END"]
     alice = Registration(login=client.Login("alice", "sesame"))
     alice.hear(":hub 433 * alice :Our own dead connection has it", *AGREED)
-    assert alice.hear(":hub 903 alice :Welcome") == ["NICK alice", "CAP END"]
+    assert alice.hear(":hub 903 alice :Welcome") == ["CAP END", "NICK alice"]
 
 
 # With the real server
@@ -228,12 +247,13 @@ def test_registered_nickname_needs_its_password(owned, call):
 def test_owner_who_logs_in_elsewhere_ends_the_connection_for_good(owned, call):
     here = call(owned.server.port, password="opensesame")
     here.welcomed()
+    assert call(owned.server.port).end() == Disconnected(PASSWORD, REGISTERED)
     there = owned.irc("alicia", "sasl")
     typed = protocol.parse_input("/login alice opensesame")
     there.send(*(protocol.serialize(m).decode() for m in protocol.compose(typed, "", "", "")))
     there.heard()
     there.send("NICK alice")
-    assert here.end().fault == NAME
+    assert here.end().fault == PASSWORD
     assert any(" NICK alice" in line or " NICK :alice" in line for line in there.heard())
 
 
@@ -674,4 +694,4 @@ def test_login_is_repeated_when_reconnecting(alice, hub):
 
 def test_login_elsewhere_ends_the_connection_for_good(alice, hub):
     hub.send("FAIL * LOGGED_IN_ELSEWHERE alice :alice has logged in elsewhere", "ERROR :Bye")
-    assert alice.end() == Disconnected(NAME, "alice has logged in elsewhere")
+    assert alice.end() == Disconnected(PASSWORD, "alice has logged in elsewhere")

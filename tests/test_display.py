@@ -287,6 +287,10 @@ def compose(text, channel="#tea"):
         ("/me waves twice", ["PRIVMSG #tea :\x01ACTION waves twice\x01"]),
         ("/list", ["NAMES #tea"]),
         ("/list ", ["NAMES #tea"]),
+        ("    return 1", ["PRIVMSG #tea :    return 1"]),
+        ("  // a comment", ["PRIVMSG #tea :  // a comment"]),
+        ("  @bob psst", ["PRIVMSG bob :psst"]),
+        ("\u3000/NICK al", ["NICK al"]),
         ("/whois bob", ["WHOIS bob"]),
         ("/history", ["CHATHISTORY LATEST #tea * :50"]),
         ("/history 7", ["CHATHISTORY LATEST #tea * :7"]),
@@ -317,7 +321,9 @@ def compose(text, channel="#tea"):
         ("/ban bob 2h too loud", ["BAN bob 2h :too loud"]),
         ("/ban bob too loud", ["BAN bob * :too loud"]),
         ("/ban bob loud", ["BAN bob * :loud"]),
-        ("/ban bob 99999w", ["BAN bob * :99999w"]),
+        ("/ban bob * 2 hours of noise", ["BAN bob * :2 hours of noise"]),
+        ("/ban bob 90", ["BAN bob :90"]),
+        ("/ban bob -- noise", ["BAN bob * :-- noise"]),
         ("/ban *!*@192.0.2.* 1d12h", ["BAN *!*@192.0.2.* :1d12h"]),
         ("/ban ::1 1h", ["BAN 0::1 :1h"]),
         ("/mute bob 0 noise", ["MUTE bob 0 :noise"]),
@@ -354,6 +360,11 @@ NO_ROOM = "You are in no room. Enter one with /join ROOM, or write to one person
         ("/register", "Usage: /register PASSWORD"),
         ("/login alice", "Usage: /login USERNAME PASSWORD"),
         ("/ban", "Usage: /ban TARGET [DURATION] [REASON]"),
+        *(
+            ("/%s bob %s" % (verb, words), protocol.INVALID_DURATION)
+            for verb in ("ban", "mute")
+            for words in ("1.5h", "-5m", "+5m", ".5h", "11y", "2 hours", "99999w", "2h30", "٣ days")
+        ),
         ("/history x", "Usage: /history [LINES]"),
         ("@#lobby hi", "No such user: #lobby"),
         ("/whois a!b", "No such user: a!b"),
@@ -410,7 +421,7 @@ def test_longest_password_is_not_truncated():
     | NASTY.map("bob ".__add__),
 )
 def test_any_typed_line_is_sent_or_refused_with_help(prefix, rest):
-    text = protocol.clean(prefix + rest, MAX_PLAIN_LINE).strip()
+    text = protocol.clean(prefix + rest, MAX_PLAIN_LINE).rstrip()
     try:
         messages = compose(text)
     except InputError as refusal:
@@ -436,7 +447,7 @@ def test_table_of_verbs_is_consistent():
     for name, row in VERBS.items():
         arguments = row.args.replace("[", "").replace("]", "").split()
         for word in row.wire.split()[1:]:
-            assert word in [*arguments, "HERE", "LATEST", "*"], name
+            assert word in [*arguments, "HERE", "CHANNEL", "LATEST", "*"], name
     assert set(VERBS) > OPERATOR_VERBS | SECRET_VERBS | CLIENT_VERBS
 
 
@@ -448,7 +459,7 @@ def test_help_lists_the_verbs_of_the_table(verbs):
         ("/%s %s" % (name, verb.args)).strip() + " — " + verb.help for name, verb in verbs.items()
     ]
     assert lines[-1] == (
-        "Only operators may use: /kick, /ban, /mute, /unban, /bans, /announce, /stats"
+        "Only operators may use: /kick, /ban, /mute, /unban, /bans, /drop, /announce, /stats"
     )
 
 

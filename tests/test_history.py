@@ -1,5 +1,6 @@
 """The history: messages are on disk before anybody sees them, and no disk stops the chat."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import pytest
 from harness import TIMEOUT, IrcTalker, PlainTalker, Process
 
 import server
-from protocol import format_time, parse
+from protocol import format_time, parse, parse_time
 
 CAPS = "batch draft/chathistory echo-message message-tags server-time"
 
@@ -89,7 +90,7 @@ def test_old_messages_are_deleted(open_room, tmp_path):
     room.irc("alice", CAPS).send("PRIVMSG #lobby :old")
     room.close()
     database = sqlite3.connect(str(folder / "hubbub.db"))
-    database.execute("UPDATE messages SET number = number - 2 * 86400 * 1000000")
+    database.execute("UPDATE messages SET time = time - 2 * 86400")
     database.commit()
     database.close()
     bob = open_room(data=str(folder), history_days=1).irc("bob", CAPS)
@@ -250,11 +251,11 @@ def test_event_in_many_channels_has_the_same_msgid_in_each(room):
 
 
 def test_client_with_batch_gets_a_batch_without_times_too(room):
-    """Under the channel's own name; others are told in words; a label stands a single time."""
+    """Under the name that was asked for; others are told in words; a label stands a single time."""
     alice = room.irc("alice", "batch draft/chathistory labeled-response")
     alice.send("PRIVMSG #lobby :hello", "@label=x CHATHISTORY LATEST #LOBBY * 5")
     first, said, last = alice.heard()
-    assert first.startswith("@label=x ") and first.endswith(" chathistory :#lobby")
+    assert first.startswith("@label=x ") and first.endswith(" chathistory :#LOBBY")
     assert said.startswith("@batch=b1 ") and last.endswith(" BATCH -b1")
     alice.send("CAP REQ -draft/chathistory", "@label=y CHATHISTORY LATEST #lobby * 5")
     _, first, *told, last = alice.heard()
@@ -333,6 +334,124 @@ def test_server_without_history_does_not_offer_it(open_room):
     assert "FAIL CHATHISTORY MESSAGE_ERROR" in heard
 
 
+# The clock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list of the seconds by which the wall clock is ahead."""
+    ahead, now = [0.0], time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+    return ahead
+
+
+ALWAYS = "timestamp=2020-01-01T00:00:00.000Z timestamp=2099-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("wrong", [3600, 10 * 365 * 86400], ids=["an hour", "ten years"])
+def test_clock_that_is_set_right_changes_neither_order_nor_times(room, clock, wrong):
+    """Ids go on rising; a message is of the time at which it was said."""
+    alice, bob = room.irc("alice", CAPS), room.irc("bob")
+    said, when = [], []
+    for number, ahead in enumerate((0, wrong, 0, 0)):
+        clock[0] = ahead
+        alice.send("PRIVMSG #lobby :%d" % number)
+        said.append(parse(alice.until("PRIVMSG #lobby :%d" % number)[-1].encode()).tags)
+        when.append(time.time())
+    assert [int(tags["msgid"]) for tags in said] == sorted(int(tags["msgid"]) for tags in said)
+    for tags, at in zip(said, when):
+        assert abs(parse_time(tags["time"]) - at) < 5
+    alice.send("PRIVMSG bob :psst", "CHATHISTORY LATEST #lobby * 9")
+    heard = [parse(line.encode()) for line in alice.heard() if " PRIVMSG #lobby" in line]
+    assert [(m.text, m.tags["time"]) for m in heard] == [
+        (str(number), tags["time"]) for number, tags in enumerate(said)
+    ]
+    recent = "timestamp=%s timestamp=%s 9" % tuple(map(format_time, (when[3] - 60, when[3] + 60)))
+    alice.send("CHATHISTORY TARGETS " + recent)
+    listed = re.findall(r" CHATHISTORY TARGETS (\S+) :?(\S+)", "\n".join(alice.heard()))
+    assert [name for name, _ in listed] == ["#lobby", "bob"]
+    assert all(abs(parse_time(at) - when[3]) < 5 for _, at in listed)
+    bob.heard()
+
+
+def test_clock_that_is_set_back_opens_no_private_history(room, clock):
+    """Neither for the next guest of a nickname nor for its new owner."""
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
+    alice.send("PRIVMSG bob :psst")
+    bob.until("PRIVMSG bob :psst")
+    bob.close()
+    room.wait_until_gone(bob)
+    clock[0] = -3600
+    mallory = room.irc("bob", CAPS)
+    for _ in range(2):
+        mallory.send("CHATHISTORY LATEST alice * 10", "CHATHISTORY TARGETS %s 9" % ALWAYS)
+        heard = mallory.heard()
+        assert texts(heard) == [] and not any("TARGETS alice" in line for line in heard)
+        mallory.send("REGISTER * * :correct horse")
+        mallory.heard()
+
+
+def test_start_warns_of_messages_of_the_future(open_room, tmp_path, clock, caplog):
+    clock[0] = 10 * 365 * 86400
+    room = open_room(data=str(tmp_path / "history"))
+    room.irc("alice")
+    room.close()
+    assert "clock" not in caplog.text
+    clock[0] = 0
+    open_room(data=str(tmp_path / "history"))
+    assert "the newest message is of " in caplog.text and "this clock is wrong" in caplog.text
+
+
+# Pages
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A wall clock that stands still: all messages are of the same millisecond."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    return format_time(now)
+
+
+def test_pages_by_time_lose_no_message_of_the_same_millisecond(room, monkeypatch, stopped):
+    """A page ends with the last of its millisecond; pages by msgid have their limit."""
+    alice = room.irc("alice", CAPS)
+    alice.send(*("PRIVMSG #lobby :%d" % number for number in range(5)))
+    said = ids(alice.heard())
+    later = parse_time(stopped) + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    alice.send(*("PRIVMSG #lobby :%d" % number for number in range(5, 8)))
+    alice.heard()
+    for ask, found in {
+        "AFTER #lobby timestamp=2020-01-01T00:00:00.000Z 3": "01234",
+        "AFTER #lobby timestamp=%s 9" % stopped: "567",
+        "BEFORE #lobby timestamp=%s 2" % format_time(later + 1): "567",
+        "BEFORE #lobby timestamp=%s 2" % format_time(later): "01234",
+        "BETWEEN #lobby timestamp=%s msgid=%s 1" % (format_time(later), said[2]): "34",
+        "AFTER #lobby msgid=%s 2" % said[0]: "12",
+        "LATEST #lobby * 2": "67",
+    }.items():
+        alice.send("CHATHISTORY " + ask)
+        assert "".join(texts(alice.heard())) == found, ask
+
+
+def test_pages_of_targets_lose_none_of_the_same_millisecond(room, monkeypatch, stopped):
+    """Four recipients of a message, three a page."""
+    others = [room.irc(name) for name in ("bob", "carol", "dave", "eve")]
+    alice = room.irc("alice", CAPS)
+    alice.send("PRIVMSG bob,carol,dave,eve :hello")
+    alice.heard()
+    now = parse_time(stopped)
+    pages = []
+    for first, last in ((now - 1, now + 1), (now, now + 1), (now + 1, now - 1), (now, now - 1)):
+        span = "timestamp=%s timestamp=%s 3" % (format_time(first), format_time(last))
+        alice.send("CHATHISTORY TARGETS " + span)
+        pages.append(re.findall(r" CHATHISTORY TARGETS (\S+)", "\n".join(alice.heard())))
+    assert pages == [["bob", "carol", "dave", "eve"], []] * 2
+    for talker in others:
+        talker.heard()
+
+
 # Faults of the disk
 
 
@@ -389,6 +508,153 @@ def test_stuck_disk_stops_nobody(open_room, tmp_path, monkeypatch, caplog):
     server.log.handlers[-1].texts.clear()  # the log says why: that is right here
 
 
+@pytest.fixture
+def locked(monkeypatch, tmp_path):
+    """Another process that holds the file of the store; a function that lets it go."""
+    monkeypatch.setattr(server, "STORE_TIMEOUT", 0.2)
+    monkeypatch.setattr(server, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(server, "UPKEEP_INTERVAL", 0.05)
+    file = sqlite3.connect(str(tmp_path / "history" / "hubbub.db"), check_same_thread=False)
+    file.execute("PRAGMA journal_mode = WAL")
+    with contextlib.closing(file):
+        file.execute("BEGIN EXCLUSIVE")
+        yield file.rollback
+    server.log.handlers[-1].texts.clear()  # the log says why: that is right here
+
+
+@pytest.fixture
+def olgas(room, monkeypatch):
+    """A server with the account olga, and alice."""
+    monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
+    monkeypatch.setattr(server, "DISK_TIMEOUT", 0.6)
+    room.server.store.add_account("olga", "correct horse")
+    alice = room.irc("alice", CAPS)
+    alice.send("JOIN #den")
+    alice.heard()
+    return room, alice
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_disk_that_stalls_loses_nothing(olgas, locked, tmp_path, is_long):
+    """Rows, modes and what waits are written when it is back, though nobody says anything.
+
+    What is not on disk yet is not promised.
+    """
+    room, alice = olgas
+    if is_long:  # longer than SQLite waits, so that the write fails and is tried again
+        alice.send("PRIVMSG #lobby :first")
+        fails(alice)
+        while "locked" not in room.server.journal.fault:
+            alice.heard()
+    else:
+        alice.send("PRIVMSG olga :hello")
+        (note,) = [line for line in alice.until("soon") if "offline" in line]
+        assert note.endswith(
+            "olga is offline; it will be delivered if the server's disk works again soon"
+        )
+    alice.send("MODE #den +k sesame", *("PRIVMSG #den :%d" % number for number in range(30)))
+    assert len(texts(alice.heard())) == 30
+    locked()
+    works(alice)
+    assert stored(tmp_path / "history", "#den") == [str(number) for number in range(30)]
+    (state,) = room.server.store.channels()
+    assert state["name"] == "#den" and state["password"] == "sesame"
+    assert room.server.store.waiting_count(1) == (not is_long)
+
+
+def test_disk_that_stalls_for_a_moment_is_no_fault(olgas, locked, monkeypatch):
+    """Nobody is told, and what waits is promised when it is on disk."""
+    monkeypatch.setattr(server, "STORE_TIMEOUT", TIMEOUT)
+    room, alice = olgas
+    alice.send("PRIVMSG olga :hello")
+    while not room.server.journal._given:
+        pass
+    bob = room.connect(IrcTalker)
+    bob.send("NICK bob", "USER bob 0 * :Bob")
+    while len(room.server.directory.users()) < 2:
+        pass
+    assert room.server.journal.fault == ""
+    locked()
+    assert alice.until("delivered")
+    assert not any(server.HISTORY_FAILS in line for line in bob.heard() + alice.heard())
+
+
+def test_users_are_told_what_is_lost(olgas, locked, monkeypatch, tmp_path):
+    """Past MAX_BACKLOG, a single time; of a channel the last state is kept in any case."""
+    monkeypatch.setattr(server, "MAX_BACKLOG", 10)
+    room, alice = olgas
+    alice.send("PRIVMSG #lobby :first")
+    fails(alice)
+    for number in range(30):
+        alice.send("PRIVMSG #lobby :%d" % number, "MODE #den +k key%d" % number)
+    alice.until(server.HISTORY_LOST)
+    assert not any(server.HISTORY_LOST in line for line in alice.heard())
+    assert room.server.journal.lost and len(room.server.journal._backlog) <= 2 * 11
+    bob = room.connect(PlainTalker)
+    bob.send("bob")
+    bob.until(server.HISTORY_LOST)
+    locked()
+    works(alice)
+    alice.send("PRIVMSG #lobby :last")
+    alice.until("last")
+    found = stored(tmp_path / "history")
+    assert found[0] == "first" and found[-1] == "last" and len(found) < 30
+    assert found[1:-1] == [str(number) for number in range(len(found) - 2)]
+    assert room.server.store.channels()[0]["password"] == "key29"
+
+
+def test_stop_waits_for_a_disk_that_is_busy(olgas, locked, tmp_path):
+    room, alice = olgas
+    alice.send("PRIVMSG #lobby :last")
+    fails(alice)
+    threading.Timer(0.3, locked).start()
+    room.stop()
+    assert stored(tmp_path / "history") == ["last"]
+
+
+def test_stop_says_what_is_lost(olgas, locked):
+    room, alice = olgas
+    alice.send("PRIVMSG #lobby :last")
+    fails(alice)
+    room.stop()
+    assert any("are lost" in text for text in server.log.handlers[-1].texts)
+    room.server.journal.join(TIMEOUT)
+
+
+def test_disk_that_never_answers_holds_up_no_reader(olgas, monkeypatch):
+    """Questions are refused; newcomers join all the same, and the server ends."""
+    room, alice = olgas
+    monkeypatch.setattr(server, "DISK_TIMEOUT", 0.2)
+    store, is_inside, may_go = room.server.store, threading.Event(), threading.Event()
+
+    def hang(reader):
+        is_inside.set()
+        may_go.wait()
+
+    def ask():
+        with contextlib.suppress(server.StoreError):
+            store._reader.run(hang)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert is_inside.wait(TIMEOUT)
+    for asked in ("LATEST #lobby * 9", "TARGETS %s 9" % ALWAYS, "LATEST bob * 9"):
+        alice.send("CHATHISTORY " + asked)
+        (line,) = alice.heard()
+        assert " FAIL CHATHISTORY TEMPORARILY_UNAVAILABLE :The server cannot use its disk" in line
+    alice.send("PRIVMSG olga :hello")
+    assert " FAIL PRIVMSG TEMPORARILY_UNAVAILABLE :" in alice.heard()[0]
+    bob = room.plain("bob")
+    bob.send("hello", "/login olga correct horse")
+    heard = bob.heard()
+    assert heard[0].endswith("[bob]: hello") and "it does not answer" in heard[1]
+    alice.until("PRIVMSG #lobby :hello")
+    room.stop()
+    may_go.set()
+    thread.join()
+    store._reader.close()
+
+
 @pytest.mark.parametrize("method", ["append", "accounts_changed"])
 def test_mistake_of_ours_does_not_end_the_history(open_room, tmp_path, monkeypatch, method):
     """What was being written is lost; users are told that it is not kept."""
@@ -421,7 +687,7 @@ def test_message_to_offline_user_is_refused_while_the_disk_fails(room, monkeypat
     monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
     room.server.store.add_account("olga", "correct horse")
     alice = room.irc("alice", CAPS)
-    room.server.journal.fault = "full"
+    room.server.journal.fault, room.server.journal._told = "full", (True, False)
     alice.send("PRIVMSG olga :hello")
     (line,) = alice.heard()
     assert line.endswith(

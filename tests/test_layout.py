@@ -1,10 +1,23 @@
 """Where things stand in the window: at every width and zoom, and with much to show."""
 
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import pytest
-from window_harness import hear
+from harness import TIMEOUT
+from window_harness import cannot, hear, start_screen
 
 import client
 from client import PALETTES
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -159,6 +172,147 @@ def test_window_is_on_the_screen(desktop, hub, kept):
         (root.winfo_rooty(), root.winfo_height(), root.winfo_screenheight()),
     ):
         assert 0 <= start <= start + size <= room
+
+
+@pytest.mark.parametrize(
+    ("area", "frame", "wanted", "fitting"),
+    [
+        # 1366x768 and the bar of Windows 10; there the frame has borders that are not seen
+        ((0, 0, 1366, 728), (8, 31), (1160, 720), [1160, 689]),
+        ((0, 0, 1366, 728), (8, 31), (1160, 720, 453, 64), [1160, 689, 190, 0]),
+        ((0, 0, 1366, 728), (8, 31), (1366, 705, -8, -8), [1350, 689, 0, 0]),  # as when maximised
+        # the same at 125 %: text and frame are larger, the screen is not
+        ((0, 0, 1366, 708), (10, 39), (1450, 900, 100, 100), [1346, 659, 0, 0]),
+        # a monitor at the left of the first, with its bar on top
+        ((-1920, 48, 1920, 1032), (8, 31), (1160, 720, -1500, 200), [1160, 720, -1500, 200]),
+        ((-1920, 48, 1920, 1032), (8, 31), (1160, 720, -300, 10), [1160, 720, -1176, 48]),
+        # one that was larger when the place was saved
+        ((0, 0, 1024, 600), (1, 20), (1160, 720, 1400, 900), [1022, 579, 0, 0]),
+        ((0, 0, 1920, 1080), (0, 0), (1160, 720, 700, 300), [1160, 720, 700, 300]),
+    ],
+)
+def test_window_fits_with_its_frame_beside_the_bars(area, frame, wanted, fitting):
+    assert client.fit_window(area, frame, wanted) == fitting
+
+
+class Windows:
+    """A stand-in for the functions of Windows that know its monitors."""
+
+    def __init__(self, is_known):
+        self.is_known, self.user32 = is_known, self
+        self.MonitorFromRect = lambda *args: self._find(*args)  # its type can be set
+
+    def _find(self, place, which):
+        assert (list(place), which) == ([100, 50, 1260, 770], 2)
+        return 2**40 + 1
+
+    def GetMonitorInfoW(self, monitor, info):  # noqa: N802
+        assert (monitor.value, info[0], len(info)) == (2**40 + 1, 40, 10)
+        info[1:10] = [-1366, 0, 0, 768, -1366, 0, 0, 728, 0]
+        return self.is_known
+
+
+@pytest.mark.parametrize(
+    ("is_known", "area"), [(1, [-1366, 0, 1366, 728]), (0, [0, 0, 1280, 900 - 48])]
+)
+def test_work_area_of_windows_is_that_of_the_monitor(desktop, monkeypatch, is_known, area):
+    monkeypatch.setattr(client.ctypes, "windll", Windows(is_known), raising=False)
+    root = desktop.open().root
+    assert client.work_area(root, "win32", (1160, 720, 100, 50), 48) == area
+
+
+PANEL = """
+import subprocess, sys, tkinter
+panel, (top, bottom) = tkinter.Tk(), map(int, sys.argv[1:])
+panel.title("panel")
+panel.attributes("-type", "dock")
+y = 0 if top else panel.winfo_screenheight() - bottom
+panel.geometry("%dx%d+0+%d" % (panel.winfo_screenwidth(), top + bottom, y))
+panel.update()
+strut = ["-f", "_NET_WM_STRUT", "32c", "-set", "_NET_WM_STRUT", "0, 0, %d, %d" % (top, bottom)]
+subprocess.run(["xprop", "-name", "panel", *strut], check=True)
+panel.mainloop()
+"""
+
+
+class SmallScreen:
+    """A screen with a window manager and a panel on top or at the bottom."""
+
+    def __init__(self, width, height, top, bottom):
+        for program in ("openbox", "xprop", "xwininfo", "xdotool"):
+            if not shutil.which(program):
+                cannot("there is no %s here" % program)
+        process, name = start_screen(width, height)
+        self._processes = [process]
+        self._pause = threading.Event()
+        self.environment = {**os.environ, "DISPLAY": name}
+        self.start("openbox")
+        self.wait_for("_NET_SUPPORTING_WM_CHECK", "window id")
+        self.start(sys.executable, "-c", PANEL, top, bottom)
+        self.area = (0, top, width, height - top - bottom)
+        self.wait_for("_NET_WORKAREA", "= %d, %d, %d, %d," % self.area)
+
+    def start(self, *command):
+        command = [str(word) for word in command]
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._processes.append(subprocess.Popen(command, env=self.environment, **streams))
+        return self._processes[-1]
+
+    def ask(self, *command):
+        return subprocess.run(
+            command, env=self.environment, stdout=subprocess.PIPE, timeout=TIMEOUT
+        ).stdout.decode()
+
+    def wait_for(self, name, value):
+        """Wait until a property of the root window has this value."""
+        deadline = time.monotonic() + TIMEOUT
+        while value not in self.ask("xprop", "-root", name):
+            assert time.monotonic() < deadline, "%s is not %s" % (name, value)
+            self._pause.wait(0.01)
+
+    def assert_shown(self, title):
+        """Wait until a window is shown; check that it is in view with its frame."""
+        search = ["xdotool", "search", "--sync", "--onlyvisible", "--name", title]
+        (number,) = self.ask(*search).split()
+        found = self.ask("xwininfo", "-id", number)
+        names = ("Absolute upper-left X", "Absolute upper-left Y", "Width", "Height")
+        x, y, width, height = (int(re.search(name + r": +(\d+)", found).group(1)) for name in names)
+        frame = re.findall(r"\d+", self.ask("xprop", "-id", number, "_NET_FRAME_EXTENTS"))
+        left, right, top, bottom = map(int, frame)
+        start, end, room = (x - left, y - top), (x + width + right, y + height + bottom), self.area
+        assert room[0] <= start[0] and end[0] <= room[0] + room[2], (start, end)
+        assert room[1] <= start[1] and end[1] <= room[1] + room[3], (start, end)
+
+    def close(self):
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("screen", "kept"),
+    [
+        ((1366, 768, 0, 0), ""),
+        ((1366, 768, 0, 40), "1160x708+206+60"),
+        ((1366, 768, 32, 0), "900x900+900+900"),
+        ((1024, 600, 0, 48), ""),
+        ((1024, 600, 32, 0), "1160x720+-40+30"),
+    ],
+)
+def test_program_is_in_view_on_a_small_screen(room, screen, kept):
+    """With its frame, beside the panel: both views, when they are shown at first, and again."""
+    settings = client.Settings(client.settings_path())
+    settings.geometry = kept
+    settings.save()
+    address = "127.0.0.1:%d" % room.server.port
+    with contextlib.closing(SmallScreen(*screen)) as small:
+        for _ in range(2):
+            program = small.start(sys.executable, ROOT / "client.py", address)
+            small.assert_shown("^Not connected")
+            small.ask("xdotool", "type", "alice\r")
+            small.assert_shown("^Connected: alice")
+            program.terminate()
+            program.wait()
 
 
 @pytest.mark.parametrize("is_known", [True, False])

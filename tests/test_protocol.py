@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import client
 import protocol
 from protocol import (
     MAX_MASK,
@@ -73,6 +74,8 @@ OTHER_SPELLINGS = [  # accepted from other programs, never sent
     (b"@a=1;;a=2 PING x", Message("PING", ("x",), tags={"a": "2"})),
     (b"@k=\\q\\ PING x", Message("PING", ("x",), tags={"k": "q"})),
     (b"PRIVMSG a b:c d", Message("PRIVMSG", ("a", "b:c", "d"))),
+    (b"\xef\xbb\xbfNICK alice", Message("NICK", ("alice",))),
+    (b"no_such_command x", Message("NO_SUCH_COMMAND", ("x",))),
 ]
 
 
@@ -285,7 +288,7 @@ def test_pack_splits_no_word_and_wastes_no_room(words, size):
 @pytest.mark.parametrize(
     "name",
     "alice a zoë zoe\u0308 Ünal 李 李明bob 李Ann さくらサクラ 한글 ㅋㅋ Ωλφα Иван علي مريم नमन नीता"
-    " ไทย _x [a] a-b_c a1 {}`^|\\ serve servers".split()
+    " ไทย _x [a] a-b_c a1 {}`^|\\ serve servers ルーシー 佐々 zoë_ Łukasz".split()
     + ["x" * (MAX_NAME - 1), "x" * MAX_NAME],
 )
 def test_nickname_is_made_of_letters_of_one_alphabet_digits_and_signs(name):
@@ -296,7 +299,7 @@ def test_nickname_is_made_of_letters_of_one_alphabet_digits_and_signs(name):
 
 RESERVED = (
     "SERVER server Server ＳＥＲＶＥＲ ᏚᎬᏒᏙᎬᏒ SERVER] [SERVER] SERVER_ SERVER\u0332"
-    " you [you] System"
+    " you [you] System ȿerver ʂerver šɇrver SERVERǃ y0u ꓢꓰꓣꓦꓰꓣ"
 ).split()
 MIXED = "\u0430lice al\u03b9ce alice\u1039 alice\u2d7f".split()
 INVISIBLE = "a\u034fb \u3164 a\u3164 alice\u1161 alice\u115f a\ufe70 \ufdfa".split()
@@ -313,6 +316,7 @@ NO_LETTERS = (
         *((name, "is made of letters, digits") for name in [*NO_LETTERS, "a b", "a\nb"]),
         *((name, "begins with a letter") for name in ("1abc", "-abc", "\u0301a")),
         *((name, "is a reserved name") for name in RESERVED),
+        *((name, "does not end with a sign") for name in ("SERVERː", "aliceʼ", "bobˑ")),
         *((name, "has no invisible characters") for name in INVISIBLE),
         ("a" + "\u0316" * 4, "has at most 3 accents"),
         *((name, "uses one alphabet") for name in MIXED),
@@ -350,6 +354,48 @@ def test_case_and_width_do_not_distinguish_names(other):
     assert protocol.casefold(other) == protocol.casefold("alice")
 
 
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("alice", "аӏісе alıce aIice ɑlice a|ice a1ice ᎪᏞᎥᏟᎬ ꓮꓡꓲꓚꓰ ɑʟɪᴄᴇ"),
+        ("Alice", "аӏісе ALlCE AIice"),
+        ("ALICE", "ALlCE AL1CE aIice"),
+        ("bob", "b0b ЬоЬ"),
+        ("lan", "Ian |an"),
+        ("Laura", "|aura ʟaura"),
+        ("ellen", "e11en eIIen"),
+        ("Nico", "ꓠꓲꓚꓳ"),
+    ],
+)
+def test_names_that_look_alike_are_found(name, others):
+    assert others.split()
+    for other in others.split():
+        assert protocol.find_lookalike(other, {protocol.skeleton(name): name}) == name, other
+        assert protocol.find_lookalike(name, {protocol.skeleton(other): other}) == other, other
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("alice", "alice ALICE Ａlice alice1 alicë alic alicee"),
+        ("Annal", "Anna1 Anna Annai"),
+        ("bobo", "bob0"),
+        ("Lan", "Ian"),
+        ("Lida", "Iida"),
+        ("Nell", "NEIL Neil"),
+        ("Kal", "KAI Kai"),
+        ("Zoe", "Zoë"),
+        ("Lukasz", "Łukasz"),
+        ("Al", "AI Ai"),
+        ("Иван", "Ivan"),
+    ],
+)
+def test_honest_names_stand_beside_each_other(name, others):
+    for other in others.split():
+        assert protocol.find_lookalike(other, {protocol.skeleton(name): name}) == "", other
+        assert protocol.find_lookalike(name, {protocol.skeleton(other): other}) == "", other
+
+
 @given(st.text(max_size=8))
 def test_casefold_is_idempotent(name):
     folded = protocol.casefold(name)
@@ -384,7 +430,8 @@ def is_safe(text):
     ("text", "cleaned"),
     [
         ("hello", "hello"),
-        ("a\tb\nc\r\nd\u2028e", "a b c  d e"),
+        ("a\tb\nc\r\nd\u2028e", "a   b c  d e"),
+        ("\t\treturn", "        return"),
         ("\x1b[2J\x1b]0;x\x07", "[2J]0;x"),
         ("\x02bold\x02 \x0304,01red\x03 \x04ff0000hex\x0f", "bold red hex"),
         ("a\u202eb\u2066c\u200bd\ufeffe\u00adf", "abcdef"),
@@ -542,6 +589,25 @@ def test_duration_is_a_number_of_seconds_or_of_units(text, seconds, words):
 def test_parse_duration_refuses_other_words_and_more_than_ten_years(text):
     with pytest.raises(ValueError):
         protocol.parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "is_duration"),
+    [
+        ("2", "hours", False),
+        ("90", "noise", False),
+        ("2h", "hours of noise", True),
+        ("0", "noise", True),
+        ("*", "2 hours", True),
+        ("90", "", True),
+    ],
+)
+def test_number_before_a_reason_needs_a_unit(text, reason, is_duration):
+    if is_duration:
+        protocol.parse_duration(text, reason)
+    else:
+        with pytest.raises(ValueError):
+            protocol.parse_duration(text, reason)
 
 
 @given(st.integers(0, MAX_DURATION))
@@ -849,7 +915,13 @@ def test_limit_is_a_number_up_to_99999(text, limit):
         ("2001:db8::1", "*!*@2001:db8::1"),
         ("李", "李!*@*"),
         ("a b", "a_b!*@*"),
-        ("::1", "*!*@::1"),
+        ("::1", "*!*@0::1"),
+        ("*!*@::1", "*!*@0::1"),
+        ("*!*@::1*", "*!*@0::1*"),
+        ("*@0:0::0:1", "*!*@0::1"),
+        ("2001:DB8:0::1", "*!*@2001:db8::1"),
+        ("fe80::1%eth0", "*!*@fe80::1"),
+        ("::ffff:192.0.2.7", "*!*@192.0.2.7"),
         (":bob!*", "bob!*@*"),
         ("b\x03ob\u202e", "bob!*@*"),
         ("x" * 200, "x" * 32 + "!*@*"),
@@ -857,6 +929,15 @@ def test_limit_is_a_number_up_to_99999(text, limit):
 )
 def test_normalize_mask_completes_short_forms(text, mask):
     assert protocol.normalize_mask(text) == mask
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("192.0.2.7", "192.0.2.7:12001"), ("tea.lan", "tea.lan:12001"), ("0::1", "[0::1]:12001")],
+)
+def test_address_is_written_as_the_client_reads_it(host, address):
+    assert protocol.format_address(host, 12001) == address
+    assert client.parse_server(address) == (host, 12001)
 
 
 @given(st.text(max_size=150) | st.text("ab!@*?. :", max_size=150))

@@ -15,6 +15,7 @@ import time
 import pytest
 from harness import PROGRAM, TIMEOUT, IrcTalker, PlainTalker, Process, Room
 
+import client
 import server
 from protocol import VERSION
 
@@ -195,6 +196,31 @@ def test_options_may_come_from_a_file(start, tmp_path):
     carol.expect("The Office asks for a password. Type it and press Enter.")
 
 
+def test_files_from_an_editor_that_marks_the_byte_order(start, tmp_path):
+    """Of options, the message of the day, and the password, as Notepad saves them."""
+    for name, text in (("motd", "Be kind, zoë."), ("password", "secret"), ("more", "--lobby #tea")):
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8-sig")
+    words = "--network Zoë @%s --motd %s --password-file %s\n"
+    words %= tuple(str(tmp_path / name) for name in ("more", "motd", "password"))
+    (tmp_path / "options").write_text(words, encoding="utf-8-sig")
+    alice = start("@%s" % (tmp_path / "options")).connect(IrcTalker)
+    alice.send_bytes(b"\xef\xbb\xbfPASS secret\r\nNICK alice\r\nUSER alice 0 * :Alice\r\n")
+    alice.expect(":hubbub.local 001 alice :Welcome to Zoë, alice. 1 person is here.")
+    alice.expect(":hubbub.local 372 alice :Be kind, zoë.")
+    alice.expect(":alice!alice@127.0.0.1 JOIN #tea")
+
+
+def test_address_of_an_ipv6_server_is_printed_as_the_client_reads_it(start):
+    process = start("--host", "::1")
+    if not process.port:
+        pytest.skip("IPv6 is turned off")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert process.first_line == "[SERVER] Running on [::1]:%d" % process.port
+    told = process.rest_of_output()[0].partition("Tell people: ")[2]
+    assert client.parse_server(told) == ("::1", process.port)
+
+
 def test_a_second_server_on_a_folder_does_not_start(start, tmp_path):
     """It says why in one line, and the first goes on."""
     folder = str(tmp_path / "data")
@@ -247,6 +273,23 @@ def test_a_full_pipe_holds_up_no_client_and_not_the_end(tmp_path):
         process.wait()
         for file in (*talkers, process.stdout, process.stderr):
             file.close()
+
+
+def test_nothing_in_the_log_commands_a_terminal(monkeypatch):
+    """Not a name, and not the text of an exception; its lines stay lines."""
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as pipe, open(into, "wb", buffering=0) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        console = server.Console()
+        try:
+            raise ValueError("\x1b]0;title\x07 \u202e\x9b2J zoë")
+        except ValueError:
+            console.handle(
+                logging.LogRecord("", logging.INFO, "", 0, "a\rb %s", ("\x1b[2J",), sys.exc_info())
+            )
+        console.stop()
+        first, *_, last, end = pipe.read(1 << 20).decode().split(os.linesep)
+    assert (first, last, end) == ("a b [2J", "ValueError: ]0;title 2J zoë", "")
 
 
 def test_log_lines_that_nobody_reads_are_dropped(monkeypatch):

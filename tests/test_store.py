@@ -94,10 +94,10 @@ def test_a_bucket_holds_its_burst_and_gains_its_rate():
     assert bucket.charge(1, 50.0) == pytest.approx(0.1)
     assert bucket.charge(19, 50.0) == pytest.approx(2.0)
     assert bucket.charge(0, 51.0) == pytest.approx(1.0)
-    bucket.refund(10)
+    bucket.charge(-10, 51.0)
     assert bucket.charge(0, 51.0) == 0.0
     assert bucket.charge(0, 49.0) == 0.0  # a clock that goes back gives nothing
-    bucket.refund(1000)
+    bucket.charge(-1000, 51.0)
     assert bucket.balance(51.0) == 100.0
     assert bucket.charge(101, 1000.0) == pytest.approx(0.1)
 
@@ -192,15 +192,16 @@ def test_many_rows_are_stored_by_an_append(store, open_store):
 
 def test_correspondents_are_those_of_the_last_message_between_two_numbers(store):
     """Account owners (=1), guests, and the owner of the notes to themselves."""
-    store.append([row(1), row(5, to="=1 bob"), row(7, to="bob carol"), row(9, to="bob bob")])
+    store.append([row(1, at=0), row(3, to="=1 bob", at=9), row(5, to="=1 bob", at=4.5)])
+    store.append([row(7, to="bob carol", at=0), row(9, to="bob bob", at=0)])
     store.append([row(11, to="#bob"), row(13, to="alice carol")])
 
     def found(owner, after=0, before=END):
         return sorted(store.correspondents(owner, after, before))
 
-    assert found("bob") == [("=1", 5), ("alice", 1), ("bob", 9), ("carol", 7)]
-    assert found("bob", 1, 9) == [("=1", 5), ("carol", 7)]
-    assert found("=1") == [("bob", 5)]
+    assert found("bob") == [("=1", 5, 4.5), ("alice", 1, 0), ("bob", 9, 0), ("carol", 7, 0)]
+    assert found("bob", 1, 9) == [("=1", 5, 4.5), ("carol", 7, 0)]
+    assert found("=1") == [("bob", 5, 4.5)]
     assert found("mallory") == []
 
 
@@ -235,24 +236,25 @@ def clean(store):
 
 
 def test_old_messages_are_deleted_in_steps(open_store, folder, monkeypatch):
-    """With what waits, and with conversations of which nothing is left."""
+    """With what waits, and after a restart with conversations of which nothing is left."""
     monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
-    store, now = open_store(history_days=1), int(time.time() * 1e6)
-    old = now - 2 * 86400 * 10**6
-    store.append([row(old + n, to="#lobby") for n in range(35)])
-    store.append([row(old + n, to="#lobby", command="JOIN") for n in range(35, 50)])
+    store, now, old = open_store(history_days=1), 10**9, time.time() - 90000
+    store.append([row(n, to="#lobby", at=old) for n in range(35)])
+    store.append([row(n, to="#lobby", at=old, command="JOIN") for n in range(35, 50)])
+    store.append([row(n, to="alice n%d" % n, at=old, waiting_for=n) for n in range(60, 70)])
     store.append([row(now + n, to="#lobby") for n in range(10)])
-    store.append([row(old + n, to="alice n%d" % n, waiting_for=n) for n in range(60, 70)])
     store.append([row(now + 80, waiting_for=69)])
     assert clean(store) == 7
     kept = store.read("#lobby", 0, END, 99, True, with_events=True)
     assert numbers(kept) == list(range(now, now + 10))
-    assert store.correspondents("alice", 0, END) == [("bob", now + 80)]
+    assert [pair[:2] for pair in store.correspondents("alice", 0, END)] == [("bob", now + 80)]
     assert numbers(store.waiting(69)) == [now + 80] and store.waiting_count(61) == 0
+    store.close()
+    store = open_store(history_days=1)
     tables = ("messages", "conversations")
     assert [query(folder, "SELECT COUNT(*) FROM " + table) for table in tables] == [[(11,)], [(3,)]]
     store.append([row(now + 90, to="alice n61")])  # it begins anew
-    assert ("n61", now + 90) in store.correspondents("alice", 0, END)
+    assert "n61" in [pair[0] for pair in store.correspondents("alice", 0, END)]
     assert clean(store) == 1
 
 
@@ -260,6 +262,52 @@ def test_without_history_days_nothing_is_too_old(store):
     store.append([row(1)])
     assert clean(store) == 1
     assert numbers(store.read("alice bob", 0, END, 9, latest=True)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("ages", "left"),
+    [
+        ((40, 35, 20, 0), 2),
+        ((40, -3650, 20, 0), 2),  # the clock was ten years ahead, and was set right
+        ((40, 20000, 35, 0), 1),  # it was in 1970
+        ((40, 29, 35, 0), 3),  # an hour or a day wrong: oldest first
+        ((-1, 40, 0), 3),
+    ],
+)
+def test_a_wrong_clock_keeps_no_message_for_ever(open_store, ages, left):
+    """Nor does it delete those of now: the first that is young enough ends the search."""
+    store = open_store(history_days=30)
+    store.append([row(n, at=time.time() - age * 86400) for n, age in enumerate(ages, 1)])
+    assert clean(store) == 1
+    assert len(store.read("alice bob", 0, END, 9, latest=True)) == left
+
+
+def test_the_oldest_messages_go_when_there_are_too_many(open_store, folder, caplog):
+    """Of all conversations in turn, in small steps; the log says so a single time."""
+    store = open_store(max_history=1)
+    rows = [row(n, "x" * 400, to="#%d" % (n % 3), at=n) for n in range(1, 9001)]
+    store.append(rows)
+    assert clean(store) > 5
+    kept = [found for n in range(3) for found in store.read("#%d" % n, 0, END, 9999, False)]
+    kept = sorted(numbers(kept))
+    assert kept == list(range(kept[0], 9001)) and 1300 < len(kept) < 2300
+    store.append([row(n, "x" * 400, to="#%d" % (n % 3)) for n in range(9001, 12001)])
+    assert clean(store) > 5
+    assert (folder / server.STORE_FILE).stat().st_size < 6 << 20  # the space is used again
+    assert [text for text in caplog.messages if "--max-history" in text] == [
+        "the history is full (--max-history): the oldest messages are deleted"
+    ]
+
+
+@pytest.mark.parametrize("clock", [(0, 1, 1, 3), (0, 10**8, 10**8, 0, 1, 1, 3)])
+def test_a_time_is_found_though_the_clock_was_wrong_once(store, clock):
+    """Numbers say nothing of it: here it was three years ahead."""
+    store.append([row(n, at=100 + second + 0.0004) for n, second in enumerate(clock, 10)])
+    first = 10 + len(clock) - 3
+    assert store.span(101.0) == (first, first + 1)
+    assert store.span(102.0) == (first + 2, first + 1)
+    assert store.span(104.0) == (first + 3, first + 2)
+    assert store.span(7) == (7, 7)
 
 
 # Channels
@@ -364,7 +412,21 @@ def test_a_deleted_account_leaves_nothing_to_a_later_one_of_that_name(store):
     assert store.remove_account("ALICE") and not store.remove_account("alice")
     assert store.account("alice") is store.log_in("alice", PASSWORD) is None
     assert store.waiting_count(bob.id) == 1 and store.remove_account("bob")
+    assert store.waiting_count(bob.id) == 1  # guests said that
     assert store.add_account("alice", PASSWORD).id > bob.id > old.id
+
+
+@needs_scrypt
+def test_the_private_history_of_an_account_goes_with_it(store, folder):
+    """Nobody could read it any more; that of others stays."""
+    old, bob = store.add_account("alice", PASSWORD), store.add_account("bob", PASSWORD)
+    names = ["=%d =%d" % (old.id, bob.id), "=%d carol" % old.id, "=%d carol" % bob.id, "#lobby"]
+    store.append([row(n, to=name, waiting_for=old.id) for n, name in enumerate(names, 1)])
+    store.remove_account("alice")
+    kept = query(folder, "SELECT DISTINCT key FROM messages ORDER BY 1")
+    assert [key for (key,) in kept] == sorted(names[2:])
+    store.append([row(9, to=names[2])])
+    assert store.correspondents("carol", 0, END)[0][:2] == ("=%d" % bob.id, 9)
 
 
 @needs_scrypt
@@ -588,24 +650,57 @@ def test_a_file_that_is_locked_is_waited_for_and_can_be_read(store, folder, monk
     assert numbers(store.read("alice bob", 0, END, 9, True)) == [1]
 
 
-def test_a_disk_that_does_not_answer_is_not_waited_for_long(store, monkeypatch):
-    """Then writes are refused; readers are not held up."""
+@pytest.mark.parametrize("name", ["_writer", "_reader"])
+def test_a_disk_that_does_not_answer_is_not_waited_for_long(store, monkeypatch, name):
+    """What is asked for is refused: soon at first, then at once; the other handle works."""
     monkeypatch.setattr(server, "DISK_TIMEOUT", 0.05)
     inside, may_go = threading.Event(), threading.Event()
 
-    def hang(writer):
+    def hang(connection):
         inside.set()
         may_go.wait(20)
 
-    thread = threading.Thread(target=store._writer.run, args=(hang,))
+    def ask():
+        with contextlib.suppress(StoreError):
+            getattr(store, name).run(hang)
+
+    thread = threading.Thread(target=ask)
     thread.start()
     inside.wait(20)
-    assert "does not answer" in refused(store.save_channel, "#tea", {})
-    assert store.channels() == []
+    writes, reads = lambda: store.save_channel("#tea", {}), lambda: store.channels()
+    for _ in range(2):
+        assert "does not answer" in refused(writes if name == "_writer" else reads)
+    if name == "_writer":
+        assert store.channels() == []
+    else:
+        writes()
+        thread.join(20)
+        assert not thread.is_alive()  # the first does not wait either
     may_go.set()
     thread.join()
-    store.save_channel("#tea", {})
+    writes()
+    monkeypatch.undo()
+    while server.time.monotonic() and store._reader._busy_since:
+        pass
     assert store.channels() == [{}]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_a_fifo_in_place_of_the_file_stops_the_start(folder):
+    """With an error: nothing waits for it to answer."""
+    folder.mkdir()
+    os.mkfifo(str(folder / server.STORE_FILE))
+    with pytest.raises(StoreError, match="cannot use "):
+        Store(str(folder))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+@pytest.mark.parametrize("mode, is_warned", [(0o700, False), (0o750, True), (0o701, True)])
+def test_a_folder_that_others_can_read_gets_a_warning(folder, open_store, caplog, mode, is_warned):
+    folder.mkdir()
+    folder.chmod(mode)
+    open_store()
+    assert any("chmod 700" in text for text in caplog.messages) == is_warned
 
 
 def test_after_a_fault_the_file_is_opened_again(store):
@@ -623,7 +718,8 @@ def test_a_store_that_cannot_be_created_is_tried_again(folder, open_store):
     assert store.account("alice") is None and store.sanctions == ()
     refused(store.append, [row(1)])
     refused(store.channels)
-    assert store.read("alice bob", 0, END, 9, True) == []
+    refused(store.read, "alice bob", 0, END, 9, True)
+    assert store.last_number() == 0
     with pytest.raises(StoreError):
         Store(str(folder), claim=False)
     folder.unlink()
@@ -744,11 +840,11 @@ def test_damage_while_it_runs_is_refused_like_other_faults(folder, open_store):
     path = furnish(folder)
     store = open_store()
     store._writer.close()
-    store._reader.close()
+    store._reader._drop()
     overwrite(path, 0)
-    with pytest.raises(StoreError):
-        store.append([row(5000)])
-    assert store.read("#1", 0, END, 9, True) == []
+    for ask in (lambda: store.append([row(5000)]), lambda: store.read("#1", 0, END, 9, True)):
+        with pytest.raises(StoreError):
+            ask()
     assert len(store.sanctions) == 1
     assert path.read_bytes()[:8] == b"garbage!"
     assert sorted(os.listdir(str(folder)))[0] == server.STORE_FILE

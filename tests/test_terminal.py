@@ -160,6 +160,39 @@ def test_conversation(room, join):
     alice.expect("[bob]: Hi alice!", "[bob -> you]: psst", "[SERVER]: bob left the chat")
 
 
+def test_indentation_arrives(room, join):
+    bob, alice = room.plain("bob"), join("alice")
+    alice.say("  if x:", "\ty()  ", "  @bob psst", " /me waves")
+    alice.expect("[alice]:   if x:", "[alice]:     y()", "[you -> bob]: psst", "* alice waves")
+    assert bob.heard()[1:] == [
+        "[alice]:   if x:",
+        "[alice]:     y()",
+        "[alice -> you]: psst",
+        "* alice waves",
+    ]
+    bob.send("    return 1", "\tz()", "  @alice psst", " /quit")
+    alice.expect("[bob]:     return 1", "[bob]:     z()", "[bob -> you]: psst")
+    alice.expect("[SERVER]: bob left the chat")
+
+
+def test_lines_of_another_day_have_a_heading(start):
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.welcome()
+        said = "@time=2020-02-0%dT12:00:00.000Z :bob!b@h PRIVMSG #lobby :%s"
+        days = ((1, "one"), (1, "two"), (2, "three"))
+        hub.send(*(said % day for day in days), ":bob!b@h PRIVMSG #lobby :now")
+        alice.expect("[SERVER]: Saturday, 01 February 2020")
+        assert [alice.line() for _ in range(4)] == [
+            "[bob]: one",
+            "[bob]: two",
+            "[SERVER]: Sunday, 02 February 2020",
+            "[bob]: three",
+        ]
+        assert alice.line().startswith("[SERVER]: ")  # today
+        assert alice.line() == "[bob]: now"
+
+
 def test_quit_says_goodbye_and_ends_with_0(room, join):
     bob = room.irc("bob")
     alice = join("alice")

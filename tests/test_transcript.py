@@ -60,7 +60,8 @@ class Model:
         some = entries[start : start + 3]
         if kind == CHANGED:
             for entry in some:
-                entry.line = entry.line._replace(text=entry.line.text + "!")
+                when = self._random.choice([entry.line.when, time.time()])  # late at night
+                entry.line = entry.line._replace(text=entry.line.text + "!", when=when)
         elif kind == REMOVED:
             del entries[start : start + 3]
         else:

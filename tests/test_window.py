@@ -72,6 +72,30 @@ def test_taken_name_asks_for_another(desktop, room):
     bob.expect(" JOIN #lobby")
 
 
+def test_own_name_that_another_window_holds_is_taken_over_by_its_password(
+    desktop, open_room, tmp_path
+):
+    """A name that is wrong in itself brings up no password field."""
+    room = open_room(data=str(tmp_path))
+    before = desktop.join(room.server.port, "alice")
+    before.say("/register opensesame")
+    desktop.pump(lambda: room.server.store.account("alice"))
+    alice = desktop.open(room.server.port)
+    field = alice.connect_view.fields[PASSWORD]
+    alice.connect(name="not a name")
+    assert alice.wait_for_error(NAME) and not field.winfo_ismapped()
+    registered = "“alice” is registered. If it is yours, type its password; else choose another."
+    for password, error in (("", registered), ("wrong", "Wrong password.")):
+        alice.connect(name="alice", password=password)
+        shown = alice.connect_view.hints[PASSWORD]
+        desktop.pump(lambda shown=shown, error=error: shown.cget("text") == error)
+        assert alice.has_focus(field)
+    alice.connect(password="opensesame")
+    alice.sees("[SERVER]: alice joined the chat")
+    assert before.wait_for_error(PASSWORD) == "alice has logged in elsewhere"
+    assert before.connect_view.fields[PASSWORD].winfo_viewable()
+
+
 def test_password_is_asked_for_if_the_server_has_one(desktop, open_room):
     alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
     assert alice.wait_for_error(PASSWORD) == "This server asks for a password."
@@ -273,6 +297,23 @@ def test_pasted_lines_are_sent_in_order(alice, hub):
     assert alice.draft == "one\ntwo\nthree"
     alice.press("Return", alice.box)
     assert hub.until("three")[-3:] == ["PRIVMSG #lobby :%s" % n for n in ("one", "two", "three")]
+
+
+def test_pasted_commands_run_and_what_is_refused_stays(alice, hub):
+    """No password is said, or recalled by Up."""
+    alice.paste("def one():\n    return 1\n/join #tea\nhello tea\n/login carol hunter2\nmore")
+    alice.press("Return", alice.box)
+    sent = hub.until("hello tea")[-4:]
+    assert sent == ["PRIVMSG #lobby :def one():", "PRIVMSG #lobby :    return 1",
+                    "JOIN #tea", "PRIVMSG #tea :hello tea"]  # fmt: skip
+    assert alice.draft == "/login carol hunter2\nmore"
+    assert alice.lines[-1] == "[SERVER]: This server has no /login."
+    alice.box.delete("1.0", "end")
+    alice.press("Up", alice.box)
+    assert alice.draft == ""
+    alice.paste("/quit bye\nnot said")
+    alice.press("Return", alice.box)
+    assert (hub.until("bye"), hub.rest()) == (["QUIT bye"], [])
 
 
 def test_huge_paste_is_cut_and_does_not_freeze(alice, desktop):

@@ -1,6 +1,9 @@
 """Conversations in the window: switching, what is new, own messages, search, keys and menus."""
 
+import contextlib
+import functools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -234,12 +237,145 @@ def test_paste_of_many_lines_is_asked_about(alice, hub):
     assert hub.until("line 24")[-25:] == ["PRIVMSG #lobby :" + line for line in lines]
 
 
-@pytest.mark.parametrize("key", "dhiot")
-def test_emacs_keys_of_tk_leave_the_text_alone(alice, key):
-    alice.write("words")
-    alice.box.mark_set("insert", "1.2")
-    alice.press("Control-" + key, alice.box)
-    assert alice.draft == "words"
+# A key and the text before and after it: | is the cursor, [ ] what is selected.
+EDITS = [
+    ("ctrl+BackSpace", "one two|", "one |"),
+    ("ctrl+BackSpace", "one two  |three", "one |three"),
+    ("ctrl+BackSpace", "o[ne tw]|o", "o|o"),
+    ("ctrl+BackSpace", "|one", "|one"),
+    ("ctrl+BackSpace", "über ålar|", "über |"),
+    ("ctrl+Delete", "one |two three", "one | three"),
+    ("ctrl+Delete", "one|", "one|"),
+    ("BackSpace", "one two|", "one tw|"),
+    ("Delete", "|one", "|ne"),
+    ("ctrl+Left", "one two|", "one |two"),
+    ("ctrl+Right", "|one two", "one| two"),
+    ("ctrl+shift+Left", "one two|", "one |[two]"),
+    ("ctrl+shift+Right", "|one two", "[one]| two"),
+    ("Home", "one two|", "|one two"),
+    ("End", "|one two", "one two|"),
+    ("shift+Home", "one two|", "|[one two]"),
+    ("shift+End", "one |two", "one [two]|"),
+    ("shift+Delete", "one [two]|", "one |"),
+    ("ctrl+w", "one [two]|", "one [two]|"),
+    ("ctrl+d", "o|ne", "o|ne"),
+    ("ctrl+h", "o|ne", "o|ne"),
+    ("ctrl+y", "one|", "one|"),
+    ("Insert", "one|", "one|"),
+    ("shift+Insert", "one|", "onecopied|"),
+    ("ctrl+v", "o[n]|e", "ocopied|e"),
+]
+
+
+def write_marked(widget, marked):
+    """Write a text with its cursor and selection into a Text or an entry field."""
+    row = "1." if widget.winfo_class() == "Text" else ""
+    marks = {}
+    for mark in re.findall(r"[][|]", marked):
+        marks[mark] = row + str(marked.index(mark))
+        marked = marked.replace(mark, "", 1)
+    widget.delete(row + "0", "end")
+    widget.insert(row + "0", marked)
+    if row:
+        widget.mark_set("insert", marks["|"])
+        widget.tag_remove("sel", "1.0", "end")
+        widget.tag_add("sel", *(marks.get(mark, "1.0") for mark in "[]"))
+    else:
+        widget.icursor(marks["|"])
+        widget.selection_range(*(marks.get(mark, 0) for mark in "[]"))
+
+
+def read_marked(widget):
+    """Return the text of a Text or an entry field with the marks of `write_marked`."""
+    row = "1." if widget.winfo_class() == "Text" else ""
+    marks = [(widget.index("insert"), "|")]
+    with contextlib.suppress(client.tk.TclError):  # nothing is selected
+        marks += [(widget.index("sel.last"), "]"), (widget.index("sel.first"), "[")]
+    text = widget.get("1.0", "end-1c") if row else widget.get()
+    places = [(int(str(index).replace(row, "")), "]|[".index(mark), mark) for index, mark in marks]
+    for place, _, mark in sorted(places, reverse=True):
+        text = text[:place] + mark + text[place:]
+    return text
+
+
+@pytest.fixture
+def editor(alice, desktop):
+    """Returns a user, and the widget of a kind that has the focus in the user's window."""
+
+    def focus(kind):
+        person, widget = alice, alice.box
+        if kind == "search":
+            alice.press("Control-f", alice.box)
+            widget = alice.chat_view.search.field.text
+        elif kind == "name":
+            alice.close()
+            person = desktop.open()
+            widget = person.connect_view.fields[client.NAME]
+        widget.focus_force()
+        return person, widget
+
+    return focus
+
+
+def offer(root, selection, **types):
+    """Own a selection, offered to all programs as these types."""
+    root.selection_own(selection=selection)
+    for type_, text in types.items():
+        answer = functools.partial(lambda text, start, length: text[int(start) :], text)
+        root.selection_handle(answer, selection=selection, type=type_)
+
+
+@pytest.mark.parametrize("kind", ["message", "search", "name"])
+def test_editing_keys_are_those_of_the_platform(editor, kind):
+    """In the message box, in the search field and in the connect view."""
+    person, widget = editor(kind)
+    done = []
+    for key, before, _ in EDITS:
+        client.copy_text(person.root, "copied")
+        if "[" not in before:  # else what is selected there is what all programs see
+            offer(person.root, "PRIMARY", STRING="selected elsewhere")
+        write_marked(widget, before)
+        person.type("<%s>" % key)
+        done.append((key, before, read_marked(widget)))
+    assert done == EDITS
+
+
+@pytest.mark.parametrize("kind", ["message", "search", "name"])
+def test_only_text_is_pasted(editor, kind):
+    """Some programs answer a request for text with the bytes of their image."""
+    person, widget = editor(kind)
+    for targets, pasted in (("image/png", ""), ("TARGETS UTF8_STRING", "PNG"), ("STRING", "PNG")):
+        for selection, key in (("CLIPBOARD", "<<Paste>>"), ("PRIMARY", "<<PasteSelection>>")):
+            write_marked(widget, "|")
+            offer(person.root, selection, TARGETS=targets, STRING="PNG", UTF8_STRING="PNG")
+            if kind == "name":
+                widget.event_generate("<Button-2>", x=1, y=1)  # it pastes where this was
+            widget.event_generate(key, x=1, y=1)
+            assert read_marked(widget).replace("|", "") == pasted
+
+
+@pytest.mark.parametrize("redo", ["ctrl+y", "ctrl+shift+z"])
+def test_undo_and_redo(alice, redo):
+    """A word that was deleted by a key is a step of its own."""
+    alice.box.focus_force()
+    alice.type("one two", "<ctrl+BackSpace>")
+    assert alice.draft == "one "
+    alice.type("<ctrl+z>")
+    assert alice.draft == "one two"
+    alice.type("<%s>" % redo)
+    assert alice.draft == "one "
+
+
+def test_shift_with_up_or_down_selects_and_ctrl_shift_home_too(alice):
+    alice.say("sent before")
+    alice.write("one\ntwo")
+    for key, selected in (("shift+Up", "two"), ("ctrl+shift+Home", "one\ntwo")):
+        alice.box.focus_force()
+        alice.box.mark_set("insert", "end-1c")
+        alice.type("<%s>" % key)
+        assert alice.draft == "one\ntwo"
+        assert alice.box.get("sel.first", "sel.last").endswith(selected)
+        alice.box.tag_remove("sel", "1.0", "end")
 
 
 def test_tab_completes_names_commands_and_rooms(tea):
@@ -292,6 +428,23 @@ def test_middle_button_pastes_the_selection(alice, desktop, hub):
     alice.text.tag_add("sel", "1.0", "end")
     alice.box.event_generate("<<PasteSelection>>", x=9, y=9)
     desktop.pump(lambda: alice.banner.startswith("Paste "))
+
+
+def test_indentation_is_shown_and_nicknames_in_bold_are_words(alice, hub):
+    hear(hub, alice, "    return 1", "alice: malice", "al")
+    assert "[bob]:     return 1" in alice.lines
+    start = alice.text.search("alice: malice", "1.0")
+    names = ["name" in alice.text.tag_names("%s + %d chars" % (start, n)) for n in (0, 8)]
+    assert names == [True, False]
+
+
+def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
+    room, view = tea.window.chat.find("#lobby"), tea.chat_view
+    for level, dot in ((client.NONE, ""), (client.MENTIONS, "mention_badge")):
+        tea.window.do(tea.window.chat.set_level, room, level)
+        hub.send(":bob!b@h PRIVMSG #lobby :%s" % level, ":bob!b@h PRIVMSG #tea :%s" % level)
+        tea.sees("[bob]: " + level)
+        assert view.menu_button.cget("image")[0] == str(view._look.icon("menu", dot=dot))
 
 
 # Sheets, menus and keys
@@ -453,6 +606,47 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     assert not alice.chat_view.search.frame.winfo_viewable()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("👍🏽", "👍"), ("👩‍👧‍👦", "👩"), ("❤️", "❤"), ("1️⃣", "1"), ("🏳️‍🌈", "🏳"), ("👩🏽‍💻", "👩"),
+        ("👍🏽👍🏽", "👍👍"), ("می‌خواهم क्‍ष", "می‌خواهم क्‍ष"), ("😀👍", "😀👍"), ("a{b $c", "a{b $c"),
+    ],
+)  # fmt: skip
+def test_emoji_that_tk_cannot_join_are_shown_simpler(alice, desktop, hub, text, shown):
+    """What is copied, found and sent stays as it is."""
+    text, shown = client.protocol.clean(text), client.protocol.clean(shown)
+    hub.send(":bob!b@h TOPIC #lobby :%s end" % text)
+    hear(hub, alice, "a %s b found" % text)
+    line = "[bob]: a %s b found" % shown
+    view = alice.text.tk.call(alice.text, "get", "-displaychars", "1.0", "end")
+    assert view.splitlines()[-2].endswith(line)
+    desktop.pump(lambda: alice.drawn(alice.chat_view.room) == ["# lobby", shown + " end"])
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("found")
+    desktop.pump(lambda: alice.found == "1 of 1")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
+    alice.press("Control-a", alice.text)
+    alice.press("Control-c", alice.text)
+    assert " a %s b found" % text in alice.root.clipboard_get()
+    alice.paste(text)
+    alice.press("Return", alice.box)
+    hub.expect("PRIVMSG #lobby :" + text)
+
+
+@pytest.mark.parametrize("emoji", ["on", "off"])
+def test_found_text_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
+    monkeypatch.setenv("HUBBUB_EMOJI", emoji)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hub.send(":bob!b@h PRIVMSG #lobby :👩🏽‍💻 ❤️ found")
+    desktop.pump(lambda: alice.lines[-1].endswith("found"))
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search.field.set("found")
+    desktop.pump(lambda: alice.found == "1 of 1")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
+
+
 def test_f3_brings_the_search_bar_back(alice, desktop, hub):
     hear(hub, alice, "one two one")
     alice.press("Control-f", alice.box)
@@ -469,17 +663,46 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     opened = []
     monkeypatch.setattr(client.webbrowser, "open", opened.append)
     hear(hub, alice, "see https://example.org/a?b=(1). or file:///etc/passwd 😀 http://b.example")
+    hear(hub, alice, "HTTPS://C.example")
     assert "link" in alice.tags_of("https://example.org")
     assert "link" not in alice.tags_of("file:///etc")
     alice.click("file:///etc")
     assert opened == []
     alice.click("https://example.org")
     alice.click("http://b.example")
-    desktop.pump(lambda: len(opened) == 2)
-    assert sorted(opened) == ["http://b.example", "https://example.org/a?b=(1)"]
+    alice.click("HTTPS://C.example")
+    desktop.pump(lambda: len(opened) == 3)
+    assert sorted(opened) == [
+        "http://b.example", "https://C.example", "https://example.org/a?b=(1)"
+    ]  # fmt: skip
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
     assert alice.menu[:2] == ["Open http://b.example", "Copy the link"]
+
+
+@pytest.mark.parametrize("emoji", ["on", "off"])
+@pytest.mark.parametrize(
+    ("link", "opened"),
+    [
+        ("HTTPS://Example.org/Wiki", "https://Example.org/Wiki"),
+        ("Http://example.org", "http://example.org"),
+        ("http://example.org/👍🏽👩‍👧", "http://example.org/👍🏽👩‍👧"),
+    ],
+)
+def test_link_opens_as_it_was_written(desktop, hub, monkeypatch, emoji, link, opened):
+    """Also where parts of it cannot be shown."""
+    calls = []
+    monkeypatch.setattr(client.webbrowser, "open", calls.append)
+    monkeypatch.setenv("HUBBUB_EMOJI", emoji)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    hear(hub, alice, "see that")
+    hub.send(":bob!b@h PRIVMSG #lobby :one http://a.example, two %s." % link)
+    start = link[:11]
+    desktop.pump(lambda: "link" in alice.tags_of(start))
+    alice.click(start)
+    desktop.pump(lambda: calls)
+    assert calls == [opened]
 
 
 # Replies and settings

@@ -27,22 +27,27 @@ def cannot(reason):
     pytest.skip(reason)
 
 
+def start_screen(width, height, dpi=96):
+    """Start Xvfb; return its process and the name of its display."""
+    for missing, name in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
+        if missing:
+            cannot("there is no %s here" % name)
+    read, write = os.pipe()
+    size = "%dx%dx24" % (width, height)
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size, "-dpi", str(dpi)]
+    process = subprocess.Popen(
+        [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
+    )
+    os.close(write)
+    with os.fdopen(read) as number:  # as a file: Xvfb writes the line in two pieces
+        return process, ":" + number.readline().strip()
+
+
 class Screen:
     """A virtual screen (Xvfb), which DISPLAY names until `close`."""
 
     def __init__(self, dpi=96):
-        for missing, name in ((client.tk is None, "tkinter"), (not shutil.which("Xvfb"), "Xvfb")):
-            if missing:
-                cannot("there is no %s here" % name)
-        read, write = os.pipe()
-        size = "%dx%dx24" % (1280 * dpi // 96, 900 * dpi // 96)
-        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size, "-dpi", str(dpi)]
-        self._process = subprocess.Popen(
-            [*command, "-nolisten", "tcp", "-noreset"], pass_fds=(write,), stderr=subprocess.DEVNULL
-        )
-        os.close(write)
-        with os.fdopen(read) as number:  # as a file: Xvfb writes the line in two pieces
-            self.name = ":" + number.readline().strip()
+        self._process, self.name = start_screen(1280 * dpi // 96, 900 * dpi // 96, dpi)
         self._before = os.environ.get("DISPLAY")
         os.environ["DISPLAY"] = self.name
         first = client.tk.Tk()  # Tk keeps its display open from now on
