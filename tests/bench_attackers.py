@@ -4,8 +4,8 @@
 
 Connects to a server on this machine and writes prepared bytes to non-blocking sockets, as each
 kind's script says, until standard input ends. Prints "ready" when it begins, and as its last
-line what it did. Has a lower priority than the server, so that it takes only the CPU
-time that is left.
+line what it did. Has a lower priority than the server, so that it takes only the CPU time that
+is left.
 """
 
 import base64
@@ -111,7 +111,8 @@ def found_rooms(me: "Attacker") -> Script:
     """Found 50 rooms, and stay in them."""
     yield hello(me.nickname, "draft/chathistory")
     yield JOINED
-    yield to_bytes("JOIN " + ",".join("#f%dx%d" % (me.number, i) for i in range(50)))
+    rooms = ",".join("#f%dx%d" % (me.number, i) for i in range(50))
+    yield to_bytes("PART #lobby", "JOIN " + rooms)
     yield ENDED
 
 
@@ -154,7 +155,7 @@ SPEECH = to_bytes(*["PRIVMSG #lobby :" + 60 * "x"] * 90)
 GARBAGE = bytes(random.getrandbits(8) for _ in range(65536))
 MANY_TAGS = "@" + ";".join("+a%d=b" % i for i in range(560)) + " PING x"
 MASKS = ",".join("*r*o*m*q%02d*" % i for i in range(20))
-ROOMS = ",".join("#m%d" % i for i in range(50))
+ROOMS = ",".join("#m%d" % i for i in range(49))  # with the lobby, as many as allowed
 BANS = [" ".join("*z%dy%d*!*@*" % (i, j) for j in range(8)) for i in range(12)]
 SET_BANS = tuple("MODE {room} +bbbbbbbb " + masks for masks in BANS)
 OWN_BANS = tuple(text.replace("{room}", "#b{n}r{r}") for text in SET_BANS)

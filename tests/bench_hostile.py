@@ -10,7 +10,7 @@ to each other in the lobby and privately, while attackers at 127.0.0.1 do what t
 (the table KINDS in bench_attackers.py). Prints a line for each case:
 
     p50 p99 worst  milliseconds from sending a message to its arrival at the other
-    newcomer       milliseconds from connecting to the welcome, at 127.0.3.0/24: median, worst
+    newcomer       milliseconds from connecting to the welcome, at 127.0.3.x: median, worst
     room bob       messages a second of the attackers to the lobby, and to one person
     event          joins, leaves and new nicknames of theirs a second, in the lobby
     peak           memory of the server in MiB, and in parentheses that before the attack
@@ -144,7 +144,7 @@ class Stage:
         else:  # "2,000 rooms"
             for start in range(0, int(need.split()[0].replace(",", "")), 50):
                 names = ",".join("#room%d" % i for i in range(start, start + 50))
-                self._add_keeper().say_all("JOIN " + names, "PART #lobby")
+                self._add_keeper().say_all("PART #lobby", "JOIN " + names)
 
     def _add_keeper(self) -> Person:
         """Return a new person at an address of its own."""
@@ -182,7 +182,8 @@ class Stage:
     def errors(self) -> List[str]:
         """Return the errors in the log by their last lines, with their numbers."""
         found = ERROR.findall(self._log.read_text("utf-8", "replace"))
-        counts = collections.Counter(error.strip().rpartition("\n")[2] for error in found)
+        texts = [re.sub(r"^\d\S+ \S+ ", "", error.strip().rpartition("\n")[2]) for error in found]
+        counts = collections.Counter(texts)
         return ["ERROR in the log, %d times: %s" % (n, text) for text, n in counts.most_common(5)]
 
     def stop(self) -> float:
@@ -240,16 +241,15 @@ class Newcomers(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        for number in itertools.cycle(range(256)):
-            if self.is_over.wait(0.5):
-                return
-            start = time.monotonic()
+        numbers = itertools.count()
+        while not self.is_over.wait(0.5):
+            number, start = next(numbers), time.monotonic()
             with socket.socket() as sock:
                 sock.settimeout(GRACE)
                 try:
-                    sock.bind((NEWCOMER_ADDRESS % number, 0))
+                    sock.bind((NEWCOMER_ADDRESS % (number % 250 + 1), 0))
                     sock.connect((SERVER_ADDRESS, self._port))
-                    sock.sendall(hello("new%d" % (start * 1000)))
+                    sock.sendall(hello("new%d" % number))
                     self._wait(sock, rb" 001 ")
                     self._figures.newcomers.append((time.monotonic() - start) * 1000)
                     sock.sendall(to_bytes("JOIN #new"))
