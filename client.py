@@ -1636,10 +1636,9 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     else:  # the answer begins with the anchor: proof that the history reaches back to it
         msgid = conversation.anchor.msgid
         since = "timestamp=" + protocol.format_time(conversation.anchor.line.when - 0.001)
-        if (
-            RESUME_CAP in chat.session.caps and msgid.isdecimal() and len(msgid) < 19
-        ):  # Hubbub's only grow
-            since = "msgid=%d" % (int(msgid) - 1)  # whatever its clock has done since
+        is_number = msgid.isdecimal() and len(msgid) < 19
+        if is_number and RESUME_CAP in chat.session.caps:  # Hubbub's only grow, unlike its clock
+            since = "msgid=%d" % (int(msgid) - 1)
         _ask(chat, MISSED, conversation, "AFTER", since)
 
 

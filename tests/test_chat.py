@@ -1616,6 +1616,34 @@ def test_nothing_is_lost_and_nothing_is_sent_twice_wherever_the_connection_is_cu
     assert replay(link.alice.changes, room) == room.entries
 
 
+@pytest.mark.parametrize(
+    ("caps", "msgid", "since"),
+    [
+        ("hubbub/resume", "1700000000000017", "msgid=1700000000000016"),  # its clock may be wrong
+        ("hubbub/resume", "x" * 20, "timestamp="),
+        ("hubbub/resume", "1" * 30, "timestamp="),
+        ("", "1700000000000017", "timestamp="),
+    ],
+)
+def test_missed_messages_are_asked_for_by_number_where_numbers_only_grow(caps, msgid, since):
+    alice = User("draft/chathistory batch " + caps).join()
+    alice.hear("@msgid=%s :bob!b@h PRIVMSG #lobby :hello" % msgid)
+    alice.lose()
+    alice.connect()
+    alice.hear(*WELCOME)
+    asked = [line for line in alice.sent if line.startswith("CHATHISTORY AFTER #lobby ")]
+    assert [line.split()[3].startswith(since) for line in asked] == [True], asked
+
+
+def test_console_has_no_history_on_the_server():
+    alice = User("draft/chathistory batch").join("NETWORK=erin")
+    alice.type("/leave")
+    alice.hear(":alice!a@h PART #lobby")
+    assert alice.chat.current.kind == client.CONSOLE
+    alice.do(alice.chat.do(NOW, alice.chat.fetch_older, alice.chat.current))
+    assert not any("erin" in line for line in alice.sent)
+
+
 def test_missed_messages_are_fetched_counted_and_marked():
     link = Link(5)
     link.run()
