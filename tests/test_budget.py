@@ -80,6 +80,19 @@ def test_work_has_its_price(room, monkeypatch, taken, line, tokens):
     assert price(taken, bob, line) == pytest.approx(tokens)
 
 
+def test_those_who_watch_a_nickname_are_paid_for(room, monkeypatch, taken):
+    """The old nickname and the new have two watchers each, who are told in a room of nobody."""
+    monkeypatch.setattr(server, "WATCHERS_PER_TOKEN", 1)
+    bob = room.irc("bob")
+    bob.send("PART #lobby")
+    plain = price(taken, bob, "NICK ben", "NICK bob")
+    for nickname in ("alice", "carol"):
+        watcher = room.irc(nickname)
+        watcher.send("MONITOR + bob,ben")
+        watcher.heard()
+    assert price(taken, bob, "NICK ben", "NICK bob") == plain + 8
+
+
 def test_piece_of_a_line_has_its_price(room, monkeypatch):
     bob, paid = room.irc("bob"), queue.Queue()
     monkeypatch.setattr(server.Session, "_take", lambda session, count: paid.put(count) or 0.0)
@@ -117,6 +130,16 @@ def test_password_and_history_have_their_price(open_room, tmp_path, monkeypatch,
 
 
 # Budgets
+
+
+def test_lines_before_the_end_of_a_pipe_arrive(open_room, monkeypatch):
+    """Also those that have to wait: `nc -N` closes its sending direction at once."""
+    room = open_poor_room(open_room, monkeypatch)
+    alice, bob = room.irc("alice"), room.plain("bob")
+    bob.send(*("line %d" % number for number in range(70)))
+    bob.finish()
+    said = [line for line in alice.until(" QUIT :Connection closed") if "PRIVMSG" in line]
+    assert [line.rpartition(" ")[2] for line in said] == [str(number) for number in range(70)]
 
 
 def open_poor_room(open_room, monkeypatch):

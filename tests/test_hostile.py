@@ -450,6 +450,20 @@ def test_a_guest_cannot_fill_a_mailbox(kept):
     assert has(dan.heard(), "it will be delivered")
 
 
+@needs_scrypt
+def test_the_accounts_of_an_address_cannot_fill_a_mailbox(kept):
+    """Those of another address still have room."""
+    eve, dan, stored = kept.irc("eve"), kept.irc("dan"), 0
+    for number in range(5):
+        kept.client("eve").account = server.Account(100 + number, "eve", False, 0.0)
+        eve.send(*["PRIVMSG alice :spam"] * 50)
+        stored += sum("it will be delivered" in line for line in eve.heard())
+    assert stored == 200
+    kept.client("dan").host = "192.0.2.1"
+    dan.send("PRIVMSG alice :hello")
+    assert has(dan.heard(), "it will be delivered")
+
+
 def test_a_recipient_named_twice_gets_a_message_once(room):
     bob, alice = room.irc("bob"), room.irc("alice", "echo-message")
     alice.send("PRIVMSG bob,BOB,#lobby,bob :hello", "JOIN #a,#A")
