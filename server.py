@@ -928,6 +928,8 @@ class Response:
 
     def flush(self, is_done: bool = True) -> None:
         """Send what was added; `is_done` ends the answer."""
+        if not (self.events or self._label or self.batch):
+            return  # as after most messages
         events, self.events = self.events, []
         self.is_long |= len(events) > 1 or not is_done
         data = [self._render_event(event, self.take_label()) for event in events]
