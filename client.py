@@ -699,7 +699,7 @@ class Conversation:
         # Of the history:
         self.has_older = True  # until an answer says otherwise
         self.is_complete = True  # there is no gap between the entries
-        self.anchor: Optional[Entry] = None  # the last entry before the gap, if there is one
+        self.anchor: Optional[Entry] = None  # the last entry before the gap, if there is a gap
         self._known: Dict[str, Entry] = {}  # entries by msgid
 
     def rename(self, name: str) -> None:
@@ -916,7 +916,7 @@ class Outbox:
     ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
-        A message waits behind an uncertain one to the same target.
+        A message waits behind an uncertain message to the same target.
         """
         messages = []
         blocked = {item.folded for item in self.having(UNCERTAIN)}
@@ -1466,11 +1466,11 @@ class Chat:
         return new
 
     def private(self, nickname: str, limit: int = 0) -> Conversation:
-        """Return the conversation with a user; if there are too many, the current one."""
+        """Return the conversation with a user; if there are too many, that in view."""
         return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
 
     def remove(self, conversation: Conversation) -> None:
-        """Remove a conversation; if it was in view, the one above follows."""
+        """Remove a conversation; if it was in view, that above it follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
         requests = self.history.requests
@@ -1749,7 +1749,7 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
     is_known = any(c.knows(msgid) for c in chat.conversations)
     if item is not None and (is_known or chat.time_of(message) < item.since):
-        item = None  # it is another one, with the same text
+        item = None  # it is a different message with the same text
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
     is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
@@ -1814,7 +1814,7 @@ def _on_text(chat: Chat, message: Message) -> None:
 def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], None]) -> Handler:
     """Return a handler for messages about a channel of ours.
 
-    Of another channel, numerics are shown in view; events, as in one left a moment ago, are not.
+    Of another channel, numerics are shown in view. Events are not: it was left a moment ago.
     """
 
     def handle(chat: Chat, message: Message) -> None:
@@ -4856,7 +4856,7 @@ class Questions:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
-        self.question = ""  # the one in the banner
+        self.question = ""  # that in the banner
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""

@@ -68,11 +68,11 @@ MAX_MASK = 100
 MIN_PASSWORD = 8
 MAX_PASSWORD = 300  # bytes, so that it fits into REGISTER together with its account
 
-# Limits of one command
+# Limits of a command
 MAX_MODES = 8  # mode changes with an argument
 MAX_LIMIT = 99999  # members, in mode +l
 MAX_DURATION = 10 * 365 * 86400  # seconds
-SASL_CHUNK = 400  # characters of base64 in one AUTHENTICATE
+SASL_CHUNK = 400  # characters of base64 in an AUTHENTICATE
 MAX_SASL = 4096  # characters of base64 in all
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
@@ -466,7 +466,7 @@ _NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 def clean(text: str, limit: int = MAX_TEXT) -> str:
     """Return `text` as one line of at most `limit` characters that is safe to print or show.
 
-    A tab becomes spaces up to a multiple of four, a line end one. Removed are controls,
+    A tab becomes spaces up to a multiple of four, a line end a space. Removed are controls,
     terminal escapes, IRC's colours, bidirectional and zero-width characters, noncharacters,
     lone surrogates (they become U+FFFD), and combining marks beyond MAX_MARKS.
     """
@@ -559,7 +559,7 @@ def parse_time(text: str) -> float:
     return _whole_seconds(match.group(1)) + float(match.group(2) or 0)
 
 
-@functools.lru_cache(maxsize=64)  # messages of one moment share their second
+@functools.lru_cache(maxsize=64)  # messages of a moment share their second
 def _whole_seconds(text: str) -> int:
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
@@ -639,7 +639,7 @@ class SaslBuffer:
     def feed(self, chunk: str) -> Optional[bytes]:
         """Return the decoded data once its last chunk has come, else None.
 
-        Raises TooLongError for a chunk over SASL_CHUNK (905), and ProtocolError for one that is
+        Raises TooLongError for a chunk over SASL_CHUNK (905), and ProtocolError for a chunk that is
         not base64 or exceeds MAX_SASL together with those before it (904). The buffer is empty
         after an error and after the last chunk.
         """
@@ -691,8 +691,8 @@ def parse_prefix(token: str) -> Dict[str, str]:
 def channel_modes(chanmodes: str, member_modes: Iterable[str]) -> Dict[str, str]:
     """Return the type of each channel mode from ISUPPORT's CHANMODES ("b,k,l,imnst").
 
-    "list" takes an argument, or none to query it; "always" takes one to set and one to unset;
-    "set" takes one to set; "flag" takes none; "member" takes a nickname.
+    "list" takes an argument, or none to query it; "always" takes an argument to set and to unset;
+    "set" takes it to set; "flag" takes none; "member" takes a nickname.
     """
     types = dict.fromkeys(member_modes, "member")
     for kind, modes in zip(("list", "always", "set", "flag"), chanmodes.split(",")):
@@ -705,7 +705,7 @@ CHANNEL_MODES = channel_modes(CHANMODES, "ov")
 
 
 class ModeChange(NamedTuple):
-    """One mode of a MODE command. `arg` is "" if it has none, even if it needs one."""
+    """One mode of a MODE command. `arg` is "" if it has none, even if it needs an argument."""
 
     adding: bool
     letter: str
@@ -777,7 +777,7 @@ def parse_limit(text: str) -> int:
 def normalize_host(text: str) -> str:
     """Return an address as it stands in a source, where it may not begin with a colon.
 
-    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of one machine alone.
+    IPv4-mapped IPv6 (::ffff:192.0.2.1) is IPv4; a zone (%eth0) is of a single machine.
     """
     text = re.sub(r"^::ffff:(?=[0-9.]+\Z)", "", text.partition("%")[0])
     with contextlib.suppress(ValueError):
@@ -810,7 +810,7 @@ def short_mask(mask: str) -> str:
 
 
 class MaskSet:
-    """An immutable set of masks, in which * stands for any characters and ? for one.
+    """An immutable set of masks, in which * stands for any characters and ? for a single character.
 
     Each mask is compiled once. Names are compared casefolded. A match takes time linear in the
     text and the masks, however many stars they have.
@@ -1074,7 +1074,7 @@ class Verb(NamedTuple):
     """A row of the chat box's grammar: the arguments ([optional]), and a line of help.
 
     `wire` is the message to send: words in upper case stand for those of `args`, HERE for the
-    conversation in view, CHANNEL for the same if it is one; arguments that were not given are
+    conversation in view, CHANNEL for the same if it is a channel; arguments that were not given are
     left out. It is "" for verbs that take more.
     """
 

@@ -120,7 +120,7 @@ MANY_REPLIES = 20  # after which a reader waits for their delivery
 MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
 MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
 MAX_OUTBOXES = 256 << 20  # the same of all addresses
-MAX_SELECT = 500  # sockets in one call of select: Windows takes 512
+MAX_SELECT = 500  # sockets in a call of select: Windows takes 512
 
 # Prices of work, in tokens of --rate-limit
 BURST = 100  # tokens at once of a client
@@ -136,12 +136,12 @@ REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
-MAX_CHANNELS = 50  # channels of one client
+MAX_CHANNELS = 50  # channels of a client
 MAX_WATCHES = 100  # nicknames in MONITOR
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
 MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
-MAX_CONDITIONS = 20  # of one LIST
+MAX_CONDITIONS = 20  # of a LIST
 
 # Limits of the server
 MAX_SERVER_CHANNELS = 10000
@@ -150,7 +150,7 @@ MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 
 # The history
 RECALL_LINES = 20  # earlier messages that a joining client is shown
-MAX_HISTORY = 500  # earlier messages in one answer
+MAX_HISTORY = 500  # earlier messages in an answer
 SAME_TIME = 100  # more of them, if they are of one millisecond
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
 MAX_NUMBER = 1 << 62  # above the number of every event
@@ -179,7 +179,7 @@ NO_ACCOUNTS = "This server keeps no accounts."
 LIMITS = {
     "guess": (0.1, 5),  # wrong passwords for an account, or keys for a channel
     "guesses": (1.0, 300),  # wrong passwords in all: a classroom may share an address
-    "registration": (1 / 120, 30),  # accounts: a class at once, and the next one an hour later
+    "registration": (1 / 120, 30),  # accounts: a class at once, and the next class an hour later
     # To make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
     "founding": (1 / 300, 200),
     # Messages that wait for one account, of MAX_WAITING: of a sender, and of an address
@@ -257,7 +257,7 @@ def sniff(data: bytes) -> Optional[str]:
 def decode_plain(line: bytes) -> str:
     """Return the text of a plain-text line: without telnet's commands, and safe to show.
 
-    Backspace and Delete, which some terminals send as characters, take the last one away.
+    Backspace and Delete, which some terminals send as characters, take the last character away.
     """
     if b"\xff" in line:
         line = _TELNET.sub(b"", line)
@@ -499,7 +499,7 @@ class Client:
         self.invited: MutableSet[Channel] = weakref.WeakSet()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         # The sender of the last private message: its nickname, and its `readable_since`, which is
-        # another one if the nickname has changed hands
+        # different if the nickname has changed hands
         self.correspondent = "", 0
         self.token = ""  # for RESUME
         self.unpaid = 0  # bytes that it had stored, and that its address is not charged for yet
@@ -583,7 +583,7 @@ _NICKNAME = operator.attrgetter("nickname")
 
 
 class Topic(NamedTuple):
-    """The topic of a channel; without one, the text is ""."""
+    """The topic of a channel; the text is "" if there is none."""
 
     text: str = ""
     by: str = ""
@@ -696,7 +696,7 @@ class Channel:
     def change(
         self, change: ModeChange, by: Client, find: Callable[[str], Client]
     ) -> Optional[ModeChange]:
-        """Apply a change and return the effective one, or None; `find` is `Directory.get`."""
+        """Apply a change and return the effective change, or None; `find` is `Directory.get`."""
         adding, letter, arg = change
         kind = protocol.CHANNEL_MODES.get(letter)
         if kind is None:
@@ -1035,7 +1035,7 @@ class Directory:
     """The users, by nickname, and the channels.
 
     Each method is atomic and does no I/O. Any thread may call those that ask, `end`, `post`,
-    `set_account` and `update_accounts`; the others are for the thread of `client`, the one that
+    `set_account` and `update_accounts`; the others are for the thread of `client`, which
     acts: an event that answers its command takes the label. What others are told of a change is
     numbered and posted before the lock is released: the order of events is the order of changes.
     A method that raises ReplyError has changed nothing.
@@ -1437,8 +1437,8 @@ class Directory:
     ) -> Optional[str]:
         """Send a text from `client`, with its serialized tags, to a channel or a user.
 
-        Returns the user's away message, "" without one. If there is no such user, it is kept for
-        the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
+        Returns the user's away message, "" if it is present. If there is no such user, it is kept
+        for the owner of `account`, and None returned. Raises ReplyError 401, 403 or 404.
         """
         command, owner, is_answer = message.command, 0, True
         away: Optional[str] = ""
@@ -1604,7 +1604,7 @@ class Directory:
     def _drop_if_empty(self, channel: Channel) -> None:
         """Delete an empty channel unless it is persistent and has an owner.
 
-        Nobody could open a restricted one again; what was said while it was goes with it. At
+        Nobody could open a restricted channel again; what was said while it was goes with it. At
         the end of the server all are kept: their members may come back.
         """
         if channel.members or self.is_closing:
@@ -1613,7 +1613,7 @@ class Directory:
             self._delete(channel, channel.restricted_since if channel.is_restricted else None)
 
     def _delete(self, channel: Channel, since: Optional[int]) -> None:
-        """Delete a channel, and its messages from this number on if there is one."""
+        """Delete a channel, and its messages from this number on, None for none."""
         del self._channels[channel.folded]
         if channel.is_saved or since is not None:
             self._enqueue(ChannelRecord(channel.folded, None, since))
@@ -1693,7 +1693,7 @@ class Limiter:
             return bucket.charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is one."""
+        """Take a token and return 0, or take none and return the seconds until there is a token."""
         wait = self.charge(key, 1.0, now)
         if wait > 0:
             self.charge(key, -1.0, now)
@@ -2094,7 +2094,7 @@ class Store:
         """Delete some of the oldest messages, if they are too old or the file is too large.
 
         Returns True if the next call may find more. Each takes some milliseconds. Messages from
-        the future stay: this clock may be the wrong one.
+        the future stay: this clock may be wrong.
         """
         query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
@@ -2208,7 +2208,7 @@ class Store:
         self._writer.execute("REPLACE INTO channels VALUES (?,?)", folded, json.dumps(state))
 
     def delete_channel(self, folded: str, since: Optional[int] = None) -> None:
-        """Delete a channel, and its history from a number on, which a later one does not have."""
+        """Delete a channel, and its history from a number on, unless that is None."""
         if since is not None:
             query = "DELETE FROM messages WHERE key = ? AND kind IN (0, 1) AND number >= ?"
             self._writer.execute(query, folded, since)
@@ -2921,7 +2921,7 @@ class Session:
         self.add(self.response.make_event((command, *params), source))
 
     def add(self, event: Event) -> None:
-        """Add an event to the answer; pieces of a long one are paid for before they are made."""
+        """Add an event to the answer; pieces of a long answer are paid for before they are made."""
         if len(self.response.events) >= ROWS_PER_TOKEN:
             self.flush(is_done=False)
             self.charge(1.0)
@@ -3141,7 +3141,7 @@ def on_nick(session: Session, message: Message) -> None:
 
 
 def _check_not_reserved(session: Session, nickname: str) -> None:
-    """Refuse, by ReplyError, the nickname of another account, or one that looks like that."""
+    """Refuse, by ReplyError, the nickname of another account, or a lookalike of it."""
     client, store = session.client, session.server.store
     account = store.account(nickname)
     client.check_lookalike(nickname, store.skeletons)
@@ -3204,7 +3204,7 @@ def _apply_sanctions(session: Session) -> None:
 def _check_server_password(session: Session) -> None:
     """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
 
-    The right one is never refused: others may share the address of a client that guesses.
+    The right password is never refused: others may share the address of a client that guesses.
     """
     wanted, offered = session.options.password.encode(), session.password.encode()
     if not wanted or hmac.compare_digest(wanted, offered):
