@@ -4596,7 +4596,7 @@ def _host_error(name: str) -> str:
 
 
 def _network(name: str) -> str:
-    return protocol.clean(name, 40).strip() or Options().network
+    return protocol.clean(name, protocol.MAX_NETWORK).strip() or Options().network
 
 
 def _read_lines(path: str) -> Tuple[str, ...]:
