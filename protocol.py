@@ -17,7 +17,7 @@ Guarantees:
 - Every buffer and every name has a limit, and the limit is a constant.
 
 Contents: Errors; Messages; Names; Text; Time; ISUPPORT; SASL; Channel modes; Masks; Discovery;
-Display; The chat box.
+Encryption; Display; The chat box.
 
 Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), and of IRCv3
 (https://ircv3.net/irc/) message-tags, server-time, UTF8ONLY, SASL, chathistory and WHOX.
@@ -27,9 +27,11 @@ import base64
 import calendar
 import contextlib
 import functools
+import hashlib
 import ipaddress
 import json
 import re
+import ssl
 import time
 import unicodedata
 from types import MappingProxyType
@@ -55,6 +57,7 @@ LOBBY = "#lobby"  # the channel that everyone is placed in, unless the server ha
 MAX_MESSAGE = 512  # without its tags, CRLF included (RFC 1459, 2.3)
 MAX_TAGS = 8191  # all tags, "@" and the space included (message-tags)
 MAX_CLIENT_TAGS = 4094  # tags sent by a client, without the "@" and the space
+MAX_RECORD = 16384  # plain text in a record of TLS (RFC 8446, 5.1)
 MAX_PLAIN_LINE = 4096  # plain text; terminals pass on no more at once
 
 # Limits of names and texts, in characters unless said otherwise
@@ -914,6 +917,75 @@ def _parse_datagram(data: bytes, kind: str) -> Mapping[str, object]:
     if not isinstance(query_id, str) or not re.match(_QUERY_ID, query_id):
         raise ProtocolError("Not the id of a query")
     return fields
+
+
+# Encryption
+# ----------
+
+
+class TlsPipe:
+    """One end of a TLS connection, without I/O: the caller moves the bytes.
+
+    Not for two threads at a time. Methods raise ssl.SSLError when the connection cannot go on,
+    which is the peer's fault, or the network's; `outgoing` may then have an alert for the peer.
+    """
+
+    def __init__(self, context: ssl.SSLContext, server: Optional[str] = None) -> None:
+        """`server` is the host that a client connects to; None for the server's end."""
+        self._from_peer, self._to_peer = ssl.MemoryBIO(), ssl.MemoryBIO()
+        bios = self._from_peer, self._to_peer
+        self._tls = context.wrap_bio(*bios, server_side=server is None, server_hostname=server)
+        self._waiting = bytearray()  # for the end of the handshake
+        self.is_open = False  # the handshake is done
+        self.is_ended = False  # the peer has said that it sends no more
+        if server is not None:
+            self.receive(b"")  # begins the handshake
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the network, and return what the peer has said; b"" for nothing yet."""
+        self._from_peer.write(data)
+        pieces: List[bytes] = []
+        with contextlib.suppress(ssl.SSLWantReadError):
+            if not self.is_open:
+                self._tls.do_handshake()
+                self.is_open = True
+                self.send(bytes(self._waiting))
+            while not self.is_ended:
+                with contextlib.suppress(ssl.SSLZeroReturnError):
+                    pieces.append(self._tls.read(MAX_RECORD))
+                self.is_ended = not (pieces and pieces[-1])
+        return b"".join(pieces)
+
+    def send(self, data: bytes) -> None:
+        """Say something to the peer: `outgoing` has it, once the handshake is done."""
+        if not self.is_open:
+            self._waiting += data
+        elif data:
+            self._tls.write(data)
+
+    def close(self) -> None:
+        """Say that no more comes."""
+        with contextlib.suppress(ssl.SSLError):  # the peer need not agree, or be there
+            self._tls.unwrap()
+
+    def outgoing(self) -> bytes:
+        """Return the bytes that the network is to carry, once."""
+        return self._to_peer.read()
+
+    def fingerprint(self) -> str:
+        """Return that of the peer's certificate, "" before it has come."""
+        certificate = self._tls.getpeercert(binary_form=True) if self.is_open else None
+        return fingerprint(certificate) if certificate else ""
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return the SHA-256 of a certificate (DER) in hexadecimal."""
+    return hashlib.sha256(certificate).hexdigest()
+
+
+def format_fingerprint(digest: str) -> str:
+    """Return a fingerprint in groups, to compare aloud: "3F2A 9C01 …"."""
+    return " ".join(re.findall("..?.?.?", digest.upper()))
 
 
 # Display
