@@ -65,6 +65,8 @@ import shlex
 import signal
 import socket
 import sqlite3
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -133,6 +135,7 @@ PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a termi
 CONNECTION_PRICE = 1
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
+TLS_PRICE = 3  # for a handshake
 PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
@@ -174,6 +177,10 @@ HISTORY_FAILS = "The server's disk does not work. What is said will be kept once
 HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
 HISTORY_WORKS = "What is said is being kept again."
 NO_ACCOUNTS = "This server keeps no accounts."
+NOT_ENCRYPTED = (
+    "This chat is for encrypted connections only. Turn on TLS in your IRC client, or use"
+    " Hubbub's own, or ncat --ssl."
+)
 
 # What an address may do: tokens a second, and tokens at once
 LIMITS = {
@@ -209,6 +216,9 @@ class Options(NamedTuple):
     data: str = ""  # folder of the store; "" keeps nothing
     history_days: float = 0.0  # days to keep history; 0 is forever
     max_history: float = 1024.0  # MiB of history, accounts and channels
+    tls_cert: str = ""  # file (PEM); "" makes one in the folder of the store
+    tls_key: str = ""
+    require_tls: bool = False
 
 
 # Errors
@@ -222,6 +232,10 @@ class Disconnect(Exception):
         super().__init__(reason)
         self.reason = reason
         self.farewell = farewell
+
+
+class CertificateError(Exception):
+    """There is no certificate that can be used; the text says why. The host's fault."""
 
 
 # Dialects
@@ -483,6 +497,8 @@ class Client:
         self.writer.settimeout(0)
         self.host = host
         self.address = protocol.format_address(host, port)
+        self.tls: Optional[protocol.TlsPipe] = None  # set by its own thread, before all output
+        self._tls_lock = threading.Lock()  # guards what is in `tls`; never held for the socket
         # Written by the client's own thread alone:
         self.caps = 0  # PLAIN_TEXT for a user with nc
         self.signed_on = self.spoke = 0.0  # seconds since 1970
@@ -555,6 +571,27 @@ class Client:
         if other and not self.owns(nickname):
             text = "%s looks like %s, which is the name of another user. Choose another."
             raise ReplyError("433", nickname, other, text % (nickname, other))
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Return what the peer said in bytes from the socket. Raises Disconnect."""
+        if self.tls is None:
+            return data
+        with self._tls_lock:
+            try:
+                return self.tls.receive(data)
+            except ssl.SSLError as error:
+                raise Disconnect("TLS: %s" % (error.reason or "failed")) from None
+
+    def encrypt(self, data: bytes, is_last: bool = False) -> bytes:
+        """Return the bytes for the socket that say `data`, with what TLS itself has to say."""
+        if self.tls is None:
+            return data
+        with self._tls_lock:
+            with contextlib.suppress(ssl.SSLError):  # its own thread notices, too
+                self.tls.send(data)
+                if is_last:
+                    self.tls.close()
+            return self.tls.outgoing()
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
@@ -2634,8 +2671,12 @@ class Delivery(threading.Thread):
                 data = b"".join(pieces)
             self._append(client, data)
 
-    def _append(self, client: Client, data: bytes) -> None:
-        if data and not client.is_closed and not client.finishing:
+    def _append(self, client: Client, data: bytes, is_last: bool = False) -> None:
+        if client.is_closed or client.finishing:
+            return
+        if client.tls is not None:
+            data = client.encrypt(data, is_last)
+        if data:
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
@@ -2708,6 +2749,7 @@ class Delivery(threading.Thread):
     def _end(self, ending: Ending) -> None:
         client = ending.client
         if ending.how == FINISH:
+            self._append(client, b"", is_last=True)
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
@@ -2841,7 +2883,7 @@ class Session:
         timeout = PROMPT_AFTER
         is_silent = True  # nothing has come, and nobody has been asked for a username
         is_pinged = False  # a PING is not answered yet
-        while True:
+        while client.tls is None or not client.tls.is_ended:
             client.reader.settimeout(timeout)
             try:
                 data = client.reader.recv(RECEIVE_SIZE)
@@ -2861,9 +2903,11 @@ class Session:
                 self.delivery.wake()
             else:
                 if not data:
-                    raise Disconnect("Connection closed", "" if client.registered else "Goodbye.")
-                is_silent = is_pinged = False
-                yield data
+                    break
+                data = self._decrypt(data, is_first=is_silent)
+                if data:
+                    is_silent = is_pinged = False
+                    yield data
             client.check_end()
             if self._can_ping():
                 timeout = options.ping_interval
@@ -2874,6 +2918,28 @@ class Session:
                 if timeout <= 0:
                     farewell = "No username came in time. Connect again when you are ready."
                     raise Disconnect("Registration timeout", farewell)
+                timeout = min(timeout, PROMPT_AFTER) if is_silent else timeout
+        raise Disconnect("Connection closed", "" if client.registered else "Goodbye.")
+
+    def _decrypt(self, data: bytes, is_first: bool) -> bytes:
+        """Return what the peer said in these bytes; send what TLS has to say. Raises Disconnect.
+
+        If they are the first, a TLS hello begins the encryption.
+        """
+        client = self.client
+        if is_first and client.tls is None and self.server.tls is not None and sniff(data) == TLS:
+            self.charge(TLS_PRICE)
+            client.tls = protocol.TlsPipe(self.server.tls)
+        if client.tls is None:
+            return data
+        try:
+            text = client.decrypt(data)
+        finally:
+            self.delivery.enqueue(Output(client, bytes))
+            self.delivery.wake()
+        if not text:
+            self.charge(PIECE_PRICE + len(data) // BYTES_PER_TOKEN)
+        return text
 
     def _can_ping(self) -> bool:
         client = self.client
@@ -2990,6 +3056,9 @@ class Session:
         """Return the command's row. Raises ReplyError if rules are broken."""
         name, client = message.command, self.client
         command = COMMANDS.get(name)
+        is_open = self.options.require_tls and client.tls is None and name != "CAP"
+        if is_open and not ipaddress.ip_address(client.host).is_loopback:
+            raise Disconnect("Not encrypted", NOT_ENCRYPTED)
         if command is None:
             raise ReplyError("421", name, "Unknown command")
         if not client.registered and not command.rules & EARLY:
@@ -3101,6 +3170,8 @@ def on_cap(session: Session, message: Message) -> None:
         version = message.param(1)
         is_new = version.isdecimal() and int(version) >= 302
         words = [name + value if is_new else name for name, value in offered.items()]
+        if session.server.tls is not None and client.tls is None:
+            words.append("hubbub/tls")  # described in README.md; nobody requests it
         session.reply("CAP", nickname, "LS", " ".join(words))
     elif verb == "LIST":
         held = [name for name in offered if client.caps & CAPABILITIES[name]]
@@ -3743,6 +3814,8 @@ def on_whois(session: Session, message: Message) -> None:
         session.reply("312", name, options.server_name, options.network)
         if other.is_operator:
             session.reply("313", name, "is an operator")
+        if other.tls is not None:
+            session.reply("671", name, "is using a secure connection")
         if other.account.id:
             session.reply("330", name, other.account.name, "is logged in as")
         if other.away:
@@ -4111,6 +4184,8 @@ def on_stats(session: Session, message: Message) -> None:
     letter = message.param(0)[:1] or "*"
     for pair in session.server.statistics().items():
         session.reply("249", letter, "%s: %d" % pair)
+    digest = protocol.format_fingerprint(session.server.fingerprint) or "none: not encrypted"
+    session.reply("249", letter, "fingerprint: " + digest)
     session.reply("219", letter, "End of /STATS report")
 
 
@@ -4211,6 +4286,15 @@ class Server:
         except BaseException:
             self._listener.close()
             raise
+        self.tls: Optional[ssl.SSLContext] = None
+        self.fingerprint = ""  # of the certificate
+        self.not_encrypted = ""  # the reason why there is none
+        try:
+            self._load_certificate()
+        except BaseException:
+            self._listener.close()
+            self.store.close()
+            raise
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
             self.journal = Journal(self.store, self._on_journal, self._on_upkeep)
@@ -4240,6 +4324,17 @@ class Server:
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
+
+    def _load_certificate(self) -> None:
+        """Turn on encryption; unless it is asked for, it is fine that there is no certificate."""
+        options = self.options
+        try:
+            path = options.tls_cert or make_certificate(options.data)
+            self.tls, self.fingerprint = load_certificate(path, options.tls_key)
+        except CertificateError as error:
+            if options.tls_cert or options.require_tls:
+                raise
+            self.not_encrypted = str(error)
 
     # For the sessions
 
@@ -4433,6 +4528,64 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def make_certificate(folder: str) -> str:
+    """Return the file of key and certificate in the store's folder, made at the first start.
+
+    Raises CertificateError.
+    """
+    if not folder:
+        raise CertificateError("a certificate is kept in the folder of --data, and there is none")
+    path = os.path.join(folder, "tls.pem")
+    if os.path.exists(path):
+        return path
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -sha256"
+        " -subj /CN=hubbub"
+    )
+    files = ["-keyout", path + ".new", "-out", path + ".new"]
+    try:
+        subprocess.run(  # noqa: S603
+            command.split() + files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, check=True, timeout=OPENSSL_TIMEOUT,
+        )  # fmt: skip
+        os.chmod(path + ".new", 0o600)
+        os.replace(path + ".new", path)
+    except FileNotFoundError:
+        text = "the openssl command is not installed, so there is no certificate"
+        raise CertificateError(text) from None
+    except (OSError, subprocess.SubprocessError) as error:
+        lines = (getattr(error, "stderr", b"") or str(error).encode()).splitlines()
+        text = protocol.clean(lines[-1].decode("utf-8", "replace"), 200)
+        raise CertificateError("openssl made no certificate: %s" % text) from None
+    return path
+
+
+def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
+    """Return a context for the server's end of TLS, and the fingerprint of its certificate.
+
+    `cert` and `key` are files (PEM); "" if `cert` has the key, too. Raises CertificateError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if hasattr(context, "minimum_version"):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    else:  # Python 3.6
+        context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+    # A peer that renegotiates has the server compute without end. (3.6 has no name for it.)
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+    try:
+        context.load_cert_chain(cert, key or None, password="")  # never asks
+        with open(cert, encoding="ascii", errors="replace") as file:
+            found = re.search(
+                "-----BEGIN CERTIFICATE.*?END CERTIFICATE-----", file.read(), re.DOTALL
+            )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        files = " and ".join(filter(None, [cert, key]))
+        raise CertificateError("cannot use the certificate in %s: %s" % (files, reason)) from None
+    der = ssl.PEM_cert_to_DER_cert(found.group()) if found else b""
+    return context, protocol.fingerprint(der)
+
+
 def reachable_addresses(host: str) -> List[str]:
     """Return the addresses at which others find a server that listens on `host`."""
     if host not in ("", "0.0.0.0", "::"):
@@ -4453,6 +4606,7 @@ def reachable_addresses(host: str) -> List[str]:
 # The command line
 # ----------------
 
+OPENSSL_TIMEOUT = 30  # seconds
 MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
 CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
@@ -4545,6 +4699,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    text = "refuse connections that are not encrypted, except from this computer"
+    parser.add_argument("--require-tls", action="store_true", help=text)
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
@@ -4561,6 +4717,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     arguments = parser.parse_args(list(itertools.chain(*map(parser.expand, given))))
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
+    if arguments.tls_key and not arguments.tls_cert:
+        parser.error("--tls-key is for --tls-cert")
     names = arguments.add_account, arguments.remove_account
     arguments.is_chore = arguments.list_accounts or any(names)
     if arguments.is_chore and not arguments.data:
@@ -4658,6 +4816,8 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
     ("max-per-address", "max_per_address", _COUNT, "N", "connections from one address"),
     ("register-timeout", "register_timeout", _AMOUNT, "SECONDS", "time to choose a name"),
     ("ping-interval", "ping_interval", _AMOUNT, "SECONDS", "silence before a PING; 0 = never"),
+    ("tls-cert", "tls_cert", str, "FILE", "certificate (PEM); without it, one is made"),
+    ("tls-key", "tls_key", str, "FILE", "its key (PEM), if it is in another file"),
     ("max-sendq", "max_sendq", _COUNT, "BYTES", "unsent output before a client is dropped"),
 )
 
@@ -4745,7 +4905,7 @@ def _serve(options: Options, console: Console) -> int:
     gc.set_threshold(100000, 20, 50)
     try:
         server = Server(options)
-    except (StoreError, OSError, UnicodeError) as error:
+    except (StoreError, CertificateError, OSError, UnicodeError) as error:
         print("server.py: %s" % _start_failure(options, error), file=sys.stderr)
         return 2
 
@@ -4762,6 +4922,11 @@ def _serve(options: Options, console: Console) -> int:
     for address in reachable_addresses(options.host):
         at = protocol.format_address(address, server.port)
         console.print("[%s] Tell people: %s" % (SERVER, at))
+    digest = protocol.format_fingerprint(server.fingerprint)
+    if digest:
+        console.print("[%s] Encrypted, with the fingerprint %s" % (SERVER, digest))
+    else:
+        console.print("[%s] Not encrypted: %s." % (SERVER, server.not_encrypted))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
@@ -4772,6 +4937,8 @@ def _serve(options: Options, console: Console) -> int:
 def _start_failure(options: Options, error: Exception) -> str:
     if isinstance(error, StoreError):
         return str(error)
+    if isinstance(error, CertificateError):
+        return "%s." % error
     reason = getattr(error, "strerror", None) or str(error)
     if getattr(error, "errno", 0) == errno.EADDRINUSE:
         reason = "another program uses the port. Stop it, or choose another with --port"
