@@ -141,6 +141,7 @@ END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirm
 
 # Memory, whatever a server sends
 RECEIVE_SIZE = 65536  # bytes read at once
+MAX_HANDSHAKE = 1000  # messages until the welcome
 MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
 MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
@@ -263,6 +264,7 @@ class Handshake:
         self.login = login
         self._password, self._token = password, token
         self._offered: List[str] = []
+        self._heard = 0  # messages so far
         user = Message("USER", (nickname, "0", "*", nickname))
         self._introduction = [Message("NICK", (nickname,)), user]  # until it is sent
         self._has_ended_caps = False
@@ -278,6 +280,9 @@ class Handshake:
     def answer(self, message: Message) -> List[Message]:
         """Return the replies to `message`. Raises EndedError."""
         command, params = message.command, message.params
+        self._heard += 1
+        if self._heard > MAX_HANDSHAKE:
+            raise EndedError(SERVER, "The server does not come to the end of its greeting.")
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
