@@ -632,6 +632,19 @@ CHANNEL_SIGN = "#"  # before the names of all channels that users can type
 Span = Tuple[int, int]  # start and end in a text
 
 
+class Place(NamedTuple):
+    """The place of a message in the server's history."""
+
+    msgid: str
+    when: float  # server time
+
+    def precedes(self, other: "Place") -> bool:
+        """Return True if the server had it before `other`: by number, or else by time."""
+        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
+            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
+        return self.when <= other.when
+
+
 class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
@@ -657,13 +670,10 @@ class Entry:
         """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
 
-    def precedes(self, other: "Entry") -> bool:
-        """Return True if the server had it before `other`: by number, or else by time."""
-        if self.delivery != SENT:
-            return False
-        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
-            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
-        return self.line.when <= other.line.when
+    @property
+    def place(self) -> "Place":
+        """The place in the server's history."""
+        return Place(self.msgid, self.line.when)
 
     @property
     def day(self) -> str:
@@ -805,7 +815,7 @@ class Conversation:
             if entry.msgid in self._known:
                 index = min(index, self.entries.index(self._known[entry.msgid]))
                 continue
-            while index and not self.entries[index - 1].precedes(entry):
+            while index and not self._is_above(index - 1, entry):
                 index -= 1
             (change,) = self.insert(index, [entry])
             if added and added[-1].entries[0] is change.before:
@@ -813,6 +823,10 @@ class Conversation:
                 change = below._replace(entries=[entry, *below.entries])
             added.append(change)
         return added[::-1]
+
+    def _is_above(self, index: int, entry: Entry) -> bool:
+        above = self.entries[index]
+        return above.delivery == SENT and above.place.precedes(entry.place)
 
     def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
         """Return the first of `entries` that the history of this conversation has.
@@ -893,7 +907,7 @@ class Outgoing:
         self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
-        self.since = 0.0  # server time before it was sent
+        self.since = Place("", 0.0)  # of the last message before it was sent
 
 
 class Outbox:
@@ -917,7 +931,7 @@ class Outbox:
         return item
 
     def take(
-        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: float
+        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: Place
     ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
@@ -1068,7 +1082,7 @@ class Chat:
         self._numbers = itertools.count(1)  # of entries
         self._banner = ""
         self._retry_at = self._back_at = 0.0
-        self.complete_until = 0.0  # server time up to which nothing was missed
+        self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._completer = Completer()
 
     # For the views
@@ -1313,7 +1327,8 @@ class Chat:
                 request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
-            self.complete_until = self.time_of(message)
+            msgid = message.tag("msgid") or self.complete_until.msgid
+            self.complete_until = Place(msgid, self.time_of(message))
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
@@ -1639,12 +1654,15 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", "*")
     else:  # the answer begins with the anchor: proof that the history reaches back to it
-        msgid = conversation.anchor.msgid
-        since = "timestamp=" + protocol.format_time(conversation.anchor.line.when - 0.001)
-        is_number = msgid.isdecimal() and len(msgid) < 19
-        if is_number and RESUME_CAP in chat.session.caps:  # Hubbub's only grow, unlike its clock
-            since = "msgid=%d" % (int(msgid) - 1)
-        _ask(chat, MISSED, conversation, "AFTER", since)
+        _ask(chat, MISSED, conversation, "AFTER", _just_before(chat, conversation.anchor.place))
+
+
+def _just_before(chat: Chat, place: Place) -> str:
+    """Return a bound for CHATHISTORY; Hubbub's numbers only grow, unlike its clock."""
+    is_number = place.msgid.isdecimal() and len(place.msgid) < 19
+    if is_number and RESUME_CAP in chat.session.caps:
+        return "msgid=%d" % (int(place.msgid) - 1)
+    return "timestamp=" + protocol.format_time(max(0.0, place.when - 0.001))
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
@@ -1753,7 +1771,8 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     if message.command == "PRIVMSG" and message.params:
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
     is_known = any(c.knows(msgid) for c in chat.conversations)
-    if item is not None and (is_known or chat.time_of(message) < item.since):
+    place = Place(msgid, chat.time_of(message))
+    if item is not None and (is_known or not item.since.precedes(place)):
         item = None  # it is a different message with the same text
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
@@ -1900,9 +1919,8 @@ def _finish_registration(chat: Chat) -> None:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
     if session.is_reconnect and HISTORY_CAP in session.caps:
-        bounds = chat.complete_until, chat.now + 86400
-        stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-        _ask(chat, TARGETS, None, "TARGETS", *stamps)
+        end = "timestamp=" + protocol.format_time(LATEST_TIME)  # our clock may be wrong
+        _ask(chat, TARGETS, None, "TARGETS", _just_before(chat, chat.complete_until), end)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.folded)
         if not item.folded.startswith(CHANNEL_SIGN):

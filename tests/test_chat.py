@@ -90,8 +90,8 @@ class User:
 
     @property
     def sent(self):
-        """The same without PINGs in the place of echoes, and without questions about modes."""
-        return [line for line in self.all_sent if not line.startswith(("PING sent-", "MODE #"))]
+        """The same without PINGs, and without questions about modes."""
+        return [line for line in self.all_sent if not line.startswith(("PING ", "MODE #"))]
 
     @property
     def people(self):
@@ -683,10 +683,15 @@ def test_names_that_are_none_do_no_harm(alice, line):
         ":hub 730 alice :u%d!u@h",
         ":u%d!u@h PRIVMSG alice :hi",
         ":hub BATCH +%d chathistory #lobby",
+        ":hub 353 alice = #lobby :u%d",
+        ":u%d!u@h JOIN #lobby",
+        ":hub 352 alice #lobby u h hub u%d G :0 U",
+        ":hub 322 alice #room%d 1 :Topic",
+        ":hub CAP alice NEW :cap%d",
     ],
 )
 def test_no_server_can_fill_the_memory(line, monkeypatch):
-    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_UNASKED"):
+    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_UNASKED", "MAX_MEMBERS"):
         monkeypatch.setattr(client, limit, 5)
     alice = User(CAPS).join()
     for number in range(1000):
@@ -867,6 +872,20 @@ def test_same_words_of_another_day_do_not_stand_for_an_uncertain_message(kept):
     kept.hear(*history("bob", old))
     assert "![you -> bob]: ok (may not have arrived)!" in kept.seen()
     assert kept.seen("bob")[0] == "[you -> bob]: ok"
+
+
+@pytest.mark.parametrize(("msgid", "is_sent_again"), [("9", False), ("6", True)])
+def test_number_decides_if_words_are_those_of_an_uncertain_message(kept, msgid, is_sent_again):
+    """Also where the server's clock was set back."""
+    kept.hear("@time=2026-11-22T17:10:43.000Z;msgid=7 :bob!b@h PRIVMSG #lobby :before")
+    kept.type("hi")
+    kept.lose()
+    kept.join()
+    kept.all_sent  # noqa: B018
+    own = "time=2026-11-22T15:00:00.000Z;msgid=%s :alice!a@h PRIVMSG #lobby :hi" % msgid
+    end = "time=2026-11-22T15:00:00.000Z;msgid=7 :bob!b@h PRIVMSG #lobby :before"
+    kept.hear(*history("#lobby", *sorted([own, end])))
+    assert (TO_ALL in [line.partition(" ")[2] for line in kept.sent]) == is_sent_again
 
 
 def test_known_words_do_not_stand_for_an_uncertain_message(kept):
@@ -1825,6 +1844,23 @@ def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kep
     assert kept.hear(":hub 372 alice :- the same message of the day") == []
     kept.hear(":hub 376 alice :End")
     assert [line for line in kept.sent if "TARGETS" in line]
+
+
+@pytest.mark.parametrize("years", [-40, -10, 0, 10])
+@pytest.mark.parametrize(
+    ("more", "since"),
+    [("", "timestamp=2026-11-22T17:10:42.999Z"), (" hubbub/resume", "msgid=6")],
+)
+def test_wrong_clock_of_the_client_loses_no_missed_messages(monkeypatch, years, more, since):
+    monkeypatch.setitem(globals(), "NOW", NOW + years * 365 * 86400)
+    kept = User(CAPS + more).join()
+    kept.hear(*history("#lobby"), "@time=2026-11-22T17:10:43.000Z;msgid=7 :b!b@h PRIVMSG alice :1")
+    kept.hear(":hub PONG hub :x")  # without a time: that of the client is not used
+    kept.lose()
+    kept.all_sent  # noqa: B018
+    kept.join()
+    asked = "CHATHISTORY TARGETS %s timestamp=2999-01-01T00:00:00.000Z :50" % since
+    assert asked in kept.sent
 
 
 def test_missed_messages_are_asked_for_until_they_are_told(kept):
