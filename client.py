@@ -989,8 +989,8 @@ class Outbox:
             if item.folded == folded:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
-    def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Remove a failed message, and return it."""
+    def failed(self, entry: Entry) -> Optional[Outgoing]:
+        """Return the failed message of an entry."""
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
         item = next(failed, None)
         if item is not None:
@@ -1240,16 +1240,23 @@ class Chat:
 
     def retry(self, entry: Entry) -> None:
         """Send a failed message again."""
-        item = self.discard(entry)
+        item = self.outbox.failed(entry)
         if item is not None:
-            self.say(item.message)
+            try:
+                _check(self, "say", [item.message])
+            except InputError as error:
+                self.answer(str(error))
+            else:
+                self.discard(entry)
+                self.say(item.message)
 
-    def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Remove a failed message, and return it."""
-        item = self.outbox.discard(entry)
-        for conversation in item.conversations if item is not None else ():
-            self.outcome.changes += conversation.remove([entry])
-        return item
+    def discard(self, entry: Entry) -> None:
+        """Remove a failed message."""
+        item = self.outbox.failed(entry)
+        if item is not None:
+            self.outbox.items.remove(item)
+            for conversation in item.conversations:
+                self.outcome.changes += conversation.remove([entry])
 
     def fetch_older(self, conversation: Conversation) -> None:
         """Ask for the page of the history before all that is known."""
@@ -1936,6 +1943,12 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         chat.show(message, chat.current)
         return
     channel.membership = OUTSIDE
+    _refuse_waiting(chat, channel)
+    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
+
+
+def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
+    """Mark what waits for a channel that we are outside of: it will not be sent."""
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
@@ -1959,6 +1972,7 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
+        _refuse_waiting(chat, channel)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 

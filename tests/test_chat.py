@@ -824,6 +824,26 @@ def test_refused_message_can_be_retried_or_discarded(alice):
     assert alice.sent == []
 
 
+def test_message_to_a_channel_that_was_left_is_not_retried(alice):
+    alice.type("hi")
+    alice.hear(":hub 404 alice #lobby :Cannot send", ":bob!b@h KICK #lobby alice")
+    (failed,) = [e for e in alice.chat.current.entries if e.delivery in client.FAILED]
+    answer = alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert answer == ["[SERVER]: You are not in #lobby. Type /join #lobby"]
+    assert "![alice]: hi (not delivered)!" in alice.seen()
+    alice.hear(":alice!a@h JOIN #lobby")
+    alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert alice.sent == ["PRIVMSG #lobby :hi"] * 2
+
+
+def test_message_that_waits_for_the_history_fails_when_the_channel_removes_the_user(kept):
+    kept.type("hi")
+    kept.lose()
+    kept.connect()
+    kept.hear(*WELCOME, ":bob!b@h KICK #lobby alice", *history("#lobby"))
+    assert "![alice]: hi (may not have arrived)!" in kept.seen()
+
+
 def test_unknown_channel_is_not_called_a_user(alice):
     assert alice.hear(":hub 401 alice #nope :No such nick") == ["[SERVER]: No such room: #nope"]
 
