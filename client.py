@@ -214,7 +214,7 @@ class Outcome:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
         self.is_done = False  # the user has quit
-        self.rest = ""  # typed lines that were not run, as the first of them was refused
+        self.rest = ""  # typed lines that go back to the user, as the first was refused
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -992,10 +992,7 @@ class Outbox:
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
-        item = next(failed, None)
-        if item is not None:
-            self.items.remove(item)
-        return item
+        return next(failed, None)
 
     def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
@@ -1084,6 +1081,9 @@ class Chat:
         self._retry_at = self._back_at = 0.0
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._completer = Completer()
+        # Pasted lines, from a command that is not answered yet on, and their recipient, by the
+        # word of the PONG that follows the answer:
+        self._pastes: Dict[str, Tuple[List[str], str]] = {}
 
     # For the views
 
@@ -1124,8 +1124,9 @@ class Chat:
 
     @property
     def unsent(self) -> int:
-        """The number of own messages that the server has not confirmed."""
-        return sum(item.entry.delivery not in FAILED for item in self.outbox.items)
+        """The number of own lines that the server has not confirmed."""
+        pasted = sum(len(lines) - 1 for lines, _ in self._pastes.values())
+        return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1188,12 +1189,14 @@ class Chat:
     def submit(self, text: str) -> None:
         """Run what the user typed or pasted, line by line.
 
-        A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
-        line.
+        The lines after a command wait until the server has answered it. A line that is refused
+        ends it: the reason is shown, and `Outcome.rest` begins with that line.
         """
-        lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
-        lines, recipient = list(filter(None, lines)), ""
+        self._run_lines(split_lines(text), "")
+
+    def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
+            sent = len(self.outcome.send)
             try:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
@@ -1201,8 +1204,19 @@ class Chat:
                 self.outcome.rest = "\n".join(lines[index:])
                 break
             self.unmark(self.current)
+            commands = {message.command for message in self.outcome.send[sent:]}
             if self.outcome.is_done:
                 break
+            if commands - {"PRIVMSG", "PING"} and lines[index + 1 :]:
+                word = "paste-%d" % next(self._numbers)
+                self._pastes[word] = lines[index:], recipient
+                self.send(Message("PING", (word,)))
+                break
+
+    def go_on(self, word: str) -> None:
+        """Run the lines after a command, which the server has answered with this PONG."""
+        lines, recipient = self._pastes.pop(word, ([], ""))
+        self._run_lines(lines[1:], recipient)
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1317,6 +1331,7 @@ class Chat:
     def _lose(self) -> None:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set_delivery(item, UNCERTAIN)
+        self._give_back(list(self._pastes))
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1354,6 +1369,13 @@ class Chat:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
             self.outbox.set_delivery(item, REFUSED)
+        elif is_error and message.param(0) != "CHATHISTORY":
+            self._give_back(list(self._pastes)[:1])
+
+    def _give_back(self, words: Iterable[str]) -> None:
+        """Return the lines of these pastes to the user."""
+        lines = [line for word in words for line in self._pastes.pop(word)[0]]
+        self.outcome.rest = "\n".join(lines)
 
     # For the functions below: what they send and show
 
@@ -1953,7 +1975,6 @@ def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
             chat.outbox.set_delivery(item, REFUSED)
-    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
 def _on_part(chat: Chat, message: Message) -> None:
@@ -2099,7 +2120,8 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 
 
 def _on_pong(chat: Chat, message: Message) -> None:
-    """PONG: confirms what was sent before its PING, on a server without echoes."""
+    """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
+    chat.go_on(message.text)
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -2397,6 +2419,12 @@ def find_links(text: str) -> List[Span]:
         if link.partition("://")[2]:
             links.append((match.start(), match.start() + len(link)))
     return links
+
+
+def split_lines(text: str) -> List[str]:
+    """Return the lines of a text as they are sent or run; empty lines are not."""
+    lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
+    return list(filter(None, lines))
 
 
 def is_secret(text: str) -> bool:
@@ -3641,7 +3669,7 @@ class Composer(TextBox):
 
     def paste(self, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
+        if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
     def remember(self, text: str) -> None:
@@ -3654,15 +3682,17 @@ class Composer(TextBox):
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}
         self.text.event_generate(sequence, x=event.x, y=event.y, **root)
 
+    def give_back(self, rest: str) -> None:
+        """Put lines that were refused before what is in the box, perhaps a draft."""
+        self.set("\n".join(filter(None, [rest, self.get()])))
+
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
         if len(text) > self.LIMIT:
             self.text.bell()
         else:
             self.set("")
-            rest = self._submit(text)
-            if rest:  # perhaps in another conversation, which has a draft
-                self.set("\n".join(filter(None, [rest, self.get()])))
+            self.give_back(self._submit(text))
         return "break"
 
     def _on_tab(self, step: int) -> str:
@@ -5186,7 +5216,9 @@ class Window:
 
     def do(self, action: Callable[..., object], *args: Any) -> None:
         """Do what the user wants with a method of the chat."""
-        self._carry_out(self.chat.do(time.time(), action, *args))
+        outcome = self.chat.do(time.time(), action, *args)
+        self._carry_out(outcome)
+        self._show_changes(outcome.changes)
 
     def _poll(self) -> None:
         delay = POLL_MS
@@ -5205,14 +5237,15 @@ class Window:
         """Handle a BATCH of what waits in the queue, then show what has changed."""
         changes: List[Change] = []
         events: List[Any] = []
+        rest = ""
         until = time.monotonic() + BATCH_TIME
         while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
             events.append(self._events.get_nowait())
             try:
                 outcome = self.chat.do(time.time(), self.chat.handle, events[-1])
                 changes += outcome.changes
-                if self._connection is not None:
-                    self._connection.carry_out(outcome)
+                rest = "\n".join(filter(None, [rest, outcome.rest]))
+                self._carry_out(outcome)
             except Exception:
                 log.exception("a bug")
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
@@ -5220,6 +5253,8 @@ class Window:
             self.settings.save()
             self._show(self.chat_view)
         self._show_changes(changes)
+        if rest:  # after a change of the conversation in view
+            self.chat_view.composer.give_back(rest)
         end = events[-1] if events else None
         if isinstance(end, Disconnected):  # it is the last of its queue
             self._disconnect()
@@ -5229,9 +5264,9 @@ class Window:
                 self.connect_view.show_error(field, end.reason)
 
     def _carry_out(self, outcome: Outcome) -> None:
+        """Carry out all but the changes."""
         if self._connection is not None:
             self._connection.carry_out(outcome)
-        self._show_changes(outcome.changes)
         if outcome.settings_changed:
             self.settings.save()
         if outcome.is_done:
