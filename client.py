@@ -53,6 +53,7 @@ import argparse
 import bisect
 import codecs
 import contextlib
+import copy
 import ctypes
 import datetime
 import difflib
@@ -2441,7 +2442,8 @@ def is_secret(text: str) -> bool:
 class Settings:
     """The preferences that the program saves; no passwords.
 
-    It never stops the program: a file that cannot be read is moved aside.
+    It never stops the program: a file that cannot be read is moved aside. Other windows save to
+    the same file: each saves what it has changed itself.
     """
 
     def __init__(self, path: str) -> None:
@@ -2454,6 +2456,7 @@ class Settings:
         self.levels: Dict[str, str] = {}  # alerts, by conversation
         self.ignored: List[str] = []  # nicknames
         self.sound = True
+        self._saved = copy.deepcopy(self._values())  # when last loaded or saved
 
     def load(self) -> None:
         """Read the file, as far as it makes sense."""
@@ -2471,19 +2474,27 @@ class Settings:
             value = found.get(name, default)
             if type(value) is type(default):
                 setattr(self, name, protocol.clean(value) if isinstance(value, str) else value)
-        self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
+        servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
+        self.servers = servers[:MAX_SERVERS]
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
+        self._saved = copy.deepcopy(self._values())
 
     def save(self) -> None:
-        """Write the file, all of it or nothing."""
-        text = json.dumps(self._values(), ensure_ascii=False, indent=1, sort_keys=True)
+        """Write to the file what has changed, all of it or nothing."""
+        found, mine = Settings(self._path), self._values()
+        found.load()
+        theirs = found._values() if os.path.exists(self._path) else self._saved
+        values = _merge(theirs, self._saved, mine)
+        text = json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True)
+        new = "%s.%d" % (self._path, os.getpid())
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(self._path + ".new", "w", encoding="utf-8") as file:
+            with open(new, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
-            os.replace(self._path + ".new", self._path)
+            os.replace(new, self._path)
+            self._saved = copy.deepcopy(mine)
         except (OSError, ValueError) as error:
             log.warning("The settings are not saved: %s", error)
 
@@ -2493,6 +2504,19 @@ class Settings:
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+
+def _merge(theirs: Any, before: Any, mine: Any) -> Any:
+    """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
+    if mine == before:
+        return theirs
+    if isinstance(mine, dict):
+        get = theirs.get
+        return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
+    if isinstance(mine, list):
+        kept = [item for item in mine if item in theirs or item not in before]
+        return kept + [item for item in theirs if item not in before and item not in mine]
+    return mine
 
 
 def settings_path() -> str:
