@@ -5066,12 +5066,24 @@ def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> L
         if user32.GetMonitorInfoW(monitor, info):
             left, top, right, bottom = info[5:9]
             return [left, top, right - left, bottom - top]
-    answer = subprocess.getoutput("xprop -root _NET_WORKAREA") if system == "x11" else ""  # noqa: S605, S607
-    found = re.search(r"= (\d+), (\d+), (\d+), (\d+)", answer)
+    found = _ask_xprop(root.winfo_screen()) if system == "x11" else []
     if found:
         return [int(number) for number in found.groups()]
     left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
     return [left, top, width, root.winfo_vrootheight() - bars]
+
+
+@functools.lru_cache(maxsize=1)
+def _ask_xprop(screen: str) -> List[int]:
+    """Return the work area, once for each screen; an empty list if it is not known."""
+    command = ["xprop", "-display", screen, "-root", "_NET_WORKAREA"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    try:
+        answer = subprocess.run(command, **streams, timeout=1).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = re.search(rb"= (\d+), (\d+), (\d+), (\d+)", answer)
+    return [int(number) for number in found.groups()] if found else []
 
 
 class Window:

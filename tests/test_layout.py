@@ -221,6 +221,29 @@ def test_work_area_of_windows_is_that_of_the_monitor(desktop, monkeypatch, is_kn
     assert client.work_area(root, "win32", (1160, 720, 100, 50), 48) == area
 
 
+HANGING_XPROP = """#!%s
+import sys, threading
+print(file=open(sys.argv[0] + ".calls", "a"))
+threading.Event().wait(20)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no xprop")
+def test_work_area_is_asked_for_once_and_not_waited_for(desktop, hub, monkeypatch, tmp_path):
+    program = tmp_path / "xprop"
+    program.write_text(HANGING_XPROP % sys.executable)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    client._ask_xprop.cache_clear()
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    alice.sees("[SERVER]: alice joined the chat")
+    for key in ("Control-t", "Control-plus", "Control-0"):
+        alice.press(key, alice.box)
+    client._ask_xprop.cache_clear()
+    assert (tmp_path / "xprop.calls").read_text() == "\n"
+
+
 PANEL = """
 import subprocess, sys, tkinter
 panel, (top, bottom) = tkinter.Tk(), map(int, sys.argv[1:])
