@@ -4789,7 +4789,8 @@ POLL_MS = 30  # between two looks at the queue; 10 while more waits there
 BATCH = 100  # events handled at once, so that a flood leaves time for keys
 BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
-MANY_LINES = 20  # of a paste or not sent; for more the user is asked
+MANY_LINES = 20  # of a paste; for more the user is asked
+ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 # The letters of a keyboard, by X11's or Windows' number of the first key of each row.
 LETTERS = {
@@ -4944,10 +4945,13 @@ class Menus:
 class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
+    CLOSE = "Close Hubbub?"  # the beginning of that question
+
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
         self.question = ""  # that in the banner
+        self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
@@ -4969,18 +4973,25 @@ class Questions:
     def ask_paste(self, lines: int, paste: Action) -> bool:
         """Ask before many lines are pasted; return True if it is asked."""
         if lines > MANY_LINES:
+            window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
-            self._ask(words, ("Cancel", self._window.chat_view.focus_composer), ("Paste", paste))
+            answers = ("Cancel", window.chat_view.focus_composer), ("Paste", paste)
+            self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action) -> None:
-        """Ask before unsent messages are lost, but not twice."""
+        """Ask before unsent messages are lost."""
+        chat, stay = self._window.chat, self._window.chat_view.focus_composer
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
-        words = "Close Hubbub? %s not been sent yet, and would be lost." % words
-        if words == self.question:
-            close()
-        else:
-            self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+        words = "%s %s not been sent yet, and would be lost." % (self.CLOSE, words)
+        is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
+        self._ask(words, is_due, ("Close", close), ("Stay", stay))
+
+    def is_asking(self) -> bool:
+        """Return True if there is a question that still has a reason."""
+        if self.question and not self._is_due():
+            self._answer(self._window.chat_view.focus_composer)
+        return bool(self.question)
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -4992,10 +5003,10 @@ class Questions:
             return False
         return True
 
-    def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
-        """Ask in the banner."""
+    def _ask(self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Action]) -> None:
+        """Ask in the banner, as long as `is_due` returns True."""
         self.cancel()
-        self.question = text
+        self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
@@ -5068,7 +5079,7 @@ def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> L
             return [left, top, right - left, bottom - top]
     found = _ask_xprop(root.winfo_screen()) if system == "x11" else []
     if found:
-        return [int(number) for number in found.groups()]
+        return found
     left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
     return [left, top, width, root.winfo_vrootheight() - bars]
 
@@ -5100,7 +5111,7 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self._server = ""  # to which the user connected last, as they wrote it
-        self._poll_id = ""  # the id of the next look at the queue
+        self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
@@ -5141,22 +5152,28 @@ class Window:
             self.connect_view.submit()
 
     def close(self) -> None:
-        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
+        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent.
+
+        While connected, echoes that are on their way are waited for.
+        """
         unsent = self.chat.unsent if self.is_chatting else 0
-        # While connected, a few are on their way and arrive during the goodbye.
-        few = MANY_LINES if self.chat.session.is_settled else 0
-        if unsent > few:
-            self.questions.ask_close(unsent, self._end)
-        else:
+        if not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
+        elif self.chat.session.is_settled and not self._ask_at:
+            self._ask_at = time.monotonic() + ECHO_TIME
+        else:
+            self._ask_at = 0.0
+            self.questions.ask_close(unsent, self._end)
 
     def _end(self) -> None:
         if self.root is not None:
             self._save_settings()
-            self.root.after_cancel(self._poll_id)
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
+            # A paste may still wait for the clipboard, in a loop that runs what is due.
+            for number in root.tk.splitlist(root.tk.call("after", "info")):
+                root.tk.call("after", "cancel", number)
 
     def _save_settings(self) -> None:
         if self.is_chatting:
@@ -5265,9 +5282,12 @@ class Window:
             self.do(self.chat.tick)
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
+            is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
+            if self._ask_at and is_echoed:
+                self.close()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
-                self._poll_id = self.root.after(delay, self._poll)
+                self.root.after(delay, self._poll)
 
     def _handle_events(self) -> None:
         """Handle a BATCH of what waits in the queue, then show what has changed."""
@@ -5324,7 +5344,7 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""
-        if self.questions.question:
+        if self.questions.is_asking():
             return
         icon = "check" if self.chat.state == CONNECTED else "warn"
         buttons: List[Tuple[str, Action]] = []
