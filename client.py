@@ -5088,10 +5088,9 @@ def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> L
 def _ask_xprop(screen: str) -> List[int]:
     """Return the work area, once for each screen; an empty list if it is not known."""
     command = ["xprop", "-display", screen, "-root", "_NET_WORKAREA"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:
-        answer = subprocess.run(command, **streams, timeout=1).stdout  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
+        answer = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=1)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
         return []
     found = re.search(rb"= (\d+), (\d+), (\d+), (\d+)", answer)
     return [int(number) for number in found.groups()] if found else []
