@@ -3026,6 +3026,7 @@ class Look:
     def follow(self, widget: "tk.Misc", restyle: Action) -> None:
         """Call `restyle` now and after each change, as long as `widget` exists."""
         restyle()
+        widget.winfo_id()  # it exists: events do not reach what was never shown
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:

@@ -127,6 +127,24 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
         assert alice.menu == ["#lobby", "Go to…"]
 
 
+def test_theme_reaches_what_was_never_shown(desktop):
+    """As the connect view when the server answers at once, and the chat view before."""
+    settings = client.Settings(client.settings_path())
+    settings.theme = "dark"
+    window = client.Window(client.tk.Tk(), settings)
+    try:
+        window.start("127.0.0.1:1", "alice", at_once=False)
+        window.toggle_theme()
+        window.root.update()
+        color = PALETTES["light"]
+        assert window.connect_view.list.canvas.cget("bg") == color["field"]
+        assert window.chat_view.room.canvas.cget("bg") == color["chat"]
+        assert window.chat_view.transcript.text.cget("bg") == color["chat"]
+        assert window.chat_view.sidebar.list.canvas.cget("bg") == color["bg"]
+    finally:
+        window.close()
+
+
 def test_connect_view_stays_narrow_in_a_wide_window(desktop):
     alice = desktop.open()
     resize(desktop, alice, 1160, 700)
