@@ -4252,7 +4252,8 @@ class Search:
 class ConnectView:
     """Asks for the user's name and the server, and says what went wrong."""
 
-    SIZE, MINIMUM = (460, 600), (460, 520)  # of the window
+    SIZE, MINIMUM = (460, 680), (460, 520)  # of the window
+    NEEDED, FIELD = 540, 90  # dp for all with three servers, and for each further field
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
@@ -4265,15 +4266,15 @@ class ConnectView:
         self._is_connecting = False
         self._servers: List[str] = []
         self._password_server = ""  # the server that has asked for the password
-        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
+        self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
         body.grid(column=1, sticky="nsew")  # in the middle of a wide window
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        head = Drawing(body, look, "bg", self._draw_head, 54, 0)
-        head.canvas.grid(sticky="ew", pady=(0, px(24)))
+        self._head = Drawing(body, look, "bg", self._draw_head, 54, 0).canvas
+        self._head.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
         self._validate = root.register(self._on_edit)
@@ -4289,9 +4290,12 @@ class ConnectView:
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         keys = "Enter to connect   ·   Esc to quit"
-        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
+        self._keys = ttk.Label(body, text=keys, style="Muted.TLabel")
+        self._keys.grid()
         for field in (PASSWORD, SERVER):  # now that all rows are taken
             self._show_field(field, False)
+        self.frame.bind("<Configure>", lambda event: self._lay_out())
+        look.follow(self.frame, self._lay_out)
 
     def _add_field(self, field: str, caption: str) -> None:
         look, px = self._look, self._look.px
@@ -4317,7 +4321,7 @@ class ConnectView:
         card.rowconfigure(0, weight=1)
         card.grid(sticky="nsew", pady=(0, px(8)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        self.list = RowList(card, self._look, "field", 60, self._on_choose)
+        self.list = RowList(card, self._look, "field", 52, self._on_choose)
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
         hint = "Ask someone to start the server,\nand for the address that its console shows."
@@ -4352,6 +4356,7 @@ class ConnectView:
             words = self._look.text(error if is_wrong else self.HINTS[name])
             style = "Error.TLabel" if is_wrong else "Muted.TLabel"
             self.hints[name].configure(text=words, style=style)
+        self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()
         entry.selection_range(0, "end")
@@ -4390,6 +4395,19 @@ class ConnectView:
         set_shown(self.fields[field].master, is_shown)
         if field == SERVER:
             set_shown(self.other, not is_shown)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """In a low window, leave out what the user can do without."""
+        fields = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
+        needed = self._look.dp(self.NEEDED + self.FIELD * len(fields))
+        is_high = self.frame.winfo_height() >= needed
+        for widget in (self._head, self._keys):
+            set_shown(widget, is_high)
+        for hint in self.hints.values():
+            set_shown(hint, is_high or str(hint.cget("style")) == "Error.TLabel")
+        top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
+        self.frame.configure(padding=(side, top, side, bottom))
 
     def _refresh(self) -> None:
         server = self.fields[SERVER].get().strip()
