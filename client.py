@@ -72,6 +72,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -131,6 +132,7 @@ log = logging.getLogger("hubbub")
 # ----------------
 
 # The connection, in seconds
+CAP_TIME = 2.0  # for the answer to CAP LS, which some servers do not know
 CONNECT_TIME = 5.0  # for each address of the server, and for each answer during registration
 PING_AFTER = 60.0  # of silence before a PING
 ANSWER_TIME = 20.0  # for its PONG
@@ -172,6 +174,7 @@ CROWD = 5  # joins (or leaves) in a row that become a single entry
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
+TRUST = "trust"  # the server is not the one that was met, or not encrypted any more
 
 
 class Connected(NamedTuple):
@@ -181,6 +184,7 @@ class Connected(NamedTuple):
     caps: FrozenSet[str] = frozenset()  # capabilities that it has acknowledged
     session: int = 1  # counts the registrations of a Connection
     is_resumed: bool = False  # RESUME worked: others saw neither a leave nor a join
+    pin: str = ""  # see Connection; "" in the clear
 
 
 class Lost(NamedTuple):
@@ -194,7 +198,7 @@ class Lost(NamedTuple):
 class Disconnected(NamedTuple):
     """The last event: the connection has ended for good. `reason` is for the user."""
 
-    fault: str  # NAME, PASSWORD, SERVER, LOST or CLOSED
+    fault: str  # NAME, PASSWORD, SERVER, TRUST, LOST or CLOSED
     reason: str
 
 
@@ -230,11 +234,16 @@ class EndedError(Exception):
         self.is_final = is_final  # reconnecting would not help
 
 
+class RestartError(Exception):
+    """The connection is to be made again at once, encrypted, or with less trust in its server."""
+
+
 # Handshake
 # ---------
 
 HISTORY_CAP = "draft/chathistory"
-RESUME_CAP = "hubbub/resume"  # described in README.md
+RESUME_CAP = "hubbub/resume"  # described in README.md, as is this:
+TLS_CAP = "hubbub/tls"  # offered in the clear by a server that is encrypted, too
 # Capabilities to request, if offered
 WANTED = tuple(
     "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
@@ -242,6 +251,7 @@ WANTED = tuple(
     " server-time setname standard-replies".split()
 )
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
+_NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know CAP
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
 _REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
@@ -251,19 +261,27 @@ _NO_PASSWORD = "This server asks for a password."  # noqa: S105
 class Handshake:
     """Registration, without I/O (https://modern.ircdocs.horse/#connection-setup).
 
+    Nothing but CAP LS is said until the server has answered that: it may offer encryption.
     `token` resumes a lost session. If the nickname is refused and there is a password, that may
     be the account's: log in, then try the nickname again.
     """
 
     def __init__(
-        self, nickname: str, password: str = "", login: Optional[Login] = None, token: str = ""
+        self,
+        nickname: str,
+        password: str = "",
+        login: Optional[Login] = None,
+        token: str = "",
+        is_encrypted: bool = False,
     ) -> None:
         self.nickname = nickname
         self.is_done = False
         self.caps: FrozenSet[str] = frozenset()  # acknowledged
+        self.has_started = False  # the server is known by what it can do; we say who we are
+        self.offers_tls = False  # so that is not done in the clear
         self.is_resumed = False
         self.login = login
-        self._password, self._token = password, token
+        self._password, self._token, self._is_encrypted = password, token, is_encrypted
         self._offered: List[str] = []
         self._heard = 0  # messages so far
         user = Message("USER", (nickname, "0", "*", nickname))
@@ -273,9 +291,18 @@ class Handshake:
         self._refusal: Optional[EndedError] = None  # of the nickname, until that answer
 
     def opening(self) -> List[Message]:
-        """Return the first messages. A session is resumed before a nickname is claimed."""
+        """Return the first message."""
+        return [Message("CAP", ("LS", "302"))]
+
+    def start(self) -> List[Message]:
+        """Say who we are, once: after CAP LS is answered, or if the server does not know it.
+
+        A session is resumed before a nickname is claimed.
+        """
+        if self.has_started:
+            return []
+        self.has_started = True
         messages = [Message("PASS", (self._password,))] if self._password else []
-        messages.append(Message("CAP", ("LS", "302")))
         return messages if self._token else [*messages, *self._introduce()]
 
     def answer(self, message: Message) -> List[Message]:
@@ -303,6 +330,8 @@ class Handshake:
             if len(message.params) > 3:  # it looks like the name of another
                 text = message.text
             return self._on_nickname_refused(EndedError(NAME, text))
+        if command in _NO_CAP:
+            return self.start()
         if command in ("432", "437"):
             raise EndedError(NAME, message.text)
         if command == "464":
@@ -322,12 +351,15 @@ class Handshake:
         names = [cap.partition("=")[0] for cap in caps]
         if verb == "LS":
             self._offered += names
+            self.offers_tls = TLS_CAP in self._offered and not self._is_encrypted
+            if has_more or self.offers_tls:
+                return []
             wanted = [cap for cap in WANTED if cap in self._offered]
-            if wanted and not has_more:
-                return [Message("CAP", ("REQ", " ".join(wanted)))]
-        elif verb == "ACK":
+            request = [Message("CAP", ("REQ", " ".join(wanted)))] if wanted else self._next_step()
+            return [*self.start(), *request]
+        if verb == "ACK":
             self.caps |= frozenset(names)
-        return self._next_step() if verb in ("LS", "ACK", "NAK") and not has_more else []
+        return self._next_step() if verb in ("ACK", "NAK") and not has_more else []
 
     def _on_nickname_refused(self, refusal: EndedError) -> List[Message]:
         # Before CAP END the server does not say that a nickname in use is registered, too.
@@ -361,11 +393,92 @@ class Handshake:
 # ----------
 
 
+FIRST, SYSTEM = "first", "system"  # pins: see Connection
+OTHER_CERTIFICATE = (
+    "%s shows another certificate than before. Either the server was set up anew, or another"
+    " computer answers in its place. Ask the host before you trust it."
+)
+NO_ENCRYPTION = (
+    "%s was encrypted before, and is not any more. What you write could be read on its way. Ask"
+    " the host before you trust it."
+)
+
+
+class Carrier:
+    """A connected socket, with TLS if there is a pin. Used by the receive thread alone."""
+
+    def __init__(self, sock: socket.socket, host: str, pin: str) -> None:
+        self._sock = sock
+        self._pipe: Optional[protocol.TlsPipe] = None
+        self._unsent = bytearray()  # encrypted
+        self.fingerprint = ""  # of the server, once it has shown its certificate
+        if pin:
+            context = ssl.create_default_context()
+            if pin != SYSTEM:  # the fingerprint is compared
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self._pipe = protocol.TlsPipe(context, host.partition("%")[0])
+            self._unsent += self._pipe.outgoing()
+
+    @property
+    def is_open(self) -> bool:
+        """True once the server hears what is sent."""
+        return self._pipe is None or self._pipe.is_open
+
+    @property
+    def has_unsent(self) -> bool:
+        """True if `send` is to be called again, with or without data."""
+        return bool(self._unsent)
+
+    def send(self, data: Union[bytes, bytearray]) -> int:
+        """Send what the socket takes; return how much of `data` is done with."""
+        if self._pipe is None:
+            return self._sock.send(data)
+        done = 0
+        if not self._unsent:
+            self._pipe.send(bytes(data))
+            self._unsent += self._pipe.outgoing()
+            done = len(data)
+        if self._unsent:
+            del self._unsent[: self._sock.send(self._unsent)]
+        return done
+
+    def receive(self) -> bytes:
+        """Return what the server says; b"" for nothing yet. Raises EndedError and OSError.
+
+        ssl.SSLError, an OSError, is for what is not TLS.
+        """
+        data = self._sock.recv(RECEIVE_SIZE)
+        if data and self._pipe is not None:
+            try:
+                said = self._pipe.receive(data)
+            except ssl.SSLError:
+                if self.is_open or not data.startswith(b"ERROR "):
+                    raise
+                # The server refuses us before it knows how we speak: it is full, perhaps.
+                text = data.partition(b"\r\n")[0].decode("utf-8", "replace").partition(":")[2]
+                raise EndedError(SERVER, protocol.clean(text)) from None
+            finally:
+                self._unsent += self._pipe.outgoing()
+            self.fingerprint = self.fingerprint or self._pipe.fingerprint()
+            if said or not self._pipe.is_ended:
+                return said
+            data = b""
+        if not data:
+            raise EndedError(LOST, "The connection was lost.")
+        return data
+
+
 class Connection:
     """A connection to one server, from `start` until its Disconnected is in the queue.
 
     Once registered it reconnects whenever it is lost (unless `reconnects` is False): immediately,
     then after growing pauses, which `retry` ends.
+
+    `pin` tells which server is trusted to be the right one: the fingerprint of its certificate,
+    SYSTEM for any with a certificate that the system trusts for this host, FIRST for the one
+    that is met now. Connected has the pin to keep. With "" the server may be in the clear, but is
+    not told more than that unless it is; it is FIRST if it offers encryption. A connection that
+    was encrypted once is encrypted ever after.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
 
@@ -377,6 +490,7 @@ class Connection:
         nickname: str,
         events: "queue.Queue[Any]",
         reconnects: bool = True,
+        pin: str = "",
     ) -> None:
         self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
@@ -392,6 +506,7 @@ class Connection:
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
+        self._pin, self._is_known = pin, pin not in ("", FIRST)
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -482,6 +597,9 @@ class Connection:
             with self._connect() as sock:
                 self._talk(sock)
             return EndedError(CLOSED, "")
+        except RestartError:
+            self._pin = FIRST
+            return self._connect_once()
         except EndedError as error:
             end = error
         except OSError as error:
@@ -515,7 +633,9 @@ class Connection:
 
     def _talk(self, sock: socket.socket) -> None:
         """Read and write until we have quit. Raises EndedError, or OSError."""
-        handshake = Handshake(self._nickname, self._password, self._login, self._token)
+        carrier = Carrier(sock, self._host, self._pin)
+        login = self._password, self._login, self._token
+        handshake = Handshake(self._nickname, *login, is_encrypted=bool(self._pin))
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
@@ -528,31 +648,50 @@ class Connection:
                 # The server hangs up after QUIT: closing first, with data unread, would reset the
                 # connection and could discard what was sent last.
                 patience = QUIT_TIME if handshake.is_done else 0.0
+            elif not handshake.has_started and carrier.is_open:
+                patience = CAP_TIME
             elif not handshake.is_done:
                 patience = CONNECT_TIME
             seconds = max(silent_since, self._quit_at) + patience - time.monotonic()
             if seconds <= 0 and self._quit_at:
                 return
+            if seconds <= 0 and carrier.is_open and not handshake.has_started:
+                self.send(handshake.start())
+                continue
             if seconds <= 0 and (is_pinged or not handshake.is_done):
                 raise EndedError(LOST, "The server does not answer any more.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
                 is_pinged, silent_since = True, time.monotonic()
                 continue
-            writing = [sock] if self._outgoing else []
+            writing = [sock] if self._outgoing or carrier.has_unsent else []
             ready, writing, _ = select.select([sock, self._wake_end], writing, [], seconds)
             if self._wake_end in ready:
                 self._wake_end.recv(4096)
             if writing:
                 with self._lock:
-                    del self._outgoing[: sock.send(self._outgoing)]
+                    del self._outgoing[: carrier.send(self._outgoing)]
             if sock in ready:
-                data = sock.recv(RECEIVE_SIZE)
-                if not data:
-                    raise EndedError(LOST, "The connection was lost.")
-                for line in filter(None, framer.feed(data)):
+                for line in filter(None, framer.feed(self._receive(carrier))):
                     self._on_line(line, handshake)
                 is_pinged, silent_since = False, time.monotonic()
+
+    def _receive(self, carrier: "Carrier") -> bytes:
+        """Return what the server has said. Raises EndedError, RestartError or OSError."""
+        try:
+            data = carrier.receive()
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            log.info("%s: %s", self.address, error)
+            is_stranger = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
+            if is_stranger and not self._is_known:
+                raise RestartError from None  # then it is met for the first time
+            text = OTHER_CERTIFICATE if is_stranger else NO_ENCRYPTION
+            raise EndedError(TRUST, text % self.address, is_final=True) from None
+        if self._pin == FIRST and carrier.fingerprint:
+            self._pin = carrier.fingerprint
+        if carrier.fingerprint and self._pin not in (SYSTEM, carrier.fingerprint):
+            raise EndedError(TRUST, OTHER_CERTIFICATE % self.address, is_final=True)
+        return data
 
     def _put(self, event: Event) -> None:
         """Put an event into the queue; wait while that is full and still polled."""
@@ -574,13 +713,16 @@ class Connection:
             self._token = message.text if message.params[:1] == ("TOKEN",) else self._token
         elif not handshake.is_done:
             self._reply(handshake.answer(message))
+            if handshake.offers_tls:
+                raise RestartError
             if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
+                self._is_known = bool(self._pin)
                 with self._lock:
                     self._open_session = self._session
                 caps, is_resumed = handshake.caps, handshake.is_resumed
-                self._put(Connected(self._nickname, caps, self._session, is_resumed))
+                self._put(Connected(self._nickname, caps, self._session, is_resumed, self._pin))
                 self._put(message)
         elif message.command == "ERROR":
             raise EndedError(LOST, message.text)
