@@ -1224,9 +1224,9 @@ class Chat:
         self._retry_at = self._back_at = 0.0
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._completer = Completer()
-        # Pasted lines, from a command that is not answered yet on, and their recipient, by the
-        # word of the PONG that follows the answer:
-        self._pastes: Dict[str, Tuple[List[str], str]] = {}
+        # Pasted lines, from a command that is not answered yet on, their recipient and the
+        # conversation in view, by the word of the PONG that follows the answer:
+        self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
 
     # For the views
 
@@ -1268,7 +1268,7 @@ class Chat:
     @property
     def unsent(self) -> int:
         """The number of own lines that the server has not confirmed."""
-        pasted = sum(len(lines) - 1 for lines, _ in self._pastes.values())
+        pasted = sum(len(lines) - 1 for lines, *_ in self._pastes.values())
         return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
@@ -1352,14 +1352,20 @@ class Chat:
                 break
             if commands - {"PRIVMSG", "PING"} and lines[index + 1 :]:
                 word = "paste-%d" % next(self._numbers)
-                self._pastes[word] = lines[index:], recipient
+                self._pastes[word] = lines[index:], recipient, self.current
                 self.send(Message("PING", (word,)))
                 break
 
     def go_on(self, word: str) -> None:
-        """Run the lines after a command, which the server has answered with this PONG."""
-        lines, recipient = self._pastes.pop(word, ([], ""))
-        self._run_lines(lines[1:], recipient)
+        """Run the lines after a command, which the server has answered with this PONG.
+
+        They are for the conversation that was in view; if another is now, the user decides.
+        """
+        lines, recipient, conversation = self._pastes.pop(word, ([], "", self.current))
+        if conversation is self.current:
+            self._run_lines(lines[1:], recipient)
+        else:
+            self.outcome.rest = "\n".join(lines[1:])
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""

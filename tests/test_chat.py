@@ -300,6 +300,14 @@ def test_each_line_of_a_paste_waits_for_the_line_before():
     assert alice.sent == [texts[0], "REGISTER * * :pw", texts[1]]
 
 
+def test_paste_goes_on_in_its_own_conversation_alone(alice):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.type("/topic x\nfor the lobby")
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    assert alice.answer(":alice!a@h TOPIC #lobby x")
+    assert (alice.sent, alice.chat.outcome.rest) == (["TOPIC #lobby :x"], "for the lobby")
+
+
 def test_lost_connection_gives_back_what_waits_in_a_paste(alice):
     alice.type("/join #tea\nhi")
     alice.type("/topic x\n/me waves")
