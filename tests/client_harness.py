@@ -60,8 +60,9 @@ class ScriptedServer(IrcTalker):
     def welcome(self, nickname="alice", caps=CAPS):
         """Register the next client with the capabilities `caps`, and join it to #lobby."""
         self.accept()
-        self.expect("USER %s 0 * :%s" % (nickname, nickname))
+        self.expect("CAP LS :302")
         self.send("CAP * LS :" + caps)
+        self.expect("USER %s 0 * :%s" % (nickname, nickname))
         if caps:
             self.expect("CAP REQ :" + caps)
             self.send("CAP * ACK :" + caps)

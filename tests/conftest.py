@@ -10,6 +10,8 @@ from harness import Room, count_descriptors
 from hypothesis import settings
 from window_harness import Desktop, Screen
 
+import client
+
 # The same examples in every run, without a time limit for slow machines.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
 settings.load_profile("hubbub")
@@ -68,8 +70,9 @@ def room(open_room):
 
 
 @pytest.fixture
-def hub():
-    """A server that sends what the test tells it to."""
+def hub(monkeypatch):
+    """A server that sends what the test tells it to, and need not answer CAP LS."""
+    monkeypatch.setattr(client, "CAP_TIME", 0.1)
     with contextlib.closing(ScriptedServer()) as server:
         yield server
 

@@ -30,6 +30,11 @@ class Registration:
         self.handshake = client.Handshake("alice", password, login, token)
         self.opening = self._lines(self.handshake.opening())
 
+    def started(self):
+        """Say who we are; return self."""
+        self.handshake.start()
+        return self
+
     def hear(self, *lines):
         answers = []
         for line in lines:
@@ -46,10 +51,25 @@ class Registration:
         return [protocol.serialize(message).decode()[:-2] for message in messages]
 
 
-def test_client_asks_for_capabilities_before_it_gives_its_name():
-    introduction = ["CAP LS :302", "NICK alice", "USER alice 0 * :alice"]
-    assert Registration().opening == introduction
-    assert Registration("sesame").opening == ["PASS sesame", *introduction]
+INTRODUCTION = ["NICK alice", "USER alice 0 * :alice"]
+UNKNOWN = ":hub 421 alice CAP :Unknown command"
+
+
+@pytest.mark.parametrize("answer", ["CAP * LS :", UNKNOWN, ":hub 451 * :You have not registered"])
+def test_client_says_who_it_is_once_the_server_is_known(answer):
+    guest, member = Registration(), Registration("sesame")
+    assert guest.opening == member.opening == ["CAP LS :302"]
+    assert guest.hear("NOTICE * :*** Looking up your hostname") == []
+    end = ["CAP END"] if answer.startswith("CAP") else []
+    assert guest.hear(answer) == [*INTRODUCTION, *end]
+    assert member.hear(answer) == ["PASS sesame", *INTRODUCTION, *end]
+    assert guest.hear(UNKNOWN) == []
+
+
+def test_nothing_is_said_in_the_clear_where_encryption_is_offered():
+    alice = Registration("sesame", client.Login("alice", "sesame"), "token")
+    assert alice.hear("CAP * LS * :hubbub/tls sasl", "CAP * LS :batch") == []
+    assert alice.handshake.offers_tls
 
 
 WANTED = "CAP REQ :echo-message message-tags server-time"
@@ -75,11 +95,11 @@ WANTED = "CAP REQ :echo-message message-tags server-time"
         (["CAP"], []),
         (["CAP *"], []),
         (["NOTICE * :*** Looking up your hostname"], []),
-        ([":hub 421 alice CAP :Unknown command"], []),
+        ([UNKNOWN], []),
     ],
 )
 def test_capabilities_are_negotiated_and_always_ended(heard, answers):
-    assert Registration().hear(*heard) == answers
+    assert Registration().started().hear(*heard) == answers
 
 
 @pytest.mark.parametrize(
@@ -105,11 +125,11 @@ def test_only_acknowledged_capabilities_count():
 def test_nickname_in_use_is_tried_again_when_the_server_says_if_it_is_registered():
     taken = ":hub 433 * alice :In use"
     for answer, event in ((RESERVED, (PASSWORD, REGISTERED)), (taken, (NAME, TAKEN))):
-        alice = Registration()
+        alice = Registration().started()
         again = ["CAP REQ :sasl", "CAP END", "NICK alice"]
         assert alice.hear("CAP * LS :sasl", taken, "CAP * ACK :sasl") == again
         assert alice.refused(answer) == event
-    alice = Registration()
+    alice = Registration().started()
     assert alice.hear("CAP * LS :") == ["CAP END"]
     assert alice.refused(taken) == (NAME, TAKEN)  # it would have said so
 
@@ -155,7 +175,7 @@ def test_refusal_says_what_the_user_must_fix(password, lines, event):
 
 def test_password_logs_in_to_the_account_that_owns_the_nickname():
     for early in ([], [":hub 433 * alice :Reserved"]):
-        alice = Registration("sesame")
+        alice = Registration("sesame").started()
         end = [] if early else ["CAP END"]
         assert alice.hear(*early, *AGREED)[1:] == (end or ["AUTHENTICATE PLAIN"])
         if not early:
@@ -168,11 +188,11 @@ def test_password_logs_in_to_the_account_that_owns_the_nickname():
 
 
 def test_known_login_is_used_before_the_nickname_is_claimed():
-    alice = Registration(login=client.Login("alice", "sesame"))
+    alice = Registration(login=client.Login("alice", "sesame")).started()
     assert alice.hear(*AGREED) == ["CAP REQ :sasl", "AUTHENTICATE PLAIN"]
     assert alice.hear("AUTHENTICATE +") == ["AUTHENTICATE AGFsaWNlAHNlc2FtZQ=="]
     assert alice.hear(":hub 904 alice :Changed meanwhile") == ["CAP END"]
-    alice = Registration(login=client.Login("alice", "sesame"))
+    alice = Registration(login=client.Login("alice", "sesame")).started()
     alice.hear(":hub 433 * alice :Our own dead connection has it", *AGREED)
     assert alice.hear(":hub 903 alice :Welcome") == ["CAP END", "NICK alice"]
 
