@@ -2743,7 +2743,8 @@ class Session:
         )
         client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
-        self._ends_at = float("inf")  # when lines that were read before the peer's end are dropped
+        self._ends_at = float("inf")  # when lines that came before the peer's end are dropped
+        self._probe_at = time.monotonic() + MAX_REST / 2  # when a flooding peer is next sent a PING
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
@@ -2895,12 +2896,24 @@ class Session:
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
-            with contextlib.suppress(BlockingIOError):
-                # The peer sends no more, and may have gone: what it has sent has some time left.
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    self._ends_at = min(self._ends_at, time.monotonic() + MAX_REST)
-            if time.monotonic() > self._ends_at:
-                raise Disconnect("Connection closed")
+            self._check_peer()
+
+    def _check_peer(self) -> None:
+        """Notice the end of the peer's stream while nothing is read, also behind unread bytes.
+
+        What it has sent has MAX_REST left: `nc -N` reads on. Raises Disconnect after that.
+        """
+        client, now = self.client, time.monotonic()
+        if now > self._probe_at and self._can_ping():
+            # If the peer is gone, its system answers with a reset; a full socket hides its end.
+            self._probe_at = now + MAX_REST / 2
+            ping = b"PING %s\r\n" % self.options.server_name.encode()
+            self.delivery.enqueue(Output(client, lambda: ping))
+            self.delivery.wake()
+        if now < self._ends_at and _has_ended(client.writer):
+            self._ends_at = min(self._ends_at, now + MAX_REST)
+        if now > self._ends_at:
+            raise Disconnect("Connection closed")
 
     def charge_for_peers(self, *nicknames: str) -> None:
         """Charge for a change that is told to peers, and to those who watch these nicknames."""
@@ -2987,6 +3000,21 @@ class Session:
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return True if the peer sends no more, as far as the system tells; OSError if it is gone."""
+    ended = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only if all is read
+    if not ended:
+        with contextlib.suppress(BlockingIOError):
+            return not sock.recv(1, socket.MSG_PEEK)
+        return False
+    poll = select.poll()
+    poll.register(sock, ended)
+    events = poll.poll(0)
+    if events and events[0][1] & select.POLLHUP:
+        raise ConnectionResetError
+    return bool(events)
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:

@@ -142,6 +142,21 @@ def test_lines_before_the_end_of_a_pipe_arrive(open_room, monkeypatch):
     assert [line.rpartition(" ")[2] for line in said] == [str(number) for number in range(70)]
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("lines", [5000, 5000000], ids=["all read", "more than fits"])
+def test_peer_that_is_gone_is_noticed_behind_what_it_sent(open_room, monkeypatch, end, lines):
+    """Also if its end waits behind bytes for which there is no space."""
+    monkeypatch.setattr(server, "MAX_REST", 1.0)
+    room = open_poor_room(open_room, monkeypatch)
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.heard()
+    bob.heard()
+    bob.pour(b"\r\n" * lines)
+    getattr(bob, end)()
+    assert " QUIT :" in alice.line()
+    room.wait_until_gone(bob)
+
+
 def open_poor_room(open_room, monkeypatch):
     """Return a room in which 60 tokens pass at once, then 100 a second."""
     monkeypatch.setattr(server, "BURST", 50)
