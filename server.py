@@ -82,6 +82,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     MutableSet,
     NamedTuple,
     NoReturn,
@@ -1633,6 +1634,7 @@ def _is_visible(client: Optional[Client], channel: Channel) -> bool:
 # ------
 
 MAX_KEYS = 10000  # keys that a Limiter remembers
+CREDIT = 20.0  # tokens that a client who was silent or has just come is ahead: to register
 
 
 class Bucket:
@@ -1669,6 +1671,27 @@ class Bucket:
         return self._balance
 
 
+class _Queue:
+    """The clients that wait for tokens of a bucket: who was served less, and wants less, is first.
+
+    Self-clocked fair queueing: each request is due at the time, in tokens, at which a server that
+    shares its work equally would be done with it.
+    """
+
+    def __init__(self) -> None:
+        self.clock = 0.0  # when the last of the served requests was due
+        self.served: MutableMapping[Client, float] = weakref.WeakKeyDictionary()  # due last
+        self.waiting: Dict[Client, Tuple[float, float]] = {}  # when due, and tokens
+
+    def tokens_before(self, client: Client, tokens: float) -> float:
+        """Return the tokens of requests that come before that of the client, which is added."""
+        if client not in self.waiting:
+            due = max(self.clock - CREDIT, self.served.get(client, -CREDIT)) + tokens
+            self.waiting[client] = due, tokens
+        due = self.waiting[client][0]
+        return sum(count for other, count in self.waiting.values() if other < due)
+
+
 class Limiter:
     """A Bucket for each key, such as an address or an account; for any thread.
 
@@ -1678,19 +1701,14 @@ class Limiter:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._lock = threading.Lock()  # guards the buckets
+        self._lock = threading.Lock()  # guards the buckets and queues
         self._buckets: Dict[str, Bucket] = {}
+        self._queues: Dict[str, _Queue] = {}
 
     def charge(self, key: str, tokens: float, now: float) -> float:
         """Charge the bucket of a key: see `Bucket.charge`."""
         with self._lock:
-            bucket = self._buckets.get(key)
-            if bucket is None:
-                if len(self._buckets) >= MAX_KEYS:
-                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
-                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
-                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
-            return bucket.charge(tokens, now)
+            return self._bucket(key, now).charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
         """Take a token and return 0, or take none and return the seconds until there is a token."""
@@ -1698,6 +1716,49 @@ class Limiter:
         if wait > 0:
             self.charge(key, -1.0, now)
         return wait
+
+    def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
+        """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
+
+        Once those have passed, it asks again, until its turn comes or it calls `leave`.
+        """
+        tokens = min(tokens, self._burst)
+        with self._lock:
+            bucket = self._bucket(key, now)
+            wait = bucket.charge(tokens, now)
+            if not wait and key not in self._queues:
+                return 0.0
+            queue = self._queues.setdefault(key, _Queue())
+            ahead = queue.tokens_before(client, tokens)
+            wait = bucket.charge(ahead, now)  # there must be enough for those, too
+            bucket.charge(-ahead, now)
+            if wait:
+                bucket.charge(-tokens, now)
+                return max(wait, 0.01)
+            queue.served[client] = queue.waiting[client][0]
+            queue.clock = max(queue.clock, queue.served[client])
+            self._leave(key, client)
+            return 0.0
+
+    def leave(self, key: str, client: "Client") -> None:
+        """Wait no more. Idempotent."""
+        with self._lock:
+            self._leave(key, client)
+
+    def _leave(self, key: str, client: "Client") -> None:
+        if key in self._queues:
+            self._queues[key].waiting.pop(client, None)
+            if not self._queues[key].waiting:
+                del self._queues[key]
+
+    def _bucket(self, key: str, now: float) -> Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_KEYS:
+                by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                self._buckets = dict(by_balance[: MAX_KEYS // 2])
+            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+        return bucket
 
 
 # The store
@@ -2743,6 +2804,7 @@ class Session:
         )
         client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
+        self._owed = 0.0  # tokens that its address is not charged for yet
         self._ends_at = float("inf")  # when lines that came before the peer's end are dropped
         self._probe_at = time.monotonic() + MAX_REST / 2  # when a flooding peer is next sent a PING
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
@@ -2767,10 +2829,11 @@ class Session:
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
-        name = client.log_name
-        watchers = self.directory.count_watchers(client.nickname)
-        # Without waiting: the nickname is to be free.
-        self._take(len(client.channels) + watchers / WATCHERS_PER_TOKEN)
+        name, limits = client.log_name, self.server.limits
+        limits["work"].leave(client.host, client)
+        limits["storing"].leave(client.host, client)
+        if client.unpaid and self.options.rate_limit:
+            limits["storing"].charge(client.host, client.unpaid, time.monotonic())
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
@@ -2874,20 +2937,34 @@ class Session:
         wait = self._take(tokens)
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
-            self._pause(wait)
+            self.wait_for(lambda: self._take(0.0), wait)
         self.client.check_end()
 
     def _take(self, tokens: float) -> float:
-        """Take tokens, and return the seconds until they are paid for."""
+        """Take tokens, and return 0 if they are paid for, or the seconds until it asks again.
+
+        The client pays first: its address is not charged for what waits for the client's rate.
+        """
         if not self.options.rate_limit:
             return 0.0
-        client, now = self.client, time.monotonic()
+        client, limits, now = self.client, self.server.limits, time.monotonic()
+        self._owed += tokens
         wait = client.bucket.charge(tokens, now)
-        wait = max(wait, self.server.limits["work"].charge(client.host, tokens, now))
+        wait = wait or limits["work"].turn(client.host, client, self._owed, now)
+        if wait:
+            return wait
+        self._owed = 0.0
         if client.unpaid:
-            stored, client.unpaid = client.unpaid, 0
-            wait = max(wait, self.server.limits["storing"].charge(client.host, stored, now))
+            wait = limits["storing"].turn(client.host, client, client.unpaid, now)
+            client.unpaid = client.unpaid if wait else 0
         return wait
+
+    def wait_for(self, ask: Callable[[], float], wait: float) -> None:
+        """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
+        while wait > 0:
+            self._pause(min(wait, 0.5))
+            self.client.check_end()
+            wait = ask()
 
     def _pause(self, wait: float) -> None:
         """Wait, unless the client's end comes."""
@@ -3210,7 +3287,7 @@ def _try_to_register(session: Session) -> None:
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
     session.charge(REGISTRATION_PRICE)
-    session.charge_for_peers(client.nickname)
+    session.charge_for_peers(client.nickname, client.nickname)  # who comes, goes
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -3579,7 +3656,8 @@ def on_join(session: Session, message: Message) -> None:
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
-        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
+        # A token for leaving: the end of a connection waits for none.
+        session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
         with _guessing(session, name, "475", "437", name) if is_guess else contextlib.ExitStack():

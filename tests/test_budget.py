@@ -63,8 +63,8 @@ def price(taken, talker, *lines):
         ("WHO zzz", 1 + 4),
         ("WHO #lobby", 1 + 4 + 4),
         ("NAMES #lobby", 1 + 4),
-        ("JOIN #b4", 1),
-        ("JOIN #b4,#b5", 2),
+        ("JOIN #b4", 1 + 1),  # and for leaving
+        ("JOIN #b4,#b5", 2 + 2),
         ("LIST zzz", 1 + 4 * 1.25 + 1),
         ("LIST zzz,yyy,*b*", 1 + 2 + 4 * 1.75 + 5),
         ("MONITOR + alice", 1),
@@ -107,14 +107,13 @@ def test_connection_registration_and_end_have_their_price(room, taken):
     bob = room.irc("bob")
     names, members = 2, 1 / server.ROWS_PER_TOKEN
     barrier = 1
-    whole = server.CONNECTION_PRICE + names + server.REGISTRATION_PRICE + members + barrier
-    assert sum(taken) == pytest.approx(whole)
-    bob.send("JOIN #a,#b")
-    bob.heard()
+    leaving = 1  # is paid for in advance
+    whole = server.CONNECTION_PRICE + names + server.REGISTRATION_PRICE + members + leaving
+    assert sum(taken) == pytest.approx(whole + barrier)
     taken.clear()
     bob.send("QUIT")
     bob.rest()
-    assert sum(taken) == 1 + len(["#lobby", "#a", "#b"])
+    assert sum(taken) == 1
 
 
 @needs_scrypt
@@ -215,6 +214,23 @@ def test_class_behind_an_address_notices_nothing(open_room, tmp_path, monkeypatc
         for _ in range(30 * 30):
             pupil.expect(" :word")
     assert waits == []
+
+
+def test_neighbour_of_a_flood_waits_for_no_debt_of_it(open_room, monkeypatch):
+    """20 connections of its address want 20 x 40 tokens, of which there are 10 a second."""
+    monkeypatch.setattr(server, "ADDRESS_BURST", 40)
+    monkeypatch.setattr(server, "ADDRESS_SHARE", 1)
+    room = open_room(rate_limit=10)
+    alice = room.irc("alice")
+    flooders = [room.connect() for _ in range(20)]
+    for flooder in flooders:
+        flooder.pour(b"QUIT :%s\r\n" % (b"x" * 500) * 1000)
+    room.server.limits["work"].charge("127.0.0.1", 40, time.monotonic())
+    started = time.monotonic()
+    alice.heard()
+    newcomer = room.irc("newcomer")
+    assert time.monotonic() - started < 20
+    newcomer.heard()
 
 
 def test_limit_of_0_costs_no_look_at_the_clock(open_room, monkeypatch):

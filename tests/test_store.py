@@ -126,6 +126,29 @@ def test_a_limiter_has_a_bucket_for_each_key():
     assert take("a", 1000.0, 6) == [0.0] * 5 + [10.0]
 
 
+def test_turns_are_fair():
+    """Who wants less and was served less comes first; nobody takes what others wait for."""
+    limiter = server.Limiter(10, 100)
+
+    def ask(*requests, at):
+        return [limiter.turn("a", client, tokens, at) for client, tokens in requests]
+
+    class Client:
+        pass
+
+    honest, greedy, other = Client(), Client(), Client()
+    assert ask((greedy, 100), at=0.0) == [0.0]
+    assert ask((greedy, 50), (other, 50), (honest, 1), at=0.0) == [5.0, 5.0, pytest.approx(0.1)]
+    assert ask((greedy, 50), (honest, 1), at=5.0) == [pytest.approx(0.1), 0.0]
+    assert ask((greedy, 50), at=5.1) == [0.0]
+    assert ask((greedy, 50), (other, 50), at=5.1) == [10.0, 5.0]  # others are served first
+    limiter.leave("a", other)
+    assert ask((greedy, 50), at=10.1) == [0.0]
+    assert limiter._queues == {}
+    assert ask((greedy, 1000), at=30.0) == [0.0]  # more than there will ever be takes all
+    assert ask((greedy, 1), at=30.0) == [pytest.approx(0.1)]
+
+
 def test_a_limiter_forgets_the_keys_with_the_highest_balances(monkeypatch):
     """A peer with many addresses cannot wipe out its debts."""
     monkeypatch.setattr(server, "MAX_KEYS", 100)
