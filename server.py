@@ -188,7 +188,6 @@ LIMITS = {
     "address_mail": (1 / 60, 200),
     "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
 }
-GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -2937,7 +2936,7 @@ class Session:
         wait = self._take(tokens)
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
-            self.wait_for(lambda: self._take(0.0), wait)
+            self._wait_for(lambda: self._take(0.0), wait)
         self.client.check_end()
 
     def _take(self, tokens: float) -> float:
@@ -2959,7 +2958,25 @@ class Session:
             client.unpaid = client.unpaid if wait else 0
         return wait
 
-    def wait_for(self, ask: Callable[[], float], wait: float) -> None:
+    def take_turn(self, name: str, key: str) -> None:
+        """Take a token of a limit, and wait for the client's turn."""
+        limit, client = self.server.limits[name], self.client
+
+        def ask() -> float:
+            return limit.turn(key, client, 1.0, time.monotonic())
+
+        wait = ask()
+        if wait:
+            text = "Too many wrong passwords or keys: yours will be tried in %d seconds."
+            self.notice(text, wait + 1)
+            self.flush(is_done=False)
+            self.delivery.wake()
+        try:
+            self._wait_for(ask, wait)
+        finally:
+            limit.leave(key, client)
+
+    def _wait_for(self, ask: Callable[[], float], wait: float) -> None:
         """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
         while wait > 0:
             self._pause(min(wait, 0.5))
@@ -3307,18 +3324,14 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
-
-    The right password is never refused: others may share the address of a client that guesses.
-    """
+    """Check PASS. Raises Disconnect for a wrong password."""
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted or hmac.compare_digest(wanted, offered):
+    if not wanted:
         return
-    wait = session.server.limits["guesses"].try_take(session.client.host, time.monotonic())
-    time.sleep(min(wait, GUESS_PAUSE))
-    text = "Too many wrong passwords" if wait else "Wrong password"
-    session.reply("464", text + ".")
-    raise Disconnect(text, "Ask the host for it, and connect again.")
+    with _guessing(session, ""):
+        if not hmac.compare_digest(wanted, offered):
+            session.reply("464", "Wrong password.")
+            raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -3427,9 +3440,9 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
-    """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
+    """Return the account of that name. Raises `error` for a wrong password."""
     store = session.server.store
-    with _guessing(session, name, error.numeric, error.numeric):
+    with _guessing(session, name, error.numeric):
         session.charge(PASSWORD_PRICE)
         account = store.log_in(name, password)
         if account is None:
@@ -3442,28 +3455,28 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
 
 
 @contextlib.contextmanager
-def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
-    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+def _guessing(session: Session, name: str, wrong: str = "") -> Iterator[None]:
+    """Use a password, or a key, for `name`; "" is the server. Disconnect, or `wrong`, is a guess.
 
-    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    After too many of them from its address a client waits for its turn, then it may try: guessing
+    is slow, but the right password is never refused. It costs nothing.
     """
-    host, limits, now = session.client.host, session.server.limits, time.monotonic()
-    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = limits["guess"].try_take(guess, now) or limits["guesses"].try_take(host, now)
-    if wait:
-        what = "keys" if name.startswith("#") else "passwords"
-        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
-        raise ReplyError(*refusal, text)
+    client, key = session.client, protocol.casefold(name[: protocol.MAX_NAME])
+    keys = {"guesses": client.host}
+    if name:
+        keys["guess"] = "%s %s" % (client.host, key)
+    for limit, key in keys.items():
+        session.take_turn(limit, key)
     is_wrong = False
     try:
         yield
-    except ReplyError as error:
-        is_wrong = error.numeric == wrong
+    except (Disconnect, ReplyError) as error:
+        is_wrong = isinstance(error, Disconnect) or error.numeric == wrong
         raise
     finally:
         if not is_wrong:
-            limits["guess"].charge(guess, -1.0, now)
-            limits["guesses"].charge(host, -1.0, now)
+            for limit, key in keys.items():
+                session.server.limits[limit].charge(key, -1.0, time.monotonic())
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3660,7 +3673,7 @@ def on_join(session: Session, message: Message) -> None:
         session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
-        with _guessing(session, name, "475", "437", name) if is_guess else contextlib.ExitStack():
+        with _guessing(session, name, "475") if is_guess else contextlib.ExitStack():
             number = directory.join(client, name, key)
         if number is not None:
             recall(session, name, number)
