@@ -1792,6 +1792,9 @@ SCHEMA = """
     PRAGMA user_version = %d;
     COMMIT
 """
+# What is being deleted, in steps: it is not read any more. Older files have no such table.
+DELETIONS = "CREATE TABLE IF NOT EXISTS deletions (key, since, upto)"
+DELETE_MESSAGE = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
 DELETE_EMPTY = (
     "DELETE FROM conversations WHERE NOT EXISTS"
     " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
@@ -2008,6 +2011,7 @@ class Store:
             connection.execute("PRAGMA synchronous = NORMAL")
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
+            connection.execute(DELETIONS)
         except BaseException:
             connection.close()
             raise
@@ -2065,12 +2069,15 @@ class Store:
         """
         query = (
             "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
-            " AND number > ? AND number < ? ORDER BY number "
+            " AND number > MAX(?, (SELECT IFNULL(MAX(upto), -1) FROM deletions WHERE key = ?))"
+            " AND number < ? ORDER BY number "
         )
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._reader.select(query, conversation, kind, after, before, limit)
+            rows = self._reader.select(
+                query, conversation, kind, after, conversation, before, limit
+            )
             found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
@@ -2151,14 +2158,16 @@ class Store:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some of the oldest messages, if they are too old or the file is too large.
+        """Delete some messages: of what was removed, or the oldest of what is too old or too much.
 
         Returns True if the next call may find more. Each takes some milliseconds. Messages from
         the future stay: this clock may be wrong.
         """
         query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
-        def delete(writer: sqlite3.Connection) -> int:
+        def delete(writer: sqlite3.Connection) -> bool:
+            if self._delete_some(writer):
+                return True
             names = ("page_size", "page_count", "freelist_count")
             size, count, free = (writer.execute("PRAGMA " + n).fetchone()[0] for n in names)
             is_full, now = size * (count - free) > self._max_size, time.time()
@@ -2173,11 +2182,27 @@ class Store:
                     break
             if old:
                 writer.execute("BEGIN")
-                text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
-                writer.executemany(text, old)
-            return len(old)
+                writer.executemany(DELETE_MESSAGE, old)
+            return len(old) == CLEANED_AT_ONCE
 
-        return self._writer.run(delete) == CLEANED_AT_ONCE
+        return self._writer.run(delete)
+
+    def _delete_some(self, writer: sqlite3.Connection) -> bool:
+        """Carry on with the first of the deletions; False if there is none."""
+        found = writer.execute("SELECT rowid, * FROM deletions ORDER BY rowid LIMIT 1").fetchone()
+        if found is None:
+            return False
+        if not writer.in_transaction:
+            writer.execute("BEGIN")
+        query = (
+            "SELECT key, kind, number FROM messages"
+            " WHERE key = ? AND kind IN (0, 1) AND number BETWEEN ? AND ? LIMIT ?"
+        )
+        rows = writer.execute(query, (*found[1:], CLEANED_AT_ONCE)).fetchall()
+        writer.executemany(DELETE_MESSAGE, rows)
+        if len(rows) < CLEANED_AT_ONCE:
+            writer.execute("DELETE FROM deletions WHERE rowid = ?", found[:1])
+        return True
 
     # Accounts
 
@@ -2220,14 +2245,22 @@ class Store:
         return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account, and the private history that nobody can read then; False if none."""
+        """Delete an account; `clean` deletes the history that nobody can read. False if none."""
         self._refresh()
         account = self.account(name)
         if account is not None:
-            query = "SELECT key FROM conversations WHERE participant = ?"
-            query = "DELETE FROM messages WHERE key IN (%s)" % query  # noqa: S608
-            self._writer.execute(query, "=%d" % account.id)
-            self._change("DELETE FROM accounts WHERE id = ?", account.id)
+            participant, number = "=%d" % account.id, account.id
+            query = (
+                "INSERT INTO deletions SELECT key, 0, ? FROM conversations WHERE participant = ?"
+            )
+
+            def delete(writer: sqlite3.Connection) -> None:
+                writer.execute("BEGIN")
+                writer.execute(query, (MAX_NUMBER, participant))
+                writer.execute("DELETE FROM accounts WHERE id = ?", (number,))
+
+            self._writer.run(delete)
+            self._refresh()
         return account is not None
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
@@ -2269,10 +2302,16 @@ class Store:
 
     def delete_channel(self, folded: str, since: Optional[int] = None) -> None:
         """Delete a channel, and its history from a number on, unless that is None."""
-        if since is not None:
-            query = "DELETE FROM messages WHERE key = ? AND kind IN (0, 1) AND number >= ?"
-            self._writer.execute(query, folded, since)
-        self._writer.execute("DELETE FROM channels WHERE key = ?", folded)
+
+        def delete(writer: sqlite3.Connection) -> None:
+            writer.execute("BEGIN")
+            writer.execute("DELETE FROM channels WHERE key = ?", (folded,))
+            if since is not None:
+                query = "INSERT INTO deletions SELECT ?, ?, MAX(number) FROM messages"
+                writer.execute(query, (folded, since))
+                self._delete_some(writer)
+
+        self._writer.run(delete)
 
     def channels(self) -> List[Dict[str, Any]]:
         """Return the states of all channels. Raises StoreError."""
@@ -4789,6 +4828,8 @@ def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
+        while store.clean():
+            pass
         return "%s has no account now. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"

@@ -357,6 +357,49 @@ def test_a_channel_is_remembered_until_it_is_deleted(store, open_store, folder):
     assert query(folder, "SELECT COUNT(*) FROM messages") == [(2,)]
 
 
+def test_a_large_room_is_deleted_in_steps_and_is_unreadable_at_once(
+    open_store, folder, monkeypatch
+):
+    """Also for who opens the file after a kill; what is said in a new room of that name stays."""
+    monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
+    store = open_store()
+    store.append([row(number, to="#tea") for number in range(1, 51)])
+    store.append([row(51, to="#cake")])
+    store.delete_channel("#tea", since=6)
+    store.append([row(52, to="#tea")])
+
+    def left():
+        return query(folder, "SELECT COUNT(*) FROM messages WHERE key = '#tea'")[0][0]
+
+    sizes = [left()]
+    for number in range(10):
+        reader = server.Store(str(folder), claim=False) if number == 1 else store
+        shown = numbers(reader.read("#tea", 0, END, 99, latest=True))
+        assert shown == ([52] if query(folder, "SELECT * FROM deletions") else [1, 2, 3, 4, 5, 52])
+        if reader is not store:
+            reader.close()
+        store.clean()
+        sizes.append(left())
+    assert sizes == [41, 31, 21, 11, 6, *[6] * 6]
+    assert not store.clean()
+    assert numbers(store.read("#cake", 0, END, 99, latest=True)) == [51]
+
+
+@needs_scrypt
+def test_a_removed_account_leaves_nothing_after_a_kill(open_store, folder, monkeypatch):
+    monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
+    store = open_store()
+    alice = store.add_account("alice", PASSWORD)
+    store.append([row(number, to="=%d bob" % alice.id) for number in range(1, 51)])
+    store.remove_account("alice")
+    store.close()
+    again = open_store()
+    assert again.account("alice") is None
+    while again.clean():
+        pass
+    assert query(folder, "SELECT COUNT(*) FROM messages") == [(0,)]
+
+
 def test_a_channel_that_cannot_be_understood_is_skipped(store, folder):
     store.save_channel("#tea", {"topic": "tea"})
     query(folder, "INSERT INTO channels VALUES ('#a', 'oops')")
@@ -445,6 +488,8 @@ def test_the_private_history_of_an_account_goes_with_it(store, folder):
     names = ["=%d =%d" % (old.id, bob.id), "=%d carol" % old.id, "=%d carol" % bob.id, "#lobby"]
     store.append([row(n, to=name, waiting_for=old.id) for n, name in enumerate(names, 1)])
     store.remove_account("alice")
+    while store.clean():
+        pass
     kept = query(folder, "SELECT DISTINCT key FROM messages ORDER BY 1")
     assert [key for (key,) in kept] == sorted(names[2:])
     store.append([row(9, to=names[2])])
