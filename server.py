@@ -1593,7 +1593,9 @@ class Directory:
             self._enqueue(ChannelRecord(channel.folded, state))
 
     def _leave(self, client: Client, channel: Channel) -> None:
-        channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
+        members = channel.members.copy()
+        members.pop(client, None)
+        channel.set_members(members)
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
