@@ -4020,7 +4020,9 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
-    session.charge(query.limit / ROWS_PER_TOKEN)
+    # A time is looked for, and may stand for more messages.
+    times = sum(isinstance(reference, float) for reference in query.references)
+    session.charge((query.limit + times * SAME_TIME) / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":

@@ -126,6 +126,9 @@ def test_password_and_history_have_their_price(open_room, tmp_path, monkeypatch,
     assert price(taken, bob, "REGISTER * * long-enough") == 1 + server.PASSWORD_PRICE
     rows = server.MAX_HISTORY / server.ROWS_PER_TOKEN
     assert price(taken, bob, "CHATHISTORY LATEST #lobby * 9999") == 1 + rows
+    times = "timestamp=1971-01-01T00:00:00.000Z timestamp=1972-01-01T00:00:00.000Z"
+    more = (2 * server.SAME_TIME + 1) / server.ROWS_PER_TOKEN
+    assert price(taken, bob, "CHATHISTORY BETWEEN #lobby %s 1" % times) == 1 + more
 
 
 # Budgets
