@@ -16,8 +16,8 @@ Guarantees:
   escapes, nothing that reorders or hides text.
 - Every buffer and every name has a limit, and the limit is a constant.
 
-Contents: Errors; Messages; Names; Text; Time; ISUPPORT; SASL; Channel modes; Masks; Display;
-The chat box.
+Contents: Errors; Messages; Names; Text; Time; ISUPPORT; SASL; Channel modes; Masks; Discovery;
+Display; The chat box.
 
 Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), and of IRCv3
 (https://ircv3.net/irc/) message-tags, server-time, UTF8ONLY, SASL, chathistory and WHOX.
@@ -28,6 +28,7 @@ import calendar
 import contextlib
 import functools
 import ipaddress
+import json
 import re
 import time
 import unicodedata
@@ -59,6 +60,7 @@ MAX_PLAIN_LINE = 4096  # plain text; terminals pass on no more at once
 # Limits of names and texts, in characters unless said otherwise
 MAX_NAME = 32  # a nickname or a channel's name
 MAX_USERNAME = 10
+MAX_NETWORK = 40  # the name of a server's chat
 MAX_TOPIC = 200
 MAX_MIDDLE = 200  # a middle parameter
 MAX_TEXT = 2000  # any text that is shown
@@ -850,6 +852,72 @@ def _compile_mask(mask: str) -> Pattern[str]:
     # entered again, so that there is no backtracking.
     atoms = "".join("(?=(?P<g%d>.*?%s))(?P=g%d)" % (n, part, n) for n, part in enumerate(middle, 1))
     return re.compile("(?s)%s%s.*%s\\Z" % (first, atoms, last))
+
+
+# Discovery
+# ---------
+
+# A query is at least as long as any answer to it, so that a server that is asked in the name of
+# another host amplifies nothing.
+QUERY_SIZE = 256  # bytes
+MAX_DATAGRAM = 512  # bytes of a query or an answer that are looked at
+MAX_QUERY_ID = 12  # ASCII letters and digits
+_QUERY_ID = re.compile(r"[0-9A-Za-z]{1,%d}\Z" % MAX_QUERY_ID)
+
+
+class Announcement(NamedTuple):
+    """What a server tells a client that looks for servers: JSON in a UDP datagram."""
+
+    network: str  # its name
+    port: int  # of TCP
+    users: int  # online
+    is_encrypted: bool
+
+
+def make_query(query_id: str) -> bytes:
+    """Return the datagram that asks for servers; the answers repeat the random id."""
+    return json.dumps({"hubbub": "query", "id": query_id}).encode().ljust(QUERY_SIZE)
+
+
+def parse_query(data: bytes) -> str:
+    """Return the id of a query. Raises ProtocolError if it is none."""
+    fields = _parse_datagram(data, "query")
+    if len(data) < QUERY_SIZE:
+        raise ProtocolError("A query is padded to %d bytes" % QUERY_SIZE)
+    return str(fields["id"])
+
+
+def make_answer(query_id: str, announcement: Announcement) -> bytes:
+    """Return the answer to a query, of at most QUERY_SIZE bytes."""
+    network, port, users, is_encrypted = announcement
+    fields = {"hubbub": "answer", "id": query_id, "network": network[:MAX_NETWORK], "port": port}
+    fields.update(users=users, tls=is_encrypted)
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def parse_answer(data: bytes) -> Tuple[str, Announcement]:
+    """Return the id of an answer, and what it says, safe to show. Raises ProtocolError."""
+    fields = _parse_datagram(data, "answer")
+    network, port, users = fields.get("network"), fields.get("port"), fields.get("users")
+    if not isinstance(network, str) or type(port) is not int or type(users) is not int:
+        raise ProtocolError("A field is missing, or of another type")
+    name = clean(network.strip(), MAX_NETWORK)
+    if not (name and 0 < port < 65536 and users >= 0):
+        raise ProtocolError("A value is out of range")
+    return str(fields["id"]), Announcement(name, port, min(users, 10**6), fields.get("tls") is True)
+
+
+def _parse_datagram(data: bytes, kind: str) -> Mapping[str, object]:
+    try:
+        fields = json.loads(data.decode()) if len(data) <= MAX_DATAGRAM else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or fields.get("hubbub") != kind:
+        raise ProtocolError("Not a datagram of Hubbub's")
+    query_id = fields.get("id")
+    if not isinstance(query_id, str) or not re.match(_QUERY_ID, query_id):
+        raise ProtocolError("Not the id of a query")
+    return fields
 
 
 # Display
