@@ -2663,8 +2663,8 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         while self.pending or not self._is_stopping:
             try:
-                count = min(len(self.pending), MAX_BATCH)
-                batch = [self.pending.popleft() for _ in range(count)]
+                batch = self._next_batch()
+                count = len(batch)
                 if len(self.pending) <= MAX_PENDING < len(self.pending) + count:
                     with self._drained:
                         self._drained.notify_all()
@@ -2681,6 +2681,17 @@ class Delivery(threading.Thread):
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
+
+    def _next_batch(self) -> List[Work]:
+        """Take what is delivered together: few enough rows that nobody waits long for the disk."""
+        batch: List[Work] = []
+        rows = 0
+        while self.pending and len(batch) < MAX_BATCH and rows < MAX_BATCH:
+            work = self.pending.popleft()
+            batch.append(work)
+            if type(work) is Event:
+                rows += len(work.conversations)
+        return batch
 
     def _store(self, batch: List[Work]) -> None:
         """Give the journal the rows and channels of a batch."""
@@ -3024,13 +3035,13 @@ class Session:
         def ask() -> float:
             return limit.turn(key, client, 1.0, time.monotonic())
 
-        wait = ask()
-        if wait:
-            text = "Too many wrong passwords or keys: yours will be tried in %d seconds."
-            self.notice(text, wait + 1)
-            self.flush(is_done=False)
-            self.delivery.wake()
         try:
+            wait = ask()
+            if wait:
+                text = "Too many wrong passwords or keys: yours will be tried in %d seconds."
+                self.notice(text, wait + 1)
+                self.flush(is_done=False)
+                self.delivery.wake()
             self._wait_for(ask, wait)
         finally:
             limit.leave(key, client)

@@ -1,14 +1,17 @@
 """The budget of clients and addresses: prices, floods, long answers and full outboxes."""
 
+import collections
 import hashlib
 import queue
 import selectors
 import time
+import types
 
 import pytest
 from harness import TIMEOUT, IrcTalker
 
 import server
+from protocol import Message
 
 needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
 
@@ -343,6 +346,19 @@ def test_select_is_asked_in_parts(open_room, monkeypatch):
     for talker in slow:
         assert sum(" PRIVMSG " in line for line in talker.heard()) == sent
     assert len(room.server.delivery._selector.get_map()) == 1
+
+
+def test_batch_has_few_rows():
+    """300 who leave 49 channels each: nobody waits until 14,700 rows are on disk."""
+    message = Message("QUIT", ("bye",), "a!b@c")
+    event = server.Event(message, (), conversations=tuple("#r%d" % number for number in range(49)))
+    waiting = types.SimpleNamespace(pending=collections.deque([event] * 300))
+    sizes = []
+    while waiting.pending:
+        sizes.append(len(server.Delivery._next_batch(waiting)))
+    assert sum(sizes) == 300 and max(sizes) <= server.MAX_BATCH / 49 + 1
+    waiting.pending.extend([server.Event(message, ())] * 300)
+    assert len(server.Delivery._next_batch(waiting)) == 300
 
 
 # Mistakes of ours
