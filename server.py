@@ -65,6 +65,7 @@ import shlex
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -167,6 +168,7 @@ UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages t
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
 UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
 MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
+COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the addresses
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -4184,7 +4186,7 @@ class Server:
         self.options = options
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
-        self.port: int = self._listener.getsockname()[1]
+        self.address, self.port = self._listener.getsockname()[:2]
         try:
             self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
@@ -4403,6 +4405,9 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # IPPROTO_IPV6 has no name in Windows' older Pythons
+            with contextlib.suppress(OSError):
+                listener.setsockopt(41, socket.IPV6_V6ONLY, 0)  # "::" accepts IPv4, too
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)
@@ -4412,20 +4417,60 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def reachable_addresses(host: str) -> List[str]:
-    """Return the addresses at which others find a server that listens on `host`."""
-    if host not in ("", "0.0.0.0", "::"):
-        return [host]
-    found = []
+_VIRTUAL = re.compile(
+    "docker|veth|br-[0-9a-f]{12}|virbr|vmnet|vboxnet|u?tun|tap|wg|zt|lxc|tailscale|bridge"
+)
+_INTERFACE = re.compile(r"(?:\d+: )?([^\s:@]+)")
+_INET = re.compile(r"\s+inet6? (?:addr: ?)?([0-9A-Fa-f.:]+)")
+
+
+def parse_interfaces(text: str) -> List[str]:
+    """Return the addresses in the output of `ip addr` or `ifconfig`.
+
+    Those of virtual interfaces, and of a cable that is not plugged in, come last.
+    """
+    found: Tuple[List[str], List[str]] = [], []
+    is_last = False
+    for line in text.splitlines():
+        name, inet = _INTERFACE.match(line), _INET.match(line)
+        if name:
+            is_last = bool(_VIRTUAL.match(name.group(1))) or "NO-CARRIER" in line
+        elif inet:
+            found[is_last].append(inet.group(1))
+    return found[False] + found[True]
+
+
+def others_reach(addresses: Iterable[str], bound: str) -> List[str]:
+    """Return those of this computer's addresses at which others reach a listener on `bound`.
+
+    "::" accepts IPv4, too. A link-local address is of use to others in IPv4 alone, as the last.
+    """
+    ip = ipaddress.ip_address(bound.partition("%")[0])
+    if not ip.is_unspecified:
+        return [] if ip.is_loopback else [bound]
+    found = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+    found = [it for it in found if it.version <= ip.version and not it.is_loopback]
+    found = [it for it in found if it.version == 4 or not it.is_link_local]
+    return list(map(str, sorted(dict.fromkeys(found), key=lambda it: it.is_link_local)))
+
+
+def find_addresses() -> List[str]:
+    """Return this computer's addresses, with or without a gateway or a name server."""
+    found: List[str] = []
+    for command in (["ip", "addr"], ["ifconfig"]) if os.name == "posix" else ():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            output = subprocess.check_output(  # noqa: S603
+                command, stderr=subprocess.DEVNULL, timeout=COMMAND_TIMEOUT
+            )
+            found = parse_interfaces(output.decode("utf-8", "replace"))
+        if found:
+            return found
     with contextlib.suppress(OSError):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # a documentation address; UDP sends nothing yet
             found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
-            address = str(info[4][0])
-            if address not in found and not address.startswith("127."):
-                found.append(address)
+    with contextlib.suppress(OSError):  # on Windows, all of them
+        found += [str(it[4][0]) for it in socket.getaddrinfo(socket.gethostname(), None)]
     return found
 
 
@@ -4737,15 +4782,24 @@ def _serve(options: Options, console: Console) -> int:
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     at = protocol.format_address(options.host, server.port)
-    console.print("[%s] Running on %s" % (SERVER, at))
-    for address in reachable_addresses(options.host):
-        at = protocol.format_address(address, server.port)
-        console.print("[%s] Tell people: %s" % (SERVER, at))
+    for line in ("Running on %s" % at, *invitation(server.address, server.port)):
+        console.print("[%s] %s" % (SERVER, line))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
     console.print("[%s] Stopped" % SERVER)
     return 0
+
+
+def invitation(bound: str, port: int) -> List[str]:
+    """Return the lines of the console that say how people join a listener on `bound`."""
+    if ipaddress.ip_address(bound.partition("%")[0]).is_loopback:
+        return ["Only this computer can join"]
+    addresses = others_reach(find_addresses(), bound)
+    if not addresses:
+        command = "ipconfig" if os.name == "nt" else "ip addr"
+        return ["No network was found; `%s` shows the addresses of this computer" % command]
+    return ["Tell people: %s" % protocol.format_address(it, port) for it in addresses]
 
 
 def _start_failure(options: Options, error: Exception) -> str:
