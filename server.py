@@ -5,7 +5,7 @@
 
 Threads:
 
-    main            accepts connections, and ends everything in order
+    main            accepts connections, answers discovery, and ends everything in order
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to a client's socket, and that closes it
     history         (class Journal) writes to disk what the delivery is about to send
@@ -39,7 +39,7 @@ row of COMMANDS; it sets `response.is_long` if both an event and replies answer 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
 accounts, messages, channels, users, history, moderation, server; The command table; The server;
-The command line.
+Finding servers; The command line.
 """
 
 import argparse
@@ -157,6 +157,11 @@ MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones ar
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
+# Finding servers
+DISCOVERY_PORT = protocol.PORT  # of UDP, where clients ask, beside the server's own
+ANSWER_RATE = 50  # answers a second
+MAX_DATAGRAMS = 20  # datagrams that are read before the next connection is accepted
+
 # Times, in seconds
 PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
 MAX_REST = 30.0  # time for lines that a peer sent before it closed its end
@@ -211,6 +216,7 @@ class Options(NamedTuple):
     data: str = ""  # folder of the store; "" keeps nothing
     history_days: float = 0.0  # days to keep history; 0 is forever
     max_history: float = 1024.0  # MiB of history, accounts and channels
+    discovery: bool = True  # answer clients that look for servers
 
 
 # Errors
@@ -1059,6 +1065,7 @@ class Directory:
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
         self.is_closing = False  # QUIT is not announced: all clients leave
+        self.user_count = 0  # now; read without the lock
         self.most_users = 0  # at once
 
     def post(self, event: Event, is_answer: bool = False) -> Event:
@@ -1164,6 +1171,8 @@ class Directory:
             client.check_end()
             client.refresh()
             client.registered = True
+            self.user_count += 1
+            self.most_users = max(self.most_users, self.user_count)
             self._issue_token(client)
             self._tell_watchers(client, True)
 
@@ -1209,6 +1218,7 @@ class Directory:
             self.watch(client, {})
             self._tokens.pop(client.token, None)
             self._forget_name(client)
+            self.user_count -= client.registered
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -4047,7 +4057,6 @@ def on_kill(session: Session, message: Message) -> None:
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
     users = directory.users()
-    directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
@@ -4213,6 +4222,8 @@ class Server:
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
                 self.directory.restore(Channel.restore(state, accounts))
+        ports = [self.port, DISCOVERY_PORT] if options.discovery else []
+        self.discovery = Discovery(self.address, ports)
         self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
@@ -4302,14 +4313,20 @@ class Server:
         self.delivery.start()
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._listener, selectors.EVENT_READ)
-                selector.register(self._woken, selectors.EVENT_READ)
+                for sock in (self._listener, self._woken, *self.discovery.senders):
+                    selector.register(sock, selectors.EVENT_READ, sock)
                 while not self._is_stopping:
                     for key, _ in selector.select():
-                        if key.fileobj is self._listener:
+                        if key.data is self._listener:
                             self._accept()
+                        elif key.data is not self._woken:
+                            self.discovery.answer(key.data, self._announcement)
         finally:
             self._shut_down()
+
+    def _announcement(self) -> protocol.Announcement:
+        count = self.directory.user_count
+        return protocol.Announcement(self.options.network, self.port, count, False)
 
     def _accept(self) -> None:
         try:
@@ -4373,6 +4390,7 @@ class Server:
 
     def _shut_down(self) -> None:
         self._listener.close()
+        self.discovery.close()
         self.directory.is_closing = True
         with self._lock:
             threads = dict(self._threads)
@@ -4416,6 +4434,9 @@ def _listen(host: str, port: int) -> socket.socket:
         raise
     return listener
 
+
+# Finding servers
+# ---------------
 
 _VIRTUAL = re.compile(
     "docker|veth|br-[0-9a-f]{12}|virbr|vmnet|vboxnet|u?tun|tap|wg|zt|lxc|tailscale|bridge"
@@ -4472,6 +4493,61 @@ def find_addresses() -> List[str]:
     with contextlib.suppress(OSError):  # on Windows, all of them
         found += [str(it[4][0]) for it in socket.getaddrinfo(socket.gethostname(), None)]
     return found
+
+
+def _open_udp(host: str, port: int) -> socket.socket:
+    """Return a socket on a port that all servers of this computer share. Raises OSError."""
+    # On the BSDs, SO_REUSEADDR shares no address; on Linux, SO_REUSEPORT keeps it to one user.
+    option = "SO_REUSEADDR" if sys.platform in ("linux", "win32") else "SO_REUSEPORT"
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Discovery:
+    """Answers clients that look for servers, on UDP ports, in IPv4. Used by a single thread."""
+
+    def __init__(self, bound: str, ports: Iterable[int]) -> None:
+        """Listen on `ports` where a server on the address `bound` is reached."""
+        self.senders: Dict[socket.socket, socket.socket] = {}  # by the socket that hears a query
+        self._bucket = Bucket(ANSWER_RATE, ANSWER_RATE)
+        ip = ipaddress.ip_address(bound.partition("%")[0])
+        hosts = [""] if ip.is_unspecified else [bound] if ip.version == 4 else []
+        if hosts == [bound] and not ip.is_loopback:
+            hosts.append("")  # on Linux, no socket with an address hears broadcasts
+        for port in dict.fromkeys(ports):
+            try:
+                sender = None
+                for host in hosts:
+                    sock = _open_udp(host, port)
+                    sender = sender or sock
+                    self.senders[sock] = sender
+            except OSError as error:
+                log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
+
+    def answer(self, heard: socket.socket, make: Callable[[], protocol.Announcement]) -> None:
+        """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
+        for _ in range(MAX_DATAGRAMS):
+            try:
+                data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
+                query_id = protocol.parse_query(data)
+                if self._bucket.balance(time.monotonic()) >= 1.0:
+                    self._bucket.charge(1.0, time.monotonic())
+                    self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
+            except protocol.ProtocolError:
+                continue
+            except OSError:  # there is no more, or nobody can be at that address
+                return
+
+    def close(self) -> None:
+        for sock in self.senders:
+            sock.close()
 
 
 # The command line
@@ -4568,6 +4644,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         parser.add_argument(
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
+    text = "do not answer clients that look for servers"
+    parser.add_argument("--no-discovery", dest="discovery", action="store_false", help=text)
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)

@@ -173,7 +173,7 @@ class Room:
     """A server in this process, and its clients."""
 
     def __init__(self, **options):
-        chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, **options}
+        chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, "discovery": False, **options}
         self.server = server.Server(server.Options(**chosen))
         self._talkers = []
         self._thread = threading.Thread(target=self.server.run, name="server under test")
@@ -246,7 +246,7 @@ class Process:
 
     def __init__(self, stderr, *args, launcher=()):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
-        command += args
+        command += ["--no-discovery", *args]  # no fixed port is bound
         self._stderr = stderr
         self._talkers = []
         with stderr.open("wb") as file:

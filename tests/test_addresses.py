@@ -1,9 +1,15 @@
-"""The addresses that the console tells people."""
+"""The addresses that the console tells people, and the answers to clients that look for servers.
 
+No datagram leaves this computer; broadcasts are sent in network namespaces (test_network.py).
+"""
+
+import contextlib
 import socket
 
 import pytest
+from harness import TIMEOUT, IrcTalker
 
+import protocol
 import server
 from server import others_reach, parse_interfaces
 
@@ -125,3 +131,154 @@ def test_ipv6_server_for_all_addresses_accepts_ipv4(open_room):
         pytest.skip("IPv6 is turned off")
     room.irc("alice", host="127.0.0.1")
     room.irc("bob", host="::1")
+
+
+# Discovery
+
+
+class Seeker:
+    """A client that looks for servers; it asks the one on `port`, from one address."""
+
+    def __init__(self, port, host="127.0.0.1"):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(TIMEOUT)
+        self._server = host, port
+
+    def send(self, data):
+        self._socket.sendto(data, self._server)
+
+    def ask(self, query_id="a1"):
+        self.send(protocol.make_query(query_id))
+
+    def answer(self):
+        """Return the next answer: its id, what it says, and whom it is from."""
+        data, address = self._socket.recvfrom(2048)
+        assert len(data) <= protocol.QUERY_SIZE
+        return (*protocol.parse_answer(data), address)
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.fixture
+def seek():
+    """Make seekers; close them."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args: stack.enter_context(contextlib.closing(Seeker(*args)))
+
+
+@pytest.fixture(autouse=True)
+def also_on(monkeypatch):
+    """The UDP port that servers share in this test."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(server, "DISCOVERY_PORT", port)
+    return port
+
+
+def test_server_answers_on_its_port_and_on_the_usual_one(open_room, seek, also_on):
+    room = open_room(discovery=True, network="Class 4B")
+    room.irc("alice")
+    for port in (room.server.port, also_on):
+        seeker = seek(port)
+        seeker.ask("b2")
+        announcement = protocol.Announcement("Class 4B", room.server.port, 1, False)
+        assert seeker.answer() == ("b2", announcement, ("127.0.0.1", port))
+
+
+def test_servers_of_one_computer_share_the_usual_port(open_room, seek, also_on):
+    """All are found by broadcasts there, and each on its own port."""
+    rooms = [open_room(discovery=True, network=name) for name in ("4A", "4B")]
+    for room, name in zip(rooms, ("4A", "4B")):
+        assert len(room.server.discovery.senders) == 2
+        seeker = seek(room.server.port)
+        seeker.ask()
+        assert seeker.answer()[1].network == name
+
+
+def test_port_that_another_program_has_is_no_error(open_room, seek, also_on, caplog):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", also_on))
+        room = open_room(discovery=True)
+    assert "UDP port %d" % also_on in caplog.text
+    seeker = seek(room.server.port)
+    seeker.ask()
+    assert seeker.answer()[1].port == room.server.port
+
+
+def test_answers_count_registered_users(open_room, seek):
+    """Not connections; those who resume are counted once, those who leave no more."""
+    room = open_room(discovery=True)
+    seeker = seek(room.server.port)
+
+    def count():
+        seeker.ask()
+        return seeker.answer()[1].users
+
+    room.connect(IrcTalker).send("NICK half")
+    alice = room.connect(IrcTalker)
+    alice.send("CAP REQ :hubbub/resume", "NICK alice", "USER a 0 * :A", "CAP END")
+    alice.heard()
+    bob = room.plain("bob")
+    assert count() == 2
+    bob.send("/quit")
+    room.wait_until_gone(bob)
+    assert count() == 1
+    token = room.client("alice").token
+    again = room.connect(IrcTalker)
+    again.send("CAP REQ :hubbub/resume", "RESUME " + token)
+    again.heard()
+    room.wait_until_gone(alice)
+    assert count() == 1
+    again.send("QUIT")
+    room.wait_until_gone(again)
+    assert count() == 0
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"x", b"{", b"NICK evil\r\n", bytes(512), bytes(2000), protocol.make_query("a1").strip()],
+)
+def test_what_is_no_query_is_dropped(open_room, seek, junk):
+    seeker = seek(open_room(discovery=True).server.port)
+    seeker.send(junk)
+    seeker.ask("after")
+    assert seeker.answer()[0] == "after"
+
+
+def test_answers_have_a_rate(open_room, seek):
+    """Queries past it are dropped; joining works meanwhile."""
+    room = open_room(discovery=True)
+    room.server.discovery._bucket = server.Bucket(1e-9, 5)
+    seeker = seek(room.server.port)
+    for number in range(server.MAX_DATAGRAMS * 3):
+        seeker.ask("q%d" % number)
+    room.irc("alice")
+    room.stop()
+    assert [seeker.answer()[0] for _ in range(5)] == ["q%d" % number for number in range(5)]
+    seeker._socket.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        seeker.answer()
+
+
+@pytest.mark.parametrize(
+    ("bound", "ports", "hosts"),
+    [
+        ("127.0.0.1", [0], ["127.0.0.1"]),
+        ("0.0.0.0", [0], ["0.0.0.0"]),
+        ("::", [0], ["0.0.0.0"]),
+        ("::1", [0], []),
+        ("fd00::2%eth0", [0], []),
+        ("127.0.0.1", [], []),
+    ],
+)
+def test_sockets_hear_where_the_server_is_reached(bound, ports, hosts):
+    with contextlib.closing(server.Discovery(bound, ports)) as discovery:
+        assert [sock.getsockname()[0] for sock in discovery.senders] == hosts
+        assert all(sock is sender for sock, sender in discovery.senders.items())
+
+
+def test_server_without_discovery_has_no_such_port(open_room):
+    assert open_room(discovery=False).server.discovery.senders == {}
