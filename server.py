@@ -38,8 +38,8 @@ row of COMMANDS; it sets `response.is_long` if both an event and replies answer 
 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
-accounts, messages, channels, users, history, moderation, server; The command table; The server;
-Finding servers; The command line.
+accounts, messages, channels, users, history, moderation, server; The command table; The page; The
+server; Finding servers; The command line.
 """
 
 import argparse
@@ -51,12 +51,15 @@ import gc
 import getpass
 import hashlib
 import hmac
+import html
+import io
 import ipaddress
 import itertools
 import json
 import logging
 import operator
 import os
+import pkgutil
 import queue
 import re
 import select
@@ -70,6 +73,7 @@ import sys
 import threading
 import time
 import weakref
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
@@ -113,6 +117,7 @@ _Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
+MAX_REQUEST = 8192  # bytes of a browser's request, with its blank line
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
@@ -132,6 +137,7 @@ ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
 MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
 PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
 CONNECTION_PRICE = 1
+REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
@@ -2807,6 +2813,8 @@ class Session:
         while name is None:
             opening += next(chunks)
             name = sniff(opening)
+        if opening.startswith((b"GET ", b"HEAD ")):
+            self._serve_page(opening, chunks)
         if name in REFUSALS:
             self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
@@ -2868,6 +2876,28 @@ class Session:
                 if timeout <= 0:
                     farewell = "No username came in time. Connect again when you are ready."
                     raise Disconnect("Registration timeout", farewell)
+
+    def _serve_page(self, data: bytes, chunks: Iterator[bytes]) -> NoReturn:
+        """Answer a browser's request: `respond`. Nothing of it is taken for chat."""
+        try:
+            while len(data) <= MAX_REQUEST and not _BLANK_LINE.search(data):
+                self.charge(PIECE_PRICE)
+                data += next(chunks)
+        except Disconnect as end:
+            raise Disconnect(end.reason) from None  # no farewell in another protocol
+        self.charge(REQUEST_PRICE + len(data) // BYTES_PER_TOKEN)
+        host, port = self.client.reader.getsockname()[:2]
+        host = protocol.normalize_host(host)
+        app = make_app(protocol.format_address(host, port))
+        answer = respond(data, host, port, self.options.network, app)
+        # In pieces that fit into any outbox; the last has LINGER more.
+        self._ends_at = time.monotonic() + MAX_REST
+        size = min(RECEIVE_SIZE, self.options.max_sendq or RECEIVE_SIZE)
+        for start in range(0, len(answer), size):
+            piece = answer[start : start + size]
+            self.delivery.enqueue(Output(self.client, functools.partial(bytes, piece)))
+            self._drain(0)
+        raise Disconnect("Answered a browser")
 
     def _can_ping(self) -> bool:
         client = self.client
@@ -2963,9 +2993,13 @@ class Session:
         is_long = len(self.response.events) >= MANY_REPLIES
         self.response.flush(is_done)
         if is_long:
-            self.delivery.sync()
-            while self.client.queued > MAX_AHEAD and not self.client.end:
-                self._pause(0.05)
+            self._drain(MAX_AHEAD)
+
+    def _drain(self, most: int) -> None:
+        """Wait until what was posted is delivered, and no more than `most` bytes are unsent."""
+        self.delivery.sync()
+        while self.client.queued > most and not self.client.end:
+            self._pause(0.05)
 
     def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -4184,6 +4218,134 @@ COMMANDS = {
 }
 
 
+# The page
+# --------
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(r"(?:GET|HEAD) (?:http://[^/?]+)?(/[^? ]*)(?:\?[^ ]*)? HTTP/1\.([01])\Z")
+_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):(.*)\Z")
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>%(network)s</title>
+<style>
+body { max-width: 36em; margin: auto; padding: 1em; font: 1.1em/1.5 sans-serif;
+       color: #222; background: #fff }
+a { color: #0a58ca } code { font-size: 1.1em; overflow-wrap: anywhere } li { margin: .6em 0 }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #1b1d21 } a { color: #8ab4f8 } }
+</style>
+<h1>%(network)s</h1>
+<p>This is a chat on your own network. You join it in three steps.
+<ol>
+<li><b>Get Python</b>, version 3.6 or newer.
+On Windows and macOS, download it from <a href="https://www.python.org/downloads/">python.org</a>
+and install it. Linux has it; if no window opens in the third step, install <code>python3-tk</code>.
+<li>%(download)s
+<li><b>Open it and type your name.</b> On Windows, double-click it. On macOS and Linux, type in a
+terminal: <code>python3 ~/Downloads/hubbub.pyz</code>
+</ol>
+<p>On a phone, or if you like another IRC app better, let it join the server
+<code>%(host)s</code>, port <code>%(port)d</code>, without encryption.
+In a terminal, <code>nc %(host)s %(port)d</code> is enough.
+</html>
+"""
+_DOWNLOAD = '<b><a href="/hubbub.pyz">Download hubbub.pyz</a></b> (%(size)d KB).'
+_NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give away."
+
+
+def parse_request(data: bytes) -> Tuple[str, List[str]]:
+    """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
+    end = _BLANK_LINE.search(data)
+    if end is None or end.end() > MAX_REQUEST:
+        raise protocol.ProtocolError("This request is too long.")
+    first, *lines = re.split("\r?\n", data[: end.start()].decode("latin-1"))
+    request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
+    values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
+    # Which host is of no use: it may be any name that a page elsewhere gives us.
+    hosts = [value for name, value in values if name == "host"]
+    if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
+        raise protocol.ProtocolError("This request is not understood.")
+    tags = ",".join(value for name, value in values if name == "if-none-match")
+    return request.group(1), re.findall(r'"[^"]*"', tags)
+
+
+def respond(data: bytes, host: str, port: int, network: str, app: bytes) -> bytes:
+    """Return the answer to a request that has come to that address; `app` is the client, or b""."""
+    path, kind, extra, etags = "", "text/plain; charset=utf-8", [], []  # type: str, str, Any, Any
+    status, body = "404 Not Found", b"There is nothing here; the page is at /"
+    try:
+        path, etags = parse_request(data)
+    except protocol.ProtocolError as error:
+        status, body = "400 Bad Request", str(error).encode()
+    if path == "/":
+        values = {
+            "network": html.escape(network),
+            "host": host,
+            "port": port,
+            "size": len(app) >> 10,
+        }
+        values["download"] = (_DOWNLOAD if app else _NO_DOWNLOAD) % values
+        status, kind, body = "200 OK", "text/html; charset=utf-8", (_PAGE % values).encode()
+    elif path == "/hubbub.pyz" and app:
+        status, kind, body = "200 OK", "application/zip", app
+        extra.append("Content-Disposition: attachment; filename=hubbub.pyz")
+    if status == "200 OK":
+        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
+        extra += ["ETag: " + etag, "Cache-Control: no-cache"]
+        status = "304 Not Modified" if etag in etags else status
+    lines = [
+        "HTTP/1.1 " + status,
+        "Content-Type: " + kind,
+        "Content-Length: %d" % len(body),
+        "Connection: close",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
+        *extra,
+    ]
+    is_empty = data.startswith(b"HEAD ") or status.startswith("304")
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
+
+
+def _add_file(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
+    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    archive.writestr(info, data)
+
+
+@functools.lru_cache(maxsize=1)
+def pack_modules() -> bytes:
+    """Return a zipapp of the modules that this server runs, without its start; b"" if one lacks."""
+    file = io.BytesIO()
+    file.write(b"#!/usr/bin/env python3\n")
+    try:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("client.py", "protocol.py", "server.py"):
+                # The server itself may run from a zipapp.
+                _add_file(archive, name, pkgutil.get_data("protocol", name) or b"")
+    except OSError:
+        return b""
+    return file.getvalue()
+
+
+@functools.lru_cache(maxsize=20)
+def make_app(at: str) -> bytes:
+    """Return the client as a zipapp that joins the server at ADDRESS:PORT; b"" if it lacks."""
+    file = io.BytesIO(pack_modules())
+    main = (
+        "import sys\n"
+        "if sys.version_info < (3, 6):\n"
+        "    sys.exit('Hubbub needs Python 3.6 or newer: https://www.python.org/downloads/')\n"
+        "import client\n"
+        "sys.exit(client.main(server=%r))\n" % at
+    )
+    if pack_modules():
+        with zipfile.ZipFile(file, "a") as archive:
+            _add_file(archive, "__main__.py", main.encode())
+    return file.getvalue()
+
+
 # The server
 # ----------
 
@@ -4450,7 +4612,7 @@ def parse_interfaces(text: str) -> List[str]:
 
     Those of virtual interfaces, and of a cable that is not plugged in, come last.
     """
-    found: Tuple[List[str], List[str]] = [], []
+    found: Tuple[List[str], List[str]] = ([], [])
     is_last = False
     for line in text.splitlines():
         name, inet = _INTERFACE.match(line), _INET.match(line)
@@ -4877,7 +5039,9 @@ def invitation(bound: str, port: int) -> List[str]:
     if not addresses:
         command = "ipconfig" if os.name == "nt" else "ip addr"
         return ["No network was found; `%s` shows the addresses of this computer" % command]
-    return ["Tell people: %s" % protocol.format_address(it, port) for it in addresses]
+    told = [protocol.format_address(address, port) for address in addresses]
+    page = ["In a browser: http://%s" % told[0]] if pack_modules() else []
+    return ["Tell people: %s" % at for at in told] + page
 
 
 def _start_failure(options: Options, error: Exception) -> str:

@@ -101,7 +101,11 @@ def test_address_of_the_listener_decides_what_is_told(found, bound, told):
         (
             "::",
             ["192.168.1.20", "2001:db8::20"],
-            ["Tell people: 192.168.1.20:12001", "Tell people: [2001:db8::20]:12001"],
+            [
+                "Tell people: 192.168.1.20:12001",
+                "Tell people: [2001:db8::20]:12001",
+                "In a browser: http://192.168.1.20:12001",
+            ],
         ),
         (
             "0.0.0.0",
