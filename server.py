@@ -179,6 +179,7 @@ UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages t
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
 UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
 MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
+STOP_TIMEOUT = 8.0  # time for a server that is to stop: --stop
 COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the addresses
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
@@ -1722,6 +1723,7 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
+PID_FILE = "server.pid"  # process and port of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -1909,21 +1911,30 @@ class Store:
     """
 
     def __init__(
-        self, folder: str, history_days: float = 0.0, max_history: float = 0.0, claim: bool = True
+        self,
+        folder: str,
+        history_days: float = 0.0,
+        max_history: float = 0.0,
+        claim: bool = True,
+        port: int = 0,
     ) -> None:
-        """Open the file, or create it; `claim` keeps other servers from the folder.
+        """Open the file, or create it; `claim` keeps other servers than that at `port` from it.
 
         Raises StoreError if another server has the folder, or if there is a file that cannot be
         opened: without its accounts and bans the server must not start. Where there was none
         and none can be created, the store logs it, and tries again with the next write.
         """
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
+        self._pid_path = os.path.join(folder, PID_FILE)
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
         self._lifetime = history_days * 86400 or float("inf")  # seconds
         self._max_size = max_history * 2**20 or float("inf")  # bytes
         self._is_full = False  # the log has said so
         self._claim = _claim_folder(folder) if folder and claim else None
+        if self._claim is not None:
+            with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
+                file.write("%d %d\n" % (os.getpid(), port))
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
@@ -1977,6 +1988,8 @@ class Store:
         self._reader.close()
         self._writer.close()
         if self._claim is not None:
+            with contextlib.suppress(OSError):
+                os.remove(self._pid_path)
             self._claim.close()
         self._hashers.shutdown()
 
@@ -2312,6 +2325,38 @@ def _start_error(path: str, reason: object) -> StoreError:
             command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
         text += " To begin with an empty one, move it aside: " + command
     return StoreError(text)
+
+
+def stop_server(folder: str) -> None:
+    """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
+    try:
+        with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
+            pid = int(file.read().split()[0])
+        is_claimed = pid > 1 and _is_claimed(folder)
+    except (OSError, ValueError, IndexError):
+        is_claimed = False
+    if not is_claimed:  # the number may be that of any program by now
+        raise StoreError("no server uses %s." % folder)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except OSError as error:
+        raise StoreError("cannot stop process %d: %s." % (pid, error.strerror)) from None
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while _is_claimed(folder):
+        if time.monotonic() > deadline:
+            raise StoreError("process %d does not stop." % pid)
+        time.sleep(0.05)
+
+
+def _is_claimed(folder: str) -> bool:
+    """Return True if a server uses the folder."""
+    try:
+        claim = _claim_folder(folder)
+    except StoreError:
+        return True
+    if claim is not None:
+        claim.close()
+    return False
 
 
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
@@ -4359,7 +4404,8 @@ class Server:
         self._listener = _listen(options.host, options.port)
         self.address, self.port = self._listener.getsockname()[:2]
         try:
-            self.store = Store(options.data, options.history_days, options.max_history)
+            limits = options.history_days, options.max_history
+            self.store = Store(options.data, *limits, port=self.port)
         except BaseException:
             self._listener.close()
             raise
@@ -4790,7 +4836,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
-    """Return the fields of Options, and those of the account chores.
+    """Return the fields of Options, and those of the chores.
 
     Exits with code 2 and one line if the command line is wrong.
     """
@@ -4819,6 +4865,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "delete an account"
     chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
+    text = "end the server that uses the folder of --data"
+    chores.add_argument("--stop", action="store_true", help=text)
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
     given = sys.argv[1:] if argv is None else argv
@@ -4826,9 +4874,9 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
-    arguments.is_chore = arguments.list_accounts or any(names)
+    arguments.is_chore = arguments.list_accounts or arguments.stop or any(names)
     if arguments.is_chore and not arguments.data:
-        parser.error("accounts need a folder: --data FOLDER")
+        parser.error("this needs a folder: --data FOLDER")
     return arguments
 
 
@@ -4927,9 +4975,13 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
-    """Change or list the accounts in a folder that a server may be using; return the exit code."""
+    """Stop the server of a folder, or change or list its accounts; return the exit code."""
     try:
         password = _read_password(arguments.add_account) if arguments.add_account else ""
+        if arguments.stop:
+            stop_server(arguments.data)
+            print("The server has stopped.")
+            return 0
         path = os.path.join(arguments.data, STORE_FILE)
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)

@@ -85,7 +85,11 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--add-account", "alice", "--remove-account", "bob"], "not allowed with"),
         (["--oper"], "--oper is for --add-account"),
         (["--list-accounts", "--oper"], "--oper is for --add-account"),
-        (["--data", "", "--list-accounts"], "accounts need a folder: --data"),
+        (["--data", "", "--list-accounts"], "this needs a folder: --data"),
+        (["--data", "", "--stop"], "this needs a folder: --data"),
+        (["--data", "FOLDER/missing", "--stop"], "no server uses FOLDER/missing."),
+        (["--data", "FOLDER/kept", "--stop"], "no server uses FOLDER/kept."),
+        (["--stop", "--list-accounts"], "not allowed with"),
         (
             ["--data", "FOLDER/missing", "--list-accounts"],
             "there are no accounts in FOLDER/missing.",
@@ -229,6 +233,47 @@ def test_a_second_server_on_a_folder_does_not_start(start, tmp_path):
     (line,) = second.log
     assert line.startswith("server.py: another server uses %s." % folder)
     alice.heard()
+
+
+def test_stop_ends_the_server_that_uses_the_folder(start, tmp_path):
+    """Its users are told; the folder is free once the command has ended."""
+    folder = str(tmp_path / "data")
+    first, other = start("--data", folder), start("--data", str(tmp_path / "other"))
+    alice, bob = first.irc("alice"), other.irc("bob")
+    assert (tmp_path / "data" / server.PID_FILE).read_text().split()[1] == str(first.port)
+    chore = start("--data", folder, "--stop")
+    assert (chore.first_line, chore.wait()) == ("The server has stopped.", 0)
+    alice.expect("ERROR :The server is shutting down")
+    assert first.wait() == 0
+    assert not (tmp_path / "data" / server.PID_FILE).exists()
+    assert start("--data", folder).port
+    bob.heard()
+
+
+@pytest.mark.parametrize("text", ["", "x", "0 1", "-1 1", "1 1", "PID 1"])
+def test_stop_signals_nobody_where_no_server_is(start, tmp_path, text):
+    """Its number may be that of another program after a crash."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (tmp_path / server.PID_FILE).write_text(text.replace("PID", str(other.pid)))
+        chore = start("--data", str(tmp_path), "--stop")
+        assert (chore.first_line, chore.wait()) == ("", 2)
+        assert chore.log == ["server.py: no server uses %s." % tmp_path]
+        other.communicate(b"\n", TIMEOUT)
+    assert other.returncode == 0
+
+
+def test_stop_says_so_when_the_server_does_not_end(tmp_path, monkeypatch):
+    """And when it may not be stopped."""
+    monkeypatch.setattr(server, "STOP_TIMEOUT", 0.1)
+    signals = []
+    monkeypatch.setattr(server.os, "kill", lambda *args: signals.append(args))
+    with contextlib.closing(server.Store(str(tmp_path))):
+        with pytest.raises(server.StoreError, match="process %d does not stop" % os.getpid()):
+            server.stop_server(str(tmp_path))
+        assert signals == [(os.getpid(), signal.SIGTERM)]
+        monkeypatch.setattr(server.os, "kill", lambda *args: os.listdir(str(tmp_path / "missing")))
+        with pytest.raises(server.StoreError, match="cannot stop process"):
+            server.stop_server(str(tmp_path))
 
 
 def test_folder_and_files_are_for_their_owner_alone(start, tmp_path):
