@@ -244,9 +244,10 @@ def folded(*names):
 class Process:
     """`python server.py` as a process."""
 
-    def __init__(self, stderr, *args, launcher=()):
+    def __init__(self, stderr, *args, launcher=(), discovery=False):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
-        command += ["--no-discovery", *args]  # no fixed port is bound
+        # Without discovery, no fixed port is bound.
+        command += [*([] if discovery else ["--no-discovery"]), *args]
         self._stderr = stderr
         self._talkers = []
         with stderr.open("wb") as file:
