@@ -1723,7 +1723,7 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
-PID_FILE = "server.pid"  # process and port of the server that uses the folder
+PID_FILE = "server.pid"  # number of the process of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -1911,14 +1911,9 @@ class Store:
     """
 
     def __init__(
-        self,
-        folder: str,
-        history_days: float = 0.0,
-        max_history: float = 0.0,
-        claim: bool = True,
-        port: int = 0,
+        self, folder: str, history_days: float = 0.0, max_history: float = 0.0, claim: bool = True
     ) -> None:
-        """Open the file, or create it; `claim` keeps other servers than that at `port` from it.
+        """Open the file, or create it; `claim` keeps other servers from the folder.
 
         Raises StoreError if another server has the folder, or if there is a file that cannot be
         opened: without its accounts and bans the server must not start. Where there was none
@@ -1934,7 +1929,7 @@ class Store:
         self._claim = _claim_folder(folder) if folder and claim else None
         if self._claim is not None:
             with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
-                file.write("%d %d\n" % (os.getpid(), port))
+                file.write("%d\n" % os.getpid())
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
@@ -2331,9 +2326,9 @@ def stop_server(folder: str) -> None:
     """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
     try:
         with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
-            pid = int(file.read().split()[0])
+            pid = int(file.read())
         is_claimed = pid > 1 and _is_claimed(folder)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         is_claimed = False
     if not is_claimed:  # the number may be that of any program by now
         raise StoreError("no server uses %s." % folder)
@@ -2782,9 +2777,6 @@ class Delivery(threading.Thread):
 REFUSALS = {  # for peers that speak neither of our dialects
     # A TLS alert: fatal, protocol_version (RFC 8446, 6)
     TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-    HTTP: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Connection: close\r\n\r\n"
-    b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n",
 }
 
 
@@ -2858,7 +2850,7 @@ class Session:
         while name is None:
             opening += next(chunks)
             name = sniff(opening)
-        if opening.startswith((b"GET ", b"HEAD ")):
+        if name == HTTP:
             self._serve_page(opening, chunks)
         if name in REFUSALS:
             self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
@@ -2924,8 +2916,9 @@ class Session:
 
     def _serve_page(self, data: bytes, chunks: Iterator[bytes]) -> NoReturn:
         """Answer a browser's request: `respond`. Nothing of it is taken for chat."""
+        is_read = data.startswith((b"GET ", b"HEAD "))  # others are refused at once
         try:
-            while len(data) <= MAX_REQUEST and not _BLANK_LINE.search(data):
+            while is_read and len(data) <= MAX_REQUEST and not _BLANK_LINE.search(data):
                 self.charge(PIECE_PRICE)
                 data += next(chunks)
         except Disconnect as end:
@@ -4302,16 +4295,14 @@ _NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give aw
 
 def parse_request(data: bytes) -> Tuple[str, List[str]]:
     """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
-    end = _BLANK_LINE.search(data)
-    if end is None or end.end() > MAX_REQUEST:
-        raise protocol.ProtocolError("This request is too long.")
-    first, *lines = re.split("\r?\n", data[: end.start()].decode("latin-1"))
+    end = _BLANK_LINE.search(data[:MAX_REQUEST])
+    first, *lines = re.split("\r?\n", data[: end.start() if end else 0].decode("latin-1"))
     request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
     values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
     # Which host is of no use: it may be any name that a page elsewhere gives us.
     hosts = [value for name, value in values if name == "host"]
     if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
-        raise protocol.ProtocolError("This request is not understood.")
+        raise protocol.ProtocolError("This request is not understood; the page is at /")
     tags = ",".join(value for name, value in values if name == "if-none-match")
     return request.group(1), re.findall(r'"[^"]*"', tags)
 
@@ -4404,8 +4395,7 @@ class Server:
         self._listener = _listen(options.host, options.port)
         self.address, self.port = self._listener.getsockname()[:2]
         try:
-            limits = options.history_days, options.max_history
-            self.store = Store(options.data, *limits, port=self.port)
+            self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
             self._listener.close()
             raise
@@ -5089,7 +5079,7 @@ def invitation(bound: str, port: int) -> List[str]:
         return ["Only this computer can join"]
     addresses = others_reach(find_addresses(), bound)
     if not addresses:
-        command = "ipconfig" if os.name == "nt" else "ip addr"
+        command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
         return ["No network was found; `%s` shows the addresses of this computer" % command]
     told = [protocol.format_address(address, port) for address in addresses]
     page = ["In a browser: http://%s" % told[0]] if pack_modules() else []

@@ -279,6 +279,10 @@ class Process:
         return self._process.stdout.read().decode().splitlines()
 
     @property
+    def pid(self):
+        return self._process.pid
+
+    @property
     def log(self):
         return self._stderr.read_text(encoding="utf-8").splitlines()
 
