@@ -227,16 +227,17 @@ def test_answers_count_registered_users(open_room, seek):
     alice.heard()
     bob = room.plain("bob")
     assert count() == 2
-    bob.send("/quit")
+    bob.close()
     room.wait_until_gone(bob)
     assert count() == 1
     token = room.client("alice").token
     again = room.connect(IrcTalker)
     again.send("CAP REQ :hubbub/resume", "RESUME " + token)
     again.heard()
+    alice.close()
     room.wait_until_gone(alice)
     assert count() == 1
-    again.send("QUIT")
+    again.close()
     room.wait_until_gone(again)
     assert count() == 0
 
