@@ -2327,7 +2327,7 @@ def stop_server(folder: str) -> None:
     try:
         with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
             pid = int(file.read())
-        is_claimed = pid > 1 and _is_claimed(folder)
+        is_claimed = pid > 0 and _is_claimed(folder)
     except (OSError, ValueError):
         is_claimed = False
     if not is_claimed:  # the number may be that of any program by now
