@@ -4361,7 +4361,7 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes) -> byte
         "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
         *extra,
     ]
-    is_empty = data.startswith(b"HEAD ") or status.startswith("304")
+    is_empty = data.startswith(b"HEAD ") or status.startswith("3")
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
 
 
