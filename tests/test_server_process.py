@@ -46,6 +46,7 @@ def test_a_server_says_where_it_runs_and_that_it_stopped(start):
     assert process.wait() == 0
     assert process.rest_of_output() == [
         "[SERVER] Only this computer can join",
+        "[SERVER] Not encrypted: a certificate is kept in the folder of --data, and there is none",
         "[SERVER] Stopped",
     ]
 
