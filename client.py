@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hubbub's client: chat in a window, or in a terminal.
 
-    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal]
+    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find]
 
 Three parts, none of which knows those after it:
 
@@ -46,12 +46,13 @@ and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 Session; Chat; History; What servers send; What users type; Completion and links;
-Settings; Terminal; Look; Widgets; Views; The window; The command line.
+Settings; Finding servers; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
 import bisect
 import codecs
+import collections
 import contextlib
 import ctypes
 import datetime
@@ -83,6 +84,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Deque,
     Dict,
     FrozenSet,
     Iterable,
@@ -155,6 +157,15 @@ LATEST_TIME = 32472144000.0  # the year 2999, in seconds since 1970; Windows fai
 PAGE, MISSED_PAGE = 50, 500  # messages of history at once
 HISTORY_TIME = 60.0  # seconds for the whole answer
 MAX_WHO = 200  # members of a channel for which WHO asks who is away
+
+# Looking for servers; times in seconds
+FIND_INTERVAL = 3.0  # between two queries
+FIND_TIME = 1.5  # for --find
+MAX_SILENT_ROUNDS = 3  # queries without an answer after which a server is gone
+MAX_DATAGRAMS = 100  # read at once, of each socket
+MAX_FOUND = 50  # servers that are shown
+MAX_OF_ADDRESS = 5  # of them at the same address
+MAX_NETWORKS = 20  # of this computer that are asked
 
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
@@ -2439,6 +2450,208 @@ def settings_path() -> str:
         return os.path.join(home, "Library", "Application Support", "Hubbub", "settings.json")
     folder = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     return os.path.join(folder, "hubbub", "settings.json")
+
+
+# Finding servers
+# ---------------
+
+
+def parse_server(text: str) -> Tuple[str, int]:
+    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, a bare IPv6 address or irc://.
+
+    Raises ValueError with the words for the user.
+    """
+    text, default = text.strip(), SERVER_PORT
+    if text.startswith("irc://"):
+        text, default = text[len("irc://") :].partition("/")[0], 6667
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):
+        host, port = text, str(default)
+    host = host.strip("[]")
+    if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
+    return host, int(port)
+
+
+def short_address(text: str) -> str:
+    """Return the address of a server as users write it: without the usual port."""
+    try:
+        host, port = parse_server(text)
+    except ValueError:
+        return text.strip()
+    return host if port == SERVER_PORT else protocol.format_address(host, port)
+
+
+def broadcast_addresses(routes: str) -> List[str]:
+    """Return the broadcast addresses of the networks in the text of Linux's /proc/net/route."""
+    found = []
+    for line in routes.splitlines()[1:]:
+        with contextlib.suppress(ValueError):
+            interface, *columns = line.split()
+            network, gateway, flags, *_, mask = (int(column, 16) for column in columns[:7])
+            hosts = ~mask & 0xFFFFFFFF
+            is_network = flags & 1 and not gateway and mask and bin(hosts).count("1") > 1
+            if interface != "lo" and is_network:  # the numbers are in the machine's byte order
+                found.append(socket.inet_ntoa(struct.pack("=I", network | hosts)))
+    return list(dict.fromkeys(found))[:MAX_NETWORKS]
+
+
+def own_addresses() -> List[str]:
+    """Return the IPv4 addresses that the name of this computer stands for."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))[:MAX_NETWORKS]
+
+
+def is_own(host: str) -> bool:
+    """Return True if an address is this computer's own."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+class Found(NamedTuple):
+    """A server that has answered."""
+
+    host: str
+    network: str
+    port: int
+    users: int
+    is_encrypted: bool
+    is_own: bool  # it runs on this computer
+
+    @property
+    def people(self) -> str:
+        return {0: "nobody yet", 1: "1 person"}.get(self.users, "%d people" % self.users)
+
+
+class Finder:
+    """Asks the servers of the network for their names, by UDP, and never waits for an answer.
+
+    The environment variable HUBBUB_FIND replaces the addresses that are asked: a list separated
+    by commas; if it is empty, nobody is asked, and there is no socket. Answers may come from
+    anybody: they count only with the id of a recent query, and few of each address.
+    """
+
+    def __init__(self, interval: float = FIND_INTERVAL) -> None:
+        self._interval = interval
+        self._named = os.environ.get("HUBBUB_FIND")
+        self.can_ask = self._named is None or bool(self._named.strip())
+        self._sockets: Dict[Tuple[str, int], socket.socket] = {}  # by own address and family
+        self._own: Optional[List[str]] = None  # addresses of this computer; looking them up is slow
+        self._ids: "Deque[str]" = collections.deque(maxlen=MAX_SILENT_ROUNDS)  # of queries
+        self._round = 0
+        self._next = 0.0  # the time of the next query
+        self._found: Dict[Tuple[str, int], Found] = {}  # by address ("" for this computer) and port
+        self._seen: Dict[Tuple[str, int], int] = {}  # the round of the last answer
+
+    def look(self, now: float) -> List[Found]:
+        """Ask if it is time to; return the servers that have answered, the first of them first."""
+        if self.can_ask and now >= self._next:
+            self._next = now + self._interval
+            self._ask()
+        for _ in range(MAX_DATAGRAMS):
+            if not sum(self._read(sock) for sock in self._sockets.values()):
+                break
+        return list(self._found.values())
+
+    def close(self) -> None:
+        """Close the sockets, and forget what was found, until the next look. Idempotent."""
+        while self._sockets:
+            self._sockets.popitem()[1].close()
+        self._found.clear()
+        self._seen.clear()
+        self._next = 0.0
+
+    def _ask(self) -> None:
+        self._round += 1
+        for key, seen in list(self._seen.items()):
+            if seen + MAX_SILENT_ROUNDS < self._round:
+                del self._found[key], self._seen[key]
+        self._ids.append(os.urandom(6).hex())
+        query = protocol.make_query(self._ids[-1])
+        for own, host, port in self._targets():
+            with contextlib.suppress(OSError, UnicodeError):  # no network, or it may not be asked
+                self._socket(own, ":" in host).sendto(query, (host, port))
+
+    def _targets(self) -> List[Tuple[str, str, int]]:
+        """Return whom to ask: own address to send from ("": any), host and port; loopback first."""
+        if self._named is not None:
+            targets = []
+            for text in self._named.split(","):
+                with contextlib.suppress(ValueError):
+                    targets.append(("", *parse_server(text)))
+            return targets
+        hosts = ["127.0.0.1", "255.255.255.255"]
+        own: List[str] = []
+        if sys.platform.startswith("linux"):
+            hosts.insert(1, "127.255.255.255")  # all servers of this computer hear it
+            with contextlib.suppress(OSError), open("/proc/net/route", encoding="ascii") as file:
+                hosts += broadcast_addresses(file.read())
+        else:
+            if self._own is None:
+                self._own = own_addresses()
+            hosts += [address.rpartition(".")[0] + ".255" for address in self._own]
+            own = self._own if sys.platform == "win32" else []  # it asks on a single network
+        sources = [("", host) for host in hosts] + [(address, "255.255.255.255") for address in own]
+        return [(address, host, SERVER_PORT) for address, host in sources]
+
+    def _socket(self, own: str, is_ipv6: bool) -> socket.socket:
+        family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        if (own, family) not in self._sockets:
+            sock = self._sockets[own, family] = socket.socket(family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.bind((own, 0))
+        return self._sockets[own, family]
+
+    def _read(self, sock: socket.socket) -> bool:
+        """Read a datagram; return False if there is none."""
+        try:
+            data, (host, *_) = sock.recvfrom(protocol.MAX_DATAGRAM + 1)
+            query_id, answer = protocol.parse_answer(data)
+        except BlockingIOError:
+            return False
+        except (OSError, protocol.ProtocolError):  # Windows: also that a port is closed
+            return True
+        if query_id in self._ids:
+            self._add(host, answer)
+        return True
+
+    def _add(self, host: str, answer: protocol.Announcement) -> None:
+        is_here = is_own(host)
+        key = "" if is_here else host, answer.port
+        if key in self._found:
+            host = self._found[key].host  # 127.0.0.1 is asked first, if the server listens there
+        else:
+            of_address = sum(key[0] == other for other, _ in self._found)
+            if of_address >= MAX_OF_ADDRESS or len(self._found) >= MAX_FOUND:
+                return
+        self._found[key], self._seen[key] = Found(host, *answer, is_here), self._round
+
+
+def print_found() -> int:
+    """Print the servers that are found; return the exit code: 1 if there is none."""
+    output, until = _reopen(sys.stdout), time.monotonic() + FIND_TIME
+    with contextlib.closing(Finder(FIND_TIME / MAX_SILENT_ROUNDS)) as finder:
+        while finder.can_ask and time.monotonic() < until:
+            found = finder.look(time.monotonic())
+            time.sleep(FIND_TIME / 30)
+    if not finder.can_ask or not found:
+        hint = "Is a server running on this network? python3 client.py ADDRESS asks it directly."
+        print("No server was found. " + hint, file=output)
+        return 1
+    for server in found:
+        at = protocol.format_address(server.host, server.port)
+        more = ", encrypted" if server.is_encrypted else ""
+        print("%s  %s  (%s%s)" % (at, server.network, server.people, more), file=output)
+    return 0
 
 
 # Terminal
@@ -5413,21 +5626,6 @@ def latin_letter(event: "TkEvent", system: str) -> str:
 # ----------------
 
 
-def parse_server(text: str) -> Tuple[str, int]:
-    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
-
-    Raises ValueError with the words for the user.
-    """
-    text = text.strip()
-    host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.endswith("]")):
-        host, port = text, str(SERVER_PORT)
-    host = host.strip("[]")
-    if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
-    return host, int(port)
-
-
 def open_window(settings: Settings) -> Optional[Window]:
     """Return the window; None, after saying why, where there is no tkinter or no display."""
     if tk is None:
@@ -5448,6 +5646,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
+    parser.add_argument("--find", action="store_true", help="print the servers on this network")
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
@@ -5463,6 +5662,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before the program began
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    if args.find:
+        return print_found()
     settings = Settings(settings_path())
     settings.load()
     settings.theme = args.theme or settings.theme
