@@ -161,6 +161,7 @@ MAX_WHO = 200  # members of a channel for which WHO asks who is away
 # Looking for servers; times in seconds
 FIND_INTERVAL = 3.0  # between two queries
 FIND_TIME = 1.5  # for --find
+CHOICE_TIME = 1.0  # after which the only server that is found is chosen
 MAX_SILENT_ROUNDS = 3  # queries without an answer after which a server is gone
 MAX_DATAGRAMS = 100  # read at once, of each socket
 MAX_FOUND = 50  # servers that are shown
@@ -2394,6 +2395,7 @@ class Settings:
         self._path = path
         self.name = ""
         self.servers: List[str] = []  # the last used first
+        self.networks: Dict[str, str] = {}  # their names, by short_address
         self.theme = "dark"
         self.zoom = 100  # per cent
         self.geometry = ""
@@ -2418,6 +2420,12 @@ class Settings:
             if type(value) is type(default):
                 setattr(self, name, protocol.clean(value) if isinstance(value, str) else value)
         self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
+        named = {
+            k: protocol.clean(v, protocol.MAX_NETWORK)
+            for k, v in self.networks.items()
+            if isinstance(v, str)
+        }
+        self.networks = {protocol.clean(key, 200): name for key, name in named.items() if name}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
@@ -2435,7 +2443,18 @@ class Settings:
 
     def remember(self, server: str) -> None:
         """Put a server before the others."""
-        self.servers = [server, *[s for s in self.servers if s != server]][:MAX_SERVERS]
+        others = [s for s in self.servers if short_address(s) != short_address(server)]
+        self.servers = [server, *others][:MAX_SERVERS]
+
+    def learn(self, server: str, network: str) -> bool:
+        """Keep the name of a server that is remembered; return True if it is new."""
+        known = map(short_address, self.servers)
+        names = {address: self.networks.get(address, "") for address in known}
+        is_new = names.get(short_address(server), network) != network
+        if is_new:
+            names[short_address(server)] = network
+            self.networks = {address: name for address, name in names.items() if name}
+        return is_new
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
@@ -2911,6 +2930,7 @@ ICONS = {
     "down": "l 12 4 12 20 l 5 13 12 20 19 13",
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
 # The program's own icon: a speech bubble on a tile.
@@ -3546,6 +3566,7 @@ class RowList:
     ) -> None:
         self._look, self._surface, self._height, self._choose = look, surface, height, choose
         self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
+        self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last row ends
@@ -3586,7 +3607,14 @@ class RowList:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
             self._drawing.redraw()
+            if step:
+                self.moved(self.cursor)
         return "break"
+
+    @property
+    def is_in_use(self) -> bool:
+        """True if the mouse is at a row, or the keyboard in the list."""
+        return self._hover is not None or self.canvas.focus_get() is self.canvas
 
     def enter(self) -> str:
         """Choose the keyboard's row."""
@@ -4384,7 +4412,9 @@ class ConnectView:
         px = look.px
         self._look, self._window = look, window
         self._is_connecting = False
-        self._servers: List[str] = []
+        self._finder = Finder()
+        self._found: Dict[str, Found] = {}  # by short_address
+        self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
@@ -4403,9 +4433,14 @@ class ConnectView:
         title = ttk.Label(body, text="Servers", style="Strong.TLabel")
         title.grid(sticky="w", pady=(px(6), px(6)))
         self._add_list()
-        self.other = ttk.Button(body, text="Other server…", style="Link.TButton")
+        foot = ttk.Frame(body, style="Bg.TFrame")
+        foot.columnconfigure(0, weight=1)
+        foot.grid(sticky="ew")
+        self._status = ttk.Label(foot, style="Muted.TLabel")
+        self._status.grid(row=0, column=0, sticky="w")
+        self.other = ttk.Button(foot, text="Other server…", style="Link.TButton")
         self.other.configure(command=self._on_other)
-        self.other.grid(sticky="e")
+        self.other.grid(row=0, column=1)
         self._add_field(SERVER, "Address")
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
@@ -4439,10 +4474,16 @@ class ConnectView:
         card.grid(sticky="nsew", pady=(0, px(8)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 60, self._on_choose)
+        self.list.moved = self._choose
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
+        title = "No servers yet"
         hint = "Ask someone to start the server,\nand for the address that its console shows."
-        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
+        if self._finder.can_ask:
+            title = "No servers found yet"
+            hint = "Ask someone to start the server, or check that\n"
+            hint += "you are on the same network. Still looking…"
+        for style, words in (("CardTitle", title), ("CardMuted", hint)):
             style += ".TLabel"
             label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
             label.pack(pady=(0, px(8)))
@@ -4452,13 +4493,32 @@ class ConnectView:
         row.text("Join the chat", font="title", dy=-12)
         row.text("Pick a name and a server on your network.", "muted", dy=14)
 
-    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
-        """Set the name, the servers to choose from, and the chosen server."""
-        self._servers = list(servers)
+    def fill(self, name: str, server: str) -> None:
+        """Set the name and the chosen server."""
         self._set(NAME, name)
         self._set(SERVER, server)
-        self._show_field(SERVER, server not in servers)
+        is_listed = self._chosen in map(short_address, self._window.settings.servers)
+        self._show_field(SERVER, not is_listed and bool(server or not self._finder.can_ask))
         self._refresh()
+
+    def look(self, now: float) -> None:
+        """Show the servers that have answered by now; ask again every few seconds."""
+        self._first_look = self._first_look or now
+        servers = self._finder.look(now)
+        found = {short_address(protocol.format_address(s.host, s.port)): s for s in servers}
+        if found != self._found:
+            self._found = found
+            for address, server in found.items():
+                self._window.settings.learn(address, server.network)
+            self._refresh()
+        is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
+        if len(found) == 1 and not is_open and now > self._first_look + CHOICE_TIME:
+            self._set(SERVER, *found)
+
+    def stop_looking(self) -> None:
+        """Forget what was found, and send nothing until the next look."""
+        self._finder.close()
+        self._found, self._first_look = {}, 0.0
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
@@ -4512,35 +4572,69 @@ class ConnectView:
         if field == SERVER:
             set_shown(self.other, not is_shown)
 
-    def _refresh(self) -> None:
-        server = self.fields[SERVER].get().strip()
-        rows = [self._row(known, known == server) for known in self._servers]
-        self.list.show(rows, server if server in self._servers else None)
-        set_floating(self._no_servers, not rows, relx=0.5, rely=0.5, anchor="center")
-        if not self._is_connecting:
-            self.button.configure(text="Connect to %s" % server if server else "Connect")
-        self.button.state(["!disabled" if server else "disabled"])
+    @property
+    def _chosen(self) -> str:
+        """The short address of the chosen server, "" for none."""
+        return short_address(self.fields[SERVER].get())
 
-    def _row(self, server: str, is_chosen: bool) -> Row:
-        is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
+    def _refresh(self) -> None:
+        known = map(short_address, self._window.settings.servers)
+        keys = list(dict.fromkeys([*self._found, *known]))
+        if self.list.is_in_use:  # nothing moves below the mouse
+            before = {row.key: index for index, row in enumerate(self.list.rows)}
+            keys.sort(key=lambda key: before.get(key, len(before)))
+        chosen = self._chosen
+        self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
+        set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
+        looking = "Looking for servers on your network…"
+        if self._found:
+            looking = "Still looking for more…"
+        self._status.configure(text=looking if self._finder.can_ask else "")
+        if not self._is_connecting:
+            name = self._name(chosen)
+            self.button.configure(text=self._look.text("Connect to " + name if name else "Connect"))
+        self.button.state(["!disabled" if chosen else "disabled"])
+
+    def _name(self, address: str) -> str:
+        """Return the name of a server; its address if it is not known."""
+        found = self._found.get(address)
+        return found.network if found else self._window.settings.networks.get(address, address)
+
+    def _row(self, address: str, is_chosen: bool) -> Row:
+        found, name = self._found.get(address), self._name(address)
+        is_local = found.is_own if found else address.split(":")[0] in ("127.0.0.1", "localhost")
+        detail = "This computer" if is_local else address
+        if found:
+            detail += " · " + found.people
+        elif detail == name:
+            can_ask = self._finder.can_ask
+            detail = "Not found on this network" if can_ask else "You were there before"
 
         def paint(row: Drawing) -> None:
             row.skip(6)
-            row.dot("offline", gap=14)
+            if found:
+                row.dot("ok", gap=14)
+            else:
+                row.skip(24)
             if is_chosen:
                 row.icon("check", "focus")
-            row.text(server, font="ui_bold", dy=-10)
-            row.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+            if found and found.is_encrypted:
+                row.icon("lock")
+            row.text(name, font="ui_bold", dy=-10)
+            row.text(detail, "muted", "small", 11)
 
-        return Row(server, server, paint)
+        return Row(address, name, paint)
 
-    def _on_choose(self, server: str) -> None:
+    def _on_choose(self, address: str) -> None:
         canvas = self.list.canvas
-        is_sure = server == self.fields[SERVER].get() and canvas.focus_get() is canvas
-        self._set(SERVER, server)
-        self._show_field(SERVER, False)
+        is_sure = address == self._chosen and canvas.focus_get() is canvas
+        self._choose(address)
         if is_sure:
             self.submit()
+
+    def _choose(self, address: str) -> None:
+        self._set(SERVER, address)
+        self._show_field(SERVER, False)
 
     def _on_other(self) -> None:
         self._set(SERVER, "")
@@ -5243,7 +5337,7 @@ class Window:
     def start(self, server: str, nickname: str, at_once: bool) -> None:
         """Do all that `run` does before Tk's loop."""
         sys.setswitchinterval(SWITCH_TIME)
-        self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
+        self.connect_view.fill(nickname or self.settings.name, server)
         self._show(self.connect_view)
         self.connect_view.show_error("", "")
         self._poll()
@@ -5264,6 +5358,7 @@ class Window:
         if self.root is not None:
             self._save_settings()
             self.root.after_cancel(self._poll_id)
+            self.connect_view.stop_looking()
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
@@ -5283,6 +5378,8 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
+        if self.is_chatting:
+            self.connect_view.stop_looking()
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
@@ -5371,6 +5468,8 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
+            if not self.is_chatting:
+                self.connect_view.look(time.monotonic())
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
         finally:  # whatever happened, the window lives on
@@ -5426,6 +5525,9 @@ class Window:
             self.show_banner()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
+        network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
+        if STATUS in kinds and network and self.settings.learn(self._server, network):
+            self.settings.save()
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""

@@ -23,14 +23,14 @@ class Responder:
     """A UDP socket where a server's would be, on a free port."""
 
     def __init__(self, host="127.0.0.1"):
-        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                     socket.SOCK_DGRAM)  # fmt: skip
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
-        self._socket.settimeout(TIMEOUT)
         self.address = protocol.format_address(*self._socket.getsockname()[:2])
 
     def query(self):
         """Return the id of the next query; remember who asked."""
+        self._socket.settimeout(TIMEOUT)
         data, self.asker = self._socket.recvfrom(protocol.MAX_DATAGRAM)
         return protocol.parse_query(data)
 
@@ -97,7 +97,6 @@ def test_query_is_sent_at_once_and_then_every_few_seconds_with_another_id(finder
         ids.add(responder.query())
         finder.look(now + client.FIND_INTERVAL - 0.1)
         assert not responder.has_query()
-        responder._socket.settimeout(TIMEOUT)
     assert len(ids) == 3
 
 

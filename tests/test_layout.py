@@ -323,7 +323,7 @@ def test_connect_view_fits_at_every_zoom(desktop, is_known):
     settings.save()
     alice = desktop.open()
     view, root = alice.connect_view, alice.root
-    view.fill("alice", ["office"], "office" if is_known else "")
+    view.fill("alice", "office" if is_known else "")
 
     def fits():
         desktop.update()
