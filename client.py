@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hubbub's client: chat in a window, or in a terminal.
 
-    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find]
+    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find] [--host]
 
 Three parts, none of which knows those after it:
 
@@ -46,7 +46,7 @@ and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 Session; Chat; History; What servers send; What users type; Completion and links;
-Settings; Finding servers; Terminal; Look; Widgets; Views; The window; The command line.
+Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
@@ -60,6 +60,7 @@ import difflib
 import functools
 import getpass
 import html
+import importlib.machinery
 import itertools
 import json
 import logging
@@ -100,8 +101,12 @@ from typing import (
     Union,
 )
 
-import protocol
-from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
+try:
+    import protocol
+    from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
+except ImportError as error:  # only client.py was copied
+    print("client.py needs protocol.py beside it: %s." % error, file=sys.stderr)
+    sys.exit(2)
 
 try:
     import termios
@@ -182,6 +187,7 @@ CROWD = 5  # joins (or leaves) in a row that become a single entry
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
+NETWORK = "network"  # a field of the connect view, too
 
 
 class Connected(NamedTuple):
@@ -2525,11 +2531,12 @@ def own_addresses() -> List[str]:
 
 
 def is_own(host: str) -> bool:
-    """Return True if an address is this computer's own."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """Return True if an address is this computer's own; False for names, without a lookup."""
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind((host, 0))
+        kind, numeric = socket.SOCK_DGRAM, socket.AI_NUMERICHOST
+        family, _, _, _, address = socket.getaddrinfo(host, 0, 0, kind, 0, numeric)[0]
+        with socket.socket(family, kind) as sock:
+            sock.bind(address)
     except (OSError, UnicodeError):
         return False
     return True
@@ -2671,6 +2678,76 @@ def print_found() -> int:
         more = ", encrypted" if server.is_encrypted else ""
         print("%s  %s  (%s%s)" % (at, server.network, server.people, more), file=output)
     return 0
+
+
+# Hosting
+# -------
+
+
+class Host:
+    """A run of server.py, as a process of its own that may outlive this program."""
+
+    FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
+    COMMAND = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import server; sys.exit(server.main())"
+    )
+    OPTIONS: Tuple[str, ...] = ()  # of the server
+
+    def __init__(self, network: str, *options: str) -> None:
+        """Start it. Raises OSError with words for the user."""
+        if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
+            raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
+        self.network = network
+        self.port = 0  # once it accepts connections
+        self.was_joined = False
+        self.is_copied = self.is_dismissed = False  # of the invitation
+        self.address = ""  # at which others reach it
+        self.note = ""  # printed in place of an address
+        self.last_line = "The server ended at once."
+        self._lines: "queue.Queue[str]" = queue.Queue()
+        more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
+        if sys.platform == "win32":
+            more = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP
+        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-c", self.COMMAND, self.FOLDER, *self.OPTIONS, *options]
+        self.process = subprocess.Popen(command, **more)  # noqa: S603
+        # Daemon: the server may outlive this program.
+        self.thread = threading.Thread(target=self._read, name="host", daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with self.process.stdout as output:  # type: ignore[union-attr]
+            for line in output:
+                self._lines.put(protocol.clean(line.decode("utf-8", "replace").strip()))
+        self.process.wait()
+
+    def look(self) -> bool:
+        """Take in what it has printed; return True if it has ended."""
+        has_ended = not self.thread.is_alive()
+        while not self._lines.empty():
+            line = self._lines.get_nowait()
+            self.last_line = line or self.last_line
+            said, _, address = line.partition("[SERVER] ")[2].partition(": ")
+            if not self.port:
+                found = re.match(r"\[SERVER\] Running on .*:(\d+)", line)
+                self.port = int(found.group(1)) if found else 0
+            elif said == "Tell people":
+                self.address = self.address or address
+            else:
+                self.note = self.note or said
+        return has_ended
+
+    @property
+    def server(self) -> str:
+        """The address at which this computer reaches it."""
+        return short_address("127.0.0.1:%d" % self.port)
+
+    @property
+    def invitation(self) -> str:
+        """How others join."""
+        if not self.address:
+            return self.note or "Others join by picking “%s”." % self.network
+        return "Others join at http://%s or by picking “%s”." % (self.address, self.network)
 
 
 # Terminal
@@ -3097,7 +3174,7 @@ LABELS = {  # the surface below, the text, the font
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
-    "Banner": ("banner", "banner_text", "ui"),
+    "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
 # What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
@@ -3911,17 +3988,20 @@ class Composer(TextBox):
 class Bar:
     """A line of text with buttons, above the transcript; hidden while there is none."""
 
-    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, style: str = "Banner") -> None:
         px = look.px
         self._look = look
         self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
         self.frame.columnconfigure(0, weight=1)
-        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
+        self.text = ttk.Label(self.frame, style=style + ".TLabel", compound="left")
         self.text.configure(padding=(0, px(5)))
         self.text.grid(sticky="ew")
         wrap_text(self.text, px(36))  # beside the icon
+        self._side = ttk.Frame(self.frame, style="Banner.TFrame")  # of the buttons
+        for part in (self.frame, self._side):
+            part.bind("<Configure>", lambda event: self._lay_out())
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
 
@@ -3940,10 +4020,16 @@ class Bar:
             while self.buttons:
                 self.buttons.pop().destroy()
             for column, (label, action) in enumerate(buttons, 1):
-                button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
+                button = ttk.Button(self._side, text=label, style="Banner.TButton", command=action)
                 button.grid(row=0, column=column, padx=(self._look.px(8), 0))
                 self.buttons.append(button)
         set_shown(self.frame, bool(text))
+
+    def _lay_out(self) -> None:
+        """Put the buttons below the text if there is little room for it beside them."""
+        room = self.frame.winfo_width() - self._side.winfo_reqwidth()
+        is_narrow = room < self._look.dp(240)
+        self._side.grid(row=int(is_narrow), column=int(not is_narrow), sticky="e")
 
     def _show_icon(self) -> None:
         self.text.configure(image=self._look.icon(self._shown[1], "banner_text"))
@@ -4406,14 +4492,16 @@ class ConnectView:
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
         PASSWORD: "The host can tell you",
+        NETWORK: "Others find the chat by it",
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._is_connecting = False
+        self._is_busy = False
+        self.is_hosting = False  # the form for a new chat is in view
         self._finder = Finder()
-        self._found: Dict[str, Found] = {}  # by short_address
+        self.found: Dict[str, Found] = {}  # by short_address
         self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
@@ -4423,31 +4511,38 @@ class ConnectView:
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        head = Drawing(body, look, "bg", self._draw_head, 54, 0)
-        head.canvas.grid(sticky="ew", pady=(0, px(24)))
+        self._head = Drawing(body, look, "bg", self._draw_head, 54, 0)
+        self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
         self._validate = root.register(self._on_edit)
         self._add_field(NAME, "Your name")
+        self._add_field(NETWORK, "Name of the chat")
         self._add_field(PASSWORD, "Password")
-        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
-        title.grid(sticky="w", pady=(px(6), px(6)))
+        title, self.host = self._add_line("Strong", "Host a chat on this computer")
+        title.configure(text="Servers")
+        self.host.configure(command=lambda: self.open_form(True))
         self._add_list()
-        foot = ttk.Frame(body, style="Bg.TFrame")
-        foot.columnconfigure(0, weight=1)
-        foot.grid(sticky="ew")
-        self._status = ttk.Label(foot, style="Muted.TLabel")
-        self._status.grid(row=0, column=0, sticky="w")
-        self.other = ttk.Button(foot, text="Other server…", style="Link.TButton")
+        self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
-        self.other.grid(row=0, column=1)
         self._add_field(SERVER, "Address")
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        keys = "Enter to connect   ·   Esc to quit"
-        ttk.Label(body, text=keys, style="Muted.TLabel").grid()
-        for field in (PASSWORD, SERVER):  # now that all rows are taken
+        self._keys = ttk.Label(body, style="Muted.TLabel")
+        self._keys.grid()
+        for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
+
+    def _add_line(self, style: str, link: str) -> Tuple["ttk.Label", "ttk.Button"]:
+        """Add a line with a text and a button that looks like a link."""
+        line = ttk.Frame(self._body, style="Bg.TFrame")
+        line.columnconfigure(0, weight=1)
+        line.grid(sticky="ew", pady=(0, self._look.px(6)))
+        label = ttk.Label(line, style=style + ".TLabel")
+        label.grid(row=0, column=0, sticky="w")
+        button = ttk.Button(line, text=link, style="Link.TButton")
+        button.grid(row=0, column=1)
+        return label, button
 
     def _add_field(self, field: str, caption: str) -> None:
         look, px = self._look, self._look.px
@@ -4468,10 +4563,10 @@ class ConnectView:
 
     def _add_list(self) -> None:
         px = self._look.px
-        card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
+        self._card = card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
         card.columnconfigure(0, weight=1)
         card.rowconfigure(0, weight=1)
-        card.grid(sticky="nsew", pady=(0, px(8)))
+        card.grid(sticky="nsew", pady=(0, px(4)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 60, self._on_choose)
         self.list.moved = self._choose
@@ -4490,24 +4585,54 @@ class ConnectView:
 
     def _draw_head(self, row: Drawing) -> None:
         row.picture(self._look.logo(self._look.dp(52)), 14)
-        row.text("Join the chat", font="title", dy=-12)
-        row.text("Pick a name and a server on your network.", "muted", dy=14)
+        title, text = "Join the chat", "Pick a name and a server on your network."
+        if self.is_hosting:
+            title, text = "Host a chat", "It runs on this computer."
+        row.text(title, font="title", dy=-12)
+        row.text(text, "muted", dy=14)
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
         self._set(NAME, name)
         self._set(SERVER, server)
-        is_listed = self._chosen in map(short_address, self._window.settings.servers)
-        self._show_field(SERVER, not is_listed and bool(server or not self._finder.can_ask))
-        self._refresh()
+        self._set(NETWORK, protocol.clean(socket.gethostname(), protocol.MAX_NETWORK))
+        self.open_form(False)
+
+    def open_form(self, is_hosting: bool) -> None:
+        """Show the form for a new chat, or that for joining one."""
+        self.is_hosting = is_hosting
+        is_listed = self._chosen in [
+            *self.found,
+            *map(short_address, self._window.settings.servers),
+        ]
+        is_open = not is_listed and bool(self._chosen or not self._finder.can_ask)
+        self._show_field(PASSWORD, False)
+        self._show_field(SERVER, not is_hosting and is_open)
+        self._show_field(NETWORK, is_hosting)
+        for widget in (self._card, self.host.master, self.other.master):
+            set_shown(widget, not is_hosting)
+        self._head.redraw()
+        self.show_error("", "")
+        if is_hosting and self.fields[NAME].get():
+            self.fields[NETWORK].focus_set()
+
+    def join(self, server: str, question: str = "") -> None:
+        """Connect to a server, or ask first."""
+        self.set_busy("")  # else the fields do not change
+        self._set(SERVER, server)
+        self.open_form(False)
+        if question:
+            self.show_error(SERVER, question)
+        else:
+            self.submit()
 
     def look(self, now: float) -> None:
         """Show the servers that have answered by now; ask again every few seconds."""
         self._first_look = self._first_look or now
         servers = self._finder.look(now)
         found = {short_address(protocol.format_address(s.host, s.port)): s for s in servers}
-        if found != self._found:
-            self._found = found
+        if found != self.found:
+            self.found = found
             for address, server in found.items():
                 self._window.settings.learn(address, server.network)
             self._refresh()
@@ -4518,13 +4643,13 @@ class ConnectView:
     def stop_looking(self) -> None:
         """Forget what was found, and send nothing until the next look."""
         self._finder.close()
-        self._found, self._first_look = {}, 0.0
+        self.found, self._first_look = {}, 0.0
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
-        self.set_connecting("")
+        self.set_busy("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
@@ -4538,20 +4663,22 @@ class ConnectView:
         entry.selection_range(0, "end")
         entry.icursor("end")
 
-    def set_connecting(self, server: str) -> None:
-        """Show that a connection to `server` is being made; "" for none."""
-        self._is_connecting = bool(server)
+    def set_busy(self, work: str) -> None:
+        """Show that a connection is being made, or a server started; "" for neither."""
+        self._is_busy = bool(work)
         for entry in self.fields.values():
-            entry.state(["disabled" if server else "!disabled"])
+            entry.state(["disabled" if work else "!disabled"])
         self._refresh()
-        if server:
-            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
+        if work:
+            self.button.configure(text=self._look.text(work + "…   (Esc to cancel)"))
             self.button.focus_set()
 
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
-        if self._is_connecting:
+        if self._is_busy:
             self._window.cancel()
+        elif self.is_hosting:
+            self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
         else:
             texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
             name, server, password = texts
@@ -4579,7 +4706,7 @@ class ConnectView:
 
     def _refresh(self) -> None:
         known = map(short_address, self._window.settings.servers)
-        keys = list(dict.fromkeys([*self._found, *known]))
+        keys = list(dict.fromkeys([*self.found, *known]))
         if self.list.is_in_use:  # nothing moves below the mouse
             before = {row.key: index for index, row in enumerate(self.list.rows)}
             keys.sort(key=lambda key: before.get(key, len(before)))
@@ -4587,21 +4714,27 @@ class ConnectView:
         self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
         set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
         looking = "Looking for servers on your network…"
-        if self._found:
+        if self.found:
             looking = "Still looking for more…"
         self._status.configure(text=looking if self._finder.can_ask else "")
-        if not self._is_connecting:
-            name = self._name(chosen)
-            self.button.configure(text=self._look.text("Connect to " + name if name else "Connect"))
-        self.button.state(["!disabled" if chosen else "disabled"])
+        name, verb = self._name(chosen), "Connect to "
+        if self.is_hosting:
+            name, verb = self.fields[NETWORK].get().strip(), "Host "
+        if not self._is_busy:
+            text = verb + name if name else verb.split()[0]
+            width = self._look.dp(360)
+            self.button.configure(text=self._look.shorten(text, "ui_bold", width))
+        self.button.state(["!disabled" if name else "disabled"])
+        words = ("start", "go back") if self.is_hosting else ("connect", "quit")
+        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
 
     def _name(self, address: str) -> str:
         """Return the name of a server; its address if it is not known."""
-        found = self._found.get(address)
+        found = self.found.get(address)
         return found.network if found else self._window.settings.networks.get(address, address)
 
     def _row(self, address: str, is_chosen: bool) -> Row:
-        found, name = self._found.get(address), self._name(address)
+        found, name = self.found.get(address), self._name(address)
         is_local = found.is_own if found else address.split(":")[0] in ("127.0.0.1", "localhost")
         detail = "This computer" if is_local else address
         if found:
@@ -4803,6 +4936,7 @@ class ChatView:
         middle.grid(row=0, column=1, sticky="nsew")
         self._add_head(middle)
         self.banner = Bar(middle, look)
+        self.invitation = Bar(middle, look, "Invitation")
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -4810,11 +4944,12 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
-        parts = (self.banner, self.search, self.transcript, self.composer)
+        parts = (self.banner, self.invitation, self.search, self.transcript, self.composer)
         for row, frame in enumerate([part.frame for part in parts], 2):
             frame.grid(row=row, sticky="nsew")
-        middle.rowconfigure(4, weight=1)
+        middle.rowconfigure(5, weight=1)
         self.banner.frame.grid_remove()
+        self.invitation.frame.grid_remove()
         self.search.frame.grid_remove()
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
@@ -5118,6 +5253,8 @@ class Menus:
             ("Help and keys", window.questions.help),
             ("Quit", window.close),
         ]
+        if window.is_at_home:
+            entries[-2:-2] = [("End the chat on this computer", window.end_chat), None]
         self._open(entries, event)
 
     def open_text(self, event: "TkEvent") -> None:
@@ -5197,6 +5334,15 @@ class Questions:
             close()
         else:
             self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+
+    def ask_host_close(self, keep: Action, end: Action) -> None:
+        """Ask, but not twice, what becomes of the chat on this computer."""
+        words = "The chat runs on this computer. Can the others go on without you?"
+        if words == self.question:
+            keep()
+        else:
+            answers = ("Keep the chat running", keep), ("End it for everyone", end)
+            self._ask(words, *answers, ("Cancel", self._window.chat_view.focus_composer))
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -5303,6 +5449,8 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
+        self._host: Optional[Host] = None  # started from this window
+        self._chore: Optional[Host] = None  # that ends a server
         self._server = ""  # to which the user connected last, as they wrote it
         self._poll_id = ""  # the id of the next look at the queue
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -5327,11 +5475,13 @@ class Window:
         """True if the chat is in view."""
         return self.view is self.chat_view
 
-    def run(self, server: str, nickname: str, at_once: bool) -> None:
+    def run(self, server: str, nickname: str, at_once: bool, is_host: bool = False) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
         for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
             signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
         self.start(server, nickname, at_once)
+        if is_host:
+            self.connect_view.open_form(True)
         self.root.mainloop()
 
     def start(self, server: str, nickname: str, at_once: bool) -> None:
@@ -5349,7 +5499,9 @@ class Window:
         unsent = self.chat.unsent if self.is_chatting else 0
         # While connected, a few are on their way and arrive during the goodbye.
         few = MANY_LINES if self.chat.session.is_settled else 0
-        if unsent > few:
+        if self.is_chatting and self._host is not None:
+            self.questions.ask_host_close(self._end, self._end_both)
+        elif unsent > few:
             self.questions.ask_close(unsent, self._end)
         else:
             self._end()
@@ -5359,6 +5511,7 @@ class Window:
             self._save_settings()
             self.root.after_cancel(self._poll_id)
             self.connect_view.stop_looking()
+            self._stop_host()
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
@@ -5441,7 +5594,7 @@ class Window:
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
-        return self.connect_view.set_connecting(server)
+        return self.connect_view.set_busy("Connecting to " + server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
         if self._connection is not None:
@@ -5449,11 +5602,89 @@ class Window:
             self._connection = None
 
     def cancel(self) -> None:
-        """Give up the attempt to connect."""
+        """Give up the attempt to connect, or to host."""
+        self._stop_host()
         self._disconnect()
         self.chat, self._events = self._new_chat(""), queue.Queue()
         self.connect_view.show_error("", "")
         self._show_title()
+
+    # Hosting
+
+    @property
+    def is_at_home(self) -> bool:
+        """True if the server runs on this computer."""
+        try:
+            host, _ = parse_server(self._server)
+        except ValueError:
+            return False
+        return host == "localhost" or is_own(host)
+
+    def start_host(self, nickname: str, network: str) -> None:
+        """Start a server, to be joined once it runs; or show what is wrong."""
+        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
+        if error:
+            return self.connect_view.show_error(NAME, error)
+        try:
+            self._host = Host(network, "--network=" + network)
+        except OSError as error:
+            return self.connect_view.show_error(NETWORK, str(error))
+        return self.connect_view.set_busy("Starting " + network)
+
+    def end_chat(self) -> None:
+        """Have the server on this computer end, for everybody."""
+        try:
+            self._chore = Host("", "--stop")
+        except OSError as error:
+            self.do(self.chat.inform, str(error))
+
+    def _end_both(self) -> None:
+        self.end_chat()
+        self._end()
+
+    def _stop_host(self) -> None:
+        if self._host is not None and not self._host.was_joined:
+            self._host.process.terminate()
+            self._host = None
+
+    def _look_at_hosts(self) -> None:
+        """Join the server that was started once it runs; show how others join, or its end."""
+        host, chore = self._host, self._chore
+        if chore is not None and chore.look():
+            self._chore = None
+            self.do(self.chat.inform, chore.last_line)
+        if host is None:
+            return
+        was_running, has_ended = bool(host.port), host.look()
+        if has_ended:
+            self._host = None
+        if has_ended and not host.port:
+            own = [address for address, server in self.connect_view.found.items() if server.is_own]
+            if own:
+                question = "A chat already runs on this computer. Join it?"
+                self.connect_view.join(own[0], question)
+            else:
+                self.connect_view.show_error(NETWORK, host.last_line)
+        elif host.port and not was_running:
+            self.connect_view.join(host.server)
+        self._show_invitation()
+
+    def _show_invitation(self) -> None:
+        host, buttons = self._host, [("×", self._dismiss_invitation)]
+        if host is None or not host.was_joined or host.is_dismissed:
+            return self.chat_view.invitation.show("", "person")
+        if host.address:
+            buttons.insert(0, ("Copied" if host.is_copied else "Copy", self._copy_invitation))
+        return self.chat_view.invitation.show(host.invitation, "person", buttons)
+
+    def _copy_invitation(self) -> None:
+        if self._host is not None:
+            copy_text(self.root, "http://" + self._host.address)
+            self._host.is_copied = True
+
+    def _dismiss_invitation(self) -> None:
+        if self._host is not None:
+            self._host.is_dismissed = True
 
     # Events
 
@@ -5468,6 +5699,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
+            self._look_at_hosts()
             if not self.is_chatting:
                 self.connect_view.look(time.monotonic())
             if self.chat_view.banner.is_shown:  # it may count seconds
@@ -5493,6 +5725,8 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
+            if self._host is not None:
+                self._host.was_joined = True
             self._show(self.chat_view)
         self._show_changes(changes)
         end = events[-1] if events else None
@@ -5566,7 +5800,10 @@ class Window:
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
         if not self.is_chatting:
-            return self.cancel() if self._connection is not None else self.close()
+            if self._connection is not None or self._host is not None:
+                return self.cancel()
+            is_hosting = self.connect_view.is_hosting
+            return self.connect_view.open_form(False) if is_hosting else self.close()
         if self.questions.cancel():
             return None
         view = self.chat_view
@@ -5742,18 +5979,23 @@ def open_window(settings: Settings) -> Optional[Window]:
         return None
 
 
-def main(argv: Optional[List[str]] = None) -> int:
-    """Open the window, or chat in the terminal; return the exit code."""
+def main(argv: Optional[List[str]] = None, server: str = "") -> int:
+    """Open the window, or chat in the terminal; return the exit code.
+
+    `server` is the server that this copy of the program is for, unless the user names another.
+    """
     parser = argparse.ArgumentParser(description="Chat on the local network.")
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
+    parser.add_argument("--host", action="store_true", help="host a chat on this computer")
     parser.add_argument("--find", action="store_true", help="print the servers on this network")
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
-    username, server = protocol.normalize(args.username.strip()), args.server or SERVER_IP
+    username, baked = protocol.normalize(args.username.strip()), server
+    server = args.server or baked or SERVER_IP
     try:
         host, port = parse_server(server)
     except ValueError as error:
@@ -5770,12 +6012,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     settings.load()
     settings.theme = args.theme or settings.theme
     if not args.terminal:
-        if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
-            server = settings.servers[0]
+        if baked and not args.server:
+            settings.remember(baked)
+        elif not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
+            server = [*settings.servers, "" if Finder().can_ask else SERVER_IP][0]
         window = open_window(settings)
         if window is not None:
-            window.run(server, username, at_once=bool(args.server and username))
+            window.run(server, username, bool(args.server and username), args.host)
             return 0
+    if args.host:
+        parser.error("--host needs a window. Without it, run server.py, then client.py 127.0.0.1.")
     return Terminal(settings).run(host, port, username)
 
 
