@@ -16,9 +16,9 @@ Three parts, none of which knows those after it:
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
-main thread, except that the terminal reads its input in the `input` thread, and a web page is
-opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
-waits, and TCP slows the sender down.
+main thread, except that the terminal reads its input in the `input` thread, a web page is opened
+in `browser`, and what a hosted server prints is read in `host`. The queue is bounded: if the
+window cannot keep up, the receive thread waits, and TCP slows the sender down.
 
 The way of a line from Return until it is green, that is, stored by the server:
 
@@ -2454,13 +2454,12 @@ class Settings:
 
     def learn(self, server: str, network: str) -> bool:
         """Keep the name of a server that is remembered; return True if it is new."""
-        known = map(short_address, self.servers)
-        names = {address: self.networks.get(address, "") for address in known}
-        is_new = names.get(short_address(server), network) != network
-        if is_new:
-            names[short_address(server)] = network
-            self.networks = {address: name for address, name in names.items() if name}
-        return is_new
+        known, address = [*map(short_address, self.servers)], short_address(server)
+        if address not in known or self.networks.get(address) == network:
+            return False
+        names = {**self.networks, address: network}
+        self.networks = {a: names[a] for a in known if a in names}
+        return True
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
@@ -4498,7 +4497,7 @@ class ConnectView:
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._is_busy = False
+        self.is_busy = False  # connecting, or starting a server
         self.is_hosting = False  # the form for a new chat is in view
         self._finder = Finder()
         self.found: Dict[str, Found] = {}  # by short_address
@@ -4526,10 +4525,11 @@ class ConnectView:
         self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
         self._add_field(SERVER, "Address")
+        self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        self._keys = ttk.Label(body, style="Muted.TLabel")
-        self._keys.grid()
+        self._help = ttk.Label(body, style="Muted.TLabel")
+        self._help.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
 
@@ -4568,7 +4568,8 @@ class ConnectView:
         card.rowconfigure(0, weight=1)
         card.grid(sticky="nsew", pady=(0, px(4)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        self.list = RowList(card, self._look, "field", 60, self._on_choose)
+        self.list = RowList(card, self._look, "field", 60, self._choose)
+        self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
         self.list.moved = self._choose
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
@@ -4601,11 +4602,7 @@ class ConnectView:
     def open_form(self, is_hosting: bool) -> None:
         """Show the form for a new chat, or that for joining one."""
         self.is_hosting = is_hosting
-        is_listed = self._chosen in [
-            *self.found,
-            *map(short_address, self._window.settings.servers),
-        ]
-        is_open = not is_listed and bool(self._chosen or not self._finder.can_ask)
+        is_open = self._chosen not in self._keys and bool(self._chosen or not self._finder.can_ask)
         self._show_field(PASSWORD, False)
         self._show_field(SERVER, not is_hosting and is_open)
         self._show_field(NETWORK, is_hosting)
@@ -4665,7 +4662,7 @@ class ConnectView:
 
     def set_busy(self, work: str) -> None:
         """Show that a connection is being made, or a server started; "" for neither."""
-        self._is_busy = bool(work)
+        self.is_busy = bool(work)
         for entry in self.fields.values():
             entry.state(["disabled" if work else "!disabled"])
         self._refresh()
@@ -4675,7 +4672,7 @@ class ConnectView:
 
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
-        if self._is_busy:
+        if self.is_busy:
             self._window.cancel()
         elif self.is_hosting:
             self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
@@ -4704,29 +4701,33 @@ class ConnectView:
         """The short address of the chosen server, "" for none."""
         return short_address(self.fields[SERVER].get())
 
-    def _refresh(self) -> None:
+    @property
+    def _keys(self) -> List[str]:
+        """The servers in the list, by short_address: those found, then those known."""
         known = map(short_address, self._window.settings.servers)
-        keys = list(dict.fromkeys([*self.found, *known]))
+        return list(dict.fromkeys([*self.found, *known]))
+
+    def _refresh(self) -> None:
+        keys = self._keys
         if self.list.is_in_use:  # nothing moves below the mouse
             before = {row.key: index for index, row in enumerate(self.list.rows)}
             keys.sort(key=lambda key: before.get(key, len(before)))
         chosen = self._chosen
         self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
         set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
-        looking = "Looking for servers on your network…"
-        if self.found:
-            looking = "Still looking for more…"
-        self._status.configure(text=looking if self._finder.can_ask else "")
+        if self._finder.can_ask:
+            looking = "Looking for servers on your network…", "Still looking for more…"
+            self._status.configure(text=looking[bool(self.found)])
         name, verb = self._name(chosen), "Connect to "
         if self.is_hosting:
             name, verb = self.fields[NETWORK].get().strip(), "Host "
-        if not self._is_busy:
+        if not self.is_busy:
             text = verb + name if name else verb.split()[0]
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         self.button.state(["!disabled" if name else "disabled"])
         words = ("start", "go back") if self.is_hosting else ("connect", "quit")
-        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
+        self._help.configure(text="Enter to %s   ·   Esc to %s" % words)
 
     def _name(self, address: str) -> str:
         """Return the name of a server; its address if it is not known."""
@@ -4758,12 +4759,11 @@ class ConnectView:
 
         return Row(address, name, paint)
 
-    def _on_choose(self, address: str) -> None:
-        canvas = self.list.canvas
-        is_sure = address == self._chosen and canvas.focus_get() is canvas
-        self._choose(address)
-        if is_sure:
-            self.submit()
+    def _on_enter(self) -> str:
+        """Choose the keyboard's row, and connect."""
+        self.list.enter()
+        self.submit()
+        return "break"
 
     def _choose(self, address: str) -> None:
         self._set(SERVER, address)
@@ -5800,7 +5800,7 @@ class Window:
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
         if not self.is_chatting:
-            if self._connection is not None or self._host is not None:
+            if self.connect_view.is_busy:
                 return self.cancel()
             is_hosting = self.connect_view.is_hosting
             return self.connect_view.open_form(False) if is_hosting else self.close()

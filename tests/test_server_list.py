@@ -181,7 +181,8 @@ def test_nothing_is_drawn_again_if_nothing_has_changed(alice, desktop, responder
     ask_again(alice, desktop, responder)
 
 
-def test_arrows_choose_and_enter_joins_what_was_found(desktop, responder, hub):
+@pytest.mark.parametrize("keys", [["End", "Return"], ["Down", "Up", "Down", "Return"]])
+def test_arrows_choose_and_enter_joins_what_was_found(desktop, responder, hub, keys):
     alice = desktop.open(name="alice")
     alice.connect_view.fill("alice", "")
     query_id = responder.query()
@@ -189,14 +190,33 @@ def test_arrows_choose_and_enter_joins_what_was_found(desktop, responder, hub):
     responder.answer(query_id, "School", hub.port)
     desktop.pump(lambda: len(rows(alice)) == 2)
     alice.press("Down", alice.connect_view.fields[NAME])
-    alice.press("End")
-    alice.press("Return")
+    for key in keys:
+        alice.press(key)
     hub.welcome()
     desktop.pump(lambda: alice.title.startswith("Connected: alice"))
     settings = client.Settings(client.settings_path())
     desktop.pump(lambda: settings.load() or settings.networks)
     assert settings.servers == ["127.0.0.1:%d" % hub.port]
     assert list(settings.networks) == settings.servers
+
+
+def test_enter_joins_the_row_with_the_focus(desktop, responder, hub):
+    """A click only chooses."""
+    alice = desktop.open(name="alice")
+    alice.connect_view.fill("alice", "")
+    query_id = responder.query()
+    responder.answer(query_id, "School", hub.port)
+    responder.answer(query_id, "Other", 1)
+    desktop.pump(lambda: len(rows(alice)) == 2)
+    canvas = alice.connect_view.list.canvas
+    alice.press("Down", alice.connect_view.fields[NAME])
+    for _ in range(2):
+        canvas.event_generate("<Button-1>", x=99, y=99)
+        desktop.update()
+        assert (chosen(alice), alice.connect_view.is_busy) == ("127.0.0.1:1", False)
+    alice.press("Up", canvas)
+    alice.press("Return")
+    assert alice.title.startswith("Connecting to 127.0.0.1:%d" % hub.port)
 
 
 def test_nothing_is_sent_while_the_chat_is_in_view(desktop, responder, hub):
