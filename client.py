@@ -54,6 +54,7 @@ import bisect
 import codecs
 import collections
 import contextlib
+import copy
 import ctypes
 import datetime
 import difflib
@@ -148,6 +149,7 @@ END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirm
 
 # Memory, whatever a server sends
 RECEIVE_SIZE = 65536  # bytes read at once
+MAX_HANDSHAKE = 1000  # messages until the welcome
 MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
 MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
@@ -231,7 +233,7 @@ class Outcome:
         self.send: List[Message] = []
         self.changes: List[Change] = []  # for views
         self.is_done = False  # the user has quit
-        self.rest = ""  # typed lines that were not run, as the first of them was refused
+        self.rest = ""  # typed lines that go back to the user, as the first was refused
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
@@ -281,6 +283,7 @@ class Handshake:
         self.login = login
         self._password, self._token = password, token
         self._offered: List[str] = []
+        self._heard = 0  # messages so far
         user = Message("USER", (nickname, "0", "*", nickname))
         self._introduction = [Message("NICK", (nickname,)), user]  # until it is sent
         self._has_ended_caps = False
@@ -296,6 +299,9 @@ class Handshake:
     def answer(self, message: Message) -> List[Message]:
         """Return the replies to `message`. Raises EndedError."""
         command, params = message.command, message.params
+        self._heard += 1
+        if self._heard > MAX_HANDSHAKE:
+            raise EndedError(SERVER, "The server does not come to the end of its greeting.")
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
@@ -645,6 +651,19 @@ CHANNEL_SIGN = "#"  # before the names of all channels that users can type
 Span = Tuple[int, int]  # start and end in a text
 
 
+class Place(NamedTuple):
+    """The place of a message in the server's history."""
+
+    msgid: str
+    when: float  # server time
+
+    def precedes(self, other: "Place") -> bool:
+        """Return True if the server had it before `other`: by number, or else by time."""
+        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
+            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
+        return self.when <= other.when
+
+
 class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
@@ -670,13 +689,10 @@ class Entry:
         """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
 
-    def precedes(self, other: "Entry") -> bool:
-        """Return True if the server had it before `other`: by number, or else by time."""
-        if self.delivery != SENT:
-            return False
-        if self.msgid.isdecimal() and other.msgid.isdecimal():  # numbers that grow
-            return (len(self.msgid), self.msgid) < (len(other.msgid), other.msgid)
-        return self.line.when <= other.line.when
+    @property
+    def place(self) -> "Place":
+        """The place in the server's history."""
+        return Place(self.msgid, self.line.when)
 
     @property
     def day(self) -> str:
@@ -818,7 +834,7 @@ class Conversation:
             if entry.msgid in self._known:
                 index = min(index, self.entries.index(self._known[entry.msgid]))
                 continue
-            while index and not self.entries[index - 1].precedes(entry):
+            while index and not self._is_above(index - 1, entry):
                 index -= 1
             (change,) = self.insert(index, [entry])
             if added and added[-1].entries[0] is change.before:
@@ -826,6 +842,10 @@ class Conversation:
                 change = below._replace(entries=[entry, *below.entries])
             added.append(change)
         return added[::-1]
+
+    def _is_above(self, index: int, entry: Entry) -> bool:
+        above = self.entries[index]
+        return above.delivery == SENT and above.place.precedes(entry.place)
 
     def first_stored(self, entries: Iterable[Entry]) -> Optional[Entry]:
         """Return the first of `entries` that the history of this conversation has.
@@ -906,7 +926,7 @@ class Outgoing:
         self.conversations: List[Conversation] = []  # those with the entry
         self.nickname = ""  # under which it was sent
         self.number = 0  # counts what is sent
-        self.since = 0.0  # server time before it was sent
+        self.since = Place("", 0.0)  # of the last message before it was sent
 
 
 class Outbox:
@@ -930,7 +950,7 @@ class Outbox:
         return item
 
     def take(
-        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: float
+        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: Place
     ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
@@ -988,13 +1008,10 @@ class Outbox:
             if item.folded == folded:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
-    def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Remove a failed message, and return it."""
+    def failed(self, entry: Entry) -> Optional[Outgoing]:
+        """Return the failed message of an entry."""
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
-        item = next(failed, None)
-        if item is not None:
-            self.items.remove(item)
-        return item
+        return next(failed, None)
 
     def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
@@ -1081,8 +1098,11 @@ class Chat:
         self._numbers = itertools.count(1)  # of entries
         self._banner = ""
         self._retry_at = self._back_at = 0.0
-        self.complete_until = 0.0  # server time up to which nothing was missed
+        self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._completer = Completer()
+        # Pasted lines, from a command that is not answered yet on, their recipient and the
+        # conversation in view, by the word of the PONG that follows the answer:
+        self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
 
     # For the views
 
@@ -1123,8 +1143,9 @@ class Chat:
 
     @property
     def unsent(self) -> int:
-        """The number of own messages that the server has not confirmed."""
-        return sum(item.entry.delivery not in FAILED for item in self.outbox.items)
+        """The number of own lines that the server has not confirmed."""
+        pasted = sum(len(lines) - 1 for lines, *_ in self._pastes.values())
+        return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1187,12 +1208,14 @@ class Chat:
     def submit(self, text: str) -> None:
         """Run what the user typed or pasted, line by line.
 
-        A line that is refused ends it: the reason is shown, and `Outcome.rest` begins with that
-        line.
+        The lines after a command wait until the server has answered it. A line that is refused
+        ends it: the reason is shown, and `Outcome.rest` begins with that line.
         """
-        lines = [protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines()]
-        lines, recipient = list(filter(None, lines)), ""
+        self._run_lines(split_lines(text), "")
+
+    def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
+            sent = len(self.outcome.send)
             try:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
@@ -1200,8 +1223,25 @@ class Chat:
                 self.outcome.rest = "\n".join(lines[index:])
                 break
             self.unmark(self.current)
+            commands = {message.command for message in self.outcome.send[sent:]}
             if self.outcome.is_done:
                 break
+            if commands - {"PRIVMSG", "PING"} and lines[index + 1 :]:
+                word = "paste-%d" % next(self._numbers)
+                self._pastes[word] = lines[index:], recipient, self.current
+                self.send(Message("PING", (word,)))
+                break
+
+    def go_on(self, word: str) -> None:
+        """Run the lines after a command, which the server has answered with this PONG.
+
+        They are for the conversation that was in view; if another is now, the user decides.
+        """
+        lines, recipient, conversation = self._pastes.pop(word, ([], "", self.current))
+        if conversation is self.current:
+            self._run_lines(lines[1:], recipient)
+        else:
+            self.outcome.rest = "\n".join(lines[1:])
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1239,16 +1279,23 @@ class Chat:
 
     def retry(self, entry: Entry) -> None:
         """Send a failed message again."""
-        item = self.discard(entry)
+        item = self.outbox.failed(entry)
         if item is not None:
-            self.say(item.message)
+            try:
+                _check(self, "say", [item.message])
+            except InputError as error:
+                self.answer(str(error))
+            else:
+                self.discard(entry)
+                self.say(item.message)
 
-    def discard(self, entry: Entry) -> Optional[Outgoing]:
-        """Remove a failed message, and return it."""
-        item = self.outbox.discard(entry)
-        for conversation in item.conversations if item is not None else ():
-            self.outcome.changes += conversation.remove([entry])
-        return item
+    def discard(self, entry: Entry) -> None:
+        """Remove a failed message."""
+        item = self.outbox.failed(entry)
+        if item is not None:
+            self.outbox.items.remove(item)
+            for conversation in item.conversations:
+                self.outcome.changes += conversation.remove([entry])
 
     def fetch_older(self, conversation: Conversation) -> None:
         """Ask for the page of the history before all that is known."""
@@ -1309,6 +1356,7 @@ class Chat:
     def _lose(self) -> None:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set_delivery(item, UNCERTAIN)
+        self._give_back(list(self._pastes))
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1326,7 +1374,8 @@ class Chat:
                 request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
-            self.complete_until = self.time_of(message)
+            msgid = message.tag("msgid") or self.complete_until.msgid
+            self.complete_until = Place(msgid, self.time_of(message))
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
@@ -1345,6 +1394,13 @@ class Chat:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
             self.outbox.set_delivery(item, REFUSED)
+        elif is_error and message.param(0) != "CHATHISTORY":
+            self._give_back(list(self._pastes)[:1])
+
+    def _give_back(self, words: Iterable[str]) -> None:
+        """Return the lines of these pastes to the user."""
+        lines = [line for word in words for line in self._pastes.pop(word)[0]]
+        self.outcome.rest = "\n".join(lines)
 
     # For the functions below: what they send and show
 
@@ -1652,12 +1708,15 @@ def _catch_up(chat: Chat, conversation: Conversation) -> None:
     elif conversation.anchor is None:
         _ask(chat, MISSED, conversation, "LATEST", "*")
     else:  # the answer begins with the anchor: proof that the history reaches back to it
-        msgid = conversation.anchor.msgid
-        since = "timestamp=" + protocol.format_time(conversation.anchor.line.when - 0.001)
-        is_number = msgid.isdecimal() and len(msgid) < 19
-        if is_number and RESUME_CAP in chat.session.caps:  # Hubbub's only grow, unlike its clock
-            since = "msgid=%d" % (int(msgid) - 1)
-        _ask(chat, MISSED, conversation, "AFTER", since)
+        _ask(chat, MISSED, conversation, "AFTER", _just_before(chat, conversation.anchor.place))
+
+
+def _just_before(chat: Chat, place: Place) -> str:
+    """Return a bound for CHATHISTORY; Hubbub's numbers only grow, unlike its clock."""
+    is_number = place.msgid.isdecimal() and len(place.msgid) < 19
+    if is_number and RESUME_CAP in chat.session.caps:
+        return "msgid=%d" % (int(place.msgid) - 1)
+    return "timestamp=" + protocol.format_time(max(0.0, place.when - 0.001))
 
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
@@ -1766,7 +1825,8 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     if message.command == "PRIVMSG" and message.params:
         item = chat.outbox.matching(UNCERTAIN, *message.params[:2], sender=message.nickname)
     is_known = any(c.knows(msgid) for c in chat.conversations)
-    if item is not None and (is_known or chat.time_of(message) < item.since):
+    place = Place(msgid, chat.time_of(message))
+    if item is not None and (is_known or not item.since.precedes(place)):
         item = None  # it is a different message with the same text
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
@@ -1913,9 +1973,8 @@ def _finish_registration(chat: Chat) -> None:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
     if session.is_reconnect and HISTORY_CAP in session.caps:
-        bounds = chat.complete_until, chat.now + 86400
-        stamps = ["timestamp=" + protocol.format_time(when) for when in bounds]
-        _ask(chat, TARGETS, None, "TARGETS", *stamps)
+        end = "timestamp=" + protocol.format_time(LATEST_TIME)  # our clock may be wrong
+        _ask(chat, TARGETS, None, "TARGETS", _just_before(chat, chat.complete_until), end)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.find(item.folded)
         if not item.folded.startswith(CHANNEL_SIGN):
@@ -1931,11 +1990,16 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         chat.show(message, chat.current)
         return
     channel.membership = OUTSIDE
+    _refuse_waiting(chat, channel)
+    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
+
+
+def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
+    """Mark what waits for a channel that we are outside of: it will not be sent."""
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
             chat.outbox.set_delivery(item, REFUSED)
-    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
 
 
 def _on_part(chat: Chat, message: Message) -> None:
@@ -1954,6 +2018,7 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
+        _refuse_waiting(chat, channel)
         chat.change(HEADER, channel)
     chat.show(message, channel)
 
@@ -2080,7 +2145,8 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 
 
 def _on_pong(chat: Chat, message: Message) -> None:
-    """PONG: confirms what was sent before its PING, on a server without echoes."""
+    """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
+    chat.go_on(message.text)
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -2380,6 +2446,12 @@ def find_links(text: str) -> List[Span]:
     return links
 
 
+def split_lines(text: str) -> List[str]:
+    """Return the lines of a text as they are sent or run; empty lines are not."""
+    lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
+    return list(filter(None, lines))
+
+
 def is_secret(text: str) -> bool:
     """Return True if a line of `text` holds a password, so that it is kept nowhere."""
     words = [protocol.clean(line).split() for line in text.splitlines()]
@@ -2394,7 +2466,8 @@ def is_secret(text: str) -> bool:
 class Settings:
     """The preferences that the program saves; no passwords.
 
-    It never stops the program: a file that cannot be read is moved aside.
+    It never stops the program: a file that cannot be read is moved aside. Other windows save to
+    the same file: each saves what it has changed itself.
     """
 
     def __init__(self, path: str) -> None:
@@ -2408,6 +2481,7 @@ class Settings:
         self.levels: Dict[str, str] = {}  # alerts, by conversation
         self.ignored: List[str] = []  # nicknames
         self.sound = True
+        self._saved = copy.deepcopy(self._values())  # when last loaded or saved
 
     def load(self) -> None:
         """Read the file, as far as it makes sense."""
@@ -2425,25 +2499,30 @@ class Settings:
             value = found.get(name, default)
             if type(value) is type(default):
                 setattr(self, name, protocol.clean(value) if isinstance(value, str) else value)
-        self.servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
-        named = {
-            k: protocol.clean(v, protocol.MAX_NETWORK)
-            for k, v in self.networks.items()
-            if isinstance(v, str)
-        }
-        self.networks = {protocol.clean(key, 200): name for key, name in named.items() if name}
+        servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
+        self.servers = servers[:MAX_SERVERS]
+        named = {k: v for k, v in self.networks.items() if isinstance(v, str)}
+        limit = protocol.MAX_NETWORK
+        self.networks = {protocol.clean(k, 200): protocol.clean(named[k], limit) for k in named}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
+        self._saved = copy.deepcopy(self._values())
 
     def save(self) -> None:
-        """Write the file, all of it or nothing."""
-        text = json.dumps(self._values(), ensure_ascii=False, indent=1, sort_keys=True)
+        """Write to the file what has changed, all of it or nothing."""
+        found, mine = Settings(self._path), self._values()
+        found.load()
+        theirs = found._values() if os.path.exists(self._path) else self._saved
+        values = _merge(theirs, self._saved, mine)
+        text = json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True)
+        new = "%s.%d" % (self._path, os.getpid())
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(self._path + ".new", "w", encoding="utf-8") as file:
+            with open(new, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
-            os.replace(self._path + ".new", self._path)
+            os.replace(new, self._path)
+            self._saved = copy.deepcopy(mine)
         except (OSError, ValueError) as error:
             log.warning("The settings are not saved: %s", error)
 
@@ -2463,6 +2542,19 @@ class Settings:
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+
+def _merge(theirs: Any, before: Any, mine: Any) -> Any:
+    """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
+    if mine == before:
+        return theirs
+    if isinstance(mine, dict):
+        get = theirs.get
+        return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
+    if isinstance(mine, list):
+        kept = [item for item in mine if item in theirs or item not in before]
+        return kept + [item for item in theirs if item not in before and item not in mine]
+    return mine
 
 
 def settings_path() -> str:
@@ -3246,6 +3338,7 @@ class Look:
     def follow(self, widget: "tk.Misc", restyle: Action) -> None:
         """Call `restyle` now and after each change, as long as `widget` exists."""
         restyle()
+        widget.winfo_id()  # it exists: events do not reach what was never shown
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
 
     def text(self, text: str) -> str:
@@ -3921,7 +4014,7 @@ class Composer(TextBox):
 
     def paste(self, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        if not self.ask_paste(text.count("\n") + 1, lambda: self.insert(text)):
+        if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
     def remember(self, text: str) -> None:
@@ -3934,15 +4027,17 @@ class Composer(TextBox):
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}
         self.text.event_generate(sequence, x=event.x, y=event.y, **root)
 
+    def give_back(self, rest: str) -> None:
+        """Put lines that were refused before what is in the box, perhaps a draft."""
+        self.set("\n".join(filter(None, [rest, self.get()])))
+
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
         if len(text) > self.LIMIT:
             self.text.bell()
         else:
             self.set("")
-            rest = self._submit(text)
-            if rest:  # perhaps in another conversation, which has a draft
-                self.set("\n".join(filter(None, [rest, self.get()])))
+            self.give_back(self._submit(text))
         return "break"
 
     def _on_tab(self, step: int) -> str:
@@ -4486,7 +4581,8 @@ class Search:
 class ConnectView:
     """Asks for the user's name and the server, and says what went wrong."""
 
-    SIZE, MINIMUM = (460, 600), (460, 520)  # of the window
+    SIZE, MINIMUM = (460, 680), (460, 520)  # of the window
+    NEEDED, FIELD = 540, 90  # dp for all with three servers, and for each further field
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
@@ -4503,7 +4599,7 @@ class ConnectView:
         self.found: Dict[str, Found] = {}  # by short_address
         self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
-        self.frame = ttk.Frame(root, style="Bg.TFrame", padding=(px(32), px(28), px(32), px(20)))
+        self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
         body.grid(column=1, sticky="nsew")  # in the middle of a wide window
@@ -4528,16 +4624,18 @@ class ConnectView:
         self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        self._help = ttk.Label(body, style="Muted.TLabel")
-        self._help.grid()
+        self._keys = ttk.Label(body, style="Muted.TLabel")
+        self._keys.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
+        self.frame.bind("<Configure>", lambda event: self._lay_out())
+        look.follow(self.frame, self._lay_out)
 
     def _add_line(self, style: str, link: str) -> Tuple["ttk.Label", "ttk.Button"]:
         """Add a line with a text and a button that looks like a link."""
         line = ttk.Frame(self._body, style="Bg.TFrame")
         line.columnconfigure(0, weight=1)
-        line.grid(sticky="ew", pady=(0, self._look.px(6)))
+        line.grid(sticky="ew", pady=(0, self._look.px(3)))
         label = ttk.Label(line, style=style + ".TLabel")
         label.grid(row=0, column=0, sticky="w")
         button = ttk.Button(line, text=link, style="Link.TButton")
@@ -4568,7 +4666,7 @@ class ConnectView:
         card.rowconfigure(0, weight=1)
         card.grid(sticky="nsew", pady=(0, px(4)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        self.list = RowList(card, self._look, "field", 60, self._choose)
+        self.list = RowList(card, self._look, "field", 52, self._choose)
         self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
         self.list.moved = self._choose
         self.list.frame.grid(sticky="nsew")
@@ -4602,7 +4700,9 @@ class ConnectView:
     def open_form(self, is_hosting: bool) -> None:
         """Show the form for a new chat, or that for joining one."""
         self.is_hosting = is_hosting
-        is_open = self._chosen not in self._keys and bool(self._chosen or not self._finder.can_ask)
+        is_open = self._chosen not in self._addresses and bool(
+            self._chosen or not self._finder.can_ask
+        )
         self._show_field(PASSWORD, False)
         self._show_field(SERVER, not is_hosting and is_open)
         self._show_field(NETWORK, is_hosting)
@@ -4655,6 +4755,7 @@ class ConnectView:
             words = self._look.text(error if is_wrong else self.HINTS[name])
             style = "Error.TLabel" if is_wrong else "Muted.TLabel"
             self.hints[name].configure(text=words, style=style)
+        self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()
         entry.selection_range(0, "end")
@@ -4695,6 +4796,19 @@ class ConnectView:
         set_shown(self.fields[field].master, is_shown)
         if field == SERVER:
             set_shown(self.other, not is_shown)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """In a low window, leave out what the user can do without."""
+        fields = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
+        needed = self._look.dp(self.NEEDED + self.FIELD * len(fields))
+        is_high = self.is_hosting or self.frame.winfo_height() >= needed
+        for widget in (self._head.canvas, self._keys):
+            set_shown(widget, is_high)
+        for hint in self.hints.values():
+            set_shown(hint, is_high or str(hint.cget("style")) == "Error.TLabel")
+        top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
+        self.frame.configure(padding=(side, top, side, bottom))
 
     @property
     def _chosen(self) -> str:
@@ -4702,13 +4816,13 @@ class ConnectView:
         return short_address(self.fields[SERVER].get())
 
     @property
-    def _keys(self) -> List[str]:
+    def _addresses(self) -> List[str]:
         """The servers in the list, by short_address: those found, then those known."""
         known = map(short_address, self._window.settings.servers)
         return list(dict.fromkeys([*self.found, *known]))
 
     def _refresh(self) -> None:
-        keys = self._keys
+        keys = self._addresses
         if self.list.is_in_use:  # nothing moves below the mouse
             before = {row.key: index for index, row in enumerate(self.list.rows)}
             keys.sort(key=lambda key: before.get(key, len(before)))
@@ -4727,7 +4841,7 @@ class ConnectView:
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         self.button.state(["!disabled" if name else "disabled"])
         words = ("start", "go back") if self.is_hosting else ("connect", "quit")
-        self._help.configure(text="Enter to %s   ·   Esc to %s" % words)
+        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
 
     def _name(self, address: str) -> str:
         """Return the name of a server; its address if it is not known."""
@@ -5140,7 +5254,8 @@ POLL_MS = 30  # between two looks at the queue; 10 while more waits there
 BATCH = 100  # events handled at once, so that a flood leaves time for keys
 BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
-MANY_LINES = 20  # of a paste or not sent; for more the user is asked
+MANY_LINES = 20  # of a paste; for more the user is asked
+ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 # The letters of a keyboard, by X11's or Windows' number of the first key of each row.
 LETTERS = {
@@ -5297,10 +5412,13 @@ class Menus:
 class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
+    CLOSE = "Close Hubbub?"  # the beginning of that question
+
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
         self.question = ""  # that in the banner
+        self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
     def go_to(self) -> None:
         """Ask for a room or a person, known or new."""
@@ -5322,18 +5440,25 @@ class Questions:
     def ask_paste(self, lines: int, paste: Action) -> bool:
         """Ask before many lines are pasted; return True if it is asked."""
         if lines > MANY_LINES:
+            window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
-            self._ask(words, ("Cancel", self._window.chat_view.focus_composer), ("Paste", paste))
+            answers = ("Cancel", window.chat_view.focus_composer), ("Paste", paste)
+            self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action) -> None:
-        """Ask before unsent messages are lost, but not twice."""
+        """Ask before unsent messages are lost."""
+        chat, stay = self._window.chat, self._window.chat_view.focus_composer
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
-        words = "Close Hubbub? %s not been sent yet, and would be lost." % words
-        if words == self.question:
-            close()
-        else:
-            self._ask(words, ("Close", close), ("Stay", self._window.chat_view.focus_composer))
+        words = "%s %s not been sent yet, and would be lost." % (self.CLOSE, words)
+        is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
+        self._ask(words, is_due, ("Close", close), ("Stay", stay))
+
+    def is_asking(self) -> bool:
+        """Return True if there is a question that still has a reason."""
+        if self.question and not self._is_due():
+            self._answer(self._window.chat_view.focus_composer)
+        return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
         """Ask, but not twice, what becomes of the chat on this computer."""
@@ -5341,8 +5466,9 @@ class Questions:
         if words == self.question:
             keep()
         else:
+            is_due = lambda: self._window.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            self._ask(words, *answers, ("Cancel", self._window.chat_view.focus_composer))
+            self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -5354,10 +5480,10 @@ class Questions:
             return False
         return True
 
-    def _ask(self, text: str, *answers: Tuple[str, Action]) -> None:
-        """Ask in the banner."""
+    def _ask(self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Action]) -> None:
+        """Ask in the banner, as long as `is_due` returns True."""
         self.cancel()
-        self.question = text
+        self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
@@ -5428,12 +5554,23 @@ def work_area(root: "tk.Tk", system: str, wanted: Sequence[int], bars: int) -> L
         if user32.GetMonitorInfoW(monitor, info):
             left, top, right, bottom = info[5:9]
             return [left, top, right - left, bottom - top]
-    answer = subprocess.getoutput("xprop -root _NET_WORKAREA") if system == "x11" else ""  # noqa: S605, S607
-    found = re.search(r"= (\d+), (\d+), (\d+), (\d+)", answer)
+    found = _ask_xprop(root.winfo_screen()) if system == "x11" else []
     if found:
-        return [int(number) for number in found.groups()]
+        return found
     left, top, width = root.winfo_vrootx(), root.winfo_vrooty(), root.winfo_vrootwidth()
     return [left, top, width, root.winfo_vrootheight() - bars]
+
+
+@functools.lru_cache(maxsize=1)
+def _ask_xprop(screen: str) -> List[int]:
+    """Return the work area, once for each screen; an empty list if it is not known."""
+    command = ["xprop", "-display", screen, "-root", "_NET_WORKAREA"]
+    try:
+        answer = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=1)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = re.search(rb"= (\d+), (\d+), (\d+), (\d+)", answer)
+    return [int(number) for number in found.groups()] if found else []
 
 
 class Window:
@@ -5449,10 +5586,10 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
-        self._host: Optional[Host] = None  # started from this window
+        self.host: Optional[Host] = None  # started from this window
         self._chore: Optional[Host] = None  # that ends a server
         self._server = ""  # to which the user connected last, as they wrote it
-        self._poll_id = ""  # the id of the next look at the queue
+        self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
         self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
@@ -5495,26 +5632,32 @@ class Window:
             self.connect_view.submit()
 
     def close(self) -> None:
-        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent."""
+        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent.
+
+        While connected, echoes that are on their way are waited for.
+        """
         unsent = self.chat.unsent if self.is_chatting else 0
-        # While connected, a few are on their way and arrive during the goodbye.
-        few = MANY_LINES if self.chat.session.is_settled else 0
-        if self.is_chatting and self._host is not None:
+        if self.is_chatting and self.host is not None:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif unsent > few:
-            self.questions.ask_close(unsent, self._end)
-        else:
+        elif not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
+        elif self.chat.session.is_settled and not self._ask_at:
+            self._ask_at = time.monotonic() + ECHO_TIME
+        else:
+            self._ask_at = 0.0
+            self.questions.ask_close(unsent, self._end)
 
     def _end(self) -> None:
         if self.root is not None:
             self._save_settings()
-            self.root.after_cancel(self._poll_id)
             self.connect_view.stop_looking()
             self._stop_host()
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
+            # A paste may still wait for the clipboard, in a loop that runs what is due.
+            for number in root.tk.splitlist(root.tk.call("after", "info")):
+                root.tk.call("after", "cancel", number)
 
     def _save_settings(self) -> None:
         if self.is_chatting:
@@ -5626,7 +5769,7 @@ class Window:
         if error:
             return self.connect_view.show_error(NAME, error)
         try:
-            self._host = Host(network, "--network=" + network)
+            self.host = Host(network, "--network=" + network)
         except OSError as error:
             return self.connect_view.show_error(NETWORK, str(error))
         return self.connect_view.set_busy("Starting " + network)
@@ -5643,13 +5786,13 @@ class Window:
         self._end()
 
     def _stop_host(self) -> None:
-        if self._host is not None and not self._host.was_joined:
-            self._host.process.terminate()
-            self._host = None
+        if self.host is not None and not self.host.was_joined:
+            self.host.process.terminate()
+            self.host = None
 
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs; show how others join, or its end."""
-        host, chore = self._host, self._chore
+        host, chore = self.host, self._chore
         if chore is not None and chore.look():
             self._chore = None
             self.do(self.chat.inform, chore.last_line)
@@ -5657,7 +5800,7 @@ class Window:
             return
         was_running, has_ended = bool(host.port), host.look()
         if has_ended:
-            self._host = None
+            self.host = None
         if has_ended and not host.port:
             own = [address for address, server in self.connect_view.found.items() if server.is_own]
             if own:
@@ -5670,7 +5813,7 @@ class Window:
         self._show_invitation()
 
     def _show_invitation(self) -> None:
-        host, buttons = self._host, [("×", self._dismiss_invitation)]
+        host, buttons = self.host, [("×", self._dismiss_invitation)]
         if host is None or not host.was_joined or host.is_dismissed:
             return self.chat_view.invitation.show("", "person")
         if host.address:
@@ -5678,19 +5821,21 @@ class Window:
         return self.chat_view.invitation.show(host.invitation, "person", buttons)
 
     def _copy_invitation(self) -> None:
-        if self._host is not None:
-            copy_text(self.root, "http://" + self._host.address)
-            self._host.is_copied = True
+        if self.host is not None:
+            copy_text(self.root, "http://" + self.host.address)
+            self.host.is_copied = True
 
     def _dismiss_invitation(self) -> None:
-        if self._host is not None:
-            self._host.is_dismissed = True
+        if self.host is not None:
+            self.host.is_dismissed = True
 
     # Events
 
     def do(self, action: Callable[..., object], *args: Any) -> None:
         """Do what the user wants with a method of the chat."""
-        self._carry_out(self.chat.do(time.time(), action, *args))
+        outcome = self.chat.do(time.time(), action, *args)
+        self._carry_out(outcome)
+        self._show_changes(outcome.changes)
 
     def _poll(self) -> None:
         delay = POLL_MS
@@ -5704,31 +5849,37 @@ class Window:
                 self.connect_view.look(time.monotonic())
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
+            is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
+            if self._ask_at and is_echoed:
+                self.close()
         finally:  # whatever happened, the window lives on
             if self.root is not None:
-                self._poll_id = self.root.after(delay, self._poll)
+                self.root.after(delay, self._poll)
 
     def _handle_events(self) -> None:
         """Handle a BATCH of what waits in the queue, then show what has changed."""
         changes: List[Change] = []
         events: List[Any] = []
+        rest = ""
         until = time.monotonic() + BATCH_TIME
         while not self._events.empty() and len(events) < BATCH and time.monotonic() < until:
             events.append(self._events.get_nowait())
             try:
                 outcome = self.chat.do(time.time(), self.chat.handle, events[-1])
                 changes += outcome.changes
-                if self._connection is not None:
-                    self._connection.carry_out(outcome)
+                rest = "\n".join(filter(None, [rest, outcome.rest]))
+                self._carry_out(outcome)
             except Exception:
                 log.exception("a bug")
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self._host is not None:
-                self._host.was_joined = True
+            if self.host is not None:
+                self.host.was_joined = True
             self._show(self.chat_view)
         self._show_changes(changes)
+        if rest:  # after a change of the conversation in view
+            self.chat_view.composer.give_back(rest)
         end = events[-1] if events else None
         if isinstance(end, Disconnected):  # it is the last of its queue
             self._disconnect()
@@ -5738,9 +5889,9 @@ class Window:
                 self.connect_view.show_error(field, end.reason)
 
     def _carry_out(self, outcome: Outcome) -> None:
+        """Carry out all but the changes."""
         if self._connection is not None:
             self._connection.carry_out(outcome)
-        self._show_changes(outcome.changes)
         if outcome.settings_changed:
             self.settings.save()
         if outcome.is_done:
@@ -5765,7 +5916,7 @@ class Window:
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""
-        if self.questions.question:
+        if self.questions.is_asking():
             return
         icon = "check" if self.chat.state == CONNECTED else "warn"
         buttons: List[Tuple[str, Action]] = []

@@ -802,23 +802,42 @@ def make_tag(key: str, value: str) -> bytes:
     return protocol.serialize_tags({key: value})[1:-1]
 
 
-class Event(NamedTuple):
-    """A message for several clients; rendered once for each set of capabilities."""
+class Event:
+    """A message for several clients; rendered once for each set of capabilities.
 
-    message: Message
-    audience: Tuple[Client, ...]
-    sender: Optional[Client] = None  # gets a rendering of its own, such as an echo
-    conversations: Tuple[str, ...] = ()  # those in whose history it is kept
-    needs: int = 0  # capabilities that a recipient must have
-    client_tags: bytes = b""  # given by the sender, serialized
-    extended: bytes = b""  # line for clients with extended-join
-    waiting_for: int = 0  # account that it waits for
-    # Filled in by Directory.post, or for a reply:
-    line: bytes = b""  # without tags
-    when: float = 0.0  # seconds since 1970
-    number: int = 0  # place in the order of all events, and msgid; 0 for a reply
-    sender_tags: Tags = ()
-    label: Tags = ()  # more tags for the sender, as from Response.take_label
+    Nobody changes it once it is queued.
+    """
+
+    __slots__ = (
+        "audience", "client_tags", "conversations", "extended", "label", "line", "message",
+        "needs", "number", "sender", "sender_tags", "waiting_for", "when",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        message: Message,
+        audience: Tuple[Client, ...],
+        sender: Optional[Client] = None,
+        conversations: Tuple[str, ...] = (),
+        needs: int = 0,
+        client_tags: bytes = b"",
+        line: bytes = b"",
+        when: float = 0.0,
+    ) -> None:
+        self.message = message
+        self.audience = audience
+        self.sender = sender  # gets a rendering of its own, such as an echo
+        self.conversations = conversations  # those in whose history it is kept
+        self.needs = needs  # capabilities that a recipient must have
+        self.client_tags = client_tags  # given by the sender, serialized
+        self.extended = b""  # line for clients with extended-join
+        self.waiting_for = 0  # account that it waits for
+        # Filled in by Directory.post, or for a reply:
+        self.line = line  # without tags
+        self.when = when  # seconds since 1970
+        self.number = 0  # place in the order of all events, and msgid; 0 for a reply
+        self.sender_tags: Tags = ()
+        self.label: Tags = ()  # more tags for the sender, as from Response.take_label
 
     def render(self, caps: int, lobby: str, me: str = "", tags: Tags = ()) -> bytes:
         """Return its line for clients with these capabilities, b"" if they are not told.
@@ -1065,22 +1084,18 @@ class Directory:
         `is_answer` if it answers the sender's command, and the sender is in the audience.
         ValueError for what no line can carry.
         """
-        message, line = protocol.fit_line(event.message)
-        needs, sender = event.needs | _NEEDS.get(message.command, 0), event.sender
-        wanted = needs | (ECHO_MESSAGE if message.command in _TEXT_COMMANDS else 0)
-        tags = sender.tags if sender is not None else ()
+        event.message, event.line = message, line = protocol.fit_line(event.message)
+        event.needs |= _NEEDS.get(message.command, 0)
+        sender = event.sender
         with self._lock:
-            label: Tags = ()
-            if is_answer and sender is not None and sender.caps & wanted == wanted:
-                label = sender.response.take_label()
-            now, number = time.time(), self._next_number()
-            event = Event(  # quicker than _replace
-                message, event.audience, sender, event.conversations, needs, event.client_tags,
-                event.extended, event.waiting_for, line, now, number, tags, label,
-            )  # fmt: skip
+            event.when, event.number = time.time(), self._next_number()
             if sender is not None:
+                event.sender_tags = sender.tags
                 size = len(line) + len(event.client_tags)
                 sender.unpaid += size * len(event.conversations)
+                wanted = event.needs | (ECHO_MESSAGE if event.is_text else 0)
+                if is_answer and sender.caps & wanted == wanted:
+                    event.label = sender.response.take_label()
             self._enqueue(event)
             return event
 
@@ -1381,7 +1396,9 @@ class Directory:
         extended = protocol.fit_line(message._replace(params=params))[1]
         audience, kept_in = (channel.audience, (channel.folded,)) if is_new else ((client,), ())
         client.response.is_long = True
-        event = self.post(Event(message, audience, client, kept_in, extended=extended), True)
+        event = Event(message, audience, client, kept_in)
+        event.extended = extended
+        self.post(event, is_answer=True)
         names = functools.partial(names_replies, client, channel, members)
         client.response.defer(lambda: topic_replies(channel) + names())
         return event.number
@@ -1471,7 +1488,8 @@ class Directory:
             kept_in = (conversation,) if is_kept else ()
             client.response.is_long |= away != ""
             relayed = Message(command, (name, *message.params[1:2]), client.source)
-            event = Event(relayed, audience, client, kept_in, client_tags=tags, waiting_for=owner)
+            event = Event(relayed, audience, client, kept_in, client_tags=tags)
+            event.waiting_for = owner
             self.post(event, is_answer)
             return away
 
@@ -2991,7 +3009,7 @@ class Session:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
-    session.response.begin(_find_label(session, line or b""))
+    session.response.begin(_find_label(session, line) if line and line[:1] == b"@" else "")
     try:
         tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
         if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
@@ -3011,11 +3029,11 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
 
 
 def _find_label(session: Session, line: bytes) -> str:
-    """Return the label of a line, though it may be no message; "" if it has none that is valid."""
-    tags, label = line.partition(b" ")[0], ""
-    if tags.startswith(b"@") and session.client.caps & CAPABILITIES["labeled-response"]:
+    """Return the label among a line's tags, though it may be no message; "" if it is not valid."""
+    label = ""
+    if session.client.caps & CAPABILITIES["labeled-response"]:
         with contextlib.suppress(protocol.ProtocolError):
-            label = protocol.parse(tags + b" PING").tag("label")
+            label = protocol.parse(line.partition(b" ")[0] + b" PING").tag("label")
     return label if len(label.encode()) <= MAX_LABEL else ""
 
 
@@ -3493,7 +3511,7 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
 
 def mute_text(client: Client) -> str:
     """Return why the client may not speak now, "" if it may."""
-    left = client.muted_until - time.time()
+    left = client.muted_until - time.time() if client.muted_until else 0.0
     if left <= 0:
         return ""
     duration = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
@@ -3524,6 +3542,9 @@ def _for_each(session: Session, names: str, verb: str, act: Callable[[str], obje
     if len(targets) > most:
         text = "Too many targets: %d at most" % most
         raise ReplyError("407", protocol.truncate(names, 200), text)
+    if len(targets) == 1:
+        act(names)
+        return
     session.charge(len(targets) - 1)
     different: Dict[str, str] = {}
     for target in targets:
@@ -3832,8 +3853,8 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
         needs = _NEEDS.get(message.command, 0)
-        event = Event(message, (client,), needs=needs, client_tags=tags, line=line)
-        event = event._replace(when=row.time, number=row.number)
+        event = Event(message, (client,), needs=needs, client_tags=tags, line=line, when=row.time)
+        event.number = row.number
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
         if date != day:

@@ -29,7 +29,7 @@ import server  # noqa: E402
 
 README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
-SMALL = ((460, 600),)  # the connect view
+SMALL = ((460, 680),)  # the connect view
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
 SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
 

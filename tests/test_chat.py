@@ -37,6 +37,7 @@ class User:
         self.changes = []
         self.session = 0
         self._sent = []
+        self._pings = []  # that follow commands of a paste, not answered yet
 
     def connect(self, nickname="", is_resumed=False):
         self.session += 1
@@ -75,8 +76,16 @@ class User:
             event = protocol.clean_message(event)
         return self.do(self.chat.do(NOW, self.chat.handle, event))
 
+    def answer(self, *lines):
+        """Receive the answer to a command that a paste waits for; return False if none does."""
+        if self._pings:
+            self.hear(*lines, ":hub PONG hub :" + self._pings.pop(0))
+            return True
+        return False
+
     def do(self, outcome):
         self._sent += outcome.send
+        self._pings += [m.text for m in outcome.send if m.text.startswith("paste-")]
         self.changes += outcome.changes
         added = {e.id: e for c in outcome.changes if c.kind == client.ADDED for e in c.entries}
         self.lines += [entry.line for entry in added.values()]
@@ -90,8 +99,8 @@ class User:
 
     @property
     def sent(self):
-        """The same without PINGs in the place of echoes, and without questions about modes."""
-        return [line for line in self.all_sent if not line.startswith(("PING sent-", "MODE #"))]
+        """The same without PINGs, and without questions about modes."""
+        return [line for line in self.all_sent if not line.startswith(("PING ", "MODE #"))]
 
     @property
     def people(self):
@@ -192,6 +201,8 @@ TO_ALL = "PRIVMSG #lobby :hi"
 )
 def test_typed_text_becomes_messages(alice, typed, sent):
     alice.type(typed)
+    while alice.answer():
+        pass
     assert alice.sent == sent
 
 
@@ -241,8 +252,68 @@ def test_pasted_password_is_for_the_server_alone():
     alice = User("echo-message sasl").join()
     alice.type("hi\n /login carol hunter2\nlater")
     login = ["AUTHENTICATE PLAIN", "AUTHENTICATE AGNhcm9sAGh1bnRlcjI="]
-    assert alice.sent == [TO_ALL, *login, "PRIVMSG #lobby :later"]
-    assert alice.chat.pending_login == ("carol", "hunter2")
+    assert alice.answer(":hub 903 alice :You are logged in")
+    assert alice.sent == [TO_ALL, *login, "NICK carol", "PRIVMSG #lobby :later"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer", "sent", "rest"),
+    [
+        ("/join #tea\n/leave\nhi", ":hub 473 alice #tea :Invite only", "JOIN #tea", ...),
+        ("/join #tea\n/topic x", ":hub 475 alice #tea :Wrong key", "JOIN #tea", ...),
+        ("/nick bob\n/register pw", ":hub 433 alice bob :In use", "NICK bob", ...),
+        ("/topic x\nhi", ":hub 482 alice #lobby :Not a chanop", "TOPIC #lobby :x", ...),
+        ("/topic x\nhi", ":hub FAIL TOPIC X #lobby :No", "TOPIC #lobby :x", ...),
+        ("/topic x\n/ignore bob", ":hub 401 alice dave :No such nick", "TOPIC #lobby :x", ...),
+        ("/topic x\n/foo\nhi", ":a!a@h TOPIC #lobby x", "TOPIC #lobby :x", "/foo\nhi"),
+        ("/topic x\nhi", ":hub FAIL CHATHISTORY X #lobby :No", "TOPIC #lobby :x|" + TO_ALL, ""),
+    ],
+)
+def test_paste_ends_with_the_line_that_the_server_refuses(typed, answer, sent, rest):
+    alice = User("echo-message draft/account-registration").join()
+    alice.type(typed)
+    alice.hear(answer)
+    rests = [alice.chat.outcome.rest]
+    alice.answer()
+    rests.append(alice.chat.outcome.rest)
+    assert "|".join(alice.sent) == sent
+    assert "".join(rests) == (typed if rest is ... else rest)
+    assert alice.chat.unsent == sent.count("PRIVMSG")
+    assert not alice.answer() and alice.ignored == []
+
+
+def test_refused_message_does_not_end_the_paste_after_it(alice):
+    alice.type("@dave hi\n/topic x\nmore")
+    assert alice.answer(":hub 401 alice dave :No such nick")
+    assert alice.sent[-1] == "PRIVMSG dave :more"
+
+
+def test_each_line_of_a_paste_waits_for_the_line_before():
+    alice = User("echo-message draft/account-registration").join()
+    alice.type("/nick carol\n/register pw\nhi")
+    assert (alice.sent, alice.chat.unsent) == (["NICK carol"], 2)
+    alice.type("meanwhile")
+    assert alice.answer(":alice!a@h NICK carol")
+    assert alice.chat.pending_login == ("carol", "pw")
+    assert alice.answer(":hub REGISTER SUCCESS carol :Done")
+    texts = ["PRIVMSG #lobby :" + text for text in ("meanwhile", "hi")]
+    assert alice.sent == [texts[0], "REGISTER * * :pw", texts[1]]
+
+
+def test_paste_goes_on_in_its_own_conversation_alone(alice):
+    alice.hear(":alice!a@h JOIN #tea")
+    alice.type("/topic x\nfor the lobby")
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    assert alice.answer(":alice!a@h TOPIC #lobby x")
+    assert (alice.sent, alice.chat.outcome.rest) == (["TOPIC #lobby :x"], "for the lobby")
+
+
+def test_lost_connection_gives_back_what_waits_in_a_paste(alice):
+    alice.type("/join #tea\nhi")
+    alice.type("/topic x\n/me waves")
+    alice.lose()
+    assert alice.chat.outcome.rest == "/join #tea\nhi\n/topic x\n/me waves"
+    assert (alice.chat.unsent, alice.chat._pastes) == (0, {})
 
 
 def test_no_room_is_entered_beyond_those_that_can_be_shown(alice, monkeypatch):
@@ -683,10 +754,15 @@ def test_names_that_are_none_do_no_harm(alice, line):
         ":hub 730 alice :u%d!u@h",
         ":u%d!u@h PRIVMSG alice :hi",
         ":hub BATCH +%d chathistory #lobby",
+        ":hub 353 alice = #lobby :u%d",
+        ":u%d!u@h JOIN #lobby",
+        ":hub 352 alice #lobby u h hub u%d G :0 U",
+        ":hub 322 alice #room%d 1 :Topic",
+        ":hub CAP alice NEW :cap%d",
     ],
 )
 def test_no_server_can_fill_the_memory(line, monkeypatch):
-    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_UNASKED"):
+    for limit in ("MAX_CONVERSATIONS", "MAX_STRANGERS", "MAX_UNASKED", "MAX_MEMBERS"):
         monkeypatch.setattr(client, limit, 5)
     alice = User(CAPS).join()
     for number in range(1000):
@@ -819,6 +895,26 @@ def test_refused_message_can_be_retried_or_discarded(alice):
     assert alice.sent == []
 
 
+def test_message_to_a_channel_that_was_left_is_not_retried(alice):
+    alice.type("hi")
+    alice.hear(":hub 404 alice #lobby :Cannot send", ":bob!b@h KICK #lobby alice")
+    (failed,) = [e for e in alice.chat.current.entries if e.delivery in client.FAILED]
+    answer = alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert answer == ["[SERVER]: You are not in #lobby. Type /join #lobby"]
+    assert "![alice]: hi (not delivered)!" in alice.seen()
+    alice.hear(":alice!a@h JOIN #lobby")
+    alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert alice.sent == ["PRIVMSG #lobby :hi"] * 2
+
+
+def test_message_that_waits_for_the_history_fails_when_the_channel_removes_the_user(kept):
+    kept.type("hi")
+    kept.lose()
+    kept.connect()
+    kept.hear(*WELCOME, ":bob!b@h KICK #lobby alice", *history("#lobby"))
+    assert "![alice]: hi (may not have arrived)!" in kept.seen()
+
+
 def test_unknown_channel_is_not_called_a_user(alice):
     assert alice.hear(":hub 401 alice #nope :No such nick") == ["[SERVER]: No such room: #nope"]
 
@@ -867,6 +963,20 @@ def test_same_words_of_another_day_do_not_stand_for_an_uncertain_message(kept):
     kept.hear(*history("bob", old))
     assert "![you -> bob]: ok (may not have arrived)!" in kept.seen()
     assert kept.seen("bob")[0] == "[you -> bob]: ok"
+
+
+@pytest.mark.parametrize(("msgid", "is_sent_again"), [("9", False), ("6", True)])
+def test_number_decides_if_words_are_those_of_an_uncertain_message(kept, msgid, is_sent_again):
+    """Also where the server's clock was set back."""
+    kept.hear("@time=2026-11-22T17:10:43.000Z;msgid=7 :bob!b@h PRIVMSG #lobby :before")
+    kept.type("hi")
+    kept.lose()
+    kept.join()
+    kept.all_sent  # noqa: B018
+    own = "time=2026-11-22T15:00:00.000Z;msgid=%s :alice!a@h PRIVMSG #lobby :hi" % msgid
+    end = "time=2026-11-22T15:00:00.000Z;msgid=7 :bob!b@h PRIVMSG #lobby :before"
+    kept.hear(*history("#lobby", *sorted([own, end])))
+    assert (TO_ALL in [line.partition(" ")[2] for line in kept.sent]) == is_sent_again
 
 
 def test_known_words_do_not_stand_for_an_uncertain_message(kept):
@@ -939,7 +1049,8 @@ def test_typed_join_brings_the_channel_up_at_once(alice):
 
 
 def test_refused_join_says_nothing_elsewhere(alice):
-    alice.type("/join tea\nsecret\n/me whispers")
+    for text in ("/join tea", "secret", "/me whispers"):
+        alice.type(text)
     alice.hear(":hub 473 alice #tea :Invite only")
     alice.hear(*[":hub 404 alice #tea :Cannot send"] * 2)
     assert "![alice]: secret (not delivered)!" in alice.seen("#tea")
@@ -997,7 +1108,8 @@ def test_channel_is_left_in_one_way(alice, leave, before, sent):
 
 
 def test_channel_that_is_left_before_its_join_is_answered_stays_away(kept):
-    kept.type("/join #tea\n/leave\nhi")
+    for text in ("/join #tea", "/leave", "hi"):
+        kept.type(text)
     assert kept.sent[:2] == ["JOIN #tea", "PART #tea"]
     kept.hear(":alice!a@h JOIN #tea", ":hub 332 alice #tea :Green", ":hub 366 alice #tea :End")
     assert (kept.names, kept.all_sent) == (["#lobby"], [])
@@ -1800,7 +1912,7 @@ def test_missed_private_messages_are_fetched(kept):
     kept.lose()
     kept.join()
     (asked,) = [line for line in kept.sent if "TARGETS" in line]
-    assert "timestamp=2026-11-22T17:10:43.000Z" in asked
+    assert "timestamp=2026-11-22T17:10:42.999Z" in asked
     kept.hear(
         ":hub BATCH +t draft/chathistory-targets",
         "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:11:00.000Z",
@@ -1827,6 +1939,23 @@ def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kep
     assert [line for line in kept.sent if "TARGETS" in line]
 
 
+@pytest.mark.parametrize("years", [-40, -10, 0, 10])
+@pytest.mark.parametrize(
+    ("more", "since"),
+    [("", "timestamp=2026-11-22T17:10:42.999Z"), (" hubbub/resume", "msgid=6")],
+)
+def test_wrong_clock_of_the_client_loses_no_missed_messages(monkeypatch, years, more, since):
+    monkeypatch.setitem(globals(), "NOW", NOW + years * 365 * 86400)
+    kept = User(CAPS + more).join()
+    kept.hear(*history("#lobby"), "@time=2026-11-22T17:10:43.000Z;msgid=7 :b!b@h PRIVMSG alice :1")
+    kept.hear(":hub PONG hub :x")  # without a time: that of the client is not used
+    kept.lose()
+    kept.all_sent  # noqa: B018
+    kept.join()
+    asked = "CHATHISTORY TARGETS %s timestamp=2999-01-01T00:00:00.000Z :50" % since
+    assert asked in kept.sent
+
+
 def test_missed_messages_are_asked_for_until_they_are_told(kept):
     kept.hear("@time=9999-12-31T23:59:59.000Z :bob!b@h PRIVMSG #lobby :a clock that was wrong")
     kept.hear("@time=2026-11-22T17:10:43.000Z :bob!b@h PRIVMSG #lobby :hi")
@@ -1835,7 +1964,7 @@ def test_missed_messages_are_asked_for_until_they_are_told(kept):
         kept.all_sent  # noqa: B018
         kept.connect()
         kept.hear(*["@time=2026-11-22T17:12:00.000Z " + line for line in WELCOME])
-        assert any("TARGETS timestamp=2026-11-22T17:10:43.000Z" in line for line in kept.sent)
+        assert any("TARGETS timestamp=2026-11-22T17:10:42.999Z" in line for line in kept.sent)
         kept.hear(
             "@msgid=9;time=2026-11-22T17:12:00.000Z :carol!c@h PRIVMSG alice :hello?",
             ":hub BATCH +t draft/chathistory-targets",
@@ -1849,7 +1978,7 @@ def test_missed_messages_are_asked_for_until_they_are_told(kept):
     kept.hear("@time=2026-11-22T17:13:00.000Z :bob!b@h PRIVMSG #lobby :back?")
     kept.lose()
     kept.join()
-    assert any("TARGETS timestamp=2026-11-22T17:13:00.000Z" in line for line in kept.sent)
+    assert any("TARGETS timestamp=2026-11-22T17:12:59.999Z" in line for line in kept.sent)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,18 @@ def test_capabilities_are_negotiated_and_always_ended(heard, answers):
     assert Registration().hear(*heard) == answers
 
 
+@pytest.mark.parametrize(
+    "line", ["CAP * LS * :x%d", "CAP * ACK * :x%d", "NOTICE * :wait", "020 * :x"]
+)
+def test_handshake_without_end_is_given_up(line):
+    registration = Registration()
+    lines = [line.replace("%d", str(number)) for number in range(client.MAX_HANDSHAKE - 1)]
+    assert registration.hear(*lines) == []
+    registration.hear(":hub 001 alice :Welcome")  # the last that is heard
+    assert registration.handshake.is_done
+    assert registration.refused(line)[0] == SERVER
+
+
 def test_only_acknowledged_capabilities_count():
     refused, agreed = Registration(), Registration()
     refused.hear("CAP * LS :echo-message", "CAP * NAK :echo-message")

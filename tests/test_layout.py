@@ -127,6 +127,24 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
         assert alice.menu == ["#lobby", "Go to…"]
 
 
+def test_theme_reaches_what_was_never_shown(desktop):
+    """As the connect view when the server answers at once, and the chat view before."""
+    settings = client.Settings(client.settings_path())
+    settings.theme = "dark"
+    window = client.Window(client.tk.Tk(), settings)
+    try:
+        window.start("127.0.0.1:1", "alice", at_once=False)
+        window.toggle_theme()
+        window.root.update()
+        color = PALETTES["light"]
+        assert window.connect_view.list.canvas.cget("bg") == color["field"]
+        assert window.chat_view.room.canvas.cget("bg") == color["chat"]
+        assert window.chat_view.transcript.text.cget("bg") == color["chat"]
+        assert window.chat_view.sidebar.list.canvas.cget("bg") == color["bg"]
+    finally:
+        window.close()
+
+
 def test_connect_view_stays_narrow_in_a_wide_window(desktop):
     alice = desktop.open()
     resize(desktop, alice, 1160, 700)
@@ -219,6 +237,29 @@ def test_work_area_of_windows_is_that_of_the_monitor(desktop, monkeypatch, is_kn
     monkeypatch.setattr(client.ctypes, "windll", Windows(is_known), raising=False)
     root = desktop.open().root
     assert client.work_area(root, "win32", (1160, 720, 100, 50), 48) == area
+
+
+HANGING_XPROP = """#!%s
+import sys, threading
+print(file=open(sys.argv[0] + ".calls", "a"))
+threading.Event().wait(20)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no xprop")
+def test_work_area_is_asked_for_once_and_not_waited_for(desktop, hub, monkeypatch, tmp_path):
+    program = tmp_path / "xprop"
+    program.write_text(HANGING_XPROP % sys.executable)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    client._ask_xprop.cache_clear()
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    alice.sees("[SERVER]: alice joined the chat")
+    for key in ("Control-t", "Control-plus", "Control-0"):
+        alice.press(key, alice.box)
+    client._ask_xprop.cache_clear()
+    assert (tmp_path / "xprop.calls").read_text() == "\n"
 
 
 PANEL = """
@@ -337,6 +378,24 @@ def test_connect_view_fits_at_every_zoom(desktop, is_known):
             alice.press(key, view.fields["name"])
         desktop.pump(fits)
     assert alice.window.look.zoom == 100
+
+
+@pytest.mark.parametrize(("height", "is_whole"), [(552, False), (800, True)])
+def test_three_servers_are_in_view_in_a_low_window(desktop, height, is_whole):
+    """With all fields and an error, as on a screen of 1024x600; the rest comes back."""
+    alice = desktop.open()
+    view = alice.connect_view
+    for high in (1 - is_whole, is_whole):
+        resize(desktop, alice, 460, 800 if high else 552)
+        alice.window.settings.servers[:] = ["office", "lab", "hub", "home"]
+        view.fill("alice", "192.168.1.20")
+        view.show_error(client.PASSWORD, "“alice” is registered. " * 3)
+        desktop.update()
+    assert view.list.canvas.winfo_height() >= 3 * 52
+    assert view.button.winfo_viewable()
+    assert view.hints[client.PASSWORD].winfo_viewable()
+    assert view.hints[client.NAME].winfo_viewable() == is_whole
+    assert view._head.canvas.winfo_viewable() == is_whole
 
 
 def test_people_stay_in_view_while_the_connection_is_lost(alice, desktop, hub):

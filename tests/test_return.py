@@ -115,6 +115,27 @@ def test_every_verb_works_from_the_chat_box(people):
     assert alice.connection._login == ("alice", "opensesame")
 
 
+def test_each_line_of_a_paste_waits_for_the_servers_answer(people):
+    """A password is for the new name; after a refusal nothing is run or said."""
+    alice, bob = people
+    bob.say("/join #closed\nin here")
+    until(people, lambda: bob.sees("[bob]: in here", "#closed"))
+    bob.connection.send([client.Message("MODE", ("#closed", "+i"))])
+    closed = "[SERVER]: bob closed #closed to those who are not invited"
+    until(people, lambda: bob.sees(closed, "#closed"))
+    alice.say("/nick carol\n/register hunter2!\nhi")
+    until(people, lambda: bob.sees("[carol]: hi", "#lobby"))
+    assert alice.chat.nickname == alice.connection._login.name == "carol"
+    alice.say("/join #closed\n/leave\n/nick dora\nthe secret")
+    until(people, lambda: not alice.chat.unsent)
+    assert alice.chat.outcome.rest == "/join #closed\n/leave\n/nick dora\nthe secret"
+    assert (alice.chat.current.name, alice.chat.nickname) == ("#closed", "carol")
+    bob.say("after that")
+    until(people, lambda: bob.sees("[bob]: after that", "#closed"))
+    assert [c.name for c in bob.chat.conversations] == ["#lobby", "#closed"]
+    assert bob.said()[-1:] == ["[carol]: hi"]
+
+
 def test_private_message_to_an_absent_account_is_read_later(people):
     alice, bob = people
     bob.say("/register opensesame")

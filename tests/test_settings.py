@@ -41,6 +41,53 @@ def test_last_server_stands_first_and_few_are_kept(path):
     assert len(settings.servers) == client.MAX_SERVERS
 
 
+def change(settings, changes):
+    for name, value in changes.items():
+        setattr(settings, name, value)
+    settings.save()
+
+
+BEFORE = {"theme": "dark", "ignored": ["bob", "eve"], "levels": {"x": "all", "y": "all"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ({"ignored": ["bob", "eve", "mal"]}, {"theme": "light"},
+         {"theme": "light", "ignored": ["bob", "eve", "mal"]}),
+        ({"theme": "light"}, {"theme": "dark"}, {"theme": "light"}),  # the second has no change
+        ({"theme": "light", "zoom": 125}, {"zoom": 150}, {"theme": "light", "zoom": 150}),
+        ({"ignored": ["eve"]}, {"ignored": ["bob", "eve", "mal"]}, {"ignored": ["eve", "mal"]}),
+        ({"ignored": ["bob", "eve", "mal"]}, {"ignored": []}, {"ignored": ["mal"]}),
+        ({"ignored": ["bob", "mal"]}, {"ignored": ["eve", "mal"]}, {"ignored": ["mal"]}),
+        ({"levels": {"x": "none", "y": "all"}}, {"levels": {"x": "all", "y": "all", "z": "none"}},
+         {"levels": {"x": "none", "y": "all", "z": "none"}}),
+        ({"levels": {"x": "none", "y": "all"}}, {"levels": {"x": "mentions", "y": "all"}},
+         {"levels": {"x": "mentions", "y": "all"}}),
+        ({"sound": False}, {"name": "al"}, {"sound": False, "name": "al"}),
+    ],
+)  # fmt: skip
+def test_windows_keep_the_settings_that_others_change(path, first, second, kept):
+    change(load(path), BEFORE)
+    windows = load(path), load(path)
+    for window, changes in zip(windows, (first, second)):
+        change(window, changes)
+    windows[0].save()
+    assert load(path)._values() == {**Settings(str(path))._values(), **BEFORE, **kept}
+    assert os.listdir(str(path.parent)) == ["settings.json"]
+
+
+def test_change_after_a_change_of_others_keeps_both(path):
+    first, second = load(path), load(path)
+    for number in range(3):
+        for window, name in ((first, "bob%d"), (second, "eve%d")):
+            window.ignored.append(name % number)
+            window.save()
+    del first.ignored[0]
+    first.save()
+    assert sorted(load(path).ignored) == ["bob1", "bob2", "eve0", "eve1", "eve2"]
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])
 def test_damaged_file_is_moved_aside(path, data, caplog):
     path.parent.mkdir()

@@ -296,14 +296,21 @@ def test_pasted_lines_are_sent_in_order(alice, hub):
     assert hub.until("three")[-3:] == ["PRIVMSG #lobby :%s" % n for n in ("one", "two", "three")]
 
 
-def test_pasted_commands_run_and_what_is_refused_stays(alice, hub):
+def answer(hub, *lines):
+    """Answer the command of a paste that has just been read, and the PING after it."""
+    hub.send(*lines, ":hub PONG hub :" + hub.line().split()[1])
+
+
+def test_pasted_commands_run_and_what_is_refused_stays(alice, desktop, hub):
     """No password is said, or recalled by Up."""
     alice.paste("def one():\n    return 1\n/join #tea\nhello tea\n/login carol hunter2\nmore")
     alice.press("Return", alice.box)
-    sent = hub.until("hello tea")[-4:]
-    assert sent == ["PRIVMSG #lobby :def one():", "PRIVMSG #lobby :    return 1",
-                    "JOIN #tea", "PRIVMSG #tea :hello tea"]  # fmt: skip
-    assert alice.draft == "/login carol hunter2\nmore"
+    texts = ["PRIVMSG #lobby :def one():", "PRIVMSG #lobby :    return 1"]
+    assert hub.until("JOIN #tea")[-3:] == [*texts, "JOIN #tea"]
+    answer(hub, ":alice!u@h JOIN #tea")
+    alice.sees("[alice]: hello tea")
+    hub.expect("PRIVMSG #tea :hello tea")
+    desktop.pump(lambda: alice.draft == "/login carol hunter2\nmore")
     assert alice.lines[-1] == "[SERVER]: This server has no /login."
     alice.box.delete("1.0", "end")
     alice.press("Up", alice.box)
@@ -311,6 +318,27 @@ def test_pasted_commands_run_and_what_is_refused_stays(alice, hub):
     alice.paste("/quit bye\nnot said")
     alice.press("Return", alice.box)
     assert (hub.until("bye"), hub.rest()) == (["QUIT bye"], [])
+
+
+def test_rest_of_a_paste_that_the_server_refuses_comes_back(alice, desktop, hub):
+    """Above what was typed meanwhile; settings that a line changes are saved."""
+    alice.say("/topic x\n/ignore bob\n/topic y\n/ignore eve")
+    hub.expect("TOPIC #lobby :x")
+    answer(hub)
+    desktop.pump(lambda: alice.window.chat.ignored == ["bob"])
+    hub.expect("TOPIC #lobby :y")
+    alice.write("draft")
+    answer(hub, ":hub 482 alice #lobby :You are not a chanop")
+    desktop.pump(lambda: alice.draft == "/topic y\n/ignore eve\ndraft")
+    saved = client.Settings(client.settings_path())
+    saved.load()
+    assert saved.ignored == ["bob"]
+    alice.box.delete("1.0", "end")
+    alice.say("/topic z\n/quit bye")
+    hub.expect("TOPIC #lobby :z")
+    answer(hub)
+    desktop.pump(lambda: alice.window.root is None)
+    hub.expect("QUIT bye")
 
 
 def test_huge_paste_is_cut_and_does_not_freeze(alice, desktop):

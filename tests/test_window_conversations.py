@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from harness import TIMEOUT
 from window_harness import cannot, hear
 
 import client
@@ -209,11 +211,120 @@ def test_closing_asks_before_unsent_messages_are_lost(alice, desktop, hub):
     alice.press("Return")  # "Stay" has the focus
     assert alice.banner.startswith("Connection lost.") and alice.has_focus(alice.box)
     alice.paste("line\n" * 30)
-    assert alice.banner.startswith("Paste 31 lines?")
+    assert alice.banner.startswith("Paste 30 lines?")
     alice.close()
     assert alice.banner == question
     alice.close()
     assert alice.window.root is None
+
+
+CLOSE = "Close Hubbub? %s not been sent yet, and would be lost."
+
+
+def test_closing_asks_if_the_server_hangs(alice, desktop, monkeypatch):
+    """Only for what has no echo after a while, and each time that the user closes the window."""
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
+    for text, words in (("one", "1 message has"), ("two", "2 messages have")):
+        alice.say(text)
+        alice.close()
+        assert alice.banner == "" and alice.window.root is not None
+        desktop.pump(lambda words=words: alice.banner == CLOSE % words)
+        alice.press("Return")  # "Stay" has the focus
+        assert alice.banner == ""
+    alice.close()
+    alice.close()
+    desktop.update()
+    assert alice.banner == CLOSE % "2 messages have"
+    assert alice.window.root is not None
+    alice.close()
+    assert alice.window.root is None
+
+
+def test_closing_waits_for_echoes_that_are_on_their_way(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", TIMEOUT)
+    monkeypatch.setattr(client.Questions, "ask_close", None)
+    alice.say("one")
+    alice.close()
+    echo(hub, "one")
+    desktop.pump(lambda: alice.window.root is None)
+
+
+def test_late_echo_ends_the_question_but_not_the_program(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
+    alice.say("one")
+    alice.close()
+    desktop.pump(lambda: alice.banner == CLOSE % "1 message has")
+    echo(hub, "one")
+    desktop.pump(lambda: alice.banner == "")
+    assert alice.has_focus(alice.box)
+
+
+@pytest.mark.parametrize(
+    ("end", "banner", "title"),
+    [
+        (lambda alice, hub: hub.finish(), "Connection lost.", "Reconnecting… — Hub — Hubbub"),
+        (lambda alice, hub: hub.send(":bob!b@h PART #tea", ":alice!a@h PART #tea"), "", None),
+        (lambda alice, hub: alice.press("Alt-Up"), "", None),
+    ],
+    ids=["connection", "conversation", "view"],
+)
+def test_question_ends_with_its_reason(tea, desktop, hub, end, banner, title):
+    tea.press("Control-2", tea.box)
+    tea.paste("line\n" * 30)
+    assert tea.banner.startswith("Paste 30 lines?")
+    end(tea, hub)
+    desktop.pump(lambda: not tea.banner.startswith("Paste"))
+    assert tea.banner.startswith(banner) and tea.has_focus(tea.box)
+    assert title in (None, tea.title)
+    assert tea.draft == ""
+
+
+def test_title_shows_a_lost_connection_behind_a_question(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
+    alice.say("one")
+    alice.close()
+    desktop.pump(lambda: alice.banner == CLOSE % "1 message has")
+    hub.finish()
+    alice.wait_for_title("Reconnecting… — Hub — Hubbub")
+    assert alice.banner == CLOSE % "1 message has"
+    alice.press("Escape")
+    assert alice.banner.startswith("Connection lost.")
+
+
+SLOW_CLIPBOARD = """
+import tkinter
+root = tkinter.Tk()
+root.clipboard_append("x")
+root.update()
+print("owned", flush=True)
+input()
+root.mainloop()
+"""
+
+
+def test_window_that_waits_for_the_clipboard_can_be_closed(alice, desktop):
+    """No callback runs afterwards, and nothing is pasted."""
+    errors = []
+    alice.root.tk.createcommand("bgerror", errors.append)
+    command = [sys.executable, "-c", SLOW_CLIPBOARD]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as owner:
+        assert owner.stdout.readline() == b"owned\n"
+        desktop.update()
+
+        def leave():
+            alice.root.event_generate("<FocusOut>")
+            alice.close()
+            owner.stdin.write(b"\n")
+            owner.stdin.flush()
+
+        alice.root.after(1, leave)
+        alice.box.event_generate("<<Paste>>")
+        owner.kill()
+    assert alice.window.root is None
+    while alice.root.tk.dooneevent(client.tk._tkinter.DONT_WAIT):
+        pass
+    assert errors == []
 
 
 # The message box
