@@ -1,6 +1,9 @@
 """Hosting a chat from the window: the server is another process, which may outlive the window."""
 
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -133,6 +136,49 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     bob.close()
     again = desktop.open(hosts[0].port, "alice", at_once=True)
     again.sees("[bob]: still here")
+
+
+def test_hosted_chat_survives_the_program_that_started_it():
+    """Nobody reads any more what the server prints."""
+    code = """if True:
+        import sys, time; sys.path.insert(0, sys.argv[1]); import client
+        host = client.Host("Class 4B", "--host=127.0.0.1", "--port=0", "--log-level=DEBUG")
+        while not (host.look() or host.port):
+            time.sleep(0.01)
+        print(host.port, host.process.pid)"""
+    output = subprocess.check_output([sys.executable, "-c", code, str(ROOT)], timeout=TIMEOUT)
+    port, number = map(int, output.split())
+    try:
+        for name in ("bob", "carol"):
+            talker = IrcTalker(port).register(name)
+            talker.send("PRIVMSG #lobby :hello")
+            talker.heard()
+            talker.close()
+    finally:
+        os.kill(number, signal.SIGTERM)
+    wait_until(lambda: not is_listening(port))
+
+
+def is_listening(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_long_answers_leave_room_for_the_question(desktop, hub, fake):
+    """In a narrow window they are below it."""
+    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    alice.close()
+    banner = alice.chat_view.banner
+    for width, is_below in ((1160, False), (480, True), (1160, False)):
+        alice.root.geometry("%dx600" % width)
+        desktop.pump(lambda width=width: alice.root.winfo_width() == width)
+        desktop.pump(lambda below=is_below: below == (
+            banner.buttons[0].winfo_rooty() > banner.text.winfo_rooty() + 20))  # fmt: skip
+        assert banner.frame.winfo_height() < 120
+        right = alice.root.winfo_rootx() + alice.root.winfo_width()
+        assert banner.buttons[-1].winfo_rootx() + banner.buttons[-1].winfo_width() <= right
 
 
 def test_closing_twice_keeps_the_chat_running(desktop, hosts):
@@ -313,12 +359,14 @@ def test_zipapp_hosts_too(zipapp, monkeypatch, hosts):
     IrcTalker(server.port).register("bob").close()
 
 
-def test_client_without_protocol_says_so_in_a_line(tmp_path):
-    (tmp_path / "client.py").write_bytes((ROOT / "client.py").read_bytes())
-    command = [sys.executable, str(tmp_path / "client.py"), "--version"]
+@pytest.mark.parametrize("name", ["client.py", "server.py"])
+def test_program_without_protocol_says_so_in_a_line(tmp_path, name):
+    (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, str(tmp_path / name), "--version"]
     done = subprocess.run(command, stderr=subprocess.PIPE, cwd=str(tmp_path))
     assert done.returncode == 2
-    assert re.match(r"client\.py needs protocol\.py beside it: .*\n\Z", done.stderr.decode())
+    words = "%s needs protocol.py beside it: " % name
+    assert re.match(re.escape(words) + r".*\n\Z", done.stderr.decode())
 
 
 def test_terminal_joins_the_server_that_the_program_is_for(monkeypatch):
