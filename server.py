@@ -82,6 +82,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     MutableSet,
     NamedTuple,
     NoReturn,
@@ -191,7 +192,6 @@ LIMITS = {
     "address_mail": (1 / 60, 200),
     "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
 }
-GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -1615,7 +1615,9 @@ class Directory:
             self._enqueue(ChannelRecord(channel.folded, state))
 
     def _leave(self, client: Client, channel: Channel) -> None:
-        channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
+        members = channel.members.copy()
+        members.pop(client, None)
+        channel.set_members(members)
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
@@ -1655,6 +1657,7 @@ def _is_visible(client: Optional[Client], channel: Channel) -> bool:
 # ------
 
 MAX_KEYS = 10000  # keys that a Limiter remembers
+CREDIT = 20.0  # tokens that a client who was silent or has just come is ahead: to register
 
 
 class Bucket:
@@ -1691,6 +1694,27 @@ class Bucket:
         return self._balance
 
 
+class _Queue:
+    """The clients that wait for tokens of a bucket: who was served less, and wants less, is first.
+
+    Self-clocked fair queueing: each request is due at the time, in tokens, at which a server that
+    shares its work equally would be done with it.
+    """
+
+    def __init__(self) -> None:
+        self.clock = 0.0  # when the last of the served requests was due
+        self.served: MutableMapping[Client, float] = weakref.WeakKeyDictionary()  # due last
+        self.waiting: Dict[Client, Tuple[float, float]] = {}  # when due, and tokens
+
+    def tokens_before(self, client: Client, tokens: float) -> float:
+        """Return the tokens of requests that come before that of the client, which is added."""
+        if client not in self.waiting:
+            due = max(self.clock - CREDIT, self.served.get(client, -CREDIT)) + tokens
+            self.waiting[client] = due, tokens
+        due = self.waiting[client][0]
+        return sum(count for other, count in self.waiting.values() if other < due)
+
+
 class Limiter:
     """A Bucket for each key, such as an address or an account; for any thread.
 
@@ -1700,19 +1724,14 @@ class Limiter:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._lock = threading.Lock()  # guards the buckets
+        self._lock = threading.Lock()  # guards the buckets and queues
         self._buckets: Dict[str, Bucket] = {}
+        self._queues: Dict[str, _Queue] = {}
 
     def charge(self, key: str, tokens: float, now: float) -> float:
         """Charge the bucket of a key: see `Bucket.charge`."""
         with self._lock:
-            bucket = self._buckets.get(key)
-            if bucket is None:
-                if len(self._buckets) >= MAX_KEYS:
-                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
-                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
-                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
-            return bucket.charge(tokens, now)
+            return self._bucket(key, now).charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
         """Take a token and return 0, or take none and return the seconds until there is a token."""
@@ -1720,6 +1739,49 @@ class Limiter:
         if wait > 0:
             self.charge(key, -1.0, now)
         return wait
+
+    def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
+        """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
+
+        Once those have passed, it asks again, until its turn comes or it calls `leave`.
+        """
+        tokens = min(tokens, self._burst)
+        with self._lock:
+            bucket = self._bucket(key, now)
+            wait = bucket.charge(tokens, now)
+            if not wait and key not in self._queues:
+                return 0.0
+            queue = self._queues.setdefault(key, _Queue())
+            ahead = queue.tokens_before(client, tokens)
+            wait = bucket.charge(ahead, now)  # there must be enough for those, too
+            bucket.charge(-ahead, now)
+            if wait:
+                bucket.charge(-tokens, now)
+                return max(wait, 0.01)
+            queue.served[client] = queue.waiting[client][0]
+            queue.clock = max(queue.clock, queue.served[client])
+            self._leave(key, client)
+            return 0.0
+
+    def leave(self, key: str, client: "Client") -> None:
+        """Wait no more. Idempotent."""
+        with self._lock:
+            self._leave(key, client)
+
+    def _leave(self, key: str, client: "Client") -> None:
+        if key in self._queues:
+            self._queues[key].waiting.pop(client, None)
+            if not self._queues[key].waiting:
+                del self._queues[key]
+
+    def _bucket(self, key: str, now: float) -> Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_KEYS:
+                by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                self._buckets = dict(by_balance[: MAX_KEYS // 2])
+            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+        return bucket
 
 
 # The store
@@ -1754,6 +1816,9 @@ SCHEMA = """
     PRAGMA user_version = %d;
     COMMIT
 """
+# What is being deleted, in steps: it is not read any more. Older files have no such table.
+DELETIONS = "CREATE TABLE IF NOT EXISTS deletions (key, since, upto)"
+DELETE_MESSAGE = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
 DELETE_EMPTY = (
     "DELETE FROM conversations WHERE NOT EXISTS"
     " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
@@ -1970,6 +2035,7 @@ class Store:
             connection.execute("PRAGMA synchronous = NORMAL")
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
+            connection.execute(DELETIONS)
         except BaseException:
             connection.close()
             raise
@@ -2027,12 +2093,15 @@ class Store:
         """
         query = (
             "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
-            " AND number > ? AND number < ? ORDER BY number "
+            " AND number > MAX(?, (SELECT IFNULL(MAX(upto), -1) FROM deletions WHERE key = ?))"
+            " AND number < ? ORDER BY number "
         )
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._reader.select(query, conversation, kind, after, before, limit)
+            rows = self._reader.select(
+                query, conversation, kind, after, conversation, before, limit
+            )
             found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
@@ -2113,14 +2182,16 @@ class Store:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some of the oldest messages, if they are too old or the file is too large.
+        """Delete some messages: of what was removed, or the oldest of what is too old or too much.
 
         Returns True if the next call may find more. Each takes some milliseconds. Messages from
         the future stay: this clock may be wrong.
         """
         query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
-        def delete(writer: sqlite3.Connection) -> int:
+        def delete(writer: sqlite3.Connection) -> bool:
+            if self._delete_some(writer):
+                return True
             names = ("page_size", "page_count", "freelist_count")
             size, count, free = (writer.execute("PRAGMA " + n).fetchone()[0] for n in names)
             is_full, now = size * (count - free) > self._max_size, time.time()
@@ -2135,11 +2206,27 @@ class Store:
                     break
             if old:
                 writer.execute("BEGIN")
-                text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
-                writer.executemany(text, old)
-            return len(old)
+                writer.executemany(DELETE_MESSAGE, old)
+            return len(old) == CLEANED_AT_ONCE
 
-        return self._writer.run(delete) == CLEANED_AT_ONCE
+        return self._writer.run(delete)
+
+    def _delete_some(self, writer: sqlite3.Connection) -> bool:
+        """Carry on with the first of the deletions; False if there is none."""
+        found = writer.execute("SELECT rowid, * FROM deletions ORDER BY rowid LIMIT 1").fetchone()
+        if found is None:
+            return False
+        if not writer.in_transaction:
+            writer.execute("BEGIN")
+        query = (
+            "SELECT key, kind, number FROM messages"
+            " WHERE key = ? AND kind IN (0, 1) AND number BETWEEN ? AND ? LIMIT ?"
+        )
+        rows = writer.execute(query, (*found[1:], CLEANED_AT_ONCE)).fetchall()
+        writer.executemany(DELETE_MESSAGE, rows)
+        if len(rows) < CLEANED_AT_ONCE:
+            writer.execute("DELETE FROM deletions WHERE rowid = ?", found[:1])
+        return True
 
     # Accounts
 
@@ -2182,14 +2269,22 @@ class Store:
         return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account, and the private history that nobody can read then; False if none."""
+        """Delete an account; `clean` deletes the history that nobody can read. False if none."""
         self._refresh()
         account = self.account(name)
         if account is not None:
-            query = "SELECT key FROM conversations WHERE participant = ?"
-            query = "DELETE FROM messages WHERE key IN (%s)" % query  # noqa: S608
-            self._writer.execute(query, "=%d" % account.id)
-            self._change("DELETE FROM accounts WHERE id = ?", account.id)
+            participant, number = "=%d" % account.id, account.id
+            query = (
+                "INSERT INTO deletions SELECT key, 0, ? FROM conversations WHERE participant = ?"
+            )
+
+            def delete(writer: sqlite3.Connection) -> None:
+                writer.execute("BEGIN")
+                writer.execute(query, (MAX_NUMBER, participant))
+                writer.execute("DELETE FROM accounts WHERE id = ?", (number,))
+
+            self._writer.run(delete)
+            self._refresh()
         return account is not None
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
@@ -2231,10 +2326,16 @@ class Store:
 
     def delete_channel(self, folded: str, since: Optional[int] = None) -> None:
         """Delete a channel, and its history from a number on, unless that is None."""
-        if since is not None:
-            query = "DELETE FROM messages WHERE key = ? AND kind IN (0, 1) AND number >= ?"
-            self._writer.execute(query, folded, since)
-        self._writer.execute("DELETE FROM channels WHERE key = ?", folded)
+
+        def delete(writer: sqlite3.Connection) -> None:
+            writer.execute("BEGIN")
+            writer.execute("DELETE FROM channels WHERE key = ?", (folded,))
+            if since is not None:
+                query = "INSERT INTO deletions SELECT ?, ?, MAX(number) FROM messages"
+                writer.execute(query, (folded, since))
+                self._delete_some(writer)
+
+        self._writer.run(delete)
 
     def channels(self) -> List[Dict[str, Any]]:
         """Return the states of all channels. Raises StoreError."""
@@ -2566,8 +2667,8 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         while self.pending or not self._is_stopping:
             try:
-                count = min(len(self.pending), MAX_BATCH)
-                batch = [self.pending.popleft() for _ in range(count)]
+                batch = self._next_batch()
+                count = len(batch)
                 if len(self.pending) <= MAX_PENDING < len(self.pending) + count:
                     with self._drained:
                         self._drained.notify_all()
@@ -2584,6 +2685,17 @@ class Delivery(threading.Thread):
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
+
+    def _next_batch(self) -> List[Work]:
+        """Take what is delivered together: few enough rows that nobody waits long for the disk."""
+        batch: List[Work] = []
+        rows = 0
+        while self.pending and len(batch) < MAX_BATCH and rows < MAX_BATCH:
+            work = self.pending.popleft()
+            batch.append(work)
+            if type(work) is Event:
+                rows += len(work.conversations)
+        return batch
 
     def _store(self, batch: List[Work]) -> None:
         """Give the journal the rows and channels of a batch."""
@@ -2765,7 +2877,9 @@ class Session:
         )
         client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
-        self._ends_at = float("inf")  # when lines that were read before the peer's end are dropped
+        self._owed = 0.0  # tokens that its address is not charged for yet
+        self._ends_at = float("inf")  # when lines that came before the peer's end are dropped
+        self._probe_at = time.monotonic() + MAX_REST / 2  # when a flooding peer is next sent a PING
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
@@ -2788,10 +2902,11 @@ class Session:
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
-        name = client.log_name
-        watchers = self.directory.count_watchers(client.nickname)
-        # Without waiting: the nickname is to be free.
-        self._take(len(client.channels) + watchers / WATCHERS_PER_TOKEN)
+        name, limits = client.log_name, self.server.limits
+        limits["work"].leave(client.host, client)
+        limits["storing"].leave(client.host, client)
+        if client.unpaid and self.options.rate_limit:
+            limits["storing"].charge(client.host, client.unpaid, time.monotonic())
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
@@ -2895,20 +3010,52 @@ class Session:
         wait = self._take(tokens)
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
-            self._pause(wait)
+            self._wait_for(lambda: self._take(0.0), wait)
         self.client.check_end()
 
     def _take(self, tokens: float) -> float:
-        """Take tokens, and return the seconds until they are paid for."""
+        """Take tokens, and return 0 if they are paid for, or the seconds until it asks again.
+
+        The client pays first: its address is not charged for what waits for the client's rate.
+        """
         if not self.options.rate_limit:
             return 0.0
-        client, now = self.client, time.monotonic()
+        client, limits, now = self.client, self.server.limits, time.monotonic()
+        self._owed += tokens
         wait = client.bucket.charge(tokens, now)
-        wait = max(wait, self.server.limits["work"].charge(client.host, tokens, now))
+        wait = wait or limits["work"].turn(client.host, client, self._owed, now)
+        if wait:
+            return wait
+        self._owed = 0.0
         if client.unpaid:
-            stored, client.unpaid = client.unpaid, 0
-            wait = max(wait, self.server.limits["storing"].charge(client.host, stored, now))
+            wait = limits["storing"].turn(client.host, client, client.unpaid, now)
+            client.unpaid = client.unpaid if wait else 0
         return wait
+
+    def take_turn(self, name: str, key: str) -> None:
+        """Take a token of a limit, and wait for the client's turn."""
+        limit, client = self.server.limits[name], self.client
+
+        def ask() -> float:
+            return limit.turn(key, client, 1.0, time.monotonic())
+
+        try:
+            wait = ask()
+            if wait:
+                text = "Too many wrong passwords or keys: yours will be tried in %d seconds."
+                self.notice(text, wait + 1)
+                self.flush(is_done=False)
+                self.delivery.wake()
+            self._wait_for(ask, wait)
+        finally:
+            limit.leave(key, client)
+
+    def _wait_for(self, ask: Callable[[], float], wait: float) -> None:
+        """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
+        while wait > 0:
+            self._pause(min(wait, 0.5))
+            self.client.check_end()
+            wait = ask()
 
     def _pause(self, wait: float) -> None:
         """Wait, unless the client's end comes."""
@@ -2917,12 +3064,24 @@ class Session:
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
-            with contextlib.suppress(BlockingIOError):
-                # The peer sends no more, and may have gone: what it has sent has some time left.
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    self._ends_at = min(self._ends_at, time.monotonic() + MAX_REST)
-            if time.monotonic() > self._ends_at:
-                raise Disconnect("Connection closed")
+            self._check_peer()
+
+    def _check_peer(self) -> None:
+        """Notice the end of the peer's stream while nothing is read, also behind unread bytes.
+
+        What it has sent has MAX_REST left: `nc -N` reads on. Raises Disconnect after that.
+        """
+        client, now = self.client, time.monotonic()
+        if now > self._probe_at and self._can_ping():
+            # If the peer is gone, its system answers with a reset; a full socket hides its end.
+            self._probe_at = now + MAX_REST / 2
+            ping = b"PING %s\r\n" % self.options.server_name.encode()
+            self.delivery.enqueue(Output(client, lambda: ping))
+            self.delivery.wake()
+        if now < self._ends_at and _has_ended(client.writer):
+            self._ends_at = min(self._ends_at, now + MAX_REST)
+        if now > self._ends_at:
+            raise Disconnect("Connection closed")
 
     def charge_for_peers(self, *nicknames: str) -> None:
         """Charge for a change that is told to peers, and to those who watch these nicknames."""
@@ -3009,6 +3168,21 @@ class Session:
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return True if the peer sends no more, as far as the system tells; OSError if it is gone."""
+    ended = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only if all is read
+    if not ended:
+        with contextlib.suppress(BlockingIOError):
+            return not sock.recv(1, socket.MSG_PEEK)
+        return False
+    poll = select.poll()
+    poll.register(sock, ended)
+    events = poll.poll(0)
+    if events and events[0][1] & select.POLLHUP:
+        raise ConnectionResetError
+    return bool(events)
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
@@ -3204,7 +3378,7 @@ def _try_to_register(session: Session) -> None:
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
     session.charge(REGISTRATION_PRICE)
-    session.charge_for_peers(client.nickname)
+    session.charge_for_peers(client.nickname, client.nickname)  # who comes, goes
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -3224,18 +3398,14 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
-
-    The right password is never refused: others may share the address of a client that guesses.
-    """
+    """Check PASS. Raises Disconnect for a wrong password."""
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted or hmac.compare_digest(wanted, offered):
+    if not wanted:
         return
-    wait = session.server.limits["guesses"].try_take(session.client.host, time.monotonic())
-    time.sleep(min(wait, GUESS_PAUSE))
-    text = "Too many wrong passwords" if wait else "Wrong password"
-    session.reply("464", text + ".")
-    raise Disconnect(text, "Ask the host for it, and connect again.")
+    with _guessing(session, ""):
+        if not hmac.compare_digest(wanted, offered):
+            session.reply("464", "Wrong password.")
+            raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -3344,9 +3514,9 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
-    """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
+    """Return the account of that name. Raises `error` for a wrong password."""
     store = session.server.store
-    with _guessing(session, name, error.numeric, error.numeric):
+    with _guessing(session, name, error.numeric):
         session.charge(PASSWORD_PRICE)
         account = store.log_in(name, password)
         if account is None:
@@ -3359,28 +3529,28 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
 
 
 @contextlib.contextmanager
-def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
-    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+def _guessing(session: Session, name: str, wrong: str = "") -> Iterator[None]:
+    """Use a password, or a key, for `name`; "" is the server. Disconnect, or `wrong`, is a guess.
 
-    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    After too many of them from its address a client waits for its turn, then it may try: guessing
+    is slow, but the right password is never refused. It costs nothing.
     """
-    host, limits, now = session.client.host, session.server.limits, time.monotonic()
-    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = limits["guess"].try_take(guess, now) or limits["guesses"].try_take(host, now)
-    if wait:
-        what = "keys" if name.startswith("#") else "passwords"
-        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
-        raise ReplyError(*refusal, text)
+    client, key = session.client, protocol.casefold(name[: protocol.MAX_NAME])
+    keys = {"guesses": client.host}
+    if name:
+        keys["guess"] = "%s %s" % (client.host, key)
+    for limit, key in keys.items():
+        session.take_turn(limit, key)
     is_wrong = False
     try:
         yield
-    except ReplyError as error:
-        is_wrong = error.numeric == wrong
+    except (Disconnect, ReplyError) as error:
+        is_wrong = isinstance(error, Disconnect) or error.numeric == wrong
         raise
     finally:
         if not is_wrong:
-            limits["guess"].charge(guess, -1.0, now)
-            limits["guesses"].charge(host, -1.0, now)
+            for limit, key in keys.items():
+                session.server.limits[limit].charge(key, -1.0, time.monotonic())
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3576,10 +3746,11 @@ def on_join(session: Session, message: Message) -> None:
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
-        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
+        # A token for leaving: the end of a connection waits for none.
+        session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
-        with _guessing(session, name, "475", "437", name) if is_guess else contextlib.ExitStack():
+        with _guessing(session, name, "475") if is_guess else contextlib.ExitStack():
             number = directory.join(client, name, key)
         if number is not None:
             recall(session, name, number)
@@ -3885,7 +4056,9 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
-    session.charge(query.limit / ROWS_PER_TOKEN)
+    # A time is looked for, and may stand for more messages.
+    times = sum(isinstance(reference, float) for reference in query.references)
+    session.charge((query.limit + times * SAME_TIME) / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":
@@ -4695,6 +4868,8 @@ def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
+        while store.clean():
+            pass
         return "%s has no account now. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"

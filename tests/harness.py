@@ -53,6 +53,14 @@ class Talker:
     def send_bytes(self, data):
         self._socket.sendall(data)
 
+    def pour(self, data):
+        """Send as much as fits into the buffers of both ends."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while data:
+                data = data[self._socket.send(data) :]
+        self._socket.settimeout(TIMEOUT)
+
     def finish(self):
         """Close the sending direction and go on reading, as `nc -N` does."""
         self._socket.shutdown(socket.SHUT_WR)
