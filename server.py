@@ -101,7 +101,11 @@ from typing import (
     Union,
 )
 
-import protocol
+try:
+    import protocol
+except ImportError as error:  # only server.py was copied
+    print("server.py needs protocol.py beside it: %s." % error, file=sys.stderr)
+    sys.exit(2)
 from protocol import MAX_PLAIN_LINE, SERVER, VERSION, Message, ModeChange, ReplyError
 
 try:
