@@ -273,7 +273,7 @@ _NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know C
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
 _REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
-_NO_PASSWORD = "This server asks for a password."  # noqa: S105
+_NO_PASSWORD = "This server asks for a password. The host can tell you."  # noqa: S105
 
 
 class Handshake:
@@ -3403,7 +3403,7 @@ FIELDS = {  # frames with a round edge: the surface below, the edge
 }  # fmt: skip
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
-    "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
+    "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"), "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
@@ -3879,6 +3879,7 @@ class RowList:
         self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
         self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
+        self.least = 0  # if not 0, it asks for room for its rows, and for so many at least
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last row ends
         self.selected: Any = None  # the key of the highlighted row
@@ -3940,6 +3941,9 @@ class RowList:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
+        if self.least:
+            least = self._look.dp(self._height) * self.least
+            self.canvas.configure(height=max(least, self._tops[-1]))
         self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
@@ -4723,7 +4727,7 @@ class Search:
 class ConnectView:
     """Asks for the user's name and the server, and says what went wrong."""
 
-    SIZE, MINIMUM = (460, 680), (460, 520)  # of the window
+    SIZE, MINIMUM = (460, 720), (460, 520)  # of the window
     NEEDED, FIELD = 540, 90  # dp for all with three servers, and for each further field
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
@@ -4763,9 +4767,10 @@ class ConnectView:
         self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
         self._add_field(SERVER, "Address")
+        self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
         self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.grid(sticky="ew", pady=(px(12), px(10)))
+        self.button.grid(row=self._body.grid_size()[1] + 1, sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
@@ -4810,7 +4815,7 @@ class ConnectView:
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 52, self._choose)
         self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
-        self.list.moved = self._choose
+        self.list.moved, self.list.least = self._choose, 3
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
         title = "No servers yet"
@@ -4861,7 +4866,7 @@ class ConnectView:
         self._set(SERVER, server)
         self.open_form(False)
         if question:
-            self.show_error(SERVER, question)
+            self.show_error(SERVER, question, is_question=True)
         else:
             self.submit()
 
@@ -4884,19 +4889,21 @@ class ConnectView:
         self._finder.close()
         self.found, self._first_look = {}, 0.0
 
-    def show_error(self, field: str, error: str) -> None:
-        """Show the error at its field, and be ready for another attempt; "" for none."""
+    def show_error(self, field: str, error: str, is_question: bool = False) -> None:
+        """Show the error at its field, and be ready for another attempt; "" for none.
+
+        A question is shown in the same place, but not as an error.
+        """
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self.set_busy("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
-            is_wrong = name == field
-            entry.state(["invalid" if is_wrong else "!invalid"])
-            words = self._look.text(error if is_wrong else self.HINTS[name])
-            style = "Error.TLabel" if is_wrong else "Muted.TLabel"
-            self.hints[name].configure(text=words, style=style)
+            kind = "Muted" if name != field else "Question" if is_question else "Error"
+            entry.state(["invalid" if kind == "Error" else "!invalid"])
+            words = self._look.text(error if name == field else self.HINTS[name])
+            self.hints[name].configure(text=words, style=kind + ".TLabel")
         self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()
@@ -4920,10 +4927,10 @@ class ConnectView:
         elif self.is_hosting:
             self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
         else:
-            texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
-            name, server, password = texts
-            # No other server gets to see it.
-            self._window.connect(name, server, password if server == self._password_server else "")
+            name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
+            if server != self._password_server:  # no other server gets to see it
+                self._set(PASSWORD, "")
+            self._window.connect(name, server, self.fields[PASSWORD].get().strip())
 
     def _on_edit(self, text: str) -> bool:
         """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
@@ -4948,7 +4955,7 @@ class ConnectView:
         for widget in (self._head.canvas, self._keys):
             set_shown(widget, is_high)
         for hint in self.hints.values():
-            set_shown(hint, is_high or str(hint.cget("style")) == "Error.TLabel")
+            set_shown(hint, is_high or str(hint.cget("style")) != "Muted.TLabel")
         top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
         self.frame.configure(padding=(side, top, side, bottom))
 
@@ -4997,8 +5004,7 @@ class ConnectView:
         if found:
             detail += " · " + found.people
         elif detail == name:
-            can_ask = self._finder.can_ask
-            detail = "Not found on this network" if can_ask else "You were there before"
+            detail = "You were there before"
 
         def paint(row: Drawing) -> None:
             row.skip(6)
@@ -6026,9 +6032,12 @@ class Window:
         if isinstance(end, Disconnected):  # it is the last of its queue
             self._disconnect()
             if end.fault != CLOSED:
+                # The first request for a password is no error.
+                is_first = not self.is_chatting and not self.connect_view.fields[PASSWORD].get()
                 self._show(self.connect_view)
                 field = SERVER if end.fault == LOST else end.fault
-                self.connect_view.show_error(field, end.reason)
+                is_question = is_first and field == PASSWORD
+                self.connect_view.show_error(field, end.reason, is_question)
 
     def _carry_out(self, outcome: Outcome) -> None:
         """Carry out all but the changes."""

@@ -416,8 +416,10 @@ def is_nickname(name: str) -> bool:
 
 def nickname_error(name: str) -> str:
     """Return the rule that a nickname breaks, in words for the user; "" if it is valid."""
-    if not 1 <= len(name) <= MAX_NAME:
-        return "A username has 1 to %d characters." % MAX_NAME
+    if not name:
+        return "Type a name first."
+    if len(name) > MAX_NAME:
+        return "A username has at most %d characters." % MAX_NAME
     if not all(_is_letter(c) or c.isdecimal() or c in "-" + _NICKNAME_SPECIAL for c in name):
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):

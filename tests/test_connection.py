@@ -140,6 +140,7 @@ def test_server_may_shorten_the_nickname():
     assert (registration.handshake.is_done, registration.handshake.nickname) == (True, "alic")
 
 
+ASKED = "This server asks for a password. The host can tell you."
 RESERVED = ":hub FAIL NICK NICKNAME_RESERVED alice :It has an owner"
 IN_USE = ":hub 433 * alice :In use"
 AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
@@ -153,7 +154,7 @@ AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
         ("", [":hub 436 * alice :Collision"], (NAME, TAKEN)),
         ("", [":hub 432 * alice :Not so."], (NAME, "Not so.")),
         ("", [":hub 437 * alice :Not now."], (NAME, "Not now.")),
-        ("", [":hub 464 alice :Nope"], (PASSWORD, "This server asks for a password.")),
+        ("", [":hub 464 alice :Nope"], (PASSWORD, ASKED)),
         ("sesame", [":hub 464 alice :Nope"], (PASSWORD, "Wrong password.")),
         ("", [":hub 465 alice :You are banned"], (SERVER, "You are banned")),
         ("", ["ERROR :Office is full (10 people)."], (SERVER, "Office is full (10 people).")),
@@ -241,7 +242,7 @@ def test_refused_nickname_is_answered_in_words(room, call):
 
 
 @pytest.mark.parametrize(
-    ("password", "words"), [("", "This server asks for a password."), ("wrong", "Wrong password.")]
+    ("password", "words"), [("", ASKED), ("wrong", "Wrong password.")]
 )
 def test_server_password_is_asked_for(open_room, call, password, words):
     port = open_room(password="sesame").server.port

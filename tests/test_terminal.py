@@ -429,7 +429,7 @@ def test_stopped_server_is_an_error_in_words(room, join):
         (["--username", "not a name"], "A username is made of letters"),
         (["--username", "1two"], "A username begins with a letter."),
         (["--username", "server"], "server is a reserved name."),
-        (["--username", "x" * 33], "A username has 1 to 32 characters."),
+        (["--username", "x" * 33], "A username has at most 32 characters."),
         (["office:port"], "A server is written as 192.168.1.20"),
         (["--theme", "pink"], "invalid choice"),
     ],
