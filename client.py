@@ -271,7 +271,7 @@ WANTED = tuple(
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
 _NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know CAP
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
-_REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
+_REGISTERED = "“%s” is registered. If it is yours, type its password. If not, choose another name."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
 _NO_PASSWORD = "This server asks for a password. The host can tell you."  # noqa: S105
 
@@ -328,7 +328,7 @@ class Handshake:
         command, params = message.command, message.params
         self._heard += 1
         if self._heard > MAX_HANDSHAKE:
-            raise EndedError(SERVER, "The server does not come to the end of its greeting.")
+            raise EndedError(SERVER, "The server's greeting does not end.")
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
@@ -625,7 +625,7 @@ class Connection:
             end = EndedError(LOST, "The connection was lost.")
         if end.event.fault == LOST and self._session == session:
             self._token = ""  # a session that this server cannot resume
-            text = "%s is there, but does not answer as a chat server does." % self.address
+            text = "%s answers, but not as a chat server does." % self.address
             return EndedError(SERVER, text)
         return end
 
@@ -677,7 +677,7 @@ class Connection:
                 self.send(handshake.start())
                 continue
             if seconds <= 0 and (is_pinged or not handshake.is_done):
-                raise EndedError(LOST, "The server does not answer any more.")
+                raise EndedError(LOST, "The server has stopped answering.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
                 is_pinged, silent_since = True, time.monotonic()
@@ -754,7 +754,7 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise EndedError(SERVER, "The server does not read what it asks for.")
+            raise EndedError(SERVER, "The server does not read what it is sent.")
         self.send(messages)
 
 
@@ -1270,7 +1270,7 @@ class Chat:
     def hint(self) -> str:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
-            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+            return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1610,7 +1610,7 @@ class Chat:
 
     def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
         """Show a line of the client's own."""
-        line = Line(FROM_SYSTEM, self.now, "[system]:", text)
+        line = Line(FROM_SYSTEM, self.now, "[SYSTEM]:", text)
         self.add(self.new_entry(line), conversation or self.current)
 
     def count_unread(
@@ -2321,8 +2321,14 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
     nickname = message.params[1]
     if nickname.startswith(CHANNEL_SIGN):
         chat.show(message._replace(command="403"), chat.current)
-    else:
-        chat.answer(protocol.NO_SUCH_USER.format(nickname) + _guess(chat, nickname))
+        return
+    guess = _guess(chat, nickname)
+    if guess or chat.current is not chat.find(nickname):
+        chat.answer(protocol.NO_SUCH_USER.format(nickname) + guess)
+    else:  # in their private conversation
+        waits = " Messages wait only for registered names."
+        is_ours = RESUME_CAP in chat.session.caps
+        chat.answer("%s is not here.%s" % (nickname, waits if is_ours else ""))
 
 
 # For each command and numeric: the least number of parameters, and the handler. Others are
@@ -2384,7 +2390,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
-        raise InputError("You are not connected. Wait until you are.")
+        raise InputError("You are not connected. Try again when you are.")
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)
@@ -2413,7 +2419,7 @@ def _enter(chat: Chat, message: Message) -> None:
     for name in names:
         channel = chat.find(name) or chat.create(name, CHANNEL)
         if channel is None:
-            raise InputError("%s is one room too many." % name)
+            raise InputError("You are in too many rooms to join %s." % name)
         if channel.membership == OUTSIDE:
             channel.membership = JOINING
         channel.channel_key = message.params[1:] or channel.channel_key
@@ -2452,14 +2458,14 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
             chat.outcome.settings_changed = True
-        chat.answer("You ignore %s now." % args[0])
+        chat.answer("You now ignore %s." % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     folded = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
     chat.outcome.settings_changed = True
-    chat.answer("You do not ignore %s." % args[0])
+    chat.answer("You are not ignoring %s." % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -3018,7 +3024,7 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # `| head` has had enough
                 return 0
-            return self._fail("The chat cannot be written: %s." % error.strerror)
+            return self._fail("The chat cannot be printed: %s." % error.strerror)
 
     def _run(self, host: str, port: int, nickname: str) -> int:
         password = ""
@@ -3100,7 +3106,7 @@ class Terminal:
             elif _is_quit(event):
                 goodbye, outcome = event, Outcome()
             elif len(event) > MAX_PASTE:
-                reason = "A line of more than %d characters is not sent." % MAX_PASTE
+                reason = "Lines of more than %d characters are not sent." % MAX_PASTE
                 outcome = chat.do(now, chat.answer, reason)
             else:
                 outcome = chat.do(now, chat.submit, event)
@@ -3136,7 +3142,7 @@ class Terminal:
                 lines += [entry.line for entry in entries]
                 lines.append(protocol.server_line("Now:", chat.now))
             else:
-                lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
+                lines.append(protocol.server_line("There are no earlier messages.", chat.now))
             printed |= {entry.id for entry in entries}
             for line in lines:
                 day, self._day = self._day, protocol.format_day(line.when)
@@ -3403,7 +3409,8 @@ FIELDS = {  # frames with a round edge: the surface below, the edge
 }  # fmt: skip
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
-    "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"), "Empty": ("chat", "muted", "ui"),
+    "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"),
+    "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
@@ -4733,7 +4740,7 @@ class ConnectView:
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
         PASSWORD: "The host can tell you",
-        NETWORK: "Others find the chat by it",
+        NETWORK: "Others see it in their list",
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -5508,7 +5515,7 @@ class Menus:
             (away[0], lambda: view.submit(away[1])),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            ("Light or dark", window.toggle_theme),
+            ("Switch to %s" % window.other_theme, window.toggle_theme),
             ("Larger", lambda: window.zoom(1)),
             ("Smaller", lambda: window.zoom(-1)),
             ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
@@ -6085,8 +6092,12 @@ class Window:
 
     # What keys and menus do
 
+    @property
+    def other_theme(self) -> str:
+        return "light" if self.look.theme == "dark" else "dark"
+
     def toggle_theme(self) -> None:
-        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
+        self.look.change(self.other_theme, self.look.zoom)
         self._save_settings()
 
     def zoom(self, step: int) -> None:
@@ -6123,7 +6134,7 @@ class Key(NamedTuple):
 
 # In a sequence, Control stands for what goes with letters: Command on macOS.
 KEYS = (
-    Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
+    Key("Enter", "send"), Key("Shift+Enter", "start a new line"),
     Key("Up, Down", "what you sent before"),
     Key("Tab", "complete a name, a /command or a #room"),
     Key("Ctrl+F", "search; Enter and F3 go on", {
@@ -6144,13 +6155,13 @@ KEYS = (
     Key("Alt+A", "the next conversation with something new", {
         "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
     Key("PgUp, PgDn", "scroll"),
-    Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
+    Key("Ctrl+Home, Ctrl+End", "go to the top, or to the latest message", {
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
-    Key("Ctrl+Tab", "on to the next part of the window"),
-    Key("Shift+F10", "what can be done with this"),
-    Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
-    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
+    Key("Ctrl+Tab", "go to the next part of the window"),
+    Key("Shift+F10", "open the menu of what is selected"),
+    Key("Ctrl+T", "switch between light and dark", {"Control-t": Window.toggle_theme}, True),
+    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, normal size", {
         "Control-plus": lambda window: window.zoom(1),
         "Control-equal": lambda window: window.zoom(1),
         "Control-KP_Add": lambda window: window.zoom(1),
@@ -6158,7 +6169,7 @@ KEYS = (
         "Control-KP_Subtract": lambda window: window.zoom(-1),
         "Control-0": lambda window: window.zoom(0)}, True),
     Key("F1", "this help", {"F1": lambda window: window.questions.help()}),
-    Key("Esc", "close what is open, go to the latest", {"Escape": Window.escape}, True),
+    Key("Esc", "close what is open, or go to the latest message", {"Escape": Window.escape}, True),
     Key("Ctrl+Q", "quit", {"Control-q": Window.close}, True),
 )  # fmt: skip
 
@@ -6289,7 +6300,9 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
     parser = argparse.ArgumentParser(description="Chat on the local network.")
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
-    parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
+    parser.add_argument(
+        "--terminal", action="store_true", help="chat in this terminal, as with a screen reader"
+    )
     parser.add_argument("--host", action="store_true", help="host a chat on this computer")
     parser.add_argument("--find", action="store_true", help="print the servers on this network")
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")

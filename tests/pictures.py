@@ -340,7 +340,8 @@ STATES = (
         studio, ":hub 465 alice :You are banned from this server: noise in the library")),
     ("connect-password", SMALL, lambda studio: asked(studio)),
     ("connect-password-wrong", SMALL, wrong_password),
-    ("connect-other", SMALL, lambda studio: connect(studio, name="alice").connect_view.other.invoke()),
+    ("connect-other", SMALL, lambda studio: connect(
+        studio, name="alice").connect_view.other.invoke()),
     ("connecting", SMALL, scripted),
     ("conversation", SIZES, conversation),
     ("private", SIZES, lambda studio: conversation(studio).chat_view.open("bob")),

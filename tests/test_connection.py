@@ -15,9 +15,11 @@ from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Connected, Disconnected
 needs_dead_end = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse where Linux lets wait"
 )
-NOT_A_CHAT = "127.0.0.1:%d is there, but does not answer as a chat server does."
+NOT_A_CHAT = "127.0.0.1:%d answers, but not as a chat server does."
 TAKEN = "“alice” is already here. Try another name, for example alice2."
-REGISTERED = "“alice” is registered. If it is yours, type its password; else choose another."
+REGISTERED = (
+    "“alice” is registered. If it is yours, type its password. If not, choose another name."
+)
 
 
 # Registration, without a network
@@ -241,9 +243,7 @@ def test_refused_nickname_is_answered_in_words(room, call):
     assert end == Disconnected(NAME, "server is a reserved name. Choose another.")
 
 
-@pytest.mark.parametrize(
-    ("password", "words"), [("", ASKED), ("wrong", "Wrong password.")]
-)
+@pytest.mark.parametrize(("password", "words"), [("", ASKED), ("wrong", "Wrong password.")])
 def test_server_password_is_asked_for(open_room, call, password, words):
     port = open_room(password="sesame").server.port
     assert call(port, password=password).end() == Disconnected(PASSWORD, words)
@@ -459,7 +459,7 @@ def test_silence_is_questioned_and_then_ends_the_connection(call, hub, monkeypat
     hub.expect("PING hubbub")
     hub.send("PONG hub :hubbub")
     hub.expect("PING hubbub")
-    assert alice.lost().reason == "The server does not answer any more."
+    assert alice.lost().reason == "The server has stopped answering."
 
 
 def test_slow_window_slows_the_sender(call, hub):
@@ -483,7 +483,7 @@ def test_server_that_asks_and_does_not_read_is_left(call, hub, monkeypatch):
     with contextlib.suppress(OSError):
         while not alice.is_over(0):
             hub.send_bytes(b"PING x\r\n" * 10000)
-    assert alice.end().reason == "The server does not read what it asks for."
+    assert alice.end().reason == "The server does not read what it is sent."
 
 
 def test_server_without_capabilities_is_joined(call, hub):

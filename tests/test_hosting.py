@@ -323,7 +323,7 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
         menu.invoke(labels.index("End the chat on this computer"))
         [desktop.update() or __import__("time").sleep(0.02) for _ in range(100)]
         print(alice.lines, fake.arguments, len(hosts), alice.window._chore)
-        alice.sees("[system]: The chat has ended.")
+        alice.sees("[SYSTEM]: The chat has ended.")
     wait_until(lambda: fake.arguments[1:] == ["--stop"])
 
 

@@ -100,7 +100,7 @@ def test_every_verb_works_from_the_chat_box(people):
         (alice, "/away lunch", "[SERVER]: You are away. Type /away to be back."),
         (alice, "/away", "[SERVER]: You are back."),
         (alice, "/ignore bob", "[SERVER]: You ignore bob now."),
-        (alice, "/unignore bob", "[SERVER]: You do not ignore bob."),
+        (alice, "/unignore bob", "[SERVER]: You are not ignoring bob."),
         (alice, "/register opensesame", "[SERVER]: You are logged in as alice"),
         (bob, "/nick rob", "[SERVER]: bob is now called rob"),
         (bob, "@nobody hi", "[SERVER]: No such user: nobody"),
