@@ -365,7 +365,7 @@ def test_long_text_is_split_into_lines_that_fit(alice):
 
 
 def test_ignored_users_are_not_shown_on_any_server(kept):
-    assert kept.type("/ignore bob") == ["[SERVER]: You ignore bob now."]
+    assert kept.type("/ignore bob") == ["[SERVER]: You now ignore bob."]
     assert kept.ignored == ["bob"]
     said = [":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h NOTICE alice :hi", ":bob!b@h INVITE alice #x"]
     assert kept.hear(*said) == []

@@ -99,7 +99,7 @@ def test_every_verb_works_from_the_chat_box(people):
         (alice, "/whois bob", "[SERVER]: bob is in #lobby"),
         (alice, "/away lunch", "[SERVER]: You are away. Type /away to be back."),
         (alice, "/away", "[SERVER]: You are back."),
-        (alice, "/ignore bob", "[SERVER]: You ignore bob now."),
+        (alice, "/ignore bob", "[SERVER]: You now ignore bob."),
         (alice, "/unignore bob", "[SERVER]: You are not ignoring bob."),
         (alice, "/register opensesame", "[SERVER]: You are logged in as alice"),
         (bob, "/nick rob", "[SERVER]: bob is now called rob"),
