@@ -3207,7 +3207,7 @@ COLORS = {  # role: in the dark theme, in the light one
     FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
     FROM_OTHERS: ("#f2f4f8", "#1b2027"), PRIVATE: ("#d3adff", "#7434b5"),
     "warn": ("#f2c14e", "#8a5700"), "error": ("#ff8a80", "#b3261e"), "ok": ("#4fd18b", "#1a7f43"),
-    "away": ("#f2b93b", "#d08700"), "offline": ("#6b7687", "#98a3b2"),
+    "away": ("#f2b93b", "#a86c00"), "offline": ("#8691a2", "#707b8b"),
     "accent": ("#2f6be0", "#1f5fd0"), "accent_hover": ("#3771e6", "#2c6ce0"),
     "accent_pressed": ("#2459c4", "#184da9"), "on_accent": ("#ffffff", "#ffffff"),
     "focus": ("#6aa5ff", "#1f5fd0"), "link": ("#8cc4ff", "#0b57b7"),
@@ -3249,6 +3249,11 @@ ICONS = {
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
+# Presence and the state of a connection, by colour: a disc, a crescent, a ring.
+DOTS = {
+    "ok": "d 12 12 11", "away": "m 12 12 11 19 7 9.5",
+    **dict.fromkeys(("offline", "error"), "o 12 12 10 o 12 12 8"),
+}  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
 _BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
@@ -3529,6 +3534,10 @@ class Look:
         dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
         return self._picture(draw_icon, self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
+    def dot(self, color: str, size: int) -> Any:
+        """Return the picture of a dot, whose shape tells what its colour does."""
+        return self._picture(draw_icon, self.dp(size), ((DOTS[color], self.color[color]),))
+
     def logo(self, size: int) -> Any:
         """Return the program's own icon, so many pixels wide."""
         accent = self.color["accent"]
@@ -3638,17 +3647,21 @@ def nest(*elements: str) -> Any:
 # -------
 
 
-def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
-    """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
-    divisor = 1 if sys.platform == "darwin" else 120
+def bind_wheel(canvas: "tk.Canvas", step: Callable[[], int]) -> None:
+    """Scroll a canvas, whose units are pixels: by `step` for a notch of the wheel."""
 
-    def turn(event: "TkEvent") -> str:
-        scroll(int(-event.delta / divisor) or (-1 if event.delta > 0 else 1))
+    def scroll(pixels: float) -> str:
+        canvas.yview_scroll(round(pixels), "units")
         return "break"
 
-    widget.bind("<MouseWheel>", turn)
-    widget.bind("<Button-4>", lambda event: scroll(-1))
-    widget.bind("<Button-5>", lambda event: scroll(1))
+    notch = 1 if sys.platform == "darwin" and tk.TkVersion < 8.7 else 120
+    canvas.bind("<MouseWheel>", lambda event: scroll(-event.delta / notch * step()))
+    if tk.TkVersion < 8.7:  # with X11
+        canvas.bind("<Button-4>", lambda event: scroll(-step()))
+        canvas.bind("<Button-5>", lambda event: scroll(step()))
+    else:  # pixels, with a sign, in the lower 16 bits; https://core.tcl-lang.org/tips/doc/trunk/tip/684.md
+        move = lambda event: scroll(0x8000 - ((event.delta + 0x8000) & 0xFFFF))  # noqa: E731
+        canvas.bind("<TouchpadScroll>", move)
 
 
 def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> str:
@@ -3740,7 +3753,7 @@ class Drawing:
 
     def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
         """Draw a dot at the left end."""
-        self.picture(self._disc(size, color), gap, dy)
+        self.picture(self._look.dot(color, size), gap, dy)
 
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
@@ -3749,8 +3762,8 @@ class Drawing:
         self.picture(self._disc(size, AVATARS[shade]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
-            picture = self._look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
-            self._picture(left + dp(size + 2), picture, size // 2 - 4, "e")
+            for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
+                self._picture(left + dp(size - 4), picture, size // 2 - 4, "center")
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
@@ -3899,7 +3912,7 @@ class RowList:
         canvas.configure(yscrollincrement=1)
         add_scrollbar(canvas, surface, lambda first, last: self._drawing.redraw())
         look.follow(canvas, self._measure)
-        bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
+        bind_wheel(canvas, lambda: look.dp(36))
         for sequence in ("<<Return>>", "<space>"):
             canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
@@ -5423,6 +5436,21 @@ class Notifier:
     """Draws attention to the window with what the system has: a bell, a notification."""
 
     PAUSE = 2.0  # seconds between two alerts
+    TIMEOUT = 10.0  # seconds that a notification may take
+    # For Windows, without any text: that comes as title and text in the environment, and becomes
+    # text in XML. Notifications need the id of an installed program.
+    TOAST = r"""
+        $manager = [Windows.UI.Notifications.ToastNotificationManager, Windows.UI.Notifications,
+            ContentType = WindowsRuntime]
+        $kind = [Windows.UI.Notifications.ToastTemplateType]::ToastText02
+        $xml = $manager::GetTemplateContent($kind)
+        $places = $xml.GetElementsByTagName('text')
+        [void]$places.Item(0).AppendChild($xml.CreateTextNode($env:HUBBUB_TITLE))
+        [void]$places.Item(1).AppendChild($xml.CreateTextNode($env:HUBBUB_TEXT))
+        $id = '{1AC14E77-02E7-4E5D-B744-2EB1AE5198B7}\WindowsPowerShell\v1.0\powershell.exe'
+        $toast = [Windows.UI.Notifications.ToastNotification]::new($xml)
+        $manager::CreateToastNotifier($id).Show($toast)
+    """
 
     def __init__(self, root: "tk.Tk", system: str) -> None:
         self._root, self._system = root, system
@@ -5434,24 +5462,34 @@ class Notifier:
         if now < self._last + self.PAUSE:
             return
         self._last = now
-        command, null = self._command(title, body), subprocess.DEVNULL
-        try:
-            if command:
-                process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
-                # Daemon: it waits for another program, which may outlive this one.
-                threading.Thread(target=process.wait, name="notify", daemon=True).start()
-        except OSError as error:
-            log.info("no notification: %s", error)
+        command = self._command(title, body)
+        if command:
+            # Daemon: it waits for another program, which may outlive this one.
+            args = (command, {"HUBBUB_TITLE": title, "HUBBUB_TEXT": body})
+            threading.Thread(target=self._run, args=args, name="notify", daemon=True).start()
         if sound:
             self._root.bell()
+
+    def _run(self, command: List[str], texts: Dict[str, str]) -> None:
+        null, hidden = subprocess.DEVNULL, 0x08000000 if self._system == "win32" else 0
+        options: Any = {"stdin": null, "stdout": null, "stderr": null, "creationflags": hidden}
+        try:
+            options["env"] = {**os.environ, **texts}
+            subprocess.run(command, check=True, timeout=self.TIMEOUT, **options)  # noqa: S603
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            log.info("no notification: %s", error)
 
     def _command(self, title: str, body: str) -> List[str]:
         """Return the command that shows a notification, [] for none. No text is an option."""
         if self._system == "aqua":
             script = "display notification (item 2 of argv) with title (item 1 of argv)"
             return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
-        program = shutil.which("notify-send") if self._system == "x11" else None
-        return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
+        if self._system == "win32":
+            folder = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32")
+            program = os.path.join(folder, "WindowsPowerShell", "v1.0", "powershell.exe")
+            return [program, "-NoProfile", "-NonInteractive", "-Command", self.TOAST]
+        found = shutil.which("notify-send") if self._system == "x11" else None
+        return [found, "-a", "Hubbub", "--", title, html.escape(body, False)] if found else []
 
 
 def copy_text(root: "tk.Tk", text: str) -> None:
@@ -5586,9 +5624,11 @@ class Questions:
     def help(self) -> None:
         """Show the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
-        text = "Chat for a local network. Python %d.%d, Tk %s. /help lists what you can type."
+        text = "Python %d.%d, Tk %s. /help lists what you can type. With a screen reader,"
+        text += " start Hubbub with --terminal."
         text %= (*sys.version_info[:2], patch)
-        rows = [text_row(key.name, key.help, note=key.name) for key in KEYS]
+        system = self._window.look.system
+        rows = [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
         self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
@@ -5756,6 +5796,7 @@ class Window:
         self.chat_view = ChatView(root, self.look, self)
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
+        root.createcommand("::tk::mac::Quit", self.close)  # in the program's menu on macOS
         root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
@@ -6263,6 +6304,13 @@ class Keys:
             event.widget.event_generate("<<%s>>" % edits[letter])
             return "break"
         return None
+
+
+def key_name(name: str, system: str) -> str:
+    """Return the name of keys as the keyboard of a system shows it."""
+    if system != "aqua":
+        return name
+    return re.sub(r"Ctrl\+(?!Tab)", "⌘", name).replace("Alt+", "⌥")
 
 
 def latin_letter(event: "TkEvent", system: str) -> str:

@@ -257,6 +257,14 @@ def failed(studio):
     alice.sees("[SERVER]: Unknown command: /foo. Type /help for the list.")
 
 
+def absent(studio):
+    """A private conversation with a user who is not there, and a user who is away."""
+    alice = conversation(studio)
+    alice.chat_view.open("zed")
+    alice.say("Are you there?")
+    alice.sees("[SERVER]: zed is not here. Messages wait only for registered names.")
+
+
 def lost(studio):
     """Disconnected: two attempts to reconnect have failed, the third follows in 30 seconds."""
     studio.set_retry_times(0.0, 0.0, 30.0)
@@ -345,6 +353,7 @@ STATES = (
     ("connecting", SMALL, scripted),
     ("conversation", SIZES, conversation),
     ("private", SIZES, lambda studio: conversation(studio).chat_view.open("bob")),
+    ("absent", SIZES, absent),
     ("empty", SIZES, lambda studio: conversation(studio).chat_view.open("carol")),
     ("topic-none", SIZES, lambda studio: conversation(studio).chat_view.open("#random")),
     ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),
