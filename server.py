@@ -5,7 +5,7 @@
 
 Threads:
 
-    main            accepts connections, and ends everything in order
+    main            accepts connections, answers discovery, and ends everything in order
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to a client's socket, and that closes it
     history         (class Journal) writes to disk what the delivery is about to send
@@ -38,8 +38,8 @@ row of COMMANDS; it sets `response.is_long` if both an event and replies answer 
 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
-accounts, messages, channels, users, history, moderation, server; The command table; The server;
-The command line.
+accounts, messages, channels, users, history, moderation, server; The command table; The page; The
+server; Finding servers; The command line.
 """
 
 import argparse
@@ -51,12 +51,15 @@ import gc
 import getpass
 import hashlib
 import hmac
+import html
+import io
 import ipaddress
 import itertools
 import json
 import logging
 import operator
 import os
+import pkgutil
 import queue
 import re
 import select
@@ -65,10 +68,12 @@ import shlex
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
 import weakref
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
@@ -117,6 +122,7 @@ _Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
+MAX_REQUEST = 8192  # bytes of a browser's request, with its blank line
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
@@ -136,6 +142,7 @@ ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
 MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
 PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
 CONNECTION_PRICE = 1
+REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
 PASSWORD_PRICE = 5  # for a hash
@@ -161,6 +168,11 @@ MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones ar
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
+# Finding servers
+DISCOVERY_PORT = protocol.PORT  # of UDP, where clients ask, beside the server's own
+ANSWER_RATE = 50  # answers a second
+MAX_DATAGRAMS = 20  # datagrams that are read before the next connection is accepted
+
 # Times, in seconds
 PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
 MAX_REST = 30.0  # time for lines that a peer sent before it closed its end
@@ -172,6 +184,8 @@ UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages t
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
 UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
 MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
+STOP_TIMEOUT = 8.0  # time for a server that is to stop: --stop
+COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the addresses
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -213,6 +227,7 @@ class Options(NamedTuple):
     data: str = ""  # folder of the store; "" keeps nothing
     history_days: float = 0.0  # days to keep history; 0 is forever
     max_history: float = 1024.0  # MiB of history, accounts and channels
+    discovery: bool = True  # answer clients that look for servers
 
 
 # Errors
@@ -1080,6 +1095,7 @@ class Directory:
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
         self.is_closing = False  # QUIT is not announced: all clients leave
+        self.user_count = 0  # now; read without the lock
         self.most_users = 0  # at once
 
     def post(self, event: Event, is_answer: bool = False) -> Event:
@@ -1181,6 +1197,8 @@ class Directory:
             client.check_end()
             client.refresh()
             client.registered = True
+            self.user_count += 1
+            self.most_users = max(self.most_users, self.user_count)
             self._issue_token(client)
             self._tell_watchers(client, True)
 
@@ -1226,6 +1244,7 @@ class Directory:
             self.watch(client, {})
             self._tokens.pop(client.token, None)
             self._forget_name(client)
+            self.user_count -= client.registered
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1788,6 +1807,7 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
+PID_FILE = "server.pid"  # number of the process of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -1987,12 +2007,16 @@ class Store:
         and none can be created, the store logs it, and tries again with the next write.
         """
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
+        self._pid_path = os.path.join(folder, PID_FILE)
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
         self._lifetime = history_days * 86400 or float("inf")  # seconds
         self._max_size = max_history * 2**20 or float("inf")  # bytes
         self._is_full = False  # the log has said so
         self._claim = _claim_folder(folder) if folder and claim else None
+        if self._claim is not None:
+            with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
+                file.write("%d\n" % os.getpid())
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
@@ -2047,6 +2071,8 @@ class Store:
         self._reader.close()
         self._writer.close()
         if self._claim is not None:
+            with contextlib.suppress(OSError):
+                os.remove(self._pid_path)
             self._claim.close()
         self._hashers.shutdown()
 
@@ -2417,6 +2443,38 @@ def _start_error(path: str, reason: object) -> StoreError:
             command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
         text += " To begin with an empty one, move it aside: " + command
     return StoreError(text)
+
+
+def stop_server(folder: str) -> None:
+    """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
+    try:
+        with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
+            pid = int(file.read())
+        is_claimed = pid > 0 and _is_claimed(folder)
+    except (OSError, ValueError):
+        is_claimed = False
+    if not is_claimed:  # the number may be that of any program by now
+        raise StoreError("no server uses %s." % folder)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except OSError as error:
+        raise StoreError("cannot stop process %d: %s." % (pid, error.strerror)) from None
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while _is_claimed(folder):
+        if time.monotonic() > deadline:
+            raise StoreError("process %d does not stop." % pid)
+        time.sleep(0.05)
+
+
+def _is_claimed(folder: str) -> bool:
+    """Return True if a server uses the folder."""
+    try:
+        claim = _claim_folder(folder)
+    except StoreError:
+        return True
+    if claim is not None:
+        claim.close()
+    return False
 
 
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
@@ -2853,9 +2911,6 @@ class Delivery(threading.Thread):
 REFUSALS = {  # for peers that speak neither of our dialects
     # A TLS alert: fatal, protocol_version (RFC 8446, 6)
     TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-    HTTP: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Connection: close\r\n\r\n"
-    b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n",
 }
 
 
@@ -2932,6 +2987,8 @@ class Session:
         while name is None:
             opening += next(chunks)
             name = sniff(opening)
+        if name == HTTP:
+            self._serve_page(opening, chunks)
         if name in REFUSALS:
             self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
@@ -2993,6 +3050,29 @@ class Session:
                 if timeout <= 0:
                     farewell = "No username came in time. Connect again when you are ready."
                     raise Disconnect("Registration timeout", farewell)
+
+    def _serve_page(self, data: bytes, chunks: Iterator[bytes]) -> NoReturn:
+        """Answer a browser's request: `respond`. Nothing of it is taken for chat."""
+        is_read = data.startswith((b"GET ", b"HEAD "))  # others are refused at once
+        try:
+            while is_read and len(data) <= MAX_REQUEST and not _BLANK_LINE.search(data):
+                self.charge(PIECE_PRICE)
+                data += next(chunks)
+        except Disconnect as end:
+            raise Disconnect(end.reason) from None  # no farewell in another protocol
+        self.charge(REQUEST_PRICE + len(data) // BYTES_PER_TOKEN)
+        host, port = self.client.reader.getsockname()[:2]
+        host = protocol.normalize_host(host)
+        app = make_app(protocol.format_address(host, port))
+        answer = respond(data, host, port, self.options.network, app)
+        # In pieces that fit into any outbox; the last has LINGER more.
+        self._ends_at = time.monotonic() + MAX_REST
+        size = min(RECEIVE_SIZE, self.options.max_sendq or RECEIVE_SIZE)
+        for start in range(0, len(answer), size):
+            piece = answer[start : start + size]
+            self.delivery.enqueue(Output(self.client, functools.partial(bytes, piece)))
+            self._drain(0)
+        raise Disconnect("Answered a browser")
 
     def _can_ping(self) -> bool:
         client = self.client
@@ -3132,9 +3212,13 @@ class Session:
         is_long = len(self.response.events) >= MANY_REPLIES
         self.response.flush(is_done)
         if is_long:
-            self.delivery.sync()
-            while self.client.queued > MAX_AHEAD and not self.client.end:
-                self._pause(0.05)
+            self._drain(MAX_AHEAD)
+
+    def _drain(self, most: int) -> None:
+        """Wait until what was posted is delivered, and no more than `most` bytes are unsent."""
+        self.delivery.sync()
+        while self.client.queued > most and not self.client.end:
+            self._pause(0.05)
 
     def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -4243,7 +4327,6 @@ def on_kill(session: Session, message: Message) -> None:
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
     users = directory.users()
-    directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
@@ -4371,6 +4454,132 @@ COMMANDS = {
 }
 
 
+# The page
+# --------
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(r"(?:GET|HEAD) (?:http://[^/?]+)?(/[^? ]*)(?:\?[^ ]*)? HTTP/1\.([01])\Z")
+_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):(.*)\Z")
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>%(network)s</title>
+<style>
+body { max-width: 36em; margin: auto; padding: 1em; font: 1.1em/1.5 sans-serif;
+       color: #222; background: #fff }
+a { color: #0a58ca } code { font-size: 1.1em; overflow-wrap: anywhere } li { margin: .6em 0 }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #1b1d21 } a { color: #8ab4f8 } }
+</style>
+<h1>%(network)s</h1>
+<p>This is a chat on your own network. You join it in three steps.
+<ol>
+<li><b>Get Python</b>, version 3.6 or newer.
+On Windows and macOS, download it from <a href="https://www.python.org/downloads/">python.org</a>
+and install it. Linux has it; if no window opens in the third step, install <code>python3-tk</code>.
+<li>%(download)s
+<li><b>Open it and type your name.</b> On Windows, double-click it. On macOS and Linux, type in a
+terminal: <code>python3 ~/Downloads/hubbub.pyz</code>
+</ol>
+<p>On a phone, or if you like another IRC app better, let it join the server
+<code>%(host)s</code>, port <code>%(port)d</code>, without encryption.
+In a terminal, <code>nc %(host)s %(port)d</code> is enough.
+</html>
+"""
+_DOWNLOAD = '<b><a href="/hubbub.pyz">Download hubbub.pyz</a></b> (%(size)d KB).'
+_NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give away."
+
+
+def parse_request(data: bytes) -> Tuple[str, List[str]]:
+    """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
+    end = _BLANK_LINE.search(data[:MAX_REQUEST])
+    first, *lines = re.split("\r?\n", data[: end.start() if end else 0].decode("latin-1"))
+    request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
+    values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
+    # Which host is of no use: it may be any name that a page elsewhere gives us.
+    hosts = [value for name, value in values if name == "host"]
+    if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
+        raise protocol.ProtocolError("This request is not understood; the page is at /")
+    tags = ",".join(value for name, value in values if name == "if-none-match")
+    return request.group(1), re.findall(r'"[^"]*"', tags)
+
+
+def respond(data: bytes, host: str, port: int, network: str, app: bytes) -> bytes:
+    """Return the answer to a request that has come to that address; `app` is the client, or b""."""
+    path, kind, extra, etags = "", "text/plain; charset=utf-8", [], []  # type: str, str, Any, Any
+    status, body = "404 Not Found", b"There is nothing here; the page is at /"
+    try:
+        path, etags = parse_request(data)
+    except protocol.ProtocolError as error:
+        status, body = "400 Bad Request", str(error).encode()
+    if path == "/":
+        values = {
+            "network": html.escape(network),
+            "host": host,
+            "port": port,
+            "size": len(app) >> 10,
+        }
+        values["download"] = (_DOWNLOAD if app else _NO_DOWNLOAD) % values
+        status, kind, body = "200 OK", "text/html; charset=utf-8", (_PAGE % values).encode()
+    elif path == "/hubbub.pyz" and app:
+        status, kind, body = "200 OK", "application/zip", app
+        extra.append("Content-Disposition: attachment; filename=hubbub.pyz")
+    if status == "200 OK":
+        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
+        extra += ["ETag: " + etag, "Cache-Control: no-cache"]
+        status = "304 Not Modified" if etag in etags else status
+    lines = [
+        "HTTP/1.1 " + status,
+        "Content-Type: " + kind,
+        "Content-Length: %d" % len(body),
+        "Connection: close",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
+        *extra,
+    ]
+    is_empty = data.startswith(b"HEAD ") or status.startswith("3")
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
+
+
+def _add_file(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
+    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    archive.writestr(info, data)
+
+
+@functools.lru_cache(maxsize=1)
+def pack_modules() -> bytes:
+    """Return a zipapp of the modules that this server runs, without its start; b"" if one lacks."""
+    file = io.BytesIO()
+    file.write(b"#!/usr/bin/env python3\n")
+    try:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("client.py", "protocol.py", "server.py"):
+                # The server itself may run from a zipapp.
+                _add_file(archive, name, pkgutil.get_data("protocol", name) or b"")
+    except OSError:
+        return b""
+    return file.getvalue()
+
+
+@functools.lru_cache(maxsize=20)
+def make_app(at: str) -> bytes:
+    """Return the client as a zipapp that joins the server at ADDRESS:PORT; b"" if it lacks."""
+    file = io.BytesIO(pack_modules())
+    main = (
+        "import sys\n"
+        "if sys.version_info < (3, 6):\n"
+        "    sys.exit('Hubbub needs Python 3.6 or newer: https://www.python.org/downloads/')\n"
+        "import client\n"
+        "sys.exit(client.main(server=%r))\n" % at
+    )
+    if pack_modules():
+        with zipfile.ZipFile(file, "a") as archive:
+            _add_file(archive, "__main__.py", main.encode())
+    return file.getvalue()
+
+
 # The server
 # ----------
 
@@ -4382,7 +4591,7 @@ class Server:
         self.options = options
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
-        self.port: int = self._listener.getsockname()[1]
+        self.address, self.port = self._listener.getsockname()[:2]
         try:
             self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
@@ -4409,6 +4618,8 @@ class Server:
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
                 self.directory.restore(Channel.restore(state, accounts))
+        ports = [self.port, DISCOVERY_PORT] if options.discovery else []
+        self.discovery = Discovery(self.address, ports)
         self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
@@ -4498,14 +4709,20 @@ class Server:
         self.delivery.start()
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._listener, selectors.EVENT_READ)
-                selector.register(self._woken, selectors.EVENT_READ)
+                for sock in (self._listener, self._woken, *self.discovery.senders):
+                    selector.register(sock, selectors.EVENT_READ, sock)
                 while not self._is_stopping:
                     for key, _ in selector.select():
-                        if key.fileobj is self._listener:
+                        if key.data is self._listener:
                             self._accept()
+                        elif key.data is not self._woken:
+                            self.discovery.answer(key.data, self._announcement)
         finally:
             self._shut_down()
+
+    def _announcement(self) -> protocol.Announcement:
+        count = self.directory.user_count
+        return protocol.Announcement(self.options.network, self.port, count, False)
 
     def _accept(self) -> None:
         try:
@@ -4569,6 +4786,7 @@ class Server:
 
     def _shut_down(self) -> None:
         self._listener.close()
+        self.discovery.close()
         self.directory.is_closing = True
         with self._lock:
             threads = dict(self._threads)
@@ -4601,6 +4819,9 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # IPPROTO_IPV6 has no name in Windows' older Pythons
+            with contextlib.suppress(OSError):
+                listener.setsockopt(41, socket.IPV6_V6ONLY, 0)  # "::" accepts IPv4, too
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)
@@ -4610,21 +4831,119 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def reachable_addresses(host: str) -> List[str]:
-    """Return the addresses at which others find a server that listens on `host`."""
-    if host not in ("", "0.0.0.0", "::"):
-        return [host]
-    found = []
+# Finding servers
+# ---------------
+
+_VIRTUAL = re.compile(
+    "docker|veth|br-[0-9a-f]{12}|virbr|vmnet|vboxnet|u?tun|tap|wg|zt|lxc|tailscale|bridge"
+)
+_INTERFACE = re.compile(r"(?:\d+: )?([^\s:@]+)")
+_INET = re.compile(r"\s+inet6? (?:addr: ?)?([0-9A-Fa-f.:]+)")
+
+
+def parse_interfaces(text: str) -> List[str]:
+    """Return the addresses in the output of `ip addr` or `ifconfig`.
+
+    Those of virtual interfaces, and of a cable that is not plugged in, come last.
+    """
+    found: Tuple[List[str], List[str]] = ([], [])
+    is_last = False
+    for line in text.splitlines():
+        name, inet = _INTERFACE.match(line), _INET.match(line)
+        if name:
+            is_last = bool(_VIRTUAL.match(name.group(1))) or "NO-CARRIER" in line
+        elif inet:
+            found[is_last].append(inet.group(1))
+    return found[False] + found[True]
+
+
+def others_reach(addresses: Iterable[str], bound: str) -> List[str]:
+    """Return those of this computer's addresses at which others reach a listener on `bound`.
+
+    "::" accepts IPv4, too. A link-local address is of use to others in IPv4 alone, as the last.
+    """
+    ip = ipaddress.ip_address(bound.partition("%")[0])
+    if not ip.is_unspecified:
+        return [] if ip.is_loopback else [bound]
+    found = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+    found = [it for it in found if it.version <= ip.version and not it.is_loopback]
+    found = [it for it in found if it.version == 4 or not it.is_link_local]
+    return list(map(str, sorted(dict.fromkeys(found), key=lambda it: it.is_link_local)))
+
+
+def find_addresses() -> List[str]:
+    """Return this computer's addresses, with or without a gateway or a name server."""
+    found: List[str] = []
+    for command in (["ip", "addr"], ["ifconfig"]) if os.name == "posix" else ():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            output = subprocess.check_output(  # noqa: S603
+                command, stderr=subprocess.DEVNULL, timeout=COMMAND_TIMEOUT
+            )
+            found = parse_interfaces(output.decode("utf-8", "replace"))
+        if found:
+            return found
     with contextlib.suppress(OSError):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # a documentation address; UDP sends nothing yet
             found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
-            address = str(info[4][0])
-            if address not in found and not address.startswith("127."):
-                found.append(address)
+    with contextlib.suppress(OSError):  # on Windows, all of them
+        found += [str(it[4][0]) for it in socket.getaddrinfo(socket.gethostname(), None)]
     return found
+
+
+def _open_udp(host: str, port: int) -> socket.socket:
+    """Return a socket on a port that all servers of this computer share. Raises OSError."""
+    # On the BSDs, SO_REUSEADDR shares no address; on Linux, SO_REUSEPORT keeps it to one user.
+    option = "SO_REUSEADDR" if sys.platform in ("linux", "win32") else "SO_REUSEPORT"
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Discovery:
+    """Answers clients that look for servers, on UDP ports, in IPv4. Used by a single thread."""
+
+    def __init__(self, bound: str, ports: Iterable[int]) -> None:
+        """Listen on `ports` where a server on the address `bound` is reached."""
+        self.senders: Dict[socket.socket, socket.socket] = {}  # by the socket that hears a query
+        self._bucket = Bucket(ANSWER_RATE, ANSWER_RATE)
+        ip = ipaddress.ip_address(bound.partition("%")[0])
+        hosts = [""] if ip.is_unspecified else [bound] if ip.version == 4 else []
+        if hosts == [bound] and not ip.is_loopback:
+            hosts.append("")  # on Linux, no socket with an address hears broadcasts
+        for port in dict.fromkeys(ports):
+            try:
+                sender = None
+                for host in hosts:
+                    sock = _open_udp(host, port)
+                    sender = sender or sock
+                    self.senders[sock] = sender
+            except OSError as error:
+                log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
+
+    def answer(self, heard: socket.socket, make: Callable[[], protocol.Announcement]) -> None:
+        """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
+        for _ in range(MAX_DATAGRAMS):
+            try:
+                data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
+                query_id = protocol.parse_query(data)
+                if self._bucket.balance(time.monotonic()) >= 1.0:
+                    self._bucket.charge(1.0, time.monotonic())
+                    self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
+            except protocol.ProtocolError:
+                continue
+            except OSError:  # there is no more, or nobody can be at that address
+                return
+
+    def close(self) -> None:
+        for sock in self.senders:
+            sock.close()
 
 
 # The command line
@@ -4705,7 +5024,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
-    """Return the fields of Options, and those of the account chores.
+    """Return the fields of Options, and those of the chores.
 
     Exits with code 2 and one line if the command line is wrong.
     """
@@ -4721,6 +5040,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         parser.add_argument(
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
+    text = "do not answer clients that look for servers"
+    parser.add_argument("--no-discovery", dest="discovery", action="store_false", help=text)
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
@@ -4732,6 +5053,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "delete an account"
     chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
+    text = "end the server that uses the folder of --data"
+    chores.add_argument("--stop", action="store_true", help=text)
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
     given = sys.argv[1:] if argv is None else argv
@@ -4739,9 +5062,9 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     if arguments.oper and not arguments.add_account:
         parser.error("--oper is for --add-account")
     names = arguments.add_account, arguments.remove_account
-    arguments.is_chore = arguments.list_accounts or any(names)
+    arguments.is_chore = arguments.list_accounts or arguments.stop or any(names)
     if arguments.is_chore and not arguments.data:
-        parser.error("accounts need a folder: --data FOLDER")
+        parser.error("this needs a folder: --data FOLDER")
     return arguments
 
 
@@ -4840,9 +5163,13 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
-    """Change or list the accounts in a folder that a server may be using; return the exit code."""
+    """Stop the server of a folder, or change or list its accounts; return the exit code."""
     try:
         password = _read_password(arguments.add_account) if arguments.add_account else ""
+        if arguments.stop:
+            stop_server(arguments.data)
+            print("The server has stopped.")
+            return 0
         path = os.path.join(arguments.data, STORE_FILE)
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)
@@ -4937,15 +5264,26 @@ def _serve(options: Options, console: Console) -> int:
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     at = protocol.format_address(options.host, server.port)
-    console.print("[%s] Running on %s" % (SERVER, at))
-    for address in reachable_addresses(options.host):
-        at = protocol.format_address(address, server.port)
-        console.print("[%s] Tell people: %s" % (SERVER, at))
+    for line in ("Running on %s" % at, *invitation(server.address, server.port)):
+        console.print("[%s] %s" % (SERVER, line))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
     console.print("[%s] Stopped" % SERVER)
     return 0
+
+
+def invitation(bound: str, port: int) -> List[str]:
+    """Return the lines of the console that say how people join a listener on `bound`."""
+    if ipaddress.ip_address(bound.partition("%")[0]).is_loopback:
+        return ["Only this computer can join"]
+    addresses = others_reach(find_addresses(), bound)
+    if not addresses:
+        command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
+        return ["No network was found; `%s` shows the addresses of this computer" % command]
+    told = [protocol.format_address(address, port) for address in addresses]
+    page = ["In a browser: http://%s" % told[0]] if pack_modules() else []
+    return ["Tell people: %s" % at for at in told] + page
 
 
 def _start_failure(options: Options, error: Exception) -> str:
