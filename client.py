@@ -5400,9 +5400,13 @@ class ChatView:
         """Show beside the chat what there is room for."""
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
-        set_shown(self.sidebar.frame, is_wide)
-        set_shown(self.people.frame, self._shows_people[self._is_roomy])
         set_shown(self.menu_button, not is_wide)
+        focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
+        has_people = self._shows_people[self._is_roomy]
+        for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
+            set_shown(frame, is_shown)
+            if not is_shown and focus.startswith("%s." % frame):
+                self.focus_composer()
 
 
 def open_link(address: str) -> None:

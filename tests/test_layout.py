@@ -128,6 +128,16 @@ def test_focus_is_visible_at_every_widget_that_keys_reach(alice, desktop, theme,
     assert len(seen) > 1
 
 
+@pytest.mark.parametrize("name", ["sidebar", "people"])
+def test_focus_leaves_a_column_that_goes(alice, desktop, name):
+    canvas = getattr(alice.chat_view, name).list.canvas
+    canvas.focus_set()
+    desktop.update()
+    assert alice.has_focus(canvas)
+    resize(desktop, alice, 520, 560)
+    desktop.pump(lambda: alice.has_focus(alice.box))
+
+
 def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)
