@@ -227,7 +227,8 @@ def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
 
 def show(program: Program, case: Case, figures: Dict[str, float]) -> None:
     form = "%(rate)10.0f deliveries/s  p50 %(p50).1f p99 %(p99).1f max %(max).1f ms"
-    form += "  %(cpu_us).3f us CPU (load %(load_us).3f)  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
+    form += "  %(cpu_us).3f us CPU (load %(load_us).3f)"
+    form += "  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
     form += "  registered %(registered).0f in %(register_s).1f s"
     form += "  lost %(lost).0f gone %(gone).0f"
     print("%-14s %-24s" % (program.name, case) + form % figures, flush=True)
