@@ -71,9 +71,9 @@ static double now(void) {
 }
 
 #ifdef TLS
-/* Shake hands while the socket still blocks. From then on TLS reads from memory, into which a
-   whole recv() goes at once, and writes to the socket. */
-static int encrypt(struct client *c) {
+/* Speak TLS from now on. It reads from memory, into which a whole recv() goes at once, and writes
+   to the socket. The first write begins the handshake. */
+static void encrypt(struct client *c) {
     static SSL_CTX *context;
     if (!context) {
         context = SSL_CTX_new(TLS_client_method());
@@ -81,13 +81,11 @@ static int encrypt(struct client *c) {
         SSL_CTX_set_mode(context, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     }
-    c->ssl = SSL_new(context);
-    if (!SSL_set_fd(c->ssl, c->fd) || SSL_connect(c->ssl) != 1)
-        return 0;
     BIO *memory = BIO_new(BIO_s_mem());
     BIO_set_mem_eof_return(memory, -1); /* empty is not the end */
-    SSL_set0_rbio(c->ssl, memory);
-    return 1;
+    c->ssl = SSL_new(context);
+    SSL_set_bio(c->ssl, memory, BIO_new_socket(c->fd, BIO_NOCLOSE));
+    SSL_set_connect_state(c->ssl);
 }
 #endif
 
@@ -182,7 +180,10 @@ static int on_bytes(struct client *c, ssize_t got) {
         BIO_write(SSL_get_rbio(c->ssl), buffer, got);
         while ((size = SSL_read(c->ssl, text, sizeof text)) > 0)
             on_text(c, text, size);
-        return SSL_get_error(c->ssl, size) == SSL_ERROR_WANT_READ;
+        int is_open = SSL_get_error(c->ssl, size) == SSL_ERROR_WANT_READ;
+        if (!talking)
+            flush_client(c); /* what waited for the handshake */
+        return is_open;
     }
 #endif
     on_text(c, buffer, got);
@@ -289,10 +290,8 @@ int main(int argc, char **argv) {
         int one = 1;
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 #ifdef TLS
-        if (encrypted && !encrypt(c)) {
-            c->closed = 1;
-            continue;
-        }
+        if (encrypted)
+            encrypt(c);
 #endif
         fcntl(c->fd, F_SETFL, O_NONBLOCK);
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
