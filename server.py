@@ -596,17 +596,15 @@ class Client:
             except ssl.SSLError as error:
                 raise Disconnect("TLS: %s" % (error.reason or "failed")) from None
 
-    def encrypt_outbox(self) -> None:
+    def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
         """Encrypt what is new in the outbox, with what TLS itself has to say: one call for all."""
-        if self.tls is None:
-            return
         start = int(self.is_blocked)  # the rest that the socket did not take is encrypted already
         with self._tls_lock:
             with contextlib.suppress(ssl.SSLError):  # its own thread notices, too
-                self.tls.send(b"".join(self.outbox[start:]))
+                tls.send(b"".join(self.outbox[start:]))
                 if self.finishing:
-                    self.tls.close()
-            self.outbox[start:] = [self.tls.outgoing()]
+                    tls.close()
+            self.outbox[start:] = [tls.outgoing()]
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
@@ -2886,7 +2884,8 @@ class Delivery(threading.Thread):
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability if it does not take all."""
         try:
-            client.encrypt_outbox()
+            if client.tls is not None:
+                client.encrypt_outbox(client.tls)
             data = b"".join(client.outbox)
             sent = client.writer.send(data) if data else 0
         except BlockingIOError:

@@ -47,25 +47,25 @@ def test_outbox_is_encrypted_at_once(client, certificate, trusting):
     client.tls, peer = TlsPipe(context), TlsPipe(trusting, "hubbub.example")
     while not (client.tls.is_open and peer.is_open):
         client.decrypt(peer.outgoing())
-        client.encrypt_outbox()
+        client.encrypt_outbox(client.tls)
         peer.receive(b"".join(client.outbox))
         client.outbox.clear()
 
     client.outbox = [b"one, ", b"two, "]
-    client.encrypt_outbox()
+    client.encrypt_outbox(client.tls)
     (record,) = client.outbox
     assert record[0] == TEXT
     assert len(record) == 5 + int.from_bytes(record[3:5], "big")
 
     client.is_blocked = True
     client.outbox += [b"three, ", b"four"]
-    client.encrypt_outbox()
+    client.encrypt_outbox(client.tls)
     assert client.outbox[0] is record
     assert peer.receive(b"".join(client.outbox)) == b"one, two, three, four"
 
     client.is_blocked, client.finishing = False, True
     client.outbox = [b"Goodbye."]
-    client.encrypt_outbox()
+    client.encrypt_outbox(client.tls)
     assert peer.receive(b"".join(client.outbox)) == b"Goodbye."
     assert peer.is_ended
 
