@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -30,10 +31,17 @@ def count_descriptors():
     return 0
 
 
+def trusting_context():
+    """Return a context for clients that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class Talker:
     """A connection that sends nothing by itself, and reads line by line."""
 
-    def __init__(self, port, receive_buffer=0, host="127.0.0.1"):
+    def __init__(self, port, receive_buffer=0, host="127.0.0.1", tls=False):
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.settimeout(TIMEOUT)
         if receive_buffer:
@@ -41,6 +49,8 @@ class Talker:
         self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = "%s:%d" % self._socket.getsockname()[:2]
+        if tls:
+            self._socket = trusting_context().wrap_socket(self._socket)
         self._lines = []
         self._rest = b""
 
@@ -55,7 +65,7 @@ class Talker:
 
     def finish(self):
         """Close the sending direction and go on reading, as `nc -N` does."""
-        self._socket.shutdown(socket.SHUT_WR)
+        socket.socket.shutdown(self._socket, socket.SHUT_WR)  # that of SSLSocket ends TLS, too
 
     def close(self):
         """Close the connection. Idempotent."""
@@ -172,15 +182,15 @@ class PlainTalker(Talker):
 class Room:
     """A server in this process, and its clients."""
 
-    def __init__(self, **options):
+    def __init__(self, tls=False, **options):
         chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, **options}
         self.server = server.Server(server.Options(**chosen))
-        self._talkers = []
+        self._talkers, self._tls = [], tls
         self._thread = threading.Thread(target=self.server.run, name="server under test")
         self._thread.start()
 
     def connect(self, kind=Talker, **options):
-        talker = kind(self.server.port, **options)
+        talker = kind(self.server.port, **{"tls": self._tls, **options})
         self._talkers.append(talker)
         return talker
 

@@ -1,28 +1,24 @@
 """Tests of encryption: the pipe without I/O, the server's door, and the client's trust."""
 
+import functools
+import inspect
 import shutil
 import ssl
 import subprocess
+import threading
 
 import pytest
+import test_budget
+import test_connection
+import test_hostile
+import test_server
+from harness import IrcTalker, PlainTalker, Talker, count_descriptors
 
 import protocol
+import server
 from protocol import TlsPipe
 
 LINES = b"NICK alice\r\n" + b"PRIVMSG #lobby :%s\r\n" % (b"x" * 400) * 100
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    """Return the path of a key and a certificate, as the server makes them."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    path = tmp_path_factory.mktemp("tls") / "tls.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x"
-    command += " -days 3650 -keyout %s -out %s.crt" % (path, path)
-    subprocess.run(command.split(), check=True, stderr=subprocess.DEVNULL)
-    path.write_text(path.read_text() + (path.parent / (path.name + ".crt")).read_text())
-    return path
 
 
 @pytest.fixture
@@ -107,3 +103,53 @@ def test_fingerprint_is_that_of_the_certificate(make_pipes, certificate):
     groups = protocol.format_fingerprint(client.fingerprint()).split()
     assert "".join(groups) == said.replace(":", "")
     assert {len(group) for group in groups} == {4}
+
+
+# The server
+
+
+@pytest.fixture
+def open_room(open_room, certificate):
+    """Start servers whose clients are encrypted unless said otherwise."""
+    return functools.partial(open_room, tls=True, tls_cert=str(certificate))
+
+
+KEPT = [
+    (test_server.test_irc_and_plain_text_users_talk_to_each_other, {}),
+    (test_server.test_conversation_in_plain_text, {}),
+    (test_server.test_silent_user_is_asked_for_a_username, {}),
+    (test_server.test_messages_in_a_single_write_arrive_apart, {}),
+    (test_server.test_message_split_across_writes_is_joined, {}),
+    (test_server.test_all_users_see_the_same_order, {}),
+    (test_server.test_endless_line_is_refused_and_forgotten, {}),
+    (test_server.test_client_that_never_reads_delays_nobody, {}),
+    (test_server.test_client_that_reads_late_gets_all_that_waited, {}),
+    (test_server.test_many_short_visits_leave_nothing_behind, {}),
+    (test_server.test_flood_is_slowed_and_loses_nothing, {}),
+    (test_server.test_full_queue_slows_the_readers_and_loses_nothing, {}),
+    (test_server.test_server_that_stops_tells_all_and_waits_for_nobody, {}),
+    (test_server.test_probe_is_told_goodbye_and_counts_for_nothing, {"lines": ["QUIT"]}),
+    (test_server.test_probe_is_told_goodbye_and_counts_for_nothing, {"lines": []}),
+    (test_server.test_registration_that_takes_too_long_is_ended, {"line": ""}),
+    (test_budget.test_piece_of_a_line_has_its_price, {}),
+    (test_budget.test_largest_outbox_goes_first, {"limit": "MAX_OUTBOXES"}),
+    *(
+        (test_server.test_hostile_peer_leaves_nothing_behind, {"pieces": pieces, "leave": leave})
+        for pieces in test_server.HOSTILE.values()
+        for leave in ("close", "reset")
+    ),
+    *(
+        (
+            test_server.test_end_of_a_connection_is_announced_once,
+            dict(zip(("end", "reason", "options"), end)),
+        )
+        for end in test_server.ENDS
+    ),
+]
+
+
+@pytest.mark.parametrize(("test", "arguments"), KEPT)
+def test_promise_is_kept_over_tls(request, test, arguments):
+    for name in set(inspect.signature(test).parameters) - set(arguments):
+        arguments = {**arguments, name: request.getfixturevalue(name)}
+    test(**arguments)
