@@ -58,6 +58,7 @@ MAX_MESSAGE = 512  # without its tags, CRLF included (RFC 1459, 2.3)
 MAX_TAGS = 8191  # all tags, "@" and the space included (message-tags)
 MAX_CLIENT_TAGS = 4094  # tags sent by a client, without the "@" and the space
 MAX_RECORD = 16384  # plain text in a record of TLS (RFC 8446, 5.1)
+TLS_PIECE = 4096  # bytes that OpenSSL is given at once: its buffers never shrink
 MAX_PLAIN_LINE = 4096  # plain text; terminals pass on no more at once
 
 # Limits of names and texts, in characters unless said otherwise
@@ -936,6 +937,7 @@ class TlsPipe:
         bios = self._from_peer, self._to_peer
         self._tls = context.wrap_bio(*bios, server_side=server is None, server_hostname=server)
         self._waiting = bytearray()  # for the end of the handshake
+        self._encrypted = bytearray()
         self.is_open = False  # the handshake is done
         self.is_ended = False  # the peer has said that it sends no more
         if server is not None:
@@ -943,25 +945,29 @@ class TlsPipe:
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the network, and return what the peer has said; b"" for nothing yet."""
-        self._from_peer.write(data)
         pieces: List[bytes] = []
-        with contextlib.suppress(ssl.SSLWantReadError):
-            if not self.is_open:
-                self._tls.do_handshake()
-                self.is_open = True
-                self.send(bytes(self._waiting))
-            while not self.is_ended:
-                with contextlib.suppress(ssl.SSLZeroReturnError):
-                    pieces.append(self._tls.read(MAX_RECORD))
-                self.is_ended = not (pieces and pieces[-1])
+        for start in range(0, len(data) or 1, TLS_PIECE):
+            self._from_peer.write(data[start : start + TLS_PIECE])
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not self.is_open:
+                    self._tls.do_handshake()
+                    self.is_open = True
+                    self.send(bytes(self._waiting))
+                    self._waiting.clear()
+                while not self.is_ended:
+                    with contextlib.suppress(ssl.SSLZeroReturnError):
+                        pieces.append(self._tls.read(MAX_RECORD))
+                    self.is_ended = not (pieces and pieces[-1])
         return b"".join(pieces)
 
     def send(self, data: bytes) -> None:
         """Say something to the peer: `outgoing` has it, once the handshake is done."""
         if not self.is_open:
             self._waiting += data
-        elif data:
-            self._tls.write(data)
+        else:
+            for start in range(0, len(data), TLS_PIECE):
+                self._tls.write(data[start : start + TLS_PIECE])
+                self._encrypted += self._to_peer.read()
 
     def close(self) -> None:
         """Say that no more comes."""
@@ -970,7 +976,9 @@ class TlsPipe:
 
     def outgoing(self) -> bytes:
         """Return the bytes that the network is to carry, once."""
-        return self._to_peer.read()
+        data = bytes(self._encrypted) + self._to_peer.read()
+        self._encrypted.clear()
+        return data
 
     def fingerprint(self) -> str:
         """Return that of the peer's certificate, "" before it has come."""

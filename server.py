@@ -2866,8 +2866,6 @@ class Session:
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
-            if len(chunk) > BYTES_PER_TOKEN:
-                self.charge(len(chunk) // BYTES_PER_TOKEN)
             lines = framer.feed(chunk)
             if not lines:
                 self.charge(PIECE_PRICE)
@@ -2888,8 +2886,8 @@ class Session:
             try:
                 data = client.reader.recv(RECEIVE_SIZE)
             except socket.timeout:
-                if is_silent:
-                    client.caps = PLAIN_TEXT
+                if is_silent and (client.tls is None or client.tls.is_open):
+                    client.caps, is_silent = PLAIN_TEXT, False
                     text = "Welcome to %s. Type your username and press Enter."
                     self.notice(text, options.network)
                 elif client.registered and is_pinged:
@@ -2898,16 +2896,17 @@ class Session:
                 elif self._can_ping():
                     self.reply("PING", options.server_name)
                     is_pinged = True
-                is_silent = False
                 self.flush()
                 self.delivery.wake()
             else:
                 if not data:
                     break
+                if len(data) > BYTES_PER_TOKEN:
+                    self.charge(len(data) // BYTES_PER_TOKEN)
                 data = self._decrypt(data, is_first=is_silent)
                 if data:
                     is_silent = is_pinged = False
-                    yield data
+                yield data
             client.check_end()
             if self._can_ping():
                 timeout = options.ping_interval
@@ -2933,13 +2932,10 @@ class Session:
         if client.tls is None:
             return data
         try:
-            text = client.decrypt(data)
+            return client.decrypt(data)
         finally:
             self.delivery.enqueue(Output(client, bytes))
             self.delivery.wake()
-        if not text:
-            self.charge(PIECE_PRICE + len(data) // BYTES_PER_TOKEN)
-        return text
 
     def _can_ping(self) -> bool:
         client = self.client
