@@ -5770,5 +5770,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     return Terminal(settings).run(host, port, username)
 
 
+def main_in_terminal() -> int:
+    """Chat in the terminal: the command `hubbub-terminal`."""
+    return main(["--terminal", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
     sys.exit(main())

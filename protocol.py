@@ -349,16 +349,19 @@ _INVISIBLE = re.compile(
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _RESERVED = frozenset(["server", "system", "you"])  # the program's own senders
-# Letters that look like Latin ones, of Cyrillic, Greek, Armenian, Cherokee, Lisu, and Latin itself
+# Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
 _LOOKALIKES = str.maketrans(
     "АВЕЅІЈКМНОРСТУХЬаеѕіјкорсухьгӏһԁԛԝѵ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυϲϳ" "ՍՕԼՏոսօհզցյ"
-    "ᎪᏴᏟᎠᎬᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᎳᏃ" "ꓮꓐꓚꓓꓰꓝꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ" "ɑɩƖƽǀǃ|",
+    "ᎪᏴᏟᎠᎬᏀᎻᎥᎫᏦᏞᎷᏢᏒᏚᎢᏙᎳᏃ" "ꓮꓐꓚꓓꓰꓝꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ"
+    "ⲀⲂⲈⲌⲎⲒⲔⳐⲘⲚⲞⲢⲤⲦⲨⲬⲁⲃⲉⲏⲓⲕⳑⲙⲛⲟⲣⲥⲧⲩⲭ" "ɑɩƖƽǀǃ|ƈ",
     "ABESIJKMHOPCTYXbaesijkopcuxbrlhdqwv" "ABEZHIKMNOPTYXaiknopucj" "UOLSnuohqgj"
-    "ABCDEGHiJKLMPRSTVWZ" "ABCDEFGHIJKLMNOPRSTUVWXYZ" "ailsl!l",
+    "ABCDEGHiJKLMPRSTVWZ" "ABCDEFGHIJKLMNOPRSTUVWXYZ"
+    "ABEZHIKLMNOPCTYXabehiklmnopctyx" "ailsl!lc",
 )  # fmt: skip
 # Those whose names say it. Hooks and strokes are left alone: they make other letters, as in Łukasz.
 _LATIN_VARIANT = re.compile(
-    "LATIN (SMALL|CAPITAL|LETTER SMALL CAPITAL) (?:LETTER )?(?:DOTLESS |SCRIPT )?([A-Z])"
+    "LATIN (SMALL|CAPITAL|LETTER SMALL CAPITAL) (?:LETTER )?"
+    "(?:DOTLESS |SCRIPT |BLACKLETTER )?([A-Z])"
     "(?: WITH (?:SWASH TAIL|CURL|LONG LEG|FISHHOOK|PALATAL HOOK|RETROFLEX HOOK))?"
 )
 # Scripts that are written together, and beside Latin, and have no lookalikes in it
@@ -383,6 +386,7 @@ def skeleton(name: str) -> str:
     text = "".join(map(_to_latin, unicodedata.normalize("NFKC", name)))
     text = re.sub("1(?=[0-9]*[A-Za-z])|I(?=[a-z])|(?<=[a-z])I", "l", text)
     text = re.sub("l(?=[A-Z]{2})|(?<=[A-Z]{2})l", "I", text)
+    text = text.replace("rn", "m").replace("vv", "w")
     return casefold(re.sub("0(?=[0-9]*[A-Za-z])", "o", text))
 
 
@@ -394,11 +398,11 @@ def is_lookalike(name: str, other: str) -> bool:
 
 
 def _to_latin(char: str) -> str:
-    """Return the Latin letter that looks like a letter; "" for a dot over an i."""
+    """Return the Latin letter that looks like a letter; "" for a dot or a stroke beside one."""
     match = _LATIN_VARIANT.fullmatch(unicodedata.name(char, "")) if char > "\x7f" else None
     if match:
         return match.group(2).lower() if match.group(1) == "SMALL" else match.group(2)
-    return "" if char == "\u0307" else char.translate(_LOOKALIKES)
+    return "" if char in "\u0307·\u0334\u0335\u0336\u0337\u0338" else char.translate(_LOOKALIKES)
 
 
 def normalize(name: str) -> str:

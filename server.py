@@ -5,7 +5,7 @@
 
 Threads:
 
-    main            accepts connections, and ends everything in order
+    main            accepts connections, answers discovery, and ends everything in order
     client H:P      one per connection: reads, frames, parses, checks, decides who is told
     delivery        the only one that writes to a client's socket, and that closes it
     history         (class Journal) writes to disk what the delivery is about to send
@@ -38,8 +38,8 @@ row of COMMANDS; it sets `response.is_long` if both an event and replies answer 
 
 Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
-accounts, messages, channels, users, history, moderation, server; The command table; The server;
-The command line.
+accounts, messages, channels, users, history, moderation, server; The command table; The page; The
+server; Finding servers; The command line.
 """
 
 import argparse
@@ -51,12 +51,15 @@ import gc
 import getpass
 import hashlib
 import hmac
+import html
+import io
 import ipaddress
 import itertools
 import json
 import logging
 import operator
 import os
+import pkgutil
 import queue
 import re
 import select
@@ -71,6 +74,7 @@ import sys
 import threading
 import time
 import weakref
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
@@ -84,6 +88,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     MutableSet,
     NamedTuple,
     NoReturn,
@@ -114,6 +119,7 @@ _Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
+MAX_REQUEST = 8192  # bytes of a browser's request, with its blank line
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
@@ -133,6 +139,7 @@ ROWS_PER_TOKEN = 100  # users or channels looked at, or replies
 MASKS_PER_ROW = 4  # masks that a channel is compared with in the time of a reply
 PIECE_PRICE = 0.1  # for a read that completes no line, such as a key in a terminal
 CONNECTION_PRICE = 1
+REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
 TLS_PRICE = 3  # for a handshake
@@ -159,6 +166,11 @@ MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones ar
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
 
+# Finding servers
+DISCOVERY_PORT = protocol.PORT  # of UDP, where clients ask, beside the server's own
+ANSWER_RATE = 50  # answers a second
+MAX_DATAGRAMS = 20  # datagrams that are read before the next connection is accepted
+
 # Times, in seconds
 PROMPT_AFTER = 1.0  # silence before a new connection is asked for a username
 MAX_REST = 30.0  # time for lines that a peer sent before it closed its end
@@ -170,6 +182,8 @@ UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages t
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
 UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
 MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
+STOP_TIMEOUT = 8.0  # time for a server that is to stop: --stop
+COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the addresses
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -194,7 +208,6 @@ LIMITS = {
     "address_mail": (1 / 60, 200),
     "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
 }
-GUESS_PAUSE = 2.0  # seconds before a wrong server password is refused, once there were too many
 
 
 class Options(NamedTuple):
@@ -219,6 +232,7 @@ class Options(NamedTuple):
     tls_cert: str = ""  # file (PEM); "" makes one in the folder of the store
     tls_key: str = ""
     require_tls: bool = False
+    discovery: bool = True  # answer clients that look for servers
 
 
 # Errors
@@ -1113,6 +1127,7 @@ class Directory:
         self._tokens: Dict[str, Client] = {}
         self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
         self.is_closing = False  # QUIT is not announced: all clients leave
+        self.user_count = 0  # now; read without the lock
         self.most_users = 0  # at once
 
     def post(self, event: Event, is_answer: bool = False) -> Event:
@@ -1214,6 +1229,8 @@ class Directory:
             client.check_end()
             client.refresh()
             client.registered = True
+            self.user_count += 1
+            self.most_users = max(self.most_users, self.user_count)
             self._issue_token(client)
             self._tell_watchers(client, True)
 
@@ -1259,6 +1276,7 @@ class Directory:
             self.watch(client, {})
             self._tokens.pop(client.token, None)
             self._forget_name(client)
+            self.user_count -= client.registered
             client.registered = False
 
     def set_account(self, client: Client, account: "Account") -> None:
@@ -1648,7 +1666,9 @@ class Directory:
             self._enqueue(ChannelRecord(channel.folded, state))
 
     def _leave(self, client: Client, channel: Channel) -> None:
-        channel.set_members({m: bits for m, bits in channel.members.items() if m is not client})
+        members = channel.members.copy()
+        members.pop(client, None)
+        channel.set_members(members)
         client.channels.discard(channel)
         self._drop_if_empty(channel)
 
@@ -1688,6 +1708,7 @@ def _is_visible(client: Optional[Client], channel: Channel) -> bool:
 # ------
 
 MAX_KEYS = 10000  # keys that a Limiter remembers
+CREDIT = 20.0  # tokens that a client who was silent or has just come is ahead: to register
 
 
 class Bucket:
@@ -1724,6 +1745,27 @@ class Bucket:
         return self._balance
 
 
+class _Queue:
+    """The clients that wait for tokens of a bucket: who was served less, and wants less, is first.
+
+    Self-clocked fair queueing: each request is due at the time, in tokens, at which a server that
+    shares its work equally would be done with it.
+    """
+
+    def __init__(self) -> None:
+        self.clock = 0.0  # when the last of the served requests was due
+        self.served: MutableMapping[Client, float] = weakref.WeakKeyDictionary()  # due last
+        self.waiting: Dict[Client, Tuple[float, float]] = {}  # when due, and tokens
+
+    def tokens_before(self, client: Client, tokens: float) -> float:
+        """Return the tokens of requests that come before that of the client, which is added."""
+        if client not in self.waiting:
+            due = max(self.clock - CREDIT, self.served.get(client, -CREDIT)) + tokens
+            self.waiting[client] = due, tokens
+        due = self.waiting[client][0]
+        return sum(count for other, count in self.waiting.values() if other < due)
+
+
 class Limiter:
     """A Bucket for each key, such as an address or an account; for any thread.
 
@@ -1733,19 +1775,14 @@ class Limiter:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._lock = threading.Lock()  # guards the buckets
+        self._lock = threading.Lock()  # guards the buckets and queues
         self._buckets: Dict[str, Bucket] = {}
+        self._queues: Dict[str, _Queue] = {}
 
     def charge(self, key: str, tokens: float, now: float) -> float:
         """Charge the bucket of a key: see `Bucket.charge`."""
         with self._lock:
-            bucket = self._buckets.get(key)
-            if bucket is None:
-                if len(self._buckets) >= MAX_KEYS:
-                    by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
-                    self._buckets = dict(by_balance[: MAX_KEYS // 2])
-                bucket = self._buckets[key] = Bucket(self._rate, self._burst)
-            return bucket.charge(tokens, now)
+            return self._bucket(key, now).charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
         """Take a token and return 0, or take none and return the seconds until there is a token."""
@@ -1754,11 +1791,55 @@ class Limiter:
             self.charge(key, -1.0, now)
         return wait
 
+    def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
+        """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
+
+        Once those have passed, it asks again, until its turn comes or it calls `leave`.
+        """
+        tokens = min(tokens, self._burst)
+        with self._lock:
+            bucket = self._bucket(key, now)
+            wait = bucket.charge(tokens, now)
+            if not wait and key not in self._queues:
+                return 0.0
+            queue = self._queues.setdefault(key, _Queue())
+            ahead = queue.tokens_before(client, tokens)
+            wait = bucket.charge(ahead, now)  # there must be enough for those, too
+            bucket.charge(-ahead, now)
+            if wait:
+                bucket.charge(-tokens, now)
+                return max(wait, 0.01)
+            queue.served[client] = queue.waiting[client][0]
+            queue.clock = max(queue.clock, queue.served[client])
+            self._leave(key, client)
+            return 0.0
+
+    def leave(self, key: str, client: "Client") -> None:
+        """Wait no more. Idempotent."""
+        with self._lock:
+            self._leave(key, client)
+
+    def _leave(self, key: str, client: "Client") -> None:
+        if key in self._queues:
+            self._queues[key].waiting.pop(client, None)
+            if not self._queues[key].waiting:
+                del self._queues[key]
+
+    def _bucket(self, key: str, now: float) -> Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_KEYS:
+                by_balance = sorted(self._buckets.items(), key=lambda it: it[1].balance(now))
+                self._buckets = dict(by_balance[: MAX_KEYS // 2])
+            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+        return bucket
+
 
 # The store
 # ---------
 
 STORE_FILE = "hubbub.db"
+PID_FILE = "server.pid"  # number of the process of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -1787,6 +1868,9 @@ SCHEMA = """
     PRAGMA user_version = %d;
     COMMIT
 """
+# What is being deleted, in steps: it is not read any more. Older files have no such table.
+DELETIONS = "CREATE TABLE IF NOT EXISTS deletions (key, since, upto)"
+DELETE_MESSAGE = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
 DELETE_EMPTY = (
     "DELETE FROM conversations WHERE NOT EXISTS"
     " (SELECT 1 FROM messages WHERE messages.key = conversations.key)"
@@ -1955,12 +2039,16 @@ class Store:
         and none can be created, the store logs it, and tries again with the next write.
         """
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
+        self._pid_path = os.path.join(folder, PID_FILE)
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
         self._lifetime = history_days * 86400 or float("inf")  # seconds
         self._max_size = max_history * 2**20 or float("inf")  # bytes
         self._is_full = False  # the log has said so
         self._claim = _claim_folder(folder) if folder and claim else None
+        if self._claim is not None:
+            with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
+                file.write("%d\n" % os.getpid())
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
@@ -2003,6 +2091,7 @@ class Store:
             connection.execute("PRAGMA synchronous = NORMAL")
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
+            connection.execute(DELETIONS)
         except BaseException:
             connection.close()
             raise
@@ -2014,6 +2103,8 @@ class Store:
         self._reader.close()
         self._writer.close()
         if self._claim is not None:
+            with contextlib.suppress(OSError):
+                os.remove(self._pid_path)
             self._claim.close()
         self._hashers.shutdown()
 
@@ -2060,12 +2151,15 @@ class Store:
         """
         query = (
             "SELECT number, time, key, command, line FROM messages WHERE key = ? AND kind = ?"
-            " AND number > ? AND number < ? ORDER BY number "
+            " AND number > MAX(?, (SELECT IFNULL(MAX(upto), -1) FROM deletions WHERE key = ?))"
+            " AND number < ? ORDER BY number "
         )
         query += "DESC LIMIT ?" if latest else "ASC LIMIT ?"
         found: List[Row] = []
         for kind in (TEXT, EVENT) if with_events else (TEXT,):
-            rows = self._reader.select(query, conversation, kind, after, before, limit)
+            rows = self._reader.select(
+                query, conversation, kind, after, conversation, before, limit
+            )
             found += [Row(*row) for row in rows]
         found.sort(reverse=latest)
         return found[:limit][::-1] if latest else found[:limit]
@@ -2146,14 +2240,16 @@ class Store:
             log.warning("cannot note what was delivered: %s", error)
 
     def clean(self) -> bool:
-        """Delete some of the oldest messages, if they are too old or the file is too large.
+        """Delete some messages: of what was removed, or the oldest of what is too old or too much.
 
         Returns True if the next call may find more. Each takes some milliseconds. Messages from
         the future stay: this clock may be wrong.
         """
         query = "SELECT key, kind, number, time FROM messages ORDER BY number LIMIT ?"
 
-        def delete(writer: sqlite3.Connection) -> int:
+        def delete(writer: sqlite3.Connection) -> bool:
+            if self._delete_some(writer):
+                return True
             names = ("page_size", "page_count", "freelist_count")
             size, count, free = (writer.execute("PRAGMA " + n).fetchone()[0] for n in names)
             is_full, now = size * (count - free) > self._max_size, time.time()
@@ -2168,11 +2264,27 @@ class Store:
                     break
             if old:
                 writer.execute("BEGIN")
-                text = "DELETE FROM messages WHERE key = ? AND kind = ? AND number = ?"
-                writer.executemany(text, old)
-            return len(old)
+                writer.executemany(DELETE_MESSAGE, old)
+            return len(old) == CLEANED_AT_ONCE
 
-        return self._writer.run(delete) == CLEANED_AT_ONCE
+        return self._writer.run(delete)
+
+    def _delete_some(self, writer: sqlite3.Connection) -> bool:
+        """Carry on with the first of the deletions; False if there is none."""
+        found = writer.execute("SELECT rowid, * FROM deletions ORDER BY rowid LIMIT 1").fetchone()
+        if found is None:
+            return False
+        if not writer.in_transaction:
+            writer.execute("BEGIN")
+        query = (
+            "SELECT key, kind, number FROM messages"
+            " WHERE key = ? AND kind IN (0, 1) AND number BETWEEN ? AND ? LIMIT ?"
+        )
+        rows = writer.execute(query, (*found[1:], CLEANED_AT_ONCE)).fetchall()
+        writer.executemany(DELETE_MESSAGE, rows)
+        if len(rows) < CLEANED_AT_ONCE:
+            writer.execute("DELETE FROM deletions WHERE rowid = ?", found[:1])
+        return True
 
     # Accounts
 
@@ -2215,14 +2327,22 @@ class Store:
         return cursor.rowcount > 0
 
     def remove_account(self, name: str) -> bool:
-        """Delete an account, and the private history that nobody can read then; False if none."""
+        """Delete an account; `clean` deletes the history that nobody can read. False if none."""
         self._refresh()
         account = self.account(name)
         if account is not None:
-            query = "SELECT key FROM conversations WHERE participant = ?"
-            query = "DELETE FROM messages WHERE key IN (%s)" % query  # noqa: S608
-            self._writer.execute(query, "=%d" % account.id)
-            self._change("DELETE FROM accounts WHERE id = ?", account.id)
+            participant, number = "=%d" % account.id, account.id
+            query = (
+                "INSERT INTO deletions SELECT key, 0, ? FROM conversations WHERE participant = ?"
+            )
+
+            def delete(writer: sqlite3.Connection) -> None:
+                writer.execute("BEGIN")
+                writer.execute(query, (MAX_NUMBER, participant))
+                writer.execute("DELETE FROM accounts WHERE id = ?", (number,))
+
+            self._writer.run(delete)
+            self._refresh()
         return account is not None
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
@@ -2264,10 +2384,16 @@ class Store:
 
     def delete_channel(self, folded: str, since: Optional[int] = None) -> None:
         """Delete a channel, and its history from a number on, unless that is None."""
-        if since is not None:
-            query = "DELETE FROM messages WHERE key = ? AND kind IN (0, 1) AND number >= ?"
-            self._writer.execute(query, folded, since)
-        self._writer.execute("DELETE FROM channels WHERE key = ?", folded)
+
+        def delete(writer: sqlite3.Connection) -> None:
+            writer.execute("BEGIN")
+            writer.execute("DELETE FROM channels WHERE key = ?", (folded,))
+            if since is not None:
+                query = "INSERT INTO deletions SELECT ?, ?, MAX(number) FROM messages"
+                writer.execute(query, (folded, since))
+                self._delete_some(writer)
+
+        self._writer.run(delete)
 
     def channels(self) -> List[Dict[str, Any]]:
         """Return the states of all channels. Raises StoreError."""
@@ -2349,6 +2475,38 @@ def _start_error(path: str, reason: object) -> StoreError:
             command = "mv %s %s" % (shlex.quote(path), shlex.quote(aside))
         text += " To begin with an empty one, move it aside: " + command
     return StoreError(text)
+
+
+def stop_server(folder: str) -> None:
+    """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
+    try:
+        with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
+            pid = int(file.read())
+        is_claimed = pid > 0 and _is_claimed(folder)
+    except (OSError, ValueError):
+        is_claimed = False
+    if not is_claimed:  # the number may be that of any program by now
+        raise StoreError("no server uses %s." % folder)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except OSError as error:
+        raise StoreError("cannot stop process %d: %s." % (pid, error.strerror)) from None
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while _is_claimed(folder):
+        if time.monotonic() > deadline:
+            raise StoreError("process %d does not stop." % pid)
+        time.sleep(0.05)
+
+
+def _is_claimed(folder: str) -> bool:
+    """Return True if a server uses the folder."""
+    try:
+        claim = _claim_folder(folder)
+    except StoreError:
+        return True
+    if claim is not None:
+        claim.close()
+    return False
 
 
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
@@ -2599,8 +2757,8 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         while self.pending or not self._is_stopping:
             try:
-                count = min(len(self.pending), MAX_BATCH)
-                batch = [self.pending.popleft() for _ in range(count)]
+                batch = self._next_batch()
+                count = len(batch)
                 if len(self.pending) <= MAX_PENDING < len(self.pending) + count:
                     with self._drained:
                         self._drained.notify_all()
@@ -2617,6 +2775,17 @@ class Delivery(threading.Thread):
                 self._poll()
             except Exception:
                 log.exception("delivery failed; it goes on with what comes next")
+
+    def _next_batch(self) -> List[Work]:
+        """Take what is delivered together: few enough rows that nobody waits long for the disk."""
+        batch: List[Work] = []
+        rows = 0
+        while self.pending and len(batch) < MAX_BATCH and rows < MAX_BATCH:
+            work = self.pending.popleft()
+            batch.append(work)
+            if type(work) is Event:
+                rows += len(work.conversations)
+        return batch
 
     def _store(self, batch: List[Work]) -> None:
         """Give the journal the rows and channels of a batch."""
@@ -2779,9 +2948,6 @@ class Delivery(threading.Thread):
 REFUSALS = {  # for peers that speak neither of our dialects
     # A TLS alert: fatal, protocol_version (RFC 8446, 6)
     TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-    HTTP: b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Connection: close\r\n\r\n"
-    b"This is a Hubbub chat server. Join with client.py, an IRC client, or nc.\n",
 }
 
 
@@ -2803,7 +2969,9 @@ class Session:
         )
         client.bucket = Bucket(self.options.rate_limit, BURST)
         self._deadline = time.monotonic() + (server.options.register_timeout or FOREVER)
-        self._ends_at = float("inf")  # when lines that were read before the peer's end are dropped
+        self._owed = 0.0  # tokens that its address is not charged for yet
+        self._ends_at = float("inf")  # when lines that came before the peer's end are dropped
+        self._probe_at = time.monotonic() + MAX_REST / 2  # when a flooding peer is next sent a PING
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
@@ -2826,10 +2994,11 @@ class Session:
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
-        name = client.log_name
-        watchers = self.directory.count_watchers(client.nickname)
-        # Without waiting: the nickname is to be free.
-        self._take(len(client.channels) + watchers / WATCHERS_PER_TOKEN)
+        name, limits = client.log_name, self.server.limits
+        limits["work"].leave(client.host, client)
+        limits["storing"].leave(client.host, client)
+        if client.unpaid and self.options.rate_limit:
+            limits["storing"].charge(client.host, client.unpaid, time.monotonic())
         self.directory.remove(client, end.reason)
         if end.farewell:
             self.response.events.append(self.response.make_event(("ERROR", end.farewell)))
@@ -2855,6 +3024,8 @@ class Session:
         while name is None:
             opening += next(chunks)
             name = sniff(opening)
+        if name == HTTP:
+            self._serve_page(opening, chunks)
         if name in REFUSALS:
             self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
             raise Disconnect("Refused %s" % name)
@@ -2937,6 +3108,29 @@ class Session:
             self.delivery.enqueue(Output(client, bytes))
             self.delivery.wake()
 
+    def _serve_page(self, data: bytes, chunks: Iterator[bytes]) -> NoReturn:
+        """Answer a browser's request: `respond`. Nothing of it is taken for chat."""
+        is_read = data.startswith((b"GET ", b"HEAD "))  # others are refused at once
+        try:
+            while is_read and len(data) <= MAX_REQUEST and not _BLANK_LINE.search(data):
+                self.charge(PIECE_PRICE)
+                data += next(chunks)
+        except Disconnect as end:
+            raise Disconnect(end.reason) from None  # no farewell in another protocol
+        self.charge(REQUEST_PRICE + len(data) // BYTES_PER_TOKEN)
+        host, port = self.client.reader.getsockname()[:2]
+        host = protocol.normalize_host(host)
+        app = make_app(protocol.format_address(host, port))
+        answer = respond(data, host, port, self.options.network, app, self.server.digest)
+        # In pieces that fit into any outbox; the last has LINGER more.
+        self._ends_at = time.monotonic() + MAX_REST
+        size = min(RECEIVE_SIZE, self.options.max_sendq or RECEIVE_SIZE)
+        for start in range(0, len(answer), size):
+            piece = answer[start : start + size]
+            self.delivery.enqueue(Output(self.client, functools.partial(bytes, piece)))
+            self._drain(0)
+        raise Disconnect("Answered a browser")
+
     def _can_ping(self) -> bool:
         client = self.client
         can_answer = client.registered and not client.caps & PLAIN_TEXT
@@ -2953,20 +3147,52 @@ class Session:
         wait = self._take(tokens)
         if wait > 0 or len(self.delivery.pending) > MAX_PENDING:
             self.delivery.wait()
-            self._pause(wait)
+            self._wait_for(lambda: self._take(0.0), wait)
         self.client.check_end()
 
     def _take(self, tokens: float) -> float:
-        """Take tokens, and return the seconds until they are paid for."""
+        """Take tokens, and return 0 if they are paid for, or the seconds until it asks again.
+
+        The client pays first: its address is not charged for what waits for the client's rate.
+        """
         if not self.options.rate_limit:
             return 0.0
-        client, now = self.client, time.monotonic()
+        client, limits, now = self.client, self.server.limits, time.monotonic()
+        self._owed += tokens
         wait = client.bucket.charge(tokens, now)
-        wait = max(wait, self.server.limits["work"].charge(client.host, tokens, now))
+        wait = wait or limits["work"].turn(client.host, client, self._owed, now)
+        if wait:
+            return wait
+        self._owed = 0.0
         if client.unpaid:
-            stored, client.unpaid = client.unpaid, 0
-            wait = max(wait, self.server.limits["storing"].charge(client.host, stored, now))
+            wait = limits["storing"].turn(client.host, client, client.unpaid, now)
+            client.unpaid = client.unpaid if wait else 0
         return wait
+
+    def take_turn(self, name: str, key: str) -> None:
+        """Take a token of a limit, and wait for the client's turn."""
+        limit, client = self.server.limits[name], self.client
+
+        def ask() -> float:
+            return limit.turn(key, client, 1.0, time.monotonic())
+
+        try:
+            wait = ask()
+            if wait:
+                text = "Too many wrong passwords or keys: yours will be tried in %d seconds."
+                self.notice(text, wait + 1)
+                self.flush(is_done=False)
+                self.delivery.wake()
+            self._wait_for(ask, wait)
+        finally:
+            limit.leave(key, client)
+
+    def _wait_for(self, ask: Callable[[], float], wait: float) -> None:
+        """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
+        while wait > 0:
+            self._pause(min(wait, 0.5))
+            self.client.check_end()
+            wait = ask()
 
     def _pause(self, wait: float) -> None:
         """Wait, unless the client's end comes."""
@@ -2975,12 +3201,24 @@ class Session:
         while wait > 0 and not client.end:
             time.sleep(min(wait, 0.5))
             wait -= 0.5
-            with contextlib.suppress(BlockingIOError):
-                # The peer sends no more, and may have gone: what it has sent has some time left.
-                if not client.writer.recv(1, socket.MSG_PEEK):
-                    self._ends_at = min(self._ends_at, time.monotonic() + MAX_REST)
-            if time.monotonic() > self._ends_at:
-                raise Disconnect("Connection closed")
+            self._check_peer()
+
+    def _check_peer(self) -> None:
+        """Notice the end of the peer's stream while nothing is read, also behind unread bytes.
+
+        What it has sent has MAX_REST left: `nc -N` reads on. Raises Disconnect after that.
+        """
+        client, now = self.client, time.monotonic()
+        if now > self._probe_at and self._can_ping():
+            # If the peer is gone, its system answers with a reset; a full socket hides its end.
+            self._probe_at = now + MAX_REST / 2
+            ping = b"PING %s\r\n" % self.options.server_name.encode()
+            self.delivery.enqueue(Output(client, lambda: ping))
+            self.delivery.wake()
+        if now < self._ends_at and _has_ended(client.writer):
+            self._ends_at = min(self._ends_at, now + MAX_REST)
+        if now > self._ends_at:
+            raise Disconnect("Connection closed")
 
     def charge_for_peers(self, *nicknames: str) -> None:
         """Charge for a change that is told to peers, and to those who watch these nicknames."""
@@ -3031,9 +3269,13 @@ class Session:
         is_long = len(self.response.events) >= MANY_REPLIES
         self.response.flush(is_done)
         if is_long:
-            self.delivery.sync()
-            while self.client.queued > MAX_AHEAD and not self.client.end:
-                self._pause(0.05)
+            self._drain(MAX_AHEAD)
+
+    def _drain(self, most: int) -> None:
+        """Wait until what was posted is delivered, and no more than `most` bytes are unsent."""
+        self.delivery.sync()
+        while self.client.queued > most and not self.client.end:
+            self._pause(0.05)
 
     def run_command(self, message: Message) -> bool:
         """Check the rules of a command, and run its handler; return True if it was not refused."""
@@ -3070,6 +3312,21 @@ class Session:
             if text:
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return True if the peer sends no more, as far as the system tells; OSError if it is gone."""
+    ended = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only if all is read
+    if not ended:
+        with contextlib.suppress(BlockingIOError):
+            return not sock.recv(1, socket.MSG_PEEK)
+        return False
+    poll = select.poll()
+    poll.register(sock, ended)
+    events = poll.poll(0)
+    if events and events[0][1] & select.POLLHUP:
+        raise ConnectionResetError
+    return bool(events)
 
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
@@ -3267,7 +3524,7 @@ def _try_to_register(session: Session) -> None:
     client.realname = client.realname or client.nickname
     client.signed_on = client.spoke = time.time()
     session.charge(REGISTRATION_PRICE)
-    session.charge_for_peers(client.nickname)
+    session.charge_for_peers(client.nickname, client.nickname)  # who comes, goes
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
@@ -3287,18 +3544,14 @@ def _apply_sanctions(session: Session) -> None:
 
 
 def _check_server_password(session: Session) -> None:
-    """Check PASS. Raises Disconnect for a wrong password, later if there were many from there.
-
-    The right password is never refused: others may share the address of a client that guesses.
-    """
+    """Check PASS. Raises Disconnect for a wrong password."""
     wanted, offered = session.options.password.encode(), session.password.encode()
-    if not wanted or hmac.compare_digest(wanted, offered):
+    if not wanted:
         return
-    wait = session.server.limits["guesses"].try_take(session.client.host, time.monotonic())
-    time.sleep(min(wait, GUESS_PAUSE))
-    text = "Too many wrong passwords" if wait else "Wrong password"
-    session.reply("464", text + ".")
-    raise Disconnect(text, "Ask the host for it, and connect again.")
+    with _guessing(session, ""):
+        if not hmac.compare_digest(wanted, offered):
+            session.reply("464", "Wrong password.")
+            raise Disconnect("Wrong password", "Ask the host for it, and connect again.")
 
 
 def _welcome(session: Session) -> None:
@@ -3407,9 +3660,9 @@ def on_authenticate(session: Session, message: Message) -> None:
 
 
 def _check_password(session: Session, name: str, password: str, error: ReplyError) -> Account:
-    """Return the account of that name. Raises `error` for a wrong password, or too many of them."""
+    """Return the account of that name. Raises `error` for a wrong password."""
     store = session.server.store
-    with _guessing(session, name, error.numeric, error.numeric):
+    with _guessing(session, name, error.numeric):
         session.charge(PASSWORD_PRICE)
         account = store.log_in(name, password)
         if account is None:
@@ -3422,28 +3675,28 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
 
 
 @contextlib.contextmanager
-def _guessing(session: Session, name: str, wrong: str, *refusal: str) -> Iterator[None]:
-    """Use a password, or a key, for `name`; ReplyError with the numeric `wrong` counts as a guess.
+def _guessing(session: Session, name: str, wrong: str = "") -> Iterator[None]:
+    """Use a password, or a key, for `name`; "" is the server. Disconnect, or `wrong`, is a guess.
 
-    Raises ReplyError `refusal`, completed by a text, if there were too many from that address.
+    After too many of them from its address a client waits for its turn, then it may try: guessing
+    is slow, but the right password is never refused. It costs nothing.
     """
-    host, limits, now = session.client.host, session.server.limits, time.monotonic()
-    guess = "%s %s" % (host, protocol.casefold(name[: protocol.MAX_NAME]))
-    wait = limits["guess"].try_take(guess, now) or limits["guesses"].try_take(host, now)
-    if wait:
-        what = "keys" if name.startswith("#") else "passwords"
-        text = "Too many wrong %s. Try again in %d seconds." % (what, wait + 1)
-        raise ReplyError(*refusal, text)
+    client, key = session.client, protocol.casefold(name[: protocol.MAX_NAME])
+    keys = {"guesses": client.host}
+    if name:
+        keys["guess"] = "%s %s" % (client.host, key)
+    for limit, key in keys.items():
+        session.take_turn(limit, key)
     is_wrong = False
     try:
         yield
-    except ReplyError as error:
-        is_wrong = error.numeric == wrong
+    except (Disconnect, ReplyError) as error:
+        is_wrong = isinstance(error, Disconnect) or error.numeric == wrong
         raise
     finally:
         if not is_wrong:
-            limits["guess"].charge(guess, -1.0, now)
-            limits["guesses"].charge(host, -1.0, now)
+            for limit, key in keys.items():
+                session.server.limits[limit].charge(key, -1.0, time.monotonic())
 
 
 def _log_in(session: Session, account: Account) -> None:
@@ -3639,10 +3892,11 @@ def on_join(session: Session, message: Message) -> None:
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
-        session.charge(len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0)
+        # A token for leaving: the end of a connection waits for none.
+        session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
-        with _guessing(session, name, "475", "437", name) if is_guess else contextlib.ExitStack():
+        with _guessing(session, name, "475") if is_guess else contextlib.ExitStack():
             number = directory.join(client, name, key)
         if number is not None:
             recall(session, name, number)
@@ -3950,7 +4204,9 @@ def on_chathistory(session: Session, message: Message) -> None:
     except protocol.ProtocolError as error:
         raise fail("INVALID_PARAMS", str(error)) from None
     query = query._replace(limit=min(query.limit, MAX_HISTORY))
-    session.charge(query.limit / ROWS_PER_TOKEN)
+    # A time is looked for, and may stand for more messages.
+    times = sum(isinstance(reference, float) for reference in query.references)
+    session.charge((query.limit + times * SAME_TIME) / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [session.server.store.span(reference) for reference in query.references]
     if query.verb == "TARGETS":
@@ -4135,7 +4391,6 @@ def on_kill(session: Session, message: Message) -> None:
 def on_lusers(session: Session, message: Message) -> None:
     directory = session.directory
     users = directory.users()
-    directory.most_users = max(directory.most_users, len(users))
     count, most = str(len(users)), str(directory.most_users)
     operators = sum(user.is_operator for user in users)
     session.reply("251", "There are %s users and 0 invisible on 1 servers" % count)
@@ -4180,8 +4435,7 @@ def on_stats(session: Session, message: Message) -> None:
     letter = message.param(0)[:1] or "*"
     for pair in session.server.statistics().items():
         session.reply("249", letter, "%s: %d" % pair)
-    digest = protocol.format_fingerprint(session.server.fingerprint) or "none: not encrypted"
-    session.reply("249", letter, "fingerprint: " + digest)
+    session.reply("249", letter, "fingerprint: " + (session.server.digest or "not encrypted"))
     session.reply("219", letter, "End of /STATS report")
 
 
@@ -4265,6 +4519,140 @@ COMMANDS = {
 }
 
 
+# The page
+# --------
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(r"(?:GET|HEAD) (?:http://[^/?]+)?(/[^? ]*)(?:\?[^ ]*)? HTTP/1\.([01])\Z")
+_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):(.*)\Z")
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>%(network)s</title>
+<style>
+body { max-width: 36em; margin: auto; padding: 1em; font: 1.1em/1.5 sans-serif;
+       color: #222; background: #fff }
+a { color: #0a58ca } code { font-size: 1.1em; overflow-wrap: anywhere } li { margin: .6em 0 }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #1b1d21 } a { color: #8ab4f8 } }
+</style>
+<h1>%(network)s</h1>
+<p>This is a chat on your own network. You join it in three steps.
+<ol>
+<li><b>Get Python</b>, version 3.6 or newer.
+On Windows and macOS, download it from <a href="https://www.python.org/downloads/">python.org</a>
+and install it. Linux has it; if no window opens in the third step, install <code>python3-tk</code>.
+<li>%(download)s
+<li><b>Open it and type your name.</b> On Windows, double-click it. On macOS and Linux, type in a
+terminal: <code>python3 ~/Downloads/hubbub.pyz</code>
+</ol>
+<p>On a phone, or if you like another IRC app better, let it join the server
+<code>%(host)s</code>, port <code>%(port)d</code>, %(security)s.
+In a terminal, <code>nc %(host)s %(port)d</code> is enough.
+</html>
+"""
+_DOWNLOAD = '<b><a href="/hubbub.pyz">Download hubbub.pyz</a></b> (%(size)d KB).'
+_SECURITY = (
+    "with TLS. Accept its own certificate if this is the SHA-256 fingerprint that the app shows:"
+    " <code>%s</code>"
+)
+_NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give away."
+
+
+def parse_request(data: bytes) -> Tuple[str, List[str]]:
+    """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
+    end = _BLANK_LINE.search(data[:MAX_REQUEST])
+    first, *lines = re.split("\r?\n", data[: end.start() if end else 0].decode("latin-1"))
+    request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
+    values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
+    # Which host is of no use: it may be any name that a page elsewhere gives us.
+    hosts = [value for name, value in values if name == "host"]
+    if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
+        raise protocol.ProtocolError("This request is not understood; the page is at /")
+    tags = ",".join(value for name, value in values if name == "if-none-match")
+    return request.group(1), re.findall(r'"[^"]*"', tags)
+
+
+def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest: str = "") -> bytes:
+    """Return the answer to a request that has come to that address.
+
+    `app` is the client, or b""; `digest` is the fingerprint of the certificate, or "".
+    """
+    path, kind, extra, etags = "", "text/plain; charset=utf-8", [], []  # type: str, str, Any, Any
+    status, body = "404 Not Found", b"There is nothing here; the page is at /"
+    try:
+        path, etags = parse_request(data)
+    except protocol.ProtocolError as error:
+        status, body = "400 Bad Request", str(error).encode()
+    if path == "/":
+        values = {
+            "network": html.escape(network),
+            "host": host,
+            "port": port,
+            "size": len(app) >> 10,
+            "security": _SECURITY % digest if digest else "without encryption",
+        }
+        values["download"] = (_DOWNLOAD if app else _NO_DOWNLOAD) % values
+        status, kind, body = "200 OK", "text/html; charset=utf-8", (_PAGE % values).encode()
+    elif path == "/hubbub.pyz" and app:
+        status, kind, body = "200 OK", "application/zip", app
+        extra.append("Content-Disposition: attachment; filename=hubbub.pyz")
+    if status == "200 OK":
+        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
+        extra += ["ETag: " + etag, "Cache-Control: no-cache"]
+        status = "304 Not Modified" if etag in etags else status
+    lines = [
+        "HTTP/1.1 " + status,
+        "Content-Type: " + kind,
+        "Content-Length: %d" % len(body),
+        "Connection: close",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
+        *extra,
+    ]
+    is_empty = data.startswith(b"HEAD ") or status.startswith("3")
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
+
+
+def _add_file(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
+    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    archive.writestr(info, data)
+
+
+@functools.lru_cache(maxsize=1)
+def pack_modules() -> bytes:
+    """Return a zipapp of the modules that this server runs, without its start; b"" if one lacks."""
+    file = io.BytesIO()
+    file.write(b"#!/usr/bin/env python3\n")
+    try:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("client.py", "protocol.py", "server.py"):
+                # The server itself may run from a zipapp.
+                _add_file(archive, name, pkgutil.get_data("protocol", name) or b"")
+    except OSError:
+        return b""
+    return file.getvalue()
+
+
+@functools.lru_cache(maxsize=20)
+def make_app(at: str) -> bytes:
+    """Return the client as a zipapp that joins the server at ADDRESS:PORT; b"" if it lacks."""
+    file = io.BytesIO(pack_modules())
+    main = (
+        "import sys\n"
+        "if sys.version_info < (3, 6):\n"
+        "    sys.exit('Hubbub needs Python 3.6 or newer: https://www.python.org/downloads/')\n"
+        "import client\n"
+        "sys.exit(client.main(server=%r))\n" % at
+    )
+    if pack_modules():
+        with zipfile.ZipFile(file, "a") as archive:
+            _add_file(archive, "__main__.py", main.encode())
+    return file.getvalue()
+
+
 # The server
 # ----------
 
@@ -4276,14 +4664,14 @@ class Server:
         self.options = options
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
-        self.port: int = self._listener.getsockname()[1]
+        self.address, self.port = self._listener.getsockname()[:2]
         try:
             self.store = Store(options.data, options.history_days, options.max_history)
         except BaseException:
             self._listener.close()
             raise
         self.tls: Optional[ssl.SSLContext] = None
-        self.fingerprint = ""  # of the certificate
+        self.digest = ""  # the fingerprint of the certificate, for people
         self.not_encrypted = ""  # the reason why there is none
         try:
             self._load_certificate()
@@ -4312,6 +4700,8 @@ class Server:
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
                 self.directory.restore(Channel.restore(state, accounts))
+        ports = [self.port, DISCOVERY_PORT] if options.discovery else []
+        self.discovery = Discovery(self.address, ports)
         self._unused_at = time.monotonic() + UNUSED_INTERVAL
         self._lock = threading.Lock()  # guards the two below
         self._threads: Dict[Client, threading.Thread] = {}
@@ -4326,7 +4716,8 @@ class Server:
         options = self.options
         try:
             path = options.tls_cert or make_certificate(options.data)
-            self.tls, self.fingerprint = load_certificate(path, options.tls_key)
+            self.tls, digest = load_certificate(path, options.tls_key)
+            self.digest = protocol.format_fingerprint(digest)
         except CertificateError as error:
             if options.tls_cert or options.require_tls:
                 raise
@@ -4412,14 +4803,20 @@ class Server:
         self.delivery.start()
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._listener, selectors.EVENT_READ)
-                selector.register(self._woken, selectors.EVENT_READ)
+                for sock in (self._listener, self._woken, *self.discovery.senders):
+                    selector.register(sock, selectors.EVENT_READ, sock)
                 while not self._is_stopping:
                     for key, _ in selector.select():
-                        if key.fileobj is self._listener:
+                        if key.data is self._listener:
                             self._accept()
+                        elif key.data is not self._woken:
+                            self.discovery.answer(key.data, self._announcement)
         finally:
             self._shut_down()
+
+    def _announcement(self) -> protocol.Announcement:
+        count = self.directory.user_count
+        return protocol.Announcement(self.options.network, self.port, count, self.tls is not None)
 
     def _accept(self) -> None:
         try:
@@ -4483,6 +4880,7 @@ class Server:
 
     def _shut_down(self) -> None:
         self._listener.close()
+        self.discovery.close()
         self.directory.is_closing = True
         with self._lock:
             threads = dict(self._threads)
@@ -4515,6 +4913,9 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # IPPROTO_IPV6 has no name in Windows' older Pythons
+            with contextlib.suppress(OSError):
+                listener.setsockopt(41, socket.IPV6_V6ONLY, 0)  # "::" accepts IPv4, too
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)
@@ -4582,21 +4983,119 @@ def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
     return context, protocol.fingerprint(der)
 
 
-def reachable_addresses(host: str) -> List[str]:
-    """Return the addresses at which others find a server that listens on `host`."""
-    if host not in ("", "0.0.0.0", "::"):
-        return [host]
-    found = []
+# Finding servers
+# ---------------
+
+_VIRTUAL = re.compile(
+    "docker|veth|br-[0-9a-f]{12}|virbr|vmnet|vboxnet|u?tun|tap|wg|zt|lxc|tailscale|bridge"
+)
+_INTERFACE = re.compile(r"(?:\d+: )?([^\s:@]+)")
+_INET = re.compile(r"\s+inet6? (?:addr: ?)?([0-9A-Fa-f.:]+)")
+
+
+def parse_interfaces(text: str) -> List[str]:
+    """Return the addresses in the output of `ip addr` or `ifconfig`.
+
+    Those of virtual interfaces, and of a cable that is not plugged in, come last.
+    """
+    found: Tuple[List[str], List[str]] = ([], [])
+    is_last = False
+    for line in text.splitlines():
+        name, inet = _INTERFACE.match(line), _INET.match(line)
+        if name:
+            is_last = bool(_VIRTUAL.match(name.group(1))) or "NO-CARRIER" in line
+        elif inet:
+            found[is_last].append(inet.group(1))
+    return found[False] + found[True]
+
+
+def others_reach(addresses: Iterable[str], bound: str) -> List[str]:
+    """Return those of this computer's addresses at which others reach a listener on `bound`.
+
+    "::" accepts IPv4, too. A link-local address is of use to others in IPv4 alone, as the last.
+    """
+    ip = ipaddress.ip_address(bound.partition("%")[0])
+    if not ip.is_unspecified:
+        return [] if ip.is_loopback else [bound]
+    found = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+    found = [it for it in found if it.version <= ip.version and not it.is_loopback]
+    found = [it for it in found if it.version == 4 or not it.is_link_local]
+    return list(map(str, sorted(dict.fromkeys(found), key=lambda it: it.is_link_local)))
+
+
+def find_addresses() -> List[str]:
+    """Return this computer's addresses, with or without a gateway or a name server."""
+    found: List[str] = []
+    for command in (["ip", "addr"], ["ifconfig"]) if os.name == "posix" else ():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            output = subprocess.check_output(  # noqa: S603
+                command, stderr=subprocess.DEVNULL, timeout=COMMAND_TIMEOUT
+            )
+            found = parse_interfaces(output.decode("utf-8", "replace"))
+        if found:
+            return found
     with contextlib.suppress(OSError):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # a documentation address; UDP sends nothing yet
             found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
-            address = str(info[4][0])
-            if address not in found and not address.startswith("127."):
-                found.append(address)
+    with contextlib.suppress(OSError):  # on Windows, all of them
+        found += [str(it[4][0]) for it in socket.getaddrinfo(socket.gethostname(), None)]
     return found
+
+
+def _open_udp(host: str, port: int) -> socket.socket:
+    """Return a socket on a port that all servers of this computer share. Raises OSError."""
+    # On the BSDs, SO_REUSEADDR shares no address; on Linux, SO_REUSEPORT keeps it to one user.
+    option = "SO_REUSEADDR" if sys.platform in ("linux", "win32") else "SO_REUSEPORT"
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Discovery:
+    """Answers clients that look for servers, on UDP ports, in IPv4. Used by a single thread."""
+
+    def __init__(self, bound: str, ports: Iterable[int]) -> None:
+        """Listen on `ports` where a server on the address `bound` is reached."""
+        self.senders: Dict[socket.socket, socket.socket] = {}  # by the socket that hears a query
+        self._bucket = Bucket(ANSWER_RATE, ANSWER_RATE)
+        ip = ipaddress.ip_address(bound.partition("%")[0])
+        hosts = [""] if ip.is_unspecified else [bound] if ip.version == 4 else []
+        if hosts == [bound] and not ip.is_loopback:
+            hosts.append("")  # on Linux, no socket with an address hears broadcasts
+        for port in dict.fromkeys(ports):
+            try:
+                sender = None
+                for host in hosts:
+                    sock = _open_udp(host, port)
+                    sender = sender or sock
+                    self.senders[sock] = sender
+            except OSError as error:
+                log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
+
+    def answer(self, heard: socket.socket, make: Callable[[], protocol.Announcement]) -> None:
+        """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
+        for _ in range(MAX_DATAGRAMS):
+            try:
+                data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
+                query_id = protocol.parse_query(data)
+                if self._bucket.balance(time.monotonic()) >= 1.0:
+                    self._bucket.charge(1.0, time.monotonic())
+                    self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
+            except protocol.ProtocolError:
+                continue
+            except OSError:  # there is no more, or nobody can be at that address
+                return
+
+    def close(self) -> None:
+        for sock in self.senders:
+            sock.close()
 
 
 # The command line
@@ -4678,7 +5177,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
-    """Return the fields of Options, and those of the account chores.
+    """Return the fields of Options, and those of the chores.
 
     Exits with code 2 and one line if the command line is wrong.
     """
@@ -4694,6 +5193,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         parser.add_argument(
             "--" + flag, dest=field, type=convert, metavar=metavar, help=text, default=default
         )
+    text = "do not answer clients that look for servers"
+    parser.add_argument("--no-discovery", dest="discovery", action="store_false", help=text)
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
     text = "refuse connections that are not encrypted, except from this computer"
     parser.add_argument("--require-tls", action="store_true", help=text)
@@ -4707,6 +5208,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "delete an account"
     chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
+    text = "end the server that uses the folder of --data"
+    chores.add_argument("--stop", action="store_true", help=text)
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
     given = sys.argv[1:] if argv is None else argv
@@ -4716,9 +5219,9 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     if arguments.tls_key and not arguments.tls_cert:
         parser.error("--tls-key is for --tls-cert")
     names = arguments.add_account, arguments.remove_account
-    arguments.is_chore = arguments.list_accounts or any(names)
+    arguments.is_chore = arguments.list_accounts or arguments.stop or any(names)
     if arguments.is_chore and not arguments.data:
-        parser.error("accounts need a folder: --data FOLDER")
+        parser.error("this needs a folder: --data FOLDER")
     return arguments
 
 
@@ -4819,9 +5322,13 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 
 
 def run_chore(arguments: argparse.Namespace) -> int:
-    """Change or list the accounts in a folder that a server may be using; return the exit code."""
+    """Stop the server of a folder, or change or list its accounts; return the exit code."""
     try:
         password = _read_password(arguments.add_account) if arguments.add_account else ""
+        if arguments.stop:
+            stop_server(arguments.data)
+            print("The server has stopped.")
+            return 0
         path = os.path.join(arguments.data, STORE_FILE)
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)
@@ -4847,6 +5354,8 @@ def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str
     if arguments.remove_account:
         if not store.remove_account(arguments.remove_account):
             raise StoreError("%s has no account." % arguments.remove_account)
+        while store.clean():
+            pass
         return "%s has no account now. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"
@@ -4914,20 +5423,31 @@ def _serve(options: Options, console: Console) -> int:
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
     at = protocol.format_address(options.host, server.port)
-    console.print("[%s] Running on %s" % (SERVER, at))
-    for address in reachable_addresses(options.host):
-        at = protocol.format_address(address, server.port)
-        console.print("[%s] Tell people: %s" % (SERVER, at))
-    digest = protocol.format_fingerprint(server.fingerprint)
-    if digest:
-        console.print("[%s] Encrypted, with the fingerprint %s" % (SERVER, digest))
+    lines = ["Running on %s" % at, *invitation(server.address, server.port)]
+    if server.digest:
+        lines.append("Encrypted, with the fingerprint %s" % server.digest)
     else:
-        console.print("[%s] Not encrypted: %s." % (SERVER, server.not_encrypted))
+        lines.append("Not encrypted: %s" % server.not_encrypted)
+    for line in lines:
+        console.print("[%s] %s" % (SERVER, line))
     server.run()
     signal.set_wakeup_fd(-1)
     server.close()
     console.print("[%s] Stopped" % SERVER)
     return 0
+
+
+def invitation(bound: str, port: int) -> List[str]:
+    """Return the lines of the console that say how people join a listener on `bound`."""
+    if ipaddress.ip_address(bound.partition("%")[0]).is_loopback:
+        return ["Only this computer can join"]
+    addresses = others_reach(find_addresses(), bound)
+    if not addresses:
+        command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
+        return ["No network was found; `%s` shows the addresses of this computer" % command]
+    told = [protocol.format_address(address, port) for address in addresses]
+    page = ["In a browser: http://%s" % told[0]] if pack_modules() else []
+    return ["Tell people: %s" % at for at in told] + page
 
 
 def _start_failure(options: Options, error: Exception) -> str:

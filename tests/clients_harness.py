@@ -1,4 +1,4 @@
-"""Other chat programs for the tests: WeeChat, irssi, HexChat and nc, and an IRC server, ngIRCd.
+"""Other chat programs for the tests: WeeChat, irssi, HexChat and nc; ngIRCd and InspIRCd.
 
 Each runs as its users run it, with a home of its own in a folder of the test. WeeChat is driven
 through its pipe and irssi by keys, both in a detached terminal (tmux); HexChat, on the virtual
@@ -601,9 +601,54 @@ class WindowClient(Program):
         self._person.say(line)
 
 
-class NgIrcd:
-    """ngIRCd on a free port, with its own configuration."""
+class IrcServer:
+    """A server on free ports, with its own configuration: `port` for clients, `link_port`."""
 
+    PROGRAM: str
+    ARGUMENTS = ["--nodaemon"]  # stay in the foreground
+    READY: str  # printed when it listens
+    FAILED = "failed to bind"  # printed, but InspIRCd runs on
+    CONFIG: str
+
+    def __init__(self, folder, **fields):
+        command = [require(self.PROGRAM), *self.ARGUMENTS, "--config", str(folder / "conf")]
+        folder.mkdir()
+        self._output = folder / "output"
+        for _ in range(5):  # another program may take a free port before the server does
+            self.port, self.link_port = free_ports()
+            ports = {"port": self.port, "link_port": self.link_port}
+            write_config(folder / "conf", self.CONFIG, folder=folder, **ports, **fields)
+            with self._output.open("wb") as file:
+                self._process = subprocess.Popen(command, stdin=DEVNULL, stdout=file, stderr=file)
+            with closed_on_failure(self):
+                wait_until(lambda: self.READY in self.output or self._process.poll() is not None)
+            if self._process.poll() is None and self.FAILED not in self.output:
+                return
+            self.close()
+        pytest.fail(self.output)
+
+    @property
+    def output(self):
+        return self._output.read_text(errors="replace")
+
+    def close(self):
+        self._process.terminate()
+        self._process.wait()
+
+
+def free_ports():
+    """Return two ports of the loopback interface that are free now."""
+    with socket.socket() as first, socket.socket() as second:
+        for probe in (first, second):
+            probe.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+class NgIrcd(IrcServer):
+    """ngIRCd."""
+
+    PROGRAM = "ngircd"
+    READY = "Now listening on"
     CONFIG = """
         [Global]
         Name = other.example
@@ -628,27 +673,33 @@ class NgIrcd:
         Modes = tn
         """
 
-    def __init__(self, folder):
-        program = require("ngircd")
-        folder.mkdir()
-        self._output = folder / "output"
-        command = [program, "--nodaemon", "--config", str(folder / "conf")]
-        for _ in range(5):  # another program may take the free port before ngIRCd does
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
-            write_config(folder / "conf", self.CONFIG, port=self.port, folder=folder)
-            with self._output.open("wb") as file:
-                self._process = subprocess.Popen(command, stdin=DEVNULL, stdout=file, stderr=file)
-            with closed_on_failure(self):
-                wait_until(lambda: self._is_listening() or self._process.poll() is not None)
-            if self._process.poll() is None:
-                return
-        pytest.fail(self._output.read_text(errors="replace"))
 
-    def _is_listening(self):
-        return "Now listening on" in self._output.read_text(errors="replace")
+class InspIrcd(IrcServer):
+    """InspIRCd, linked to another: `connects` to its `peer_port`, or waits for it to do so."""
 
-    def close(self):
-        self._process.terminate()
-        self._process.wait()
+    PROGRAM = "inspircd"
+    ARGUMENTS = ["--nofork", "--runasroot"]
+    READY = "is now running as"
+    CONFIG = """
+        <server name="{name}.example" description="{name}" network="Example" id="{number}AA">
+        <admin name="The tests" nick="tests" email="tests@example">
+        <bind address="127.0.0.1" port="{port}" type="clients">
+        <bind address="127.0.0.1" port="{link_port}" type="servers">
+        <connect name="all" allow="*" resolvehostnames="no" useident="no" fakelag="no">
+        <module name="spanningtree">
+        <link name="{peer}.example" ipaddr="127.0.0.1" port="{peer_port}" allowmask="127.0.0.1"
+         sendpass="secret" recvpass="secret">
+        <autoconnect server="{connects}" period="1">
+        <pid file="{folder}/pid">
+        <log method="file" type="* -USERINPUT -USEROUTPUT" level="default" target="{folder}/log"
+         flush="1">
+        """
+
+    def __init__(self, folder, name, number, peer, peer_port=0):
+        fields = {"name": name, "number": number, "peer": peer, "peer_port": peer_port or 1}
+        fields["connects"] = peer + ".example" if peer_port else ""
+        super().__init__(folder, **fields)
+        self._log = folder / "log"
+
+    def wait_until_linked(self):
+        wait_until(lambda: "end of netburst" in self._log.read_text("utf-8"))

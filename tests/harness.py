@@ -63,6 +63,14 @@ class Talker:
     def send_bytes(self, data):
         self._socket.sendall(data)
 
+    def pour(self, data):
+        """Send as much as fits into the buffers of both ends."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while data:
+                data = data[self._socket.send(data) :]
+        self._socket.settimeout(TIMEOUT)
+
     def finish(self):
         """Close the sending direction and go on reading, as `nc -N` does."""
         socket.socket.shutdown(self._socket, socket.SHUT_WR)  # that of SSLSocket ends TLS, too
@@ -183,7 +191,7 @@ class Room:
     """A server in this process, and its clients."""
 
     def __init__(self, tls=False, **options):
-        chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, **options}
+        chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, "discovery": False, **options}
         self.server = server.Server(server.Options(**chosen))
         self._talkers, self._tls = [], tls
         self._thread = threading.Thread(target=self.server.run, name="server under test")
@@ -254,9 +262,10 @@ def folded(*names):
 class Process:
     """`python server.py` as a process."""
 
-    def __init__(self, stderr, *args, launcher=()):
+    def __init__(self, stderr, *args, launcher=(), discovery=False):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
-        command += args
+        # Without discovery, no fixed port is bound.
+        command += [*([] if discovery else ["--no-discovery"]), *args]
         self._stderr = stderr
         self._talkers = []
         with stderr.open("wb") as file:
@@ -286,6 +295,10 @@ class Process:
     def rest_of_output(self):
         """Return the lines that the server has printed after the first."""
         return self._process.stdout.read().decode().splitlines()
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     @property
     def log(self):

@@ -43,8 +43,9 @@ PACKAGES = {  # program or file: its package in Debian and Ubuntu
     "tmux": "tmux",
     "nc": "netcat-openbsd",
     "ngircd": "ngircd",
+    "inspircd": "inspircd",
 }
-SERVICES = ["ngircd"]  # packages whose server Debian would start, open to the network
+SERVICES = ["ngircd", "inspircd"]  # packages whose server Debian would start, open to the network
 APT = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
 APT += ["-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=60"]
 APT += ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]

@@ -1,14 +1,17 @@
 """The budget of clients and addresses: prices, floods, long answers and full outboxes."""
 
+import collections
 import hashlib
 import queue
 import selectors
 import time
+import types
 
 import pytest
 from harness import TIMEOUT, IrcTalker
 
 import server
+from protocol import Message
 
 needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
 
@@ -63,8 +66,8 @@ def price(taken, talker, *lines):
         ("WHO zzz", 1 + 4),
         ("WHO #lobby", 1 + 4 + 4),
         ("NAMES #lobby", 1 + 4),
-        ("JOIN #b4", 1),
-        ("JOIN #b4,#b5", 2),
+        ("JOIN #b4", 1 + 1),  # and for leaving
+        ("JOIN #b4,#b5", 2 + 2),
         ("LIST zzz", 1 + 4 * 1.25 + 1),
         ("LIST zzz,yyy,*b*", 1 + 2 + 4 * 1.75 + 5),
         ("MONITOR + alice", 1),
@@ -107,14 +110,13 @@ def test_connection_registration_and_end_have_their_price(room, taken):
     bob = room.irc("bob")
     names, members = 2, 1 / server.ROWS_PER_TOKEN
     barrier = 1
-    whole = server.CONNECTION_PRICE + names + server.REGISTRATION_PRICE + members + barrier
-    assert sum(taken) == pytest.approx(whole)
-    bob.send("JOIN #a,#b")
-    bob.heard()
+    leaving = 1  # is paid for in advance
+    whole = server.CONNECTION_PRICE + names + server.REGISTRATION_PRICE + members + leaving
+    assert sum(taken) == pytest.approx(whole + barrier)
     taken.clear()
     bob.send("QUIT")
     bob.rest()
-    assert sum(taken) == 1 + len(["#lobby", "#a", "#b"])
+    assert sum(taken) == 1
 
 
 @needs_scrypt
@@ -127,6 +129,9 @@ def test_password_and_history_have_their_price(open_room, tmp_path, monkeypatch,
     assert price(taken, bob, "REGISTER * * long-enough") == 1 + server.PASSWORD_PRICE
     rows = server.MAX_HISTORY / server.ROWS_PER_TOKEN
     assert price(taken, bob, "CHATHISTORY LATEST #lobby * 9999") == 1 + rows
+    times = "timestamp=1971-01-01T00:00:00.000Z timestamp=1972-01-01T00:00:00.000Z"
+    more = (2 * server.SAME_TIME + 1) / server.ROWS_PER_TOKEN
+    assert price(taken, bob, "CHATHISTORY BETWEEN #lobby %s 1" % times) == 1 + more
 
 
 # Budgets
@@ -140,6 +145,21 @@ def test_lines_before_the_end_of_a_pipe_arrive(open_room, monkeypatch):
     bob.finish()
     said = [line for line in alice.until(" QUIT :Connection closed") if "PRIVMSG" in line]
     assert [line.rpartition(" ")[2] for line in said] == [str(number) for number in range(70)]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("lines", [5000, 5000000], ids=["all read", "more than fits"])
+def test_peer_that_is_gone_is_noticed_behind_what_it_sent(open_room, monkeypatch, end, lines):
+    """Also if its end waits behind bytes for which there is no space."""
+    monkeypatch.setattr(server, "MAX_REST", 1.0)
+    room = open_poor_room(open_room, monkeypatch)
+    alice, bob = room.irc("alice"), room.irc("bob")
+    alice.heard()
+    bob.heard()
+    bob.pour(b"\r\n" * lines)
+    getattr(bob, end)()
+    assert " QUIT :" in alice.line()
+    room.wait_until_gone(bob)
 
 
 def open_poor_room(open_room, monkeypatch):
@@ -200,6 +220,23 @@ def test_class_behind_an_address_notices_nothing(open_room, tmp_path, monkeypatc
         for _ in range(30 * 30):
             pupil.expect(" :word")
     assert waits == []
+
+
+def test_neighbour_of_a_flood_waits_for_no_debt_of_it(open_room, monkeypatch):
+    """20 connections of its address want 20 x 40 tokens, of which there are 10 a second."""
+    monkeypatch.setattr(server, "ADDRESS_BURST", 40)
+    monkeypatch.setattr(server, "ADDRESS_SHARE", 1)
+    room = open_room(rate_limit=10)
+    alice = room.irc("alice")
+    flooders = [room.connect() for _ in range(20)]
+    for flooder in flooders:
+        flooder.pour(b"QUIT :%s\r\n" % (b"x" * 500) * 1000)
+    room.server.limits["work"].charge("127.0.0.1", 40, time.monotonic())
+    started = time.monotonic()
+    alice.heard()
+    newcomer = room.irc("newcomer")
+    assert time.monotonic() - started < 20
+    newcomer.heard()
 
 
 def test_limit_of_0_costs_no_look_at_the_clock(open_room, monkeypatch):
@@ -309,6 +346,19 @@ def test_select_is_asked_in_parts(open_room, monkeypatch):
     for talker in slow:
         assert sum(" PRIVMSG " in line for line in talker.heard()) == sent
     assert len(room.server.delivery._selector.get_map()) == 1
+
+
+def test_batch_has_few_rows():
+    """300 who leave 49 channels each: nobody waits until 14,700 rows are on disk."""
+    message = Message("QUIT", ("bye",), "a!b@c")
+    event = server.Event(message, (), conversations=tuple("#r%d" % number for number in range(49)))
+    waiting = types.SimpleNamespace(pending=collections.deque([event] * 300))
+    sizes = []
+    while waiting.pending:
+        sizes.append(len(server.Delivery._next_batch(waiting)))
+    assert sum(sizes) == 300 and max(sizes) <= server.MAX_BATCH / 49 + 1
+    waiting.pending.extend([server.Event(message, ())] * 300)
+    assert len(server.Delivery._next_batch(waiting)) == 300
 
 
 # Mistakes of ours

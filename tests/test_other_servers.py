@@ -1,9 +1,17 @@
-"""client.py on another IRC server: ngIRCd, which lacks most of what Hubbub's server has."""
+"""client.py on other IRC servers: ngIRCd, which lacks most of ours, and two linked InspIRCd."""
 
 import contextlib
 
 import pytest
-from clients_harness import NgIrcd, TerminalClient, Terminals, WeeChat, WindowClient, unique
+from clients_harness import (
+    InspIrcd,
+    NgIrcd,
+    TerminalClient,
+    Terminals,
+    WeeChat,
+    WindowClient,
+    unique,
+)
 from harness import IrcTalker
 
 pytestmark = pytest.mark.timeout(180)
@@ -127,3 +135,38 @@ def test_weechat_and_client_py_chat_on_another_server(tom, weechat):
     tom.sees("private", who="wendy", text="psst to " + kind)
     weechat.part(CHANNEL, "done")
     tom.expect("wendy left " + CHANNEL)
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Return the ports of two linked servers."""
+    with contextlib.ExitStack() as stack:
+        east = InspIrcd(tmp_path / "east", "east", 1, peer="west")
+        stack.callback(east.close)
+        west = InspIrcd(tmp_path / "west", "west", 2, peer="east", peer_port=east.link_port)
+        stack.callback(west.close)
+        for server in (east, west):
+            server.wait_until_linked()
+        yield east.port, west.port
+
+
+def test_clients_on_two_linked_servers_are_in_one_chat(network, tmp_path, desktop):
+    east, west = network
+    wanda = WindowClient(desktop, desktop.open(east, "wanda", at_once=True), "wanda")
+    wanda.expect("Welcome to")
+    with contextlib.closing(TerminalClient(tmp_path, "terry", west)) as terry:
+        wanda.join(CHANNEL)
+        terry.join(CHANNEL)
+        wanda.sees("join", who="terry", channel=CHANNEL)
+        wanda.say(CHANNEL, "Hello Terry!")
+        terry.sees("message", who="wanda", text="Hello Terry!")
+        terry.say(CHANNEL, "Hello Wanda!")
+        wanda.sees("message", who="terry", text="Hello Wanda!")
+        terry.send_private("wanda", "psst")
+        wanda.sees("private", who="terry", text="psst")
+        wanda.send_private("terry", "psst yourself")
+        terry.sees("private", who="wanda", text="psst yourself")
+        terry.command("/list")
+        terry.expect("Online users (2): terry, wanda")
+        terry.command("/quit")
+        wanda.sees("quit", who="terry", text="")

@@ -371,6 +371,10 @@ def are_alike(name, other):
         ("ellen", "e11en eIIen"),
         ("Nico", "ꓠꓲꓚꓳ"),
         ("Lisɑ", "Iisa Lisa"),
+        ("alice", "ⲁⳑⲓⲥⲉ alicꬲ aliƈe alice\u0335 a\u0336lice aŀice"),
+        ("mary", "rnary"),
+        ("Will", "vvill"),
+        ("kim", "ⲕⲓⲙ"),
     ],
 )
 def test_names_that_look_alike_are_found(name, others):
@@ -393,6 +397,10 @@ def test_names_that_look_alike_are_found(name, others):
         ("Lukasz", "Łukasz"),
         ("Al", "AI Ai"),
         ("Иван", "Ivan"),
+        ("Bernd", "Bern Bend"),
+        ("Clara", "Dara"),
+        ("Łukasz", "Lukasz"),
+        ("Hauƙa", "Hauka"),
     ],
 )
 def test_honest_names_stand_beside_each_other(name, others):

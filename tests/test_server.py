@@ -794,6 +794,8 @@ HOSTILE = {
     "telnet without end": [b"\xff\xfa" * 5000, b"\xff\n"],
     "TLS": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)],
     "GET": [body_of("GET /")],
+    "GET that never ends": [b"GET / HTTP/1.1\r\nHost: x\r\nNICK evil\r\nUSER evil 0 * :x\r\n"],
+    "GET of the client, unread": [body_of("GET /hubbub.pyz")],
     "POST": [body_of("POST /")],
     "POST in pieces": [b"POS", b"T / HTTP/1.1\r\n\r\nNICK evil\r\nUSER evil 0 * :x\r\n"],
     "a thousand commands before registration": [b"JOIN #lobby\r\nPRIVMSG #lobby :x\r\n" * 500],
@@ -827,12 +829,15 @@ def test_hostile_peer_leaves_nothing_behind(room, pieces, leave):
     ("data", "answer"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x15\x03\x01\x00\x02\x02\x46"),
-        (body_of("GET /"), b"HTTP/1.1 400 Bad Request\r\n"),
+        (body_of("GET /"), b"HTTP/1.1 200 OK\r\n"),
+        (body_of("HEAD /"), b"HTTP/1.1 200 OK\r\n"),
+        (body_of("GET /x"), b"HTTP/1.1 404 Not Found\r\n"),
+        (b"GET /\nNICK evil\nUSER evil 0 * :x\n\n", b"HTTP/1.1 400 Bad Request\r\n"),
         (body_of("POST /"), b"HTTP/1.1 400 Bad Request\r\n"),
     ],
-    ids=["TLS", "GET", "POST"],
+    ids=["TLS", "GET", "HEAD", "404", "400", "POST"],
 )
-def test_browsers_and_tls_are_refused_in_their_protocol(room, data, answer):
+def test_browsers_and_tls_are_answered_in_their_protocol(room, data, answer):
     """None of their lines is obeyed."""
     peer = room.connect()
     peer.send_bytes(data)

@@ -44,10 +44,9 @@ def test_a_server_says_where_it_runs_and_that_it_stopped(start):
     process.irc("alice")
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
-    assert process.rest_of_output() == [
-        "[SERVER] Tell people: 127.0.0.1:%d" % process.port,
-        "[SERVER] Stopped",
-    ]
+    told = process.rest_of_output()
+    assert [told[0], told[-1]] == ["[SERVER] Only this computer can join", "[SERVER] Stopped"]
+    assert re.match(r"\[SERVER\] (Encrypted, with the fingerprint|Not encrypted: the) ", told[1])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,11 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--add-account", "alice", "--remove-account", "bob"], "not allowed with"),
         (["--oper"], "--oper is for --add-account"),
         (["--list-accounts", "--oper"], "--oper is for --add-account"),
-        (["--data", "", "--list-accounts"], "accounts need a folder: --data"),
+        (["--data", "", "--list-accounts"], "this needs a folder: --data"),
+        (["--data", "", "--stop"], "this needs a folder: --data"),
+        (["--data", "FOLDER/missing", "--stop"], "no server uses FOLDER/missing."),
+        (["--data", "FOLDER/kept", "--stop"], "no server uses FOLDER/kept."),
+        (["--stop", "--list-accounts"], "not allowed with"),
         (
             ["--data", "FOLDER/missing", "--list-accounts"],
             "there are no accounts in FOLDER/missing.",
@@ -216,8 +219,7 @@ def test_address_of_an_ipv6_server_is_printed_as_the_client_reads_it(start):
         pytest.skip("IPv6 is turned off")
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
-    assert process.first_line == "[SERVER] Running on [::1]:%d" % process.port
-    told = process.rest_of_output()[0].partition("Tell people: ")[2]
+    told = process.first_line.partition("Running on ")[2]
     assert client.parse_server(told) == ("::1", process.port)
 
 
@@ -230,6 +232,49 @@ def test_a_second_server_on_a_folder_does_not_start(start, tmp_path):
     (line,) = second.log
     assert line.startswith("server.py: another server uses %s." % folder)
     alice.heard()
+
+
+def test_stop_ends_the_server_that_uses_the_folder(start, tmp_path):
+    """Its users are told; the folder is free once the command has ended."""
+    folder = str(tmp_path / "data")
+    first, other = start("--data", folder), start("--data", str(tmp_path / "other"))
+    alice, bob = first.irc("alice"), other.irc("bob")
+    assert int((tmp_path / "data" / server.PID_FILE).read_text()) == first.pid
+    chore = start("--data", folder, "--stop")
+    assert (chore.first_line, chore.wait()) == ("The server has stopped.", 0)
+    alice.expect("ERROR :The server is shutting down")
+    assert first.wait() == 0
+    assert not (tmp_path / "data" / server.PID_FILE).exists()
+    assert start("--data", folder).port
+    bob.heard()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_used"), [("4242", False), *((text, True) for text in ("", "x", "0", "-1"))]
+)
+def test_stop_signals_nobody_but_the_server(tmp_path, monkeypatch, text, is_used):
+    """After a crash the number may be that of another program; some numbers mean all programs."""
+    signals = []
+    monkeypatch.setattr(server.os, "kill", lambda *args: signals.append(args))
+    with contextlib.closing(server.Store(str(tmp_path), claim=is_used)):
+        (tmp_path / server.PID_FILE).write_text(text)
+        with pytest.raises(server.StoreError, match="no server uses %s" % tmp_path):
+            server.stop_server(str(tmp_path))
+    assert signals == []
+
+
+def test_stop_says_so_when_the_server_does_not_end(tmp_path, monkeypatch):
+    """And when it may not be stopped."""
+    monkeypatch.setattr(server, "STOP_TIMEOUT", 0.1)
+    signals = []
+    monkeypatch.setattr(server.os, "kill", lambda *args: signals.append(args))
+    with contextlib.closing(server.Store(str(tmp_path))):
+        with pytest.raises(server.StoreError, match="process %d does not stop" % os.getpid()):
+            server.stop_server(str(tmp_path))
+        assert signals == [(os.getpid(), signal.SIGTERM)]
+        monkeypatch.setattr(server.os, "kill", lambda *args: os.listdir(str(tmp_path / "missing")))
+        with pytest.raises(server.StoreError, match="cannot stop process"):
+            server.stop_server(str(tmp_path))
 
 
 def test_folder_and_files_are_for_their_owner_alone(start, tmp_path):

@@ -126,6 +126,29 @@ def test_a_limiter_has_a_bucket_for_each_key():
     assert take("a", 1000.0, 6) == [0.0] * 5 + [10.0]
 
 
+def test_turns_are_fair():
+    """Who wants less and was served less comes first; nobody takes what others wait for."""
+    limiter = server.Limiter(10, 100)
+
+    def ask(*requests, at):
+        return [limiter.turn("a", client, tokens, at) for client, tokens in requests]
+
+    class Client:
+        pass
+
+    honest, greedy, other = Client(), Client(), Client()
+    assert ask((greedy, 100), at=0.0) == [0.0]
+    assert ask((greedy, 50), (other, 50), (honest, 1), at=0.0) == [5.0, 5.0, pytest.approx(0.1)]
+    assert ask((greedy, 50), (honest, 1), at=5.0) == [pytest.approx(0.1), 0.0]
+    assert ask((greedy, 50), at=5.1) == [0.0]
+    assert ask((greedy, 50), (other, 50), at=5.1) == [10.0, 5.0]  # others are served first
+    limiter.leave("a", other)
+    assert ask((greedy, 50), at=10.1) == [0.0]
+    assert limiter._queues == {}
+    assert ask((greedy, 1000), at=30.0) == [0.0]  # more than there will ever be takes all
+    assert ask((greedy, 1), at=30.0) == [pytest.approx(0.1)]
+
+
 def test_a_limiter_forgets_the_keys_with_the_highest_balances(monkeypatch):
     """A peer with many addresses cannot wipe out its debts."""
     monkeypatch.setattr(server, "MAX_KEYS", 100)
@@ -334,6 +357,49 @@ def test_a_channel_is_remembered_until_it_is_deleted(store, open_store, folder):
     assert query(folder, "SELECT COUNT(*) FROM messages") == [(2,)]
 
 
+def test_a_large_room_is_deleted_in_steps_and_is_unreadable_at_once(
+    open_store, folder, monkeypatch
+):
+    """Also for who opens the file after a kill; what is said in a new room of that name stays."""
+    monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
+    store = open_store()
+    store.append([row(number, to="#tea") for number in range(1, 51)])
+    store.append([row(51, to="#cake")])
+    store.delete_channel("#tea", since=6)
+    store.append([row(52, to="#tea")])
+
+    def left():
+        return query(folder, "SELECT COUNT(*) FROM messages WHERE key = '#tea'")[0][0]
+
+    sizes = [left()]
+    for number in range(10):
+        reader = server.Store(str(folder), claim=False) if number == 1 else store
+        shown = numbers(reader.read("#tea", 0, END, 99, latest=True))
+        assert shown == ([52] if query(folder, "SELECT * FROM deletions") else [1, 2, 3, 4, 5, 52])
+        if reader is not store:
+            reader.close()
+        store.clean()
+        sizes.append(left())
+    assert sizes == [41, 31, 21, 11, 6, *[6] * 6]
+    assert not store.clean()
+    assert numbers(store.read("#cake", 0, END, 99, latest=True)) == [51]
+
+
+@needs_scrypt
+def test_a_removed_account_leaves_nothing_after_a_kill(open_store, folder, monkeypatch):
+    monkeypatch.setattr(server, "CLEANED_AT_ONCE", 10)
+    store = open_store()
+    alice = store.add_account("alice", PASSWORD)
+    store.append([row(number, to="=%d bob" % alice.id) for number in range(1, 51)])
+    store.remove_account("alice")
+    store.close()
+    again = open_store()
+    assert again.account("alice") is None
+    while again.clean():
+        pass
+    assert query(folder, "SELECT COUNT(*) FROM messages") == [(0,)]
+
+
 def test_a_channel_that_cannot_be_understood_is_skipped(store, folder):
     store.save_channel("#tea", {"topic": "tea"})
     query(folder, "INSERT INTO channels VALUES ('#a', 'oops')")
@@ -422,6 +488,8 @@ def test_the_private_history_of_an_account_goes_with_it(store, folder):
     names = ["=%d =%d" % (old.id, bob.id), "=%d carol" % old.id, "=%d carol" % bob.id, "#lobby"]
     store.append([row(n, to=name, waiting_for=old.id) for n, name in enumerate(names, 1)])
     store.remove_account("alice")
+    while store.clean():
+        pass
     kept = query(folder, "SELECT DISTINCT key FROM messages ORDER BY 1")
     assert [key for (key,) in kept] == sorted(names[2:])
     store.append([row(9, to=names[2])])
