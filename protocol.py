@@ -959,9 +959,11 @@ class TlsPipe:
                     self.send(bytes(self._waiting))
                     self._waiting.clear()
                 while not self.is_ended:
-                    with contextlib.suppress(ssl.SSLZeroReturnError):
+                    try:
                         pieces.append(self._tls.read(MAX_RECORD))
-                    self.is_ended = not (pieces and pieces[-1])
+                    except ssl.SSLZeroReturnError:
+                        pieces.append(b"")
+                    self.is_ended = not pieces[-1]
         return b"".join(pieces)
 
     def send(self, data: bytes) -> None:

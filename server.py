@@ -4941,6 +4941,7 @@ def make_certificate(folder: str) -> str:
     )
     files = ["-keyout", path + ".new", "-out", path + ".new"]
     try:
+        os.close(os.open(path + ".new", os.O_WRONLY | os.O_CREAT, 0o600))  # some openssl use 0644
         subprocess.run(  # noqa: S603
             command.split() + files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, check=True, timeout=OPENSSL_TIMEOUT,
@@ -4970,17 +4971,20 @@ def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
     # A peer that renegotiates has the server compute without end. (3.6 has no name for it.)
     context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
     try:
-        context.load_cert_chain(cert, key or None, password="")  # never asks
         with open(cert, encoding="ascii", errors="replace") as file:
-            found = re.search(
-                "-----BEGIN CERTIFICATE.*?END CERTIFICATE-----", file.read(), re.DOTALL
-            )
+            pems = re.findall("-----BEGIN CERTIFICATE-.*?-END CERTIFICATE-----", file.read(), re.S)
+        if not pems:
+            raise ValueError("there is none")
+        context.load_cert_chain(cert, key or None, password="")  # never asks
+        return context, protocol.fingerprint(ssl.PEM_cert_to_DER_cert(pems[0]))
+    except ssl.SSLError as error:
+        is_other = error.reason == "KEY_VALUES_MISMATCH"
+        reason = "its key is missing, damaged, or kept with a passphrase"
+        reason = "the key is that of another certificate" if is_other else reason
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        files = " and ".join(filter(None, [cert, key]))
-        raise CertificateError("cannot use the certificate in %s: %s" % (files, reason)) from None
-    der = ssl.PEM_cert_to_DER_cert(found.group()) if found else b""
-    return context, protocol.fingerprint(der)
+        reason = getattr(error, "strerror", None) or str(error)
+    files = " and ".join(filter(None, [cert, key]))
+    raise CertificateError("cannot use the certificate in %s: %s" % (files, reason))
 
 
 # Finding servers

@@ -51,6 +51,7 @@ class Talker:
         self.address = "%s:%d" % self._socket.getsockname()[:2]
         if tls:
             self._socket = trusting_context().wrap_socket(self._socket)
+            self.certificate = self._socket.getpeercert(binary_form=True)
         self._lines = []
         self._rest = b""
 
@@ -262,20 +263,22 @@ def folded(*names):
 class Process:
     """`python server.py` as a process."""
 
-    def __init__(self, stderr, *args, launcher=(), discovery=False):
+    def __init__(self, stderr, *args, launcher=(), discovery=False, tls=False, environment=None):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
         # Without discovery, no fixed port is bound.
         command += [*([] if discovery else ["--no-discovery"]), *args]
-        self._stderr = stderr
+        self._stderr, self._tls = stderr, tls
         self._talkers = []
         with stderr.open("wb") as file:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=file, env=environment
+            )
         self.first_line = self._process.stdout.readline().decode().rstrip()
         address = re.search(r"Running on .*:(\d+)$", self.first_line)
         self.port = int(address.group(1)) if address else 0
 
     def connect(self, kind):
-        talker = kind(self.port)
+        talker = kind(self.port, tls=self._tls)
         self._talkers.append(talker)
         return talker
 

@@ -1,18 +1,19 @@
 """Tests of encryption: the pipe without I/O, the server's door, and the client's trust."""
 
+import contextlib
 import functools
 import inspect
-import shutil
+import os
+import signal
 import ssl
+import stat
 import subprocess
 import threading
 
 import pytest
 import test_budget
-import test_connection
-import test_hostile
 import test_server
-from harness import IrcTalker, PlainTalker, Talker, count_descriptors
+from harness import IrcTalker, Process, Talker, count_descriptors, trusting_context
 
 import protocol
 import server
@@ -60,8 +61,9 @@ def test_what_is_said_arrives_in_any_pieces(make_pipes, version, size):
     server.send(LINES * 3)
     client.send(b"")
     assert exchange(server, client, size) == (b"", LINES * 3)
+    client.send(b"bye")
     client.close()
-    assert exchange(server, client, size) == (b"", b"")
+    assert exchange(server, client, size) == (b"bye", b"")
     assert (server.is_ended, client.is_ended) == (True, False)
 
 
@@ -153,3 +155,286 @@ def test_promise_is_kept_over_tls(request, test, arguments):
     for name in set(inspect.signature(test).parameters) - set(arguments):
         arguments = {**arguments, name: request.getfixturevalue(name)}
     test(**arguments)
+
+
+def run_s_client(port, *options, text="bob\r\nhello\r\n/quit\r\n"):
+    """Return what `openssl s_client` shows to a user who types `text`."""
+    command = ["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, *options]
+    return subprocess.run(
+        command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20
+    ).stdout.decode()
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_user_with_openssl_is_in_the_chat(room, version):
+    alice = room.irc("alice")
+    assert "[bob]: hello\r\n" in run_s_client(room.server.port, "-quiet", version)
+    assert [line.split()[1] for line in alice.heard()] == ["JOIN", "PRIVMSG", "QUIT"]
+
+
+def test_old_versions_are_refused(room):
+    shown = run_s_client(room.server.port, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+    assert "alert protocol version" in shown and "hello" not in shown
+
+
+def test_renegotiation_is_refused(room):
+    """Each would have the server compute, for nothing."""
+    shown = run_s_client(room.server.port, "-tls1_2", text="R\n")
+    assert "no renegotiation" in shown
+    room.irc("alice").heard()
+
+
+def test_page_is_served_inside_tls(room):
+    browser = room.connect()
+    browser.send("GET / HTTP/1.1", "Host: 127.0.0.1:%d" % room.server.port, "")
+    assert browser.rest_of_bytes().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_encryption_is_offered_in_the_clear_alone(room):
+    for is_encrypted in (False, True):
+        talker = room.connect(IrcTalker, tls=is_encrypted)
+        talker.send("CAP LS 302", "CAP REQ :hubbub/tls")
+        offer, answer = talker.heard()
+        assert ("hubbub/tls" in offer.split()) != is_encrypted
+        assert answer == ":hubbub.local CAP * NAK :hubbub/tls"
+
+
+def test_users_see_who_is_encrypted(room):
+    alice = room.irc("alice")
+    room.irc("bob", tls=False)
+    alice.send("WHOIS bob", "WHOIS alice")
+    (line,) = [line for line in alice.heard() if " 671 " in line]
+    assert line == ":hubbub.local 671 alice alice :is using a secure connection"
+
+
+def test_fingerprint_is_in_the_statistics(room, monkeypatch):
+    alice = room.irc("alice")
+    monkeypatch.setattr(server.Client, "is_operator", True)
+    alice.send("STATS")
+    digest = protocol.format_fingerprint(protocol.fingerprint(alice.certificate))
+    assert any(line.endswith(" :fingerprint: " + digest) for line in alice.heard())
+
+
+# Hostile peers
+
+
+class RawPeer(Talker):
+    """A client that does TLS by itself, and wrongly."""
+
+    def __init__(self, port, tls=True, version=ssl.TLSVersion.TLSv1_3):
+        super().__init__(port)
+        context = trusting_context()
+        context.maximum_version = version
+        self.pipe = TlsPipe(context, "hubbub.example")
+        self.hello = self.pipe.outgoing()
+
+    def open(self):
+        """Shake hands; return self."""
+        self.send_bytes(self.hello)
+        while not self.pipe.is_open:
+            self.pipe.receive(self._socket.recv(65536))
+            self.send_bytes(self.pipe.outgoing())
+        return self
+
+    def encrypted(self, data):
+        self.pipe.send(data)
+        return self.pipe.outgoing()
+
+    def until_closed(self):
+        """Return what the server says inside TLS until it closes the connection."""
+        said = b""
+        while True:
+            data = self._socket.recv(65536)
+            if not data:
+                return said.decode()
+            said += self.pipe.receive(data)
+
+
+def garbage_after_the_hello(peer):
+    peer.send_bytes(peer.hello + b"NICK evil\r\nUSER evil 0 * :evil\r\n")
+
+
+def garbage_in_the_hello(peer):
+    peer.send_bytes(peer.hello[:60] + bytes(len(peer.hello)))
+
+
+def half_a_hello(peer):
+    peer.send_bytes(peer.hello[:100])
+    peer.finish()
+
+
+def hello_alone(peer):
+    peer.send_bytes(peer.hello)
+    peer.finish()
+
+
+def clear_text_inside(peer):
+    peer.open().send_bytes(b"NICK evil\r\nUSER evil 0 * :evil\r\n")
+
+
+def changed_record(peer):
+    data = bytearray(peer.open().encrypted(b"NICK evil\r\nUSER evil 0 * :evil\r\n"))
+    data[-3] ^= 1
+    peer.send_bytes(data)
+
+
+def repeated_record(peer):
+    data = peer.open().encrypted(b"PING x\r\n")
+    peer.send_bytes(data + data)
+
+
+def endless_record(peer):
+    peer.open().send_bytes(b"\x17\x03\x03\xff\xff" + bytes(70000))
+
+
+def hello_inside(peer):
+    other = TlsPipe(trusting_context(), "hubbub.example")
+    peer.open().send_bytes(peer.encrypted(other.outgoing()))
+
+
+def end_without_notice(peer):
+    peer.open().send_bytes(peer.encrypted(b"NICK evil\r\nUSER evil 0 * :evi"))
+    peer.finish()
+
+
+def notice_without_end(peer):
+    peer.open().send_bytes(peer.encrypted(b"NICK evil\r\n"))
+    peer.pipe.close()
+    peer.send_bytes(peer.pipe.outgoing())
+
+
+def ssl_2_hello(peer):
+    peer.send_bytes(b"\x16\x80\x2e\x01\x00\x02" + bytes(40))
+
+
+ATTACKS = [
+    garbage_after_the_hello, garbage_in_the_hello, half_a_hello, hello_alone, clear_text_inside,
+    changed_record, repeated_record, endless_record, hello_inside, end_without_notice,
+    notice_without_end, ssl_2_hello,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_wrong_tls_ends_the_connection_and_leaves_nothing_behind(room, attack, version):
+    alice = room.irc("alice")
+    alice.heard()
+    threads, descriptors = threading.active_count(), count_descriptors()
+    peer = room.connect(RawPeer, version=version)
+    attack(peer)
+    with contextlib.suppress(ConnectionResetError, ssl.SSLError):
+        assert "evil" not in peer.until_closed()
+    peer.close()
+    room.wait_until_gone(peer)
+    assert alice.heard() == []
+    assert (threading.active_count(), count_descriptors()) == (threads, descriptors)
+    assert room.names() == {"alice"}
+
+
+def test_half_handshake_has_the_time_of_registration(open_room, monkeypatch):
+    """It is not asked for a username, though it is slower than that."""
+    monkeypatch.setattr(server, "PROMPT_AFTER", 0.02)
+    room = open_room(register_timeout=0.3)
+    stopped, slow = room.connect(RawPeer), room.connect(RawPeer)
+    for peer in (stopped, slow):
+        peer.send_bytes(peer.hello[:100])
+    stopped.until_closed()
+    slow = room.connect(RawPeer)
+    slow.send_bytes(slow.hello[:100])
+    for byte in slow.hello[100:]:
+        slow.send_bytes(bytes([byte]))
+    slow.hello = slow.encrypted(b"QUIT\r\n")
+    assert slow.open().until_closed() == "ERROR Goodbye.\r\n"
+
+
+def test_slow_handshake_is_not_asked_for_a_username(open_room, monkeypatch):
+    monkeypatch.setattr(server, "PROMPT_AFTER", 0.02)
+    room, noticed = open_room(), threading.Event()
+    take = server.Session.flush
+    monkeypatch.setattr(server.Session, "flush", lambda *args: (take(*args), noticed.set()))
+    slow = room.connect(RawPeer)
+    slow.send_bytes(slow.hello[:100])
+    assert noticed.wait(20)  # it has been silent for too long
+    slow.hello = slow.hello[100:]
+    slow.pipe.send(b"QUIT\r\n")
+    assert slow.open().until_closed() == "ERROR Goodbye.\r\n"
+
+
+def test_large_record_in_pieces_arrives_whole_and_is_paid_for_once(room, monkeypatch):
+    peer, paid = room.connect(RawPeer).open(), []
+    peer.send_bytes(peer.encrypted(b"NICK bob\r\nUSER bob 0 * :Bob\r\n"))
+    alice = room.irc("alice")
+    monkeypatch.setattr(server.Session, "_take", lambda session, count: paid.append(count) or 0.0)
+    lines = b"PRIVMSG alice :%s\r\n" % (b"x" * 340)
+    data = peer.encrypted(lines * 40 + b"QUIT\r\n")
+    for start in range(0, len(data), 1000):
+        peer.send_bytes(data[start : start + 1000])
+    peer.until_closed()
+    heard = alice.heard()
+    assert sum(" PRIVMSG alice " in line for line in heard) == 40
+    assert sum(paid) < 2 * 40 + len(data) / server.BYTES_PER_TOKEN + 10
+
+
+def test_records_that_say_little_are_paid_for(room, monkeypatch):
+    """Such as those with a single letter each."""
+    peer, paid = room.connect(RawPeer).open(), []
+    monkeypatch.setattr(server.Session, "_take", lambda session, count: paid.append(count) or 0.0)
+    data = b"".join(peer.encrypted(b"x") for _ in range(600)) + peer.encrypted(b"\r\n/quit\r\n")
+    peer.send_bytes(data)
+    peer.until_closed()
+    assert sum(paid) > 0.9 * len(data) / server.BYTES_PER_TOKEN
+
+
+# The server's certificate
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `python server.py` with arguments; end what is left of it."""
+    with contextlib.ExitStack() as stack:
+
+        def start_(*args, **options):
+            process = Process(tmp_path / "stderr", *args, **options)
+            stack.callback(process.close)
+            return process
+
+        yield start_
+
+
+def told(process):
+    """Stop a server; return what its console has told."""
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    return [line.partition(" ")[2] for line in process.rest_of_output()]
+
+
+def test_certificate_is_made_once_and_kept(start, tmp_path):
+    folder, certificates = tmp_path / "data", set()
+    for _ in range(2):
+        process = start("--data", str(folder), tls=True)
+        alice = process.irc("alice")
+        certificates.add(alice.certificate)
+        digest = protocol.format_fingerprint(protocol.fingerprint(alice.certificate))
+        assert "Encrypted, with the fingerprint " + digest in told(process)
+        assert stat.S_IMODE((folder / "tls.pem").stat().st_mode) == 0o600
+        assert not list(folder.glob("*.new"))
+    assert len(certificates) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("data", "the openssl command is not installed, so there is no certificate"),
+        ("", "a certificate is kept in the folder of --data, and there is none"),
+        ("damaged", "cannot use the certificate in FOLDER/damaged/tls.pem: there is none"),
+    ],
+)
+def test_chat_is_in_the_clear_without_a_certificate(start, tmp_path, data, words):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "tls.pem").write_text("")
+    folder = str(tmp_path / data) if data else ""
+    process = start("--data", folder, environment={**os.environ, "PATH": str(tmp_path)})
+    alice = process.irc("alice")
+    alice.send("CAP LS")
+    assert "hubbub/tls" not in alice.heard()[0]
+    assert "Not encrypted: %s" % words.replace("FOLDER", str(tmp_path)) in told(process)
