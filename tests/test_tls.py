@@ -3,8 +3,11 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import os
+import select
 import signal
+import socket
 import ssl
 import stat
 import subprocess
@@ -13,8 +16,10 @@ import threading
 import pytest
 import test_budget
 import test_server
+from client_harness import Caller
 from harness import IrcTalker, Process, Talker, count_descriptors, trusting_context
 
+import client
 import protocol
 import server
 from protocol import TlsPipe
@@ -438,3 +443,240 @@ def test_chat_is_in_the_clear_without_a_certificate(start, tmp_path, data, words
     alice.send("CAP LS")
     assert "hubbub/tls" not in alice.heard()[0]
     assert "Not encrypted: %s" % words.replace("FOLDER", str(tmp_path)) in told(process)
+
+
+# The client, and a man in the middle
+
+
+class ManInTheMiddle:
+    """Answers in the place of a server, as `plan` says; keeps all that clients say to it."""
+
+    def __init__(self, port, certificate):
+        self._far_port = port
+        self._context, _ = server.load_certificate(certificate, "")
+        self.heard = bytearray()  # as it came
+        self.decrypted = bytearray()
+        self.calls = 0
+        self.plan = self.relay
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._near = None
+        self._thread = threading.Thread(target=self._run, name="man in the middle")
+        self._thread.start()
+
+    def _run(self):
+        with contextlib.suppress(OSError):  # the end
+            while True:
+                self._near = self._listener.accept()[0]
+                self.calls += 1
+                with self._near, contextlib.suppress(OSError):
+                    self.plan()
+
+    def _hear(self):
+        data = self._near.recv(65536)
+        self.heard += data
+        return data
+
+    def relay(self, is_stripped=False):
+        with socket.create_connection(("127.0.0.1", self._far_port)) as far:
+            while True:
+                ready = select.select([self._near, far], [], [])[0]
+                data = self._hear() if self._near in ready else far.recv(65536)
+                if not data:
+                    return
+                if self._near in ready:
+                    far.sendall(data)
+                else:
+                    self._near.sendall(data.replace(b"hubbub/tls", b"") if is_stripped else data)
+
+    def strip(self):
+        """Hide that the server is encrypted, too."""
+        self.relay(is_stripped=True)
+
+    def impersonate(self):
+        """Show another certificate."""
+        pipe = TlsPipe(self._context)
+        while not pipe.is_ended:
+            data = self._hear()
+            if not data:
+                return
+            self.decrypted += pipe.receive(data)
+            self._near.sendall(pipe.outgoing())
+
+    def hang_up(self):
+        self._hear()
+
+    def answer_in_the_clear(self):
+        self._near.sendall(b"CAP * LS :sasl\r\n")
+        while self._hear():
+            pass
+
+    def cut(self):
+        self._near.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        if self._near is not None:
+            with contextlib.suppress(OSError):  # closed already
+                self.cut()
+        self._thread.join(20)
+        self._listener.close()
+
+
+def pin_of(room):
+    """Return the fingerprint of a server's certificate as clients keep it."""
+    return room.server.digest.replace(" ", "").lower()
+
+
+@pytest.fixture
+def hidden(open_room, make_certificate):
+    """A server with a password, behind a man in the middle."""
+    room = open_room(password="sesame")
+    with contextlib.closing(ManInTheMiddle(room.server.port, make_certificate())) as mallory:
+        mallory.pin = pin_of(room)
+        yield mallory
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Open connections, which give up in the end; at the end none of their threads is left."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.01))
+    with contextlib.ExitStack() as stack:
+
+        def call_(port, **options):
+            caller = Caller(port, "alice", **options)
+            stack.callback(caller.close)
+            return caller
+
+        yield call_
+
+
+CAP_LS = b"CAP LS :302\r\n"
+
+
+def test_first_contact_is_encrypted_before_a_name_is_given(hidden, call):
+    alice = call(hidden.port, password="sesame")
+    assert alice.welcomed().pin == hidden.pin
+    alice.joined()
+    assert hidden.heard.startswith(CAP_LS + b"\x16\x03")
+    assert not {word for word in (b"alice", b"sesame") if word in hidden.heard}
+
+
+def test_first_contact_may_be_in_the_clear(hidden, call):
+    """Nothing could tell the client; the user is told that it is not encrypted."""
+    hidden.plan = hidden.strip
+    alice = call(hidden.port, password="sesame")
+    assert alice.welcomed().pin == ""
+    assert b"alice" in hidden.heard
+
+
+@pytest.mark.parametrize("is_reconnecting", [False, True])
+@pytest.mark.parametrize("pin", ["", "known"])
+@pytest.mark.parametrize(
+    ("plan", "text"),
+    [
+        ("strip", ""),
+        ("impersonate", client.OTHER_CERTIFICATE),
+        ("hang_up", "%s is there, but does not answer as a chat server does."),
+        ("answer_in_the_clear", client.NO_ENCRYPTION),
+    ],
+)
+def test_later_contact_says_nothing_secret_to_another(
+    hidden, call, plan, text, pin, is_reconnecting
+):
+    """No name, no password, no token, neither in the clear nor encrypted for the other."""
+    pin = pin and hidden.pin
+    if is_reconnecting:
+        alice = call(hidden.port, password="sesame", pin=pin)
+        assert alice.welcomed().pin == hidden.pin
+        alice.joined()
+        assert alice.connection._token
+        hidden.plan = getattr(hidden, plan)
+        hidden.heard.clear()
+        hidden.cut()
+    else:
+        hidden.plan = getattr(hidden, plan)
+        alice = call(hidden.port, password="sesame", pin=hidden.pin)
+    text = text and text % alice.connection.address
+    if plan == "strip":  # there is nothing to strip any more
+        assert alice.welcomed().pin == hidden.pin
+    elif plan == "hang_up" and is_reconnecting:
+        while alice.lost().attempt < 3:
+            pass
+    else:
+        assert alice.end() == (client.SERVER if plan == "hang_up" else client.TRUST, text)
+    assert bytes(hidden.heard[:2]) == b"\x16\x03"
+    assert not {word for word in (b"CAP", b"alice", b"sesame") if word in hidden.heard}
+    assert hidden.decrypted == b""
+
+
+def test_certificate_that_changes_while_the_server_restarts_is_refused(
+    open_room, make_certificate, call, tmp_path
+):
+    room = open_room(data=str(tmp_path))
+    alice = call(room.server.port)
+    pin = alice.welcomed().pin
+    alice.joined()
+    for path, is_known in ((room.server.options.tls_cert, True), (make_certificate(), False)):
+        room.close()
+        room = open_room(data=str(tmp_path), port=room.server.port, tls_cert=path)
+        if is_known:
+            assert alice.welcomed().pin == pin
+            alice.joined()
+    assert alice.end() == (client.TRUST, client.OTHER_CERTIFICATE % alice.connection.address)
+    again = call(room.server.port, pin=client.FIRST)  # trusted on purpose
+    assert again.welcomed().pin == pin_of(room)
+
+
+def test_damage_on_the_way_is_a_lost_connection(hidden, call):
+    alice = call(hidden.port, password="sesame")
+    alice.joined()
+    hidden._near.sendall(b"NOTICE alice :Type your password here\r\n")
+    alice.lost()
+    assert alice.welcomed().pin == hidden.pin
+
+
+@pytest.fixture(scope="module")
+def issue(tmp_path_factory):
+    """Issue certificates of an authority; each call returns the path of another."""
+    folder = tmp_path_factory.mktemp("authority")
+    run = functools.partial(subprocess.run, check=True, cwd=folder, stderr=subprocess.DEVNULL)
+    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=%s"
+    run((new % "authority" + " -x509 -keyout ca.key -out ca.pem").split())
+    count = itertools.count()
+
+    def issue_(name):
+        path, extensions = folder / ("%d.pem" % next(count)), folder / "extensions"
+        extensions.write_text("subjectAltName = %s\n" % name)
+        run((new % "server" + " -keyout %s -out request" % path).split())
+        sign = "openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -extfile"
+        run([*sign.split(), extensions.name, "-out", "certificate"])
+        path.write_text(path.read_text() + (folder / "certificate").read_text())
+        return str(path)
+
+    issue_.authority = str(folder / "ca.pem")
+    return issue_
+
+
+def test_certificates_that_the_system_trusts_need_no_pin(
+    open_room, certificate, call, issue, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", issue.authority)
+    valid, another, wrong = (issue(name) for name in ("IP:127.0.0.1", "IP:127.0.0.1", "DNS:x.org"))
+    for path, pin, kept in (
+        (valid, "", client.SYSTEM),
+        (valid, client.FIRST, client.SYSTEM),
+        (another, client.SYSTEM, client.SYSTEM),
+        (certificate, client.SYSTEM, None),
+        (wrong, client.SYSTEM, None),
+        (wrong, client.FIRST, "fingerprint"),
+        (certificate, client.FIRST, "fingerprint"),
+        (certificate, "", "fingerprint"),
+    ):
+        room = open_room(tls_cert=str(path))
+        alice = call(room.server.port, pin=pin)
+        if kept is None:
+            assert alice.end().fault == client.TRUST
+        else:
+            expected = pin_of(room) if kept == "fingerprint" else kept
+            assert alice.welcomed().pin == expected
