@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -135,6 +136,13 @@ def test_client_and_server_run_on_different_pythons(start, server_version, clien
         bob.send("😀 李 é", "@alice yes: 😀 李 é")
         bob.expect("[bob]: 😀 李 é", "[you -> alice]: yes: 😀 李 é")
         alice.expect("[bob]: 😀 李 é", "[bob -> you]: yes: 😀 李 é")
+
+        if shutil.which("openssl"):
+            irc = stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), TIMEOUT))
+            irc.sendall(b"NICK carol\r\nUSER c 0 * :c\r\nWHOIS alice\r\nQUIT\r\n")
+            assert b" 671 carol alice " in b"".join(iter(lambda: irc.recv(65536), b""))
+            bob.expect("[SERVER]: carol left the chat")
+            alice.expect("[SERVER]: carol left the chat")
 
         alice.send("/list")
         alice.expect("[SERVER]: Online users (2): alice, bob")
