@@ -390,6 +390,22 @@ def test_records_that_say_little_are_paid_for(room, monkeypatch):
     assert sum(paid) > 0.9 * len(data) / server.BYTES_PER_TOKEN
 
 
+def test_twenty_that_never_read_delay_nobody(open_room):
+    """They are ended once too much waits for them, encrypted; the rest goes on."""
+    room = open_room(max_sendq=100000)
+    for number in range(20):
+        room.irc("sleeper%d" % number, receive_buffer=4096)
+    alice, bob = room.irc("alice"), room.irc("bob")
+    for round_ in range(10):
+        alice.send(*["PRIVMSG #lobby :%d %s" % (round_, "x" * 300)] * 100)
+        alice.heard()
+        assert sum(":%d x" % round_ in line for line in bob.heard()) == 100
+    while len(room.names()) > 2:
+        alice.send(*["PRIVMSG #lobby :" + "x" * 400] * 100)
+        alice.heard()
+    assert sum("SendQ exceeded" in line for line in bob.heard()) == 20
+
+
 # The server's certificate
 
 
