@@ -941,7 +941,7 @@ class TlsPipe:
         bios = self._from_peer, self._to_peer
         self._tls = context.wrap_bio(*bios, server_side=server is None, server_hostname=server)
         self._waiting = bytearray()  # for the end of the handshake
-        self._encrypted = bytearray()
+        self._encrypted = b""  # taken from `_to_peer`, so that it stays small
         self.is_open = False  # the handshake is done
         self.is_ended = False  # the peer has said that it sends no more
         if server is not None:
@@ -972,8 +972,9 @@ class TlsPipe:
             self._waiting += data
         else:
             for start in range(0, len(data), TLS_PIECE):
+                if start:
+                    self._encrypted += self._to_peer.read()
                 self._tls.write(data[start : start + TLS_PIECE])
-                self._encrypted += self._to_peer.read()
 
     def close(self) -> None:
         """Say that no more comes."""
@@ -982,9 +983,8 @@ class TlsPipe:
 
     def outgoing(self) -> bytes:
         """Return the bytes that the network is to carry, once."""
-        data = bytes(self._encrypted) + self._to_peer.read()
-        self._encrypted.clear()
-        return data
+        data, self._encrypted = self._encrypted, b""
+        return data + self._to_peer.read() if data else self._to_peer.read()
 
     def fingerprint(self) -> str:
         """Return that of the peer's certificate, "" before it has come."""

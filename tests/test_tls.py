@@ -455,6 +455,7 @@ def test_chat_is_in_the_clear_without_a_certificate(start, tmp_path, data, words
     (tmp_path / "damaged" / "tls.pem").write_text("")
     folder = str(tmp_path / data) if data else ""
     process = start("--data", folder, environment={**os.environ, "PATH": str(tmp_path)})
+    assert not list(tmp_path.glob("*/*.new"))
     alice = process.irc("alice")
     alice.send("CAP LS")
     assert "hubbub/tls" not in alice.heard()[0]
