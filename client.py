@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hubbub's client: chat in a window, or in a terminal.
 
-    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal]
+    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find] [--host]
 
 Three parts, none of which knows those after it:
 
@@ -16,9 +16,9 @@ Three parts, none of which knows those after it:
     Terminal, Window   poll the queue, pass events to the Chat, show exactly its changes.
 
 Threads: a Connection's public methods may be called from any thread; all else belongs to the
-main thread, except that the terminal reads its input in the `input` thread, and a web page is
-opened in `browser`. The queue is bounded: if the window cannot keep up, the receive thread
-waits, and TCP slows the sender down.
+main thread, except that the terminal reads its input in the `input` thread, a web page is opened
+in `browser`, and what a hosted server prints is read in `host`. The queue is bounded: if the
+window cannot keep up, the receive thread waits, and TCP slows the sender down.
 
 The way of a line from Return until it is green, that is, stored by the server:
 
@@ -46,12 +46,13 @@ and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
 Session; Chat; History; What servers send; What users type; Completion and links;
-Settings; Terminal; Look; Widgets; Views; The window; The command line.
+Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
 import argparse
 import bisect
 import codecs
+import collections
 import contextlib
 import copy
 import ctypes
@@ -60,6 +61,7 @@ import difflib
 import functools
 import getpass
 import html
+import importlib.machinery
 import itertools
 import json
 import logging
@@ -85,6 +87,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Deque,
     Dict,
     FrozenSet,
     Iterable,
@@ -100,8 +103,12 @@ from typing import (
     Union,
 )
 
-import protocol
-from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
+try:
+    import protocol
+    from protocol import FROM_ME, FROM_OTHERS, FROM_SERVER, PRIVATE, InputError, Line, Message
+except ImportError as error:  # only client.py was copied
+    print("client.py needs protocol.py beside it: %s." % error, file=sys.stderr)
+    sys.exit(2)
 
 try:
     import termios
@@ -160,6 +167,16 @@ PAGE, MISSED_PAGE = 50, 500  # messages of history at once
 HISTORY_TIME = 60.0  # seconds for the whole answer
 MAX_WHO = 200  # members of a channel for which WHO asks who is away
 
+# Looking for servers; times in seconds
+FIND_INTERVAL = 3.0  # between two queries
+FIND_TIME = 1.5  # for --find
+CHOICE_TIME = 1.0  # after which the only server that is found is chosen
+MAX_SILENT_ROUNDS = 3  # queries without an answer after which a server is gone
+MAX_DATAGRAMS = 100  # read at once, of each socket
+MAX_FOUND = 50  # servers that are shown
+MAX_OF_ADDRESS = 5  # of them at the same address
+MAX_NETWORKS = 20  # of this computer that are asked
+
 # What users do
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
@@ -175,6 +192,7 @@ CROWD = 5  # joins (or leaves) in a row that become a single entry
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
 TRUST = "trust"  # the server is not the one that was met, or not encrypted any more
+NETWORK = "network"  # a field of the connect view, too
 
 
 class Connected(NamedTuple):
@@ -2603,6 +2621,7 @@ class Settings:
         self._path = path
         self.name = ""
         self.servers: List[str] = []  # the last used first
+        self.networks: Dict[str, str] = {}  # their names, by short_address
         self.theme = "dark"
         self.zoom = 100  # per cent
         self.geometry = ""
@@ -2629,6 +2648,9 @@ class Settings:
                 setattr(self, name, protocol.clean(value) if isinstance(value, str) else value)
         servers = [protocol.clean(s, 200) for s in self.servers if isinstance(s, str)]
         self.servers = servers[:MAX_SERVERS]
+        named = {k: v for k, v in self.networks.items() if isinstance(v, str)}
+        limit = protocol.MAX_NETWORK
+        self.networks = {protocol.clean(k, 200): protocol.clean(named[k], limit) for k in named}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
@@ -2653,7 +2675,17 @@ class Settings:
 
     def remember(self, server: str) -> None:
         """Put a server before the others."""
-        self.servers = [server, *[s for s in self.servers if s != server]][:MAX_SERVERS]
+        others = [s for s in self.servers if short_address(s) != short_address(server)]
+        self.servers = [server, *others][:MAX_SERVERS]
+
+    def learn(self, server: str, network: str) -> bool:
+        """Keep the name of a server that is remembered; return True if it is new."""
+        known, address = [*map(short_address, self.servers)], short_address(server)
+        if address not in known or self.networks.get(address) == network:
+            return False
+        names = {**self.networks, address: network}
+        self.networks = {a: names[a] for a in known if a in names}
+        return True
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
@@ -2681,6 +2713,279 @@ def settings_path() -> str:
         return os.path.join(home, "Library", "Application Support", "Hubbub", "settings.json")
     folder = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     return os.path.join(folder, "hubbub", "settings.json")
+
+
+# Finding servers
+# ---------------
+
+
+def parse_server(text: str) -> Tuple[str, int]:
+    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, a bare IPv6 address or irc://.
+
+    Raises ValueError with the words for the user.
+    """
+    text, default = text.strip(), SERVER_PORT
+    if text.startswith("irc://"):
+        text, default = text[len("irc://") :].partition("/")[0], 6667
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):
+        host, port = text, str(default)
+    host = host.strip("[]")
+    if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
+    return host, int(port)
+
+
+def short_address(text: str) -> str:
+    """Return the address of a server as users write it: without the usual port."""
+    try:
+        host, port = parse_server(text)
+    except ValueError:
+        return text.strip()
+    return host if port == SERVER_PORT else protocol.format_address(host, port)
+
+
+def broadcast_addresses(routes: str) -> List[str]:
+    """Return the broadcast addresses of the networks in the text of Linux's /proc/net/route."""
+    found = []
+    for line in routes.splitlines()[1:]:
+        with contextlib.suppress(ValueError):
+            interface, *columns = line.split()
+            network, gateway, flags, *_, mask = (int(column, 16) for column in columns[:7])
+            hosts = ~mask & 0xFFFFFFFF
+            is_network = flags & 1 and not gateway and mask and bin(hosts).count("1") > 1
+            if interface != "lo" and is_network:  # the numbers are in the machine's byte order
+                found.append(socket.inet_ntoa(struct.pack("=I", network | hosts)))
+    return list(dict.fromkeys(found))[:MAX_NETWORKS]
+
+
+def own_addresses() -> List[str]:
+    """Return the IPv4 addresses that the name of this computer stands for."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))[:MAX_NETWORKS]
+
+
+def is_own(host: str) -> bool:
+    """Return True if an address is this computer's own; False for names, without a lookup."""
+    try:
+        kind, numeric = socket.SOCK_DGRAM, socket.AI_NUMERICHOST
+        family, _, _, _, address = socket.getaddrinfo(host, 0, 0, kind, 0, numeric)[0]
+        with socket.socket(family, kind) as sock:
+            sock.bind(address)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+class Found(NamedTuple):
+    """A server that has answered."""
+
+    host: str
+    network: str
+    port: int
+    users: int
+    is_encrypted: bool
+    is_own: bool  # it runs on this computer
+
+    @property
+    def people(self) -> str:
+        return {0: "nobody yet", 1: "1 person"}.get(self.users, "%d people" % self.users)
+
+
+class Finder:
+    """Asks the servers of the network for their names, by UDP, and never waits for an answer.
+
+    The environment variable HUBBUB_FIND replaces the addresses that are asked: a list separated
+    by commas; if it is empty, nobody is asked, and there is no socket. Answers may come from
+    anybody: they count only with the id of a recent query, and few of each address.
+    """
+
+    def __init__(self, interval: float = FIND_INTERVAL) -> None:
+        self._interval = interval
+        self._named = os.environ.get("HUBBUB_FIND")
+        self.can_ask = self._named is None or bool(self._named.strip())
+        self._sockets: Dict[Tuple[str, int], socket.socket] = {}  # by own address and family
+        self._own: Optional[List[str]] = None  # addresses of this computer; looking them up is slow
+        self._ids: "Deque[str]" = collections.deque(maxlen=MAX_SILENT_ROUNDS)  # of queries
+        self._round = 0
+        self._next = 0.0  # the time of the next query
+        self._found: Dict[Tuple[str, int], Found] = {}  # by address ("" for this computer) and port
+        self._seen: Dict[Tuple[str, int], int] = {}  # the round of the last answer
+
+    def look(self, now: float) -> List[Found]:
+        """Ask if it is time to; return the servers that have answered, the first of them first."""
+        if self.can_ask and now >= self._next:
+            self._next = now + self._interval
+            self._ask()
+        for _ in range(MAX_DATAGRAMS):
+            if not sum(self._read(sock) for sock in self._sockets.values()):
+                break
+        return list(self._found.values())
+
+    def close(self) -> None:
+        """Close the sockets, and forget what was found, until the next look. Idempotent."""
+        while self._sockets:
+            self._sockets.popitem()[1].close()
+        self._found.clear()
+        self._seen.clear()
+        self._next = 0.0
+
+    def _ask(self) -> None:
+        self._round += 1
+        for key, seen in list(self._seen.items()):
+            if seen + MAX_SILENT_ROUNDS < self._round:
+                del self._found[key], self._seen[key]
+        self._ids.append(os.urandom(6).hex())
+        query = protocol.make_query(self._ids[-1])
+        for own, host, port in self._targets():
+            with contextlib.suppress(OSError, UnicodeError):  # no network, or it may not be asked
+                self._socket(own, ":" in host).sendto(query, (host, port))
+
+    def _targets(self) -> List[Tuple[str, str, int]]:
+        """Return whom to ask: own address to send from ("": any), host and port; loopback first."""
+        if self._named is not None:
+            targets = []
+            for text in self._named.split(","):
+                with contextlib.suppress(ValueError):
+                    targets.append(("", *parse_server(text)))
+            return targets
+        hosts = ["127.0.0.1", "255.255.255.255"]
+        own: List[str] = []
+        if sys.platform.startswith("linux"):
+            hosts.insert(1, "127.255.255.255")  # all servers of this computer hear it
+            with contextlib.suppress(OSError), open("/proc/net/route", encoding="ascii") as file:
+                hosts += broadcast_addresses(file.read())
+        else:
+            if self._own is None:
+                self._own = own_addresses()
+            hosts += [address.rpartition(".")[0] + ".255" for address in self._own]
+            own = self._own if sys.platform == "win32" else []  # it asks on a single network
+        sources = [("", host) for host in hosts] + [(address, "255.255.255.255") for address in own]
+        return [(address, host, SERVER_PORT) for address, host in sources]
+
+    def _socket(self, own: str, is_ipv6: bool) -> socket.socket:
+        family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        if (own, family) not in self._sockets:
+            sock = self._sockets[own, family] = socket.socket(family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.bind((own, 0))
+        return self._sockets[own, family]
+
+    def _read(self, sock: socket.socket) -> bool:
+        """Read a datagram; return False if there is none."""
+        try:
+            data, (host, *_) = sock.recvfrom(protocol.MAX_DATAGRAM + 1)
+            query_id, answer = protocol.parse_answer(data)
+        except BlockingIOError:
+            return False
+        except (OSError, protocol.ProtocolError):  # Windows: also that a port is closed
+            return True
+        if query_id in self._ids:
+            self._add(host, answer)
+        return True
+
+    def _add(self, host: str, answer: protocol.Announcement) -> None:
+        is_here = is_own(host)
+        key = "" if is_here else host, answer.port
+        if key in self._found:
+            host = self._found[key].host  # 127.0.0.1 is asked first, if the server listens there
+        else:
+            of_address = sum(key[0] == other for other, _ in self._found)
+            if of_address >= MAX_OF_ADDRESS or len(self._found) >= MAX_FOUND:
+                return
+        self._found[key], self._seen[key] = Found(host, *answer, is_here), self._round
+
+
+def print_found() -> int:
+    """Print the servers that are found; return the exit code: 1 if there is none."""
+    output, until = _reopen(sys.stdout), time.monotonic() + FIND_TIME
+    with contextlib.closing(Finder(FIND_TIME / MAX_SILENT_ROUNDS)) as finder:
+        while finder.can_ask and time.monotonic() < until:
+            found = finder.look(time.monotonic())
+            time.sleep(FIND_TIME / 30)
+    if not finder.can_ask or not found:
+        hint = "Is a server running on this network? python3 client.py ADDRESS asks it directly."
+        print("No server was found. " + hint, file=output)
+        return 1
+    for server in found:
+        at = protocol.format_address(server.host, server.port)
+        more = ", encrypted" if server.is_encrypted else ""
+        print("%s  %s  (%s%s)" % (at, server.network, server.people, more), file=output)
+    return 0
+
+
+# Hosting
+# -------
+
+
+class Host:
+    """A run of server.py, as a process of its own that may outlive this program."""
+
+    FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
+    COMMAND = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import server; sys.exit(server.main())"
+    )
+    OPTIONS: Tuple[str, ...] = ()  # of the server
+
+    def __init__(self, network: str, *options: str) -> None:
+        """Start it. Raises OSError with words for the user."""
+        if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
+            raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
+        self.network = network
+        self.port = 0  # once it accepts connections
+        self.was_joined = False
+        self.is_copied = self.is_dismissed = False  # of the invitation
+        self.address = ""  # at which others reach it
+        self.note = ""  # printed in place of an address
+        self.last_line = "The server ended at once."
+        self._lines: "queue.Queue[str]" = queue.Queue()
+        more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
+        if sys.platform == "win32":
+            more = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP
+        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-c", self.COMMAND, self.FOLDER, *self.OPTIONS, *options]
+        self.process = subprocess.Popen(command, **more)  # noqa: S603
+        # Daemon: the server may outlive this program.
+        self.thread = threading.Thread(target=self._read, name="host", daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with self.process.stdout as output:  # type: ignore[union-attr]
+            for line in output:
+                self._lines.put(protocol.clean(line.decode("utf-8", "replace").strip()))
+        self.process.wait()
+
+    def look(self) -> bool:
+        """Take in what it has printed; return True if it has ended."""
+        has_ended = not self.thread.is_alive()
+        while not self._lines.empty():
+            line = self._lines.get_nowait()
+            self.last_line = line or self.last_line
+            said, _, address = line.partition("[SERVER] ")[2].partition(": ")
+            if not self.port:
+                found = re.match(r"\[SERVER\] Running on .*:(\d+)", line)
+                self.port = int(found.group(1)) if found else 0
+            elif said == "Tell people":
+                self.address = self.address or address
+            else:
+                self.note = self.note or said
+        return has_ended
+
+    @property
+    def server(self) -> str:
+        """The address at which this computer reaches it."""
+        return short_address("127.0.0.1:%d" % self.port)
+
+    @property
+    def invitation(self) -> str:
+        """How others join."""
+        if not self.address:
+            return self.note or "Others join by picking “%s”." % self.network
+        return "Others join at http://%s or by picking “%s”." % (self.address, self.network)
 
 
 # Terminal
@@ -2940,6 +3245,7 @@ ICONS = {
     "down": "l 12 4 12 20 l 5 13 12 20 19 13",
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
 # The program's own icon: a speech bubble on a tile.
@@ -3106,7 +3412,7 @@ LABELS = {  # the surface below, the text, the font
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
-    "Banner": ("banner", "banner_text", "ui"),
+    "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
 # What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
@@ -3576,6 +3882,7 @@ class RowList:
     ) -> None:
         self._look, self._surface, self._height, self._choose = look, surface, height, choose
         self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
+        self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last row ends
@@ -3616,7 +3923,14 @@ class RowList:
             index = keys.index(self.cursor) if self.cursor in keys else -1 if step > 0 else 0
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
             self._drawing.redraw()
+            if step:
+                self.moved(self.cursor)
         return "break"
+
+    @property
+    def is_in_use(self) -> bool:
+        """True if the mouse is at a row, or the keyboard in the list."""
+        return self._hover is not None or self.canvas.focus_get() is self.canvas
 
     def enter(self) -> str:
         """Choose the keyboard's row."""
@@ -3915,17 +4229,20 @@ class Composer(TextBox):
 class Bar:
     """A line of text with buttons, above the transcript; hidden while there is none."""
 
-    def __init__(self, parent: "tk.Misc", look: Look) -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, style: str = "Banner") -> None:
         px = look.px
         self._look = look
         self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
         self.frame.columnconfigure(0, weight=1)
-        self.text = ttk.Label(self.frame, style="Banner.TLabel", compound="left")
+        self.text = ttk.Label(self.frame, style=style + ".TLabel", compound="left")
         self.text.configure(padding=(0, px(5)))
         self.text.grid(sticky="ew")
         wrap_text(self.text, px(36))  # beside the icon
+        self._side = ttk.Frame(self.frame, style="Banner.TFrame")  # of the buttons
+        for part in (self.frame, self._side):
+            part.bind("<Configure>", lambda event: self._lay_out())
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
 
@@ -3944,10 +4261,16 @@ class Bar:
             while self.buttons:
                 self.buttons.pop().destroy()
             for column, (label, action) in enumerate(buttons, 1):
-                button = ttk.Button(self.frame, text=label, style="Banner.TButton", command=action)
+                button = ttk.Button(self._side, text=label, style="Banner.TButton", command=action)
                 button.grid(row=0, column=column, padx=(self._look.px(8), 0))
                 self.buttons.append(button)
         set_shown(self.frame, bool(text))
+
+    def _lay_out(self) -> None:
+        """Put the buttons below the text if there is little room for it beside them."""
+        room = self.frame.winfo_width() - self._side.winfo_reqwidth()
+        is_narrow = room < self._look.dp(240)
+        self._side.grid(row=int(is_narrow), column=int(not is_narrow), sticky="e")
 
     def _show_icon(self) -> None:
         self.text.configure(image=self._look.icon(self._shown[1], "banner_text"))
@@ -4411,13 +4734,17 @@ class ConnectView:
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
         PASSWORD: "The host can tell you",
+        NETWORK: "Others find the chat by it",
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self._is_connecting = False
-        self._servers: List[str] = []
+        self.is_busy = False  # connecting, or starting a server
+        self.is_hosting = False  # the form for a new chat is in view
+        self._finder = Finder()
+        self.found: Dict[str, Found] = {}  # by short_address
+        self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
@@ -4426,29 +4753,41 @@ class ConnectView:
         self.frame.columnconfigure((0, 2), weight=1)
         self.frame.rowconfigure(0, weight=1)
         look.follow(body, lambda: self.frame.columnconfigure(1, minsize=look.dp(396)))
-        self._head = Drawing(body, look, "bg", self._draw_head, 54, 0).canvas
-        self._head.grid(sticky="ew", pady=(0, px(24)))
+        self._head = Drawing(body, look, "bg", self._draw_head, 54, 0)
+        self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
         self._validate = root.register(self._on_edit)
         self._add_field(NAME, "Your name")
+        self._add_field(NETWORK, "Name of the chat")
         self._add_field(PASSWORD, "Password")
-        title = ttk.Label(body, text="Servers", style="Strong.TLabel")
-        title.grid(sticky="w", pady=(px(6), px(6)))
+        title, self.host = self._add_line("Strong", "Host a chat on this computer")
+        title.configure(text="Servers")
+        self.host.configure(command=lambda: self.open_form(True))
         self._add_list()
-        self.other = ttk.Button(body, text="Other server…", style="Link.TButton")
+        self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
-        self.other.grid(sticky="e")
         self._add_field(SERVER, "Address")
+        self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
-        keys = "Enter to connect   ·   Esc to quit"
-        self._keys = ttk.Label(body, text=keys, style="Muted.TLabel")
+        self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
-        for field in (PASSWORD, SERVER):  # now that all rows are taken
+        for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
         self.frame.bind("<Configure>", lambda event: self._lay_out())
         look.follow(self.frame, self._lay_out)
+
+    def _add_line(self, style: str, link: str) -> Tuple["ttk.Label", "ttk.Button"]:
+        """Add a line with a text and a button that looks like a link."""
+        line = ttk.Frame(self._body, style="Bg.TFrame")
+        line.columnconfigure(0, weight=1)
+        line.grid(sticky="ew", pady=(0, self._look.px(3)))
+        label = ttk.Label(line, style=style + ".TLabel")
+        label.grid(row=0, column=0, sticky="w")
+        button = ttk.Button(line, text=link, style="Link.TButton")
+        button.grid(row=0, column=1)
+        return label, button
 
     def _add_field(self, field: str, caption: str) -> None:
         look, px = self._look, self._look.px
@@ -4469,38 +4808,92 @@ class ConnectView:
 
     def _add_list(self) -> None:
         px = self._look.px
-        card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
+        self._card = card = ttk.Frame(self._body, style="Card.TFrame", padding=px(6))
         card.columnconfigure(0, weight=1)
         card.rowconfigure(0, weight=1)
-        card.grid(sticky="nsew", pady=(0, px(8)))
+        card.grid(sticky="nsew", pady=(0, px(4)))
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
-        self.list = RowList(card, self._look, "field", 52, self._on_choose)
+        self.list = RowList(card, self._look, "field", 52, self._choose)
+        self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
+        self.list.moved = self._choose
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
+        title = "No servers yet"
         hint = "Ask someone to start the server,\nand for the address that its console shows."
-        for style, words in (("CardTitle", "No servers yet"), ("CardMuted", hint)):
+        if self._finder.can_ask:
+            title = "No servers found yet"
+            hint = "Ask someone to start the server, or check that\n"
+            hint += "you are on the same network. Still looking…"
+        for style, words in (("CardTitle", title), ("CardMuted", hint)):
             style += ".TLabel"
             label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
             label.pack(pady=(0, px(8)))
 
     def _draw_head(self, row: Drawing) -> None:
         row.picture(self._look.logo(self._look.dp(52)), 14)
-        row.text("Join the chat", font="title", dy=-12)
-        row.text("Pick a name and a server on your network.", "muted", dy=14)
+        title, text = "Join the chat", "Pick a name and a server on your network."
+        if self.is_hosting:
+            title, text = "Host a chat", "It runs on this computer."
+        row.text(title, font="title", dy=-12)
+        row.text(text, "muted", dy=14)
 
-    def fill(self, name: str, servers: Sequence[str], server: str) -> None:
-        """Set the name, the servers to choose from, and the chosen server."""
-        self._servers = list(servers)
+    def fill(self, name: str, server: str) -> None:
+        """Set the name and the chosen server."""
         self._set(NAME, name)
         self._set(SERVER, server)
-        self._show_field(SERVER, server not in servers)
-        self._refresh()
+        self._set(NETWORK, protocol.clean(socket.gethostname(), protocol.MAX_NETWORK))
+        self.open_form(False)
+
+    def open_form(self, is_hosting: bool) -> None:
+        """Show the form for a new chat, or that for joining one."""
+        self.is_hosting = is_hosting
+        is_open = self._chosen not in self._addresses and bool(
+            self._chosen or not self._finder.can_ask
+        )
+        self._show_field(PASSWORD, False)
+        self._show_field(SERVER, not is_hosting and is_open)
+        self._show_field(NETWORK, is_hosting)
+        for widget in (self._card, self.host.master, self.other.master):
+            set_shown(widget, not is_hosting)
+        self._head.redraw()
+        self.show_error("", "")
+        if is_hosting and self.fields[NAME].get():
+            self.fields[NETWORK].focus_set()
+
+    def join(self, server: str, question: str = "") -> None:
+        """Connect to a server, or ask first."""
+        self.set_busy("")  # else the fields do not change
+        self._set(SERVER, server)
+        self.open_form(False)
+        if question:
+            self.show_error(SERVER, question)
+        else:
+            self.submit()
+
+    def look(self, now: float) -> None:
+        """Show the servers that have answered by now; ask again every few seconds."""
+        self._first_look = self._first_look or now
+        servers = self._finder.look(now)
+        found = {short_address(protocol.format_address(s.host, s.port)): s for s in servers}
+        if found != self.found:
+            self.found = found
+            for address, server in found.items():
+                self._window.settings.learn(address, server.network)
+            self._refresh()
+        is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
+        if len(found) == 1 and not is_open and now > self._first_look + CHOICE_TIME:
+            self._set(SERVER, *found)
+
+    def stop_looking(self) -> None:
+        """Forget what was found, and send nothing until the next look."""
+        self._finder.close()
+        self.found, self._first_look = {}, 0.0
 
     def show_error(self, field: str, error: str) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none."""
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
-        self.set_connecting("")
+        self.set_busy("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
@@ -4515,20 +4908,22 @@ class ConnectView:
         entry.selection_range(0, "end")
         entry.icursor("end")
 
-    def set_connecting(self, server: str) -> None:
-        """Show that a connection to `server` is being made; "" for none."""
-        self._is_connecting = bool(server)
+    def set_busy(self, work: str) -> None:
+        """Show that a connection is being made, or a server started; "" for neither."""
+        self.is_busy = bool(work)
         for entry in self.fields.values():
-            entry.state(["disabled" if server else "!disabled"])
+            entry.state(["disabled" if work else "!disabled"])
         self._refresh()
-        if server:
-            self.button.configure(text="Connecting to %s…   (Esc to cancel)" % server)
+        if work:
+            self.button.configure(text=self._look.text(work + "…   (Esc to cancel)"))
             self.button.focus_set()
 
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
-        if self._is_connecting:
+        if self.is_busy:
             self._window.cancel()
+        elif self.is_hosting:
+            self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
         else:
             texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
             name, server, password = texts
@@ -4554,43 +4949,86 @@ class ConnectView:
         """In a low window, leave out what the user can do without."""
         fields = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
         needed = self._look.dp(self.NEEDED + self.FIELD * len(fields))
-        is_high = self.frame.winfo_height() >= needed
-        for widget in (self._head, self._keys):
+        is_high = self.is_hosting or self.frame.winfo_height() >= needed
+        for widget in (self._head.canvas, self._keys):
             set_shown(widget, is_high)
         for hint in self.hints.values():
             set_shown(hint, is_high or str(hint.cget("style")) == "Error.TLabel")
         top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
         self.frame.configure(padding=(side, top, side, bottom))
 
-    def _refresh(self) -> None:
-        server = self.fields[SERVER].get().strip()
-        rows = [self._row(known, known == server) for known in self._servers]
-        self.list.show(rows, server if server in self._servers else None)
-        set_floating(self._no_servers, not rows, relx=0.5, rely=0.5, anchor="center")
-        if not self._is_connecting:
-            self.button.configure(text="Connect to %s" % server if server else "Connect")
-        self.button.state(["!disabled" if server else "disabled"])
+    @property
+    def _chosen(self) -> str:
+        """The short address of the chosen server, "" for none."""
+        return short_address(self.fields[SERVER].get())
 
-    def _row(self, server: str, is_chosen: bool) -> Row:
-        is_local = server.partition(":")[0] in ("127.0.0.1", "localhost")
+    @property
+    def _addresses(self) -> List[str]:
+        """The servers in the list, by short_address: those found, then those known."""
+        known = map(short_address, self._window.settings.servers)
+        return list(dict.fromkeys([*self.found, *known]))
+
+    def _refresh(self) -> None:
+        keys = self._addresses
+        if self.list.is_in_use:  # nothing moves below the mouse
+            before = {row.key: index for index, row in enumerate(self.list.rows)}
+            keys.sort(key=lambda key: before.get(key, len(before)))
+        chosen = self._chosen
+        self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
+        set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
+        if self._finder.can_ask:
+            looking = "Looking for servers on your network…", "Still looking for more…"
+            self._status.configure(text=looking[bool(self.found)])
+        name, verb = self._name(chosen), "Connect to "
+        if self.is_hosting:
+            name, verb = self.fields[NETWORK].get().strip(), "Host "
+        if not self.is_busy:
+            text = verb + name if name else verb.split()[0]
+            width = self._look.dp(360)
+            self.button.configure(text=self._look.shorten(text, "ui_bold", width))
+        self.button.state(["!disabled" if name else "disabled"])
+        words = ("start", "go back") if self.is_hosting else ("connect", "quit")
+        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
+
+    def _name(self, address: str) -> str:
+        """Return the name of a server; its address if it is not known."""
+        found = self.found.get(address)
+        return found.network if found else self._window.settings.networks.get(address, address)
+
+    def _row(self, address: str, is_chosen: bool) -> Row:
+        found, name = self.found.get(address), self._name(address)
+        is_local = found.is_own if found else address.split(":")[0] in ("127.0.0.1", "localhost")
+        detail = "This computer" if is_local else address
+        if found:
+            detail += " · " + found.people
+        elif detail == name:
+            can_ask = self._finder.can_ask
+            detail = "Not found on this network" if can_ask else "You were there before"
 
         def paint(row: Drawing) -> None:
             row.skip(6)
-            row.dot("offline", gap=14)
+            if found:
+                row.dot("ok", gap=14)
+            else:
+                row.skip(24)
             if is_chosen:
                 row.icon("check", "focus")
-            row.text(server, font="ui_bold", dy=-10)
-            row.text("This computer" if is_local else "You were there before", "muted", "small", 11)
+            if found and found.is_encrypted:
+                row.icon("lock")
+            row.text(name, font="ui_bold", dy=-10)
+            row.text(detail, "muted", "small", 11)
 
-        return Row(server, server, paint)
+        return Row(address, name, paint)
 
-    def _on_choose(self, server: str) -> None:
-        canvas = self.list.canvas
-        is_sure = server == self.fields[SERVER].get() and canvas.focus_get() is canvas
-        self._set(SERVER, server)
+    def _on_enter(self) -> str:
+        """Choose the keyboard's row, and connect."""
+        self.list.enter()
+        self.submit()
+        return "break"
+
+    def _choose(self, address: str) -> None:
+        self._set(SERVER, address)
         self._show_field(SERVER, False)
-        if is_sure:
-            self.submit()
 
     def _on_other(self) -> None:
         self._set(SERVER, "")
@@ -4759,6 +5197,7 @@ class ChatView:
         middle.grid(row=0, column=1, sticky="nsew")
         self._add_head(middle)
         self.banner = Bar(middle, look)
+        self.invitation = Bar(middle, look, "Invitation")
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -4766,11 +5205,12 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
-        parts = (self.banner, self.search, self.transcript, self.composer)
+        parts = (self.banner, self.invitation, self.search, self.transcript, self.composer)
         for row, frame in enumerate([part.frame for part in parts], 2):
             frame.grid(row=row, sticky="nsew")
-        middle.rowconfigure(4, weight=1)
+        middle.rowconfigure(5, weight=1)
         self.banner.frame.grid_remove()
+        self.invitation.frame.grid_remove()
         self.search.frame.grid_remove()
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
@@ -5075,6 +5515,8 @@ class Menus:
             ("Help and keys", window.questions.help),
             ("Quit", window.close),
         ]
+        if window.is_at_home:
+            entries[-2:-2] = [("End the chat on this computer", window.end_chat), None]
         self._open(entries, event)
 
     def open_text(self, event: "TkEvent") -> None:
@@ -5164,6 +5606,16 @@ class Questions:
         if self.question and not self._is_due():
             self._answer(self._window.chat_view.focus_composer)
         return bool(self.question)
+
+    def ask_host_close(self, keep: Action, end: Action) -> None:
+        """Ask, but not twice, what becomes of the chat on this computer."""
+        words = "The chat runs on this computer. Can the others go on without you?"
+        if words == self.question:
+            keep()
+        else:
+            is_due = lambda: self._window.host is not None  # noqa: E731
+            answers = ("Keep the chat running", keep), ("End it for everyone", end)
+            self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -5281,6 +5733,8 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
+        self.host: Optional[Host] = None  # started from this window
+        self._chore: Optional[Host] = None  # that ends a server
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -5305,17 +5759,19 @@ class Window:
         """True if the chat is in view."""
         return self.view is self.chat_view
 
-    def run(self, server: str, nickname: str, at_once: bool) -> None:
+    def run(self, server: str, nickname: str, at_once: bool, is_host: bool = False) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
         for number in (signal.SIGINT, signal.SIGTERM):  # they come at any time: end soon
             signal.signal(number, lambda number, frame: self.root and self.root.after(0, self._end))
         self.start(server, nickname, at_once)
+        if is_host:
+            self.connect_view.open_form(True)
         self.root.mainloop()
 
     def start(self, server: str, nickname: str, at_once: bool) -> None:
         """Do all that `run` does before Tk's loop."""
         sys.setswitchinterval(SWITCH_TIME)
-        self.connect_view.fill(nickname or self.settings.name, self.settings.servers, server)
+        self.connect_view.fill(nickname or self.settings.name, server)
         self._show(self.connect_view)
         self.connect_view.show_error("", "")
         self._poll()
@@ -5328,7 +5784,9 @@ class Window:
         While connected, echoes that are on their way are waited for.
         """
         unsent = self.chat.unsent if self.is_chatting else 0
-        if not unsent or self.questions.question.startswith(Questions.CLOSE):
+        if self.is_chatting and self.host is not None:
+            self.questions.ask_host_close(self._end, self._end_both)
+        elif not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
         elif self.chat.session.is_settled and not self._ask_at:
             self._ask_at = time.monotonic() + ECHO_TIME
@@ -5339,6 +5797,8 @@ class Window:
     def _end(self) -> None:
         if self.root is not None:
             self._save_settings()
+            self.connect_view.stop_looking()
+            self._stop_host()
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
@@ -5361,6 +5821,8 @@ class Window:
             self.view.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
         self.view = view
+        if self.is_chatting:
+            self.connect_view.stop_looking()
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
@@ -5422,7 +5884,7 @@ class Window:
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
-        return self.connect_view.set_connecting(server)
+        return self.connect_view.set_busy("Connecting to " + server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
         if self._connection is not None:
@@ -5430,11 +5892,89 @@ class Window:
             self._connection = None
 
     def cancel(self) -> None:
-        """Give up the attempt to connect."""
+        """Give up the attempt to connect, or to host."""
+        self._stop_host()
         self._disconnect()
         self.chat, self._events = self._new_chat(""), queue.Queue()
         self.connect_view.show_error("", "")
         self._show_title()
+
+    # Hosting
+
+    @property
+    def is_at_home(self) -> bool:
+        """True if the server runs on this computer."""
+        try:
+            host, _ = parse_server(self._server)
+        except ValueError:
+            return False
+        return host == "localhost" or is_own(host)
+
+    def start_host(self, nickname: str, network: str) -> None:
+        """Start a server, to be joined once it runs; or show what is wrong."""
+        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
+        if error:
+            return self.connect_view.show_error(NAME, error)
+        try:
+            self.host = Host(network, "--network=" + network)
+        except OSError as error:
+            return self.connect_view.show_error(NETWORK, str(error))
+        return self.connect_view.set_busy("Starting " + network)
+
+    def end_chat(self) -> None:
+        """Have the server on this computer end, for everybody."""
+        try:
+            self._chore = Host("", "--stop")
+        except OSError as error:
+            self.do(self.chat.inform, str(error))
+
+    def _end_both(self) -> None:
+        self.end_chat()
+        self._end()
+
+    def _stop_host(self) -> None:
+        if self.host is not None and not self.host.was_joined:
+            self.host.process.terminate()
+            self.host = None
+
+    def _look_at_hosts(self) -> None:
+        """Join the server that was started once it runs; show how others join, or its end."""
+        host, chore = self.host, self._chore
+        if chore is not None and chore.look():
+            self._chore = None
+            self.do(self.chat.inform, chore.last_line)
+        if host is None:
+            return
+        was_running, has_ended = bool(host.port), host.look()
+        if has_ended:
+            self.host = None
+        if has_ended and not host.port:
+            own = [address for address, server in self.connect_view.found.items() if server.is_own]
+            if own:
+                question = "A chat already runs on this computer. Join it?"
+                self.connect_view.join(own[0], question)
+            else:
+                self.connect_view.show_error(NETWORK, host.last_line)
+        elif host.port and not was_running:
+            self.connect_view.join(host.server)
+        self._show_invitation()
+
+    def _show_invitation(self) -> None:
+        host, buttons = self.host, [("×", self._dismiss_invitation)]
+        if host is None or not host.was_joined or host.is_dismissed:
+            return self.chat_view.invitation.show("", "person")
+        if host.address:
+            buttons.insert(0, ("Copied" if host.is_copied else "Copy", self._copy_invitation))
+        return self.chat_view.invitation.show(host.invitation, "person", buttons)
+
+    def _copy_invitation(self) -> None:
+        if self.host is not None:
+            copy_text(self.root, "http://" + self.host.address)
+            self.host.is_copied = True
+
+    def _dismiss_invitation(self) -> None:
+        if self.host is not None:
+            self.host.is_dismissed = True
 
     # Events
 
@@ -5451,6 +5991,9 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
+            self._look_at_hosts()
+            if not self.is_chatting:
+                self.connect_view.look(time.monotonic())
             if self.chat_view.banner.is_shown:  # it may count seconds
                 self.show_banner()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
@@ -5478,6 +6021,8 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
+            if self.host is not None:
+                self.host.was_joined = True
             self._show(self.chat_view)
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
@@ -5512,6 +6057,9 @@ class Window:
             self.show_banner()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
+        network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
+        if STATUS in kinds and network and self.settings.learn(self._server, network):
+            self.settings.save()
 
     def show_banner(self) -> None:
         """Show what is wrong with the connection, unless a question is shown there."""
@@ -5550,7 +6098,10 @@ class Window:
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
         if not self.is_chatting:
-            return self.cancel() if self._connection is not None else self.close()
+            if self.connect_view.is_busy:
+                return self.cancel()
+            is_hosting = self.connect_view.is_hosting
+            return self.connect_view.open_form(False) if is_hosting else self.close()
         if self.questions.cancel():
             return None
         view = self.chat_view
@@ -5712,21 +6263,6 @@ def latin_letter(event: "TkEvent", system: str) -> str:
 # ----------------
 
 
-def parse_server(text: str) -> Tuple[str, int]:
-    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
-
-    Raises ValueError with the words for the user.
-    """
-    text = text.strip()
-    host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.endswith("]")):
-        host, port = text, str(SERVER_PORT)
-    host = host.strip("[]")
-    if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
-    return host, int(port)
-
-
 def open_window(settings: Settings) -> Optional[Window]:
     """Return the window; None, after saying why, where there is no tkinter or no display."""
     if tk is None:
@@ -5741,17 +6277,23 @@ def open_window(settings: Settings) -> Optional[Window]:
         return None
 
 
-def main(argv: Optional[List[str]] = None) -> int:
-    """Open the window, or chat in the terminal; return the exit code."""
+def main(argv: Optional[List[str]] = None, server: str = "") -> int:
+    """Open the window, or chat in the terminal; return the exit code.
+
+    `server` is the server that this copy of the program is for, unless the user names another.
+    """
     parser = argparse.ArgumentParser(description="Chat on the local network.")
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
     parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
+    parser.add_argument("--host", action="store_true", help="host a chat on this computer")
+    parser.add_argument("--find", action="store_true", help="print the servers on this network")
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
-    username, server = protocol.normalize(args.username.strip()), args.server or SERVER_IP
+    username, baked = protocol.normalize(args.username.strip()), server
+    server = args.server or baked or SERVER_IP
     try:
         host, port = parse_server(server)
     except ValueError as error:
@@ -5762,16 +6304,22 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before the program began
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    if args.find:
+        return print_found()
     settings = Settings(settings_path())
     settings.load()
     settings.theme = args.theme or settings.theme
     if not args.terminal:
-        if settings.servers and not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
-            server = settings.servers[0]
+        if baked and not args.server:
+            settings.remember(baked)
+        elif not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
+            server = [*settings.servers, "" if Finder().can_ask else SERVER_IP][0]
         window = open_window(settings)
         if window is not None:
-            window.run(server, username, at_once=bool(args.server and username))
+            window.run(server, username, bool(args.server and username), args.host)
             return 0
+    if args.host:
+        parser.error("--host needs a window. Without it, run server.py, then client.py 127.0.0.1.")
     return Terminal(settings).run(host, port, username)
 
 

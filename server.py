@@ -101,7 +101,11 @@ from typing import (
     Union,
 )
 
-import protocol
+try:
+    import protocol
+except ImportError as error:  # only server.py was copied
+    print("server.py needs protocol.py beside it: %s." % error, file=sys.stderr)
+    sys.exit(2)
 from protocol import MAX_PLAIN_LINE, SERVER, VERSION, Message, ModeChange, ReplyError
 
 try:
@@ -142,7 +146,7 @@ CONNECTION_PRICE = 1
 REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
-TLS_PRICE = 8  # for a handshake, of 1 ms
+TLS_PRICE = 8  # for a handshake, which takes a millisecond
 PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client

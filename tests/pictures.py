@@ -179,7 +179,8 @@ class Studio:
 def connect(studio, servers=SERVERS, **texts):
     """The connect view, with texts in its fields."""
     alice = studio.open()
-    alice.connect_view.fill("", servers, servers[0] if servers else "")
+    alice.window.settings.servers[:] = servers
+    alice.connect_view.fill("", servers[0] if servers else "")
     alice.fill(**texts)
     return alice
 

@@ -364,7 +364,7 @@ def test_connect_view_fits_at_every_zoom(desktop, is_known):
     settings.save()
     alice = desktop.open()
     view, root = alice.connect_view, alice.root
-    view.fill("alice", ["office"], "office" if is_known else "")
+    view.fill("alice", "office" if is_known else "")
 
     def fits():
         desktop.update()
@@ -387,14 +387,15 @@ def test_three_servers_are_in_view_in_a_low_window(desktop, height, is_whole):
     view = alice.connect_view
     for high in (1 - is_whole, is_whole):
         resize(desktop, alice, 460, 800 if high else 552)
-        view.fill("alice", ["office", "lab", "hub", "home"], "192.168.1.20")
+        alice.window.settings.servers[:] = ["office", "lab", "hub", "home"]
+        view.fill("alice", "192.168.1.20")
         view.show_error(client.PASSWORD, "“alice” is registered. " * 3)
         desktop.update()
     assert view.list.canvas.winfo_height() >= 3 * 52
     assert view.button.winfo_viewable()
     assert view.hints[client.PASSWORD].winfo_viewable()
     assert view.hints[client.NAME].winfo_viewable() == is_whole
-    assert view._head.winfo_viewable() == is_whole
+    assert view._head.canvas.winfo_viewable() == is_whole
 
 
 def test_people_stay_in_view_while_the_connection_is_lost(alice, desktop, hub):

@@ -179,7 +179,12 @@ def test_settings_are_where_the_system_keeps_them(monkeypatch, platform, variabl
         ("fe80::1:6667", ("fe80::1:6667", client.SERVER_PORT)),
         ("[::1]", ("::1", client.SERVER_PORT)),
         ("[::1]:6667", ("::1", 6667)),
-        *dict.fromkeys(["", " ", ":", ":80", "office:", "office:0", "office:65536"]).items(),
+        ("irc://office:12001", ("office", 12001)),
+        ("irc://[::1]:4000/lobby", ("::1", 4000)),
+        ("irc://office", ("office", 6667)),
+        *dict.fromkeys(
+            ["", " ", ":", ":80", "office:", "office:0", "office:65536", "irc://"]
+        ).items(),
         *dict.fromkeys(["office:-1", "office:http", "my office", "[::1]:x", "o:\u00b2"]).items(),
     ],
 )

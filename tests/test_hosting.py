@@ -1,0 +1,419 @@
+"""Hosting a chat from the window: the server is another process, which may outlive the window."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from client_harness import wait_until
+from harness import TIMEOUT, IrcTalker
+from test_finding import Responder
+
+import client
+from client import NAME, NETWORK, SERVER, Host
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTION = "The chat runs on this computer. Can the others go on without you?"
+MODULES = ("client.py", "protocol.py", "server.py")
+
+# A stand-in for server.py: prints lines, then ends with a code, or (None) waits for a signal.
+FAKE = """
+import signal, sys
+def main():
+    with open({seen!r}, "a") as file:
+        file.write(" ".join(sys.argv[1:]) + chr(10))
+    for line in {lines!r}:
+        print(line, flush=True)
+    code = {code!r}
+    if code is None:
+        signal.pause()
+    return code
+"""
+
+
+class FakeServer:
+    """A folder with a stand-in for server.py, from which windows start servers."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._seen = folder / "arguments"
+
+    def plays(self, *lines, code=None):
+        text = FAKE.format(seen=str(self._seen), lines=lines, code=code)
+        (self.folder / "server.py").write_text(text, encoding="utf-8")
+        for path in self.folder.glob("__pycache__/*"):
+            path.unlink()
+
+    @property
+    def arguments(self):
+        """The arguments of each start."""
+        return self._seen.read_text().splitlines() if self._seen.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def hosts(monkeypatch):
+    """All processes that a test has started; ends those that are left."""
+    hosts, init = [], Host.__init__
+    monkeypatch.setattr(
+        Host, "__init__", lambda self, *args: init(self, *args) or hosts.append(self)
+    )
+    monkeypatch.setattr(Host, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
+    yield hosts
+    for host in hosts:
+        host.process.terminate()
+        host.thread.join(TIMEOUT)
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Replaces server.py; it says nothing and waits, unless the test wants more."""
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    monkeypatch.setattr(Host, "FOLDER", str(folder))
+    monkeypatch.setattr(Host, "OPTIONS", ())
+    fake = FakeServer(folder)
+    fake.plays()
+    return fake
+
+
+def host(desktop, network="Class 4B", name="alice"):
+    """Open a window and host a chat."""
+    alice = desktop.open()
+    alice.connect_view.host.invoke()
+    for field, text in ((NAME, name), (NETWORK, network)):
+        alice.connect_view.fields[field].delete(0, "end")
+        alice.connect_view.fields[field].insert(0, text)
+    desktop.update()
+    alice.press("Return", alice.connect_view.fields[NETWORK])
+    return alice
+
+
+def host_at(desktop, hub):
+    """Host a chat whose server, which the test plays, listens where `hub` does."""
+    alice = host(desktop)
+    desktop.pump(lambda: alice.title.startswith("Connecting"))
+    hub.welcome()
+    return alice
+
+
+def answer(desktop, alice, words):
+    (button,) = [b for b in alice.chat_view.banner.buttons if b.cget("text") == words]
+    button.invoke()
+
+
+def invitation(alice):
+    """Return the words and the buttons of the invitation."""
+    bar = alice.chat_view.invitation
+    if not bar.frame.winfo_viewable():
+        return None
+    return (bar.text.cget("text").strip(), *(button.cget("text") for button in bar.buttons))
+
+
+def has_ended(host):
+    return host.process.poll() is not None
+
+
+def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
+    alice = host(desktop)
+    alice.sees("[SERVER]: alice joined the chat")
+    assert alice.title == "Connected: alice @ Class 4B — Hubbub"
+    bob = IrcTalker(hosts[0].port).register("bob")
+    alice.close()
+    desktop.pump(lambda: alice.banner == QUESTION)
+    alice.press("Escape")
+    desktop.pump(lambda: not alice.banner and alice.has_focus(alice.box))
+    alice.close()
+    answer(desktop, alice, "Keep the chat running")
+    assert alice.window.root is None
+    bob.expect(" QUIT Quit")
+    bob.send("PRIVMSG #lobby :still here")
+    bob.heard()
+    bob.close()
+    again = desktop.open(hosts[0].port, "alice", at_once=True)
+    again.sees("[bob]: still here")
+
+
+def test_hosted_chat_survives_the_program_that_started_it():
+    """Nobody reads any more what the server prints."""
+    code = """if True:
+        import sys, time; sys.path.insert(0, sys.argv[1]); import client
+        host = client.Host("Class 4B", "--host=127.0.0.1", "--port=0", "--log-level=DEBUG")
+        while not (host.look() or host.port):
+            time.sleep(0.01)
+        print(host.port, host.process.pid)"""
+    output = subprocess.check_output([sys.executable, "-c", code, str(ROOT)], timeout=TIMEOUT)
+    port, number = map(int, output.split())
+    try:
+        for name in ("bob", "carol"):
+            talker = IrcTalker(port).register(name)
+            talker.send("PRIVMSG #lobby :hello")
+            talker.heard()
+            talker.close()
+    finally:
+        os.kill(number, signal.SIGTERM)
+    wait_until(lambda: not is_listening(port))
+
+
+def is_listening(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_long_answers_leave_room_for_the_question(desktop, hub, fake):
+    """In a narrow window they are below it."""
+    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    alice.close()
+    banner = alice.chat_view.banner
+    for width, is_below in ((1160, False), (480, True), (1160, False)):
+        alice.root.geometry("%dx600" % width)
+        desktop.pump(lambda width=width: alice.root.winfo_width() == width)
+        desktop.pump(lambda below=is_below: below == (
+            banner.buttons[0].winfo_rooty() > banner.text.winfo_rooty() + 20))  # fmt: skip
+        assert banner.frame.winfo_height() < 120
+        right = alice.root.winfo_rootx() + alice.root.winfo_width()
+        assert banner.buttons[-1].winfo_rootx() + banner.buttons[-1].winfo_width() <= right
+
+
+def test_closing_twice_keeps_the_chat_running(desktop, hosts):
+    alice = host(desktop)
+    alice.sees("[SERVER]: alice joined the chat")
+    alice.close()
+    alice.close()
+    assert alice.window.root is None
+    assert not has_ended(hosts[0])
+
+
+def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
+    alice = desktop.open(name="alice")
+    view = alice.connect_view
+    view.host.invoke()
+    desktop.pump(view.fields[NETWORK].winfo_viewable)
+    assert view.fields[NETWORK].get() == client.socket.gethostname()[: client.protocol.MAX_NETWORK]
+    assert alice.has_focus(view.fields[NETWORK])
+    assert not view.list.canvas.winfo_viewable()
+    assert view.button.cget("text") == "Host " + view.fields[NETWORK].get()
+    alice.press("Escape")
+    desktop.pump(view.list.canvas.winfo_viewable)
+    assert not view.fields[NETWORK].winfo_viewable()
+    assert view.button.cget("text") == "Connect to 127.0.0.1"
+
+
+def test_name_is_checked_before_anything_starts(desktop, hosts, fake):
+    alice = host(desktop, name="not a name")
+    assert alice.wait_for_error(NAME).startswith("A username ")
+    assert hosts == []
+
+
+def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
+    lines = ["Running on 0.0.0.0:%d" % hub.port, "Tell people: 192.168.1.20:12001"]
+    lines += ["Tell people: [2001:db8::1]:12001", "In a browser: http://192.168.1.20:12001"]
+    fake.plays(*("[SERVER] " + line for line in lines))
+    alice = host_at(desktop, hub)
+    words = "Others join at http://192.168.1.20:12001 or by picking “Class 4B”."
+    desktop.pump(lambda: invitation(alice) == (words, "Copy", "×"))
+    assert fake.arguments == ["--network=Class 4B"]
+    alice.chat_view.invitation.buttons[0].invoke()
+    desktop.pump(lambda: invitation(alice)[1] == "Copied")
+    assert alice.root.clipboard_get() == "http://192.168.1.20:12001"
+    alice.chat_view.invitation.buttons[1].invoke()
+    desktop.pump(lambda: not invitation(alice))
+
+
+def test_server_says_in_its_own_words_why_nobody_can_join(desktop, hub, fake):
+    fake.plays(
+        "[SERVER] Running on 127.0.0.1:%d" % hub.port, "[SERVER] Only this computer can join"
+    )
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice) == ("Only this computer can join", "×"))
+
+
+def test_nothing_is_asked_after_the_server_has_ended(desktop, hub, hosts, fake):
+    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    hosts[0].process.terminate()
+    desktop.pump(lambda: not invitation(alice))
+    alice.close()
+    assert alice.window.root is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "words"),
+    [
+        (["a log line", "server.py: another program uses the port."],
+         2, "server.py: another program uses the port."),
+        ([], 0, "The server ended at once."),
+        (["é\x1b[2J", ""], 1, "é[2J"),
+    ],
+)  # fmt: skip
+def test_server_that_ends_at_once_is_shown_with_its_last_line(desktop, fake, lines, code, words):
+    fake.plays(*lines, code=code)
+    alice = host(desktop)
+    assert alice.wait_for_error(NETWORK) == words
+    assert alice.connect_view.button.cget("text") == "Host Class 4B"
+
+
+def test_missing_server_is_named(desktop, fake, hosts):
+    (fake.folder / "server.py").unlink()
+    alice = host(desktop)
+    words = "There is no server.py beside client.py. Copy it there, then try again."
+    assert alice.wait_for_error(NETWORK) == words
+    assert hosts == []
+
+
+@pytest.mark.parametrize("leave", ["Escape", "close"])
+def test_no_process_is_left_by_a_start_that_is_given_up(desktop, fake, hosts, leave):
+    alice = host(desktop)
+    wait_until(lambda: fake.arguments)
+    for number in range(3):
+        assert alice.connect_view.button.cget("text") == "Starting Class 4B…   (Esc to cancel)"
+        if leave == "close" and number == 2:
+            alice.close()
+            break
+        alice.press("Escape")
+        assert alice.connect_view.button.cget("text") == "Host Class 4B"
+        alice.press("Return", alice.connect_view.fields[NETWORK])
+    else:
+        alice.press("Escape")
+    wait_until(lambda: all(map(has_ended, hosts)))
+    assert len(hosts) > 2
+
+
+def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, monkeypatch):
+    fake.plays("server.py: another program uses the port", code=2)
+    responder = Responder()
+    monkeypatch.setenv("HUBBUB_FIND", responder.address)
+    alice = desktop.open(name="alice")
+    responder.answer(responder.query(), "Already here", hub.port)
+    desktop.pump(lambda: alice.connect_view.found)
+    alice.connect_view.host.invoke()
+    alice.press("Return", alice.connect_view.fields[NETWORK])
+    assert alice.wait_for_error(SERVER) == "A chat already runs on this computer. Join it?"
+    assert alice.connect_view.button.cget("text") == "Connect to Already here"
+    alice.press("Return")
+    desktop.pump(lambda: alice.title.startswith("Connecting"))
+    hub.welcome()
+    desktop.pump(lambda: alice.title.startswith("Connected: alice"))
+    responder.close()
+
+
+@pytest.mark.parametrize("by", ["question", "menu"])
+def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub, fake, hosts, by):
+    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    fake.plays("The chat has ended.", code=0)
+    if by == "question":
+        alice.close()
+        answer(desktop, alice, "End it for everyone")
+        assert alice.window.root is None
+    else:
+        alice.chat_view.sidebar.user.canvas.event_generate("<Button-1>")
+        menu = alice.window.menus.menu
+        labels = [menu.entrycget(i, "label").strip() if menu.type(i) == "command" else ""
+                  for i in range(menu.index("end") + 1)]  # fmt: skip
+        menu.unpost()
+        menu.invoke(labels.index("End the chat on this computer"))
+        [desktop.update() or __import__("time").sleep(0.02) for _ in range(100)]
+        print(alice.lines, fake.arguments, len(hosts), alice.window._chore)
+        alice.sees("[system]: The chat has ended.")
+    wait_until(lambda: fake.arguments[1:] == ["--stop"])
+
+
+def test_chat_elsewhere_cannot_be_ended(alice):
+    assert alice.window.is_at_home
+    for server in ("192.0.2.1", "office", "", "[::9]:1"):
+        alice.window._server = server
+        assert not alice.window.is_at_home
+        alice.chat_view.sidebar.user.canvas.event_generate("<Button-1>")
+        assert "End the chat on this computer" not in alice.menu
+
+
+# Programs in one file, and incomplete copies
+
+
+@pytest.fixture
+def zipapp(tmp_path):
+    path = tmp_path / "hubbub.pyz"
+    with zipfile.ZipFile(str(path), "w") as archive:
+        for module in MODULES:
+            archive.write(str(ROOT / module), module)
+    return path
+
+
+def test_zipapp_hosts_too(zipapp, monkeypatch, hosts):
+    code = "import sys; sys.path[0] = sys.argv[1]; import client; print(client.Host.FOLDER)"
+    found = subprocess.check_output([sys.executable, "-c", code, str(zipapp)])
+    assert found.decode().strip() == str(zipapp)
+    monkeypatch.setattr(Host, "FOLDER", str(zipapp))
+    server = Host("Zip", "--network=Zip")
+    wait_until(lambda: server.look() or server.port)
+    assert server.port, server.last_line
+    IrcTalker(server.port).register("bob").close()
+
+
+@pytest.mark.parametrize("name", ["client.py", "server.py"])
+def test_program_without_protocol_says_so_in_a_line(tmp_path, name):
+    (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, str(tmp_path / name), "--version"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, cwd=str(tmp_path))
+    assert done.returncode == 2
+    words = "%s needs protocol.py beside it: " % name
+    assert re.match(re.escape(words) + r".*\n\Z", done.stderr.decode())
+
+
+def test_terminal_joins_the_server_that_the_program_is_for(monkeypatch):
+    seen = []
+
+    class Terminal:
+        def __init__(self, settings):
+            self.run = lambda *args: seen.append(args) or 0
+
+    monkeypatch.setattr(client, "Terminal", Terminal)
+    for argv in ([], ["office"], ["irc://office:4000"]):
+        assert client.main(["--terminal", *argv], server="192.168.1.20:12001") == 0
+    assert client.main(["--terminal"]) == 0
+    assert [(host, port) for host, port, _ in seen] == [
+        ("192.168.1.20", 12001), ("office", 12001), ("office", 4000), ("127.0.0.1", 12001),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "baked", "known", "find", "expected"),
+    [
+        ([], "", [], "", "127.0.0.1"),
+        ([], "", [], "192.0.2.1", ""),
+        ([], "", ["office"], "192.0.2.1", "office"),
+        ([], "192.168.1.20:12001", ["office"], "", "192.168.1.20:12001"),
+        (["lab"], "192.168.1.20:12001", ["office"], "", "lab"),
+    ],
+)
+def test_server_that_the_window_offers_at_first(monkeypatch, argv, baked, known, find, expected):
+    settings = client.Settings(client.settings_path())
+    settings.servers = known
+    settings.save()
+    monkeypatch.setenv("HUBBUB_FIND", find)
+    seen = []
+
+    class Window:
+        def run(self, *args):
+            seen.append(args)
+
+    monkeypatch.setattr(client, "open_window", lambda settings: Window())
+    assert client.main(argv, server=baked) == 0
+    assert seen == [(expected, "", False, False)]
+
+
+def test_host_needs_a_window(monkeypatch, capsys):
+    monkeypatch.setattr(client, "open_window", lambda settings: None)
+    with pytest.raises(SystemExit) as exit_:
+        client.main(["--host"])
+    assert exit_.value.code == 2
+    assert "run server.py" in capsys.readouterr().err
