@@ -645,6 +645,15 @@ def test_certificate_that_changes_while_the_server_restarts_is_refused(
     assert again.welcomed().pin == pin_of(room)
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_full_server_says_so_to_an_encrypted_client(open_room, call, is_known):
+    """Before the server knows how the client speaks."""
+    room = open_room(max_clients=1)
+    room.irc("bob")
+    alice = call(room.server.port, pin=pin_of(room) if is_known else client.FIRST)
+    assert alice.end() == (client.SERVER, "Hubbub is full (1 people). Try again later.")
+
+
 def test_damage_on_the_way_is_a_lost_connection(hidden, call):
     alice = call(hidden.port, password="sesame")
     alice.joined()
