@@ -480,9 +480,9 @@ class Carrier:
             finally:
                 self._unsent += self._pipe.outgoing()
             self.fingerprint = self.fingerprint or self._pipe.fingerprint()
-            if said or not self._pipe.is_ended:
-                return said
-            data = b""
+            if self._pipe.is_ended:
+                self._sock.shutdown(socket.SHUT_RD)  # the next read finds the end
+            return said
         if not data:
             raise EndedError(LOST, "The connection was lost.")
         return data

@@ -363,6 +363,7 @@ def test_slow_handshake_is_not_asked_for_a_username(open_room, monkeypatch):
     slow.hello = slow.hello[100:]
     slow.pipe.send(b"QUIT\r\n")
     assert slow.open().until_closed() == "ERROR Goodbye.\r\n"
+    assert slow.pipe.is_ended  # nobody has cut it short
 
 
 def test_large_record_in_pieces_arrives_whole_and_is_paid_for_once(room, monkeypatch):
@@ -524,18 +525,17 @@ class ManInTheMiddle:
         self._hear()
 
     def answer_in_the_clear(self):
-        self._near.sendall(b"CAP * LS :sasl\r\n")
         while self._hear():
-            pass
+            self._near.sendall(b"CAP * LS :sasl\r\n")
 
     def cut(self):
         self._near.shutdown(socket.SHUT_RDWR)
 
     def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        if self._near is not None:
-            with contextlib.suppress(OSError):  # closed already
-                self.cut()
+        """End, after all that was said has been heard. Idempotent."""
+        with contextlib.suppress(OSError):  # closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self.cut()
         self._thread.join(20)
         self._listener.close()
 
@@ -622,6 +622,8 @@ def test_later_contact_says_nothing_secret_to_another(
             pass
     else:
         assert alice.end() == (client.SERVER if plan == "hang_up" else client.TRUST, text)
+    alice.close()
+    hidden.close()
     assert bytes(hidden.heard[:2]) == b"\x16\x03"
     assert not {word for word in (b"CAP", b"alice", b"sesame") if word in hidden.heard}
     assert hidden.decrypted == b""
@@ -643,6 +645,25 @@ def test_certificate_that_changes_while_the_server_restarts_is_refused(
     assert alice.end() == (client.TRUST, client.OTHER_CERTIFICATE % alice.connection.address)
     again = call(room.server.port, pin=client.FIRST)  # trusted on purpose
     assert again.welcomed().pin == pin_of(room)
+
+
+def test_end_of_tls_is_the_end_of_the_connection(certificate):
+    """Even if it comes with a last line, and the network's connection stays."""
+    pipe = TlsPipe(server.load_certificate(str(certificate), "")[0])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        carrier = client.Carrier(ours, "hubbub.example", client.FIRST)
+        while not (carrier.is_open and pipe.is_open):
+            carrier.send(b"")
+            pipe.receive(theirs.recv(65536))
+            theirs.sendall(pipe.outgoing())
+            assert carrier.is_open or carrier.receive() == b""
+        pipe.send(b"bye")
+        pipe.close()
+        theirs.sendall(pipe.outgoing())
+        assert carrier.receive() == b"bye"
+        with pytest.raises(client.EndedError):
+            carrier.receive()
 
 
 @pytest.mark.parametrize("is_known", [False, True])
