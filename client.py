@@ -2716,8 +2716,9 @@ class Settings:
         return is_news
 
     def trust(self, server: str) -> None:
-        """Forget the pin of a server: it is met anew, encrypted or not."""
+        """Forget the pin of a server, and save that: it is met anew, encrypted or not."""
         self.pins[short_address(server)] = ""
+        self.save()
 
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
@@ -5677,12 +5678,12 @@ class Questions:
         pin, rows = chat.session.pin, [text_row(None, chat.address)]
         text = describe_pin(pin)
         if pin:
-            text += " Whoever hosts the chat can read it, nobody on the way can."
+            text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
             text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
             digest = protocol.format_fingerprint(pin)
             rows += [text_row(None, digest[at : at + 39], font="code") for at in (0, 40)]
-            rows.append(text_row(digest, "Copy the fingerprint", sign="+"))
+            rows.append(text_row(digest, "Copy the fingerprint"))
         self._open_sheet(chat.console.name, text, lambda words: rows, copy)
 
     def ask_paste(self, lines: int, paste: Action) -> bool:
