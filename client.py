@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hubbub's client: chat in a window, or in a terminal.
 
-    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find] [--host]
+    python3 client.py [SERVER[:PORT]] [--username NAME] [--terminal] [--find] [--host] [--tls]
 
 Three parts, none of which knows those after it:
 
@@ -420,6 +420,13 @@ NO_ENCRYPTION = (
     "%s was encrypted before, and is not any more. What you write could be read on its way. Ask"
     " the host before you trust it."
 )
+
+
+def describe_pin(pin: str) -> str:
+    """Return in words how a connection is encrypted."""
+    if pin == SYSTEM:
+        return "Encrypted, with a certificate that this computer trusts."
+    return "Encrypted." if pin else "Not encrypted: others could read what you write."
 
 
 class Carrier:
@@ -1178,6 +1185,7 @@ class Session:
 
     def __init__(self, start: Connected, is_reconnect: bool = False) -> None:
         self.number, self.caps, self.is_resumed = start.session, start.caps, start.is_resumed
+        self.pin = start.pin  # "" in the clear
         self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
@@ -1240,7 +1248,7 @@ class Chat:
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
-        self._address = server
+        self.address = server
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
         self._banner = ""
@@ -1706,7 +1714,7 @@ class Chat:
         self.change(SIDEBAR)
 
     def _level_key(self, name: str) -> str:
-        return "%s/%s" % (self._address, protocol.casefold(name))
+        return "%s/%s" % (self.address, protocol.casefold(name))
 
     def shared_with(self, nickname: str) -> List[Conversation]:
         """Return the channels that a user is in, and the private conversation with the user."""
@@ -2616,6 +2624,9 @@ def is_secret(text: str) -> bool:
 # --------
 
 
+_PIN = r"(%s|[0-9a-f]{64})?\Z" % SYSTEM
+
+
 class Settings:
     """The preferences that the program saves; no passwords.
 
@@ -2628,6 +2639,7 @@ class Settings:
         self.name = ""
         self.servers: List[str] = []  # the last used first
         self.networks: Dict[str, str] = {}  # their names, by short_address
+        self.pins: Dict[str, str] = {}  # also by short_address; "": trusted, whatever it shows next
         self.theme = "dark"
         self.zoom = 100  # per cent
         self.geometry = ""
@@ -2657,6 +2669,8 @@ class Settings:
         named = {k: v for k, v in self.networks.items() if isinstance(v, str)}
         limit = protocol.MAX_NETWORK
         self.networks = {protocol.clean(k, 200): protocol.clean(named[k], limit) for k in named}
+        pins = {k: v for k, v in self.pins.items() if isinstance(v, str) and re.match(_PIN, v)}
+        self.pins = {protocol.clean(k, 200): pin for k, pin in pins.items()}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
@@ -2693,6 +2707,30 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
+    def pin(self, server: str, network: str = "") -> str:
+        """Return the pin for a connection to a server that was found as `network`.
+
+        At a new address, a chat with a known name has to show the certificate of that.
+        """
+        address, default = short_address(server), FIRST if is_tls(server) else ""
+        if address in self.pins or network == protocol.DEFAULT_NETWORK:
+            return self.pins.get(address) or default
+        named = [a for a, name in self.networks.items() if name == network and self.pins.get(a)]
+        return self.pins[named[0]] if named else default
+
+    def keep_pin(self, server: str, pin: str) -> bool:
+        """Keep the pin of a server that is connected; return True if it is news."""
+        address = short_address(server)
+        is_news = self.pins.get(address) != pin
+        if pin:
+            self.pins[address] = pin
+        return is_news
+
+    def trust(self, server: str) -> None:
+        """Forget the pin of a server, and save that: it is met anew, encrypted or not."""
+        self.pins[short_address(server)] = ""
+        self.save()
+
     def _values(self) -> Dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
@@ -2726,13 +2764,14 @@ def settings_path() -> str:
 
 
 def parse_server(text: str) -> Tuple[str, int]:
-    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, a bare IPv6 address or irc://.
+    """Return host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, a bare IPv6 address or irc(s)://.
 
     Raises ValueError with the words for the user.
     """
     text, default = text.strip(), SERVER_PORT
-    if text.startswith("irc://"):
-        text, default = text[len("irc://") :].partition("/")[0], 6667
+    if text.startswith(("irc://", "ircs://")):
+        default = 6697 if is_tls(text) else 6667
+        text = text.partition("://")[2].partition("/")[0]
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
         host, port = text, str(default)
@@ -2740,6 +2779,11 @@ def parse_server(text: str) -> Tuple[str, int]:
     if not host or " " in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("A server is written as 192.168.1.20 or 192.168.1.20:%d." % SERVER_PORT)
     return host, int(port)
+
+
+def is_tls(text: str) -> bool:
+    """Return True if a server, as users write it, is to be encrypted from the start."""
+    return text.strip().startswith("ircs://")
 
 
 def short_address(text: str) -> str:
@@ -3014,7 +3058,7 @@ class Terminal:
         self._day = protocol.format_day(time.time())  # of the last line
         self._unsent: Set[int] = set()  # the ids of own messages until they are printed as sent
 
-    def run(self, host: str, port: int, nickname: str) -> int:
+    def run(self, server: str, nickname: str) -> int:
         """Chat until /quit or the end of input (0), or until the connection is lost (1).
 
         For a person at a terminal, a lost connection comes back.
@@ -3022,7 +3066,7 @@ class Terminal:
         # Daemon: reading from a terminal cannot be cancelled.
         threading.Thread(target=self._read_input, name="input", daemon=True).start()
         try:
-            return self._run(host, port, nickname)
+            return self._run(server, nickname)
         except KeyboardInterrupt:
             return 0
         except OSError as error:  # of the output; what is left goes nowhere
@@ -3031,17 +3075,18 @@ class Terminal:
                 return 0
             return self._fail("The chat cannot be printed: %s." % error.strerror)
 
-    def _run(self, host: str, port: int, nickname: str) -> int:
+    def _run(self, server: str, nickname: str) -> int:
         password = ""
         while True:
             nickname = nickname or self._ask_nickname()
             wrong = protocol.nickname_error(nickname) if nickname else "No username was given."
             end, can_ask = Disconnected(NAME, wrong), bool(nickname)
             if not wrong:
-                end, can_ask = self._chat_at(host, port, nickname, password)
+                end, can_ask = self._chat_at(server, nickname, password)
             if end.fault == CLOSED:
                 return 0
-            self._fail(end.reason)
+            hint = " To trust it from now on, add --trust." if end.fault == TRUST else ""
+            self._fail(end.reason + hint)
             can_ask = can_ask and self._is_person
             if can_ask and end.fault == NAME:
                 nickname = ""
@@ -3050,16 +3095,16 @@ class Terminal:
             if not password:
                 return 1
 
-    def _chat_at(
-        self, host: str, port: int, nickname: str, password: str
-    ) -> Tuple[Disconnected, bool]:
+    def _chat_at(self, server: str, nickname: str, password: str) -> Tuple[Disconnected, bool]:
         """Chat with a server; return how it ended, and True if that was before the welcome."""
-        connection = Connection(host, port, password, nickname, self._events, self._is_person)
+        address, events = (*parse_server(server), password, nickname), self._events
+        pin = self._settings.pin(server)
+        connection = Connection(*address, events, reconnects=self._is_person, pin=pin)
         chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
         chat.begin(nickname)
         connection.start()
         try:
-            end = self._chat(connection, chat)
+            end = self._chat(connection, chat, server)
         finally:
             connection.close(QUIT_TIME)
         if chat.unsent and end.fault != CLOSED:
@@ -3096,7 +3141,7 @@ class Terminal:
             text = self._read_line() or "/quit"
             self._events.put(text)
 
-    def _chat(self, connection: Connection, chat: Chat) -> Disconnected:
+    def _chat(self, connection: Connection, chat: Chat, server: str) -> Disconnected:
         last_event = time.monotonic()
         goodbye = ""  # the /quit, which waits until the messages before it are delivered
         while True:
@@ -3119,6 +3164,8 @@ class Terminal:
             connection.carry_out(outcome)
             if outcome.settings_changed:
                 self._settings.save()
+            if isinstance(event, Connected):
+                self._note_pin(chat, server)
             if isinstance(event, Disconnected):
                 return event
             if goodbye and (self._is_person or not chat.unsent):
@@ -3130,6 +3177,18 @@ class Terminal:
                 self._can_read.clear()
             elif chat.session.is_settled:
                 self._can_read.set()
+
+    def _note_pin(self, chat: Chat, server: str) -> None:
+        """Keep the pin of the server; tell a person what is new about the encryption."""
+        pin = chat.session.pin
+        if not self._settings.keep_pin(server, pin):
+            return
+        self._settings.save()
+        words = describe_pin(pin)
+        if pin not in ("", SYSTEM):
+            words += " Fingerprint %s, first met now." % protocol.format_fingerprint(pin)
+        if self._is_person and (pin or not chat.session.is_reconnect):
+            self._print(chat.do(time.time(), chat.inform, words).changes, chat)
 
     def _print(self, changes: Iterable[Change], chat: Chat) -> None:
         """Print what is new: each entry once, as in the conversation in view if it is there."""
@@ -3232,7 +3291,7 @@ FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu San
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
     "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
-    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"),
+    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"), "code": (14, "normal"),
 }  # fmt: skip
 ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # per cent
 
@@ -3252,6 +3311,7 @@ ICONS = {
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
+    "unlock": "r 2.5 10.5 16.5 21 2.5 l 13.5 11 13.5 7 14.7 4.5 17.5 3.3 20.3 4.5 21.5 7 21.5 9.5",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
 # Presence and the state of a connection, by colour: a disc, a crescent, a ring.
@@ -3455,6 +3515,7 @@ class Look:
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
+        self.font["code"].configure(family=tkfont.nametofont("TkFixedFont").actual("family"))
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
@@ -3873,7 +3934,7 @@ def caption(text: str, key: Any = None) -> Row:
     return Row(key, text, paint, True)
 
 
-def text_row(key: Any, text: str, sign: str = "", note: str = "") -> Row:
+def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "ui") -> Row:
     """Return a row with a text: after a sign, or the avatar of a name, and with a note."""
 
     def paint(row: Drawing) -> None:
@@ -3883,7 +3944,7 @@ def text_row(key: Any, text: str, sign: str = "", note: str = "") -> Row:
             row.avatar(text, 28)
         if note:
             row.note(note)
-        row.text(text, "text" if key else "muted")
+        row.text(text, "text" if key or font == "code" else "muted", font)
 
     return Row(key, text, paint)
 
@@ -4319,7 +4380,8 @@ class Sheet:
         px, dp = look.px, look.dp
         self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
-        look.follow(frame, lambda: frame.configure(width=dp(480 if text else 420), height=dp(480)))
+        width, height = (480, min(480, 200 + 36 * len(rows("")))) if text else (420, 480)
+        look.follow(frame, lambda: frame.configure(width=dp(width), height=dp(height)))
         frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(2, weight=1)
@@ -4771,6 +4833,7 @@ class ConnectView:
         self.found: Dict[str, Found] = {}  # by short_address
         self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
+        self._refused = ""  # the short address of a server that is not trusted
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -4793,6 +4856,9 @@ class ConnectView:
         self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
         self._add_field(SERVER, "Address")
+        words, frame = "Trust this server from now on", self.fields[SERVER].master
+        self.trust = ttk.Button(frame, text=words, style="Link.TButton", command=window.trust)
+        self.trust.grid(sticky="w")
         self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
         self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
@@ -4915,13 +4981,15 @@ class ConnectView:
         self._finder.close()
         self.found, self._first_look = {}, 0.0
 
-    def show_error(self, field: str, error: str, is_question: bool = False) -> None:
+    def show_error(self, fault: str, error: str, is_question: bool = False) -> None:
         """Show the error at its field, and be ready for another attempt; "" for none.
 
         A question is shown in the same place, but not as an error.
         """
+        field = SERVER if fault in (LOST, TRUST) else fault
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
+        self._refused = self._chosen if fault == TRUST else ""
         self.set_busy("")
         if field:
             self._show_field(field, True)
@@ -4976,7 +5044,7 @@ class ConnectView:
     def _lay_out(self) -> None:
         """In a low window, leave out what the user can do without."""
         fields = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
-        needed = self._look.dp(self.NEEDED + self.FIELD * len(fields))
+        needed = self._look.dp(self.NEEDED + self.FIELD * (len(fields) + bool(self._refused)))
         is_high = self.is_hosting or self.frame.winfo_height() >= needed
         for widget in (self._head.canvas, self._keys):
             set_shown(widget, is_high)
@@ -5015,6 +5083,7 @@ class ConnectView:
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         self.button.state(["!disabled" if name else "disabled"])
+        set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
         words = ("start", "go back") if self.is_hosting else ("connect", "quit")
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
 
@@ -5079,13 +5148,19 @@ def add_column(
     return frame, head
 
 
+def lock_icon(chat: Chat) -> Tuple[str, str]:
+    """Return icon and colour that show if the chat is encrypted."""
+    return ("lock", "ok") if chat.session.pin else ("unlock", "warn")
+
+
 class Sidebar:
     """The server, its conversations, and the user."""
 
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self.frame, self._head = add_column(parent, look, "left", 232, self._draw_server)
+        self.frame, self.head = add_column(parent, look, "left", 232, self._draw_server)
+        self.head.canvas.bind("<Button-1>", lambda event: window.questions.show_server())
         foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -5102,7 +5177,7 @@ class Sidebar:
 
     def show(self) -> None:
         """Show the chat as it is now."""
-        self._head.redraw()
+        self.head.redraw()
         self.user.redraw()
         rows, chat = [], self._window.chat
         for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
@@ -5138,9 +5213,15 @@ class Sidebar:
     def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
         row.picture(self._look.logo(dp(30)), 10)
-        row.text(chat.console.name, "text", "ui_bold", dy=-9)
+        end, name = row.right, chat.console.name  # the lock stands beside the name
+        row.right = min(end, row.left + self._look.font["ui_bold"].measure(name) + dp(24))
+        row.icon(*lock_icon(chat), dy=-9)
+        row.text(name, "text", "ui_bold", dy=-9)
+        row.right = end
         row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
-        row.text(chat.status, "muted", "small", dy=8)
+        is_clear = chat.state == CONNECTED and not chat.session.pin
+        words = ("Not encrypted", "warn") if is_clear else (chat.status, "muted")
+        row.text(*words, "small", dy=8)
 
     def _draw_user(self, row: Drawing) -> None:
         chat = self._window.chat
@@ -5262,10 +5343,14 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
+        show_server = self._window.questions.show_server
+        self.lock = ttk.Button(head, style="Icon.TButton", compound="left", command=show_server)
+        look.follow(self.lock, self._show_lock)
+        self.lock.grid(row=0, column=2)
         search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
-        search.grid(row=0, column=2)
+        search.grid(row=0, column=3)
         people = icon_button(head, look, "Icon", "person", self.toggle_people)
-        people.grid(row=0, column=3, padx=(px(2), px(13)))
+        people.grid(row=0, column=4, padx=(px(2), px(13)))
 
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
@@ -5281,6 +5366,7 @@ class ChatView:
         if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
+            self._show_lock()
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
@@ -5396,6 +5482,12 @@ class ChatView:
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
+    def _show_lock(self) -> None:
+        """Show what stands in the sidebar's head, where there is no room for that."""
+        icon, color = lock_icon(self._window.chat)
+        text = "" if self._window.chat.session.pin else " Not encrypted"
+        self.lock.configure(image=self._look.icon(icon, color), text=text)
+
     def toggle_people(self) -> None:
         """Show the people, or hide them."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
@@ -5405,7 +5497,8 @@ class ChatView:
         """Show beside the chat what there is room for."""
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
-        set_shown(self.menu_button, not is_wide)
+        for button in (self.menu_button, self.lock):
+            set_shown(button, not is_wide)
         focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
@@ -5641,6 +5734,20 @@ class Questions:
         rows = [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
         self._open_sheet(title, text, lambda words: rows, lambda key: None)
+
+    def show_server(self) -> None:
+        """Show the server's address, if it is encrypted, and its fingerprint."""
+        chat, copy = self._window.chat, functools.partial(copy_text, self._window.root)
+        pin, rows = chat.session.pin, [text_row(None, chat.address)]
+        text = describe_pin(pin)
+        if pin:
+            text += " The host can read everything, nobody on the way can."
+        if pin not in ("", SYSTEM):
+            text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
+            digest = protocol.format_fingerprint(pin)
+            rows += [text_row(None, digest[at : at + 39], font="code") for at in (0, 40)]
+            rows.append(text_row(digest, "Copy the fingerprint"))
+        self._open_sheet(chat.console.name, text, lambda words: rows, copy)
 
     def ask_paste(self, lines: int, paste: Action) -> bool:
         """Ask before many lines are pasted; return True if it is asked."""
@@ -5939,11 +6046,18 @@ class Window:
         self._server, self.settings.name = server, nickname
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
-        self._connection = Connection(*address, nickname, self._events)
+        found = self.connect_view.found.get(short_address(server))
+        pin = self.settings.pin(server, found.network if found else "")
+        self._connection = Connection(*address, nickname, self._events, pin=pin)
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
         return self.connect_view.set_busy("Connecting to " + server)
+
+    def trust(self) -> None:
+        """Connect again to the server that was refused, whatever it shows."""
+        self.settings.trust(self._server)
+        self.connect_view.submit()
 
     def _disconnect(self, wait: float = 0.0) -> None:
         if self._connection is not None:
@@ -6075,6 +6189,9 @@ class Window:
                 changes += outcome.changes
                 rest = "\n".join(filter(None, [rest, outcome.rest]))
                 self._carry_out(outcome)
+                is_start = isinstance(events[-1], Connected)
+                if is_start and self.settings.keep_pin(self._server, self.chat.session.pin):
+                    self.settings.save()
             except Exception:
                 log.exception("a bug")
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
@@ -6093,9 +6210,8 @@ class Window:
                 # The first request for a password is no error.
                 is_first = not self.is_chatting and not self.connect_view.fields[PASSWORD].get()
                 self._show(self.connect_view)
-                field = SERVER if end.fault == LOST else end.fault
-                is_question = is_first and field == PASSWORD
-                self.connect_view.show_error(field, end.reason, is_question)
+                is_question = is_first and end.fault == PASSWORD
+                self.connect_view.show_error(end.fault, end.reason, is_question)
 
     def _carry_out(self, outcome: Outcome) -> None:
         """Carry out all but the changes."""
@@ -6219,6 +6335,8 @@ KEYS = (
         "Control-minus": lambda window: window.zoom(-1),
         "Control-KP_Subtract": lambda window: window.zoom(-1),
         "Control-0": lambda window: window.zoom(0)}, True),
+    Key("F2", "the server, and if it is encrypted", {
+        "F2": lambda window: window.questions.show_server()}),
     Key("F1", "this help", {"F1": lambda window: window.questions.help()}),
     Key("Esc", "close what is open, or go to the latest message", {"Escape": Window.escape}, True),
     Key("Ctrl+Q", "quit", {"Control-q": Window.close}, True),
@@ -6363,6 +6481,9 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
     )
     parser.add_argument("--host", action="store_true", help="host a chat on this computer")
     parser.add_argument("--find", action="store_true", help="print the servers on this network")
+    parser.add_argument("--tls", action="store_true", help="encrypted from the start, as ircs://")
+    text = "trust the server though its certificate is another than before, or missing"
+    parser.add_argument("--trust", action="store_true", help=text)
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
     args = parser.parse_args(argv)
@@ -6373,6 +6494,8 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
         host, port = parse_server(server)
     except ValueError as error:
         parser.error(str(error))
+    if args.tls:
+        server = "ircs://" + protocol.format_address(host, port)
     wrong = username and protocol.nickname_error(username)
     if wrong:
         parser.error(wrong)
@@ -6384,6 +6507,8 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
     settings = Settings(settings_path())
     settings.load()
     settings.theme = args.theme or settings.theme
+    if args.trust:
+        settings.trust(server)
     if not args.terminal:
         if baked and not args.server:
             settings.remember(baked)
@@ -6395,7 +6520,7 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
             return 0
     if args.host:
         parser.error("--host needs a window. Without it, run server.py, then client.py 127.0.0.1.")
-    return Terminal(settings).run(host, port, username)
+    return Terminal(settings).run(server, username)
 
 
 def main_in_terminal() -> int:

@@ -64,6 +64,7 @@ MAX_PLAIN_LINE = 4096  # plain text; terminals pass on no more at once
 MAX_NAME = 32  # a nickname or a channel's name
 MAX_USERNAME = 10
 MAX_NETWORK = 40  # the name of a server's chat
+DEFAULT_NETWORK = "Hubbub"
 MAX_TOPIC = 200
 MAX_MIDDLE = 200  # a middle parameter
 MAX_TEXT = 2000  # any text that is shown

@@ -219,7 +219,7 @@ class Options(NamedTuple):
 
     host: str = "0.0.0.0"
     port: int = protocol.PORT
-    network: str = "Hubbub"  # the name that people see
+    network: str = protocol.DEFAULT_NETWORK  # the name that people see
     server_name: str = "hubbub.local"  # the name that IRC clients see
     lobby: str = "#lobby"  # "" places nobody in a channel
     motd: Tuple[str, ...] = ()

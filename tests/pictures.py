@@ -30,6 +30,7 @@ import server  # noqa: E402
 README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
 SMALL = ((460, 720),)  # the connect view
+LOCKS = ((1160, 720), (800, 640), (480, 640))  # at the last, the sidebar is hidden
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
 SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
 
@@ -217,9 +218,9 @@ def wrong_password(studio):
     studio.desktop.pump(lambda: hint.cget("text") == "Wrong password.")
 
 
-def conversation(studio):
+def conversation(studio, **options):
     """An office's chat since yesterday, which alice joined in the morning."""
-    studio.start_server()
+    studio.start_server(**options)
     studio.play(*[("21 17:58:00", name, "") for name in PEOPLE], *TALK)
     alice, chat, bob = studio.alice, studio.alice.window.chat, studio.people["bob"]
     studio.people["erik"].send("AWAY :at lunch")
@@ -247,6 +248,15 @@ def pressed(studio, *keys, text=""):
     for key in keys:
         alice.press(key)
     return alice
+
+
+def untrusted(studio):
+    """The connect view on a known server that shows another certificate."""
+    conversation(studio).close()
+    port = studio.hub.server.port
+    studio.hub.close()
+    studio.start_server(port=port, data=str(studio.folder / "other"))
+    return refused(studio, port)
 
 
 def failed(studio):
@@ -380,6 +390,11 @@ STATES = (
         studio, lambda alice: alice.chat_view.toggle_people())),
     ("crowd", SIZES, crowd),
     ("strange", SIZES, strange),
+    ("encrypted", LOCKS, conversation),
+    ("not-encrypted", LOCKS, lambda studio: conversation(studio, data="")),
+    ("server", LOCKS, lambda studio: pressed(studio, "F2")),
+    ("server-clear", LOCKS, lambda studio: conversation(studio, data="").press("F2")),
+    ("connect-trust", SMALL + LOCKS, untrusted),
     ("zoom-200", SIZES, lambda studio: pressed(studio, *["Control-plus"] * 5)),
     ("zoom-80", SIZES, lambda studio: pressed(studio, *["Control-minus"] * 2)),
 )  # fmt: skip

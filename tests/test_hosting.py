@@ -380,7 +380,7 @@ def test_terminal_joins_the_server_that_the_program_is_for(monkeypatch):
     for argv in ([], ["office"], ["irc://office:4000"]):
         assert client.main(["--terminal", *argv], server="192.168.1.20:12001") == 0
     assert client.main(["--terminal"]) == 0
-    assert [(host, port) for host, port, _ in seen] == [
+    assert [client.parse_server(server) for server, _ in seen] == [
         ("192.168.1.20", 12001), ("office", 12001), ("office", 4000), ("127.0.0.1", 12001),
     ]  # fmt: skip
 

@@ -23,6 +23,7 @@ CONTRASTS = [
     (4.5, AVATARS, ("#ffffff",)),
     (3.0, ("chat", "bg", "field"), ("outline", "focus")),  # edges of controls, the focus ring
     (3.0, ("bg", "field", "hover", "selected"), tuple(DOTS)),
+    (3.0, ("chat", "bg", "hover"), ("ok", "warn")),  # the lock
 ]
 PAIRS = [(least, *pair) for least, *table in CONTRASTS for pair in itertools.product(*table)]
 

@@ -65,6 +65,8 @@ BEFORE = {"theme": "dark", "ignored": ["bob", "eve"], "levels": {"x": "all", "y"
         ({"levels": {"x": "none", "y": "all"}}, {"levels": {"x": "mentions", "y": "all"}},
          {"levels": {"x": "mentions", "y": "all"}}),
         ({"sound": False}, {"name": "al"}, {"sound": False, "name": "al"}),
+        ({"pins": {"x": "a" * 64}}, {"pins": {"y": "b" * 64}},
+         {"pins": {"x": "a" * 64, "y": "b" * 64}}),
     ],
 )  # fmt: skip
 def test_windows_keep_the_settings_that_others_change(path, first, second, kept):
@@ -123,6 +125,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "servers": ["a\x1bb", 3],
         "levels": {"x": "loud", "y": "all"},
         "ignored": ["eve", 3, "two words"],
+        "pins": {"a\x1bb": "a" * 64, "b": "", "c": "system", "d": "b" * 63, "e": "B" * 64, "f": 1},
         "load": 2,
         "_path": "/tmp/elsewhere",
         "unknown": 1,
@@ -135,6 +138,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "servers": ["ab"],
         "levels": {"y": "all"},
         "ignored": ["eve"],
+        "pins": {"ab": "a" * 64, "b": "", "c": "system"},
     }
 
 
@@ -182,8 +186,10 @@ def test_settings_are_where_the_system_keeps_them(monkeypatch, platform, variabl
         ("irc://office:12001", ("office", 12001)),
         ("irc://[::1]:4000/lobby", ("::1", 4000)),
         ("irc://office", ("office", 6667)),
+        ("ircs://office", ("office", 6697)),
+        (" ircs://[::1]:4000/lobby", ("::1", 4000)),
         *dict.fromkeys(
-            ["", " ", ":", ":80", "office:", "office:0", "office:65536", "irc://"]
+            ["", " ", ":", ":80", "office:", "office:0", "office:65536", "irc://", "ircs:///x"]
         ).items(),
         *dict.fromkeys(["office:-1", "office:http", "my office", "[::1]:x", "o:\u00b2"]).items(),
     ],

@@ -1,0 +1,323 @@
+"""Trust in servers: what is remembered of their certificates, and what users see of it."""
+
+import contextlib
+import shutil
+
+import pytest
+from harness import TIMEOUT
+from test_finding import Responder
+from test_terminal import PersonsTerminal, TerminalClient, at_terminal
+from window_harness import RecordingDrawing
+
+import client
+import protocol
+from client import FIRST, NAME, SERVER, SYSTEM, Settings
+
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+PIN, OTHER = "a" * 64, "b" * 64
+REFUSALS = {"another": "shows another certificate than before", "": "and is not any more."}
+
+
+# What is remembered
+
+
+def load():
+    settings = Settings(client.settings_path())
+    settings.load()
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("server", "network", "pin"),
+    [
+        ("office", "", PIN),
+        ("ircs://office:12001", "Anything", PIN),
+        ("office:12002", "", ""),  # another server
+        ("10.0.0.66", "Class 4B", PIN),  # not a chat of that name without its certificate
+        ("10.0.0.66", "Class 5", ""),
+        ("10.0.0.66", protocol.DEFAULT_NETWORK, ""),  # a name that many have
+        ("10.0.0.66", "", ""),
+        ("trusted", "Class 4B", ""),
+        ("ircs://trusted:12001", "", FIRST),
+        ("ircs://irc.example.org", "", FIRST),
+        ("irc.example.net:6697", "", SYSTEM),
+    ],
+)
+def test_pin_is_that_of_the_address_or_of_the_name(server, network, pin):
+    settings = Settings("unused")
+    settings.pins = {"office": PIN, "home": OTHER, "trusted": "", "irc.example.net:6697": SYSTEM}
+    settings.networks = {"trusted": "Class 4B", "office": "Class 4B"}
+    settings.networks["home"] = protocol.DEFAULT_NETWORK
+    assert settings.pin(server, network) == pin
+
+
+def test_pin_is_kept_until_the_server_is_trusted_anew():
+    settings = load()
+    assert settings.keep_pin("office", PIN)
+    assert not settings.keep_pin("office:12001", PIN)
+    settings.trust("office")
+    assert load().pin("office") == ""
+    assert not settings.keep_pin("office", "")
+    assert settings.keep_pin("office", OTHER)
+    assert settings.pin("office") == OTHER
+
+
+def test_server_that_was_met_in_the_clear_has_no_pin():
+    settings = Settings("unused")
+    assert settings.keep_pin("office", "")
+    assert settings.pins == {}
+
+
+# In the window
+
+
+@pytest.fixture
+def open_chat(open_room, tmp_path):
+    """Open a server, by default with a certificate of its own; in its place if there is another."""
+    rooms = []
+
+    def open_(certificate="its own", **options):
+        for room in rooms:
+            room.close()
+        data = str(tmp_path / certificate) if certificate else ""
+        port = rooms[-1].server.port if rooms else 0
+        rooms.append(open_room(port=port, data=data, **options))
+        return rooms[-1]
+
+    return open_
+
+
+def lock(person):
+    """Return the icon in the sidebar's head, its colour, and the words below the name."""
+    drawing, icons = RecordingDrawing(client.Row(None, "", lambda row: None)), []
+    drawing.icon = lambda name, color, **more: icons.append((name, color))
+    person.chat_view.sidebar._draw_server(drawing)
+    return (*icons[0], drawing.texts[-1])
+
+
+def sheet_of(person, desktop):
+    """Open the sheet about the server with the mouse; return its text and its rows."""
+    person.chat_view.sidebar.head.canvas.event_generate("<Button-1>", x=60, y=20)
+    desktop.pump(lambda: person.has_focus(person.sheet.list.canvas))
+    labels = [w for w in person.sheet.frame.winfo_children() if w.winfo_class() == "TLabel"]
+    return labels[-1].cget("text"), [row.text for row in person.sheet.list.rows]
+
+
+@needs_openssl
+def test_encrypted_chat_has_a_closed_lock_and_a_fingerprint_to_compare(desktop, open_chat):
+    room = open_chat()
+    alice = desktop.join(room.server.port, "alice")
+    assert lock(alice) == ("lock", "ok", ("Connected", "muted"))
+    text, rows = sheet_of(alice, desktop)
+    assert text.startswith("Encrypted. ")
+    assert "Compare it aloud" in text
+    assert " ".join(rows[1:3]) == room.server.digest
+    assert load().pins == {"127.0.0.1:%d" % room.server.port: alice.window.chat.session.pin}
+    for key in ("Down", "Return"):
+        alice.press(key)
+    assert alice.sheet is None
+    assert alice.root.clipboard_get() == room.server.digest
+    assert alice.has_focus(alice.box)
+
+
+def test_chat_in_the_clear_has_an_open_lock_and_words(desktop, room):
+    alice = desktop.join(room.server.port, "alice")
+    assert lock(alice) == ("unlock", "warn", ("Not encrypted", "warn"))
+    alice.press("F2")
+    text, rows = sheet_of(alice, desktop)
+    assert text == "Not encrypted: others could read what you write."
+    assert rows == ["127.0.0.1:%d" % room.server.port]
+    assert load().pins == {}
+
+
+def test_lock_of_a_connection_that_is_lost_is_that_of_before(desktop, hub):
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desktop.pump(lambda: alice.window.is_chatting)
+    hub.close()
+    desktop.pump(lambda: alice.window.chat.state == client.RECONNECTING)
+    assert lock(alice) == ("unlock", "warn", ("Reconnecting…", "muted"))
+
+
+@needs_openssl
+@pytest.mark.parametrize(("certificate", "words"), [("its own", ""), ("", " Not encrypted")])
+def test_lock_moves_to_the_head_of_a_narrow_window(desktop, open_chat, certificate, words):
+    alice = desktop.join(open_chat(certificate).server.port, "alice")
+    button = alice.chat_view.lock
+    for width, is_narrow in ((1160, False), (480, True), (800, False)):
+        alice.root.geometry("%dx500" % width)
+        desktop.pump(lambda: alice.root.winfo_width() == width)  # noqa: B023
+        desktop.pump(lambda: button.winfo_viewable() == is_narrow)  # noqa: B023
+    assert button.cget("text") == words
+    button.invoke()
+    assert alice.sheet is not None
+
+
+@needs_openssl
+@pytest.mark.parametrize("certificate", sorted(REFUSALS))
+def test_server_that_is_not_the_one_of_before_is_joined_on_purpose_alone(
+    desktop, open_chat, certificate
+):
+    alice = desktop.join(open_chat().server.port, "alice")
+    alice.close()
+    room = open_chat(certificate)
+    alice = desktop.open(room.server.port, "alice")
+    view = alice.connect_view
+    for field in (NAME, SERVER):  # Enter tries again, and no more
+        alice.press("Return", view.fields[field])
+        desktop.pump(lambda: not view.is_busy)
+        assert REFUSALS[certificate] in alice.wait_for_error(SERVER)
+        assert alice.has_focus(view.fields[SERVER])
+    desktop.pump(view.trust.winfo_viewable)
+    view.trust.invoke()
+    alice.sees("[SERVER]: alice joined the chat")
+    assert list(load().pins.values()) == [alice.window.chat.session.pin]
+    assert bool(alice.window.chat.session.pin) == bool(certificate)
+    alice.close()
+    desktop.join(room.server.port, "alice")
+
+
+@needs_openssl
+def test_other_servers_are_not_trusted_by_the_way(desktop, open_chat):
+    """The button goes when the user chooses another server, and comes with a refusal alone."""
+    alice = desktop.join(open_chat().server.port, "alice")
+    alice.close()
+    alice = desktop.open(open_chat("another").server.port, "alice", at_once=True)
+    alice.wait_for_error(SERVER)
+    desktop.pump(alice.connect_view.trust.winfo_viewable)
+    alice.fill(server="office")
+    desktop.pump(lambda: not alice.connect_view.trust.winfo_viewable())
+    alice.connect(name="not a name")
+    alice.fill(server=load().servers[0])
+    desktop.update()
+    assert not alice.connect_view.trust.winfo_viewable()
+
+
+@needs_openssl
+def test_known_name_at_a_new_address_needs_the_known_certificate(
+    desktop, open_chat, open_room, tmp_path, monkeypatch
+):
+    """Else another computer would only have to call itself as the chat that people know."""
+    alice = desktop.join(open_chat(network="Class 4B").server.port, "alice")
+    desktop.pump(lambda: list(load().networks.values()) == ["Class 4B"])
+    alice.close()
+    rogue = open_room(network="Class 4B", data=str(tmp_path / "rogue"))
+    with contextlib.closing(Responder()) as responder:
+        monkeypatch.setenv("HUBBUB_FIND", responder.address)
+        alice = desktop.open(rogue.server.port, "alice")
+        responder.answer(responder.query(), "Class 4B", rogue.server.port)
+        desktop.pump(lambda: alice.connect_view.found)
+        alice.connect()
+        assert REFUSALS["another"] in alice.wait_for_error(SERVER)
+        alice.connect_view.trust.invoke()
+        alice.sees("[SERVER]: alice joined the chat")
+        alice.close()
+    assert len(set(load().pins.values())) == 2
+
+
+@needs_openssl
+@pytest.mark.parametrize("certificate", sorted(REFUSALS))
+def test_nothing_unsent_is_lost_if_the_chat_in_view_is_refused(
+    desktop, open_chat, monkeypatch, certificate
+):
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0,))
+    alice = desktop.join(open_chat().server.port, "alice")
+    window = alice.window
+    open_chat(certificate).plain("bob")
+    assert REFUSALS[certificate] in alice.wait_for_error(SERVER)
+    assert not window.is_chatting
+    window.do(window.chat.submit, "are you there?")
+    alice.write("and a draft")
+    alice.connect_view.trust.invoke()
+    alice.sees("[alice]: are you there?")
+    desktop.pump(lambda: not window.chat.unsent)
+    assert alice.draft == "and a draft"
+
+
+@needs_openssl
+def test_reconnect_to_a_server_that_is_encrypted_now_is_remembered(desktop, open_chat, monkeypatch):
+    monkeypatch.setattr(client, "RETRY_TIMES", (0.0,))
+    alice = desktop.join(open_chat("").server.port, "alice")
+    open_chat()
+    desktop.pump(lambda: alice.window.chat.session.pin)
+    desktop.pump(lambda: list(load().pins.values()) == [alice.window.chat.session.pin])
+    assert lock(alice)[:2] == ("lock", "ok")
+
+
+# In the terminal
+
+
+@pytest.fixture
+def visit(monkeypatch):
+    """Chat with a server at a terminal until /quit or a refusal; return exit code and screen."""
+
+    def visit_(room, *options, kind=PersonsTerminal, server="127.0.0.1:%d"):
+        arguments = [server % room.server.port, "--username", "alice", "--terminal", *options]
+        with contextlib.closing(kind(*arguments)) as alice:
+            if kind is TerminalClient:
+                output, errors = alice.process.communicate(b"hello\n/quit\n", TIMEOUT)
+                return alice.process.returncode, (output + errors).decode()
+            with contextlib.suppress(AssertionError):
+                alice.sees("alice joined the chat")
+                alice.type("/quit\n")
+            return alice.finish()
+
+    return visit_
+
+
+@at_terminal
+@needs_openssl
+def test_person_is_told_what_is_new_about_the_encryption(open_chat, visit):
+    room = open_chat()
+    code, shown = visit(room)
+    words = "[system]: Encrypted. Fingerprint %s, first met now." % room.server.digest
+    assert (code, words in shown) == (0, True)
+    code, shown = visit(room)
+    assert (code, "ncrypted" in shown) == (0, False)
+
+
+@at_terminal
+def test_person_is_told_that_a_chat_is_not_encrypted(room, visit):
+    code, shown = visit(room)
+    assert code == 0
+    assert shown.count("[system]: Not encrypted: others could read what you write.") == 1
+
+
+@at_terminal
+@needs_openssl
+@pytest.mark.parametrize("certificate", sorted(REFUSALS))
+def test_refusal_in_the_terminal_says_what_to_do(open_chat, visit, certificate):
+    assert visit(open_chat())[0] == 0
+    room = open_chat(certificate)
+    for kind in (PersonsTerminal, TerminalClient):
+        code, shown = visit(room, kind=kind)
+        assert code == 1
+        assert REFUSALS[certificate] in shown
+        assert "To trust it from now on, add --trust." in shown
+        assert "joined" not in shown
+    for options in (("--trust",), ()):
+        code, shown = visit(room, *options)
+        assert (code, "alice joined the chat" in shown) == (0, True)
+
+
+@at_terminal
+@needs_openssl
+@pytest.mark.parametrize(
+    ("options", "server"), [(("--tls",), "127.0.0.1:%d"), ((), "ircs://127.0.0.1:%d/lobby")]
+)
+def test_connection_is_encrypted_from_the_start_if_asked_for(
+    open_chat, open_room, visit, options, server
+):
+    """Then a server that does not know TLS is not told a name."""
+    room = open_chat()
+    code, shown = visit(room, *options, server=server)
+    assert (code, room.server.digest in shown) == (0, True)
+    code, shown = visit(open_room(), *options, server=server)
+    assert (code, "joined" in shown) == (1, False)
+
+
+def test_pipe_is_not_told_about_the_encryption(room, visit):
+    code, shown = visit(room, kind=TerminalClient)
+    assert code == 0
+    assert "[alice]: hello" in shown
+    assert "ncrypted" not in shown
