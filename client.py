@@ -2978,9 +2978,13 @@ class Host:
     @property
     def invitation(self) -> str:
         """How others join."""
-        if not self.address:
-            return self.note or "Others join by picking “%s”." % self.network
-        return "Others join at http://%s or by picking “%s”." % (self.address, self.network)
+        return (not self.address and self.note) or how_to_join(self.address, self.network)
+
+
+def how_to_join(address: str, network: str) -> str:
+    """Return how others join a server; its address may be "" if it is not known."""
+    words = "at http://%s or " % address if address else ""
+    return "Others join %sby picking “%s”." % (words, network)
 
 
 # Terminal
@@ -3240,9 +3244,17 @@ ICONS = {
     "down": "l 12 4 12 20 l 5 13 12 20 19 13",
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "more": "d 5 12 1.9 d 12 12 1.9 d 19 12 1.9",
+    "chevron": "l 6 9.5 12 15.5 18 9.5",
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
+# What a button with such an icon does
+TIPS = {
+    "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
+    "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
+    "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
+}  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
 _BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
@@ -3408,6 +3420,7 @@ LABELS = {  # the surface below, the text, the font
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
+    "Tip": ("text", "chat", "small"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
 # What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
@@ -3697,6 +3710,50 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+class Tip:
+    """Words below a widget at which the mouse or the keyboard stays; "" for none."""
+
+    DELAY = 600  # ms
+
+    def __init__(self, widget: "tk.Misc", look: Look, words: Callable[[], str]) -> None:
+        self._widget, self._look, self._words = widget, look, words
+        self.label: Optional[ttk.Label] = None
+        self._due = ""  # the id of the timer
+        for sequence in ("<Enter>", "<FocusIn>"):
+            widget.bind(sequence, lambda event: self._wait(), "+")
+        for sequence in ("<Leave>", "<FocusOut>", "<Button>", "<Key>", "<Unmap>", "<Destroy>"):
+            widget.bind(sequence, lambda event: self._hide(), "+")
+
+    def _wait(self) -> None:
+        self._hide()
+        self._due = self._widget.after(self.DELAY, self._show)
+
+    def _hide(self) -> None:
+        if self._due:
+            self._widget.after_cancel(self._due)
+        if self.label is not None:
+            self.label.destroy()
+        self.label, self._due = None, ""
+
+    def _show(self) -> None:
+        self._due = ""
+        widget, root, px = self._widget, self._widget.winfo_toplevel(), self._look.px
+        words = self._look.text(self._words())
+        if not words or not widget.winfo_viewable():
+            return
+        self.label = label = ttk.Label(root, style="Tip.TLabel", text=words)
+        label.configure(
+            padding=(px(8), px(4)), wraplength=min(px(420), root.winfo_width() - px(28))
+        )
+        x = widget.winfo_rootx() - root.winfo_rootx()
+        x += (min(widget.winfo_width(), px(200)) - label.winfo_reqwidth()) // 2
+        x = max(px(6), min(x, root.winfo_width() - label.winfo_reqwidth() - px(6)))
+        y = widget.winfo_rooty() - root.winfo_rooty()
+        below = y + widget.winfo_height() + px(4)
+        has_room = below + label.winfo_reqheight() <= root.winfo_height()
+        label.place(x=x, y=below if has_room else y - label.winfo_reqheight() - px(4))
+
+
 Painter = Callable[["Drawing"], object]
 
 
@@ -3714,6 +3771,7 @@ class Drawing:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
+        self._is_at = [False, False]  # the mouse and the keyboard, at a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
         # 10: grid does not lay out anew where a widget asks for a single pixel.
@@ -3725,6 +3783,21 @@ class Drawing:
     def redraw(self) -> None:
         if not self._redraw_id:
             self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def make_button(self, press: Callable[["tk.Misc"], object], words: Callable[[], str]) -> None:
+        """Make a button of the whole drawing; `words` are its tip."""
+        canvas = self.canvas
+        canvas.configure(takefocus=1, cursor="hand2")
+        for sequence in ("<Button-1>", "<<Return>>", "<space>", "<<ContextMenu>>"):
+            canvas.bind(sequence, lambda event: press(canvas))
+        edges = {"Enter": (0, 1), "Leave": (0, 0), "FocusIn": (1, 1), "FocusOut": (1, 0)}
+        for name, edge in edges.items():
+            canvas.bind("<%s>" % name, functools.partial(self._on_edge, *edge))
+        Tip(canvas, self._look, words)
+
+    def _on_edge(self, index: int, is_in: int, event: "TkEvent") -> None:
+        self._is_at[index] = bool(is_in)
+        self.redraw()
 
     def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
         """Draw a picture at the left end."""
@@ -3805,6 +3878,12 @@ class Drawing:
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
+            if any(self._is_at):
+                px, size = self._look.px, (self.canvas.winfo_width(), self.canvas.winfo_height())
+                ring = ("focus", px(2)) if self._is_at[1] else ("", 0)
+                fill = "hover" if self._is_at[0] else self._surface
+                box = self._look.box(size[0] - px(8), size[1] - px(8), px(8), fill, *ring)
+                self._picture(px(4), box, 0, "w")
             self._paint(self)
 
 
@@ -3867,7 +3946,7 @@ class RowList:
     """Rows on a canvas, of which only those in view are drawn.
 
     `choose` is called with the key of a row that was clicked or entered by keyboard, `menu` with
-    the key and the event that asks for its context menu.
+    the key and where its context menu opens: an event of the mouse, or this list.
     """
 
     CAPTION = 34  # dp
@@ -3876,7 +3955,7 @@ class RowList:
         self, parent: "tk.Misc", look: Look, surface: str, height: int, choose: Callable[[Any], Any]
     ) -> None:
         self._look, self._surface, self._height, self._choose = look, surface, height, choose
-        self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
+        self.menu: Callable[[Any, Spot], object] = lambda key, spot: None
         self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
         self.rows: List[Row] = []
@@ -4000,16 +4079,26 @@ class RowList:
         is_key = event.type == tk.EventType.KeyPress
         key = self.cursor if is_key else self._row_at(event).key
         if key in self._keys():
-            self.menu(key, event)
+            self.menu(key, self if is_key else event)
         return "break"
+
+    @property
+    def spot(self) -> Tuple[int, int]:
+        """The place on the screen below the keyboard's row, in pixels."""
+        keys, canvas = [row.key for row in self.rows], self.canvas
+        bottom = self._tops[keys.index(self.cursor) + 1] if self.cursor in keys else 0
+        y = min(bottom - int(canvas.canvasy(0)), canvas.winfo_height())
+        return canvas.winfo_rootx() + self._look.dp(24), canvas.winfo_rooty() + y
 
 
 def icon_button(
     parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
 ) -> "ttk.Button":
-    """Return a button with an icon."""
+    """Return a button with an icon, and with its tip."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
+    words = TIPS[icon].replace("Ctrl", "Command" if look.system == "aqua" else "Ctrl")
+    Tip(button, look, lambda: words)
     return button
 
 
@@ -5053,7 +5142,7 @@ class Sidebar:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         px = look.px
         self._look, self._window = look, window
-        self.frame, self._head = add_column(parent, look, "left", 232, self._draw_server)
+        self.frame, self.head = add_column(parent, look, "left", 232, self._draw_server)
         foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -5063,26 +5152,27 @@ class Sidebar:
         theme.pack(side="right", padx=(0, px(12)))
         self.user = Drawing(foot, look, "bg", self._draw_user, 54, 14)
         self.user.canvas.pack(side="left", fill="x", expand=True)
-        self.user.canvas.bind("<Button-1>", window.menus.open_own)
+        self.user.make_button(window.menus.open_own, lambda: "You: away, another name, account")
+        self.head.make_button(window.menus.open_main, lambda: "Menu   F10")
         self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
         self.list.menu = window.menus.open_conversation
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
 
     def show(self) -> None:
         """Show the chat as it is now."""
-        self._head.redraw()
+        self.head.redraw()
         self.user.redraw()
         rows, chat = [], self._window.chat
-        for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
-            group = [c for c in chat.conversations if (c.kind == PRIVATE) == is_private]
-            rows += [caption(title, title), *map(self._row, group)]
+        for title, sign in (("ROOMS", "#"), ("PRIVATE", "@")):
+            group = [c for c in chat.conversations if (c.kind == PRIVATE) == (sign == "@")]
+            rows += [caption(title, sign), *map(self._row, group)]
         self.list.show(rows, chat.current)
 
     def _on_choose(self, key: Any) -> None:
         if isinstance(key, Conversation):
             self._window.chat_view.select(key)
         else:
-            self._window.questions.go_to()
+            self._window.questions.go_to(key)
 
     def _row(self, conversation: Conversation) -> Row:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
@@ -5106,6 +5196,7 @@ class Sidebar:
     def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
         row.picture(self._look.logo(dp(30)), 10)
+        row.icon("chevron", size=14, dy=-9)
         row.text(chat.console.name, "text", "ui_bold", dy=-9)
         row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
         row.text(chat.status, "muted", "small", dy=8)
@@ -5124,8 +5215,9 @@ class People:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
         self.frame, self._head = add_column(parent, look, "right", 200, self._draw_head)
-        self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
-        self.list.menu = window.menus.open_person
+        open_menu = window.menus.open_person
+        self.list = RowList(self.frame, look, "bg", 38, lambda name: open_menu(name, self.list))
+        self.list.menu = open_menu
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
 
@@ -5147,10 +5239,6 @@ class People:
                 rows += [caption("%s — %d" % (title, len(group))), *group]
         self.list.show(rows)
         self._head.redraw()
-
-    def _on_choose(self, nickname: str) -> None:
-        if nickname != self._window.chat.nickname:
-            self._window.chat_view.open(nickname)
 
     def _row(self, member: Member) -> Row:
         name, is_me = member.nickname, member.nickname == self._window.chat.nickname
@@ -5181,6 +5269,7 @@ class ChatView:
         self._look, self._window = look, window
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -5230,10 +5319,11 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
-        search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
-        search.grid(row=0, column=2)
-        people = icon_button(head, look, "Icon", "person", self.toggle_people)
-        people.grid(row=0, column=3, padx=(px(2), px(13)))
+        actions = {"more": self._open_menu, "search": lambda: self.search.open()}
+        for icon, action in {**actions, "person": self.toggle_people}.items():
+            self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
+            self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
+        self.buttons["person"].grid_configure(padx=(0, px(13)))
 
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
@@ -5301,6 +5391,19 @@ class ChatView:
     def jump_to_end(self) -> None:
         self.transcript.show_end()
         self.focus_composer()
+
+    def next_pane(self, step: int) -> None:
+        """Move the focus to the next of the parts that are in view."""
+        panes: List[tk.Misc] = [self.sidebar.list.canvas, self.transcript.text]
+        panes = [*panes, self.composer.text, self.people.list.canvas]
+        panes = [pane for pane in panes if pane.winfo_viewable()]
+        focus = self.frame.focus_get()
+        index = panes.index(focus) if focus in panes else panes.index(self.composer.text)
+        panes[(index + step) % len(panes)].focus_set()
+
+    def _open_menu(self) -> None:
+        conversation = self._window.chat.current
+        self._window.menus.open_conversation(conversation, self.buttons["more"])
 
     def _scroll(self, pages: int) -> str:
         self.transcript.text.yview_scroll(pages, "pages")
@@ -5447,18 +5550,21 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
+Spot = Union["TkEvent", "tk.Misc", RowList]  # where a menu opens: at it, or at the row in use
+
+
 class Menus:
-    """The context menus."""
+    """The menus."""
 
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
 
-    def open_person(self, name: str, event: "TkEvent") -> None:
+    def open_person(self, name: str, spot: "Spot") -> None:
         """Offer what can be done with a person."""
         view = self._window.chat_view
         if name == self._window.chat.nickname:
-            return self.open_own(event)
+            return self.open_own(spot)
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.insert("@%s " % name)),
@@ -5466,9 +5572,9 @@ class Menus:
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
         ]
-        return self._open(entries, event)
+        return self._open(entries, spot)
 
-    def open_conversation(self, conversation: Any, event: "TkEvent") -> None:
+    def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Offer what can be done with a conversation."""
         do, chat = self._window.do, self._window.chat
         if not isinstance(conversation, Conversation):
@@ -5483,36 +5589,70 @@ class Menus:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
             action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
-        self._open(entries, event)
+        self._open(entries, spot)
 
     def open_conversations(self) -> None:
-        """Offer the conversations, where there is no room for the sidebar."""
+        """Offer the conversations and the menu, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
             action = functools.partial(view.select, conversation)
             entries.append((conversation.name + unread, action))
-        self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
+        entries += [None, ("Go to…", self._window.questions.go_to), ("Menu…", self.open_main)]
+        self._open(entries, view.menu_button)
 
-    def open_own(self, event: "TkEvent") -> None:
-        """Offer what the user can do with their own presence, and with the window."""
-        window, view = self._window, self._window.chat_view
-        away = ("I am back", "/away") if window.chat.is_away else ("I am away", "/away away")
+    def open_own(self, spot: "Spot") -> None:
+        """Offer what the user can do about their own presence, name and account."""
+        view = self._window.chat_view
         entries: List[Any] = [
-            (away[0], lambda: view.submit(away[1])),
+            self._away(),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            ("Light or dark", window.toggle_theme),
+            *self._accounts(),
+        ]
+        self._open(entries, spot)
+
+    def _away(self) -> Any:
+        words, line = ("I am away", "/away away")
+        if self._window.chat.is_away:
+            words, line = ("I am back", "/away")
+        return words, lambda: self._window.chat_view.submit(line)
+
+    def _accounts(self) -> List[Any]:
+        suggest = self._window.chat_view.suggest
+        return [
+            ("Register this name…", lambda: suggest("/register ")),
+            ("Log in…", lambda: suggest("/login %s " % self._window.chat.nickname)),
+        ]
+
+    def open_main(self, spot: "Optional[Spot]" = None) -> None:
+        """Offer what is about the server, and the program: the menu at the network's name."""
+        window, view, questions = self._window, self._window.chat_view, self._window.questions
+        look, head, narrow = window.look, view.sidebar.head.canvas, view.menu_button
+        hosting = ("Host a chat…", lambda: window.leave(True))
+        if window.is_at_home:
+            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
+        other = "light" if look.theme == "dark" else "dark"
+        entries: List[Any] = [
+            ("Browse rooms…", lambda: questions.go_to("#")),
+            ("New private message…", lambda: questions.go_to("@")),
+            None,
+            *self._accounts(),
+            self._away(),
+            None,
+            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
+            ("Switch to %s" % other, window.toggle_theme),
             ("Larger", lambda: window.zoom(1)),
             ("Smaller", lambda: window.zoom(-1)),
-            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
             None,
-            ("Help and keys", window.questions.help),
+            ("Who can join, and how", window.invite),
+            ("Other server…", window.leave),
+            hosting,
+            None,
+            ("Help, keys, about Hubbub", questions.help),
             ("Quit", window.close),
         ]
-        if window.is_at_home:
-            entries[-2:-2] = [("End the chat on this computer", window.end_chat), None]
-        self._open(entries, event)
+        self._open(entries, spot or (head if head.winfo_viewable() else narrow))
 
     def open_text(self, event: "TkEvent") -> None:
         """Offer what can be done with the text in a widget, and with the link at the mouse."""
@@ -5531,8 +5671,8 @@ class Menus:
             entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, event)
 
-    def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
-        """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
+    def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
+        """Open a menu of (words, action), None for a line."""
         look, menu, color = self._window.look, self.menu, self._window.look.color
         menu.delete(0, "end")
         menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
@@ -5542,11 +5682,14 @@ class Menus:
                 menu.add_separator()
             else:
                 menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
-        if isinstance(where, tk.Event) and where.type != tk.EventType.KeyPress:
-            x, y = where.x_root, where.y_root
+        if isinstance(spot, RowList):
+            x, y = spot.spot
+        elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
+            x, y = spot.x_root, spot.y_root
         else:
-            widget = where.widget if isinstance(where, tk.Event) else where
-            x, y = widget.winfo_rootx() + 20, widget.winfo_rooty() + 20
+            widget = spot.widget if isinstance(spot, tk.Event) else spot
+            height = min(widget.winfo_height(), look.dp(56))
+            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
         menu.tk_popup(x, y)
         menu.grab_release()
 
@@ -5562,13 +5705,15 @@ class Questions:
         self.question = ""  # that in the banner
         self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
-    def go_to(self) -> None:
-        """Ask for a room or a person, known or new."""
+    def go_to(self, signs: str = "#@") -> None:
+        """Ask for a room ("#"), a person ("@"), or either; known or new."""
         chat = self._window.chat
         known = [c.name for c in chat.conversations if c.kind != CONSOLE]
         names = list(dict.fromkeys(known + nicknames(chat, "", MAX_MEMBERS)))
+        names = [name for name in names if ("#" if name[0] == "#" else "@") in signs]
+        title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
-        self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
+        self._open_sheet(title, "", lambda text: offer_names(names, text), choose)
 
     def help(self) -> None:
         """Show the keys."""
@@ -5588,13 +5733,13 @@ class Questions:
             self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
         return lines > MANY_LINES
 
-    def ask_close(self, unsent: int, close: Action) -> None:
+    def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
         """Ask before unsent messages are lost."""
         chat, stay = self._window.chat, self._window.chat_view.focus_composer
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
-        words = "%s %s not been sent yet, and would be lost." % (self.CLOSE, words)
+        words = "%s %s not been sent yet, and would be lost." % (question, words)
         is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
-        self._ask(words, is_due, ("Close", close), ("Stay", stay))
+        self._ask(words, is_due, (question.split()[0], close), ("Stay", stay))
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
@@ -5611,6 +5756,12 @@ class Questions:
             is_due = lambda: self._window.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
+
+    def ask_end(self, end: Action) -> None:
+        """Ask before the chat ends for everybody."""
+        words = "The chat ends for everyone who is here. Its history is kept."
+        answers = ("End it for everyone", end), ("Cancel", self._window.chat_view.focus_composer)
+        self._ask(words, lambda: self._window.is_at_home, *answers)
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -5916,6 +6067,29 @@ class Window:
             return self.connect_view.show_error(NETWORK, str(error))
         return self.connect_view.set_busy("Starting " + network)
 
+    def leave(self, is_hosting: bool = False) -> None:
+        """Go back to the connect view, to join another server or to host a chat."""
+
+        def leave() -> None:
+            self.cancel()
+            self._show(self.connect_view)
+            self.connect_view.open_form(is_hosting)
+
+        if self.chat.unsent:
+            self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
+        else:
+            leave()
+
+    def invite(self) -> None:
+        """Show how others join."""
+        if self.host is not None:
+            self.host.is_dismissed = False
+        else:
+            address = (
+                "" if self.is_at_home else protocol.format_address(*parse_server(self._server))
+            )
+            self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
+
     def end_chat(self) -> None:
         """Have the server on this computer end, for everybody."""
         try:
@@ -6139,6 +6313,12 @@ KEYS = (
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
     Key("Ctrl+Tab", "on to the next part of the window"),
+    Key("F6, Shift+F6", "rooms, messages, message box, people; and back", {
+        "F6": lambda window: window.chat_view.next_pane(1),
+        "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
+    Key("F10, Alt+M", "the menu", {
+        "F10": lambda window: window.menus.open_main(),
+        "Alt-m": lambda window: window.menus.open_main()}),
     Key("Shift+F10", "what can be done with this"),
     Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
     Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
