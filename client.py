@@ -70,6 +70,7 @@ import os
 import queue
 import random
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -181,6 +182,8 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
+MAX_LISTED = 1000  # rows of a list that a sheet asks for
+MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
@@ -1042,7 +1045,8 @@ ALERT = "alert"  # they deserve a notification
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
-STATUS = "status"  # the state of the connection, own nickname, away
+STATUS = "status"  # the state of the connection, own nickname, away, rights, announcements
+LISTING = "listing"  # what was asked for with `Chat.request`
 
 
 class Change(NamedTuple):
@@ -1176,11 +1180,18 @@ class Session:
         self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
+        self.is_operator = False  # of the server
+        self.is_listing = False  # until a list has come that a sheet asked for
 
     @property
     def prefixes(self) -> Dict[str, str]:
         """The signs before members' names, by mode, the highest first."""
         return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+
+    def is_chanop(self, member: Optional[Member]) -> bool:
+        """Return True for an operator of a channel, or one who is more than that."""
+        signs = [sign for mode, sign in self.prefixes.items() if mode in "qao"]
+        return member is not None and any(sign in member.prefix for sign in signs)
 
     @property
     def modes(self) -> Dict[str, str]:
@@ -1245,6 +1256,8 @@ class Chat:
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
+        self.announcements: List[str] = []  # not closed yet, the newest last
+        self.listing: List[Message] = []  # the answer to the last `request`
 
     # For the views
 
@@ -1316,6 +1329,11 @@ class Chat:
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
+
+    def can_moderate(self, channel: Conversation) -> bool:
+        """Return True if the user may remove others from a channel."""
+        own = channel.members.get(protocol.casefold(self.nickname))
+        return own is not None and (self.session.is_operator or self.session.is_chanop(own))
 
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
@@ -1451,6 +1469,22 @@ class Chat:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
 
+    def request(self, *params: str) -> None:
+        """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
+        self.listing, self.session.is_listing = [], self.session.is_settled
+        self.tell(*params)
+        self.tell("PING", "listing")
+
+    def tell(self, *params: str) -> None:
+        """Send a command that no word of the chat box stands for, if there is a connection."""
+        if self.session.is_settled:
+            self.send(Message(params[0], params[1:]))
+
+    def close_announcement(self) -> None:
+        """Forget the announcement that is shown."""
+        del self.announcements[-1:]
+        self.change(STATUS)
+
     def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
         self._has_focus = has_focus
@@ -1521,6 +1555,10 @@ class Chat:
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
+        is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
+        if self.session.is_listing and is_row and len(message.params) > 2:
+            self.listing += [message] if len(self.listing) < MAX_LISTED else []
+            return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
             self.show(message, self.current)
@@ -2025,6 +2063,9 @@ def _on_text(chat: Chat, message: Message) -> None:
         return
     entry = chat.new_entry(line, msgid)
     chat.add(entry, conversation)
+    if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
+        chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
+        chat.change(STATUS)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
@@ -2224,6 +2265,16 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.show(message, channel)
 
 
+def _on_own_mode(chat: Chat, message: Message) -> None:
+    """MODE of a user, who may be an operator of the server now; or of a channel."""
+    before, has_changed, _ = message.params[1].partition("o")
+    if not chat.is_me(message.params[0]):
+        _in_channel(0, _on_mode)(chat, message)
+    elif has_changed:
+        chat.session.is_operator = before.rfind("+") > before.rfind("-")
+        chat.change(STATUS)
+
+
 def _on_away(chat: Chat, message: Message) -> None:
     """AWAY; 305 and 306, which are about the user; 352, of the answer to WHO."""
     nickname, is_away = message.nickname, bool(message.text)
@@ -2289,6 +2340,9 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.go_on(message.text)
+    if message.text == "listing":
+        chat.session.is_listing = False
+        chat.change(LISTING)
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -2304,6 +2358,16 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
         chat.outcome.login, chat.pending_login = chat.pending_login, None
         if not chat.is_me(chat.outcome.login.name):
             chat.send(Message("NICK", (chat.outcome.login.name,)))
+
+
+def _on_account(chat: Chat, message: Message) -> None:
+    """900: logged in. Whoever hosts becomes an operator that others can see, too."""
+    is_host = message.params[2] == protocol.HOST_ACCOUNT
+    for channel in chat.conversations if is_host else ():
+        if channel.kind == CHANNEL and channel.membership == JOINED:
+            chat.tell("MODE", channel.name, "+o", chat.nickname)
+    if not is_host:
+        chat.show(message, chat.current)
 
 
 def _on_fail(chat: Chat, message: Message) -> None:
@@ -2330,11 +2394,12 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
 SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
-    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
+    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _on_own_mode),
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
-    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
+    "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
@@ -2926,8 +2991,8 @@ class Host:
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
-    def __init__(self, network: str, *options: str) -> None:
-        """Start it. Raises OSError with words for the user."""
+    def __init__(self, network: str, *options: str, secret: str = "") -> None:
+        """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
         self.network = network
@@ -2941,9 +3006,11 @@ class Host:
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
         if sys.platform == "win32":
             more = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP
-        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE)
         command = [sys.executable, "-c", self.COMMAND, self.FOLDER, *self.OPTIONS, *options]
         self.process = subprocess.Popen(command, **more)  # noqa: S603
+        with contextlib.suppress(OSError), self.process.stdin as stdin:  # type: ignore[union-attr]
+            stdin.write(secret.encode())
         # Daemon: the server may outlive this program.
         self.thread = threading.Thread(target=self._read, name="host", daemon=True)
         self.thread.start()
@@ -3246,6 +3313,9 @@ ICONS = {
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
     "more": "d 5 12 1.9 d 12 12 1.9 d 19 12 1.9",
     "chevron": "l 6 9.5 12 15.5 18 9.5",
+    "shield": "l 12 2.5 20 5.5 20 11 18.5 15.5 12 21.5 5.5 15.5 4 11 4 5.5 12 2.5"
+    " l 8.5 11.5 11.2 14.2 16 8.5",
+    "announce": "l 4 9.5 4 14.5 8 14.5 17 20 17 4 8 9.5 4 9.5 l 20.5 10 20.5 14",
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
@@ -4396,7 +4466,7 @@ class Sheet:
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
             wrap_text(label)
         else:
-            self.field = Field(frame, look, "CardField", self._refresh)
+            self.field = Field(frame, look, "CardField", self.refresh)
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
             self.field.text.bind("<Up>", lambda event: self._move(-1))
             self.field.text.bind("<Down>", lambda event: self._move(1))
@@ -4405,14 +4475,15 @@ class Sheet:
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
             stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
-        self._refresh()
+        self.refresh()
         stops[0].focus_set()
 
     def close(self, key: Any = None) -> None:
         self.frame.destroy()
         self._closed(key)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Show the rows as they are now."""
         rows = self._rows(self.field.get() if self.field else "")
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
@@ -5246,8 +5317,10 @@ class People:
 
         def paint(row: Drawing) -> None:
             row.avatar(name, 28, "away" if member.is_away else "ok")
-            if is_me or member.prefix == "@":
-                row.note("you" if is_me else "host")
+            if self._window.chat.session.is_chanop(member):
+                row.icon("shield", "link", 14)
+            if is_me:
+                row.note("you")
             row.text(name, color)
 
         return Row(name, name, paint)
@@ -5282,6 +5355,7 @@ class ChatView:
         self._add_head(middle)
         self.banner = Bar(middle, look)
         self.invitation = Bar(middle, look, "Invitation")
+        self.announcement = Bar(middle, look)
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -5289,13 +5363,13 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
-        parts = (self.banner, self.invitation, self.search, self.transcript, self.composer)
-        for row, frame in enumerate([part.frame for part in parts], 2):
+        frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
+        frames.append(self.search.frame)
+        for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
             frame.grid(row=row, sticky="nsew")
-        middle.rowconfigure(5, weight=1)
-        self.banner.frame.grid_remove()
-        self.invitation.frame.grid_remove()
-        self.search.frame.grid_remove()
+        for frame in frames:
+            frame.grid_remove()
+        middle.rowconfigure(2 + len(frames), weight=1)
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
@@ -5571,8 +5645,29 @@ class Menus:
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
+            *self._moderation(name),
         ]
         return self._open(entries, spot)
+
+    def _moderation(self, name: str) -> List[Any]:
+        """Return what an operator can do about a person, and that the person is an operator."""
+        chat, ask = self._window.chat, self._window.questions.moderate
+        room, member = chat.current.name, chat.current.members.get(protocol.casefold(name))
+        is_chanop, entries = chat.session.is_chanop(member), []  # type: bool, List[Any]
+        if is_chanop:
+            entries = [None, ("%s is an operator of %s" % (name, room), None)]
+        if member is not None and chat.can_moderate(chat.current):
+            words, mode = ("Make operator of %s", "+o")
+            if is_chanop:
+                words, mode = ("Make ordinary member of %s", "-o")
+            change = functools.partial(self._window.do, chat.tell, "MODE", room, mode, name)
+            entries += [None, (words % room, change)]
+            entries.append(("Remove from %s…" % room, lambda: ask("KICK", name)))
+            entries.append(("Ban from %s…" % room, lambda: ask("MODE", name)))
+        if chat.session.is_operator and RESUME_CAP in chat.session.caps:
+            entries += [None, ("Mute…", lambda: ask("MUTE", name))]
+            entries.append(("Ban from the chat…", lambda: ask("BAN", name)))
+        return entries
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Offer what can be done with a conversation."""
@@ -5585,6 +5680,9 @@ class Menus:
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((mark + words, action))
+        if chat.can_moderate(conversation):
+            bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
+            entries += [None, ("Bans from this room…", bans)]
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
             action = functools.partial(do, chat.leave, conversation)
@@ -5648,11 +5746,21 @@ class Menus:
             ("Who can join, and how", window.invite),
             ("Other server…", window.leave),
             hosting,
+            *self._operation(),
             None,
             ("Help, keys, about Hubbub", questions.help),
             ("Quit", window.close),
         ]
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
+
+    def _operation(self) -> List[Any]:
+        """Return what an operator of the server does, or how to become one."""
+        window = self._window
+        if window.chat.session.is_operator:
+            announce = functools.partial(window.chat_view.suggest, "/announce ")
+            lift = functools.partial(window.questions.lift, "BANS")
+            return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
+        return [None, ("Become the operator", window.operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Offer what can be done with the text in a widget, and with the link at the mouse."""
@@ -5676,12 +5784,16 @@ class Menus:
         look, menu, color = self._window.look, self.menu, self._window.look.color
         menu.delete(0, "end")
         menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
+        menu.configure(disabledforeground=color["muted"])
         menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
         for entry in entries:
             if entry is None:
                 menu.add_separator()
             else:
-                menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
+                label, action = look.text("  %s  " % entry[0]), entry[1]
+                menu.add_command(label=label, command=action or "")
+                if action is None:
+                    menu.entryconfigure("end", state="disabled")
         if isinstance(spot, RowList):
             x, y = spot.spot
         elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
@@ -5692,6 +5804,16 @@ class Menus:
             x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
         menu.tk_popup(x, y)
         menu.grab_release()
+
+
+# Title and text of the sheet in which an operator decides about {0}, in the room {1}
+MODERATION = {
+    "KICK": ("Remove {0} from {1}", "{0} can come back at once."),
+    "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
+    "MUTE": ("Mute {0}", "{0} can go on reading, but write to nobody, in no room."),
+    "BAN": ("Ban {0}", "{0} is removed from the chat, and cannot return under this name."),
+}
+LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
 
 class Questions:
@@ -5714,6 +5836,36 @@ class Questions:
         title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
         self._open_sheet(title, "", lambda text: offer_names(names, text), choose)
+
+    def moderate(self, command: str, name: str) -> None:
+        """Ask if, or for how long, a person is removed, muted or banned."""
+        chat, room = self._window.chat, self._window.chat.current.name
+        title, text = (words.format(name, room) for words in MODERATION[command])
+        answers: Dict[str, List[Tuple[str, ...]]] = {
+            words: [(command, name, length)] for words, length in LENGTHS.items()
+        }
+        if command in ("KICK", "MODE"):
+            ban = [("MODE", room, "+b", name + "!*@*")] * (command == "MODE")
+            answers = {title: [*ban, ("KICK", room, name)]}
+        rows = [text_row(words, words) for words in answers]
+
+        def choose(words: str) -> None:
+            for params in answers[words]:
+                self._window.do(chat.tell, *params)
+
+        self._open_sheet(title, text, lambda words: rows, choose)
+
+    def lift(self, *params: str) -> None:
+        """Show the bans and mutes that the server lists with a command; one may be lifted."""
+        do, chat = self._window.do, self._window.chat
+
+        def rows(words: str) -> List[Row]:
+            none = "Asking the server…" if chat.session.is_listing else "Nobody is banned or muted."
+            return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
+
+        do(chat.request, *params)
+        text = "Choose one to lift it."
+        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
 
     def help(self) -> None:
         """Show the keys."""
@@ -5805,6 +5957,15 @@ class Questions:
         self._window.keys.add_to(self.sheet.frame)
 
 
+def lifting_row(message: Message) -> Row:
+    """Return the row for a ban or a mute; its key lifts it."""
+    if message.command == "367":
+        _, room, mask, *_ = message.params
+        return text_row(("MODE", room, "-b", mask), protocol.short_mask(mask))
+    _, _, *target, text = message.params
+    return text_row(("UNBAN", *target) if target else None, text)
+
+
 def offer_names(names: Sequence[str], text: str) -> List[Row]:
     """Return rows for the names that contain `text`, then for a new room and a new person."""
     name = text.lstrip("#@").replace(" ", "-")
@@ -5880,7 +6041,8 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
-        self._chore: Optional[Host] = None  # that ends a server
+        self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
+        self._secret = ""  # for the latter
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -6033,6 +6195,7 @@ class Window:
         return self.connect_view.set_busy("Connecting to " + server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
+        self._secret = ""  # no other server gets to see it
         if self._connection is not None:
             self._connection.close(wait)
             self._connection = None
@@ -6090,6 +6253,19 @@ class Window:
             )
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
+    def operate(self) -> None:
+        """Make the user an operator of the server on this computer.
+
+        A command of the server gives its account for this a new password, which is used once
+        and kept nowhere: whoever can run that command owns the server.
+        """
+        try:
+            secret = secrets.token_urlsafe()
+            options = "--add-account=" + protocol.HOST_ACCOUNT, "--oper"
+            self._chore, self._secret = Host("", *options, secret=secret), secret
+        except OSError as error:
+            self.do(self.chat.inform, str(error))
+
     def end_chat(self) -> None:
         """Have the server on this computer end, for everybody."""
         try:
@@ -6109,9 +6285,13 @@ class Window:
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs; show how others join, or its end."""
         host, chore = self.host, self._chore
-        if chore is not None and chore.look():
-            self._chore = None
-            self.do(self.chat.inform, chore.last_line)
+        is_due = not self._secret or self.chat.session.is_settled
+        if chore is not None and chore.look() and is_due:
+            secret, self._chore, self._secret = self._secret, None, ""
+            if secret and not chore.process.returncode:
+                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, secret)
+            else:
+                self.do(self.chat.inform, chore.last_line)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()
@@ -6190,8 +6370,9 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self.host is not None:
+            if self.host is not None and not self.host.was_joined:
                 self.host.was_joined = True
+                self.operate()
             self._show(self.chat_view)
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
@@ -6224,6 +6405,11 @@ class Window:
         kinds = {change.kind for change in changes}
         if STATUS in kinds:
             self.show_banner()
+            news = self.chat.announcements[-1:]
+            close = ("Close", functools.partial(self.do, self.chat.close_announcement))
+            self.chat_view.announcement.show("".join(news), "announce", [close] if news else [])
+        if LISTING in kinds and self.questions.sheet is not None:
+            self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
         network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]

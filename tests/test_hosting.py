@@ -25,6 +25,9 @@ MODULES = ("client.py", "protocol.py", "server.py")
 FAKE = """
 import signal, sys
 def main():
+    if sys.argv[1].startswith("--add-account="):
+        print("No accounts here.")
+        return 2
     with open({seen!r}, "a") as file:
         file.write(" ".join(sys.argv[1:]) + chr(10))
     for line in {lines!r}:
@@ -60,7 +63,9 @@ def hosts(monkeypatch):
     """All processes that a test has started; ends those that are left."""
     hosts, init = [], Host.__init__
     monkeypatch.setattr(
-        Host, "__init__", lambda self, *args: init(self, *args) or hosts.append(self)
+        Host,
+        "__init__",
+        lambda self, *args, **more: init(self, *args, **more) or hosts.append(self),
     )
     monkeypatch.setattr(Host, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
     yield hosts

@@ -10,7 +10,7 @@ from client import Tip
 
 MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
         "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
-        "Other server…", "End the chat on this computer…",
+        "Other server…", "End the chat on this computer…", "Become the operator",
         "Help, keys, about Hubbub", "Quit"]  # fmt: skip
 
 
