@@ -863,6 +863,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
+        self.has_fixed_topic = False  # set by operators alone
         self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
@@ -1335,6 +1336,11 @@ class Chat:
         own = channel.members.get(protocol.casefold(self.nickname))
         return own is not None and (self.session.is_operator or self.session.is_chanop(own))
 
+    def can_set_topic(self, channel: Conversation) -> bool:
+        """Return True if the user may set the topic of a channel."""
+        is_there = channel.kind == CHANNEL and channel.membership == JOINED
+        return is_there and (not channel.has_fixed_topic or self.can_moderate(channel))
+
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
         self.nickname = nickname
@@ -1478,7 +1484,7 @@ class Chat:
     def tell(self, *params: str) -> None:
         """Send a command that no word of the chat box stands for, if there is a connection."""
         if self.session.is_settled:
-            self.send(Message(params[0], params[1:]))
+            self.send(protocol.fit(Message(params[0], params[1:])))
 
     def close_announcement(self) -> None:
         """Forget the announcement that is shown."""
@@ -2256,6 +2262,9 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             channel.channel_key = ()
         elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
             channel.channel_key = (change.arg,)
+        elif change.letter == "t":
+            channel.has_fixed_topic = change.adding
+            chat.change(HEADER, channel)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -2556,6 +2565,7 @@ _NEEDED: Dict[str, str] = {
 # --------------------
 
 _ADDRESS = re.compile(r"\w+://\S*")
+_ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
@@ -4519,13 +4529,16 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
+    person = ("hand", "person") if line.nickname and not entry.is_own else ()
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name", *person)]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
-    for start, stop in [*find_links(words), (len(words), len(words))]:
+    rooms = [match.span() for match in _ROOM.finditer(words)]
+    for start, stop in [*sorted(find_links(words) + rooms), (len(words), len(words))]:
         for index, part in enumerate(pattern.split(words[end:start])):
             parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
-        parts += [words[start:stop], (*tags, "link", "hand")]
+        place = ("room",) if (start, stop) in rooms else ()
+        parts += [words[start:stop], (*tags, "link", "hand", *place)]
         end = stop
     if entry.note:
         parts += ["  (%s)" % entry.note, (*base, "muted")]
@@ -5343,6 +5356,7 @@ class ChatView:
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
         self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
+        self.topic: Optional[Field] = None  # while it is edited
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -5392,7 +5406,7 @@ class ChatView:
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
+        self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
         actions = {"more": self._open_menu, "search": lambda: self.search.open()}
         for icon, action in {**actions, "person": self.toggle_people}.items():
             self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
@@ -5421,6 +5435,7 @@ class ChatView:
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
+        self.close_topic()
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.open(conversation)
@@ -5483,9 +5498,37 @@ class ChatView:
         self.transcript.text.yview_scroll(pages, "pages")
         return "break"
 
-    def _on_topic(self) -> None:
-        if self._window.chat.current.kind == CHANNEL:
-            self.suggest("/topic " + self._window.chat.current.topic)
+    def edit_topic(self) -> None:
+        """Show a field over the topic: Enter saves, Esc leaves. A menu if it cannot be set."""
+        chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
+        if not chat.can_set_topic(conversation):
+            return self._open_menu()
+        self.topic = field = Field(self.room.canvas, self._look, "ChatField", lambda: None)
+
+        def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
+            if is_done:
+                topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
+                self._window.do(chat.tell, "TOPIC", conversation.name, topic)
+            self.close_topic()
+            return focus_on(self.composer.text)
+
+        field.text.bind("<<Return>>", functools.partial(end, is_done=True))
+        field.text.bind("<Escape>", end)
+        field.frame.place(x=px(12), rely=0.5, anchor="w", relwidth=1, width=-px(16))
+        return field.set(conversation.topic)
+
+    def close_topic(self) -> None:
+        """Remove the field for the topic."""
+        if self.topic is not None:
+            self.topic.frame.destroy()
+            self.topic = None
+
+    def _topic_tip(self) -> str:
+        chat, topic = self._window.chat, self._window.chat.current.topic
+        room = self.room.canvas.winfo_width() - self._look.px(20) - self._look.dp(8)
+        is_cut = self._look.shorten(topic, "small", room) != self._look.text(topic)
+        words = "Click to change the topic" if chat.can_set_topic(chat.current) else ""
+        return "\n".join(filter(None, [topic if is_cut else "", words]))
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -5505,6 +5548,12 @@ class ChatView:
             self._window.do(chat.retry, entry)
         elif "discard" in tags:
             self._window.do(chat.discard, entry)
+        elif "person" in tags:
+            self._window.menus.open_person(entry.line.nickname, event)
+        elif "room" in tags:
+            name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
+            known = chat.find(name)
+            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
         else:
             open_link(self.link_at(index))
         return "break"
@@ -5525,7 +5574,7 @@ class ChatView:
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
         if not topic and conversation.kind == CHANNEL:
-            topic = "No topic. Set one with /topic"
+            topic = "No topic. Click to set one" if chat.can_set_topic(conversation) else "No topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
@@ -5680,6 +5729,8 @@ class Menus:
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((mark + words, action))
+        if conversation is chat.current and chat.can_set_topic(conversation):
+            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, ("Bans from this room…", bans)]
@@ -5827,15 +5878,16 @@ class Questions:
         self.question = ""  # that in the banner
         self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
-    def go_to(self, signs: str = "#@") -> None:
+    def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
         chat = self._window.chat
-        known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + nicknames(chat, "", MAX_MEMBERS)))
-        names = [name for name in names if ("#" if name[0] == "#" else "@") in signs]
+        if "#" in signs:
+            self._window.do(chat.request, "LIST")
         title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
-        self._open_sheet(title, "", lambda text: offer_names(names, text), choose)
+        self._open_sheet(title, "", lambda words: offer_names(chat, signs, words), choose)
+        if self.sheet is not None and self.sheet.field is not None and text:
+            self.sheet.field.set(text)
 
     def moderate(self, command: str, name: str) -> None:
         """Ask if, or for how long, a person is removed, muted or banned."""
@@ -5966,17 +6018,42 @@ def lifting_row(message: Message) -> Row:
     return text_row(("UNBAN", *target) if target else None, text)
 
 
-def offer_names(names: Sequence[str], text: str) -> List[Row]:
-    """Return rows for the names that contain `text`, then for a new room and a new person."""
+def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
+    """Return rows for the rooms ("#") and people ("@") with `text`, then for new ones."""
     name = text.lstrip("#@").replace(" ", "-")
-    folded = protocol.casefold(text.lstrip("#@"))
-    found = [known for known in names if folded in protocol.casefold(known)]
-    found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
-    rows = [text_row(known, known.lstrip("#"), sign=known[:1]) for known in found]
-    if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
-        rows.append(text_row("#" + name, "Join #" + name, sign="+"))
+    folded, rows = protocol.casefold(text.lstrip("#@")), []  # type: str, List[Row]
+    known = [
+        (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
+    ]
+    listed = [message.params[1:4] for message in chat.listing if len(message.params) == 4]
+    rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
+    if "#" in signs:
+        found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
+        rows = list(map(room_row, sorted(found, key=lambda room: -int("0" + room[1][:9]))))
+    if "@" in signs:
+        names = nicknames(chat, "", MAX_MEMBERS)
+        rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
+    rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
+    taken = [protocol.casefold(row.key) for row in rows]
+    if name and "@" in signs and protocol.casefold(name) not in taken:
         rows.append(text_row(name, "Write to " + name, sign="+"))
+    if name and "#" in signs and protocol.casefold("#" + name) not in rooms:
+        rows.append(text_row("#" + name, "Make a new room, #%s" % name, sign="+"))
     return rows or [text_row(None, "Write a name")]
+
+
+def room_row(room: Sequence[str]) -> Row:
+    """Return the row for a room: its name, the number of people there, and the topic."""
+    name, people, topic = room
+
+    def paint(row: Drawing) -> None:
+        row.sign("#")
+        row.note("1 person" if people == "1" else people + " people")
+        row.left += row.text(name[1:], "text", "ui_bold")
+        row.skip(10)
+        row.text(topic, "muted", "small")
+
+    return Row(name, name[1:], paint)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
@@ -6557,6 +6634,8 @@ class Keys:
                     root.bind_class(self.TAG, "<%s>" % each, handler)
         for key_name in ("Home", "End"):  # with Shift they select
             root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
+        for name in ("Shift", "Control"):  # they ask for the menu of what has the focus
+            root.bind_class(self.TAG, "<%s-F10>" % name, lambda event: None)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 
