@@ -5504,7 +5504,8 @@ class ChatView:
         chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
         if not chat.can_set_topic(conversation):
             return self._open_menu()
-        self.topic = field = Field(self.room.canvas, self._look, "ChatField", lambda: None)
+        canvas = self.room.canvas
+        self.topic = field = Field(canvas.master, self._look, "ChatField", lambda: None)
 
         def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
             if is_done:
@@ -5515,7 +5516,7 @@ class ChatView:
 
         field.text.bind("<<Return>>", functools.partial(end, is_done=True))
         field.text.bind("<Escape>", end)
-        field.frame.place(x=px(12), rely=0.5, anchor="w", relwidth=1, width=-px(16))
+        field.frame.place(in_=canvas, x=px(12), rely=0.5, anchor="w", relwidth=1, width=-px(16))
         return field.set(conversation.topic)
 
     def close_topic(self) -> None:
@@ -5683,6 +5684,14 @@ class Menus:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
+
+    def close(self, event: "Optional[TkEvent]" = None) -> bool:
+        """Close the open menu, unless the event is in it; return False if none is open."""
+        is_inside = event is not None and str(event.widget).startswith(str(self.menu))
+        is_open = bool(self.menu.winfo_viewable()) and not is_inside
+        if is_open:
+            self.menu.tk.call("tk::MenuUnpost", str(self.menu))
+        return is_open
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Offer what can be done with a person."""
@@ -6511,6 +6520,8 @@ class Window:
             except KeyError:  # a menu, which tkinter does not know
                 has_focus = True
             self.do(self.chat.set_focus, has_focus)
+            if not has_focus:
+                self.menus.close()
 
     # What keys and menus do
 
@@ -6535,7 +6546,7 @@ class Window:
                 return self.cancel()
             is_hosting = self.connect_view.is_hosting
             return self.connect_view.open_form(False) if is_hosting else self.close()
-        if self.questions.cancel():
+        if self.menus.close() or self.questions.cancel():
             return None
         view = self.chat_view
         return view.search.close() if view.search.is_open else view.jump_to_end()
@@ -6637,6 +6648,7 @@ class Keys:
             root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
         for name in ("Shift", "Control"):  # they ask for the menu of what has the focus
             root.bind_class(self.TAG, "<%s-F10>" % name, lambda event: None)
+        root.bind_class(self.TAG, "<Button>", window.menus.close)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 

@@ -39,6 +39,22 @@ def test_menu_at_the_name_of_the_network_has_what_the_program_can_do(settled, wa
     assert settled.menu == MAIN
 
 
+@pytest.mark.parametrize("way", ["click", "Escape", "choice"])
+def test_menu_is_closed_by_a_click_elsewhere_and_by_a_key(settled, desktop, way):
+    menu = settled.window.menus.menu
+    point_at(settled, settled.chat_view.sidebar.head.canvas, "click", "1")
+    desktop.pump(menu.winfo_viewable)
+    if way == "click":
+        point_at(settled, settled.box, "click", "1")
+    elif way == "choice":
+        x, y = menu.winfo_rootx() + 40, menu.winfo_rooty() + menu.yposition(0) + 8
+        settled.xdotool("mousemove", str(x), str(y), "click", "1")
+        desktop.pump(lambda: settled.sheet is not None)
+    else:
+        settled.type("<Escape>")
+    desktop.pump(lambda: not menu.winfo_viewable())
+
+
 def test_menu_is_reached_in_a_narrow_window(settled, desktop):
     settled.root.geometry("480x600")
     button = settled.chat_view.menu_button
