@@ -1213,6 +1213,7 @@ class Session:
 CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
+_NOT_CONNECTED = "You are not connected. Wait until you are."
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
@@ -1478,13 +1479,16 @@ class Chat:
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
         self.listing, self.session.is_listing = [], self.session.is_settled
-        self.tell(*params)
-        self.tell("PING", "listing")
+        if self.session.is_settled:
+            self.tell(*params)
+            self.tell("PING", "listing")
 
     def tell(self, *params: str) -> None:
-        """Send a command that no word of the chat box stands for, if there is a connection."""
+        """Send a command that was chosen in the window, if there is a connection."""
         if self.session.is_settled:
             self.send(protocol.fit(Message(params[0], params[1:])))
+        else:
+            self.answer(_NOT_CONNECTED)
 
     def close_announcement(self) -> None:
         """Forget the announcement that is shown."""
@@ -2458,7 +2462,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
-        raise InputError("You are not connected. Wait until you are.")
+        raise InputError(_NOT_CONNECTED)
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)

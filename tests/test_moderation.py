@@ -1,5 +1,7 @@
 """The window of an operator: removing, muting, banning, lifting, announcing; and of who hosts."""
 
+import socket
+
 import pytest
 from harness import TIMEOUT, IrcTalker, Room
 from test_hosting import answer, host, hosts  # noqa: F401
@@ -64,6 +66,22 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     teacher.open_menu("Bans and mutes…")
     none = ["Nobody is banned or muted."]
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == none)
+
+
+def test_rights_outlast_a_lost_connection(teacher, desktop, room):
+    session = teacher.window.chat.session
+    room.server.directory.find("alice").reader.shutdown(socket.SHUT_RDWR)
+    desktop.pump(lambda: teacher.window.chat.session is not session)
+    desktop.pump(lambda: teacher.window.chat.session.is_operator)
+
+
+def test_what_is_chosen_while_disconnected_is_said_to_fail(teacher, desktop, monkeypatch):
+    monkeypatch.setattr(client, "RETRY_TIMES", (60.0,))
+    teacher.window.chat.session.is_settled = False
+    person_menu(teacher, "bob")
+    teacher.choose("Mute…")
+    choose_row(teacher, "For an hour")
+    teacher.sees("[SERVER]: You are not connected. Wait until you are.")
 
 
 def test_operator_bans_a_person(teacher, desktop):
