@@ -6461,10 +6461,12 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self.host is not None and not self.host.was_joined:
+            if self.host is not None:
                 self.host.was_joined = True
-                self.operate()
             self._show(self.chat_view)
+        news = (event for event in events if isinstance(event, Connected))
+        if self.host is not None and any(not event.is_resumed for event in news):
+            self.operate()
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
             self.chat_view.composer.give_back(rest)

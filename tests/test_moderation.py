@@ -68,11 +68,25 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == none)
 
 
-def test_rights_outlast_a_lost_connection(teacher, desktop, room):
-    session = teacher.window.chat.session
-    room.server.directory.find("alice").reader.shutdown(socket.SHUT_RDWR)
-    desktop.pump(lambda: teacher.window.chat.session is not session)
-    desktop.pump(lambda: teacher.window.chat.session.is_operator)
+def test_rights_outlast_a_lost_connection(desktop, room):
+    alice = desktop.join(room.server.port, "alice")
+    alice.say("/login root open sesame")
+    desktop.pump(lambda: alice.title.startswith("Connected: root") and is_operator(alice))
+    session = alice.window.chat.session
+    room.server.directory.find("root").reader.shutdown(socket.SHUT_RDWR)
+    desktop.pump(lambda: alice.window.chat.session is not session and is_operator(alice))
+
+
+def test_host_has_its_rights_again_after_a_lost_connection(desktop, hosts):  # noqa: F811
+    alice = host(desktop)
+    desktop.pump(lambda: is_operator(alice))
+    ghost = client.Connected("alice", alice.window.chat.session.caps, 1)
+    alice.window._events.put(ghost)  # as after a reconnect without RESUME
+    desktop.pump(lambda: len(hosts) == 3)
+
+
+def is_operator(person):
+    return person.window.chat.session.is_operator
 
 
 def test_what_is_chosen_while_disconnected_is_said_to_fail(teacher, desktop, monkeypatch):
