@@ -4501,6 +4501,7 @@ class Sheet:
         rows = self._rows(self.field.get() if self.field else "")
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
+        self.list.move(0)  # rows that have come late are chosen by Enter, too
 
     def _move(self, step: int) -> str:
         self.list.move(step)
