@@ -3014,7 +3014,7 @@ class Host:
         """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
-        self.network = network
+        self.network, self.secret = network, secret
         self.port = 0  # once it accepts connections
         self.was_joined = False
         self.is_copied = self.is_dismissed = False  # of the invitation
@@ -6139,7 +6139,6 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
-        self._secret = ""  # for the latter
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -6292,7 +6291,8 @@ class Window:
         return self.connect_view.set_busy("Connecting to " + server)
 
     def _disconnect(self, wait: float = 0.0) -> None:
-        self._secret = ""  # no other server gets to see it
+        if self._chore is not None:
+            self._chore.secret = ""  # no other server gets to see it
         if self._connection is not None:
             self._connection.close(wait)
             self._connection = None
@@ -6359,7 +6359,7 @@ class Window:
         try:
             secret = secrets.token_urlsafe()
             options = "--add-account=" + protocol.HOST_ACCOUNT, "--oper"
-            self._chore, self._secret = Host("", *options, secret=secret), secret
+            self._chore = Host("", *options, secret=secret)
         except OSError as error:
             self.do(self.chat.inform, str(error))
 
@@ -6382,11 +6382,11 @@ class Window:
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs; show how others join, or its end."""
         host, chore = self.host, self._chore
-        is_due = not self._secret or self.chat.session.is_settled
-        if chore is not None and chore.look() and is_due:
-            secret, self._chore, self._secret = self._secret, None, ""
-            if secret and not chore.process.returncode:
-                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, secret)
+        is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
+        if chore is not None and is_ready and chore.look():
+            self._chore = None
+            if chore.secret and not chore.process.returncode:
+                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
                 self.do(self.chat.inform, chore.last_line)
         if host is None:

@@ -3254,7 +3254,9 @@ class Session:
     def note(self, *params: str) -> None:
         """Reply with a standard reply NOTE; a notice, if the client does not know them."""
         is_known = self.client.caps & STANDARD_REPLIES
-        self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
+        # ::1, which cannot be a middle parameter
+        context = ["0" + param if param.startswith(":") else param for param in params[:-1]]
+        self.reply(*("NOTE", *context, params[-1]) if is_known else ("NOTICE", params[-1]))
 
     def refuse(self, command: str, error: ReplyError) -> None:
         """Reply with an error, except to a user's NOTICE: that is never answered."""

@@ -238,9 +238,9 @@ ROWS = {
         (
             "root",
             "CAP REQ standard-replies",
-            "MUTE ::1 1h :noise",
+            "MUTE 0::1 1h :noise",
             "BANS",
-            "NOTE BANS MUTE 0::1 :0::1 is muted for 1 hour, by root: noise",
+            "NOTE BANS MUTE 0::1 :::1 is muted for 1 hour, by root: noise",
         ),
     ],
     "CAP": [

@@ -227,7 +227,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     person_menu(alice, "bob")
     assert {"Mute…", "Ban from the chat…"} <= set(alice.menu)
     arguments = [word for process in hosts for word in process.process.args]
-    assert alice.window._secret == "" and "--add-account=" + HOST in arguments
+    assert alice.window._chore is None and "--add-account=" + HOST in arguments
     bob.close()
     # The name that was used to host is free on later visits, also without the window.
     alice.close()
@@ -247,7 +247,7 @@ def test_nobody_takes_the_name_of_the_host_s_account(room):
 
 def test_secret_is_not_told_to_another_server(desktop, hosts, room):  # noqa: F811
     alice = host(desktop)
-    desktop.pump(lambda: alice.window._secret)
+    desktop.pump(lambda: alice.window._chore is not None)
     alice.window.leave()
     alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
     alice.sees("[SERVER]: alice joined the chat")
