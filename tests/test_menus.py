@@ -100,7 +100,7 @@ def test_invitation_is_found_again(settled, host):
     settled.window._server = host
     settled.open_menu("Who can join, and how")
     at = "" if host == "127.0.0.1" else "at http://192.0.2.1:12001 or "
-    settled.sees("[system]: Others join %sby picking “Hub”." % at)
+    settled.sees("[SYSTEM]: Others join %sby picking “Hub”." % at)
 
 
 def test_another_server_is_joined_without_closing_the_window(settled, hub, desktop):

@@ -95,7 +95,7 @@ def test_what_is_chosen_while_disconnected_is_said_to_fail(teacher, desktop, mon
     person_menu(teacher, "bob")
     teacher.choose("Mute…")
     choose_row(teacher, "For an hour")
-    teacher.sees("[SERVER]: You are not connected. Wait until you are.")
+    teacher.sees("[SERVER]: You are not connected. Try again when you are.")
 
 
 def test_operator_bans_a_person(teacher, desktop):
