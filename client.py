@@ -70,6 +70,7 @@ import os
 import queue
 import random
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -181,6 +182,8 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
+MAX_LISTED = 1000  # rows of a list that a sheet asks for
+MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
@@ -872,6 +875,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
+        self.has_fixed_topic = False  # set by operators alone
         self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
@@ -1054,7 +1058,8 @@ ALERT = "alert"  # they deserve a notification
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
-STATUS = "status"  # the state of the connection, own nickname, away
+STATUS = "status"  # the state of the connection, own nickname, away, rights, announcements
+LISTING = "listing"  # what was asked for with `Chat.request`
 
 
 class Change(NamedTuple):
@@ -1189,11 +1194,18 @@ class Session:
         self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
+        self.is_operator = False  # of the server
+        self.is_listing = False  # until a list has come that a sheet asked for
 
     @property
     def prefixes(self) -> Dict[str, str]:
         """The signs before members' names, by mode, the highest first."""
         return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+
+    def is_chanop(self, member: Optional[Member]) -> bool:
+        """Return True for an operator of a channel, or one who is more than that."""
+        signs = [sign for mode, sign in self.prefixes.items() if mode in "qao"]
+        return member is not None and any(sign in member.prefix for sign in signs)
 
     @property
     def modes(self) -> Dict[str, str]:
@@ -1214,6 +1226,7 @@ class Session:
 CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
+_NOT_CONNECTED = "You are not connected. Try again when you are."
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
@@ -1258,6 +1271,8 @@ class Chat:
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
+        self.announcements: List[str] = []  # not closed yet, the newest last
+        self.listing: List[Message] = []  # the answer to the last `request`
 
     # For the views
 
@@ -1329,6 +1344,16 @@ class Chat:
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
         return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
+
+    def can_moderate(self, channel: Conversation) -> bool:
+        """Return True if the user may remove others from a channel."""
+        own = channel.members.get(protocol.casefold(self.nickname))
+        return own is not None and (self.session.is_operator or self.session.is_chanop(own))
+
+    def can_set_topic(self, channel: Conversation) -> bool:
+        """Return True if the user may set the topic of a channel."""
+        is_there = channel.kind == CHANNEL and channel.membership == JOINED
+        return is_there and (not channel.has_fixed_topic or self.can_moderate(channel))
 
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
@@ -1464,6 +1489,25 @@ class Chat:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
 
+    def request(self, *params: str) -> None:
+        """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
+        self.listing, self.session.is_listing = [], self.session.is_settled
+        if self.session.is_settled:
+            self.tell(*params)
+            self.tell("PING", "listing")
+
+    def tell(self, *params: str) -> None:
+        """Send a command that was chosen in the window, if there is a connection."""
+        if self.session.is_settled:
+            self.send(protocol.fit(Message(params[0], params[1:])))
+        else:
+            self.answer(_NOT_CONNECTED)
+
+    def close_announcement(self) -> None:
+        """Forget the announcement that is shown."""
+        del self.announcements[-1:]
+        self.change(STATUS)
+
     def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
         self._has_focus = has_focus
@@ -1534,6 +1578,10 @@ class Chat:
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
+        is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
+        if self.session.is_listing and is_row and len(message.params) > 2:
+            self.listing += [message] if len(self.listing) < MAX_LISTED else []
+            return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
             self.show(message, self.current)
@@ -2038,6 +2086,9 @@ def _on_text(chat: Chat, message: Message) -> None:
         return
     entry = chat.new_entry(line, msgid)
     chat.add(entry, conversation)
+    if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
+        chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
+        chat.change(STATUS)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
@@ -2228,6 +2279,9 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             channel.channel_key = ()
         elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
             channel.channel_key = (change.arg,)
+        elif change.letter == "t":
+            channel.has_fixed_topic = change.adding
+            chat.change(HEADER, channel)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -2235,6 +2289,16 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
             _set_member(chat, channel, change.arg, member._replace(prefix=prefix))
     chat.show(message, channel)
+
+
+def _on_own_mode(chat: Chat, message: Message) -> None:
+    """MODE of a user, who may be an operator of the server now; or of a channel."""
+    before, has_changed, _ = message.params[1].partition("o")
+    if not chat.is_me(message.params[0]):
+        _in_channel(0, _on_mode)(chat, message)
+    elif has_changed:
+        chat.session.is_operator = before.rfind("+") > before.rfind("-")
+        chat.change(STATUS)
 
 
 def _on_away(chat: Chat, message: Message) -> None:
@@ -2302,6 +2366,9 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.go_on(message.text)
+    if message.text == "listing":
+        chat.session.is_listing = False
+        chat.change(LISTING)
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -2317,6 +2384,16 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
         chat.outcome.login, chat.pending_login = chat.pending_login, None
         if not chat.is_me(chat.outcome.login.name):
             chat.send(Message("NICK", (chat.outcome.login.name,)))
+
+
+def _on_account(chat: Chat, message: Message) -> None:
+    """900: logged in. Whoever hosts becomes an operator that others can see, too."""
+    is_host = message.params[2] == protocol.HOST_ACCOUNT
+    for channel in chat.conversations if is_host else ():
+        if channel.kind == CHANNEL and channel.membership == JOINED:
+            chat.tell("MODE", channel.name, "+o", chat.nickname)
+    if not is_host:
+        chat.show(message, chat.current)
 
 
 def _on_fail(chat: Chat, message: Message) -> None:
@@ -2349,11 +2426,12 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
 SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
-    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _in_channel(0, _on_mode)),
+    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _on_own_mode),
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
-    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "005": (2, _on_isupport),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
+    "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
@@ -2403,7 +2481,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
-        raise InputError("You are not connected. Try again when you are.")
+        raise InputError(_NOT_CONNECTED)
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)
@@ -2510,6 +2588,7 @@ _NEEDED: Dict[str, str] = {
 # --------------------
 
 _ADDRESS = re.compile(r"\w+://\S*")
+_ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
@@ -2981,11 +3060,11 @@ class Host:
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
-    def __init__(self, network: str, *options: str) -> None:
-        """Start it. Raises OSError with words for the user."""
+    def __init__(self, network: str, *options: str, secret: str = "") -> None:
+        """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
-        self.network = network
+        self.network, self.secret = network, secret
         self.port = 0  # once it accepts connections
         self.was_joined = False
         self.is_copied = self.is_dismissed = False  # of the invitation
@@ -2996,9 +3075,11 @@ class Host:
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
         if sys.platform == "win32":
             more = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP
-        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        more.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE)
         command = [sys.executable, "-c", self.COMMAND, self.FOLDER, *self.OPTIONS, *options]
         self.process = subprocess.Popen(command, **more)  # noqa: S603
+        with contextlib.suppress(OSError), self.process.stdin as stdin:  # type: ignore[union-attr]
+            stdin.write(secret.encode())
         # Daemon: the server may outlive this program.
         self.thread = threading.Thread(target=self._read, name="host", daemon=True)
         self.thread.start()
@@ -3033,9 +3114,13 @@ class Host:
     @property
     def invitation(self) -> str:
         """How others join."""
-        if not self.address:
-            return self.note or "Others join by picking “%s”." % self.network
-        return "Others join at http://%s or by picking “%s”." % (self.address, self.network)
+        return (not self.address and self.note) or how_to_join(self.address, self.network)
+
+
+def how_to_join(address: str, network: str) -> str:
+    """Return how others join a server; its address may be "" if it is not known."""
+    words = "at http://%s or " % address if address else ""
+    return "Others join %sby picking “%s”." % (words, network)
 
 
 # Terminal
@@ -3310,6 +3395,11 @@ ICONS = {
     "down": "l 12 4 12 20 l 5 13 12 20 19 13",
     "close": "l 5 5 19 19 l 19 5 5 19",
     "menu": "l 4 6 20 6 l 4 12 20 12 l 4 18 20 18",
+    "more": "d 5 12 1.9 d 12 12 1.9 d 19 12 1.9",
+    "chevron": "l 6 9.5 12 15.5 18 9.5",
+    "shield": "l 12 2.5 20 5.5 20 11 18.5 15.5 12 21.5 5.5 15.5 4 11 4 5.5 12 2.5"
+    " l 8.5 11.5 11.2 14.2 16 8.5",
+    "announce": "l 4 9.5 4 14.5 8 14.5 17 20 17 4 8 9.5 4 9.5 l 20.5 10 20.5 14",
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "unlock": "r 2.5 10.5 16.5 21 2.5 l 13.5 11 13.5 7 14.7 4.5 17.5 3.3 20.3 4.5 21.5 7 21.5 9.5",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
@@ -3318,6 +3408,12 @@ ICONS = {
 DOTS = {
     "ok": "d 12 12 11", "away": "m 12 12 11 19 7 9.5",
     **dict.fromkeys(("offline", "error"), "o 12 12 10 o 12 12 8"),
+}  # fmt: skip
+# What a button with such an icon does
+TIPS = {
+    "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
+    "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
+    "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
 }  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
@@ -3485,6 +3581,7 @@ LABELS = {  # the surface below, the text, the font
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
+    "Tip": ("text", "chat", "small"),
 }  # fmt: skip
 _EMOJI = re.compile("[\U00010000-\U0010ffff\u2600-\u27bf]")
 # What Tk draws beside an emoji instead of joining it: the others of a family, colours of the skin,
@@ -3783,6 +3880,50 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+class Tip:
+    """Words below a widget at which the mouse or the keyboard stays; "" for none."""
+
+    DELAY = 600  # ms
+
+    def __init__(self, widget: "tk.Misc", look: Look, words: Callable[[], str]) -> None:
+        self._widget, self._look, self._words = widget, look, words
+        self.label: Optional[ttk.Label] = None
+        self._due = ""  # the id of the timer
+        for sequence in ("<Enter>", "<FocusIn>"):
+            widget.bind(sequence, lambda event: self._wait(), "+")
+        for sequence in ("<Leave>", "<FocusOut>", "<Button>", "<Key>", "<Unmap>", "<Destroy>"):
+            widget.bind(sequence, lambda event: self._hide(), "+")
+
+    def _wait(self) -> None:
+        self._hide()
+        self._due = self._widget.after(self.DELAY, self._show)
+
+    def _hide(self) -> None:
+        if self._due:
+            self._widget.after_cancel(self._due)
+        if self.label is not None:
+            self.label.destroy()
+        self.label, self._due = None, ""
+
+    def _show(self) -> None:
+        self._due = ""
+        widget, root, px = self._widget, self._widget.winfo_toplevel(), self._look.px
+        words = self._look.text(self._words())
+        if not words or not widget.winfo_viewable():
+            return
+        self.label = label = ttk.Label(root, style="Tip.TLabel", text=words)
+        label.configure(
+            padding=(px(8), px(4)), wraplength=min(px(420), root.winfo_width() - px(28))
+        )
+        x = widget.winfo_rootx() - root.winfo_rootx()
+        x += (min(widget.winfo_width(), px(200)) - label.winfo_reqwidth()) // 2
+        x = max(px(6), min(x, root.winfo_width() - label.winfo_reqwidth() - px(6)))
+        y = widget.winfo_rooty() - root.winfo_rooty()
+        below = y + widget.winfo_height() + px(4)
+        has_room = below + label.winfo_reqheight() <= root.winfo_height()
+        label.place(x=x, y=below if has_room else y - label.winfo_reqheight() - px(4))
+
+
 Painter = Callable[["Drawing"], object]
 
 
@@ -3800,6 +3941,7 @@ class Drawing:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
+        self._is_at = [False, False]  # the mouse and the keyboard, at a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
         # 10: grid does not lay out anew where a widget asks for a single pixel.
@@ -3811,6 +3953,21 @@ class Drawing:
     def redraw(self) -> None:
         if not self._redraw_id:
             self._redraw_id = self.canvas.after_idle(self._redraw)
+
+    def make_button(self, press: Callable[["tk.Misc"], object], words: Callable[[], str]) -> None:
+        """Make a button of the whole drawing; `words` are its tip."""
+        canvas = self.canvas
+        canvas.configure(takefocus=1, cursor="hand2")
+        for sequence in ("<Button-1>", "<<Return>>", "<space>", "<<ContextMenu>>"):
+            canvas.bind(sequence, lambda event: press(canvas))
+        edges = {"Enter": (0, 1), "Leave": (0, 0), "FocusIn": (1, 1), "FocusOut": (1, 0)}
+        for name, edge in edges.items():
+            canvas.bind("<%s>" % name, functools.partial(self._on_edge, *edge))
+        Tip(canvas, self._look, words)
+
+    def _on_edge(self, index: int, is_in: int, event: "TkEvent") -> None:
+        self._is_at[index] = bool(is_in)
+        self.redraw()
 
     def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
         """Draw a picture at the left end."""
@@ -3891,6 +4048,12 @@ class Drawing:
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
+            if any(self._is_at):
+                px, size = self._look.px, (self.canvas.winfo_width(), self.canvas.winfo_height())
+                ring = ("focus", px(2)) if self._is_at[1] else ("", 0)
+                fill = "hover" if self._is_at[0] else self._surface
+                box = self._look.box(size[0] - px(8), size[1] - px(8), px(8), fill, *ring)
+                self._picture(px(4), box, 0, "w")
             self._paint(self)
 
 
@@ -3953,7 +4116,7 @@ class RowList:
     """Rows on a canvas, of which only those in view are drawn.
 
     `choose` is called with the key of a row that was clicked or entered by keyboard, `menu` with
-    the key and the event that asks for its context menu.
+    the key and where its context menu opens: an event of the mouse, or this list.
     """
 
     CAPTION = 34  # dp
@@ -3962,7 +4125,7 @@ class RowList:
         self, parent: "tk.Misc", look: Look, surface: str, height: int, choose: Callable[[Any], Any]
     ) -> None:
         self._look, self._surface, self._height, self._choose = look, surface, height, choose
-        self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
+        self.menu: Callable[[Any, Spot], object] = lambda key, spot: None
         self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
         self.least = 0  # if not 0, it asks for room for its rows, and for so many at least
@@ -4090,16 +4253,26 @@ class RowList:
         is_key = event.type == tk.EventType.KeyPress
         key = self.cursor if is_key else self._row_at(event).key
         if key in self._keys():
-            self.menu(key, event)
+            self.menu(key, self if is_key else event)
         return "break"
+
+    @property
+    def spot(self) -> Tuple[int, int]:
+        """The place on the screen below the keyboard's row, in pixels."""
+        keys, canvas = [row.key for row in self.rows], self.canvas
+        bottom = self._tops[keys.index(self.cursor) + 1] if self.cursor in keys else 0
+        y = min(bottom - int(canvas.canvasy(0)), canvas.winfo_height())
+        return canvas.winfo_rootx() + self._look.dp(24), canvas.winfo_rooty() + y
 
 
 def icon_button(
     parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
 ) -> "ttk.Button":
-    """Return a button with an icon."""
+    """Return a button with an icon, and with its tip."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
+    words = TIPS[icon].replace("Ctrl", "Command" if look.system == "aqua" else "Ctrl")
+    Tip(button, look, lambda: words)
     return button
 
 
@@ -4398,7 +4571,7 @@ class Sheet:
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
             wrap_text(label)
         else:
-            self.field = Field(frame, look, "CardField", self._refresh)
+            self.field = Field(frame, look, "CardField", self.refresh)
             self.field.frame.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(8)))
             self.field.text.bind("<Up>", lambda event: self._move(-1))
             self.field.text.bind("<Down>", lambda event: self._move(1))
@@ -4407,17 +4580,19 @@ class Sheet:
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
             stop.bind("<Tab>", functools.partial(focus_on, after))
             stop.bind("<<PrevWindow>>", functools.partial(focus_on, before))
-        self._refresh()
+        self.refresh()
         stops[0].focus_set()
 
     def close(self, key: Any = None) -> None:
         self.frame.destroy()
         self._closed(key)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Show the rows as they are now."""
         rows = self._rows(self.field.get() if self.field else "")
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
+        self.list.move(0)  # rows that have come late are chosen by Enter, too
 
     def _move(self, step: int) -> str:
         self.list.move(step)
@@ -4450,13 +4625,16 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
+    person = ("hand", "person") if line.nickname and not entry.is_own else ()
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name", *person)]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
-    for start, stop in [*find_links(words), (len(words), len(words))]:
+    rooms = [match.span() for match in _ROOM.finditer(words)]
+    for start, stop in [*sorted(find_links(words) + rooms), (len(words), len(words))]:
         for index, part in enumerate(pattern.split(words[end:start])):
             parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
-        parts += [words[start:stop], (*tags, "link", "hand")]
+        place = ("room",) if (start, stop) in rooms else ()
+        parts += [words[start:stop], (*tags, "link", "hand", *place)]
         end = stop
     if entry.note:
         parts += ["  (%s)" % entry.note, (*base, "muted")]
@@ -5160,7 +5338,6 @@ class Sidebar:
         px = look.px
         self._look, self._window = look, window
         self.frame, self.head = add_column(parent, look, "left", 232, self._draw_server)
-        self.head.canvas.bind("<Button-1>", lambda event: window.questions.show_server())
         foot = ttk.Frame(self.frame, style="Bg.TFrame")
         foot.pack(side="bottom", fill="x")
         ttk.Frame(foot, style="Line.TFrame", height=px(1)).pack(fill="x")
@@ -5170,7 +5347,8 @@ class Sidebar:
         theme.pack(side="right", padx=(0, px(12)))
         self.user = Drawing(foot, look, "bg", self._draw_user, 54, 14)
         self.user.canvas.pack(side="left", fill="x", expand=True)
-        self.user.canvas.bind("<Button-1>", window.menus.open_own)
+        self.user.make_button(window.menus.open_own, lambda: "You: away, another name, account")
+        self.head.make_button(window.menus.open_main, lambda: "Menu   F10")
         self.list = RowList(self.frame, look, "bg", 36, self._on_choose)
         self.list.menu = window.menus.open_conversation
         self.list.frame.pack(fill="both", expand=True, pady=(px(4), px(8)))
@@ -5180,16 +5358,16 @@ class Sidebar:
         self.head.redraw()
         self.user.redraw()
         rows, chat = [], self._window.chat
-        for title, is_private in (("ROOMS", False), ("PRIVATE", True)):
-            group = [c for c in chat.conversations if (c.kind == PRIVATE) == is_private]
-            rows += [caption(title, title), *map(self._row, group)]
+        for title, sign in (("ROOMS", "#"), ("PRIVATE", "@")):
+            group = [c for c in chat.conversations if (c.kind == PRIVATE) == (sign == "@")]
+            rows += [caption(title, sign), *map(self._row, group)]
         self.list.show(rows, chat.current)
 
     def _on_choose(self, key: Any) -> None:
         if isinstance(key, Conversation):
             self._window.chat_view.select(key)
         else:
-            self._window.questions.go_to()
+            self._window.questions.go_to(key)
 
     def _row(self, conversation: Conversation) -> Row:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
@@ -5213,6 +5391,7 @@ class Sidebar:
     def _draw_server(self, row: Drawing) -> None:
         chat, dp = self._window.chat, self._look.dp
         row.picture(self._look.logo(dp(30)), 10)
+        row.icon("chevron", size=14, dy=-9)
         end, name = row.right, chat.console.name  # the lock stands beside the name
         row.right = min(end, row.left + self._look.font["ui_bold"].measure(name) + dp(24))
         row.icon(*lock_icon(chat), dy=-9)
@@ -5237,8 +5416,9 @@ class People:
     def __init__(self, parent: "tk.Misc", look: Look, window: "Window") -> None:
         self._window = window
         self.frame, self._head = add_column(parent, look, "right", 200, self._draw_head)
-        self.list = RowList(self.frame, look, "bg", 38, self._on_choose)
-        self.list.menu = window.menus.open_person
+        open_menu = window.menus.open_person
+        self.list = RowList(self.frame, look, "bg", 38, lambda name: open_menu(name, self.list))
+        self.list.menu = open_menu
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
 
@@ -5261,18 +5441,16 @@ class People:
         self.list.show(rows)
         self._head.redraw()
 
-    def _on_choose(self, nickname: str) -> None:
-        if nickname != self._window.chat.nickname:
-            self._window.chat_view.open(nickname)
-
     def _row(self, member: Member) -> Row:
         name, is_me = member.nickname, member.nickname == self._window.chat.nickname
         color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
             row.avatar(name, 28, "away" if member.is_away else "ok")
-            if is_me or member.prefix == "@":
-                row.note("you" if is_me else "host")
+            if self._window.chat.session.is_chanop(member):
+                row.icon("shield", "link", 14)
+            if is_me:
+                row.note("you")
             row.text(name, color)
 
         return Row(name, name, paint)
@@ -5294,6 +5472,8 @@ class ChatView:
         self._look, self._window = look, window
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
+        self.topic: Optional[Field] = None  # while it is edited
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -5306,6 +5486,7 @@ class ChatView:
         self._add_head(middle)
         self.banner = Bar(middle, look)
         self.invitation = Bar(middle, look, "Invitation")
+        self.announcement = Bar(middle, look)
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -5313,13 +5494,13 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
-        parts = (self.banner, self.invitation, self.search, self.transcript, self.composer)
-        for row, frame in enumerate([part.frame for part in parts], 2):
+        frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
+        frames.append(self.search.frame)
+        for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
             frame.grid(row=row, sticky="nsew")
-        middle.rowconfigure(5, weight=1)
-        self.banner.frame.grid_remove()
-        self.invitation.frame.grid_remove()
-        self.search.frame.grid_remove()
+        for frame in frames:
+            frame.grid_remove()
+        middle.rowconfigure(2 + len(frames), weight=1)
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
@@ -5342,15 +5523,16 @@ class ChatView:
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.canvas.bind("<Button-1>", lambda event: self._on_topic())
+        self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
         show_server = self._window.questions.show_server
         self.lock = ttk.Button(head, style="Icon.TButton", compound="left", command=show_server)
         look.follow(self.lock, self._show_lock)
         self.lock.grid(row=0, column=2)
-        search = icon_button(head, look, "Icon", "search", lambda: self.search.open())
-        search.grid(row=0, column=3)
-        people = icon_button(head, look, "Icon", "person", self.toggle_people)
-        people.grid(row=0, column=4, padx=(px(2), px(13)))
+        actions = {"more": self._open_menu, "search": lambda: self.search.open()}
+        for icon, action in {**actions, "person": self.toggle_people}.items():
+            self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
+            self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
+        self.buttons["person"].grid_configure(padx=(0, px(13)))
 
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
@@ -5375,6 +5557,7 @@ class ChatView:
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
+        self.close_topic()
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.open(conversation)
@@ -5420,13 +5603,55 @@ class ChatView:
         self.transcript.show_end()
         self.focus_composer()
 
+    def next_pane(self, step: int) -> None:
+        """Move the focus to the next of the parts that are in view."""
+        panes: List[tk.Misc] = [self.sidebar.list.canvas, self.transcript.text]
+        panes = [*panes, self.composer.text, self.people.list.canvas]
+        panes = [pane for pane in panes if pane.winfo_viewable()]
+        focus = self.frame.focus_get()
+        index = panes.index(focus) if focus in panes else panes.index(self.composer.text)
+        panes[(index + step) % len(panes)].focus_set()
+
+    def _open_menu(self) -> None:
+        conversation = self._window.chat.current
+        self._window.menus.open_conversation(conversation, self.buttons["more"])
+
     def _scroll(self, pages: int) -> str:
         self.transcript.text.yview_scroll(pages, "pages")
         return "break"
 
-    def _on_topic(self) -> None:
-        if self._window.chat.current.kind == CHANNEL:
-            self.suggest("/topic " + self._window.chat.current.topic)
+    def edit_topic(self) -> None:
+        """Show a field over the topic: Enter saves, Esc leaves. A menu if it cannot be set."""
+        chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
+        if not chat.can_set_topic(conversation):
+            return self._open_menu()
+        canvas = self.room.canvas
+        self.topic = field = Field(canvas.master, self._look, "ChatField", lambda: None)
+
+        def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
+            if is_done:
+                topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
+                self._window.do(chat.tell, "TOPIC", conversation.name, topic)
+            self.close_topic()
+            return focus_on(self.composer.text)
+
+        field.text.bind("<<Return>>", functools.partial(end, is_done=True))
+        field.text.bind("<Escape>", end)
+        field.frame.place(in_=canvas, x=px(12), rely=0.5, anchor="w", relwidth=1, width=-px(16))
+        return field.set(conversation.topic)
+
+    def close_topic(self) -> None:
+        """Remove the field for the topic."""
+        if self.topic is not None:
+            self.topic.frame.destroy()
+            self.topic = None
+
+    def _topic_tip(self) -> str:
+        chat, topic = self._window.chat, self._window.chat.current.topic
+        room = self.room.canvas.winfo_width() - self._look.px(20) - self._look.dp(8)
+        is_cut = self._look.shorten(topic, "small", room) != self._look.text(topic)
+        words = "Click to change the topic" if chat.can_set_topic(chat.current) else ""
+        return "\n".join(filter(None, [topic if is_cut else "", words]))
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -5446,6 +5671,12 @@ class ChatView:
             self._window.do(chat.retry, entry)
         elif "discard" in tags:
             self._window.do(chat.discard, entry)
+        elif "person" in tags:
+            self._window.menus.open_person(entry.line.nickname, event)
+        elif "room" in tags:
+            name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
+            known = chat.find(name)
+            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
         else:
             open_link(self.link_at(index))
         return "break"
@@ -5466,7 +5697,7 @@ class ChatView:
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
         if not topic and conversation.kind == CHANNEL:
-            topic = "No topic. Set one with /topic"
+            topic = "No topic. Click to set one" if chat.can_set_topic(conversation) else "No topic"
         elif conversation.kind == PRIVATE:
             words = {ONLINE: "Online", AWAY: "Away", OFFLINE: "Not here"}
             topic = "Private · %s" % words[chat.presence(conversation.name)]
@@ -5601,28 +5832,60 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
+Spot = Union["TkEvent", "tk.Misc", RowList]  # where a menu opens: at it, or at the row in use
+
+
 class Menus:
-    """The context menus."""
+    """The menus."""
 
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
 
-    def open_person(self, name: str, event: "TkEvent") -> None:
+    def close(self, event: "Optional[TkEvent]" = None) -> bool:
+        """Close the open menu, unless the event is in it; return False if none is open."""
+        is_inside = event is not None and str(event.widget).startswith(str(self.menu))
+        is_open = bool(self.menu.winfo_viewable()) and not is_inside
+        if is_open:
+            self.menu.tk.call("tk::MenuUnpost", str(self.menu))
+        return is_open
+
+    def open_person(self, name: str, spot: "Spot") -> None:
         """Offer what can be done with a person."""
         view = self._window.chat_view
         if name == self._window.chat.nickname:
-            return self.open_own(event)
+            return self.open_own(spot)
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.insert("@%s " % name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
+            *self._moderation(name),
         ]
-        return self._open(entries, event)
+        return self._open(entries, spot)
 
-    def open_conversation(self, conversation: Any, event: "TkEvent") -> None:
+    def _moderation(self, name: str) -> List[Any]:
+        """Return what an operator can do about a person, and that the person is an operator."""
+        chat, ask = self._window.chat, self._window.questions.moderate
+        room, member = chat.current.name, chat.current.members.get(protocol.casefold(name))
+        is_chanop, entries = chat.session.is_chanop(member), []  # type: bool, List[Any]
+        if is_chanop:
+            entries = [None, ("%s is an operator of %s" % (name, room), None)]
+        if member is not None and chat.can_moderate(chat.current):
+            words, mode = ("Make operator of %s", "+o")
+            if is_chanop:
+                words, mode = ("Make ordinary member of %s", "-o")
+            change = functools.partial(self._window.do, chat.tell, "MODE", room, mode, name)
+            entries += [None, (words % room, change)]
+            entries.append(("Remove from %s…" % room, lambda: ask("KICK", name)))
+            entries.append(("Ban from %s…" % room, lambda: ask("MODE", name)))
+        if chat.session.is_operator and RESUME_CAP in chat.session.caps:
+            entries += [None, ("Mute…", lambda: ask("MUTE", name))]
+            entries.append(("Ban from the chat…", lambda: ask("BAN", name)))
+        return entries
+
+    def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Offer what can be done with a conversation."""
         do, chat = self._window.do, self._window.chat
         if not isinstance(conversation, Conversation):
@@ -5633,40 +5896,89 @@ class Menus:
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((mark + words, action))
+        if conversation is chat.current and chat.can_set_topic(conversation):
+            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
+        if chat.can_moderate(conversation):
+            bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
+            entries += [None, ("Bans from this room…", bans)]
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
             action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
-        self._open(entries, event)
+        self._open(entries, spot)
 
     def open_conversations(self) -> None:
-        """Offer the conversations, where there is no room for the sidebar."""
+        """Offer the conversations and the menu, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
             action = functools.partial(view.select, conversation)
             entries.append((conversation.name + unread, action))
-        self._open([*entries, None, ("Go to…", self._window.questions.go_to)], view.menu_button)
+        entries += [None, ("Go to…", self._window.questions.go_to), ("Menu…", self.open_main)]
+        self._open(entries, view.menu_button)
 
-    def open_own(self, event: "TkEvent") -> None:
-        """Offer what the user can do with their own presence, and with the window."""
-        window, view = self._window, self._window.chat_view
-        away = ("I am back", "/away") if window.chat.is_away else ("I am away", "/away away")
+    def open_own(self, spot: "Spot") -> None:
+        """Offer what the user can do about their own presence, name and account."""
+        view = self._window.chat_view
         entries: List[Any] = [
-            (away[0], lambda: view.submit(away[1])),
+            self._away(),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
+            *self._accounts(),
+        ]
+        self._open(entries, spot)
+
+    def _away(self) -> Any:
+        words, line = ("I am away", "/away away")
+        if self._window.chat.is_away:
+            words, line = ("I am back", "/away")
+        return words, lambda: self._window.chat_view.submit(line)
+
+    def _accounts(self) -> List[Any]:
+        suggest = self._window.chat_view.suggest
+        return [
+            ("Register this name…", lambda: suggest("/register ")),
+            ("Log in…", lambda: suggest("/login %s " % self._window.chat.nickname)),
+        ]
+
+    def open_main(self, spot: "Optional[Spot]" = None) -> None:
+        """Offer what is about the server, and the program: the menu at the network's name."""
+        window, view, questions = self._window, self._window.chat_view, self._window.questions
+        head, narrow = view.sidebar.head.canvas, view.menu_button
+        hosting = ("Host a chat…", lambda: window.leave(True))
+        if window.is_at_home:
+            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
+        entries: List[Any] = [
+            ("Browse rooms…", lambda: questions.go_to("#")),
+            ("New private message…", lambda: questions.go_to("@")),
+            None,
+            *self._accounts(),
+            self._away(),
+            None,
+            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
             ("Switch to %s" % window.other_theme, window.toggle_theme),
             ("Larger", lambda: window.zoom(1)),
             ("Smaller", lambda: window.zoom(-1)),
-            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
             None,
-            ("Help and keys", window.questions.help),
+            ("Who can join, and how", window.invite),
+            ("This server, and its encryption", questions.show_server),
+            ("Other server…", window.leave),
+            hosting,
+            *self._operation(),
+            None,
+            ("Help, keys, about Hubbub", questions.help),
             ("Quit", window.close),
         ]
-        if window.is_at_home:
-            entries[-2:-2] = [("End the chat on this computer", window.end_chat), None]
-        self._open(entries, event)
+        self._open(entries, spot or (head if head.winfo_viewable() else narrow))
+
+    def _operation(self) -> List[Any]:
+        """Return what an operator of the server does, or how to become one."""
+        window = self._window
+        if window.chat.session.is_operator:
+            announce = functools.partial(window.chat_view.suggest, "/announce ")
+            lift = functools.partial(window.questions.lift, "BANS")
+            return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
+        return [None, ("Become the operator", window.operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Offer what can be done with the text in a widget, and with the link at the mouse."""
@@ -5685,24 +5997,41 @@ class Menus:
             entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, event)
 
-    def _open(self, entries: Sequence[Any], where: "Union[TkEvent, tk.Misc]") -> None:
-        """Open a menu of (words, action), None for a line: at the mouse, or in a widget."""
+    def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
+        """Open a menu of (words, action), None for a line."""
         look, menu, color = self._window.look, self.menu, self._window.look.color
         menu.delete(0, "end")
         menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
+        menu.configure(disabledforeground=color["muted"])
         menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
         for entry in entries:
             if entry is None:
                 menu.add_separator()
             else:
-                menu.add_command(label=look.text("  %s  " % entry[0]), command=entry[1])
-        if isinstance(where, tk.Event) and where.type != tk.EventType.KeyPress:
-            x, y = where.x_root, where.y_root
+                label, action = look.text("  %s  " % entry[0]), entry[1]
+                menu.add_command(label=label, command=action or "")
+                if action is None:
+                    menu.entryconfigure("end", state="disabled")
+        if isinstance(spot, RowList):
+            x, y = spot.spot
+        elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
+            x, y = spot.x_root, spot.y_root
         else:
-            widget = where.widget if isinstance(where, tk.Event) else where
-            x, y = widget.winfo_rootx() + 20, widget.winfo_rooty() + 20
+            widget = spot.widget if isinstance(spot, tk.Event) else spot
+            height = min(widget.winfo_height(), look.dp(56))
+            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
         menu.tk_popup(x, y)
         menu.grab_release()
+
+
+# Title and text of the sheet in which an operator decides about {0}, in the room {1}
+MODERATION = {
+    "KICK": ("Remove {0} from {1}", "{0} can come back at once."),
+    "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
+    "MUTE": ("Mute {0}", "{0} can go on reading, but write to nobody, in no room."),
+    "BAN": ("Ban {0}", "{0} is removed from the chat, and cannot return under this name."),
+}
+LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
 
 class Questions:
@@ -5716,13 +6045,46 @@ class Questions:
         self.question = ""  # that in the banner
         self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
-    def go_to(self) -> None:
-        """Ask for a room or a person, known or new."""
+    def go_to(self, signs: str = "#@", text: str = "") -> None:
+        """Ask for a room ("#"), a person ("@"), or either; known or new."""
         chat = self._window.chat
-        known = [c.name for c in chat.conversations if c.kind != CONSOLE]
-        names = list(dict.fromkeys(known + nicknames(chat, "", MAX_MEMBERS)))
+        if "#" in signs:
+            self._window.do(chat.request, "LIST")
+        title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
-        self._open_sheet("Go to", "", lambda text: offer_names(names, text), choose)
+        self._open_sheet(title, "", lambda words: offer_names(chat, signs, words), choose)
+        if self.sheet is not None and self.sheet.field is not None and text:
+            self.sheet.field.set(text)
+
+    def moderate(self, command: str, name: str) -> None:
+        """Ask if, or for how long, a person is removed, muted or banned."""
+        chat, room = self._window.chat, self._window.chat.current.name
+        title, text = (words.format(name, room) for words in MODERATION[command])
+        answers: Dict[str, List[Tuple[str, ...]]] = {
+            words: [(command, name, length)] for words, length in LENGTHS.items()
+        }
+        if command in ("KICK", "MODE"):
+            ban = [("MODE", room, "+b", name + "!*@*")] * (command == "MODE")
+            answers = {title: [*ban, ("KICK", room, name)]}
+        rows = [text_row(words, words) for words in answers]
+
+        def choose(words: str) -> None:
+            for params in answers[words]:
+                self._window.do(chat.tell, *params)
+
+        self._open_sheet(title, text, lambda words: rows, choose)
+
+    def lift(self, *params: str) -> None:
+        """Show the bans and mutes that the server lists with a command; one may be lifted."""
+        do, chat = self._window.do, self._window.chat
+
+        def rows(words: str) -> List[Row]:
+            none = "Asking the server…" if chat.session.is_listing else "Nobody is banned or muted."
+            return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
+
+        do(chat.request, *params)
+        text = "Choose one to lift it."
+        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
 
     def help(self) -> None:
         """Show the keys."""
@@ -5758,13 +6120,13 @@ class Questions:
             self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
         return lines > MANY_LINES
 
-    def ask_close(self, unsent: int, close: Action) -> None:
+    def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
         """Ask before unsent messages are lost."""
         chat, stay = self._window.chat, self._window.chat_view.focus_composer
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
-        words = "%s %s not been sent yet, and would be lost." % (self.CLOSE, words)
+        words = "%s %s not been sent yet, and would be lost." % (question, words)
         is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
-        self._ask(words, is_due, ("Close", close), ("Stay", stay))
+        self._ask(words, is_due, (question.split()[0], close), ("Stay", stay))
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
@@ -5781,6 +6143,12 @@ class Questions:
             is_due = lambda: self._window.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
+
+    def ask_end(self, end: Action) -> None:
+        """Ask before the chat ends for everybody."""
+        words = "The chat ends for everyone who is here. Its history is kept."
+        answers = ("End it for everyone", end), ("Cancel", self._window.chat_view.focus_composer)
+        self._ask(words, lambda: self._window.is_at_home, *answers)
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -5824,17 +6192,51 @@ class Questions:
         self._window.keys.add_to(self.sheet.frame)
 
 
-def offer_names(names: Sequence[str], text: str) -> List[Row]:
-    """Return rows for the names that contain `text`, then for a new room and a new person."""
+def lifting_row(message: Message) -> Row:
+    """Return the row for a ban or a mute; its key lifts it."""
+    if message.command == "367":
+        _, room, mask, *_ = message.params
+        return text_row(("MODE", room, "-b", mask), protocol.short_mask(mask))
+    _, _, *target, text = message.params
+    return text_row(("UNBAN", *target) if target else None, text)
+
+
+def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
+    """Return rows for the rooms ("#") and people ("@") with `text`, then for new ones."""
     name = text.lstrip("#@").replace(" ", "-")
-    folded = protocol.casefold(text.lstrip("#@"))
-    found = [known for known in names if folded in protocol.casefold(known)]
-    found.sort(key=lambda known: not protocol.casefold(known.lstrip("#")).startswith(folded))
-    rows = [text_row(known, known.lstrip("#"), sign=known[:1]) for known in found]
-    if name and protocol.casefold(name) not in [protocol.casefold(row.text) for row in rows]:
-        rows.append(text_row("#" + name, "Join #" + name, sign="+"))
+    folded, rows = protocol.casefold(text.lstrip("#@")), []  # type: str, List[Row]
+    known = [
+        (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
+    ]
+    listed = [message.params[1:4] for message in chat.listing if len(message.params) == 4]
+    rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
+    if "#" in signs:
+        found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
+        rows = list(map(room_row, sorted(found, key=lambda room: -int("0" + room[1][:9]))))
+    if "@" in signs:
+        names = nicknames(chat, "", MAX_MEMBERS)
+        rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
+    rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
+    taken = [protocol.casefold(row.key) for row in rows]
+    if name and "@" in signs and protocol.casefold(name) not in taken:
         rows.append(text_row(name, "Write to " + name, sign="+"))
+    if name and "#" in signs and protocol.casefold("#" + name) not in rooms:
+        rows.append(text_row("#" + name, "Make a new room, #%s" % name, sign="+"))
     return rows or [text_row(None, "Write a name")]
+
+
+def room_row(room: Sequence[str]) -> Row:
+    """Return the row for a room: its name, the number of people there, and the topic."""
+    name, people, topic = room
+
+    def paint(row: Drawing) -> None:
+        row.sign("#")
+        row.note("1 person" if people == "1" else people + " people")
+        row.left += row.text(name[1:], "text", "ui_bold")
+        row.skip(10)
+        row.text(topic, "muted", "small")
+
+    return Row(name, name[1:], paint)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
@@ -5899,7 +6301,7 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
-        self._chore: Optional[Host] = None  # that ends a server
+        self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -6060,6 +6462,8 @@ class Window:
         self.connect_view.submit()
 
     def _disconnect(self, wait: float = 0.0) -> None:
+        if self._chore is not None:
+            self._chore.secret = ""  # no other server gets to see it
         if self._connection is not None:
             self._connection.close(wait)
             self._connection = None
@@ -6094,6 +6498,42 @@ class Window:
             return self.connect_view.show_error(NETWORK, str(error))
         return self.connect_view.set_busy("Starting " + network)
 
+    def leave(self, is_hosting: bool = False) -> None:
+        """Go back to the connect view, to join another server or to host a chat."""
+
+        def leave() -> None:
+            self.cancel()
+            self._show(self.connect_view)
+            self.connect_view.open_form(is_hosting)
+
+        if self.chat.unsent:
+            self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
+        else:
+            leave()
+
+    def invite(self) -> None:
+        """Show how others join."""
+        if self.host is not None:
+            self.host.is_dismissed = False
+        else:
+            address = (
+                "" if self.is_at_home else protocol.format_address(*parse_server(self._server))
+            )
+            self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
+
+    def operate(self) -> None:
+        """Make the user an operator of the server on this computer.
+
+        A command of the server gives its account for this a new password, which is used once
+        and kept nowhere: whoever can run that command owns the server.
+        """
+        try:
+            secret = secrets.token_urlsafe()
+            options = "--add-account=" + protocol.HOST_ACCOUNT, "--oper"
+            self._chore = Host("", *options, secret=secret)
+        except OSError as error:
+            self.do(self.chat.inform, str(error))
+
     def end_chat(self) -> None:
         """Have the server on this computer end, for everybody."""
         try:
@@ -6113,9 +6553,13 @@ class Window:
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs; show how others join, or its end."""
         host, chore = self.host, self._chore
-        if chore is not None and chore.look():
+        is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
+        if chore is not None and is_ready and chore.look():
             self._chore = None
-            self.do(self.chat.inform, chore.last_line)
+            if chore.secret and not chore.process.returncode:
+                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, chore.secret)
+            else:
+                self.do(self.chat.inform, chore.last_line)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()
@@ -6200,6 +6644,9 @@ class Window:
             if self.host is not None:
                 self.host.was_joined = True
             self._show(self.chat_view)
+        news = (event for event in events if isinstance(event, Connected))
+        if self.host is not None and any(not event.is_resumed for event in news):
+            self.operate()
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
             self.chat_view.composer.give_back(rest)
@@ -6233,6 +6680,11 @@ class Window:
         kinds = {change.kind for change in changes}
         if STATUS in kinds:
             self.show_banner()
+            news = self.chat.announcements[-1:]
+            close = ("Close", functools.partial(self.do, self.chat.close_announcement))
+            self.chat_view.announcement.show("".join(news), "announce", [close] if news else [])
+        if LISTING in kinds and self.questions.sheet is not None:
+            self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
         network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
@@ -6256,6 +6708,8 @@ class Window:
             except KeyError:  # a menu, which tkinter does not know
                 has_focus = True
             self.do(self.chat.set_focus, has_focus)
+            if not has_focus:
+                self.menus.close()
 
     # What keys and menus do
 
@@ -6284,7 +6738,7 @@ class Window:
                 return self.cancel()
             is_hosting = self.connect_view.is_hosting
             return self.connect_view.open_form(False) if is_hosting else self.close()
-        if self.questions.cancel():
+        if self.menus.close() or self.questions.cancel():
             return None
         view = self.chat_view
         return view.search.close() if view.search.is_open else view.jump_to_end()
@@ -6326,6 +6780,12 @@ KEYS = (
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
     Key("Ctrl+Tab", "go to the next part of the window"),
+    Key("F6, Shift+F6", "rooms, messages, message box, people; and back", {
+        "F6": lambda window: window.chat_view.next_pane(1),
+        "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
+    Key("F10, Alt+M", "the menu", {
+        "F10": lambda window: window.menus.open_main(),
+        "Alt-m": lambda window: window.menus.open_main()}),
     Key("Shift+F10", "open the menu of what is selected"),
     Key("Ctrl+T", "switch between light and dark", {"Control-t": Window.toggle_theme}, True),
     Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, normal size", {
@@ -6380,6 +6840,9 @@ class Keys:
                     root.bind_class(self.TAG, "<%s>" % each, handler)
         for key_name in ("Home", "End"):  # with Shift they select
             root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
+        for name in ("Shift", "Control"):  # they ask for the menu of what has the focus
+            root.bind_class(self.TAG, "<%s-F10>" % name, lambda event: None)
+        root.bind_class(self.TAG, "<Button>", window.menus.close)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 

@@ -348,7 +348,10 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
-_RESERVED = frozenset(["server", "system", "you"])  # the program's own senders
+# The account with which whoever hosts a chat is its operator, and the beginning of an announcement
+HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
+# The program's own senders and account, for nobody else
+_RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
 _LOOKALIKES = str.maketrans(
     "АВЕЅІЈКМНОРСТУХЬаеѕіјкорсухьгӏһԁԛԝѵ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυϲϳ" "ՍՕԼՏոսօհզցյ"

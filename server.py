@@ -3254,7 +3254,9 @@ class Session:
     def note(self, *params: str) -> None:
         """Reply with a standard reply NOTE; a notice, if the client does not know them."""
         is_known = self.client.caps & STANDARD_REPLIES
-        self.reply(*("NOTE", *params) if is_known else ("NOTICE", params[-1]))
+        # ::1, which cannot be a middle parameter
+        context = ["0" + param if param.startswith(":") else param for param in params[:-1]]
+        self.reply(*("NOTE", *context, params[-1]) if is_known else ("NOTICE", params[-1]))
 
     def refuse(self, command: str, error: ReplyError) -> None:
         """Reply with an error, except to a user's NOTICE: that is never answered."""
@@ -4351,9 +4353,11 @@ def on_bans(session: Session, message: Message) -> None:
         left = protocol.format_duration(int(sanction.until - now) + 1) if sanction.until else ""
         length = " for " + left if left else ""
         reason = ": " + sanction.reason if sanction.reason else ""
-        session.notice("%s is %s%s, by %s%s", sanction.target, done, length, sanction.by, reason)
+        target = sanction.target
+        text = "%s is %s%s, by %s%s" % (target, done, length, sanction.by, reason)
+        session.note("BANS", sanction.kind.upper(), target, text)
     if not sanctions:
-        session.notice("Nobody is banned or muted.")
+        session.note("BANS", "NONE", "Nobody is banned or muted.")
 
 
 def on_drop(session: Session, message: Message) -> None:
@@ -4371,7 +4375,7 @@ def on_drop(session: Session, message: Message) -> None:
 
 
 def on_announce(session: Session, message: Message) -> None:
-    text = "Announcement by %s: %s" % (session.client.nickname, message.text)
+    text = "%s%s: %s" % (protocol.ANNOUNCEMENT, session.client.nickname, message.text)
     log.warning("%s: announced something", session.client.log_name)
     session.server.announce(text)
 
@@ -5210,7 +5214,7 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "lowest level of messages in the log (default: %(default)s)"
     parser.add_argument("--log-level", choices=levels, default="INFO", help=text)
     parser.add_argument("--version", action="version", version="Hubbub %s" % VERSION)
-    nickname = _name(protocol.nickname_error)
+    nickname = _name(_account_error)
     chores = parser.add_mutually_exclusive_group()
     text = "create an account, or change its password; asks for the password"
     chores.add_argument("--add-account", type=nickname, metavar="NAME", help=text)
@@ -5271,6 +5275,10 @@ def _name(find_error: Callable[[str], str]) -> Callable[[str], str]:
         return text
 
     return convert
+
+
+def _account_error(name: str) -> str:
+    return "" if name == protocol.HOST_ACCOUNT else protocol.nickname_error(name)
 
 
 def _lobby_error(name: str) -> str:

@@ -311,6 +311,26 @@ def scrolled_up(studio):
         studio.desktop.update()
 
 
+def operator(studio, *commands):
+    """The conversation of an operator, after commands: of the menu, or of bob's ("bob: …")."""
+    alice = conversation(studio)
+    studio.hub.server.store.add_account("root", "open sesame", True)
+    alice.window.do(alice.window.chat.tell, "OPER", "root", "open sesame")
+    studio.desktop.pump(lambda: alice.window.chat.session.is_operator)
+    alice.window.do(alice.window.chat.tell, "MODE", "#lobby", "+o", "alice")
+    alice.say("/announce Five minutes left, please save your work")
+    alice.say("/mute bob 10m")
+    alice.say("/ban 192.0.2.7 1h noise")
+    studio.wait_for("192.0.2.7 is banned")
+    for command in commands:
+        if command.startswith("bob: "):
+            alice.window.menus.open_person("bob", alice.chat_view.people.list)
+            alice.choose(command[5:])
+        else:
+            alice.open_menu(command)
+    studio.desktop.pump(lambda: not alice.window.chat.session.is_listing)
+
+
 def narrow(studio, action):
     """The conversation at the smallest width, after `action` has opened a hidden part."""
     alice = conversation(studio)
@@ -380,6 +400,11 @@ STATES = (
         studio, "Control-Tab", "Control-Tab", "Down", "Down")),
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
     ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
+    ("rooms", SIZES, lambda studio: conversation(studio).open_menu("Browse rooms…")),
+    ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
+    ("announcement", SIZES, operator),
+    ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
+    ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("close", SIZES, lambda studio: lost(studio).close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas

@@ -227,6 +227,21 @@ ROWS = {
         ("root", "BANS", "NOTICE root :Nobody is banned or muted."),
         ("root", "MUTE bob * :noise", "BANS", "NOTICE root :bob is muted, by root: noise"),
         ("root", "BAN eve 1h", "BANS", "NOTICE root :eve is banned for 1 hour, by root"),
+        ("root", "CAP REQ standard-replies", "BANS", "NOTE BANS NONE :Nobody is banned or muted."),
+        (
+            "root",
+            "CAP REQ standard-replies",
+            "BAN eve",
+            "BANS",
+            "NOTE BANS BAN eve :eve is banned, by root",
+        ),
+        (
+            "root",
+            "CAP REQ standard-replies",
+            "MUTE 0::1 1h :noise",
+            "BANS",
+            "NOTE BANS MUTE 0::1 :::1 is muted for 1 hour, by root: noise",
+        ),
     ],
     "CAP": [
         ("alice", "CAP", "461 alice CAP :Not enough parameters"),

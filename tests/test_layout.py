@@ -172,7 +172,7 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
         desktop.pump(people.winfo_viewable)
     if not has_sidebar:
         view.menu_button.invoke()
-        assert alice.menu == ["#lobby", "Go to…"]
+        assert alice.menu == ["#lobby", "Go to…", "Menu…"]
 
 
 def test_theme_reaches_what_was_never_shown(desktop):

@@ -374,12 +374,34 @@ class Person:
 
     @property
     def menu(self):
-        """The commands of the open context menu; closes the menu."""
+        """The commands of the open menu; closes the menu."""
+        self.window.menus.menu.unpost()
+        return list(self._commands)
+
+    @property
+    def _commands(self):
         menu = self.window.menus.menu
-        indices = range(menu.index("end") + 1)
-        labels = [menu.entrycget(i, "label") for i in indices if menu.type(i) == "command"]
-        menu.unpost()
-        return [label.strip() for label in labels]
+        indices = [i for i in range(menu.index("end") + 1) if menu.type(i) == "command"]
+        return {menu.entrycget(i, "label").strip(): i for i in indices}
+
+    def choose(self, words):
+        """Choose a command of the open menu."""
+        self.window.menus.menu.unpost()
+        self.window.menus.menu.invoke(self._commands[words])
+        self._desktop.update()
+
+    def open_menu(self, *words):
+        """Open the menu at the network's name, and choose a command of it, if one is given."""
+        self.press("F10", self.box)
+        for command in words:
+            self.choose(command)
+
+    @property
+    def tip(self):
+        """The words of the tip in view, "" for none."""
+        children = self.root.winfo_children()
+        tips = [w for w in children if w.winfo_class() == "TLabel" and w.winfo_viewable()]
+        return " ".join(str(tip.cget("text")) for tip in tips)
 
     @property
     def sheet(self):

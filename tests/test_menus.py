@@ -1,0 +1,225 @@
+"""Menus, tips and panes: everything that the window can do is found with the mouse and by keys."""
+
+import contextlib
+
+import pytest
+from harness import Room
+
+import client
+from client import Tip
+
+MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
+        "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
+        "Other server…", "End the chat on this computer…", "Become the operator",
+        "Help, keys, about Hubbub", "Quit"]  # fmt: skip
+
+
+@pytest.fixture
+def settled(alice, desktop, hub):
+    """Alice in the lobby, with bob and carol."""
+    hub.send(":server 353 alice = #lobby :@alice bob carol", ":server 366 alice #lobby :End")
+    desktop.pump(lambda: alice.people == ["alice", "bob", "carol"])
+    return alice
+
+
+def point_at(person, widget, *more):
+    """Move the mouse to the middle of a widget, and click if `more` says so."""
+    x = widget.winfo_rootx() + widget.winfo_width() // 2
+    y = widget.winfo_rooty() + widget.winfo_height() // 2
+    person.xdotool("mousemove", str(x), str(y), *more)
+
+
+@pytest.mark.parametrize("way", ["click", "F10", "alt+m"])
+def test_menu_at_the_name_of_the_network_has_what_the_program_can_do(settled, way):
+    if way == "click":
+        point_at(settled, settled.chat_view.sidebar.head.canvas, "click", "1")
+    else:
+        settled.box.focus_force()
+        settled.type("<%s>" % way)
+    assert settled.menu == MAIN
+
+
+@pytest.mark.parametrize("way", ["click", "Escape", "choice"])
+def test_menu_is_closed_by_a_click_elsewhere_and_by_a_key(settled, desktop, way):
+    menu = settled.window.menus.menu
+    point_at(settled, settled.chat_view.sidebar.head.canvas, "click", "1")
+    desktop.pump(menu.winfo_viewable)
+    if way == "click":
+        point_at(settled, settled.box, "click", "1")
+    elif way == "choice":
+        x, y = menu.winfo_rootx() + 40, menu.winfo_rooty() + menu.yposition(0) + 8
+        settled.xdotool("mousemove", str(x), str(y), "click", "1")
+        desktop.pump(lambda: settled.sheet is not None)
+    else:
+        settled.type("<Escape>")
+    desktop.pump(lambda: not menu.winfo_viewable())
+
+
+def test_menu_is_reached_in_a_narrow_window(settled, desktop):
+    settled.root.geometry("480x600")
+    button = settled.chat_view.menu_button
+    desktop.pump(button.winfo_viewable)
+    button.invoke()
+    settled.choose("Menu…")
+    assert settled.menu == MAIN
+    settled.open_menu()
+    assert settled.menu == MAIN
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Browse rooms…", lambda alice: alice.sheet is not None),
+        ("New private message…", lambda alice: alice.sheet is not None),
+        ("Switch to light", lambda alice: alice.window.look.theme == "light"),
+        ("Larger", lambda alice: alice.window.look.zoom == 110),
+        ("Sound off", lambda alice: not alice.window.settings.sound),
+        ("Register this name…", lambda alice: alice.draft == "/register "),
+        ("Log in…", lambda alice: alice.draft == "/login alice "),
+        ("Help, keys, about Hubbub", lambda alice: alice.sheet is not None),
+        ("Quit", lambda alice: alice.window.root is None),
+    ],
+)
+def test_commands_of_the_menu(settled, words, expected):
+    assert not expected(settled)
+    settled.open_menu(words)
+    assert expected(settled)
+
+
+def test_away_is_in_the_menu_and_at_the_avatar(settled, hub, desktop):
+    settled.open_menu("I am away")
+    hub.expect("AWAY away")
+    hub.send(":server 306 alice :You have been marked as being away")
+    desktop.pump(lambda: settled.window.chat.is_away)
+    point_at(settled, settled.chat_view.sidebar.user.canvas, "click", "1")
+    assert settled.menu == ["I am back", "Another name…", "Register this name…", "Log in…"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_invitation_is_found_again(settled, host):
+    settled.window._server = host
+    settled.open_menu("Who can join, and how")
+    at = "" if host == "127.0.0.1" else "at http://192.0.2.1:12001 or "
+    settled.sees("[SYSTEM]: Others join %sby picking “Hub”." % at)
+
+
+def test_another_server_is_joined_without_closing_the_window(settled, hub, desktop):
+    settled.open_menu("Other server…")
+    hub.expect("QUIT")
+    desktop.pump(lambda: settled.title == "Not connected — Hubbub")
+    view = settled.connect_view
+    desktop.pump(view.fields[client.NAME].winfo_viewable)
+    with contextlib.closing(Room()) as room:
+        settled.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
+        settled.sees("[SERVER]: alice joined the chat")
+
+
+def test_leaving_a_server_asks_before_messages_are_lost(settled, desktop):
+    settled.say("not confirmed yet")
+    settled.open_menu("Other server…")
+    words = "Leave this server? 1 message has not been sent yet, and would be lost."
+    desktop.pump(lambda: settled.banner == words)
+    assert settled.window.is_chatting
+    settled.chat_view.banner.buttons[0].invoke()
+    desktop.pump(lambda: not settled.window.is_chatting)
+
+
+def test_hosting_is_offered_where_no_chat_runs_here(settled, desktop):
+    settled.window._server = "192.0.2.1"
+    settled.open_menu("Host a chat…")
+    desktop.pump(settled.connect_view.fields[client.NETWORK].winfo_viewable)
+
+
+@pytest.mark.parametrize("way", ["click", "key"])
+def test_people_have_their_menu_at_a_click(settled, desktop, way):
+    people = settled.chat_view.people.list
+    desktop.pump(lambda: "bob" in settled.drawn(people))
+    if way == "click":
+        people.canvas.event_generate("<Button-1>", x=30, y=people._tops[2] + 5)
+    else:
+        settled.press("F6", settled.box)
+        settled.press("Down")
+        settled.press("Return")
+    entries = settled.menu
+    assert entries[:2] == ["Write privately", "Mention"] and "Ignore" in entries
+    settled.choose("Write privately")
+    assert settled.conversations == ["#lobby", "bob"]
+
+
+def test_conversation_in_view_has_its_menu_in_the_header(settled):
+    settled.chat_view.buttons["more"].invoke()
+    entries = settled.menu
+    assert "✓ Notify me of mentions" in entries and entries[-1] == "Leave #lobby"
+
+
+def test_f6_goes_through_the_panes_in_view(settled, desktop):
+    view = settled.chat_view
+    panes = [
+        view.composer.text,
+        view.people.list.canvas,
+        view.sidebar.list.canvas,
+        view.transcript.text,
+    ]
+    settled.press("Escape", settled.box)
+    for pane in [*panes[1:], panes[0]]:
+        settled.press("F6")
+        assert settled.has_focus(pane)
+    for pane in panes[:0:-1]:
+        settled.press("Shift-F6")
+        assert settled.has_focus(pane)
+    settled.root.geometry("480x600")
+    desktop.pump(view.menu_button.winfo_viewable)
+    for pane in (panes[3], panes[0], panes[3]):
+        settled.press("F6")
+        assert settled.has_focus(pane)
+
+
+def test_tab_reaches_all_buttons_of_the_chat(settled, desktop):
+    view, reached = settled.chat_view, []
+    settled.press("F6", settled.box)
+    for _ in range(20):
+        settled.press("Tab")
+        reached.append(settled.root.focus_lastfor())
+        if reached[-1] is view.composer.text:
+            settled.press("Control-Tab")
+            reached.append(settled.root.focus_lastfor())
+    wanted = [view.sidebar.head.canvas, view.sidebar.user.canvas]
+    assert set(wanted) | set(view.buttons.values()) <= set(reached)
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_buttons_have_tips(settled, desktop, monkeypatch, way):
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view = settled.chat_view
+    for widget, words in (
+        (view.buttons["search"], "Search   Ctrl+F"),
+        (view.buttons["person"], "The people here"),
+        (view.buttons["more"], "More for this conversation"),
+        (view.sidebar.head.canvas, "Menu   F10"),
+        (view.sidebar.user.canvas, "You: away, another name, account"),
+    ):
+        if way == "mouse":
+            point_at(settled, widget)
+        else:
+            widget.focus_force()
+        desktop.pump(lambda words=words: settled.tip == words)
+    if way == "mouse":
+        point_at(settled, settled.text)
+    else:
+        settled.press("x")
+    desktop.pump(lambda: not settled.tip)
+
+
+@pytest.mark.parametrize("size", [(1160, 720), (800, 600), (480, 360)])
+def test_tips_stay_in_the_window(settled, desktop, monkeypatch, size):
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    settled.root.geometry("%dx%d" % size)
+    desktop.pump(lambda: settled.root.winfo_width() == size[0])
+    view = settled.chat_view
+    for widget in (view.buttons["person"], view.sidebar.user.canvas, view.menu_button):
+        if widget.winfo_viewable():
+            widget.focus_force()
+            desktop.pump(lambda: settled.tip)
+            (tip,) = [w for w in settled.root.winfo_children() if w.winfo_class() == "TLabel"]
+            assert tip.winfo_x() >= 0 and tip.winfo_x() + tip.winfo_width() <= size[0]
+            assert tip.winfo_y() >= 0 and tip.winfo_y() + tip.winfo_height() <= size[1]

@@ -1,0 +1,256 @@
+"""The window of an operator: removing, muting, banning, lifting, announcing; and of who hosts."""
+
+import socket
+
+import pytest
+from harness import TIMEOUT, IrcTalker, Room
+from test_hosting import answer, host, hosts  # noqa: F401
+
+import client
+from client import protocol
+
+HOST = protocol.HOST_ACCOUNT
+
+
+@pytest.fixture
+def room(tmp_path):
+    """A server with an operator's account, root."""
+    room = Room(data=str(tmp_path / "room"), network="Class 4B")
+    room.server.store.add_account("root", "open sesame", True)
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def teacher(desktop, room):
+    """The window of an operator of the server; bob is in the lobby."""
+    teacher = desktop.join(room.server.port, "alice")
+    teacher.window.do(teacher.window.chat.tell, "OPER", "root", "open sesame")
+    desktop.pump(lambda: teacher.window.chat.session.is_operator)
+    teacher.bob = room.irc("bob")
+    desktop.pump(lambda: "bob" in teacher.people)
+    return teacher
+
+
+def person_menu(person, name):
+    """Open the menu of a person with the keyboard."""
+    people = person.chat_view.people.list
+    people.canvas.focus_force()
+    people.cursor = name
+    person.press("Return", people.canvas)
+
+
+def choose_row(person, words):
+    """Choose a row of the open sheet."""
+    rows = person.sheet.list
+    rows.cursor = next(row.key for row in rows.rows if row.text == words)
+    person.press("Return", rows.canvas)
+
+
+def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
+    person_menu(teacher, "bob")
+    teacher.choose("Mute…")
+    assert [row.text for row in teacher.sheet.list.rows] == list(client.LENGTHS)
+    choose_row(teacher, "For 10 minutes")
+    teacher.sees("[SERVER]: bob is muted (10 minutes).")
+    teacher.bob.send("PRIVMSG #lobby :noise")
+    teacher.bob.expect("An operator has muted you for 10 minutes. You can still read.")
+    teacher.open_menu("Bans and mutes…")
+    words = "bob is muted for 10 minutes, by alice"
+    desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
+    assert words not in str(teacher.lines)
+    teacher.press("Return")
+    teacher.sees("[SERVER]: bob may join and speak again.")
+    teacher.bob.send("PRIVMSG #lobby :thanks")
+    teacher.sees("[bob]: thanks")
+    teacher.open_menu("Bans and mutes…")
+    none = ["Nobody is banned or muted."]
+    desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == none)
+
+
+def test_rights_outlast_a_lost_connection(desktop, room):
+    alice = desktop.join(room.server.port, "alice")
+    alice.say("/login root open sesame")
+    desktop.pump(lambda: alice.title.startswith("Connected: root") and is_operator(alice))
+    session = alice.window.chat.session
+    room.server.directory.find("root").reader.shutdown(socket.SHUT_RDWR)
+    desktop.pump(lambda: alice.window.chat.session is not session and is_operator(alice))
+
+
+def test_host_has_its_rights_again_after_a_lost_connection(desktop, hosts):  # noqa: F811
+    alice = host(desktop)
+    desktop.pump(lambda: is_operator(alice))
+    ghost = client.Connected("alice", alice.window.chat.session.caps, 1)
+    alice.window._events.put(ghost)  # as after a reconnect without RESUME
+    desktop.pump(lambda: len(hosts) == 3)
+
+
+def is_operator(person):
+    return person.window.chat.session.is_operator
+
+
+def test_what_is_chosen_while_disconnected_is_said_to_fail(teacher, desktop, monkeypatch):
+    monkeypatch.setattr(client, "RETRY_TIMES", (60.0,))
+    teacher.window.chat.session.is_settled = False
+    person_menu(teacher, "bob")
+    teacher.choose("Mute…")
+    choose_row(teacher, "For an hour")
+    teacher.sees("[SERVER]: You are not connected. Try again when you are.")
+
+
+def test_operator_bans_a_person(teacher, desktop):
+    person_menu(teacher, "bob")
+    teacher.choose("Ban from the chat…")
+    choose_row(teacher, "For an hour")
+    teacher.sees("[SERVER]: bob is banned (1 hour).")
+    desktop.pump(lambda: "bob" not in teacher.people)
+
+
+def test_sheets_of_an_operator_can_be_left(teacher, desktop):
+    for words in ("Mute…", "Ban from the chat…", "Remove from #lobby…", "Ban from #lobby…"):
+        person_menu(teacher, "bob")
+        teacher.choose(words)
+        teacher.press("Escape")
+        assert teacher.sheet is None
+    teacher.bob.send("PRIVMSG #lobby :still here")
+    teacher.sees("[bob]: still here")
+
+
+def test_person_is_removed_from_the_room_that_was_in_view(teacher, desktop):
+    person_menu(teacher, "bob")
+    teacher.choose("Remove from #lobby…")
+    teacher.chat_view.open("#other")
+    choose_row(teacher, "Remove bob from #lobby")
+    teacher.bob.expect("KICK #lobby bob :alice")
+
+
+def test_operator_of_a_room_bans_from_it_and_lifts_that(desktop, room):
+    alice = desktop.join(room.server.port, "alice")
+    alice.chat_view.open("#own")
+    alice.sees("[SERVER]: alice joined #own")
+    bob = room.irc("bob")
+    bob.send("JOIN #own")
+    desktop.pump(lambda: "bob" in alice.people)
+    person_menu(alice, "bob")
+    entries = alice.menu
+    assert "Ban from #own…" in entries and "Mute…" not in entries
+    alice.choose("Ban from #own…")
+    choose_row(alice, "Ban bob from #own")
+    bob.expect("KICK #own bob :alice")
+    bob.send("JOIN #own")
+    bob.expect("474 bob #own :Cannot join channel (+b)")
+    alice.chat_view.buttons["more"].invoke()
+    alice.choose("Bans from this room…")
+    desktop.pump(lambda: [row.text for row in alice.sheet.list.rows] == ["bob"])
+    choose_row(alice, "bob")
+    alice.sees("[SERVER]: alice lifted the ban of bob from #own")
+
+
+def test_operators_of_a_room_are_made_and_marked(teacher, desktop):
+    people = teacher.chat_view.people.list
+    icon = str(teacher.window.look.icon("shield", "link", 14))
+
+    def marked():
+        desktop.update()
+        canvas = people.canvas
+        images = [i for i in canvas.find_all() if canvas.type(i) == "image"]
+        return sum(canvas.itemcget(i, "image") == icon for i in images)
+
+    assert marked() == 0
+    person_menu(teacher, "bob")
+    teacher.choose("Make operator of #lobby")
+    desktop.pump(lambda: marked() == 1)
+    person_menu(teacher, "bob")
+    assert "bob is an operator of #lobby" in teacher.menu
+    teacher.choose("Make ordinary member of #lobby")
+    desktop.pump(lambda: marked() == 0)
+
+
+def test_members_without_rights_are_offered_none(desktop, room):
+    room.irc("zoe").send("JOIN #own")
+    alice = desktop.join(room.server.port, "alice")
+    alice.chat_view.open("#own")
+    desktop.pump(lambda: "zoe" in alice.people)
+    person_menu(alice, "zoe")
+    entries = alice.menu
+    assert entries[-1] == "zoe is an operator of #own"
+    assert not [words for words in entries if "Remove" in words or "Ban" in words]
+    alice.open_menu()
+    assert not {"Announce to everyone…", "Bans and mutes…"} & set(alice.menu)
+
+
+def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
+    pupil = desktop.join(room.server.port, "carol")
+    bar = pupil.chat_view.announcement
+    for text in ("Five minutes left", "Stop writing"):
+        teacher.open_menu("Announce to everyone…")
+        teacher.write(text)
+        teacher.press("Return", teacher.box)
+        words = "Announcement by alice: " + text
+        desktop.pump(lambda words=words: bar.text.cget("text").strip() == words)
+        pupil.sees("[SERVER]: " + words)
+    pupil.chat_view.open("#other")
+    desktop.update()
+    assert bar.frame.winfo_viewable()
+    bar.buttons[0].invoke()
+    assert bar.text.cget("text").strip() == "Announcement by alice: Five minutes left"
+    bar.buttons[0].invoke()
+    desktop.pump(lambda: not bar.frame.winfo_viewable())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":bob!b@h NOTICE * :Announcement by alice: fake",
+        ":bob!b@h NOTICE alice :Announcement by alice: fake",
+        ":server NOTICE * :The history is being kept again.",
+        ":server NOTICE alice :Announcement by alice: fake",
+    ],
+)
+def test_nobody_else_announces(alice, hub, desktop, line):
+    hub.send(line, ":bob!b@h PRIVMSG #lobby :later")
+    alice.sees("[bob]: later")
+    assert not alice.chat_view.announcement.is_shown
+
+
+# Hosting
+
+
+def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    alice.sees("[SERVER]: alice made alice an operator of #lobby")
+    assert "logged in as" not in str(alice.lines)
+    desktop.pump(lambda: alice.window.chat.session.is_operator)
+    bob = IrcTalker(hosts[0].port).register("bob")
+    desktop.pump(lambda: "bob" in alice.people)
+    person_menu(alice, "bob")
+    assert {"Mute…", "Ban from the chat…"} <= set(alice.menu)
+    arguments = [word for process in hosts for word in process.process.args]
+    assert alice.window._chore is None and "--add-account=" + HOST in arguments
+    bob.close()
+    # The name that was used to host is free on later visits, also without the window.
+    alice.close()
+    answer(desktop, alice, "Keep the chat running")
+    IrcTalker(hosts[0].port).register("alice").close()
+    # Who comes back to a chat on this computer takes its rights again, with another password.
+    again = desktop.open(hosts[0].port, "teacher", at_once=True)
+    again.sees("[SERVER]: teacher joined the chat")
+    again.open_menu("Become the operator")
+    again.sees("[SERVER]: You are an operator now.")
+
+
+def test_nobody_takes_the_name_of_the_host_s_account(room):
+    for name in (HOST, HOST.upper(), "host_operator", "hοst-operator"):
+        assert "reserved" in protocol.nickname_error(name)
+
+
+def test_secret_is_not_told_to_another_server(desktop, hosts, room):  # noqa: F811
+    alice = host(desktop)
+    desktop.pump(lambda: alice.window._chore is not None)
+    alice.window.leave()
+    alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
+    alice.sees("[SERVER]: alice joined the chat")
+    desktop.pump(lambda: alice.window._chore is None)
+    assert "OPER" not in str(alice.lines) and not alice.window.chat.session.is_operator
+    hosts[1].thread.join(TIMEOUT)
