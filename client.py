@@ -184,6 +184,7 @@ MAX_SERVERS = 10  # that the settings remember
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
+GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 
 
 # Events
@@ -867,6 +868,7 @@ class Conversation:
         self.new_count = 0
         self.draft = ""
         self.level = MENTIONS
+        self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
@@ -892,6 +894,13 @@ class Conversation:
     def sorted_members(self) -> List[Member]:
         """The members, sorted by nickname."""
         return [self.members[folded] for folded in sorted(self.members)]
+
+    @property
+    def shown(self) -> List[Entry]:
+        """The entries that the user wants to see."""
+        if not self.hides_joins:
+            return self.entries
+        return [entry for entry in self.entries if not entry.event]
 
     @property
     def is_outside(self) -> bool:
@@ -1005,7 +1014,7 @@ class Conversation:
         """
         folded = "".join(map(_fold, words))
         pattern = re.compile(re.escape(folded))
-        entries = self.entries if folded else []
+        entries = self.shown if folded else []
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
 
@@ -1036,6 +1045,7 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
+RELOADED = "reloaded"  # others of them are shown than before
 RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
@@ -1201,6 +1211,7 @@ class Session:
 CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
+_JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
@@ -1465,6 +1476,14 @@ class Chat:
         self.outcome.settings_changed = True
         self.change(SIDEBAR)
 
+    def toggle_joins(self, conversation: Conversation) -> None:
+        """Hide joins and leaves in a channel, or show them."""
+        conversation.hides_joins = not conversation.hides_joins
+        shown = NONE if conversation.hides_joins else ALL
+        self._levels[self._level_key(conversation.name) + _JOINS] = shown
+        self.outcome.settings_changed = True
+        self.change(RELOADED, conversation, conversation.entries)
+
     # Events
 
     def _on_connected(self, event: Connected) -> None:
@@ -1676,6 +1695,7 @@ class Chat:
             return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
+        new.hides_joins = self._levels.get(self._level_key(name) + _JOINS) == NONE
         new.is_complete = kind == CHANNEL or not self.is_catching_up
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
@@ -3211,6 +3231,11 @@ COLORS = {  # role: in the dark theme, in the light one
     "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
     "thumb_active": ("#5b6678", "#98a3b2"),
+    # Names: the colours of AVATARS, made lighter or darker until they can be read
+    "name0": ("#e0917f", "#ba482d"), "name1": ("#f58b05", "#a15b03"),
+    "name2": ("#86b422", "#577516"), "name3": ("#21bc84", "#167c57"),
+    "name4": ("#1fb3dd", "#157692"), "name5": ("#83a6ea", "#2a66db"),
+    "name6": ("#b099e5", "#774ed2"), "name7": ("#d68dca", "#af3f9d"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
@@ -3296,6 +3321,11 @@ def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
     if kind == "m":
         return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
     return abs(distance) - pen if kind == "o" else distance - pen / 2
+
+
+def shade(nickname: str) -> int:
+    """Return the index of a nickname's colour in AVATARS."""
+    return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
 
 
 def _rgb(color: str) -> Color:
@@ -3738,8 +3768,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
-        self.picture(self._disc(size, AVATARS[shade]), 10)
+        self.picture(self._disc(size, AVATARS[shade(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             picture = self._look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
@@ -4352,14 +4381,31 @@ def count_new(number: int) -> str:
     return "%d new message%s" % (number, "" if number == 1 else "s")
 
 
-def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
-    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
+def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
+    """Return True if an entry is by the same sender as that above it, at most so much later."""
+    if above is None or not entry.line.nickname:
+        return False
+    old, new = above.line, entry.line
+    is_same = (old.kind, old.head, old.nickname) == (new.kind, new.head, new.nickname)
+    return is_same and 0 <= new.when - old.when <= seconds
+
+
+def render(
+    entry: Entry, styles: Tuple[str, ...], nickname: str, encode: Callable[[str], str]
+) -> List[Any]:
+    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
+
+    `styles` are tags of the whole line; that of the entry is the last.
+    """
     line = entry.line
-    base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
+    base = ("line", "mention", *styles) if entry.is_mention else ("line", *styles)
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name")]
+    is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
+    color = "muted" if is_repeat else "name%d" % shade(line.nickname)
+    head = (*tags, *(() if is_repeat else ("name",)), *((color,) if is_other else ()))
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, head]
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
@@ -4428,7 +4474,8 @@ class Transcript:
         left, px = look.px(20), look.px
         hanging = left + font["time"].measure(self.CLOCK)
         text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
-        text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
+        text.tag_configure("line", rmargin=px(20), spacing1=px(5), spacing2=px(1), spacing3=px(1))
+        text.tag_configure("repeat", spacing1=px(1))
         for tag, role, face in (("day", "muted", "small"), ("new", "error", "small_bold")):
             text.tag_configure(tag, font=font[face], foreground=color[role], justify="center")
             text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
@@ -4436,6 +4483,8 @@ class Transcript:
             text.tag_configure(tag, foreground=color[tag])
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
+        for index in range(len(AVATARS)):
+            text.tag_configure("name%d" % index, foreground=color["name%d" % index])
         text.tag_configure("link", underline=True)
         text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"])
@@ -4459,7 +4508,8 @@ class Transcript:
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
         is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
-            if is_too_much or self._today != time.strftime("%Y-%m-%d"):
+            is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
+            if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
                 self._fill()
             else:
                 self._apply(changes)
@@ -4467,7 +4517,7 @@ class Transcript:
     def _apply(self, changes: Sequence[Change]) -> None:
         moves = [change for change in changes if change.kind in (ADDED, REMOVED)]
         for (kind, before), group in itertools.groupby(moves, lambda c: (c.kind, c.before)):
-            entries = [entry for change in group for entry in change.entries]
+            entries = [e for change in group for e in change.entries if self._is_shown(e)]
             if kind == REMOVED:
                 self._remove(entries)
             elif before is None:
@@ -4490,9 +4540,12 @@ class Transcript:
             if not self.text.tag_ranges(tag):
                 self.text.tag_delete(tag)
 
+    def _is_shown(self, entry: Optional[Entry]) -> bool:
+        return entry is None or not (self.conversation.hides_joins and entry.event)
+
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
-        entries = self.conversation.entries
+        entries = self.conversation.shown
         top = None if self.at_end else self.entry_at("@0,0")
         first = entries.index(top) if top in entries else len(entries) - self.PAGE
         self.text.delete("1.0", "end")
@@ -4536,23 +4589,25 @@ class Transcript:
         """Return texts and their tags, in turn: the headings of an entry, and its line."""
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
+            above = None
             parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
         if entry is self.conversation.mark and self.conversation.new_count:
-            words = count_new(self.conversation.new_count)
+            above, words = None, count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        return parts + render(entry, tag, self.nickname, self._look.encode)
+        styles = ("repeat", tag) if continues(above, entry, GROUP_TIME) else (tag,)
+        return parts + render(entry, styles, self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
         if index:
             return self._entries[index - 1]
-        entries, first = self.conversation.entries, self._entries[:1]
+        entries, first = self.conversation.shown, self._entries[:1]
         start = entries.index(first[0]) if first and first[0] in entries else 0
         return entries[start - 1] if start else None
 
     def _show_from(self, start: int) -> None:
         """Show the conversation from an index of its entries on; nothing of it is behind."""
-        entries = self.conversation.entries
+        entries = self.conversation.shown
         earlier = entries[start : entries.index(self._entries[0])]
         with self._editing():
             self._replace(0, 0, earlier)
@@ -4626,7 +4681,7 @@ class Transcript:
         """Add earlier entries if, with everything drawn, the first entry is in view."""
         if not self._entries or self.text.yview()[0] > 0:
             return
-        start = self.conversation.entries.index(self._entries[0])
+        start = self.conversation.shown.index(self._entries[0])
         if start:
             self._show_from(max(0, start - self.PAGE))
         elif self.conversation.has_older:
@@ -4638,7 +4693,7 @@ class Transcript:
         """Mark what a search has found, and show the hit of this index."""
         self._found = {"find": hits, "found": hits[index : index + 1]}
         for entry, _ in self._found["found"]:
-            entries = self.conversation.entries
+            entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
                 self._show_from(max(0, entries.index(entry) - self.PAGE // 2))
             self.at_end = False
@@ -5479,6 +5534,10 @@ class Menus:
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((mark + words, action))
+        if conversation.kind == CHANNEL:
+            mark = "✓ " if conversation.hides_joins else "    "
+            action = functools.partial(do, chat.toggle_joins, conversation)
+            entries += [None, (mark + "Hide joins and leaves", action)]
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
             action = functools.partial(do, chat.leave, conversation)

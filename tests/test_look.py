@@ -9,6 +9,7 @@ from client import AVATARS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
 
 WORDS = (
     "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
+    *("name%d" % number for number in range(len(AVATARS))),
 )  # fmt: skip
 
 # The least contrast that WCAG 2.1 asks for, surfaces, and colors on each of them.

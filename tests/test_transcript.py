@@ -33,15 +33,19 @@ class Model:
 
     def __init__(self, seed):
         self.conversation = client.Conversation("#lobby", client.CHANNEL)
+        self.conversation.hides_joins = seed % 2 == 1
         self._random = random.Random(seed)
         self._count = 0
 
     def _entries(self, most):
         for _ in range(self._random.randint(1, most)):
             self._count += 1
-            when = self._random.choice([1.7e9, 1.7e9 + 9e4, time.time()])
-            text = "text %d" % self._count
-            yield Entry(self._count, Line(client.FROM_OTHERS, when, "[bob]:", text, "bob"))
+            when = self._random.choice([1.7e9, 1.7e9, 1.7e9 + 100, 1.7e9 + 9e4, time.time()])
+            name = self._random.choice(["bob", "bob", "bob", "carol"])
+            text = self._random.choice(["text %d", "text %d", "    text %d"]) % self._count
+            entry = Entry(self._count, Line(client.FROM_OTHERS, when, "[%s]:" % name, text, name))
+            entry.event = self._random.choice(["", "", "", "joined"])
+            yield entry
 
     def change(self):
         """Change the conversation, and return what a Chat would."""
@@ -234,3 +238,76 @@ def test_days_have_headings(alice, monkeypatch):
     )
     alice.say("two")
     assert alice.lines == ["Yesterday", "[you -> carol]: one", "[you -> carol]: two"]
+
+
+def head_color(person, words):
+    """Return the color of the name at the beginning of the line with `words`."""
+    start = person.text.search(words, "1.0", exact=True)
+    tags = person.text.tag_names("%s linestart + 12c" % start)
+    colors = [person.text.tag_cget(tag, "foreground") for tag in tags]
+    return [color for color in colors if color][-1]  # that of the highest tag
+
+
+def test_others_names_have_their_own_colors(alice, desktop, hub):
+    """The text beside them does not; own lines and the server's keep theirs."""
+    hub.send(":carol!c@h PRIVMSG #lobby :hello", ":dave!d@h JOIN #lobby")
+    alice.sees("[SERVER]: dave joined the chat")
+    for theme in ("dark", "light"):
+        color = client.PALETTES[theme]
+        expected = color["name%d" % client.shade("carol")]
+        assert head_color(alice, "hello") == expected != color["others"]
+        assert alice.color_of("[carol]: hello") == color["others"]
+        assert head_color(alice, "dave joined") == color["server"]
+        alice.window.toggle_theme()
+        desktop.update()
+    assert client.shade("Carol") == client.shade("carol") != client.shade("bob")
+
+
+def test_lines_of_a_sender_stand_close_together(alice, desktop, hub):
+    """The first stands out, the others are dimmer; all keep time and name."""
+    hub.send(*("@time=2026-01-01T12:%02d:00.000Z :%s!u@h PRIVMSG #lobby :%s" % said for said in [
+        (0, "bob", "one"), (1, "bob", "two"), (2, "carol", "three"), (3, "bob", "four"),
+        (9, "bob", "five"), (9, "bob", "\x01ACTION waves\x01"), (9, "bob", "six"),
+    ]))  # fmt: skip
+    alice.sees("[bob]: six")
+    close = [w for w in "one two three four five waves six".split() if "repeat" in alice.tags_of(w)]
+    assert close == ["two"]
+    assert head_color(alice, "two") == client.PALETTES["dark"]["muted"] != head_color(alice, "one")
+    assert "[bob]: two" in alice.lines
+
+
+def test_joins_and_leaves_can_be_hidden(alice, desktop, hub):
+    """In a room, with those to come; search, copies and the mark of what is new pass over them."""
+    chat = alice.window.chat
+    moves = ":carol!c@h JOIN #lobby", ":carol!c@h PART #lobby"
+    hub.send(moves[0], ":bob!b@h PRIVMSG #lobby :one", moves[1], ":bob!b@h PRIVMSG #lobby :two")
+    alice.sees("[bob]: two")
+
+    def toggle(words):
+        alice.window.menus.open_conversation(chat.current, desktop_event(alice))
+        labels = alice.menu
+        alice.window.menus.menu.invoke(alice.window.menus.menu.index("end") - 2)
+        assert words in labels
+
+    toggle("Hide joins and leaves")
+    assert alice.lines[-2:] == ["[bob]: one", "[bob]: two"]
+    assert "repeat" in alice.tags_of("two") and not chat.current.find("carol")
+    hub.send(moves[0], ":bob!b@h PRIVMSG #lobby :three", moves[1])
+    alice.sees("[bob]: three")
+    assert alice.lines[-1] == "[bob]: three"
+    settings = client.Settings(client.settings_path())
+    settings.load()
+    again = client.Chat(chat._address, settings.levels, [])
+    assert again.create("#lobby", client.CHANNEL).hides_joins
+    assert not again.create("#other", client.CHANNEL).hides_joins
+    toggle("✓ Hide joins and leaves")
+    assert [line for line in alice.lines if "carol" in line] == [
+        "[SERVER]: carol joined the chat", "[SERVER]: carol left #lobby",
+    ] * 2  # fmt: skip
+
+
+def desktop_event(person):
+    """Return an event at a widget, for which a menu is opened."""
+    event = client.tk.Event()
+    event.widget, event.type = person.text, client.tk.EventType.KeyPress
+    return event
