@@ -185,6 +185,8 @@ MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
+PASTE_TIME = 2.0  # seconds from line to line of a paste
+MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is code
 
 
 # Events
@@ -3247,6 +3249,7 @@ FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dp
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
     "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
     "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"),
+    "code": (13, "normal"),
 }  # fmt: skip
 ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # per cent
 
@@ -3468,6 +3471,8 @@ class Look:
             name: tkfont.Font(root, family=family, weight=weight)
             for name, (_, weight) in FONTS.items()
         }
+        fixed = tkfont.nametofont("TkFixedFont").actual("family")
+        self.font["code"].configure(family=fixed)
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
@@ -4390,15 +4395,37 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
     return is_same and 0 <= new.when - old.when <= seconds
 
 
+_CODE = re.compile(r"\s\s+\S|```")
+
+
+def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
+    """Return the lines of pastes with a line that is indented, or that is a fence: ```.
+
+    `is_code` says that those above the first, which it continues, are.
+    """
+    code: Set[Entry] = set(entries[:is_code])
+    run: List[Entry] = []
+    for entry in entries:
+        if run and not continues(run[-1], entry, PASTE_TIME):
+            run, is_code = [], False
+        run.append(entry)
+        is_code = is_code or bool(_CODE.match(entry.line.text))
+        if is_code and len(run) > 1:
+            code.update(run)
+            run = run[-1:]
+    return code
+
+
 def render(
     entry: Entry, styles: Tuple[str, ...], nickname: str, encode: Callable[[str], str]
 ) -> List[Any]:
     """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
 
-    `styles` are tags of the whole line; that of the entry is the last.
+    `styles` are tags of the line, that of the entry last; "code" is for its text alone.
     """
-    line = entry.line
-    base = ("line", "mention", *styles) if entry.is_mention else ("line", *styles)
+    line, code = entry.line, tuple(style for style in styles if style == "code")
+    base = ("line", *(style for style in styles if style != "code"))
+    base = ("mention", *base) if entry.is_mention else base
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
@@ -4406,6 +4433,7 @@ def render(
     color = "muted" if is_repeat else "name%d" % shade(line.nickname)
     head = (*tags, *(() if is_repeat else ("name",)), *((color,) if is_other else ()))
     parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, head]
+    tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     for start, stop in [*find_links(words), (len(words), len(words))]:
@@ -4419,7 +4447,7 @@ def render(
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
     shown: List[Any] = []
-    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base]):
+    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
             shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
@@ -4447,6 +4475,7 @@ class Transcript:
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
         self._unused_tags: List[str] = []  # of entries that are gone
+        self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
         self.at_end = True  # the last line is in view
@@ -4481,6 +4510,7 @@ class Transcript:
             text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
         for tag in ("server", "own", "others", "private", "muted", "warn", "error", "time", "link"):
             text.tag_configure(tag, foreground=color[tag])
+        text.tag_configure("code", font=font["code"], background=color["field"])
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
         for index in range(len(AVATARS)):
@@ -4554,11 +4584,12 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries = []
+        self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
 
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
+        self._code -= gone
         self._unused_tags += ["e%d" % entry.id for entry in gone]
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
@@ -4572,6 +4603,9 @@ class Transcript:
 
         The entry that follows those which come or go is replaced, too: its headings may change.
         """
+        shown = [*self._entries[:start], *entries, *self._entries[end:]]
+        start, stop = self._find_code(shown, start, start + len(entries))
+        end, entries = len(self._entries) - len(shown) + stop, shown[start:stop]
         old, index = self._entries[start:end], "end"
         if start < len(self._entries):
             index = self.text.index("e%d.first" % self._entries[start].id)
@@ -4585,6 +4619,25 @@ class Transcript:
         if parts:
             self.text.insert(index, *parts)
 
+    def _find_code(self, shown: List[Entry], start: int, stop: int) -> Tuple[int, int]:
+        """Find out what is code of entries that come, given by indices, and around them.
+
+        Returns the indices with those that now look different.
+        """
+        first, last = max(0, start - 1), min(stop + 1, len(shown))
+        while first > max(0, start - MAX_CODE) and self._is_paste(shown, first):
+            first -= 1
+        while last < min(stop + MAX_CODE, len(shown)) and self._is_paste(shown, last):
+            last += 1
+        is_begun = self._is_paste(shown, first) and shown[first] in self._code
+        code, around = find_code(shown[first:last], is_begun), range(first, last)
+        new = [n for n in around if (shown[n] in code) != (shown[n] in self._code)]
+        self._code = self._code.difference(shown[first:last]) | code
+        return min([start, *new]), max([stop, *(n + 1 for n in new)])
+
+    def _is_paste(self, shown: List[Entry], index: int) -> bool:
+        return index > 0 and continues(shown[index - 1], shown[index], PASTE_TIME)
+
     def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
         """Return texts and their tags, in turn: the headings of an entry, and its line."""
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
@@ -4594,8 +4647,9 @@ class Transcript:
         if entry is self.conversation.mark and self.conversation.new_count:
             above, words = None, count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        styles = ("repeat", tag) if continues(above, entry, GROUP_TIME) else (tag,)
-        return parts + render(entry, styles, self.nickname, self._look.encode)
+        styles = ["repeat"] if continues(above, entry, GROUP_TIME) else []
+        styles += ["code"] if entry in self._code else []
+        return parts + render(entry, (*styles, tag), self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""

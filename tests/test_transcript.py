@@ -311,3 +311,43 @@ def desktop_event(person):
     event = client.tk.Event()
     event.widget, event.type = person.text, client.tk.EventType.KeyPress
     return event
+
+
+CODE = ["def area(r):", "    if r < 0:", "        raise ValueError", "    return 3 * r * r"]
+
+
+@pytest.mark.parametrize("times", ["2223", "2468"])
+@pytest.mark.parametrize("lines", [CODE, ["```", "x = 1", "y = 2", "```"]])
+def test_pasted_code_keeps_its_shape(alice, hub, lines, times):
+    """It comes line by line, is recognised late, and is copied as it was said."""
+    said = ":bob!b@h PRIVMSG #lobby :"
+    hub.send("@time=2026-01-01T12:00:00.000Z " + said + "look at this")
+    for second, line in zip(times, lines):
+        hub.send("@time=2026-01-01T12:00:%02d.000Z %s%s" % (int(second) + 2, said, line))
+        alice.sees("[bob]: " + line)
+    hub.send(said + "what do you think?")
+    alice.sees("[bob]: what do you think?")
+    rows = [alice.lines.index("[bob]: " + line) + 1 for line in lines]
+    assert all("code" in alice.text.tag_names("%d.end" % row) for row in rows)
+    assert "code" not in alice.text.tag_names("%d.0" % rows[0])  # its time
+    assert not {"code"}.intersection(alice.tags_of("look at"), alice.tags_of("what do"))
+
+
+def test_lines_that_are_no_paste_are_not_code(alice, hub):
+    """A single line, lines of several people, lines that are not indented."""
+    hub.send(*("@time=2026-01-01T12:00:%02d.000Z :%s!u@h PRIVMSG #lobby :%s" % said for said in [
+        (0, "bob", "    one"), (3, "bob", "two"), (4, "bob", "three"), (4, "carol", "    four"),
+        (4, "bob", "five"), (5, "bob", " six"),
+    ]))  # fmt: skip
+    alice.sees("[bob]:  six")
+    assert not alice.text.tag_ranges("code")
+
+
+def test_long_paste_is_code_to_its_end(alice, hub):
+    """Though a line of it is looked at again only while few follow."""
+    lines = ["if x:", "    y()", *("z%d()" % number for number in range(3 * client.MAX_CODE))]
+    for start in range(0, len(lines), 30):
+        hear(hub, alice, *lines[start : start + 30])
+    first = alice.lines.index("[bob]: if x:") + 1
+    names = [alice.text.tag_names("%d.end" % row) for row in range(first, first + len(lines))]
+    assert all("code" in tags for tags in names)
