@@ -87,6 +87,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Container,
     Deque,
     Dict,
     FrozenSet,
@@ -263,6 +264,7 @@ class RestartError(Exception):
 # ---------
 
 HISTORY_CAP = "draft/chathistory"
+REPLY_TAG = "+draft/reply"  # https://ircv3.net/specs/client-tags/reply
 RESUME_CAP = "hubbub/resume"  # described in README.md, as is this:
 TLS_CAP = "hubbub/tls"  # offered in the clear by a server that is encrypted, too
 # Capabilities to request, if offered
@@ -812,7 +814,9 @@ class Place(NamedTuple):
 class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
-    __slots__ = ("count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid")
+    __slots__ = (
+        "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid", "reply_to",
+    )  # fmt: skip
 
     def __init__(self, number: int, line: Line, msgid: str = "", is_own: bool = False) -> None:
         self.id = number  # in order of creation
@@ -823,6 +827,7 @@ class Entry:
         self.delivery = SENT  # changed by the Outbox alone
         self.event = ""  # "joined" or "left", which a crowd is made of
         self.count = 1  # people, in the entry of a crowd
+        self.reply_to = ""  # the msgid of what it replies to
 
     @property
     def note(self) -> str:
@@ -918,6 +923,10 @@ class Conversation:
             self.is_complete, self.anchor = False, self.first_stored(reversed(self.entries))
 
     # Entries
+
+    def quoted(self, entry: Entry) -> Optional[Entry]:
+        """Return what an entry replies to, if that is here."""
+        return self._known.get(entry.reply_to)
 
     def knows(self, msgid: str) -> bool:
         """Return True if an entry with this msgid is here."""
@@ -1104,7 +1113,7 @@ class Outbox:
         return item
 
     def take(
-        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: Place
+        self, can_send: Callable[[str], bool], nickname: str, caps: Container[str], since: Place
     ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
@@ -1116,7 +1125,11 @@ class Outbox:
             if item.folded not in blocked and can_send(item.folded):
                 self.last_number += 1
                 item.number, item.nickname, item.since = self.last_number, nickname, since
-                tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
+                tags = {}
+                if "echo-message" in caps and "labeled-response" in caps:  # each echo has its label
+                    tags["label"] = "m%d" % item.number
+                if item.entry.reply_to and "message-tags" in caps:
+                    tags[REPLY_TAG] = item.entry.reply_to
                 item.message = item.message._replace(tags=tags)
                 self.set_delivery(item, IN_FLIGHT)
                 messages.append(item.message)
@@ -1245,6 +1258,7 @@ class Chat:
         self.now = 0.0
         # Channels that were left while the server was not asked, or had not answered JOIN yet:
         self.left: Dict[str, bool] = {}  # True if it has still to be told
+        self.reply_to: Optional[Entry] = None  # what the next text replies to
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1307,6 +1321,11 @@ class Chat:
         folded = protocol.casefold(name)
         found = (c for c in self.conversations if c.folded == folded and c.kind != CONSOLE)
         return next(found, None)
+
+    def can_reply(self, entry: Entry) -> bool:
+        """Return False for the server's lines, and for a private message shown in a channel."""
+        is_private = entry.line.kind == PRIVATE
+        return bool(entry.line.nickname) and is_private == (self.current.kind == PRIVATE)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1406,7 +1425,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current = conversation
+            self.current, self.reply_to = conversation, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1463,6 +1482,11 @@ class Chat:
         elif can_ask and first and conversation.has_older and not is_fetching:
             request = _ask(self, OLDER, conversation, "BEFORE", "msgid=" + first.msgid)
             request.before = first
+
+    def reply(self, entry: Optional[Entry]) -> None:
+        """Make the next text typed a reply to an entry of the conversation in view, or to none."""
+        self.reply_to = entry
+        self.change(HEADER)
 
     def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
@@ -1680,8 +1704,7 @@ class Chat:
 
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
-        name, text = self.nickname.casefold(), text.casefold()
-        return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
+        return _names(self.nickname, text)
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
@@ -1738,6 +1761,10 @@ class Chat:
         if line is None:
             return
         entry = self.new_entry(line)
+        entry.reply_to = message.tag(REPLY_TAG)
+        if self.reply_to is not None and self.current is self.find(message.params[0]):
+            entry.reply_to = self.reply_to.msgid
+            self.reply(None)
         item = self.outbox.add(entry, message)
         self.flush()
         for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
@@ -1748,9 +1775,7 @@ class Chat:
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
-        labels = caps >= {"echo-message", "labeled-response"}  # each echo has its label
-        since = self.complete_until
-        messages = self.outbox.take(self._can_send, self.nickname, labels, since)
+        messages = self.outbox.take(self._can_send, self.nickname, caps, self.complete_until)
         self.outcome.send += messages
         if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
@@ -2005,7 +2030,9 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         chat.outcome.changes += conversation.remove([item.entry])
         chat.outbox.deliver(item, line, msgid)
         return item.entry
-    return chat.new_entry(line, msgid, is_own)
+    entry = chat.new_entry(line, msgid, is_own)
+    entry.reply_to = message.tag(REPLY_TAG)
+    return entry
 
 
 # What servers send
@@ -2046,6 +2073,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
+    entry.reply_to = message.tag(REPLY_TAG)
     chat.add(entry, conversation)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
@@ -2377,6 +2405,8 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     is for them too, until a command goes to another conversation. Returns it for the next line.
     """
     typed = protocol.parse_input(line)
+    if typed.verb == "say" and not recipient:
+        typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
@@ -2386,6 +2416,17 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     if typed.verb in ("msg", "reply"):
         return messages[0].params[0]
     return "" if typed.verb in ("join", "leave") else recipient
+
+
+def _begin_reply(chat: Chat, text: str) -> str:
+    """Return a text as it is sent: a reply in a channel begins with the name of its recipient.
+
+    So it is understood by users whose program shows no replies.
+    """
+    line = chat.reply_to.line if chat.reply_to is not None else None
+    if line is None or line.kind != FROM_OTHERS or _names(line.nickname, text):
+        return text
+    return "%s: %s" % (line.nickname, text)
 
 
 def _compose(chat: Chat, typed: protocol.Input, recipient: str) -> List[Message]:
@@ -2594,6 +2635,12 @@ def mention_pattern(nickname: str) -> Pattern[str]:
     """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
     form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
     return re.compile(form % re.escape(nickname), re.IGNORECASE)
+
+
+def _names(nickname: str, text: str) -> bool:
+    """Return True if a text names a user."""
+    name, text = nickname.casefold(), text.casefold()
+    return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
 
 
 def find_links(text: str) -> List[Span]:
@@ -4505,6 +4552,8 @@ class Transcript:
         text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
         text.tag_configure("line", rmargin=px(20), spacing1=px(5), spacing2=px(1), spacing3=px(1))
         text.tag_configure("repeat", spacing1=px(1))
+        text.tag_configure("quote", font=font["small"], foreground=color["muted"], rmargin=px(20))
+        text.tag_configure("quote", lmargin1=hanging, lmargin2=hanging, spacing1=px(5))
         for tag, role, face in (("day", "muted", "small"), ("new", "error", "small_bold")):
             text.tag_configure(tag, font=font[face], foreground=color[role], justify="center")
             text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
@@ -4647,6 +4696,11 @@ class Transcript:
         if entry is self.conversation.mark and self.conversation.new_count:
             above, words = None, count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
+        quoted = self.conversation.quoted(entry)
+        if quoted is not None:
+            above = None
+            words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
+            parts += ["↳ %s\n" % words, ("quote", tag)]
         styles = ["repeat"] if continues(above, entry, GROUP_TIME) else []
         styles += ["code"] if entry in self._code else []
         return parts + render(entry, (*styles, tag), self.nickname, self._look.encode)
@@ -4768,6 +4822,26 @@ class Transcript:
         line = self._line(entry).partition(".")[0]
         ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
+
+
+class ReplyBar:
+    """A line above the message box that shows what is being answered."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, close: Action) -> None:
+        px = look.px
+        self._look = look
+        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(24), 0, px(20), 0))
+        self.frame.columnconfigure(0, weight=1)
+        self.label = ttk.Label(self.frame, style="Empty.TLabel", width=1)
+        self.label.grid(row=0, column=0, sticky="ew")
+        icon_button(self.frame, look, "Icon", "close", close, 14).grid(row=0, column=1)
+
+    def show(self, entry: Optional[Entry]) -> None:
+        """Show the entry; None hides the bar."""
+        set_shown(self.frame, entry is not None)
+        if entry is not None:
+            words = "Reply to %s: %.200s" % (entry.line.nickname, entry.line.text)
+            self.label.configure(text=self._look.text(words))
 
 
 class Search:
@@ -5306,16 +5380,19 @@ class ChatView:
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
-        parts = (self.banner, self.invitation, self.search, self.transcript, self.composer)
-        for row, frame in enumerate([part.frame for part in parts], 2):
+        above = (self.banner, self.invitation, self.search, self.transcript)
+        parts = [part.frame for part in (*above, self.reply_bar, self.composer)]
+        for row, frame in enumerate(parts, 2):
             frame.grid(row=row, sticky="nsew")
         middle.rowconfigure(5, weight=1)
         self.banner.frame.grid_remove()
         self.invitation.frame.grid_remove()
         self.search.frame.grid_remove()
+        self.reply_bar.frame.grid_remove()
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
         self.pill = ttk.Button(self.transcript.frame, style="Pill.TButton", compound="left")
         self.pill.configure(takefocus=0, command=self.jump_to_end)
@@ -5363,6 +5440,7 @@ class ChatView:
             self.people.show()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
+            self.reply_bar.show(chat.reply_to)
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
@@ -5406,6 +5484,19 @@ class ChatView:
         if not self.composer.get():
             self.composer.set(text)
         self.focus_composer()
+
+    def reply(self, entry: Optional[Entry]) -> None:
+        """Let the user reply to an entry, or (None) to nothing any more."""
+        self._window.do(self._window.chat.reply, entry)
+        self.focus_composer()
+
+    def reply_to_others(self) -> None:
+        """Let the user reply to the latest line of others, or to that before the chosen one."""
+        chat = self._window.chat
+        lines = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
+        index = lines.index(chat.reply_to) if chat.reply_to in lines else len(lines)
+        if lines:
+            self.reply(lines[index - 1])
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -5635,7 +5726,10 @@ class Menus:
         edits = ["Cut", "Copy", "Paste", "Select all"]
         if widget is view.transcript.text:
             edits = ["Copy", "Select all"]
-            link = view.link_at("@%d,%d" % (event.x, event.y))
+            at = "@%d,%d" % (event.x, event.y)
+            entry, link = view.transcript.entry_at(at), view.link_at(at)
+            if entry is not None and self._window.chat.can_reply(entry):
+                entries += [("Reply", functools.partial(view.reply, entry)), None]
             if link:
                 entries.append(("Open %s" % link[:60], lambda: open_link(link)))
                 entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
@@ -6213,6 +6307,8 @@ class Window:
         if self.questions.cancel():
             return None
         view = self.chat_view
+        if self.chat.reply_to is not None:
+            return view.reply(None)
         return view.search.close() if view.search.is_open else view.jump_to_end()
 
 
@@ -6234,6 +6330,8 @@ KEYS = (
         "Control-f": lambda window: window.chat_view.search.open(),
         "F3": lambda window: window.chat_view.search.step(1),
         "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+R", "reply to the last line, again: to that before", {
+        "Control-r": lambda window: window.chat_view.reply_to_others()}),
     Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
         "Control-k": lambda window: window.questions.go_to(),
         "Control-n": lambda window: window.questions.go_to()}),

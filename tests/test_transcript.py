@@ -351,3 +351,59 @@ def test_long_paste_is_code_to_its_end(alice, hub):
     first = alice.lines.index("[bob]: if x:") + 1
     names = [alice.text.tag_names("%d.end" % row) for row in range(first, first + len(lines))]
     assert all("code" in tags for tags in names)
+
+
+def test_reply_quotes_the_line(desktop, open_room, tmp_path):
+    """Clients that know the line show it above; others read the name of who is answered."""
+    room = open_room(data=str(tmp_path / "data"))
+    alice, carol = (desktop.join(room.server.port, name) for name in ("alice", "carol"))
+    bob = room.irc("bob")
+    bob.send("PRIVMSG #lobby :Shall we start?", "PRIVMSG #lobby :Or wait for dave?")
+    alice.sees("[bob]: Or wait for dave?")
+    bar = alice.chat_view.reply_bar
+    alice.press("Control-r", alice.box)
+    assert bar.label.cget("text") == "Reply to bob: Or wait for dave?"
+    alice.press("Control-r", alice.box)
+    assert bar.label.cget("text") == "Reply to bob: Shall we start?"
+    alice.press("Escape", alice.box)
+    assert not bar.frame.winfo_manager() and alice.is_at_end()
+    alice.press("Control-r", alice.box)
+    alice.press("Control-r", alice.box)
+    alice.say("Yes")
+    assert not bar.frame.winfo_manager()
+    bob.expect("PRIVMSG #lobby :bob: Yes")
+    for person in (alice, carol):
+        person.sees("[alice]: bob: Yes")
+        row = person.lines.index("[alice]: bob: Yes")
+        assert person.lines[row - 1] == "↳ [bob]: Shall we start?"
+    alice.say("And so?")  # replies to nothing any more
+    carol.sees("[alice]: And so?")
+    assert carol.lines[-2:] == ["[alice]: bob: Yes", "[alice]: And so?"]
+    dora = desktop.join(room.server.port, "dora")  # who reads it in the history
+    dora.sees("↳ [bob]: Shall we start?")
+
+
+def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
+    """But not for the server's lines, nor in a room for a private message, which it would tell."""
+    hub.send(":bob!b@h PRIVMSG alice :a secret", ":dave!d@h JOIN #lobby")
+    hear(hub, alice, "in public")
+    desktop.update()
+    for words, is_offered in (("in public", True), ("a secret", False), ("dave joined", False)):
+        x, y = alice.text.bbox(alice.text.search(words, "1.0"))[:2]
+        alice.text.event_generate("<Button-3>", x=x, y=y)
+        alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
+        assert ("Reply" in alice.menu) == is_offered
+    alice.window.chat.reply_to = None
+    alice.press("Control-r", alice.box)
+    assert alice.window.chat.reply_to.line.text == "in public"
+
+
+def test_reply_can_be_retried_and_goes_without_tags_where_there_are_none(alice, hub):
+    """To a server without message-tags no tag is sent."""
+    hear(hub, alice, "hello")
+    alice.press("Control-r", alice.box)
+    alice.say("@carol not to bob")  # goes elsewhere: the reply is still to be written
+    assert alice.window.chat.reply_to is not None
+    alice.say("hi, Bob")  # names him already
+    hub.expect("PRIVMSG #lobby :hi, Bob")
+    assert alice.window.chat.reply_to is None
