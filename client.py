@@ -80,7 +80,6 @@ import subprocess
 import sys
 import threading
 import time
-import unicodedata
 import webbrowser
 import zlib
 from typing import (
@@ -1029,13 +1028,7 @@ class Conversation:
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
 
-_MARKS = re.compile("[\u0300-\u036f]")
-
-
-@functools.lru_cache(maxsize=10000)
-def _fold(char: str) -> str:
-    """Return a character without case and accents: "ss" for "ß", "" for an accent alone."""
-    return _MARKS.sub("", unicodedata.normalize("NFD", char.casefold()))
+_fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
