@@ -3272,7 +3272,7 @@ COLORS = {  # role: in the dark theme, in the light one
     "banner_text": ("#ffe2a0", "#5c4100"), "selection": ("#284269", "#cadcfb"),
     "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
-    "thumb_active": ("#5b6678", "#98a3b2"),
+    "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
     # Names: the colours of AVATARS, made lighter or darker until they can be read
     "name0": ("#e0917f", "#ba482d"), "name1": ("#f58b05", "#a15b03"),
     "name2": ("#86b422", "#577516"), "name3": ("#21bc84", "#167c57"),
@@ -4552,16 +4552,19 @@ class Transcript:
             text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
         for tag in ("server", "own", "others", "private", "muted", "warn", "error", "time", "link"):
             text.tag_configure(tag, foreground=color[tag])
-        text.tag_configure("code", font=font["code"], background=color["field"])
+        text.tag_configure("code", font=font["code"], background=color["code"])
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
         for index in range(len(AVATARS)):
             text.tag_configure("name%d" % index, foreground=color["name%d" % index])
         text.tag_configure("link", underline=True)
         text.tag_configure("hidden", elide=True)
-        text.tag_configure("mention", background=color["mention"])
+        text.tag_configure("mention", background=color["mention"], spacing1=px(3), spacing3=px(3))
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
+        for tag in ("code", "find", "found"):  # not left of a wrapped line
+            with contextlib.suppress(tk.TclError):  # from a Tk before 8.6.6
+                text.tag_configure(tag, {"lmargincolor": color["chat"]})
         text.tag_raise("sel")
         self._keep_in_view()
 

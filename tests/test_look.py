@@ -14,7 +14,7 @@ WORDS = (
 
 # The least contrast that WCAG 2.1 asks for, surfaces, and colors on each of them.
 CONTRASTS = [
-    (4.5, ("chat", "field", "bg", "mention"), WORDS),
+    (4.5, ("chat", "field", "bg", "mention", "code"), WORDS),
     (4.5, ("selection",), ("text",)),  # selected text has this color, whatever its own
     (4.5, ("hover", "selected"), ("text", "muted", FROM_ME)),
     (4.5, ("banner",), ("banner_text",)),
