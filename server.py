@@ -2224,7 +2224,7 @@ class Store:
         return found
 
     def conversations(self, participant: str) -> List[str]:
-        """Return the conversations that somebody has, or had, a part in."""
+        """Return the conversations of a participant."""
         query = "SELECT key FROM conversations WHERE participant = ?"
         return [key for (key,) in self._reader.select(query, participant)]
 
