@@ -5730,11 +5730,11 @@ class Menus:
             edits = ["Copy", "Select all"]
             at = "@%d,%d" % (event.x, event.y)
             entry, link = view.transcript.entry_at(at), view.link_at(at)
-            if entry is not None and self._window.chat.can_reply(entry):
-                entries += [("Reply", functools.partial(view.reply, entry)), None]
             if link:
                 entries.append(("Open %s" % link[:60], lambda: open_link(link)))
                 entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
+            if entry is not None and self._window.chat.can_reply(entry):
+                entries += [("Reply", functools.partial(view.reply, entry)), None]
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
