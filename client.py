@@ -3371,6 +3371,7 @@ def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
     return abs(distance) - pen if kind == "o" else distance - pen / 2
 
 
+@functools.lru_cache(maxsize=1000)
 def shade(nickname: str) -> int:
     """Return the index of a nickname's colour in AVATARS."""
     return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
@@ -4466,10 +4467,10 @@ def render(
 ) -> List[Any]:
     """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
 
-    `styles` are tags of the line, that of the entry last; "code" is for its text alone.
+    `styles` are tags of the line, that of the entry last; "code", if first, for its text alone.
     """
-    line, code = entry.line, tuple(style for style in styles if style == "code")
-    base = ("line", *(style for style in styles if style != "code"))
+    line, code = entry.line, ("code",) if "code" in styles else ()  # type: Line, Tuple[str, ...]
+    base = ("line", *styles[len(code) :])
     base = ("mention", *base) if entry.is_mention else base
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
@@ -4702,8 +4703,8 @@ class Transcript:
             above = None
             words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
             parts += ["↳ %s\n" % words, ("quote", tag)]
-        styles = ["repeat"] if continues(above, entry, GROUP_TIME) else []
-        styles += ["code"] if entry in self._code else []
+        styles = ["code"] if entry in self._code else []
+        styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         return parts + render(entry, (*styles, tag), self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
