@@ -81,13 +81,13 @@ import subprocess
 import sys
 import threading
 import time
-import unicodedata
 import webbrowser
 import zlib
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Container,
     Deque,
     Dict,
     FrozenSet,
@@ -187,6 +187,9 @@ MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
+GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
+PASTE_TIME = 2.0  # seconds from line to line of a paste
+MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is code
 
 
 # Events
@@ -263,6 +266,7 @@ class RestartError(Exception):
 # ---------
 
 HISTORY_CAP = "draft/chathistory"
+REPLY_TAG = "+draft/reply"  # https://ircv3.net/specs/client-tags/reply
 RESUME_CAP = "hubbub/resume"  # described in README.md, as is this:
 TLS_CAP = "hubbub/tls"  # offered in the clear by a server that is encrypted, too
 # Capabilities to request, if offered
@@ -824,7 +828,9 @@ class Place(NamedTuple):
 class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
-    __slots__ = ("count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid")
+    __slots__ = (
+        "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid", "reply_to",
+    )  # fmt: skip
 
     def __init__(self, number: int, line: Line, msgid: str = "", is_own: bool = False) -> None:
         self.id = number  # in order of creation
@@ -835,6 +841,7 @@ class Entry:
         self.delivery = SENT  # changed by the Outbox alone
         self.event = ""  # "joined" or "left", which a crowd is made of
         self.count = 1  # people, in the entry of a crowd
+        self.reply_to = ""  # the msgid of what it replies to
 
     @property
     def note(self) -> str:
@@ -883,6 +890,7 @@ class Conversation:
         self.new_count = 0
         self.draft = ""
         self.level = MENTIONS
+        self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
@@ -910,6 +918,13 @@ class Conversation:
         return [self.members[folded] for folded in sorted(self.members)]
 
     @property
+    def shown(self) -> List[Entry]:
+        """The entries that the user wants to see."""
+        if not self.hides_joins:
+            return self.entries
+        return [entry for entry in self.entries if not entry.event]
+
+    @property
     def is_outside(self) -> bool:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
@@ -923,6 +938,10 @@ class Conversation:
             self.is_complete, self.anchor = False, self.first_stored(reversed(self.entries))
 
     # Entries
+
+    def quoted(self, entry: Entry) -> Optional[Entry]:
+        """Return what an entry replies to, if that is here."""
+        return self._known.get(entry.reply_to)
 
     def knows(self, msgid: str) -> bool:
         """Return True if an entry with this msgid is here."""
@@ -1021,17 +1040,11 @@ class Conversation:
         """
         folded = "".join(map(_fold, words))
         pattern = re.compile(re.escape(folded))
-        entries = self.entries if folded else []
+        entries = self.shown if folded else []
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
 
-_MARKS = re.compile("[\u0300-\u036f]")
-
-
-@functools.lru_cache(maxsize=10000)
-def _fold(char: str) -> str:
-    """Return a character without case and accents: "ss" for "ß", "" for an accent alone."""
-    return _MARKS.sub("", unicodedata.normalize("NFD", char.casefold()))
+_fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
@@ -1052,6 +1065,7 @@ def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
 ADDED = "added"  # directly before `before`; None is the end
 CHANGED = "changed"  # they look different, in place
 REMOVED = "removed"
+RELOADED = "reloaded"  # others of them are shown than before
 RECALLED = "recalled"  # read from the history now, new or not; for views that only print
 ALERT = "alert"  # they deserve a notification
 # Of other parts of the window:
@@ -1109,7 +1123,7 @@ class Outbox:
         return item
 
     def take(
-        self, can_send: Callable[[str], bool], nickname: str, labels: bool, since: Place
+        self, can_send: Callable[[str], bool], nickname: str, caps: Container[str], since: Place
     ) -> List[Message]:
         """Return the queued messages that can be sent now, which are in flight from then on.
 
@@ -1121,7 +1135,11 @@ class Outbox:
             if item.folded not in blocked and can_send(item.folded):
                 self.last_number += 1
                 item.number, item.nickname, item.since = self.last_number, nickname, since
-                tags = {"label": "m%d" % item.number} if labels else protocol.NO_TAGS
+                tags = {}
+                if "echo-message" in caps and "labeled-response" in caps:  # each echo has its label
+                    tags["label"] = "m%d" % item.number
+                if item.entry.reply_to and "message-tags" in caps:
+                    tags[REPLY_TAG] = item.entry.reply_to
                 item.message = item.message._replace(tags=tags)
                 self.set_delivery(item, IN_FLIGHT)
                 messages.append(item.message)
@@ -1227,6 +1245,7 @@ CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
 _NOT_CONNECTED = "You are not connected. Try again when you are."
+_JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
@@ -1258,6 +1277,7 @@ class Chat:
         self.now = 0.0
         # Channels that were left while the server was not asked, or had not answered JOIN yet:
         self.left: Dict[str, bool] = {}  # True if it has still to be told
+        self.reply_to: Optional[Entry] = None  # what the next text replies to
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1322,6 +1342,11 @@ class Chat:
         folded = protocol.casefold(name)
         found = (c for c in self.conversations if c.folded == folded and c.kind != CONSOLE)
         return next(found, None)
+
+    def can_reply(self, entry: Entry) -> bool:
+        """Return False for the server's lines, and for a private message shown in a channel."""
+        is_private = entry.line.kind == PRIVATE
+        return bool(entry.line.nickname) and is_private == (self.current.kind == PRIVATE)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1431,7 +1456,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current = conversation
+            self.current, self.reply_to = conversation, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1508,6 +1533,11 @@ class Chat:
         del self.announcements[-1:]
         self.change(STATUS)
 
+    def reply(self, entry: Optional[Entry]) -> None:
+        """Make the next text typed a reply to an entry of the conversation in view, or to none."""
+        self.reply_to = entry
+        self.change(HEADER)
+
     def set_focus(self, has_focus: bool) -> None:
         """Set if the user looks at the window; what is in view is read then."""
         self._has_focus = has_focus
@@ -1521,6 +1551,14 @@ class Chat:
         conversation.level = self._levels[self._level_key(conversation.name)] = level
         self.outcome.settings_changed = True
         self.change(SIDEBAR)
+
+    def toggle_joins(self, conversation: Conversation) -> None:
+        """Hide joins and leaves in a channel, or show them."""
+        conversation.hides_joins = not conversation.hides_joins
+        shown = NONE if conversation.hides_joins else ALL
+        self._levels[self._level_key(conversation.name) + _JOINS] = shown
+        self.outcome.settings_changed = True
+        self.change(RELOADED, conversation, conversation.entries)
 
     # Events
 
@@ -1720,8 +1758,7 @@ class Chat:
 
     def is_mention(self, text: str) -> bool:
         """Return True if a text names the user."""
-        name, text = self.nickname.casefold(), text.casefold()
-        return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
+        return _names(self.nickname, text)
 
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
@@ -1737,6 +1774,7 @@ class Chat:
             return None
         new = Conversation(name, kind)
         new.level = self._levels.get(self._level_key(name), MENTIONS)
+        new.hides_joins = self._levels.get(self._level_key(name) + _JOINS) == NONE
         new.is_complete = kind == CHANNEL or not self.is_catching_up
         self.conversations.insert(channels if kind == CHANNEL else len(self.conversations), new)
         self.change(SIDEBAR)
@@ -1777,6 +1815,10 @@ class Chat:
         if line is None:
             return
         entry = self.new_entry(line)
+        entry.reply_to = message.tag(REPLY_TAG)
+        if self.reply_to is not None and self.current is self.find(message.params[0]):
+            entry.reply_to = self.reply_to.msgid
+            self.reply(None)
         item = self.outbox.add(entry, message)
         self.flush()
         for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
@@ -1787,9 +1829,7 @@ class Chat:
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
-        labels = caps >= {"echo-message", "labeled-response"}  # each echo has its label
-        since = self.complete_until
-        messages = self.outbox.take(self._can_send, self.nickname, labels, since)
+        messages = self.outbox.take(self._can_send, self.nickname, caps, self.complete_until)
         self.outcome.send += messages
         if messages and "echo-message" not in caps:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
@@ -2044,7 +2084,9 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
         chat.outcome.changes += conversation.remove([item.entry])
         chat.outbox.deliver(item, line, msgid)
         return item.entry
-    return chat.new_entry(line, msgid, is_own)
+    entry = chat.new_entry(line, msgid, is_own)
+    entry.reply_to = message.tag(REPLY_TAG)
+    return entry
 
 
 # What servers send
@@ -2085,6 +2127,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
+    entry.reply_to = message.tag(REPLY_TAG)
     chat.add(entry, conversation)
     if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
         chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
@@ -2452,6 +2495,8 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     is for them too, until a command goes to another conversation. Returns it for the next line.
     """
     typed = protocol.parse_input(line)
+    if typed.verb == "say" and not recipient:
+        typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
@@ -2461,6 +2506,17 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     if typed.verb in ("msg", "reply"):
         return messages[0].params[0]
     return "" if typed.verb in ("join", "leave") else recipient
+
+
+def _begin_reply(chat: Chat, text: str) -> str:
+    """Return a text as it is sent: a reply in a channel begins with the name of its recipient.
+
+    So it is understood by users whose program shows no replies.
+    """
+    line = chat.reply_to.line if chat.reply_to is not None else None
+    if line is None or line.kind != FROM_OTHERS or _names(line.nickname, text):
+        return text
+    return "%s: %s" % (line.nickname, text)
 
 
 def _compose(chat: Chat, typed: protocol.Input, recipient: str) -> List[Message]:
@@ -2670,6 +2726,12 @@ def mention_pattern(nickname: str) -> Pattern[str]:
     """Return a pattern with a group for a nickname as a word, but not as a part of an address."""
     form = r"(?<!\w)(?<!\w[.@])(@?%s)(?!\w|[.@]\w)"
     return re.compile(form % re.escape(nickname), re.IGNORECASE)
+
+
+def _names(nickname: str, text: str) -> bool:
+    """Return True if a text names a user."""
+    name, text = nickname.casefold(), text.casefold()
+    return name in text and bool(mention_pattern(name).search(_ADDRESS.sub(" ", text)))
 
 
 def find_links(text: str) -> List[Span]:
@@ -3365,7 +3427,12 @@ COLORS = {  # role: in the dark theme, in the light one
     "banner_text": ("#ffe2a0", "#5c4100"), "selection": ("#284269", "#cadcfb"),
     "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
-    "thumb_active": ("#5b6678", "#98a3b2"),
+    "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
+    # Names: the colours of AVATARS, made lighter or darker until they can be read
+    "name0": ("#e0917f", "#ba482d"), "name1": ("#f58b05", "#a15b03"),
+    "name2": ("#86b422", "#577516"), "name3": ("#21bc84", "#167c57"),
+    "name4": ("#1fb3dd", "#157692"), "name5": ("#83a6ea", "#2a66db"),
+    "name6": ("#b099e5", "#774ed2"), "name7": ("#d68dca", "#af3f9d"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
@@ -3376,7 +3443,7 @@ FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu San
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
     "ui_bold": (13, "bold"), "small": (12, "normal"), "small_bold": (12, "bold"),
-    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"), "code": (14, "normal"),
+    "caption": (11, "bold"), "room": (16, "bold"), "title": (22, "bold"), "code": (13, "normal"),
 }  # fmt: skip
 ZOOMS = (80, 90, 100, 110, 125, 150, 175, 200)  # per cent
 
@@ -3468,6 +3535,12 @@ def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
     if kind == "m":
         return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
     return abs(distance) - pen if kind == "o" else distance - pen / 2
+
+
+@functools.lru_cache(maxsize=1000)
+def shade(nickname: str) -> int:
+    """Return the index of a nickname's colour in AVATARS."""
+    return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
 
 
 def _rgb(color: str) -> Color:
@@ -3981,8 +4054,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        shade = zlib.crc32(protocol.casefold(name).encode("utf-8", "replace")) % len(AVATARS)
-        self.picture(self._disc(size, AVATARS[shade]), 10)
+        self.picture(self._disc(size, AVATARS[shade(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
@@ -4618,15 +4690,55 @@ def count_new(number: int) -> str:
     return "%d new message%s" % (number, "" if number == 1 else "s")
 
 
-def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) -> List[Any]:
-    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn."""
-    line = entry.line
-    base = ("line", "mention", tag) if entry.is_mention else ("line", tag)
+def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
+    """Return True if an entry is by the same sender as that above it, at most so much later."""
+    if above is None or not entry.line.nickname:
+        return False
+    old, new = above.line, entry.line
+    is_same = (old.kind, old.head, old.nickname) == (new.kind, new.head, new.nickname)
+    return is_same and 0 <= new.when - old.when <= seconds
+
+
+_CODE = re.compile(r"\s\s+\S|```")
+
+
+def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
+    """Return the lines of pastes with a line that is indented, or that is a fence: ```.
+
+    `is_code` says that those above the first, which it continues, are.
+    """
+    code: Set[Entry] = set(entries[:is_code])
+    run: List[Entry] = []
+    for entry in entries:
+        if run and not continues(run[-1], entry, PASTE_TIME):
+            run, is_code = [], False
+        run.append(entry)
+        is_code = is_code or bool(_CODE.match(entry.line.text))
+        if is_code and len(run) > 1:
+            code.update(run)
+            run = run[-1:]
+    return code
+
+
+def render(
+    entry: Entry, styles: Tuple[str, ...], nickname: str, encode: Callable[[str], str]
+) -> List[Any]:
+    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
+
+    `styles` are tags of the line, that of the entry last; "code", if first, for its text alone.
+    """
+    line, code = entry.line, ("code",) if "code" in styles else ()  # type: Line, Tuple[str, ...]
+    base = ("line", *styles[len(code) :])
+    base = ("mention", *base) if entry.is_mention else base
     has_failed = entry.delivery in FAILED
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
+    is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
+    color = "muted" if is_repeat else "name%d" % shade(line.nickname)
+    head = (*tags, *(() if is_repeat else ("name",)), *((color,) if is_other else ()))
     person = ("hand", "person") if line.nickname and not entry.is_own else ()
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, "name", *person)]
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*head, *person)]
+    tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
     rooms = [match.span() for match in _ROOM.finditer(words)]
@@ -4642,7 +4754,7 @@ def render(entry: Entry, tag: str, nickname: str, encode: Callable[[str], str]) 
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
     shown: List[Any] = []
-    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base]):
+    for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
             shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
@@ -4670,6 +4782,7 @@ class Transcript:
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
         self._unused_tags: List[str] = []  # of entries that are gone
+        self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
         self.at_end = True  # the last line is in view
@@ -4697,19 +4810,28 @@ class Transcript:
         left, px = look.px(20), look.px
         hanging = left + font["time"].measure(self.CLOCK)
         text.tag_configure("line", font=font["chat"], lmargin1=left, lmargin2=hanging)
-        text.tag_configure("line", rmargin=px(20), spacing1=px(3), spacing2=px(1), spacing3=px(3))
+        text.tag_configure("line", rmargin=px(20), spacing1=px(5), spacing2=px(1), spacing3=px(1))
+        text.tag_configure("repeat", spacing1=px(1))
+        text.tag_configure("quote", font=font["small"], foreground=color["muted"], rmargin=px(20))
+        text.tag_configure("quote", lmargin1=hanging, lmargin2=hanging, spacing1=px(5))
         for tag, role, face in (("day", "muted", "small"), ("new", "error", "small_bold")):
             text.tag_configure(tag, font=font[face], foreground=color[role], justify="center")
             text.tag_configure(tag, spacing1=px(12), spacing3=px(10))
         for tag in ("server", "own", "others", "private", "muted", "warn", "error", "time", "link"):
             text.tag_configure(tag, foreground=color[tag])
+        text.tag_configure("code", font=font["code"], background=color["code"])
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
+        for index in range(len(AVATARS)):
+            text.tag_configure("name%d" % index, foreground=color["name%d" % index])
         text.tag_configure("link", underline=True)
         text.tag_configure("hidden", elide=True)
-        text.tag_configure("mention", background=color["mention"])
+        text.tag_configure("mention", background=color["mention"], spacing1=px(3), spacing3=px(3))
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
+        for tag in ("code", "find", "found"):  # not left of a wrapped line
+            with contextlib.suppress(tk.TclError):  # from a Tk before 8.6.6
+                text.tag_configure(tag, {"lmargincolor": color["chat"]})
         text.tag_raise("sel")
         self._keep_in_view()
 
@@ -4728,7 +4850,8 @@ class Transcript:
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
         is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
-            if is_too_much or self._today != time.strftime("%Y-%m-%d"):
+            is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
+            if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
                 self._fill()
             else:
                 self._apply(changes)
@@ -4736,7 +4859,7 @@ class Transcript:
     def _apply(self, changes: Sequence[Change]) -> None:
         moves = [change for change in changes if change.kind in (ADDED, REMOVED)]
         for (kind, before), group in itertools.groupby(moves, lambda c: (c.kind, c.before)):
-            entries = [entry for change in group for entry in change.entries]
+            entries = [e for change in group for e in change.entries if self._is_shown(e)]
             if kind == REMOVED:
                 self._remove(entries)
             elif before is None:
@@ -4759,9 +4882,12 @@ class Transcript:
             if not self.text.tag_ranges(tag):
                 self.text.tag_delete(tag)
 
+    def _is_shown(self, entry: Optional[Entry]) -> bool:
+        return entry is None or not (self.conversation.hides_joins and entry.event)
+
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
-        entries = self.conversation.entries
+        entries = self.conversation.shown
         top = None if self.at_end else self.entry_at("@0,0")
         first = entries.index(top) if top in entries else len(entries) - self.PAGE
         self.text.delete("1.0", "end")
@@ -4770,11 +4896,12 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries = []
+        self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
 
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
+        self._code -= gone
         self._unused_tags += ["e%d" % entry.id for entry in gone]
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
@@ -4788,6 +4915,9 @@ class Transcript:
 
         The entry that follows those which come or go is replaced, too: its headings may change.
         """
+        shown = [*self._entries[:start], *entries, *self._entries[end:]]
+        start, stop = self._find_code(shown, start, start + len(entries))
+        end, entries = len(self._entries) - len(shown) + stop, shown[start:stop]
         old, index = self._entries[start:end], "end"
         if start < len(self._entries):
             index = self.text.index("e%d.first" % self._entries[start].id)
@@ -4801,27 +4931,54 @@ class Transcript:
         if parts:
             self.text.insert(index, *parts)
 
+    def _find_code(self, shown: List[Entry], start: int, stop: int) -> Tuple[int, int]:
+        """Find out what is code of entries that come, given by indices, and around them.
+
+        Returns the indices with those that now look different.
+        """
+        first, last = max(0, start - 1), min(stop + 1, len(shown))
+        while first > max(0, start - MAX_CODE) and self._is_paste(shown, first):
+            first -= 1
+        while last < min(stop + MAX_CODE, len(shown)) and self._is_paste(shown, last):
+            last += 1
+        is_begun = self._is_paste(shown, first) and shown[first] in self._code
+        code, around = find_code(shown[first:last], is_begun), range(first, last)
+        new = [n for n in around if (shown[n] in code) != (shown[n] in self._code)]
+        self._code = self._code.difference(shown[first:last]) | code
+        return min([start, *new]), max([stop, *(n + 1 for n in new)])
+
+    def _is_paste(self, shown: List[Entry], index: int) -> bool:
+        return index > 0 and continues(shown[index - 1], shown[index], PASTE_TIME)
+
     def _render(self, entry: Entry, above: Optional[Entry]) -> List[Any]:
         """Return texts and their tags, in turn: the headings of an entry, and its line."""
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
+            above = None
             parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
         if entry is self.conversation.mark and self.conversation.new_count:
-            words = count_new(self.conversation.new_count)
+            above, words = None, count_new(self.conversation.new_count)
             parts += ["─────  %s  ─────\n" % words, ("new", tag)]
-        return parts + render(entry, tag, self.nickname, self._look.encode)
+        quoted = self.conversation.quoted(entry)
+        if quoted is not None:
+            above = None
+            words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
+            parts += ["↳ %s\n" % words, ("quote", tag)]
+        styles = ["code"] if entry in self._code else []
+        styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
+        return parts + render(entry, (*styles, tag), self.nickname, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
         if index:
             return self._entries[index - 1]
-        entries, first = self.conversation.entries, self._entries[:1]
+        entries, first = self.conversation.shown, self._entries[:1]
         start = entries.index(first[0]) if first and first[0] in entries else 0
         return entries[start - 1] if start else None
 
     def _show_from(self, start: int) -> None:
         """Show the conversation from an index of its entries on; nothing of it is behind."""
-        entries = self.conversation.entries
+        entries = self.conversation.shown
         earlier = entries[start : entries.index(self._entries[0])]
         with self._editing():
             self._replace(0, 0, earlier)
@@ -4896,7 +5053,7 @@ class Transcript:
         """Add earlier entries if, with everything drawn, the first entry is in view."""
         if not self._entries or self.text.yview()[0] > 0:
             return
-        start = self.conversation.entries.index(self._entries[0])
+        start = self.conversation.shown.index(self._entries[0])
         if start:
             self._show_from(max(0, start - self.PAGE))
         elif self.conversation.has_older:
@@ -4908,7 +5065,7 @@ class Transcript:
         """Mark what a search has found, and show the hit of this index."""
         self._found = {"find": hits, "found": hits[index : index + 1]}
         for entry, _ in self._found["found"]:
-            entries = self.conversation.entries
+            entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
                 self._show_from(max(0, entries.index(entry) - self.PAGE // 2))
             self.at_end = False
@@ -4929,6 +5086,26 @@ class Transcript:
         line = self._line(entry).partition(".")[0]
         ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
+
+
+class ReplyBar:
+    """A line above the message box that shows what is being answered."""
+
+    def __init__(self, parent: "tk.Misc", look: Look, close: Action) -> None:
+        px = look.px
+        self._look = look
+        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(24), 0, px(20), 0))
+        self.frame.columnconfigure(0, weight=1)
+        self.label = ttk.Label(self.frame, style="Empty.TLabel", width=1)
+        self.label.grid(row=0, column=0, sticky="ew")
+        icon_button(self.frame, look, "Icon", "close", close, 14).grid(row=0, column=1)
+
+    def show(self, entry: Optional[Entry]) -> None:
+        """Show the entry; None hides the bar."""
+        set_shown(self.frame, entry is not None)
+        if entry is not None:
+            words = "Reply to %s: %.200s" % (entry.line.nickname, entry.line.text)
+            self.label.configure(text=self._look.text(words))
 
 
 class Search:
@@ -5491,14 +5668,16 @@ class ChatView:
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
         self.composer.complete = lambda *args: window.chat.complete(*args)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search.frame)
-        for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
+        below = [self.transcript.frame, self.reply_bar.frame, self.composer.frame]
+        for row, frame in enumerate([*frames, *below], 2):
             frame.grid(row=row, sticky="nsew")
-        for frame in frames:
+        for frame in (*frames, self.reply_bar.frame):
             frame.grid_remove()
         middle.rowconfigure(2 + len(frames), weight=1)
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
@@ -5554,6 +5733,7 @@ class ChatView:
             self.people.show()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
+            self.reply_bar.show(chat.reply_to)
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
@@ -5598,6 +5778,19 @@ class ChatView:
         if not self.composer.get():
             self.composer.set(text)
         self.focus_composer()
+
+    def reply(self, entry: Optional[Entry]) -> None:
+        """Let the user reply to an entry, or (None) to nothing any more."""
+        self._window.do(self._window.chat.reply, entry)
+        self.focus_composer()
+
+    def reply_to_others(self) -> None:
+        """Let the user reply to the latest line of others, or to that before the chosen one."""
+        chat = self._window.chat
+        lines = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
+        index = lines.index(chat.reply_to) if chat.reply_to in lines else len(lines)
+        if lines:
+            self.reply(lines[index - 1])
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -5901,6 +6094,10 @@ class Menus:
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, ("Bans from this room…", bans)]
+        if conversation.kind == CHANNEL:
+            mark = "✓ " if conversation.hides_joins else "    "
+            action = functools.partial(do, chat.toggle_joins, conversation)
+            entries += [None, (mark + "Hide joins and leaves", action)]
         if conversation.kind != CONSOLE:
             words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
             action = functools.partial(do, chat.leave, conversation)
@@ -5988,10 +6185,13 @@ class Menus:
         edits = ["Cut", "Copy", "Paste", "Select all"]
         if widget is view.transcript.text:
             edits = ["Copy", "Select all"]
-            link = view.link_at("@%d,%d" % (event.x, event.y))
+            at = "@%d,%d" % (event.x, event.y)
+            entry, link = view.transcript.entry_at(at), view.link_at(at)
             if link:
                 entries.append(("Open %s" % link[:60], lambda: open_link(link)))
                 entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
+            if entry is not None and self._window.chat.can_reply(entry):
+                entries += [("Reply", functools.partial(view.reply, entry)), None]
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
@@ -6741,6 +6941,8 @@ class Window:
         if self.menus.close() or self.questions.cancel():
             return None
         view = self.chat_view
+        if self.chat.reply_to is not None:
+            return view.reply(None)
         return view.search.close() if view.search.is_open else view.jump_to_end()
 
 
@@ -6762,6 +6964,8 @@ KEYS = (
         "Control-f": lambda window: window.chat_view.search.open(),
         "F3": lambda window: window.chat_view.search.step(1),
         "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+R", "reply to the last line, again: to that before", {
+        "Control-r": lambda window: window.chat_view.reply_to_others()}),
     Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
         "Control-k": lambda window: window.questions.go_to(),
         "Control-n": lambda window: window.questions.go_to()}),

@@ -192,7 +192,7 @@ def parse(line: bytes, errors: str = "strict") -> Message:
         if tags_size > MAX_TAGS:
             raise TooLongError("Tags are too long")
         size -= tags_size
-        tags = _parse_tags(tag_text[1:])
+        tags = parse_tags(tag_text[1:])
     if size > MAX_MESSAGE - 2:
         raise TooLongError("Line is too long")
     if "\0" in text or "\r" in text or "\n" in text:
@@ -309,7 +309,8 @@ def _unescape_tag(value: str) -> str:
     return re.sub(r"\\(.?)", lambda m: _TAG_UNESCAPES.get(m.group(1), m.group(1)), value)
 
 
-def _parse_tags(text: str) -> Mapping[str, str]:
+def parse_tags(text: str) -> Mapping[str, str]:
+    """Parse "key=value;…", in which values are escaped."""
     tags = {}
     for item in text.split(";"):
         key, _, value = item.partition("=")
@@ -474,6 +475,7 @@ def _spelling_error(name: str) -> str:
 _FORMATTING = re.compile("\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6})?")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*\Z")
 _JOINER = "\u200d"  # joins emoji into one
+_ACCENTS = re.compile("[\u0300-\u036f]")
 # Commands whose last parameter is a name or a list of names, not a text
 _NAMES_LAST = frozenset("JOIN INVITE MODE NICK 353 366 730 731".split())
 
@@ -491,6 +493,13 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
         text = "".join(map(_safe_char, _FORMATTING.sub("", text.expandtabs(4))))
         text = _limit_marks(unicodedata.normalize("NFC", text))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def fold_text(text: str) -> str:
+    """Return a text without case and accents, as searches compare it: "ss" for "ß"."""
+    if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
+        return text.lower()
+    return _ACCENTS.sub("", unicodedata.normalize("NFD", text.casefold()))
 
 
 def clean_name(text: str, limit: int = MAX_TEXT) -> str:

@@ -165,6 +165,10 @@ MAX_WHOWAS = 500  # nicknames that WHOWAS remembers
 # The history
 RECALL_LINES = 20  # earlier messages that a joining client is shown
 MAX_HISTORY = 500  # earlier messages in an answer
+MAX_FOUND = 100  # of them that a search finds
+SEARCHED_AT_ONCE = 1000  # messages that a search reads in a step
+SEARCHED_PER_TOKEN = 2000
+SEARCH_TIME = 5.0  # seconds after which a search answers with what it has found
 SAME_TIME = 100  # more of them, if they are of one millisecond
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
 MAX_NUMBER = 1 << 62  # above the number of every event
@@ -466,7 +470,7 @@ CAPABILITIES = {
         "account-notify account-tag away-notify batch draft/account-registration draft/chathistory"
         " draft/event-playback echo-message extended-join hubbub/resume"
         " invite-notify labeled-response message-tags multi-prefix sasl server-time setname"
-        " standard-replies".split()
+        " soju.im/search standard-replies".split()
     )
 }
 PLAIN_TEXT = 1 << len(CAPABILITIES)
@@ -475,6 +479,7 @@ CHATHISTORY = CAPABILITIES["draft/chathistory"]
 ECHO_MESSAGE = CAPABILITIES["echo-message"]
 EXTENDED_JOIN = CAPABILITIES["extended-join"]
 MESSAGE_TAGS = CAPABILITIES["message-tags"]
+SEARCH = CAPABILITIES["soju.im/search"]
 SERVER_TIME = CAPABILITIES["server-time"]
 STANDARD_REPLIES = CAPABILITIES["standard-replies"]
 TAGS = SERVER_TIME | MESSAGE_TAGS | CAPABILITIES["account-tag"]
@@ -2217,6 +2222,11 @@ class Store:
             first, _, second = row[0].partition(" ")
             found.append((second if first == owner else first, *row[1:]))
         return found
+
+    def conversations(self, participant: str) -> List[str]:
+        """Return the conversations of a participant."""
+        query = "SELECT key FROM conversations WHERE participant = ?"
+        return [key for (key,) in self._reader.select(query, participant)]
 
     def waiting_count(self, account_id: int) -> int:
         """Return how many messages wait for an account."""
@@ -4305,6 +4315,77 @@ def _reply_targets(session: Session, query: HistoryQuery, spans: List[Span]) -> 
         session.reply("CHATHISTORY", "TARGETS", target, protocol.format_time(at))
 
 
+def on_search(session: Session, message: Message) -> None:
+    """Find earlier messages: https://codeberg.org/emersion/soju/src/branch/master/doc/ext/search.md"""
+    if not session.client.caps & SEARCH or session.server.journal is None:
+        raise ReplyError("421", "SEARCH", "Unknown command")
+    wanted = protocol.parse_tags(message.params[0])
+    limit, after, before = wanted.get("limit", "50"), wanted.get("after"), wanted.get("before")
+    store, client, low, high = session.server.store, session.client, 0, MAX_NUMBER
+    try:
+        most = min(int(limit[:9]), MAX_FOUND)
+        times = [protocol.parse_time(text) for text in (after, before) if text is not None]
+    except ValueError:
+        text = "A time or the limit is wrong"
+        raise ReplyError("FAIL", "SEARCH", "INVALID_PARAMS", text) from None
+    session.charge(len(times) * SAME_TIME / ROWS_PER_TOKEN)
+    session.delivery.sync()  # what this client has just said is part of it
+    spans = [store.span(at) for at in times]
+    if after is not None:
+        low = spans[0][0] - 1
+    if before is not None:
+        high = spans[-1][1] + 1
+    places = []
+    if "in" in wanted:
+        found = _find_conversation(session, wanted["in"])
+        places += [found[1:]] if found is not None else []
+    else:
+        channels = session.directory.channels_of(client, client)
+        places += [(channel.folded, 0) for channel in channels]
+        keys = store.conversations(client.participant)
+        places += [(key, client.readable_since) for key in keys if " " in key]
+    spots = [(key, max(low, since), high) for key, since in places]
+    words = protocol.fold_text(wanted.get("text", ""))
+    rows = _search(session, spots, words, wanted.get("from", ""), most, after is None)
+    session.response.open_batch("soju.im/search")
+    replay(session, "", rows)
+
+
+def _search(
+    session: Session,
+    spots: Iterable[Tuple[str, int, int]],
+    words: str,
+    sender: str,
+    most: int,
+    latest: bool,
+) -> List[Row]:
+    """Return the latest (or the earliest) messages with folded words, oldest first.
+
+    `spots` are conversations, with the numbers between which to look. Each is read in steps, and
+    paid for before; they take turns, so that a long one does not use up the time of all.
+    """
+    found: Dict[str, List[Row]] = collections.defaultdict(list)
+    deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(spots)
+    while waiting and most > 0 and time.monotonic() < deadline:
+        session.charge(SEARCHED_AT_ONCE / SEARCHED_PER_TOKEN)
+        key, low, high = waiting.popleft()
+        rows = session.server.store.read(key, low, high, SEARCHED_AT_ONCE, latest)
+        found[key] += [row for row in rows if _has_words(row, words, sender)]
+        if len(rows) == SEARCHED_AT_ONCE and len(found[key]) < most:
+            low, high = (low, rows[0].number) if latest else (rows[-1].number, high)
+            waiting.append((key, low, high))
+    ordered = sorted(itertools.chain(*found.values()), key=lambda row: row.number)
+    return ordered[-most:] if latest else ordered[:most]
+
+
+def _has_words(row: Row, words: str, sender: str) -> bool:
+    if words not in protocol.fold_text(row.line.decode("utf-8", "replace")):
+        return False  # most are not worth parsing
+    message = protocol.parse(row.line, "replace")
+    is_from = not sender or protocol.casefold(message.nickname) == protocol.casefold(sender)
+    return is_from and words in protocol.fold_text(message.text)
+
+
 # Commands: moderation
 # --------------------
 
@@ -4511,6 +4592,7 @@ COMMANDS = {
     "QUIT": Command(on_quit, 0, EARLY, "Leave the chat."),
     "REGISTER": Command(on_register, 3, EARLY, "Make your nickname yours alone."),
     "RESUME": Command(on_resume, 1, EARLY | NOT_LATE, "Take over from a lost connection."),
+    "SEARCH": Command(on_search, 1, 0, "Search earlier messages."),
     "SETNAME": Command(on_setname, 1, 0, "Change your real name.", speaks=1),
     "STATS": Command(on_stats, 0, OPERATORS, "Show the figures of this server."),
     "TAGMSG": Command(on_text, 1, 0, "Send tags without a text.", most=4, speaks=1),
@@ -4691,7 +4773,8 @@ class Server:
         self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
-            del self.capabilities["draft/chathistory"], self.capabilities["draft/event-playback"]
+            for name in ("draft/chathistory", "draft/event-playback", "soju.im/search"):
+                del self.capabilities[name]
         if not self.store.has_accounts:
             del self.capabilities["draft/account-registration"], self.capabilities["sasl"]
         self.delivery = Delivery(options.max_sendq, self.journal, options.lobby)

@@ -259,6 +259,33 @@ def untrusted(studio):
     return refused(studio, port)
 
 
+def busy(studio):
+    """Names in their colors, lines of a sender close together, pasted code, a reply, no joins."""
+    alice = conversation(studio)
+    said = ["Does this look right?", "I have never written one of these.", "Python, by the way."]
+    said += [
+        "def area(radius):",
+        "    if radius < 0:",
+        "        raise ValueError(f'{radius} is negative')",
+    ]
+    said += ["    return 3.14159 * radius ** 2"]
+    for second, text in enumerate(said):
+        studio.play(("22 09:07:%02d" % (10 + 12 * min(second, 3) + second), "bob", text))
+    studio.play(
+        ("22 09:08:01", "carol", "Use math.pi"),
+        ("22 09:08:04", "carol", "and a docstring."),
+        ("22 09:08:30", "erik", "And the unit: metres?"),
+        ("22 09:08:41", "alice", "It does, bob."),
+        ("22 09:08:50", "alice", "Almost."),
+    )
+    alice.press("Control-r")
+    alice.press("Control-r")
+    studio.play(("22 09:09:12", "alice", "Good point"))
+    alice.window.do(alice.window.chat.toggle_joins, alice.window.chat.current)
+    alice.press("Control-r")
+    alice.write("Centimetres, I think")
+
+
 def failed(studio):
     alice = conversation(studio)
     alice.say("@dave Are you there?")
@@ -390,6 +417,7 @@ STATES = (
     ("typing-much", SIZES, lambda studio: pressed(studio, text="Buy:\n- bread\n- tea\n- milk")),
     ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),
     ("completion", SIZES, lambda studio: pressed(studio, "Tab", text="@gr")),
+    ("busy", (*SIZES, (480, 720)), busy),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),

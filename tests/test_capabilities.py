@@ -135,6 +135,14 @@ ROWS = (
     ),
     ("setname", "", ("bob> SETNAME Bobby",), (BOB + "SETNAME Bobby",), ()),
     (
+        "soju.im/search", "batch", ("bob> PRIVMSG #lobby hi", "SEARCH text=HI"),
+        (
+            BOB + "PRIVMSG #lobby hi", HUB + "BATCH +b… soju.im/search",
+            "@batch=b… " + BOB + "PRIVMSG #lobby hi", HUB + "BATCH -b…",
+        ),
+        (BOB + "PRIVMSG #lobby hi", HUB + "421 alice SEARCH …"),
+    ),
+    (
         "standard-replies", "", ("PRIVMSG olga hi", "NICK olga"),
         (HUB + "NOTE PRIVMSG OFFLINE olga …", HUB + "FAIL NICK NICKNAME_RESERVED olga …"),
         (

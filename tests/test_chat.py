@@ -2150,3 +2150,47 @@ def test_key_of_a_channel_is_learned_and_forgotten(alice, lines, joined):
     alice.connect()
     alice.hear(*WELCOME)
     assert alice.sent == [joined]
+
+
+@pytest.mark.parametrize(
+    ("caps", "tags"),
+    [
+        ("echo-message message-tags", "@+draft/reply=7 "),
+        ("echo-message", ""),
+        ("echo-message labeled-response message-tags", "@label=m1;+draft/reply=7 "),
+    ],
+)
+def test_reply_is_sent_as_a_tag_and_begins_with_a_name(caps, tags):
+    """The tag only where the server takes tags; once, and again when it is sent again."""
+    alice = User(caps).join()
+    alice.hear("@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?")
+    alice.sent.clear()
+    alice.do(alice.chat.do(NOW, alice.chat.reply, alice.chat.current.entries[-1]))
+    alice.type("@carol a word")
+    alice.type("I do")
+    alice.type("and you?")
+    sent = [line for line in alice.sent if "carol" not in line]
+    labels = "labeled" in caps
+    tags = tags.replace("m1", "m2")
+    assert sent[0] == tags + "PRIVMSG #lobby :bob: I do"
+    assert sent[1] == ("@label=m3 " if labels else "") + "PRIVMSG #lobby :and you?"
+    entry = alice.chat.current.entries[-2]
+    alice.hear((tags and "@label=m2 ") + ":hub 404 alice #lobby :Cannot send to channel")
+    if entry.delivery == client.REFUSED and tags:
+        alice.do(alice.chat.do(NOW, alice.chat.retry, entry))
+        (again,) = alice.sent
+        assert "+draft/reply=7" in again and again.endswith("PRIVMSG #lobby :bob: I do")
+        assert alice.chat.current.entries[-1].reply_to == "7"
+
+
+def test_reply_is_forgotten_in_another_conversation(alice):
+    alice.hear(
+        "@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?", "@msgid=8 :bob!b@h PRIVMSG alice :hm"
+    )
+    lobby = alice.chat.find("#lobby")
+    assert [alice.chat.can_reply(entry) for entry in lobby.entries[-2:]] == [True, False]
+    alice.do(alice.chat.do(NOW, alice.chat.reply, lobby.entries[-2]))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("bob")))
+    alice.type("fine")
+    assert alice.chat.reply_to is None and alice.sent[-1] == "PRIVMSG bob :fine"
+    assert alice.chat.can_reply(alice.chat.current.entries[0])

@@ -283,6 +283,12 @@ ROWS = {
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :There are no earlier messages."),
         ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
     ],
+    "SEARCH": [
+        ("alice", "SEARCH", "461 alice SEARCH :Not enough parameters"),
+        ("root", "SEARCH text=x", "421 root SEARCH :Unknown command"),
+        ("root", "CAP REQ soju.im/search", "SEARCH limit=x", "FAIL SEARCH INVALID_PARAMS :*"),
+        ("root", "CAP REQ soju.im/search", "SEARCH after=x", "FAIL SEARCH INVALID_PARAMS :*"),
+    ],
     "DROP": [
         ("alice", "DROP #own", "481 alice :Permission denied: you're not an operator"),
         ("root", "DROP", "461 root DROP :Not enough parameters"),

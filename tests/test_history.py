@@ -318,6 +318,85 @@ def test_next_guest_reads_nothing_that_is_still_being_written(open_room, tmp_pat
     slowly.set()
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("text=TEA", "tea-1 tea-2 tea-3 tea-4"),
+        ("text=tea;limit=2", "tea-3 tea-4"),
+        ("text=tea;limit=0", ""),
+        ("text=tea;in=#den", "tea-2"),
+        ("text=tea;in=bob", "tea-3"),
+        ("text=tea;from=BOB", "tea-2 tea-3"),
+        ("from=bob;limit=1", "tea-3"),
+        ("text=cafe\\s2", "Café 2"),
+        ("text=STRASSE", "Straße"),
+        ("text=privmsg", ""),  # words of the line, but not of the text
+        ("text=tea;in=#secret", ""),  # of others
+        ("text=tea;in=#nowhere", ""),
+        ("text=tea;before=2020-01-01T00:00:00.000Z", ""),
+        ("text=tea;after=2020-01-01T00:00:00.000Z;limit=2", "tea-1 tea-2"),
+        ("text=tea;after=2020-01-01T00:00:00.000Z;before=2099-01-01T00:00:00.000Z;limit=1",
+         "tea-1"),
+        ("text=100%", ""),
+    ],
+)  # fmt: skip
+def test_search_finds_messages_that_may_be_read(room, monkeypatch, query, found):
+    """In channels that the client is in, and its private conversations; in several steps."""
+    monkeypatch.setattr(server, "SEARCHED_AT_ONCE", 3)
+    alice, bob, eve = (room.irc(name, CAPS + " soju.im/search") for name in ("alice", "bob", "eve"))
+    alice.send("JOIN #den")
+    bob.send("JOIN #den,#secret")
+    talk = [
+        (alice, "#lobby :tea-1"), (bob, "#den :tea-2"), (bob, "#secret :tea secret"),
+        (bob, "alice :tea-3"), (bob, "eve :tea for eve"), (alice, "#lobby :Café 2"),
+        (alice, "#lobby :Straße"), (alice, "#lobby :tea-4"),
+    ]  # fmt: skip
+    for number in range(5):
+        talk.insert(5, (alice, "#lobby :filling %d" % number))
+    for talker, said in talk:
+        talker.send("PRIVMSG " + said)
+        talker.heard()
+    alice.heard()
+    alice.send("SEARCH " + query)
+    answer = alice.heard()
+    assert " BATCH +" in answer[0] and answer[0].endswith(" :soju.im/search")
+    assert " ".join(texts(answer)) == found
+    eve.heard()
+    eve.send("SEARCH text=tea;in=#den", "SEARCH text=tea-3")
+    assert texts(eve.heard()) == []
+
+
+def test_search_finds_nothing_of_the_last_guest_or_of_a_removed_channel(room):
+    alice, bob = room.irc("alice", CAPS), room.irc("bob", CAPS)
+    alice.send("PRIVMSG bob :psst", "JOIN #den", "MODE #den +i", "PRIVMSG #den :psst")
+    bob.until("PRIVMSG bob :psst")
+    alice.heard()
+    bob.close()
+    room.wait_until_gone(bob)
+    alice.send("PART #den")
+    alice.heard()
+    mallory = room.irc("mallory", CAPS + " soju.im/search")
+    mallory.send("NICK bob", "JOIN #den", "SEARCH text=psst")
+    assert texts(mallory.heard()) == []
+
+
+def test_search_ends_in_time_and_is_paid_for(open_room, tmp_path, monkeypatch):
+    """With what was found so far; each step costs, before it is made."""
+    room = open_room(data=str(tmp_path / "history"))
+    monkeypatch.setattr(server, "SEARCHED_AT_ONCE", 1)
+    alice = room.irc("alice", CAPS + " soju.im/search")
+    alice.send(*("PRIVMSG #lobby :tea %d" % number for number in range(20)))
+    alice.heard()
+    paid = []
+    monkeypatch.setattr(server.Session, "charge", lambda session, tokens: paid.append(tokens))
+    alice.send("SEARCH text=tea;in=#lobby")
+    assert len(texts(alice.heard())) == 20
+    assert paid.count(1 / server.SEARCHED_PER_TOKEN) >= 20
+    monkeypatch.setattr(server, "SEARCH_TIME", 0.0)
+    alice.send("SEARCH text=tea")
+    assert texts(alice.heard()) == []
+
+
 def test_history_can_be_typed_in_plain_text(room):
     """It includes what the user has just said."""
     carol = room.plain("carol")

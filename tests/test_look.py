@@ -9,11 +9,12 @@ from client import AVATARS, DOTS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, P
 
 WORDS = (
     "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
+    *("name%d" % number for number in range(len(AVATARS))),
 )  # fmt: skip
 
 # The least contrast that WCAG 2.1 asks for, surfaces, and colors on each of them.
 CONTRASTS = [
-    (4.5, ("chat", "field", "bg", "mention"), WORDS),
+    (4.5, ("chat", "field", "bg", "mention", "code"), WORDS),
     (4.5, ("selection",), ("text",)),  # selected text has this color, whatever its own
     (4.5, ("hover", "selected"), ("text", "muted", FROM_ME)),
     (4.5, ("banner",), ("banner_text",)),

@@ -33,15 +33,19 @@ class Model:
 
     def __init__(self, seed):
         self.conversation = client.Conversation("#lobby", client.CHANNEL)
+        self.conversation.hides_joins = seed % 2 == 1
         self._random = random.Random(seed)
         self._count = 0
 
     def _entries(self, most):
         for _ in range(self._random.randint(1, most)):
             self._count += 1
-            when = self._random.choice([1.7e9, 1.7e9 + 9e4, time.time()])
-            text = "text %d" % self._count
-            yield Entry(self._count, Line(client.FROM_OTHERS, when, "[bob]:", text, "bob"))
+            when = self._random.choice([1.7e9, 1.7e9, 1.7e9 + 100, 1.7e9 + 9e4, time.time()])
+            name = self._random.choice(["bob", "bob", "bob", "carol"])
+            text = self._random.choice(["text %d", "text %d", "    text %d"]) % self._count
+            entry = Entry(self._count, Line(client.FROM_OTHERS, when, "[%s]:" % name, text, name))
+            entry.event = self._random.choice(["", "", "", "joined"])
+            yield entry
 
     def change(self):
         """Change the conversation, and return what a Chat would."""
@@ -234,3 +238,172 @@ def test_days_have_headings(alice, monkeypatch):
     )
     alice.say("two")
     assert alice.lines == ["Yesterday", "[you -> carol]: one", "[you -> carol]: two"]
+
+
+def head_color(person, words):
+    """Return the color of the name at the beginning of the line with `words`."""
+    start = person.text.search(words, "1.0", exact=True)
+    tags = person.text.tag_names("%s linestart + 12c" % start)
+    colors = [person.text.tag_cget(tag, "foreground") for tag in tags]
+    return [color for color in colors if color][-1]  # that of the highest tag
+
+
+def test_others_names_have_their_own_colors(alice, desktop, hub):
+    """The text beside them does not; own lines and the server's keep theirs."""
+    hub.send(":carol!c@h PRIVMSG #lobby :hello", ":dave!d@h JOIN #lobby")
+    alice.sees("[SERVER]: dave joined the chat")
+    for theme in ("dark", "light"):
+        color = client.PALETTES[theme]
+        expected = color["name%d" % client.shade("carol")]
+        assert head_color(alice, "hello") == expected != color["others"]
+        assert alice.color_of("[carol]: hello") == color["others"]
+        assert head_color(alice, "dave joined") == color["server"]
+        alice.window.toggle_theme()
+        desktop.update()
+    assert client.shade("Carol") == client.shade("carol") != client.shade("bob")
+
+
+def test_lines_of_a_sender_stand_close_together(alice, desktop, hub):
+    """The first stands out, the others are dimmer; all keep time and name."""
+    hub.send(*("@time=2026-01-01T12:%02d:00.000Z :%s!u@h PRIVMSG #lobby :%s" % said for said in [
+        (0, "bob", "one"), (1, "bob", "two"), (2, "carol", "three"), (3, "bob", "four"),
+        (9, "bob", "five"), (9, "bob", "\x01ACTION waves\x01"), (9, "bob", "six"),
+    ]))  # fmt: skip
+    alice.sees("[bob]: six")
+    close = [w for w in "one two three four five waves six".split() if "repeat" in alice.tags_of(w)]
+    assert close == ["two"]
+    assert head_color(alice, "two") == client.PALETTES["dark"]["muted"] != head_color(alice, "one")
+    assert "[bob]: two" in alice.lines
+
+
+def test_joins_and_leaves_can_be_hidden(alice, desktop, hub):
+    """In a room, with those to come; search, copies and the mark of what is new pass over them."""
+    chat = alice.window.chat
+    moves = ":carol!c@h JOIN #lobby", ":carol!c@h PART #lobby"
+    hub.send(moves[0], ":bob!b@h PRIVMSG #lobby :one", moves[1], ":bob!b@h PRIVMSG #lobby :two")
+    alice.sees("[bob]: two")
+
+    def toggle(words):
+        alice.window.menus.open_conversation(chat.current, desktop_event(alice))
+        labels = alice.menu
+        alice.window.menus.menu.invoke(alice.window.menus.menu.index("end") - 2)
+        assert words in labels
+
+    toggle("Hide joins and leaves")
+    assert alice.lines[-2:] == ["[bob]: one", "[bob]: two"]
+    assert "repeat" in alice.tags_of("two") and not chat.current.find("carol")
+    hub.send(moves[0], ":bob!b@h PRIVMSG #lobby :three", moves[1])
+    alice.sees("[bob]: three")
+    assert alice.lines[-1] == "[bob]: three"
+    settings = client.Settings(client.settings_path())
+    settings.load()
+    again = client.Chat(chat._address, settings.levels, [])
+    assert again.create("#lobby", client.CHANNEL).hides_joins
+    assert not again.create("#other", client.CHANNEL).hides_joins
+    toggle("✓ Hide joins and leaves")
+    assert [line for line in alice.lines if "carol" in line] == [
+        "[SERVER]: carol joined the chat", "[SERVER]: carol left #lobby",
+    ] * 2  # fmt: skip
+
+
+def desktop_event(person):
+    """Return an event at a widget, for which a menu is opened."""
+    event = client.tk.Event()
+    event.widget, event.type = person.text, client.tk.EventType.KeyPress
+    return event
+
+
+CODE = ["def area(r):", "    if r < 0:", "        raise ValueError", "    return 3 * r * r"]
+
+
+@pytest.mark.parametrize("times", ["2223", "2468"])
+@pytest.mark.parametrize("lines", [CODE, ["```", "x = 1", "y = 2", "```"]])
+def test_pasted_code_keeps_its_shape(alice, hub, lines, times):
+    """It comes line by line, is recognised late, and is copied as it was said."""
+    said = ":bob!b@h PRIVMSG #lobby :"
+    hub.send("@time=2026-01-01T12:00:00.000Z " + said + "look at this")
+    for second, line in zip(times, lines):
+        hub.send("@time=2026-01-01T12:00:%02d.000Z %s%s" % (int(second) + 2, said, line))
+        alice.sees("[bob]: " + line)
+    hub.send(said + "what do you think?")
+    alice.sees("[bob]: what do you think?")
+    rows = [alice.lines.index("[bob]: " + line) + 1 for line in lines]
+    assert all("code" in alice.text.tag_names("%d.end" % row) for row in rows)
+    assert "code" not in alice.text.tag_names("%d.0" % rows[0])  # its time
+    assert not {"code"}.intersection(alice.tags_of("look at"), alice.tags_of("what do"))
+
+
+def test_lines_that_are_no_paste_are_not_code(alice, hub):
+    """A single line, lines of several people, lines that are not indented."""
+    hub.send(*("@time=2026-01-01T12:00:%02d.000Z :%s!u@h PRIVMSG #lobby :%s" % said for said in [
+        (0, "bob", "    one"), (3, "bob", "two"), (4, "bob", "three"), (4, "carol", "    four"),
+        (4, "bob", "five"), (5, "bob", " six"),
+    ]))  # fmt: skip
+    alice.sees("[bob]:  six")
+    assert not alice.text.tag_ranges("code")
+
+
+def test_long_paste_is_code_to_its_end(alice, hub):
+    """Though a line of it is looked at again only while few follow."""
+    lines = ["if x:", "    y()", *("z%d()" % number for number in range(3 * client.MAX_CODE))]
+    for start in range(0, len(lines), 30):
+        hear(hub, alice, *lines[start : start + 30])
+    first = alice.lines.index("[bob]: if x:") + 1
+    names = [alice.text.tag_names("%d.end" % row) for row in range(first, first + len(lines))]
+    assert all("code" in tags for tags in names)
+
+
+def test_reply_quotes_the_line(desktop, open_room, tmp_path):
+    """Clients that know the line show it above; others read the name of who is answered."""
+    room = open_room(data=str(tmp_path / "data"))
+    alice, carol = (desktop.join(room.server.port, name) for name in ("alice", "carol"))
+    bob = room.irc("bob")
+    bob.send("PRIVMSG #lobby :Shall we start?", "PRIVMSG #lobby :Or wait for dave?")
+    alice.sees("[bob]: Or wait for dave?")
+    bar = alice.chat_view.reply_bar
+    alice.press("Control-r", alice.box)
+    assert bar.label.cget("text") == "Reply to bob: Or wait for dave?"
+    alice.press("Control-r", alice.box)
+    assert bar.label.cget("text") == "Reply to bob: Shall we start?"
+    alice.press("Escape", alice.box)
+    assert not bar.frame.winfo_manager() and alice.is_at_end()
+    alice.press("Control-r", alice.box)
+    alice.press("Control-r", alice.box)
+    alice.say("Yes")
+    assert not bar.frame.winfo_manager()
+    bob.expect("PRIVMSG #lobby :bob: Yes")
+    for person in (alice, carol):
+        person.sees("[alice]: bob: Yes")
+        row = person.lines.index("[alice]: bob: Yes")
+        assert person.lines[row - 1] == "↳ [bob]: Shall we start?"
+    alice.say("And so?")  # replies to nothing any more
+    carol.sees("[alice]: And so?")
+    assert carol.lines[-2:] == ["[alice]: bob: Yes", "[alice]: And so?"]
+    dora = desktop.join(room.server.port, "dora")  # who reads it in the history
+    dora.sees("↳ [bob]: Shall we start?")
+
+
+def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
+    """But not for the server's lines, nor in a room for a private message, which it would tell."""
+    hub.send(":bob!b@h PRIVMSG alice :a secret", ":dave!d@h JOIN #lobby")
+    hear(hub, alice, "in public")
+    desktop.update()
+    for words, is_offered in (("in public", True), ("a secret", False), ("dave joined", False)):
+        x, y = alice.text.bbox(alice.text.search(words, "1.0"))[:2]
+        alice.text.event_generate("<Button-3>", x=x, y=y)
+        alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
+        assert ("Reply" in alice.menu) == is_offered
+    alice.window.chat.reply_to = None
+    alice.press("Control-r", alice.box)
+    assert alice.window.chat.reply_to.line.text == "in public"
+
+
+def test_reply_can_be_retried_and_goes_without_tags_where_there_are_none(alice, hub):
+    """To a server without message-tags no tag is sent."""
+    hear(hub, alice, "hello")
+    alice.press("Control-r", alice.box)
+    alice.say("@carol not to bob")  # goes elsewhere: the reply is still to be written
+    assert alice.window.chat.reply_to is not None
+    alice.say("hi, Bob")  # names him already
+    hub.expect("PRIVMSG #lobby :hi, Bob")
+    assert alice.window.chat.reply_to is None
