@@ -13,6 +13,8 @@ import pytest
 from client_harness import ScriptedServer, closed_port
 from harness import TIMEOUT
 
+import protocol
+
 with suppress(ImportError):  # not on Windows
     import fcntl
     import pty
