@@ -2253,11 +2253,14 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.show(message, channel)
 
 
-def _on_any_mode(chat: Chat, message: Message) -> None:
-    signs, is_operator, _ = message.params[1].partition("o")
-    if chat.is_me(message.params[0]) and is_operator:
-        chat.session.is_operator = signs.rfind("+") > signs.rfind("-")
-    _in_channel(0, _on_mode)(chat, message)
+def _on_own_mode(chat: Chat, message: Message) -> None:
+    """MODE of a user, who may be an operator of the server now; or of a channel."""
+    before, has_changed, _ = message.params[1].partition("o")
+    if not chat.is_me(message.params[0]):
+        _in_channel(0, _on_mode)(chat, message)
+    elif has_changed:
+        chat.session.is_operator = before.rfind("+") > before.rfind("-")
+        chat.change(STATUS)
 
 
 def _on_away(chat: Chat, message: Message) -> None:
@@ -2367,7 +2370,7 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
 SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
-    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _on_any_mode),
+    "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _on_own_mode),
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
@@ -3951,7 +3954,8 @@ def help_row(key: Any, text: str, help: str, dy: int = 0) -> Row:
         if not dy:
             row.left += width
             row.skip(16)
-        row.text(help, "muted", "small", dy=dy)
+        if help:
+            row.text(help, "muted", "small", dy=dy)
 
     return Row(key, text, paint)
 
@@ -4349,11 +4353,11 @@ class Composer(TextBox):
     def show_notice(self) -> None:
         """Show to whom the draft goes, if that is not the room."""
         words, is_warning = self.describe(self._command or self.get())
-        color, style = ("error", "CardError") if is_warning else (PRIVATE, "Private")
-        icon = self._look.icon("warn" if is_warning else "lock", color, 14)
-        self.notice.configure(
-            text="  " + self._look.text(words), style=style + ".TLabel", image=icon
-        )
+        if words:
+            style = "CardError.TLabel" if is_warning else "Private.TLabel"
+            sign = ("warn", "error") if is_warning else ("lock", PRIVATE)
+            self.notice.configure(text="  " + self._look.text(words), style=style)
+            self.notice.configure(image=self._look.icon(*sign, 14))
         set_shown(self.notice, bool(words))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
