@@ -4785,7 +4785,7 @@ class Transcript:
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
         """Make the text editable; afterwards, restore the view: the end, or where it was."""
-        self._notice_scroll(self.text.yview()[1])
+        self._notice_scroll()
         top = None if self.at_end else self.entry_at("@0,0")
         y = self._y(top) if top else 0
         self.text.configure(state="normal")
@@ -4832,13 +4832,14 @@ class Transcript:
             self.text.see("found.first")
 
     def _on_scroll(self, first: float, last: float) -> None:
-        self._notice_scroll(last)
+        self._notice_scroll()
         if first <= 0:
             self.text.after_idle(self._extend)
         self.scrolled()
 
-    def _notice_scroll(self, last: float) -> None:
+    def _notice_scroll(self) -> None:
         """Find out if the user has scrolled, which Tk says only once it has drawn."""
+        last = self.text.yview()[1]  # what Tk says may be of before the user has scrolled
         if self.at_end and last <= 0.999 and self.text.compare("@0,0", ">=", "top"):
             self.text.see("end")  # nobody has: the lines have changed their size
         else:
@@ -4869,7 +4870,7 @@ class Transcript:
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
-        self._notice_scroll(self.text.yview()[1])
+        self._notice_scroll()
 
     def _mark_found(self) -> None:
         shown = set(self._entries)

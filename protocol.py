@@ -973,6 +973,10 @@ class TlsPipe:
         with contextlib.suppress(ssl.SSLError):  # the peer need not agree, or be there
             self._tls.unwrap()
 
+    @property
+    def has_outgoing(self) -> bool:
+        return self._to_peer.pending > 0
+
     def outgoing(self) -> bytes:
         """Return the bytes that the network is to carry, once."""
         return self._to_peer.read()

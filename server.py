@@ -600,16 +600,15 @@ class Client:
             except ssl.SSLError as error:
                 raise Disconnect("TLS: %s" % (error.reason or "failed")) from None
 
-    def encrypt(self, data: bytes, is_last: bool = False) -> bytes:
-        """Return the bytes for the socket that say `data`, with what TLS itself has to say."""
-        if self.tls is None:
-            return data
+    def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
+        """Encrypt what is new in the outbox, with what TLS itself has to say: one call for all."""
+        start = int(self.is_blocked)  # the rest that the socket did not take is encrypted already
         with self._tls_lock:
             with contextlib.suppress(ssl.SSLError):  # its own thread notices, too
-                self.tls.send(data)
-                if is_last:
-                    self.tls.close()
-            return self.tls.outgoing()
+                tls.send(b"".join(self.outbox[start:]))
+                if self.finishing:
+                    tls.close()
+            self.outbox[start:] = [tls.outgoing()]
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
@@ -2844,12 +2843,9 @@ class Delivery(threading.Thread):
                 data = b"".join(pieces)
             self._append(client, data)
 
-    def _append(self, client: Client, data: bytes, is_last: bool = False) -> None:
-        if client.is_closed or client.finishing:
-            return
-        if client.tls is not None:
-            data = client.encrypt(data, is_last)
-        if data:
+    def _append(self, client: Client, data: bytes) -> None:
+        # Without data, TLS itself may have something to say.
+        if (data or client.tls is not None) and not client.is_closed and not client.finishing:
             client.outbox.append(data)
             client.queued += len(data)
             self._touched[client] = None
@@ -2891,8 +2887,10 @@ class Delivery(threading.Thread):
 
     def _send(self, client: Client) -> None:
         """Send what the socket takes; wait for writability if it does not take all."""
-        data = b"".join(client.outbox)
         try:
+            if client.tls is not None:
+                client.encrypt_outbox(client.tls)
+            data = b"".join(client.outbox)
             sent = client.writer.send(data) if data else 0
         except BlockingIOError:
             sent = 0
@@ -2922,7 +2920,6 @@ class Delivery(threading.Thread):
     def _end(self, ending: Ending) -> None:
         client = ending.client
         if ending.how == FINISH:
-            self._append(client, b"", is_last=True)
             client.finishing = True
             self._touched[client] = None  # sending finds the outbox empty, and shuts down
             return
@@ -3110,8 +3107,9 @@ class Session:
         try:
             text = client.decrypt(data)
         finally:
-            self.delivery.enqueue(Output(client, bytes))
-            self.delivery.wake()
+            if client.tls.has_outgoing:
+                self.delivery.enqueue(Output(client, bytes))
+                self.delivery.wake()
         if not text:
             self.charge(PIECE_PRICE + len(data) // BYTES_PER_TOKEN)
         return text

@@ -4,11 +4,14 @@
     python3 tests/bench_fanout.py                          100 and 1,000 clients, all loads
     python3 tests/bench_fanout.py 1000 --load round-trip   one size, one load
     python3 tests/bench_fanout.py 100 --peer 'other=/path/to/ircd --port {port}'
+    python3 tests/bench_fanout.py --tls                    the cost of encryption
 
 Measures Hubbub with its history and without (hubbub-nohist), InspIRCd and ngIRCd where they
 are installed, and any other server given by --peer. Each server gets the same load from the
 same C program (bench_load.c, compiled here), in turn and in the same run: N clients in a
-channel, messages of 100 bytes, flood limits off. There are three loads:
+channel, messages of 100 bytes, flood limits off. With --tls, Hubbub and InspIRCd are measured
+in the clear and encrypted: servers whose name ends in "-tls" get clients that speak TLS (with
+OpenSSL, from libssl-dev). There are three loads:
 
     round-trip   each sender has 8 messages in flight: 10 senders, or 20 beyond 500 clients
     saturated    20 senders have 2,000 messages in flight together
@@ -17,7 +20,8 @@ channel, messages of 100 bytes, flood limits off. There are three loads:
 Prints a line of figures for each server and case. After each case it prints the figure of
 Hubbub divided by that of each other server: deliveries a second, or p99 for the paced load;
 over several rounds, the ratio of the medians. CPU time and memory are those of the server's
-process, read from /proc: this works on Linux only.
+process, read from /proc: this works on Linux only. The CPU time of the load itself, which
+decrypts what it gets, is printed beside them.
 """
 
 import argparse
@@ -36,6 +40,7 @@ from typing import Dict, List, NamedTuple
 TESTS = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 MESSAGE_SIZE = 100  # bytes
+OPENSSL_HEADER = "/usr/include/openssl/ssl.h"
 SMALL = 500  # clients; ngIRCd registers some dozen a second, so it gets no more
 
 INSPIRCD = """
@@ -50,6 +55,14 @@ INSPIRCD = """
 <pid file="{folder}/pid">
 <log method="file" type="* -USERINPUT -USEROUTPUT" level="default" target="{folder}/log">
 """
+
+INSPIRCD_TLS = (
+    INSPIRCD.replace("<bind", '<bind sslprofile="bench"')
+    + """
+<module name="ssl_gnutls">
+<sslprofile name="bench" provider="gnutls" certfile="{folder}/tls.pem" keyfile="{folder}/tls.pem">
+"""
+)
 
 NGIRCD = """
 [Global]
@@ -78,6 +91,8 @@ HUBBUB = (
     " --register-timeout 0 --lobby '' --log-level ERROR"
 )
 
+OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bench"
+
 
 class Program(NamedTuple):
     """A server to measure. Its command and its configuration hold {port} and {folder}."""
@@ -86,10 +101,18 @@ class Program(NamedTuple):
     command: str
     config: str = ""  # written to {folder}/config
 
+    @property
+    def is_encrypted(self) -> bool:
+        return self.name.endswith("-tls")
+
     def start(self, port: int, folder: str) -> "subprocess.Popen[bytes]":
         Path(folder).chmod(0o777)
         places = {"port": port, "folder": folder}
         (Path(folder) / "config").write_text(self.config.format(**places))
+        if self.is_encrypted:  # Hubbub takes this certificate for the one that it made
+            pem = shlex.quote(str(Path(folder) / "tls.pem"))
+            certify = OPENSSL + " -keyout %s -out %s" % (pem, pem)
+            subprocess.run(shlex.split(certify), check=True, stderr=subprocess.DEVNULL)
         command = [word.format(**places) for word in shlex.split(self.command)]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -109,8 +132,11 @@ class Case(NamedTuple):
         return "%d clients %s" % (self.clients, self.load)
 
 
-def find_programs(server: str, options: str, peers: List[str]) -> List[Program]:
-    """Return Hubbub, then the other servers that this machine has, then `peers`."""
+def find_programs(server: str, options: str, peers: List[str], tls: bool) -> List[Program]:
+    """Return Hubbub, then the other servers that this machine has, then `peers`.
+
+    With `tls`, return those that can encrypt, each in the clear and encrypted.
+    """
     hubbub = " ".join([shlex.quote(sys.executable), shlex.quote(server), HUBBUB, options])
     programs = [
         Program("hubbub", hubbub + " --data {folder}"),
@@ -121,7 +147,11 @@ def find_programs(server: str, options: str, peers: List[str]) -> List[Program]:
     if inspircd:
         command = inspircd + " --nofork --runasroot --config {folder}/config"
         programs.append(Program("inspircd", command, INSPIRCD))
-    if ngircd:
+        if tls:
+            programs.append(Program("inspircd-tls", command, INSPIRCD_TLS))
+    if tls:
+        programs[1] = programs[0]._replace(name="hubbub-tls")
+    elif ngircd:
         programs.append(Program("ngircd", ngircd + " -n -f {folder}/config", NGIRCD))
     for peer in peers:
         name, _, command = peer.partition("=")
@@ -174,7 +204,8 @@ def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
             time.sleep(0.5)
             empty = memory_kib(server.pid)
             words = [port, case.clients, case.senders, case.seconds, case.window, case.rate]
-            command = [str(load), *map(str, words), str(MESSAGE_SIZE), str(case.stuck)]
+            words += [MESSAGE_SIZE, case.stuck, int(program.is_encrypted)]
+            command = [str(load), *map(str, words)]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
@@ -184,10 +215,11 @@ def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
         finally:
             server.terminate()
             server.wait()
-    names = "registered register_s sent rate lost seconds p50 p99 max gone".split()
+    names = "registered register_s sent rate lost seconds p50 p99 max gone load_cpu".split()
     figures = dict(zip(names, map(float, result)))
     deliveries = figures["sent"] * (case.clients - 1) - figures["lost"]
     figures["cpu_us"] = cpu * 1e6 / deliveries if deliveries else 0.0
+    figures["load_us"] = figures["load_cpu"] * 1e6 / deliveries if deliveries else 0.0
     figures["kib"] = (memory - empty) / case.clients
     figures["peak_mib"] = peak / 1024
     return figures
@@ -195,21 +227,24 @@ def measure(program: Program, load: Path, case: Case) -> Dict[str, float]:
 
 def show(program: Program, case: Case, figures: Dict[str, float]) -> None:
     form = "%(rate)10.0f deliveries/s  p50 %(p50).1f p99 %(p99).1f max %(max).1f ms"
-    form += "  %(cpu_us).2f us CPU  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
+    form += "  %(cpu_us).3f us CPU (load %(load_us).3f)"
+    form += "  %(kib).0f KiB/client peak %(peak_mib).0f MiB"
     form += "  registered %(registered).0f in %(register_s).1f s"
     form += "  lost %(lost).0f gone %(gone).0f"
     print("%-14s %-24s" % (program.name, case) + form % figures, flush=True)
 
 
 def show_ratios(case: Case, runs: Dict[str, List[Dict[str, float]]]) -> None:
-    """Print the figure of Hubbub divided by that of each other server."""
+    """Print the figure of Hubbub, clear and encrypted, divided by that of each other server."""
     what = "p99" if case.rate else "rate"
     medians = {name: statistics.median(run[what] for run in all_) for name, all_ in runs.items()}
-    hubbub = medians.pop("hubbub", 0.0)
-    if hubbub and medians:
-        ratios = ["%.2f of %s" % (hubbub / other, name) for name, other in medians.items() if other]
-        unit = "p99" if case.rate else "deliveries/s"
-        print("%-14s %-24s%10s: %s" % ("ratios", case, unit, ", ".join(ratios)), flush=True)
+    unit = "p99" if case.rate else "deliveries/s"
+    for ours in ("hubbub", "hubbub-tls"):
+        others = {name: other for name, other in medians.items() if name != ours and other}
+        if medians.get(ours) and others:
+            ratios = ["%.2f of %s" % (medians[ours] / others[name], name) for name in others]
+            form = "%-14s %-24s%10s of %s: %s"
+            print(form % ("ratios", case, unit, ours, ", ".join(ratios)), flush=True)
 
 
 def main() -> None:
@@ -225,6 +260,7 @@ def main() -> None:
         metavar="NAME=COMMAND",
         help="measure another server too; the command holds {port}, and {folder} for its files",
     )
+    parser.add_argument("--tls", action="store_true", help="in the clear and encrypted")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each server, in turn")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of a run")
     parser.add_argument("--stuck", type=int, default=0, help="clients that stop reading")
@@ -239,11 +275,14 @@ def main() -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SystemExit("no C compiler for the load generator: install gcc")
-    programs = find_programs(args.server, args.options, args.peer)
+    programs = find_programs(args.server, args.options, args.peer, args.tls)
     with tempfile.TemporaryDirectory() as folder:
         load = Path(folder) / "load"
         source = str(TESTS / "bench_load.c")
-        subprocess.run([compiler, "-O2", "-o", str(load), source], check=True)
+        libraries = "-DTLS -lssl -lcrypto".split() if Path(OPENSSL_HEADER).exists() else []
+        if not libraries and any(program.is_encrypted for program in programs):
+            raise SystemExit("no OpenSSL for the load generator: install libssl-dev")
+        subprocess.run([compiler, "-O2", "-o", str(load), source, *libraries], check=True)
         for size in args.sizes:
             for name in args.load or (loads if size <= SMALL else loads[:2]):
                 case = make_case(name, size, args.stuck, args.seconds)

@@ -1,13 +1,15 @@
 /* The load for bench_fanout.py: N IRC clients in one channel, S of them talking.
 
-   usage: bench_load PORT N S SECONDS WINDOW RATE SIZE STUCK
+   usage: bench_load PORT N S SECONDS WINDOW RATE SIZE STUCK TLS
 
    RATE is messages a second over all senders; where it is 0, each sender has WINDOW messages
    in flight: it sends the next when all observers have read one of its messages. STUCK clients
-   join and never read again. Prints "talking" when all have joined, and at the end, in one
-   line: clients registered, seconds that took, messages sent, deliveries a second, deliveries
-   lost, seconds of talk, the median, 99th percentile and longest time of a delivery in ms,
-   and the number of clients that the server disconnected.
+   join and never read again. TLS is 1 to connect encrypted (certificates are not checked); it
+   needs a build with -DTLS, -lssl and -lcrypto. Prints "talking" when all have joined, and at
+   the end, in one line: clients registered, seconds that took, messages sent, deliveries a
+   second, deliveries lost, seconds of talk, the median, 99th percentile and longest time of a
+   delivery in ms, the number of clients that the server disconnected, and the seconds of CPU
+   that this program itself has spent since "talking".
 
    One thread and epoll: it spends far less on a delivery than any server does. Lines are
    counted by their bytes, since all have the same length; latency is read off every line of
@@ -19,6 +21,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +30,10 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#endif
 
 #define OBSERVERS 4
 #define MAX_SAMPLES 4000000
@@ -41,6 +48,9 @@ struct client {
     long bytes; /* received since the talk began */
     char *out;  /* what is still to be sent */
     int out_size;
+#ifdef TLS
+    SSL *ssl; /* NULL in the clear */
+#endif
 };
 
 static struct client *clients, **senders;
@@ -50,15 +60,46 @@ static long sample_count, observed;
 static int talking, line_size;
 static char buffer[1 << 18];
 
-static double now(void) {
+static double read_clock(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static double now(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+#ifdef TLS
+/* Speak TLS from now on. It reads from memory, into which a whole recv() goes at once, and writes
+   to the socket. The first write begins the handshake. */
+static void encrypt(struct client *c) {
+    static SSL_CTX *context;
+    if (!context) {
+        context = SSL_CTX_new(TLS_client_method());
+        SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE);
+        SSL_CTX_set_mode(context, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    }
+    BIO *memory = BIO_new(BIO_s_mem());
+    BIO_set_mem_eof_return(memory, -1); /* empty is not the end */
+    c->ssl = SSL_new(context);
+    SSL_set_bio(c->ssl, memory, BIO_new_socket(c->fd, BIO_NOCLOSE));
+    SSL_set_connect_state(c->ssl);
+}
+#endif
+
+static ssize_t write_some(struct client *c) {
+#ifdef TLS
+    if (c->ssl)
+        return SSL_write(c->ssl, c->out, c->out_size);
+#endif
+    return send(c->fd, c->out, c->out_size, 0);
 }
 
 static void flush_client(struct client *c) {
     while (c->out_size && !c->closed) {
-        ssize_t sent = send(c->fd, c->out, c->out_size, MSG_NOSIGNAL);
+        ssize_t sent = write_some(c);
         if (sent <= 0)
             return;
         memmove(c->out, c->out + sent, c->out_size - sent);
@@ -105,39 +146,61 @@ static void on_line(struct client *c, char *line, int size) {
     }
 }
 
+static void on_text(struct client *c, char *start, ssize_t got) {
+    char *end = start + got, *newline;
+    c->bytes += got;
+    if (talking && c->observer < 0)
+        return;
+    while ((newline = memchr(start, '\n', end - start))) {
+        int size = newline - start;
+        if (c->held + size < (int)sizeof c->line) {
+            memcpy(c->line + c->held, start, size);
+            c->line[c->held + size] = 0;
+            size = c->held + size;
+            if (size && c->line[size - 1] == '\r')
+                c->line[--size] = 0;
+            on_line(c, c->line, size);
+        }
+        c->held = 0;
+        start = newline + 1;
+    }
+    if (c->held + (end - start) < (long)sizeof c->line) {
+        memcpy(c->line + c->held, start, end - start);
+        c->held += end - start;
+    }
+}
+
+/* Read what came from the server; return 0 if the connection cannot go on. */
+static int on_bytes(struct client *c, ssize_t got) {
+#ifdef TLS
+    if (c->ssl) {
+        static char text[1 << 14]; /* the plain text of a record, at most */
+        int size;
+        ERR_clear_error(); /* of another client */
+        BIO_write(SSL_get_rbio(c->ssl), buffer, got);
+        while ((size = SSL_read(c->ssl, text, sizeof text)) > 0)
+            on_text(c, text, size);
+        int is_open = SSL_get_error(c->ssl, size) == SSL_ERROR_WANT_READ;
+        if (!talking)
+            flush_client(c); /* what waited for the handshake */
+        return is_open;
+    }
+#endif
+    on_text(c, buffer, got);
+    return 1;
+}
+
 static void on_readable(struct client *c) {
-    int watched = !talking || c->observer >= 0;
     for (;;) {
         ssize_t got = recv(c->fd, buffer, sizeof buffer, 0);
-        if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0 || !on_bytes(c, got)) {
             if (!c->closed) {
                 c->closed = 1;
                 epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
             }
             return;
-        }
-        if (got < 0)
-            return;
-        c->bytes += got;
-        if (watched) {
-            char *start = buffer, *end = buffer + got, *newline;
-            while ((newline = memchr(start, '\n', end - start))) {
-                int size = newline - start;
-                if (c->held + size < (int)sizeof c->line) {
-                    memcpy(c->line + c->held, start, size);
-                    c->line[c->held + size] = 0;
-                    size = c->held + size;
-                    if (size && c->line[size - 1] == '\r')
-                        c->line[--size] = 0;
-                    on_line(c, c->line, size);
-                }
-                c->held = 0;
-                start = newline + 1;
-            }
-            if (c->held + (end - start) < (long)sizeof c->line) {
-                memcpy(c->line + c->held, start, end - start);
-                c->held += end - start;
-            }
         }
         if (got < (ssize_t)sizeof buffer)
             return;
@@ -193,14 +256,19 @@ static void talk(int sender, int size) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 9)
+    if (argc != 10)
         return 2;
     int port = atoi(argv[1]), size = atoi(argv[7]), stuck = atoi(argv[8]);
     n = atoi(argv[2]), s = atoi(argv[3]);
     double seconds = atof(argv[4]), rate = atof(argv[6]);
-    int window = atoi(argv[5]);
+    int window = atoi(argv[5]), encrypted = atoi(argv[9]);
     if (n < s + stuck + OBSERVERS)
         return 2;
+#ifndef TLS
+    if (encrypted)
+        return 2;
+#endif
+    signal(SIGPIPE, SIG_IGN);
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
@@ -221,6 +289,10 @@ int main(int argc, char **argv) {
         }
         int one = 1;
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#ifdef TLS
+        if (encrypted)
+            encrypt(c);
+#endif
         fcntl(c->fd, F_SETFL, O_NONBLOCK);
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &event);
@@ -249,7 +321,7 @@ int main(int argc, char **argv) {
     printf("talking\n");
     fflush(stdout);
     long sent = 0;
-    double begin = now(), t;
+    double begin = now(), cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID), t;
     while ((t = now()) < begin + seconds) {
         if (rate > 0)
             for (long due = (long)((t - begin) * rate) - sent; due > 0; due--)
@@ -270,6 +342,7 @@ int main(int argc, char **argv) {
         poll_once(10);
     for (double quiet = now() + 0.3; now() < quiet;)
         poll_once(10);
+    cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     int gone = 0;
     for (int i = 0; i < n; i++) {
         bytes += clients[i].bytes;
@@ -281,8 +354,8 @@ int main(int argc, char **argv) {
     double p50 = sample_count ? samples[sample_count / 2] : 0;
     double p99 = sample_count ? samples[sample_count * 99 / 100] : 0;
     double worst = sample_count ? samples[sample_count - 1] : 0;
-    printf("%d %.2f %ld %.0f %ld %.2f %.2f %.2f %.2f %d\n", all, registered, sent,
+    printf("%d %.2f %ld %.0f %ld %.2f %.2f %.2f %.2f %d %.3f\n", all, registered, sent,
            line_size ? at_end / line_size / took : 0.0, expected - delivered, took, p50 * 1e3,
-           p99 * 1e3, worst * 1e3, gone);
+           p99 * 1e3, worst * 1e3, gone, cpu);
     return 0;
 }

@@ -144,3 +144,13 @@ def test_systemd_accepts_the_service(tmp_path):
     unit = tmp_path / "hubbub.service"
     unit.write_text(readme_block("[Unit]"), "utf-8")
     assert run(program, "verify", str(unit)) == ""
+
+
+@pytest.mark.parametrize("name", ["client.py", "server.py"])
+def test_options_in_the_readme_exist(name):
+    options = set(re.findall(r"--[a-z-]+", run(sys.executable, name, "--help")))
+    used = re.findall(re.escape(name) + r"( [^`\n]+)", README)
+    if name == "server.py":  # named without a command
+        used += re.findall(r"`(--[a-z-]+)", README)
+    used = set(re.findall(r"(?<!\S)--[a-z-]+", " ".join(used)))
+    assert used and used - options == set()

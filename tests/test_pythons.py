@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE
+from urllib.request import urlopen
 
 import pytest
 
@@ -83,13 +84,13 @@ def start(tmp_path):
     """Start programs of the repository on a version of Python, with stderr in a file."""
     with ExitStack() as stack:
 
-        def start_program(version, *arguments):
+        def start_program(version, *arguments, folder=ROOT):
             errors = tmp_path / (arguments[0] + ".err")
             stderr = stack.enter_context(errors.open("wb"))
             stack.callback(lambda: print(errors.read_text("utf-8")))  # shown if the test fails
             command = [PYTHONS[version], "-E", "-B", "-W", "error", *arguments]
             program = stack.enter_context(
-                subprocess.Popen(command, cwd=str(ROOT), stdin=PIPE, stdout=PIPE, stderr=stderr)
+                subprocess.Popen(command, cwd=str(folder), stdin=PIPE, stdout=PIPE, stderr=stderr)
             )
             stack.callback(program.kill)
             program.errors = errors
@@ -106,20 +107,26 @@ def check_exit(program):
     assert code == 0, errors
 
 
+def serve(start, version):
+    """Start a server; return it and its port."""
+    options = "--host", "127.0.0.1", "--port", "0", "--no-discovery"
+    server = start(version, "server.py", *options)
+    first_line = server.stdout.readline().decode()
+    running = re.match(r"\[SERVER\] Running on 127\.0\.0\.1:(\d+)\r?\n", first_line)
+    assert running, first_line
+    return server, int(running.group(1))
+
+
 @pytest.mark.parametrize(
     ("server_version", "client_version"),
     PAIRS,
     ids=["server_%d.%d-client_%d.%d" % (*server, *client) for server, client in PAIRS],
 )
 def test_client_and_server_run_on_different_pythons(start, server_version, client_version):
-    server = start(server_version, "server.py", "--host", "127.0.0.1", "--port", "0")
-    first_line = server.stdout.readline().decode()
-    running = re.match(r"\[SERVER\] Running on (127\.0\.0\.1:(\d+))\r?\n", first_line)
-    assert running, first_line
-    address, port = running.groups()
-
+    server, port = serve(start, server_version)
+    address = "127.0.0.1:%d" % port
     with ExitStack() as stack:
-        peer = stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), TIMEOUT))
+        peer = stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT))
         bob = User(*(stack.enter_context(peer.makefile(mode)) for mode in ("wb", "rb")))
         bob.send("bob")
         bob.expect("[SERVER]: bob joined the chat")
@@ -145,3 +152,20 @@ def test_client_and_server_run_on_different_pythons(start, server_version, clien
     if sys.platform != "win32":  # where terminating a program is killing it
         server.send_signal(signal.SIGTERM)
         check_exit(server)
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]], ids="{0[0]}.{0[1]}".format)
+def test_app_that_a_server_hands_out_joins_it(start, tmp_path, version):
+    """From an empty folder, without an argument that names the server."""
+    _, port = serve(start, VERSIONS[-1 - VERSIONS.index(version)])
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    with urlopen("http://127.0.0.1:%d/hubbub.pyz" % port, timeout=TIMEOUT) as answer:
+        (folder / "hubbub.pyz").write_bytes(answer.read())
+    client = start(version, "hubbub.pyz", "--username", "alice", "--terminal", folder=folder)
+    alice = User(client.stdin, client.stdout)
+    alice.expect("[SERVER]: alice joined the chat")
+    alice.send("hello", "/quit")
+    alice.expect("[alice]: hello")
+    check_exit(client)
+    assert os.listdir(str(folder)) == ["hubbub.pyz"]
