@@ -2050,6 +2050,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     elif is_private:
         conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
+        chat.change(HEADER)  # the draft may be an answer
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
@@ -5478,6 +5479,7 @@ class ChatView:
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
+        if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()

@@ -179,7 +179,7 @@ def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
     alice.click("Try again")
     hub.expect("PRIVMSG dave :two")
     hub.send(":alice!a@h PRIVMSG dave :two")
-    desktop.pump(lambda: "[you -> dave]: two" in alice.lines)
+    desktop.pump(lambda: "[you -> dave]: two  (only you two)" in alice.lines)
     assert not [line for line in alice.lines if "(not delivered)" in line]
 
 
@@ -537,6 +537,15 @@ def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
     alice.type("<Return>")
     hub.expect("PRIVMSG bob :hi")
     assert alice.notice == ""
+
+
+def test_notice_names_the_user_that_an_answer_goes_to_now(alice, desktop, hub):
+    for name in ("carol", "bob"):
+        hub.send(":%s!c@h JOIN #lobby" % name, ":%s!c@h PRIVMSG alice :psst" % name)
+        alice.sees("[%s -> you]: psst  (only you two)" % name)
+        if name == "carol":
+            alice.type("/reply yes")
+        assert alice.notice == "Privately to " + name
 
 
 def test_suggestions_follow_what_is_typed(tea, desktop, hub):
