@@ -430,8 +430,10 @@ class Carrier:
         self._unsent = bytearray()  # encrypted
         self.fingerprint = ""  # of the server, once it has shown its certificate
         if pin:
-            context = ssl.create_default_context()
-            if pin != SYSTEM:  # the fingerprint is compared
+            if pin == SYSTEM:
+                context = ssl.create_default_context()
+            else:  # the fingerprint is compared
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             self._pipe = protocol.TlsPipe(context, host.partition("%")[0])
             self._unsent += self._pipe.outgoing()
@@ -477,9 +479,9 @@ class Carrier:
             finally:
                 self._unsent += self._pipe.outgoing()
             self.fingerprint = self.fingerprint or self._pipe.fingerprint()
-            if said or not self._pipe.is_ended:
-                return said
-            data = b""
+            if self._pipe.is_ended:
+                self._sock.shutdown(socket.SHUT_RD)  # the next read finds the end
+            return said
         if not data:
             raise EndedError(LOST, "The connection was lost.")
         return data
@@ -493,9 +495,10 @@ class Connection:
 
     `pin` tells which server is trusted to be the right one: the fingerprint of its certificate,
     SYSTEM for any with a certificate that the system trusts for this host, FIRST for the one
-    that is met now. Connected has the pin to keep. With "" the server may be in the clear, but is
-    not told more than that unless it is; it is FIRST if it offers encryption. A connection that
-    was encrypted once is encrypted ever after.
+    that is met now, whose pin is SYSTEM if that is so, or else its fingerprint. Connected has the
+    pin to keep. With "" the server may be in the clear, but is not told more than that unless it
+    is; it is FIRST if it offers encryption. A connection that was encrypted once is encrypted ever
+    after.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
 
@@ -523,7 +526,7 @@ class Connection:
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
-        self._pin, self._is_known = pin, pin not in ("", FIRST)
+        self._pin, self._is_known = pin.replace(FIRST, SYSTEM), pin not in ("", FIRST)
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -615,7 +618,7 @@ class Connection:
                 self._talk(sock)
             return EndedError(CLOSED, "")
         except RestartError:
-            self._pin = FIRST
+            self._pin = FIRST if self._pin else SYSTEM
             return self._connect_once()
         except EndedError as error:
             end = error
@@ -698,6 +701,8 @@ class Connection:
         try:
             data = carrier.receive()
         except (ssl.SSLError, ssl.CertificateError) as error:
+            if carrier.is_open:
+                raise  # damaged on its way
             log.info("%s: %s", self.address, error)
             is_stranger = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
             if is_stranger and not self._is_known:

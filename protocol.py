@@ -941,6 +941,7 @@ class TlsPipe:
         bios = self._from_peer, self._to_peer
         self._tls = context.wrap_bio(*bios, server_side=server is None, server_hostname=server)
         self._waiting = bytearray()  # for the end of the handshake
+        self._encrypted: List[bytes] = []  # taken from `_to_peer`, whose buffer never shrinks
         self.is_open = False  # the handshake is done
         self.is_ended = False  # the peer has said that it sends no more
         if server is not None:
@@ -948,25 +949,32 @@ class TlsPipe:
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the network, and return what the peer has said; b"" for nothing yet."""
-        self._from_peer.write(data)
         pieces: List[bytes] = []
-        with contextlib.suppress(ssl.SSLWantReadError):
-            if not self.is_open:
-                self._tls.do_handshake()
-                self.is_open = True
-                self.send(bytes(self._waiting))
-            while not self.is_ended:
-                with contextlib.suppress(ssl.SSLZeroReturnError):
-                    pieces.append(self._tls.read(MAX_RECORD))
-                self.is_ended = not (pieces and pieces[-1])
+        for start in range(0, len(data) or 1, MAX_RECORD):
+            self._from_peer.write(data[start : start + MAX_RECORD])
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not self.is_open:
+                    self._tls.do_handshake()
+                    self.is_open = True
+                    self.send(bytes(self._waiting))
+                    self._waiting.clear()
+                while not self.is_ended:
+                    try:
+                        pieces.append(self._tls.read(MAX_RECORD))
+                    except ssl.SSLZeroReturnError:
+                        pieces.append(b"")
+                    self.is_ended = not pieces[-1]
         return b"".join(pieces)
 
     def send(self, data: bytes) -> None:
         """Say something to the peer: `outgoing` has it, once the handshake is done."""
         if not self.is_open:
             self._waiting += data
-        elif data:
-            self._tls.write(data)
+        else:
+            for start in range(0, len(data), MAX_RECORD):
+                if start:
+                    self._encrypted.append(self._to_peer.read())
+                self._tls.write(data[start : start + MAX_RECORD])
 
     def close(self) -> None:
         """Say that no more comes."""
@@ -979,7 +987,8 @@ class TlsPipe:
 
     def outgoing(self) -> bytes:
         """Return the bytes that the network is to carry, once."""
-        return self._to_peer.read()
+        pieces, self._encrypted = [*self._encrypted, self._to_peer.read()], []
+        return b"".join(pieces)
 
     def fingerprint(self) -> str:
         """Return that of the peer's certificate, "" before it has come."""

@@ -146,7 +146,7 @@ CONNECTION_PRICE = 1
 REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
-TLS_PRICE = 3  # for a handshake
+TLS_PRICE = 8  # for a handshake, which takes a millisecond
 PASSWORD_PRICE = 5  # for a hash
 
 # Limits of a client
@@ -597,8 +597,8 @@ class Client:
         with self._tls_lock:
             try:
                 return self.tls.receive(data)
-            except ssl.SSLError as error:
-                raise Disconnect("TLS: %s" % (error.reason or "failed")) from None
+            except ssl.SSLError:
+                raise Disconnect("Encryption failed") from None
 
     def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
         """Encrypt what is new in the outbox, with what TLS itself has to say: one call for all."""
@@ -3038,8 +3038,6 @@ class Session:
         max_line = protocol.MAX_TAGS + protocol.MAX_MESSAGE if name == IRC else MAX_PLAIN_LINE
         framer = protocol.Framer(max_line)
         for chunk in itertools.chain([opening], chunks):
-            if len(chunk) > BYTES_PER_TOKEN:
-                self.charge(len(chunk) // BYTES_PER_TOKEN)
             lines = framer.feed(chunk)
             if not lines:
                 self.charge(PIECE_PRICE)
@@ -3060,8 +3058,8 @@ class Session:
             try:
                 data = client.reader.recv(RECEIVE_SIZE)
             except socket.timeout:
-                if is_silent:
-                    client.caps = PLAIN_TEXT
+                if is_silent and (client.tls is None or client.tls.is_open):
+                    client.caps, is_silent = PLAIN_TEXT, False
                     text = "Welcome to %s. Type your username and press Enter."
                     self.notice(text, options.network)
                 elif client.registered and is_pinged:
@@ -3070,16 +3068,17 @@ class Session:
                 elif self._can_ping():
                     self.reply("PING", options.server_name)
                     is_pinged = True
-                is_silent = False
                 self.flush()
                 self.delivery.wake()
             else:
                 if not data:
                     break
+                if len(data) > BYTES_PER_TOKEN:
+                    self.charge(len(data) // BYTES_PER_TOKEN)
                 data = self._decrypt(data, is_first=is_silent)
                 if data:
                     is_silent = is_pinged = False
-                    yield data
+                yield data
             client.check_end()
             if self._can_ping():
                 timeout = options.ping_interval
@@ -3105,14 +3104,11 @@ class Session:
         if client.tls is None:
             return data
         try:
-            text = client.decrypt(data)
+            return client.decrypt(data)
         finally:
             if client.tls.has_outgoing:
                 self.delivery.enqueue(Output(client, bytes))
                 self.delivery.wake()
-        if not text:
-            self.charge(PIECE_PRICE + len(data) // BYTES_PER_TOKEN)
-        return text
 
     def _serve_page(self, data: bytes, chunks: Iterator[bytes]) -> NoReturn:
         """Answer a browser's request: `respond`. Nothing of it is taken for chat."""
@@ -4947,6 +4943,7 @@ def make_certificate(folder: str) -> str:
     )
     files = ["-keyout", path + ".new", "-out", path + ".new"]
     try:
+        os.close(os.open(path + ".new", os.O_WRONLY | os.O_CREAT, 0o600))  # some openssl use 0644
         subprocess.run(  # noqa: S603
             command.split() + files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, check=True, timeout=OPENSSL_TIMEOUT,
@@ -4960,6 +4957,9 @@ def make_certificate(folder: str) -> str:
         lines = (getattr(error, "stderr", b"") or str(error).encode()).splitlines()
         text = protocol.clean(lines[-1].decode("utf-8", "replace"), 200)
         raise CertificateError("openssl made no certificate: %s" % text) from None
+    finally:
+        with contextlib.suppress(OSError):  # it is in its place
+            os.remove(path + ".new")
     return path
 
 
@@ -4976,17 +4976,20 @@ def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
     # A peer that renegotiates has the server compute without end. (3.6 has no name for it.)
     context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
     try:
-        context.load_cert_chain(cert, key or None, password="")  # never asks
         with open(cert, encoding="ascii", errors="replace") as file:
-            found = re.search(
-                "-----BEGIN CERTIFICATE.*?END CERTIFICATE-----", file.read(), re.DOTALL
-            )
+            pems = re.findall("-----BEGIN CERTIFICATE-.*?-END CERTIFICATE-----", file.read(), re.S)
+        if not pems:
+            raise ValueError("there is none")
+        context.load_cert_chain(cert, key or None, password="")  # never asks
+        return context, protocol.fingerprint(ssl.PEM_cert_to_DER_cert(pems[0]))
+    except ssl.SSLError as error:
+        is_other = error.reason == "KEY_VALUES_MISMATCH"
+        reason = "its key is missing, damaged, or kept with a passphrase"
+        reason = "the key is that of another certificate" if is_other else reason
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        files = " and ".join(filter(None, [cert, key]))
-        raise CertificateError("cannot use the certificate in %s: %s" % (files, reason)) from None
-    der = ssl.PEM_cert_to_DER_cert(found.group()) if found else b""
-    return context, protocol.fingerprint(der)
+        reason = getattr(error, "strerror", None) or str(error)
+    files = " and ".join(filter(None, [cert, key]))
+    raise CertificateError("cannot use the certificate in %s: %s" % (files, reason))
 
 
 # Finding servers

@@ -10,6 +10,7 @@ is left.
 
 import base64
 import collections
+import contextlib
 import heapq
 import json
 import os
@@ -17,6 +18,7 @@ import random
 import re
 import selectors
 import socket
+import ssl
 import sys
 import time
 from typing import Any, Callable, Dict, Generator, List, NamedTuple, Optional, Pattern, Tuple, Union
@@ -151,6 +153,40 @@ def drip(me: "Attacker") -> Script:
         yield 0.02
 
 
+def begin_tls() -> "Tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]":
+    """Return a client's end of TLS, with its hello in the last."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(*bios)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return (tls, *bios)
+
+
+def greet_in_tls(me: "Attacker") -> Script:
+    """Have the server compute its part of a handshake, and come again."""
+    yield TLS_HELLO
+    yield ANYTHING
+
+
+def read_nothing_in_tls(me: "Attacker") -> Script:
+    """Shake hands, ask for much, and read nothing."""
+    tls, incoming, outgoing = begin_tls()
+    yield outgoing.read()
+    is_open = False
+    while not is_open:
+        incoming.write((yield ANYTHING)[0])
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+            is_open = True
+    tls.write(hello(me.nickname) + to_bytes(*["WHO #lobby", "HELP"] * 40))
+    yield outgoing.read()
+    yield ENDED
+
+
+TLS_HELLO = begin_tls()[2].read()
+ANYTHING = re.compile(rb".+", re.DOTALL)
 SPEECH = to_bytes(*["PRIVMSG #lobby :" + 60 * "x"] * 90)
 GARBAGE = bytes(random.getrandbits(8) for _ in range(65536))
 MANY_TAGS = "@" + ";".join("+a%d=b" % i for i in range(560)) + " PING x"
@@ -199,6 +235,8 @@ KINDS = {
     "garbage": Kind(send_garbage),
     "half_open": Kind(say_nothing),
     "slow_drip": Kind(drip),
+    "tls_hello": Kind(greet_in_tls, sizes=(20, 250)),
+    "tls_never_read": Kind(read_nothing_in_tls, ("crowd",), reads=False, sizes=(250,)),
 }
 # fmt: on
 

@@ -162,10 +162,19 @@ class Caller:
     """A client.Connection and its events."""
 
     def __init__(
-        self, port, nickname="alice", password="", host="127.0.0.1", space=0, reconnects=True
+        self,
+        port,
+        nickname="alice",
+        password="",
+        host="127.0.0.1",
+        space=0,
+        reconnects=True,
+        pin="",
     ):
         self.events = queue.Queue(space)
-        self.connection = client.Connection(host, port, password, nickname, self.events, reconnects)
+        self.connection = client.Connection(
+            host, port, password, nickname, self.events, reconnects, pin
+        )
         self._thread = self.connection._thread
         self.connection.start()
 

@@ -277,18 +277,20 @@ class WeeChat(Program):
             hub.nicks = "{name}"
             hub.username = "{name}"
             hub.realname = "{name}"
-            hub.ssl = off
+            hub.ssl = {tls}
+            hub.ssl_fingerprint = "{fingerprint}"
             hub.autoconnect = on
             hub.sasl_username = "{account}"
             hub.sasl_password = "{password}"
             """,
     }
 
-    def __init__(self, terminals, folder, name, port, account="", password=""):
+    def __init__(self, terminals, folder, name, port, account="", password="", fingerprint=""):
         program = require("weechat")
         require("/usr/lib/*/weechat/plugins/fifo.so")
         folder.mkdir()
         fields = {"name": name, "port": port, "account": account, "password": password}
+        fields.update(fingerprint=fingerprint, tls="on" if fingerprint else "off")
         for file, text in self.CONFIG.items():
             write_config(folder / file, text, **fields)
         super().__init__(name, folder, "logs/*.log")
@@ -339,7 +341,7 @@ class Irssi(Program):
     }
     LIST = "/list -yes"
     CONFIG = """
-        servers = ({{ address = "127.0.0.1"; port = "{port}"; chatnet = "hub";
+        servers = ({{ address = "127.0.0.1"; port = "{port}"; chatnet = "hub"; {tls}
                       autoconnect = "yes"; }});
         chatnets = {{ hub = {{ type = "IRC"; nick = "{name}"; {login} }}; }};
         logs = {{ "{log}" = {{ auto_open = "yes"; level = "ALL"; }}; }};
@@ -350,14 +352,17 @@ class Irssi(Program):
           "fe-text" = {{ paste_verify_line_count = "0"; }};
         }};
         """
+    TLS = 'use_tls = "yes"; tls_verify = "no"; tls_pinned_cert = "%s";'
     LOGIN = 'sasl_mechanism = "PLAIN"; sasl_username = "%s"; sasl_password = "%s";'
 
-    def __init__(self, terminals, folder, name, port, account="", password=""):
+    def __init__(self, terminals, folder, name, port, account="", password="", fingerprint=""):
         program = require("irssi")
         folder.mkdir()
         log = folder / "all.log"
         login = self.LOGIN % (account, password) if account else ""
+        pairs = ":".join(re.findall("..", fingerprint.upper()))
         fields = {"name": name, "port": port, "log": log, "login": login}
+        fields["tls"] = self.TLS % pairs if pairs else ""
         write_config(folder / "config", self.CONFIG, **fields)
         super().__init__(name, folder, log.name)
         self._terminals = terminals
@@ -435,6 +440,7 @@ class HexChat(Program):
     LOGIN = "U=%s\nP=%s\nL=6\n"  # 6 is SASL PLAIN
     FLAGS = 8 + 16  # connect at the start, through no proxy
     GLOBAL = 2  # use the names that all networks share
+    TLS = 4 + 32  # with any certificate: HexChat knows no fingerprints
     BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
          "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
         <busconfig>
@@ -451,7 +457,7 @@ class HexChat(Program):
         </busconfig>
         """
 
-    def __init__(self, screen, folder, name, port, account="", password=""):
+    def __init__(self, screen, folder, name, port, account="", password="", fingerprint=""):
         program = require("hexchat")
         folder.mkdir()
         self._bus = self._start_bus(folder)
@@ -461,6 +467,7 @@ class HexChat(Program):
         )
         login = "I=%s\n" % name + self.LOGIN % (account, password) if account else ""
         flags = self.FLAGS if account else self.FLAGS + self.GLOBAL
+        flags += self.TLS if fingerprint else 0
         write_config(folder / "hexchat.conf", self.CONFIG, name=name)
         write_config(folder / "servlist.conf", self.NETWORK, login=login, flags=flags, port=port)
         super().__init__(name, folder, "logs/*.log")

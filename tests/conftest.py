@@ -11,6 +11,7 @@ from hypothesis import settings
 from window_harness import Desktop, Screen
 
 import client
+import server
 
 # The same examples in every run, without a time limit for slow machines.
 settings.register_profile("hubbub", derandomize=True, database=None, deadline=None)
@@ -49,6 +50,25 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HUBBUB_FIND", "")
 
 
+@pytest.fixture(scope="session")
+def make_certificate(tmp_path_factory):
+    """Make a key and a self-signed certificate as the server does, and return the file's path."""
+
+    def make():
+        try:
+            return server.make_certificate(str(tmp_path_factory.mktemp("tls")))
+        except server.CertificateError as error:
+            return pytest.skip(str(error))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def certificate(make_certificate):
+    """The path of a key and a certificate."""
+    return make_certificate()
+
+
 @pytest.fixture
 def open_room():
     """Start servers with the test's options, by default without a rate limit."""
@@ -73,8 +93,8 @@ def room(open_room):
 def hub(monkeypatch):
     """A server that sends what the test tells it to, and need not answer CAP LS."""
     monkeypatch.setattr(client, "CAP_TIME", 0.1)
-    with contextlib.closing(ScriptedServer()) as server:
-        yield server
+    with contextlib.closing(ScriptedServer()) as hub_:
+        yield hub_
 
 
 @pytest.fixture(scope="session")

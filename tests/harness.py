@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -30,10 +31,17 @@ def count_descriptors():
     return 0
 
 
+def trusting_context():
+    """Return a context for clients that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class Talker:
     """A connection that sends nothing by itself, and reads line by line."""
 
-    def __init__(self, port, receive_buffer=0, host="127.0.0.1"):
+    def __init__(self, port, receive_buffer=0, host="127.0.0.1", tls=False):
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.settimeout(TIMEOUT)
         if receive_buffer:
@@ -41,6 +49,9 @@ class Talker:
         self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = "%s:%d" % self._socket.getsockname()[:2]
+        if tls:
+            self._socket = trusting_context().wrap_socket(self._socket)
+            self.certificate = self._socket.getpeercert(binary_form=True)
         self._lines = []
         self._rest = b""
 
@@ -63,7 +74,7 @@ class Talker:
 
     def finish(self):
         """Close the sending direction and go on reading, as `nc -N` does."""
-        self._socket.shutdown(socket.SHUT_WR)
+        socket.socket.shutdown(self._socket, socket.SHUT_WR)  # that of SSLSocket ends TLS, too
 
     def close(self):
         """Close the connection. Idempotent."""
@@ -180,15 +191,15 @@ class PlainTalker(Talker):
 class Room:
     """A server in this process, and its clients."""
 
-    def __init__(self, **options):
+    def __init__(self, tls=False, **options):
         chosen = {"host": "127.0.0.1", "port": 0, "rate_limit": 0, "discovery": False, **options}
         self.server = server.Server(server.Options(**chosen))
-        self._talkers = []
+        self._talkers, self._tls = [], tls
         self._thread = threading.Thread(target=self.server.run, name="server under test")
         self._thread.start()
 
     def connect(self, kind=Talker, **options):
-        talker = kind(self.server.port, **options)
+        talker = kind(self.server.port, **{"tls": self._tls, **options})
         self._talkers.append(talker)
         return talker
 
@@ -252,20 +263,22 @@ def folded(*names):
 class Process:
     """`python server.py` as a process."""
 
-    def __init__(self, stderr, *args, launcher=(), discovery=False):
+    def __init__(self, stderr, *args, launcher=(), discovery=False, tls=False, environment=None):
         command = [*launcher, sys.executable, str(PROGRAM), "--host", "127.0.0.1", "--port", "0"]
         # Without discovery, no fixed port is bound.
         command += [*([] if discovery else ["--no-discovery"]), *args]
-        self._stderr = stderr
+        self._stderr, self._tls = stderr, tls
         self._talkers = []
         with stderr.open("wb") as file:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=file, env=environment
+            )
         self.first_line = self._process.stdout.readline().decode().rstrip()
         address = re.search(r"Running on .*:(\d+)$", self.first_line)
         self.port = int(address.group(1)) if address else 0
 
     def connect(self, kind):
-        talker = kind(self.port)
+        talker = kind(self.port, tls=self._tls)
         self._talkers.append(talker)
         return talker
 

@@ -1,6 +1,7 @@
 """WeeChat, irssi and HexChat, as their users run them, beside client.py's window and nc."""
 
 import contextlib
+import ssl
 
 import pytest
 from clients_harness import (
@@ -14,6 +15,8 @@ from clients_harness import (
     unique,
 )
 from harness import Process
+
+import protocol
 
 pytestmark = pytest.mark.timeout(180)  # the first test waits for all programs to start
 
@@ -49,9 +52,10 @@ def start(request, server, folder):
     """Start an IRC client, and wait for the server's welcome."""
     with contextlib.ExitStack() as stack:
 
-        def start_(kind, name, *login, until="Welcome to"):
+        def start_(kind, name, *login, until="Welcome to", fingerprint=""):
             display = request.getfixturevalue("screen" if kind is HexChat else "terminals")
-            client = kind(display, folder / name, name, server.port, *login)
+            given = (display, folder / name, name, server.port, *login)
+            client = kind(*given, fingerprint=fingerprint)
             stack.callback(client.close)
             client.expect(until)
             return client
@@ -306,6 +310,28 @@ def test_sasl_login_is_shown_in_whois(start, folder, irc_users, kind, name):
 def test_sasl_with_wrong_password_shows_the_refusal(start, folder, kind, name):
     add_account(folder / "data", name, PASSWORD)
     start(kind, name, name, "not it", until="do not belong together").close()
+
+
+@pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["wanda", "iris", "hugo"])))
+def test_client_joins_encrypted(start, server, folder, kind, name):
+    """With the fingerprint that the server's console shows, where the program can compare it."""
+    pem = (folder / "data" / "tls.pem").read_text().partition("-----BEGIN CERTIFICATE")
+    fingerprint = protocol.fingerprint(ssl.PEM_cert_to_DER_cert("".join(pem[1:])))
+    user = start(kind, name, fingerprint=fingerprint)
+    with contextlib.closing(server.irc(unique("nick"))) as nick:
+        nick.send("WHOIS " + name)
+        nick.expect(" %s :is using a secure connection" % name)
+        user.say("#lobby", "hello")
+        nick.expect(" PRIVMSG #lobby :hello")
+    user.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "refusal"),
+    [(WeeChat, "wolf", "fingerprint"), (Irssi, "ivan", "Pinned certificate mismatch")],
+)
+def test_client_refuses_another_fingerprint(start, kind, name, refusal):
+    start(kind, name, fingerprint="ab" * 32, until=refusal).close()
 
 
 def test_clients_have_sent_no_unknown_commands_or_modes(irc_users):

@@ -13,6 +13,7 @@ import pytest
 from harness import TIMEOUT, Process
 
 import protocol
+from server import NOT_ENCRYPTED
 
 SEEK = """
 import json, socket, sys
@@ -39,6 +40,15 @@ try:
     print(seeker.recv(2048))
 except ConnectionRefusedError:
     print("refused")
+"""
+TALK = """
+import socket, ssl, sys
+host, port, is_encrypted, *lines = sys.argv[1:]
+sock = socket.create_connection((host, int(port)), 10)
+if is_encrypted == "True":
+    sock = ssl._create_unverified_context().wrap_socket(sock)
+sock.sendall("".join(line + "\\r\\n" for line in lines).encode())
+sys.stdout.buffer.write(sock.recv(65536))
 """
 
 
@@ -208,3 +218,24 @@ def test_computer_without_a_network_says_so(make_host):
     assert told(server)[0] == (
         "No network was found; `ip addr` shows the addresses of this computer"
     )
+
+
+def test_server_may_require_encryption_on_the_network(cable, make_certificate):
+    """It says what to do instead; this computer itself may talk to it in the clear."""
+    one, two = cable
+    server = one.serve(
+        "Class 4B", "--host", "::", "--require-tls", "--tls-cert", make_certificate()
+    )
+    for here, host, is_encrypted, answer in (
+        (two, "192.168.77.1", False, "ERROR :" + NOT_ENCRYPTED),
+        (two, "fd77::1", False, "ERROR :" + NOT_ENCRYPTED),
+        (two, "192.168.77.1", True, ":hubbub.local 001 bob :"),
+        (one, "127.0.0.1", False, ":hubbub.local 001 bob :"),
+    ):
+        arguments = (host, str(server.port), str(is_encrypted), "NICK bob", "USER b 0 * :b")
+        assert here.python(TALK, *arguments).startswith(answer)
+        arguments = (host, str(server.port), str(is_encrypted), "CAP LS")
+        assert here.python(TALK, *arguments).startswith(":hubbub.local CAP * LS :")
+    for line in ("bob", "PASS sesame"):
+        arguments = ("192.168.77.1", str(server.port), "False", line)
+        assert NOT_ENCRYPTED in two.python(TALK, *arguments)

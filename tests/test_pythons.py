@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,30 @@ OLDEST = (3, 6)
 TIMEOUT = 20  # seconds; reached only by a failing test
 
 PRINT_VERSION = "import sys; print(*sys.version_info[:2], sys.executable, sep='\\n')"
+EXCHANGE = """
+import ssl, sys
+import protocol, server
+for size in (1, 100, 1 << 20):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    theirs = protocol.TlsPipe(server.load_certificate(sys.argv[1], "")[0])
+    ours = protocol.TlsPipe(context, "hubbub.example")
+    ours.send(b"hello")
+    heard = {ours: b"", theirs: b""}
+    def carry():
+        for here, there in ((ours, theirs), (theirs, ours)) * 4:
+            data = here.outgoing()
+            for start in range(0, len(data), size):
+                heard[there] += there.receive(data[start : start + size])
+    carry()
+    theirs.send(b"x" * 50000)
+    ours.send(b"bye")
+    ours.close()
+    carry()
+    assert heard == {theirs: b"hellobye", ours: b"x" * 50000}, heard
+    assert theirs.is_ended and not ours.is_ended
+    assert ours.fingerprint() == server.load_certificate(sys.argv[1], "")[1]
+"""
 CLOCK = re.compile(r"\[\d\d:\d\d:\d\d\] ")
 LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d [\d:,]+ )?(DEBUG|INFO|WARNING) .")
 
@@ -143,6 +168,13 @@ def test_client_and_server_run_on_different_pythons(start, server_version, clien
         bob.expect("[bob]: 😀 李 é", "[you -> alice]: yes: 😀 李 é")
         alice.expect("[bob]: 😀 李 é", "[bob -> you]: yes: 😀 李 é")
 
+        if shutil.which("openssl"):
+            irc = stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), TIMEOUT))
+            irc.sendall(b"NICK carol\r\nUSER c 0 * :c\r\nWHOIS alice\r\nQUIT\r\n")
+            assert b" 671 carol alice " in b"".join(iter(lambda: irc.recv(65536), b""))
+            bob.expect("[SERVER]: carol left the chat")
+            alice.expect("[SERVER]: carol left the chat")
+
         alice.send("/list")
         alice.expect("[SERVER]: Online users (2): alice, bob")
         alice.send("/quit")
@@ -152,6 +184,13 @@ def test_client_and_server_run_on_different_pythons(start, server_version, clien
     if sys.platform != "win32":  # where terminating a program is killing it
         server.send_signal(signal.SIGTERM)
         check_exit(server)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["%d.%d" % version for version in VERSIONS])
+def test_tls_is_the_same_on_all_pythons(version, certificate):
+    """Their ssl modules report the end of what a peer says in different ways."""
+    command = [PYTHONS[version], "-E", "-B", "-W", "error", "-c", EXCHANGE, str(certificate)]
+    subprocess.run(command, cwd=str(ROOT), timeout=TIMEOUT, check=True)
 
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]], ids="{0[0]}.{0[1]}".format)

@@ -1,7 +1,9 @@
 """Two users chat through the real server, which is killed and started again meanwhile."""
 
 import contextlib
+import os
 import queue
+import shutil
 import signal
 import sys
 import time
@@ -150,11 +152,15 @@ def test_private_message_to_an_absent_account_is_read_later(people):
         assert again.chat.find("alice").unread == 1
 
 
-def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatch, is_encrypted):
     monkeypatch.setattr(client, "RETRY_TIMES", (0.0, 0.05))
+    if is_encrypted and not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    more = {} if is_encrypted else {"environment": {**os.environ, "PATH": str(tmp_path)}}
     options = ("--data", str(tmp_path / "history"), "--rate-limit", "0")
     with contextlib.ExitStack() as stack:
-        server = Process(tmp_path / "stderr", *options)
+        server = Process(tmp_path / "stderr", *options, **more)
         stack.callback(lambda: server.close())
         people = [Person(name, server.port) for name in ("alice", "bob")]
         for person in people:
@@ -176,7 +182,7 @@ def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatc
                 typed[person.chat.nickname].append("typed meanwhile, round %d" % round_)
                 person.say(typed[person.chat.nickname][-1])
             server.close()
-            server = Process(tmp_path / "stderr", *options, "--port", str(server.port))
+            server = Process(tmp_path / "stderr", *options, "--port", str(server.port), **more)
         until(people, lambda: all(person.is_done for person in people))
         until(people, lambda: len({len(person.said()) for person in people}) == 1)
         alice, bob = (person.said() for person in people)
@@ -184,4 +190,5 @@ def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatc
         for name, texts in typed.items():
             head = "[%s]: " % name
             assert [line[len(head) :] for line in alice if line.startswith(head)] == texts
+        assert all(bool(person.connection._pin) == is_encrypted for person in people)
         assert all(e.delivery == SENT for p in people for e in p.chat.find("#lobby").entries)

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from harness import PROGRAM, TIMEOUT, IrcTalker, PlainTalker, Process, Room
@@ -35,6 +36,22 @@ def start(tmp_path):
     yield start_
     for process in processes:
         process.close()
+
+
+@pytest.fixture(scope="module")
+def cut_certificate(make_certificate):
+    """A certificate and its key apart, and others that are of no use."""
+    key, cert = re.findall(
+        "-----BEGIN.*?-----END[A-Z ]*-----\n", Path(make_certificate()).read_text(), re.S
+    )
+    locked = ["openssl", "pkey", "-aes128", "-passout", "pass:sesame"]
+    return {
+        "key": key,
+        "cert": cert,
+        "other": Path(make_certificate()).read_text().partition("-----BEGIN CERTIFICATE")[0],
+        "trusted": cert.replace(" CERTIFICATE", " TRUSTED CERTIFICATE"),
+        "locked": subprocess.check_output(locked, input=key.encode()).decode(),
+    }
 
 
 def test_a_server_says_where_it_runs_and_that_it_stopped(start):
@@ -97,6 +114,17 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--data", "FOLDER/binary", "--list-accounts"], "there are no accounts in FOLDER/binary."),
         (["--data", "FOLDER/damaged", "--list-accounts"], "move it aside: mv FOLDER/damaged/"),
         (["--data", "FOLDER/damaged"], "move it aside: mv FOLDER/damaged/"),
+        (["--tls-key", "FOLDER/key"], "--tls-key is for --tls-cert"),
+        (["--require-tls", "--data", ""], "a certificate is kept in the folder of --data"),
+        (["--tls-cert", "FOLDER/missing"], "in FOLDER/missing: No such file"),
+        (["--tls-cert", "FOLDER"], "in FOLDER: Is a directory"),
+        (["--tls-cert", "FOLDER/binary"], "in FOLDER/binary: there is none."),
+        (["--tls-cert", "FOLDER/key"], "in FOLDER/key: there is none."),
+        (["--tls-cert", "FOLDER/trusted", "--tls-key", "FOLDER/key"], ": there is none."),
+        (["--tls-cert", "FOLDER/cert"], "in FOLDER/cert: its key is missing"),
+        (["--tls-cert", "FOLDER/cert", "--tls-key", "FOLDER/missing"], "No such file"),
+        (["--tls-cert", "FOLDER/cert", "--tls-key", "FOLDER/other"], "key is that of another"),
+        (["--tls-cert", "FOLDER/cert", "--tls-key", "FOLDER/locked"], "kept with a passphrase."),
         (["--nonsense"], "--nonsense"),
         (["@FOLDER/missing"], "FOLDER/missing"),
         (["@FOLDER/unbalanced"], "Bob's"),
@@ -104,7 +132,9 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_command_line_exits_with_2_and_a_line_that_says_why(start, tmp_path, args, words):
+def test_a_wrong_command_line_exits_with_2_and_a_line_that_says_why(
+    start, tmp_path, cut_certificate, args, words
+):
     """No traceback, nothing on stdout, and no word that only the programmer knows."""
     (tmp_path / "binary").write_bytes(b"caf\xe9")
     (tmp_path / "empty").write_bytes(b"")
@@ -113,6 +143,8 @@ def test_a_wrong_command_line_exits_with_2_and_a_line_that_says_why(start, tmp_p
     (tmp_path / "kept" / server.STORE_FILE).write_bytes(b"")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / server.STORE_FILE).write_bytes(b"no database" * 100)
+    for name, text in cut_certificate.items():
+        (tmp_path / name).write_text(text)
     process = start(*[arg.replace("FOLDER", str(tmp_path)) for arg in args])
     assert process.first_line == ""
     assert process.wait() == 2
