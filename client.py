@@ -1247,6 +1247,8 @@ class Chat:
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
+        self._latest = 0.0  # the latest time of a message, by the server's clock
+        self._is_late = False  # the last message was said before another that came first
         self.completer = Completer(functools.partial(_suggest, self))
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
@@ -1542,8 +1544,9 @@ class Chat:
                 request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
-            msgid = message.tag("msgid") or self.complete_until.msgid
-            self.complete_until = Place(msgid, self.time_of(message))
+            msgid, when = message.tag("msgid") or self.complete_until.msgid, self.time_of(message)
+            self.complete_until = Place(msgid, when)
+            self._is_late, self._latest = when < self._latest, max(when, self._latest)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
@@ -1643,8 +1646,8 @@ class Chat:
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
         """Count new messages of others, mark the first one, and raise an alert."""
-        is_shown = conversation is self.current or entries[-1:] == self.current.entries[-1:]
-        is_seen = self._has_focus and is_shown
+        is_aside = entries[-1:] == self.current.entries[-1:] and not self._is_late
+        is_seen = self._has_focus and (conversation is self.current or is_aside)
         if not entries or (is_seen and not is_missed):
             return
         conversation.mark = conversation.mark or entries[0]
