@@ -270,9 +270,9 @@ WANTED = tuple(
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
 _NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know CAP
 _TAKEN = "“%s” is already here. Try another name, for example %s2."
-_REGISTERED = "“%s” is registered. If it is yours, type its password; else choose another."
+_REGISTERED = "“%s” is registered. If it is yours, type its password. If not, choose another name."
 _WRONG_PASSWORD = "Wrong password."  # noqa: S105
-_NO_PASSWORD = "This server asks for a password."  # noqa: S105
+_NO_PASSWORD = "This server asks for a password. The host can tell you."  # noqa: S105
 
 
 class Handshake:
@@ -327,7 +327,7 @@ class Handshake:
         command, params = message.command, message.params
         self._heard += 1
         if self._heard > MAX_HANDSHAKE:
-            raise EndedError(SERVER, "The server does not come to the end of its greeting.")
+            raise EndedError(SERVER, "The server's greeting does not end.")
         if command == "CAP" and len(params) > 2:
             return self._on_cap(params[1], params[-1].split(), has_more=params[2] == "*")
         if command == "AUTHENTICATE" and self.login is not None:
@@ -627,7 +627,7 @@ class Connection:
             end = EndedError(LOST, "The connection was lost.")
         if end.event.fault == LOST and self._session == session:
             self._token = ""  # a session that this server cannot resume
-            text = "%s is there, but does not answer as a chat server does." % self.address
+            text = "%s answers, but not as a chat server does." % self.address
             return EndedError(SERVER, text)
         return end
 
@@ -679,7 +679,7 @@ class Connection:
                 self.send(handshake.start())
                 continue
             if seconds <= 0 and (is_pinged or not handshake.is_done):
-                raise EndedError(LOST, "The server does not answer any more.")
+                raise EndedError(LOST, "The server has stopped answering.")
             if seconds <= 0:
                 self.send([Message("PING", ("hubbub",))])
                 is_pinged, silent_since = True, time.monotonic()
@@ -758,7 +758,7 @@ class Connection:
 
     def _reply(self, messages: List[Message]) -> None:
         if messages and len(self._outgoing) > MAX_OUTGOING:
-            raise EndedError(SERVER, "The server does not read what it asks for.")
+            raise EndedError(SERVER, "The server does not read what it is sent.")
         self.send(messages)
 
 
@@ -1278,7 +1278,7 @@ class Chat:
     def hint(self) -> str:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
-            return "Enter a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+            return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1639,7 +1639,7 @@ class Chat:
 
     def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
         """Show a line of the client's own."""
-        line = Line(FROM_SYSTEM, self.now, "[system]:", text)
+        line = Line(FROM_SYSTEM, self.now, "[SYSTEM]:", text)
         self.add(self.new_entry(line), conversation or self.current)
 
     def count_unread(
@@ -2369,9 +2369,15 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
     nickname = message.params[1]
     if nickname.startswith(CHANNEL_SIGN):
         chat.show(message._replace(command="403"), chat.current)
-    else:
-        words = [protocol.NO_SUCH_USER.format(nickname), _guess(chat, nickname)]
+        return
+    guess = _guess(chat, nickname)
+    if guess or chat.current is not chat.find(nickname):
+        words = [protocol.NO_SUCH_USER.format(nickname), guess]
         chat.answer(". ".join(filter(None, words)))
+    else:  # in their private conversation
+        waits = " Messages wait only for registered names."
+        is_ours = RESUME_CAP in chat.session.caps
+        chat.answer("%s is not here.%s" % (nickname, waits if is_ours else ""))
 
 
 # For each command and numeric: the least number of parameters, and the handler. Others are
@@ -2433,7 +2439,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
-        raise InputError("You are not connected. Wait until you are.")
+        raise InputError("You are not connected. Try again when you are.")
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)
@@ -2462,7 +2468,7 @@ def _enter(chat: Chat, message: Message) -> None:
     for name in names:
         channel = chat.find(name) or chat.create(name, CHANNEL)
         if channel is None:
-            raise InputError("%s is one room too many." % name)
+            raise InputError("You are in too many rooms to join %s." % name)
         if channel.membership == OUTSIDE:
             channel.membership = JOINING
         channel.channel_key = message.params[1:] or channel.channel_key
@@ -2500,14 +2506,14 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
         if not chat.is_ignored(args[0]):
             chat.ignored.append(args[0])
             chat.outcome.settings_changed = True
-        chat.answer("You ignore %s now." % args[0])
+        chat.answer("You now ignore %s." % args[0])
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
     folded = protocol.casefold(args[0])
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
     chat.outcome.settings_changed = True
-    chat.answer("You do not ignore %s." % args[0])
+    chat.answer("You are not ignoring %s." % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -3101,7 +3107,7 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # `| head` has had enough
                 return 0
-            return self._fail("The chat cannot be written: %s." % error.strerror)
+            return self._fail("The chat cannot be printed: %s." % error.strerror)
 
     def _run(self, host: str, port: int, nickname: str) -> int:
         password = ""
@@ -3186,7 +3192,7 @@ class Terminal:
             elif _is_quit(event):
                 goodbye, outcome = event, Outcome()
             elif len(event) > MAX_PASTE:
-                reason = "A line of more than %d characters is not sent." % MAX_PASTE
+                reason = "Lines of more than %d characters are not sent." % MAX_PASTE
                 outcome = chat.do(now, chat.answer, reason)
             else:
                 outcome = chat.do(now, chat.submit, event)
@@ -3225,7 +3231,7 @@ class Terminal:
                 lines += [entry.line for entry in entries]
                 lines.append(protocol.server_line("Now:", chat.now))
             else:
-                lines.append(protocol.server_line("Nothing was said earlier.", chat.now))
+                lines.append(protocol.server_line("There are no earlier messages.", chat.now))
             printed |= {entry.id for entry in entries}
             for line in lines:
                 day, self._day = self._day, protocol.format_day(line.when)
@@ -3290,7 +3296,7 @@ COLORS = {  # role: in the dark theme, in the light one
     FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
     FROM_OTHERS: ("#f2f4f8", "#1b2027"), PRIVATE: ("#d3adff", "#7434b5"),
     "warn": ("#f2c14e", "#8a5700"), "error": ("#ff8a80", "#b3261e"), "ok": ("#4fd18b", "#1a7f43"),
-    "away": ("#f2b93b", "#d08700"), "offline": ("#6b7687", "#98a3b2"),
+    "away": ("#f2b93b", "#a86c00"), "offline": ("#8691a2", "#707b8b"),
     "accent": ("#2f6be0", "#1f5fd0"), "accent_hover": ("#3771e6", "#2c6ce0"),
     "accent_pressed": ("#2459c4", "#184da9"), "on_accent": ("#ffffff", "#ffffff"),
     "focus": ("#6aa5ff", "#1f5fd0"), "link": ("#8cc4ff", "#0b57b7"),
@@ -3332,6 +3338,11 @@ ICONS = {
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
+# Presence and the state of a connection, by colour: a disc, a crescent, a ring.
+DOTS = {
+    "ok": "d 12 12 11", "away": "m 12 12 11 19 7 9.5",
+    **dict.fromkeys(("offline", "error"), "o 12 12 10 o 12 12 8"),
+}  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
 _BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
@@ -3492,7 +3503,8 @@ FIELDS = {  # frames with a round edge: the surface below, the edge
 }  # fmt: skip
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
-    "Error": ("bg", "error", "small"), "Empty": ("chat", "muted", "ui"),
+    "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"),
+    "Empty": ("chat", "muted", "ui"),
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
@@ -3612,6 +3624,10 @@ class Look:
         dots = (("d 20 4 3.6", self.color[dot]),) if dot else ()
         return self._picture(draw_icon, self.dp(size), ((ICONS[name], self.color[color]), *dots))
 
+    def dot(self, color: str, size: int) -> Any:
+        """Return the picture of a dot, whose shape tells what its colour does."""
+        return self._picture(draw_icon, self.dp(size), ((DOTS[color], self.color[color]),))
+
     def logo(self, size: int) -> Any:
         """Return the program's own icon, so many pixels wide."""
         accent = self.color["accent"]
@@ -3723,17 +3739,21 @@ def nest(*elements: str) -> Any:
 # -------
 
 
-def bind_wheel(widget: "tk.Misc", scroll: Callable[[int], object]) -> None:
-    """Call `scroll` with the steps down, negative for up, on the wheel of each system."""
-    divisor = 1 if sys.platform == "darwin" else 120
+def bind_wheel(canvas: "tk.Canvas", step: Callable[[], int]) -> None:
+    """Scroll a canvas, whose units are pixels: by `step` for a notch of the wheel."""
 
-    def turn(event: "TkEvent") -> str:
-        scroll(int(-event.delta / divisor) or (-1 if event.delta > 0 else 1))
+    def scroll(pixels: float) -> str:
+        canvas.yview_scroll(round(pixels), "units")
         return "break"
 
-    widget.bind("<MouseWheel>", turn)
-    widget.bind("<Button-4>", lambda event: scroll(-1))
-    widget.bind("<Button-5>", lambda event: scroll(1))
+    notch = 1 if sys.platform == "darwin" and tk.TkVersion < 8.7 else 120
+    canvas.bind("<MouseWheel>", lambda event: scroll(-event.delta / notch * step()))
+    if tk.TkVersion < 8.7:  # with X11
+        canvas.bind("<Button-4>", lambda event: scroll(-step()))
+        canvas.bind("<Button-5>", lambda event: scroll(step()))
+    else:  # pixels, with a sign, in the lower 16 bits; https://core.tcl-lang.org/tips/doc/trunk/tip/684.md
+        move = lambda event: scroll(0x8000 - ((event.delta + 0x8000) & 0xFFFF))  # noqa: E731
+        canvas.bind("<TouchpadScroll>", move)
 
 
 def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> str:
@@ -3825,7 +3845,7 @@ class Drawing:
 
     def dot(self, color: str, size: int = 10, gap: int = 8, dy: int = 0) -> None:
         """Draw a dot at the left end."""
-        self.picture(self._disc(size, color), gap, dy)
+        self.picture(self._look.dot(color, size), gap, dy)
 
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
@@ -3834,8 +3854,8 @@ class Drawing:
         self.picture(self._disc(size, AVATARS[shade]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
-            picture = self._look.box(dp(12), dp(12), dp(6), dot, self._surface, dp(2))
-            self._picture(left + dp(size + 2), picture, size // 2 - 4, "e")
+            for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
+                self._picture(left + dp(size - 4), picture, size // 2 - 4, "center")
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
@@ -3985,6 +4005,7 @@ class RowList:
         self.menu: Callable[[Any, TkEvent], object] = lambda key, event: None
         self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
+        self.least = 0  # if not 0, it asks for room for its rows, and for so many at least
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last row ends
         self.selected: Any = None  # the key of the highlighted row
@@ -3997,7 +4018,7 @@ class RowList:
         canvas.configure(yscrollincrement=1)
         add_scrollbar(canvas, surface, lambda first, last: self._drawing.redraw())
         look.follow(canvas, self._measure)
-        bind_wheel(canvas, lambda steps: canvas.yview_scroll(steps * look.dp(36), "units"))
+        bind_wheel(canvas, lambda: look.dp(36))
         for sequence in ("<<Return>>", "<space>"):
             canvas.bind(sequence, lambda event: self.enter())
         steps = {"Up": -1, "Down": 1, "Prior": -8, "Next": 8, "Home": -(10**6), "End": 10**6}
@@ -4046,6 +4067,9 @@ class RowList:
         heights = [self.CAPTION if row.is_caption else self._height for row in self.rows]
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
+        if self.least:
+            least = self._look.dp(self._height) * self.least
+            self.canvas.configure(height=max(least, self._tops[-1]))
         self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
@@ -4958,13 +4982,13 @@ class Search:
 class ConnectView:
     """Asks for the user's name and the server, and says what went wrong."""
 
-    SIZE, MINIMUM = (460, 680), (460, 520)  # of the window
+    SIZE, MINIMUM = (460, 720), (460, 520)  # of the window
     NEEDED, FIELD = 540, 90  # dp for all with three servers, and for each further field
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
         SERVER: "The address that the server's console shows",
         PASSWORD: "The host can tell you",
-        NETWORK: "Others find the chat by it",
+        NETWORK: "Others see it in their list",
     }
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
@@ -4998,9 +5022,10 @@ class ConnectView:
         self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
         self._add_field(SERVER, "Address")
+        self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
         self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.grid(sticky="ew", pady=(px(12), px(10)))
+        self.button.grid(row=self._body.grid_size()[1] + 1, sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
@@ -5045,7 +5070,7 @@ class ConnectView:
         self._body.rowconfigure(int(card.grid_info()["row"]), weight=1)
         self.list = RowList(card, self._look, "field", 52, self._choose)
         self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
-        self.list.moved = self._choose
+        self.list.moved, self.list.least = self._choose, 3
         self.list.frame.grid(sticky="nsew")
         self._no_servers = ttk.Frame(card, style="Field.TFrame")
         title = "No servers yet"
@@ -5096,7 +5121,7 @@ class ConnectView:
         self._set(SERVER, server)
         self.open_form(False)
         if question:
-            self.show_error(SERVER, question)
+            self.show_error(SERVER, question, is_question=True)
         else:
             self.submit()
 
@@ -5119,19 +5144,21 @@ class ConnectView:
         self._finder.close()
         self.found, self._first_look = {}, 0.0
 
-    def show_error(self, field: str, error: str) -> None:
-        """Show the error at its field, and be ready for another attempt; "" for none."""
+    def show_error(self, field: str, error: str, is_question: bool = False) -> None:
+        """Show the error at its field, and be ready for another attempt; "" for none.
+
+        A question is shown in the same place, but not as an error.
+        """
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self.set_busy("")
         if field:
             self._show_field(field, True)
         for name, entry in self.fields.items():
-            is_wrong = name == field
-            entry.state(["invalid" if is_wrong else "!invalid"])
-            words = self._look.text(error if is_wrong else self.HINTS[name])
-            style = "Error.TLabel" if is_wrong else "Muted.TLabel"
-            self.hints[name].configure(text=words, style=style)
+            kind = "Muted" if name != field else "Question" if is_question else "Error"
+            entry.state(["invalid" if kind == "Error" else "!invalid"])
+            words = self._look.text(error if name == field else self.HINTS[name])
+            self.hints[name].configure(text=words, style=kind + ".TLabel")
         self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()
@@ -5155,10 +5182,10 @@ class ConnectView:
         elif self.is_hosting:
             self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
         else:
-            texts = (self.fields[name].get().strip() for name in (NAME, SERVER, PASSWORD))
-            name, server, password = texts
-            # No other server gets to see it.
-            self._window.connect(name, server, password if server == self._password_server else "")
+            name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
+            if server != self._password_server:  # no other server gets to see it
+                self._set(PASSWORD, "")
+            self._window.connect(name, server, self.fields[PASSWORD].get().strip())
 
     def _on_edit(self, text: str) -> bool:
         self.frame.after_idle(self._refresh)
@@ -5182,7 +5209,7 @@ class ConnectView:
         for widget in (self._head.canvas, self._keys):
             set_shown(widget, is_high)
         for hint in self.hints.values():
-            set_shown(hint, is_high or str(hint.cget("style")) == "Error.TLabel")
+            set_shown(hint, is_high or str(hint.cget("style")) != "Muted.TLabel")
         top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
         self.frame.configure(padding=(side, top, side, bottom))
 
@@ -5231,8 +5258,7 @@ class ConnectView:
         if found:
             detail += " · " + found.people
         elif detail == name:
-            can_ask = self._finder.can_ask
-            detail = "Not found on this network" if can_ask else "You were there before"
+            detail = "You were there before"
 
         def paint(row: Drawing) -> None:
             row.skip(6)
@@ -5615,9 +5641,13 @@ class ChatView:
         """Show beside the chat what there is room for."""
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
-        set_shown(self.sidebar.frame, is_wide)
-        set_shown(self.people.frame, self._shows_people[self._is_roomy])
         set_shown(self.menu_button, not is_wide)
+        focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
+        has_people = self._shows_people[self._is_roomy]
+        for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
+            set_shown(frame, is_shown)
+            if not is_shown and focus.startswith("%s." % frame):
+                self.focus_composer()
 
 
 def open_link(address: str) -> None:
@@ -5652,6 +5682,21 @@ class Notifier:
     """Draws attention to the window with what the system has: a bell, a notification."""
 
     PAUSE = 2.0  # seconds between two alerts
+    TIMEOUT = 10.0  # seconds that a notification may take
+    # For Windows, without any text: that comes as title and text in the environment, and becomes
+    # text in XML. Notifications need the id of an installed program.
+    TOAST = r"""
+        $manager = [Windows.UI.Notifications.ToastNotificationManager, Windows.UI.Notifications,
+            ContentType = WindowsRuntime]
+        $kind = [Windows.UI.Notifications.ToastTemplateType]::ToastText02
+        $xml = $manager::GetTemplateContent($kind)
+        $places = $xml.GetElementsByTagName('text')
+        [void]$places.Item(0).AppendChild($xml.CreateTextNode($env:HUBBUB_TITLE))
+        [void]$places.Item(1).AppendChild($xml.CreateTextNode($env:HUBBUB_TEXT))
+        $id = '{1AC14E77-02E7-4E5D-B744-2EB1AE5198B7}\WindowsPowerShell\v1.0\powershell.exe'
+        $toast = [Windows.UI.Notifications.ToastNotification]::new($xml)
+        $manager::CreateToastNotifier($id).Show($toast)
+    """
 
     def __init__(self, root: "tk.Tk", system: str) -> None:
         self._root, self._system = root, system
@@ -5663,24 +5708,34 @@ class Notifier:
         if now < self._last + self.PAUSE:
             return
         self._last = now
-        command, null = self._command(title, body), subprocess.DEVNULL
-        try:
-            if command:
-                process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)  # noqa: S603
-                # Daemon: it waits for another program, which may outlive this one.
-                threading.Thread(target=process.wait, name="notify", daemon=True).start()
-        except OSError as error:
-            log.info("no notification: %s", error)
+        command = self._command(title, body)
+        if command:
+            # Daemon: it waits for another program, which may outlive this one.
+            args = (command, {"HUBBUB_TITLE": title, "HUBBUB_TEXT": body})
+            threading.Thread(target=self._run, args=args, name="notify", daemon=True).start()
         if sound:
             self._root.bell()
+
+    def _run(self, command: List[str], texts: Dict[str, str]) -> None:
+        null, hidden = subprocess.DEVNULL, 0x08000000 if self._system == "win32" else 0
+        options: Any = {"stdin": null, "stdout": null, "stderr": null, "creationflags": hidden}
+        try:
+            options["env"] = {**os.environ, **texts}
+            subprocess.run(command, check=True, timeout=self.TIMEOUT, **options)  # noqa: S603
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            log.info("no notification: %s", error)
 
     def _command(self, title: str, body: str) -> List[str]:
         """Return the command that shows a notification, [] for none. No text is an option."""
         if self._system == "aqua":
             script = "display notification (item 2 of argv) with title (item 1 of argv)"
             return ["osascript", "-e", "on run argv\n%s\nend run" % script, title, body]
-        program = shutil.which("notify-send") if self._system == "x11" else None
-        return [program, "-a", "Hubbub", "--", title, html.escape(body, False)] if program else []
+        if self._system == "win32":
+            folder = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32")
+            program = os.path.join(folder, "WindowsPowerShell", "v1.0", "powershell.exe")
+            return [program, "-NoProfile", "-NonInteractive", "-Command", self.TOAST]
+        found = shutil.which("notify-send") if self._system == "x11" else None
+        return [found, "-a", "Hubbub", "--", title, html.escape(body, False)] if found else []
 
 
 def copy_text(root: "tk.Tk", text: str) -> None:
@@ -5744,7 +5799,7 @@ class Menus:
             (away[0], lambda: view.submit(away[1])),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            ("Light or dark", window.toggle_theme),
+            ("Switch to %s" % window.other_theme, window.toggle_theme),
             ("Larger", lambda: window.zoom(1)),
             ("Smaller", lambda: window.zoom(-1)),
             ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
@@ -5815,14 +5870,15 @@ class Questions:
     def help(self) -> None:
         """Show what can be typed, and the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
-        text = "Chat for a local network. Python %d.%d, Tk %s."
+        text = "Python %d.%d, Tk %s. With a screen reader, start Hubbub with --terminal."
         text %= (*sys.version_info[:2], patch)
         found = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
         found += commands(self._window.chat)
         rows = [caption("WHAT YOU CAN TYPE")]
         rows += [help_row(each.word, each.word + each.args, each.help, 7) for each in found]
+        system = self._window.look.system
         rows.append(caption("KEYS"))
-        rows += [text_row(key.name, key.help, note=key.name) for key in KEYS]
+        rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
         self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
@@ -5990,6 +6046,7 @@ class Window:
         self.chat_view = ChatView(root, self.look, self)
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
+        root.createcommand("::tk::mac::Quit", self.close)  # in the program's menu on macOS
         root.after(POLL_MS, lambda: root.iconphoto(True, self.look.logo(64)))  # first the window
         for sequence in ("<FocusIn>", "<FocusOut>"):
             root.bind(sequence, lambda event: root.after_idle(self._on_focus))
@@ -6273,9 +6330,12 @@ class Window:
         if isinstance(end, Disconnected):  # it is the last of its queue
             self._disconnect()
             if end.fault != CLOSED:
+                # The first request for a password is no error.
+                is_first = not self.is_chatting and not self.connect_view.fields[PASSWORD].get()
                 self._show(self.connect_view)
                 field = SERVER if end.fault == LOST else end.fault
-                self.connect_view.show_error(field, end.reason)
+                is_question = is_first and field == PASSWORD
+                self.connect_view.show_error(field, end.reason, is_question)
 
     def _carry_out(self, outcome: Outcome) -> None:
         """Carry out all but the changes."""
@@ -6325,8 +6385,12 @@ class Window:
 
     # What keys and menus do
 
+    @property
+    def other_theme(self) -> str:
+        return "light" if self.look.theme == "dark" else "dark"
+
     def toggle_theme(self) -> None:
-        self.look.change("light" if self.look.theme == "dark" else "dark", self.look.zoom)
+        self.look.change(self.other_theme, self.look.zoom)
         self._save_settings()
 
     def zoom(self, step: int) -> None:
@@ -6363,7 +6427,7 @@ class Key(NamedTuple):
 
 # In a sequence, Control stands for what goes with letters: Command on macOS.
 KEYS = (
-    Key("Enter", "send"), Key("Shift+Enter", "begin a new line"),
+    Key("Enter", "send"), Key("Shift+Enter", "start a new line"),
     Key("Up, Down", "what you sent before"),
     Key("Tab", "complete a name, a /command or a #room"),
     Key("Ctrl+F", "search; Enter and F3 go on", {
@@ -6384,13 +6448,13 @@ KEYS = (
     Key("Alt+A", "the next conversation with something new", {
         "Alt-a": lambda window: window.chat_view.select(window.chat.next_unread())}),
     Key("PgUp, PgDn", "scroll"),
-    Key("Ctrl+Home, Ctrl+End", "to the top, to the latest", {
+    Key("Ctrl+Home, Ctrl+End", "go to the top, or to the latest message", {
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
-    Key("Ctrl+Tab", "on to the next part of the window"),
-    Key("Shift+F10", "what can be done with this"),
-    Key("Ctrl+T", "light or dark", {"Control-t": Window.toggle_theme}, True),
-    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, usual size", {
+    Key("Ctrl+Tab", "go to the next part of the window"),
+    Key("Shift+F10", "open the menu of what is selected"),
+    Key("Ctrl+T", "switch between light and dark", {"Control-t": Window.toggle_theme}, True),
+    Key("Ctrl++, Ctrl+-, Ctrl+0", "larger, smaller, normal size", {
         "Control-plus": lambda window: window.zoom(1),
         "Control-equal": lambda window: window.zoom(1),
         "Control-KP_Add": lambda window: window.zoom(1),
@@ -6398,7 +6462,7 @@ KEYS = (
         "Control-KP_Subtract": lambda window: window.zoom(-1),
         "Control-0": lambda window: window.zoom(0)}, True),
     Key("F1", "this help", {"F1": lambda window: window.questions.help()}),
-    Key("Esc", "close what is open, go to the latest", {"Escape": Window.escape}, True),
+    Key("Esc", "close what is open, or go to the latest message", {"Escape": Window.escape}, True),
     Key("Ctrl+Q", "quit", {"Control-q": Window.close}, True),
 )  # fmt: skip
 
@@ -6494,6 +6558,13 @@ class Keys:
         return None
 
 
+def key_name(name: str, system: str) -> str:
+    """Return the name of keys as the keyboard of a system shows it."""
+    if system != "aqua":
+        return name
+    return re.sub(r"Ctrl\+(?!Tab)", "⌘", name).replace("Alt+", "⌥")
+
+
 def latin_letter(event: "TkEvent", system: str) -> str:
     """Return the Latin letter of a key that has one of another alphabet, "" for others."""
     if event.keysym_num > 255:
@@ -6529,7 +6600,9 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
     parser = argparse.ArgumentParser(description="Chat on the local network.")
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
-    parser.add_argument("--terminal", action="store_true", help="chat here, without a window")
+    parser.add_argument(
+        "--terminal", action="store_true", help="chat in this terminal, as with a screen reader"
+    )
     parser.add_argument("--host", action="store_true", help="host a chat on this computer")
     parser.add_argument("--find", action="store_true", help="print the servers on this network")
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")

@@ -417,8 +417,10 @@ def is_nickname(name: str) -> bool:
 
 def nickname_error(name: str) -> str:
     """Return the rule that a nickname breaks, in words for the user; "" if it is valid."""
-    if not 1 <= len(name) <= MAX_NAME:
-        return "A username has 1 to %d characters." % MAX_NAME
+    if not name:
+        return "Type a name first."
+    if len(name) > MAX_NAME:
+        return "A username has at most %d characters." % MAX_NAME
     if not all(_is_letter(c) or c.isdecimal() or c in "-" + _NICKNAME_SPECIAL for c in name):
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
@@ -1123,13 +1125,13 @@ _TEXTS: Dict[str, str] = {
     "381": "You are an operator now.",
     "401": NO_SUCH_USER.replace("{}", "{1}"),
     "403": "No such room: {1}",
-    "405": "You are in as many rooms as you may. Type /leave in one of them first.",
+    "405": "You cannot be in more rooms. Type /leave in one of them first.",
     "406": "There was no user called {1}",
     "421": UNKNOWN_COMMAND.format("{1}", _TYPE_HELP),
     "433": "Username already taken: {1}. Choose another.",
     "441": "{1} is not in {2}",
     "442": "You are not in {1}. Type /join {1}",
-    "443": "{1} is in {2} already",
+    "443": "{1} is already in {2}",
     "465": "You may not join this chat: {text}",
     "471": "{1} is full. Try again later.",
     "473": "{1} is open to invited users only. Ask a member to invite you.",
@@ -1142,7 +1144,7 @@ _TEXTS: Dict[str, str] = {
     "900": "You are logged in as {2}",
     "901": "You are logged out.",
     "905": "That password is too long.",
-    "907": "You are logged in already.",
+    "907": "You are already logged in.",
 }
 _NOT_SHOWN = frozenset(  # numerics for programs
     "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 276 302 303 312 315 318 321"
@@ -1250,11 +1252,11 @@ VERBS: Dict[str, Verb] = {
     "whois": Verb("USERNAME", "see who a user is", "WHOIS USERNAME"),
     "history": Verb("[LINES]", "see earlier messages", "CHATHISTORY LATEST HERE * LINES"),
     "rooms": Verb("", "see which rooms there are", "LIST"),
-    "join": Verb("ROOM [KEY]", "enter a room, or make one", "JOIN ROOM KEY"),
+    "join": Verb("ROOM [KEY]", "join a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
     "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC CHANNEL TOPIC"),
     "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
-    "away": Verb("[REASON]", "be away; without a reason, be back", "AWAY REASON"),
+    "away": Verb("[REASON]", "mark yourself as away; without a reason, as back", "AWAY REASON"),
     "ignore": Verb("[USERNAME]", "hide a user's messages; alone, see whom you ignore"),
     "unignore": Verb("USERNAME", "show a user's messages again"),
     "register": Verb("PASSWORD", "make your username yours alone", "REGISTER * * PASSWORD"),
@@ -1291,7 +1293,7 @@ UNNAMED_HELP = (
     ("//MESSAGE", "say a message that begins with a slash"),
 )
 _NO_CHANNEL = (
-    "You are in no room. Enter one with /join ROOM, or write to one person: @USERNAME TEXT"
+    "You are not in a room. Join one with /join ROOM, or write to one person: @USERNAME TEXT"
 )
 _NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 

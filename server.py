@@ -191,9 +191,9 @@ COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the address
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
-HISTORY_FAILS = "The server's disk does not work. What is said will be kept once it works again."
-HISTORY_LOST = "The server's disk does not work, and some of what is said will not be kept."
-HISTORY_WORKS = "What is said is being kept again."
+HISTORY_FAILS = "The server's disk is not working. Messages will be saved once it works again."
+HISTORY_LOST = "The server's disk is not working, and some messages will not be saved."
+HISTORY_WORKS = "Messages are being saved again."
 NO_ACCOUNTS = "This server keeps no accounts."
 NOT_ENCRYPTED = (
     "This chat is for encrypted connections only. Turn on TLS in your IRC client, or use"
@@ -3530,7 +3530,7 @@ def _try_to_register(session: Session) -> None:
     session.directory.register(client)
     _apply_sanctions(session)  # again: a ban may have been added in between
     dialect = PLAIN if client.caps & PLAIN_TEXT else IRC
-    log.info("%s registered as %s (%s)", client.address, client.nickname, dialect)
+    log.info("%s joined as %s (%s)", client.address, client.nickname, dialect)
     _welcome(session)
     if session.options.lobby:
         on_join(session, Message("JOIN", (session.options.lobby,)))
@@ -3655,7 +3655,7 @@ def on_authenticate(session: Session, message: Message) -> None:
         raise ReplyError("905", "SASL message too long") from None
     except protocol.ProtocolError:
         raise ReplyError("904", "SASL authentication failed") from None
-    error = ReplyError("904", "That username and that password do not belong together.")
+    error = ReplyError("904", "That username and password do not match.")
     account = _check_password(session, name, password, error)
     _log_in(session, account)
     session.reply("903", "SASL authentication successful")
@@ -3729,9 +3729,9 @@ def on_register(session: Session, message: Message) -> None:
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
     if client.account.id:
-        raise fail("ALREADY_AUTHENTICATED", "You are logged in already.")
+        raise fail("ALREADY_AUTHENTICATED", "You are already logged in.")
     if protocol.casefold(name) != client.folded:
-        raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register the username that you have.")
+        raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register your present username.")
     error = protocol.password_error(password)
     if error:
         raise fail("WEAK_PASSWORD", error)
@@ -3743,7 +3743,7 @@ def on_register(session: Session, message: Message) -> None:
     except AccountExistsError as exists:
         raise fail("ACCOUNT_EXISTS", str(exists)) from None
     log.info("%s registered the account %s", client.log_name, account.name)
-    text = "%s is yours alone now. Next time, type /login %s PASSWORD" % (name, name)
+    text = "%s is now yours alone. Next time, type /login %s PASSWORD" % (name, name)
     session.reply("REGISTER", "SUCCESS", account.name, text)
     _log_in(session, account)
 
@@ -3800,7 +3800,7 @@ def on_text(session: Session, message: Message) -> None:
         if away:
             session.reply("301", target, away)
         elif away is None and account is not None:
-            text = "%s is offline; it will be delivered" % account.name
+            text = "%s is offline; your message will be delivered" % account.name
             if not session.delivery.sync():
                 text += " if the server's disk works again soon"
             session.note("PRIVMSG", "OFFLINE", account.name, text)
@@ -4226,7 +4226,7 @@ def on_chathistory(session: Session, message: Message) -> None:
         session.response.open_batch("chathistory", query.target)
     is_marked = caps & SERVER_TIME or session.response.batch
     if not rows and not is_marked:
-        session.notice("Nothing was said earlier.")
+        session.notice("There are no earlier messages.")
     replay(session, "" if is_marked else "Earlier in %s:" % name, rows)
 
 
@@ -4320,7 +4320,7 @@ def on_sanction(session: Session, message: Message) -> None:
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
     if kind == "ban" and target_matches(target, [client.folded], client.host):
-        raise ReplyError("FAIL", message.command, "INVALID_TARGET", "That would ban yourself.")
+        raise ReplyError("FAIL", message.command, "INVALID_TARGET", "You cannot ban yourself.")
     target, reason, now = normalize_target(target), protocol.clean(reason, MAX_REASON), time.time()
     until = now + seconds if seconds else 0.0
     session.server.store.add_sanction(Sanction(kind, target, until, reason, client.nickname, now))
@@ -4863,7 +4863,7 @@ class Server:
         except RuntimeError:
             self._forget(client)
             client.writer.detach()
-            log.error("the system gives no more threads")
+            log.error("the system allows no more threads")
             return full % (options.network, count)
         return ""
 
@@ -5217,7 +5217,7 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     text = "delete an account"
     chores.add_argument("--remove-account", type=nickname, metavar="NAME", help=text)
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
-    text = "end the server that uses the folder of --data"
+    text = "stop the server that uses the folder of --data"
     chores.add_argument("--stop", action="store_true", help=text)
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
@@ -5365,11 +5365,11 @@ def _do_chore(arguments: argparse.Namespace, store: Store, password: str) -> str
             raise StoreError("%s has no account." % arguments.remove_account)
         while store.clean():
             pass
-        return "%s has no account now. Anyone may use the name." % arguments.remove_account
+        return "%s no longer has an account. Anyone may use the name." % arguments.remove_account
     name, is_operator = arguments.add_account, arguments.oper
     kind = "an operator's account" if is_operator else "an ordinary account"
     if store.set_password(name, password, is_operator):
-        return "%s has a new password. It is %s." % (name, kind)
+        return "%s has a new password, and is %s." % (name, kind)
     store.add_account(name, password, is_operator)
     return "%s now has %s." % (name, kind)
 

@@ -30,7 +30,7 @@ import server  # noqa: E402
 README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
 WIDTHS = ((1160, 720), (800, 640), (480, 360))  # the last is the minimum
-SMALL = ((460, 680),)  # the connect view
+SMALL = ((460, 720),)  # the connect view
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
 SERVERS = ["192.168.1.20", "lab-3.local", "localhost"]
 
@@ -204,8 +204,15 @@ def scripted(studio, *lines):
         alice.wait_for_error(client.SERVER)
 
 
+def asked(studio):
+    """The connect view after a server's first request for its password."""
+    alice = refused(studio, studio.start_server(password="sesame").server.port, "")
+    studio.desktop.pump(alice.connect_view.fields[client.PASSWORD].winfo_viewable)
+    return alice
+
+
 def wrong_password(studio):
-    alice = refused(studio, studio.start_server(password="sesame").server.port, client.PASSWORD)
+    alice = asked(studio)
     alice.connect(password="wrong")
     hint = alice.connect_view.hints[client.PASSWORD]
     studio.desktop.pump(lambda: hint.cget("text") == "Wrong password.")
@@ -249,6 +256,14 @@ def failed(studio):
     alice.sees("[SERVER]: No such user: dave")
     alice.say("/foo")
     alice.sees("[SERVER]: Unknown command: /foo. Type /help for the list.")
+
+
+def absent(studio):
+    """A private conversation with a user who is not there, and a user who is away."""
+    alice = conversation(studio)
+    alice.chat_view.open("zed")
+    alice.say("Are you there?")
+    alice.sees("[SERVER]: zed is not here. Messages wait only for registered names.")
 
 
 def lost(studio):
@@ -332,10 +347,14 @@ STATES = (
         studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
     ("connect-banned", SMALL, lambda studio: scripted(
         studio, ":hub 465 alice :You are banned from this server: noise in the library")),
-    ("connect-password", SMALL, wrong_password),
+    ("connect-password", SMALL, lambda studio: asked(studio)),
+    ("connect-password-wrong", SMALL, wrong_password),
+    ("connect-other", SMALL, lambda studio: connect(
+        studio, name="alice").connect_view.other.invoke()),
     ("connecting", SMALL, scripted),
     ("conversation", SIZES, conversation),
     ("private", SIZES, lambda studio: conversation(studio).chat_view.open("bob")),
+    ("absent", SIZES, absent),
     ("empty", SIZES, lambda studio: conversation(studio).chat_view.open("carol")),
     ("topic-none", SIZES, lambda studio: conversation(studio).chat_view.open("#random")),
     ("typing", SIZES, lambda studio: pressed(studio, text="@dana the table looks right to me")),

@@ -153,7 +153,7 @@ def test_what_an_account_has_outlives_a_kill(start):
     alice.send("JOIN #tea", "MODE #tea +i", "TOPIC #tea :oolong", "QUIT")
     alice.rest()
     bob.send(*("PRIVMSG alice :text %d" % number for number in range(3)))
-    bob.until("alice is offline; it will be delivered")
+    bob.until("alice is offline; your message will be delivered")
     bob.heard()
     first.signal(signal.SIGKILL)
     first.wait()

@@ -99,12 +99,12 @@ ROWS = (
             "@label=a " + HUB + "BATCH +… labeled-response", "@batch=… " + ME + "PRIVMSG bob hi",
             "@batch=… " + HUB + "301 alice bob tea", HUB + "BATCH -…",
             "@label=b " + HUB + "BATCH +… labeled-response", "@batch=… " + ME + "PRIVMSG olga hi",
-            "@batch=… " + HUB + "NOTICE alice olga is offline; it will be delivered",
+            "@batch=… " + HUB + "NOTICE alice olga is offline; your message will be delivered",
             HUB + "BATCH -…",
         ),
         (
             ME + "PRIVMSG bob hi", HUB + "301 alice bob tea", ME + "PRIVMSG olga hi",
-            HUB + "NOTICE alice olga is offline; it will be delivered",
+            HUB + "NOTICE alice olga is offline; your message will be delivered",
         ),
     ),
     (

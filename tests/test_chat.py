@@ -318,7 +318,7 @@ def test_lost_connection_gives_back_what_waits_in_a_paste(alice):
 
 def test_no_room_is_entered_beyond_those_that_can_be_shown(alice, monkeypatch):
     monkeypatch.setattr(client, "MAX_CONVERSATIONS", 1)
-    assert "#tea is one room too many" in alice.refusal("/join #tea\nfor the room")
+    assert "too many rooms to join #tea" in alice.refusal("/join #tea\nfor the room")
     assert alice.sent == []
 
 
@@ -459,13 +459,13 @@ def test_long_text_is_split_into_lines_that_fit(alice):
 
 
 def test_ignored_users_are_not_shown_on_any_server(kept):
-    assert kept.type("/ignore bob") == ["[SERVER]: You ignore bob now."]
+    assert kept.type("/ignore bob") == ["[SERVER]: You now ignore bob."]
     assert kept.ignored == ["bob"]
     said = [":BOB!b@h PRIVMSG #lobby :hi", ":bob!b@h NOTICE alice :hi", ":bob!b@h INVITE alice #x"]
     assert kept.hear(*said) == []
     assert kept.hear(*history("#lobby", "msgid=1 :bob!b@h PRIVMSG #lobby :earlier")) == []
     assert kept.type("/ignore") == ["[SERVER]: You ignore bob."]
-    assert kept.type("/unignore BOB") == ["[SERVER]: You do not ignore BOB."]
+    assert kept.type("/unignore BOB") == ["[SERVER]: You are not ignoring BOB."]
     assert kept.ignored == []
     assert kept.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
     assert kept.sent == []
@@ -1013,6 +1013,18 @@ def test_unknown_channel_is_not_called_a_user(alice):
     assert alice.hear(":hub 401 alice #nope :No such nick") == ["[SERVER]: No such room: #nope"]
 
 
+@pytest.mark.parametrize(
+    ("caps", "words"), [("", ""), (client.RESUME_CAP, " Messages wait only for registered names.")]
+)
+def test_absent_user_is_not_here_in_their_conversation(caps, words):
+    """Elsewhere the name may be a slip. Only servers of ours let messages wait."""
+    alice = User(caps).join()
+    alice.chat.do(NOW, alice.chat.open, "dave")
+    alice.type("hi")
+    answer = alice.hear(":hub 401 alice dave :No such nick")
+    assert answer[-1] == "[SERVER]: dave is not here." + words
+
+
 def test_misspelt_nickname_is_answered_with_a_guess(alice):
     alice.hear(":robert!r@h JOIN #lobby")
     alice.type("@robrt hi")
@@ -1534,13 +1546,13 @@ def test_links_are_found_without_the_punctuation_after_them(text, links):
 
 def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW) == ""
-    text = "[system]: The connection was lost. Messages you send now wait here."
+    text = "[SYSTEM]: The connection was lost. Messages you send now wait here."
     assert alice.lose() == [text]
     assert alice.chat.banner(NOW) == "Connection lost. Trying again now (attempt 1)."
     assert alice.lose(attempt=3, seconds=3.7) == []
     assert alice.chat.banner(NOW) == "Connection lost. Trying again in 4 s (attempt 3)."
     assert alice.chat.hint == "Message #lobby — sent when you are back online"
-    assert alice.connect() == ["[system]: Connected again."]
+    assert alice.connect() == ["[SYSTEM]: Connected again."]
     assert alice.chat.banner(NOW + 1) == "Connected again."
     assert alice.chat.banner(NOW + 4) == ""
     assert alice.chat.hint == "Message #lobby"
@@ -1661,7 +1673,7 @@ def test_channel_that_removed_the_user_is_not_joined_again(alice):
     alice.all_sent  # noqa: B018
     alice.lose()
     refusal = alice.do(alice.chat.do(NOW, alice.chat.open, "#tea"))
-    assert refusal == ["[SERVER]: You are not connected. Wait until you are."]
+    assert refusal == ["[SERVER]: You are not connected. Try again when you are."]
     alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))  # it will be joined again
     assert alice.type("hi") == ["<[alice]: hi (waiting to send)>"]
     alice.join()
@@ -1866,7 +1878,7 @@ def test_missed_messages_are_fetched_counted_and_marked():
     assert room.new_count == 3
     (first,) = [entry for entry in room.entries if entry is room.mark]
     assert first.text == "[carol]: missed 0"
-    assert link.alice.seen()[-1] == "[system]: Welcome back. You missed 3 messages."
+    assert link.alice.seen()[-1] == "[SYSTEM]: Welcome back. You missed 3 messages."
 
 
 def test_long_absence_is_fetched_page_by_page(monkeypatch):
@@ -1880,7 +1892,7 @@ def test_long_absence_is_fetched_page_by_page(monkeypatch):
     link.connect()
     link.run()
     assert link.seen == link.said
-    assert link.alice.seen()[-1] == "[system]: Welcome back. You missed 35 messages."
+    assert link.alice.seen()[-1] == "[SYSTEM]: Welcome back. You missed 35 messages."
 
 
 def test_scrolling_up_fetches_older_messages_page_by_page():

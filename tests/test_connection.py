@@ -15,9 +15,11 @@ from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Connected, Disconnected
 needs_dead_end = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse where Linux lets wait"
 )
-NOT_A_CHAT = "127.0.0.1:%d is there, but does not answer as a chat server does."
+NOT_A_CHAT = "127.0.0.1:%d answers, but not as a chat server does."
 TAKEN = "“alice” is already here. Try another name, for example alice2."
-REGISTERED = "“alice” is registered. If it is yours, type its password; else choose another."
+REGISTERED = (
+    "“alice” is registered. If it is yours, type its password. If not, choose another name."
+)
 
 
 # Registration, without a network
@@ -140,6 +142,7 @@ def test_server_may_shorten_the_nickname():
     assert (registration.handshake.is_done, registration.handshake.nickname) == (True, "alic")
 
 
+ASKED = "This server asks for a password. The host can tell you."
 RESERVED = ":hub FAIL NICK NICKNAME_RESERVED alice :It has an owner"
 IN_USE = ":hub 433 * alice :In use"
 AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
@@ -153,7 +156,7 @@ AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
         ("", [":hub 436 * alice :Collision"], (NAME, TAKEN)),
         ("", [":hub 432 * alice :Not so."], (NAME, "Not so.")),
         ("", [":hub 437 * alice :Not now."], (NAME, "Not now.")),
-        ("", [":hub 464 alice :Nope"], (PASSWORD, "This server asks for a password.")),
+        ("", [":hub 464 alice :Nope"], (PASSWORD, ASKED)),
         ("sesame", [":hub 464 alice :Nope"], (PASSWORD, "Wrong password.")),
         ("", [":hub 465 alice :You are banned"], (SERVER, "You are banned")),
         ("", ["ERROR :Office is full (10 people)."], (SERVER, "Office is full (10 people).")),
@@ -240,9 +243,7 @@ def test_refused_nickname_is_answered_in_words(room, call):
     assert end == Disconnected(NAME, "server is a reserved name. Choose another.")
 
 
-@pytest.mark.parametrize(
-    ("password", "words"), [("", "This server asks for a password."), ("wrong", "Wrong password.")]
-)
+@pytest.mark.parametrize(("password", "words"), [("", ASKED), ("wrong", "Wrong password.")])
 def test_server_password_is_asked_for(open_room, call, password, words):
     port = open_room(password="sesame").server.port
     assert call(port, password=password).end() == Disconnected(PASSWORD, words)
@@ -458,7 +459,7 @@ def test_silence_is_questioned_and_then_ends_the_connection(call, hub, monkeypat
     hub.expect("PING hubbub")
     hub.send("PONG hub :hubbub")
     hub.expect("PING hubbub")
-    assert alice.lost().reason == "The server does not answer any more."
+    assert alice.lost().reason == "The server has stopped answering."
 
 
 def test_slow_window_slows_the_sender(call, hub):
@@ -482,7 +483,7 @@ def test_server_that_asks_and_does_not_read_is_left(call, hub, monkeypatch):
     with contextlib.suppress(OSError):
         while not alice.is_over(0):
             hub.send_bytes(b"PING x\r\n" * 10000)
-    assert alice.end().reason == "The server does not read what it asks for."
+    assert alice.end().reason == "The server does not read what it is sent."
 
 
 def test_server_without_capabilities_is_joined(call, hub):

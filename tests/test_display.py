@@ -120,14 +120,14 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 404 me #tea :You are muted", "You are muted"),
         (
             ":srv 405 me #x :Too many",
-            "You are in as many rooms as you may. Type /leave in one of them first.",
+            "You cannot be in more rooms. Type /leave in one of them first.",
         ),
         (":srv 406 me dave :There was no such nickname", "There was no user called dave"),
         (":srv 421 me /foo :Unknown", "Unknown command: /foo. Type /help for the list."),
         (":srv 433 * alice :In use", "Username already taken: alice. Choose another."),
         (":srv 441 me bob #tea :They aren't on that channel", "bob is not in #tea"),
         (":srv 442 me #tea :You're not", "You are not in #tea. Type /join #tea"),
-        (":srv 443 me bob #tea :is already on channel", "bob is in #tea already"),
+        (":srv 443 me bob #tea :is already on channel", "bob is already in #tea"),
         (":srv 465 me :banned for 2 hours", "You may not join this chat: banned for 2 hours"),
         (":srv 471 me #tea :Cannot join", "#tea is full. Try again later."),
         (
@@ -151,7 +151,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 901 me me!u@h :You are", "You are logged out."),
         (":srv 904 me :Try again later.", "Try again later."),
         (":srv 905 me :too long", "That password is too long."),
-        (":srv 907 me :already", "You are logged in already."),
+        (":srv 907 me :already", "You are already logged in."),
         (":srv REGISTER SUCCESS alice :The name is yours", "The name is yours"),
         (":srv FAIL REGISTER WEAK_PASSWORD alice :Too short", "Too short"),
         (":srv WARN * X :Mind this", "Mind this"),
@@ -339,7 +339,7 @@ def test_typed_line_becomes_messages(text, lines):
     assert [protocol.serialize(message).decode()[:-2] for message in compose(text)] == lines
 
 
-NO_ROOM = "You are in no room. Enter one with /join ROOM, or write to one person: @USERNAME TEXT"
+NO_ROOM = "You are not in a room. Join one with /join ROOM, or write to one person: @USERNAME TEXT"
 
 
 @pytest.mark.parametrize(

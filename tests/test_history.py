@@ -550,7 +550,7 @@ def test_disk_that_stalls_loses_nothing(olgas, locked, tmp_path, is_long):
         alice.send("PRIVMSG olga :hello")
         (note,) = [line for line in alice.until("soon") if "offline" in line]
         assert note.endswith(
-            "olga is offline; it will be delivered if the server's disk works again soon"
+            "olga is offline; your message will be delivered if the server's disk works again soon"
         )
     alice.send("MODE #den +k sesame", *("PRIVMSG #den :%d" % number for number in range(30)))
     assert len(texts(alice.heard())) == 30

@@ -295,7 +295,7 @@ def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, mo
     desktop.pump(lambda: alice.connect_view.found)
     alice.connect_view.host.invoke()
     alice.press("Return", alice.connect_view.fields[NETWORK])
-    assert alice.wait_for_error(SERVER) == "A chat already runs on this computer. Join it?"
+    assert alice.wait_for_question(SERVER) == "A chat already runs on this computer. Join it?"
     assert alice.connect_view.button.cget("text") == "Connect to Already here"
     alice.press("Return")
     desktop.pump(lambda: alice.title.startswith("Connecting"))
@@ -323,7 +323,7 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
         menu.invoke(labels.index("End the chat on this computer"))
         [desktop.update() or __import__("time").sleep(0.02) for _ in range(100)]
         print(alice.lines, fake.arguments, len(hosts), alice.window._chore)
-        alice.sees("[system]: The chat has ended.")
+        alice.sees("[SYSTEM]: The chat has ended.")
     wait_until(lambda: fake.arguments[1:] == ["--stop"])
 
 

@@ -309,7 +309,7 @@ def test_sasl_login_is_shown_in_whois(start, folder, irc_users, kind, name):
 @pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["wrong-w", "wrong-i", "wrong-h"])))
 def test_sasl_with_wrong_password_shows_the_refusal(start, folder, kind, name):
     add_account(folder / "data", name, PASSWORD)
-    start(kind, name, name, "not it", until="do not belong together").close()
+    start(kind, name, name, "not it", until="do not match").close()
 
 
 @pytest.mark.parametrize(("kind", "name"), list(zip(KINDS, ["wanda", "iris", "hugo"])))

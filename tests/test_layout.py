@@ -90,6 +90,54 @@ def test_found_text_is_not_hidden_by_the_pill(alice, desktop):
         alice.press("Shift-F3" if step < 5 else "F3")
 
 
+def picture(widget):
+    """Return the pixels of a widget and of what is just around it."""
+    if not shutil.which("import"):
+        cannot("there is no ImageMagick here")
+    left, top = max(0, widget.winfo_rootx() - 3), max(0, widget.winfo_rooty() - 3)
+    size = widget.winfo_width() + 6, widget.winfo_height() + 6
+    crop = "%dx%d+%d+%d" % (*size, left, top)
+    command = ["import", "-silent", "-window", "root", "-crop", crop, "rgb:-"]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("theme", sorted(PALETTES))
+@pytest.mark.parametrize("view", ["chat", "connect", "search", "help"])
+def test_focus_is_visible_at_every_widget_that_keys_reach(alice, desktop, theme, view):
+    """Without the text cursor, which one might miss."""
+    alice.window.look.change(theme, 100)
+    if view == "connect":
+        alice = desktop.open(theme=theme)
+        alice.window.settings.servers[:] = ["office", "lab"]
+        alice.connect_view.fill("alice", "office")
+    elif view != "chat":
+        alice.press({"search": "Control-f", "help": "F1"}[view], alice.box)
+    alice.root.tk.eval("foreach w [info commands .*] {catch {$w configure -insertwidth 0}}")
+    client.ttk.Style(alice.root).configure("TEntry", insertwidth=0)
+    first = widget = alice.root.focus_lastfor()
+    seen = []
+    while widget not in seen:
+        seen.append(widget)
+        desktop.update()
+        alice.root.winfo_pointerxy()
+        with_focus = picture(widget)
+        alice.press("Control-Tab" if view == "chat" else "Tab", widget)
+        desktop.pump(lambda widget=widget, old=with_focus: picture(widget) != old)
+        widget = alice.root.focus_lastfor()
+    assert widget is first
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("name", ["sidebar", "people"])
+def test_focus_leaves_a_column_that_goes(alice, desktop, name):
+    canvas = getattr(alice.chat_view, name).list.canvas
+    canvas.focus_set()
+    desktop.update()
+    assert alice.has_focus(canvas)
+    resize(desktop, alice, 520, 560)
+    desktop.pump(lambda: alice.has_focus(alice.box))
+
+
 def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)

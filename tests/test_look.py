@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 import client
-from client import AVATARS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
+from client import AVATARS, DOTS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
 
 WORDS = (
     "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
@@ -22,6 +22,7 @@ CONTRASTS = [
     (4.5, ("found",), ("on_found",)),
     (4.5, AVATARS, ("#ffffff",)),
     (3.0, ("chat", "bg", "field"), ("outline", "focus")),  # edges of controls, the focus ring
+    (3.0, ("bg", "field", "hover", "selected"), tuple(DOTS)),
 ]
 PAIRS = [(least, *pair) for least, *table in CONTRASTS for pair in itertools.product(*table)]
 
@@ -59,6 +60,28 @@ def test_box_is_the_same_as_one_drawn_without_mirroring(width, height, radius):
         assert client.draw_box(width, height, radius, "#0000ff", "#ff0000", 2) == plain
     plain = client.make_png(client.rasterize(width, height, layers[:1]))
     assert client.draw_box(width, height, radius, "#ff0000") == plain
+
+
+@pytest.mark.parametrize("size", [8, 10, 20])
+def test_presence_differs_in_shape(size):
+    """Without colors: the disc is full, the crescent open at one side, the ring in the middle."""
+
+    def opacity(color, x, y):
+        pen = max(1.15, 24 / size * 0.55)
+        rows = client.rasterize(size, size, [(DOTS[color], "#ffffff")], 24 / size, pen)
+        return rows[int(y * size)][int(x * size)][3]
+
+    middle, left, right = (0.5, 0.5), (0.15, 0.5), (0.8, 0.4)
+    shapes = {
+        color: [opacity(color, *place) > 127 for place in (left, middle, right)] for color in DOTS
+    }
+    ring = [True, False, True]
+    assert shapes == {
+        "ok": [True] * 3,
+        "away": [True, False, False],
+        "offline": ring,
+        "error": ring,
+    }
 
 
 @pytest.mark.parametrize("name", sorted(client.ICONS))

@@ -65,7 +65,7 @@ def wheel(unpacked, tmp_path_factory):
 
 def test_sdist_holds_the_tests_and_the_pictures(unpacked):
     expected = [*MODULES, "README.md", "LICENSE", "pyproject.toml"]
-    expected += re.findall(r"\.github/[\w.-]+", README)  # its pictures
+    expected += re.findall(r"\.github/[\w./-]+", README)  # its pictures, the workflow
     expected += ["tests/" + path.name for path in (ROOT / "tests").iterdir() if path.is_file()]
     assert [name for name in expected if not (unpacked / name).is_file()] == []
 

@@ -312,7 +312,8 @@ NO_LETTERS = (
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        *((name, "has 1 to 32 characters") for name in ("", "x" * (MAX_NAME + 1))),
+        ("", "Type a name first."),
+        ("x" * (MAX_NAME + 1), "has at most 32 characters"),
         *((name, "is made of letters, digits") for name in [*NO_LETTERS, "a b", "a\nb"]),
         *((name, "begins with a letter") for name in ("1abc", "-abc", "\u0301a")),
         *((name, "is a reserved name") for name in RESERVED),

@@ -100,7 +100,7 @@ def test_found_servers_are_first_and_known_ones_have_names(desktop, responder, m
         ("Class 4B", "127.0.0.1:4000 · 25 people"),
         ("Lab", "127.0.0.1:4001 · nobody yet"),
         ("Office", "office.example"),
-        ("192.168.1.9", "Not found on this network"),
+        ("192.168.1.9", "You were there before"),
     ]
     assert signs(alice) == [["ok", "lock"], ["ok", "check"], [], []]
     assert alice.connect_view._status.cget("text") == "Still looking for more…"
@@ -268,4 +268,4 @@ def test_ten_thousand_forged_answers_leave_the_window_usable(
 def test_old_settings_with_addresses_alone_are_read(desktop, responder):
     known("office.example")
     alice = desktop.open()
-    assert rows(alice) == [("office.example", "Not found on this network")]
+    assert rows(alice) == [("office.example", "You were there before")]

@@ -207,7 +207,7 @@ def test_the_log_has_connections_and_never_messages(start):
         words = [line.split(" ", 3)[3] for line in log if person.address in line]
         assert words == [
             "%s connected" % person.address,
-            "%s registered as %s (%s)" % (person.address, name, dialect),
+            "%s joined as %s (%s)" % (person.address, name, dialect),
             "%s (%s) ended: Quit" % (person.address, name),
         ]
 
@@ -428,10 +428,10 @@ def test_accounts_are_made_changed_and_deleted_while_a_server_runs(start, tmp_pa
     assert log_in(folder, "bob", "p\u00e4ssword")
     assert do(folder, "--list-accounts") == (0, ["bob", "Zo\u00eb (operator)"], [])
     changed = do(folder, "--add-account", "zo\u00eb", said=b"battery staple")
-    assert changed == (0, ["zo\u00eb has a new password. It is an ordinary account."], [])
+    assert changed == (0, ["zo\u00eb has a new password, and is an ordinary account."], [])
     assert log_in(folder, "zo\u00eb", "correct horse") is None
     assert not log_in(folder, "zo\u00eb", "battery staple").is_operator
-    text = "bob has no account now. Anyone may use the name."
+    text = "bob no longer has an account. Anyone may use the name."
     assert do(folder, "--remove-account", "bob") == (0, [text], [])
     assert do(folder, "--list-accounts")[1] == ["Zo\u00eb"]
     alice.send("PRIVMSG #lobby :still here")

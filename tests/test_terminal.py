@@ -369,7 +369,7 @@ def test_long_line_is_split_or_refused(room, start):
     alice = start(address(room), "--username", "alice", "--terminal")
     text = " ".join("word%d" % number for number in range(2000))
     alice.say(text, "x" * 50000)
-    alice.expect("[SERVER]: A line of more than 20000 characters is not sent.")
+    alice.expect("[SERVER]: Lines of more than 20000 characters are not sent.")
     assert alice.finish() == (0, "")
     lines = [line.partition(" PRIVMSG #lobby :")[2] for line in bob.until("QUIT Quit")]
     assert "".join(lines) == text
@@ -437,7 +437,7 @@ def test_stopped_server_is_an_error_in_words(room, join):
         (["--username", "not a name"], "A username is made of letters"),
         (["--username", "1two"], "A username begins with a letter."),
         (["--username", "server"], "server is a reserved name."),
-        (["--username", "x" * 33], "A username has 1 to 32 characters."),
+        (["--username", "x" * 33], "A username has at most 32 characters."),
         (["office:port"], "A server is written as 192.168.1.20"),
         (["--theme", "pink"], "invalid choice"),
     ],
@@ -528,7 +528,7 @@ def test_person_who_quits_does_not_come_back(room, sit_down, goodbye):
     alice.type("bye\n" + goodbye)
     code, shown = alice.finish()
     assert code == 0
-    assert "[system]" not in shown
+    assert "[SYSTEM]" not in shown
     heard = [line for line in bob.heard() if "alice!" in line]
     assert [line.split()[1] for line in heard] == ["JOIN", "PRIVMSG", "QUIT"]
 
@@ -612,5 +612,5 @@ def test_changed_server_password_ends_it_in_words(sit_down):
 def test_full_disk_is_an_error_in_words(room, start):
     with open("/dev/full", "w", encoding="utf-8") as full:
         alice = start(address(room), "--username", "alice", "--terminal", stdout=full)
-        words = "The chat cannot be written: No space left on device.\n"
+        words = "The chat cannot be printed: No space left on device.\n"
         assert alice.finish() == (1, words)

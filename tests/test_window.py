@@ -45,7 +45,7 @@ def test_enter_connects_and_shows_the_chat(desktop, room):
 @pytest.mark.parametrize(
     ("field", "texts", "rule"),
     [
-        (NAME, {"name": ""}, "A username has 1 to 32 characters."),
+        (NAME, {"name": ""}, "Type a name first."),
         (NAME, {"name": "not a name"}, "A username "),
         (NAME, {"name": "server"}, "server is a reserved name."),
         (SERVER, {"name": "alice", "server": ""}, "A server is written as 192.168.1.20"),
@@ -84,12 +84,11 @@ def test_own_name_that_another_window_holds_is_taken_over_by_its_password(
     field = alice.connect_view.fields[PASSWORD]
     alice.connect(name="not a name")
     assert alice.wait_for_error(NAME) and not field.winfo_ismapped()
-    registered = "“alice” is registered. If it is yours, type its password; else choose another."
-    for password, error in (("", registered), ("wrong", "Wrong password.")):
-        alice.connect(name="alice", password=password)
-        shown = alice.connect_view.hints[PASSWORD]
-        desktop.pump(lambda shown=shown, error=error: shown.cget("text") == error)
-        assert alice.has_focus(field)
+    alice.connect(name="alice")
+    assert alice.wait_for_question(PASSWORD).startswith("“alice” is registered. If it is yours, ")
+    alice.connect(password="wrong")
+    assert alice.wait_for_error(PASSWORD) == "Wrong password."
+    assert alice.has_focus(field)
     alice.connect(password="opensesame")
     alice.sees("[SERVER]: alice joined the chat")
     assert before.wait_for_error(PASSWORD) == "alice has logged in elsewhere"
@@ -97,18 +96,48 @@ def test_own_name_that_another_window_holds_is_taken_over_by_its_password(
 
 
 def test_password_is_asked_for_if_the_server_has_one(desktop, open_room):
+    """The first request is no error, also after a password for another server."""
     alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
-    assert alice.wait_for_error(PASSWORD) == "This server asks for a password."
+    words = "This server asks for a password. The host can tell you."
+    assert alice.wait_for_question(PASSWORD) == words
     alice.connect(password="wrong")
-    hint = alice.connect_view.hints[PASSWORD]
-    desktop.pump(lambda: hint.cget("text") == "Wrong password.")
-    alice.connect(password="sesame")
+    assert alice.wait_for_error(PASSWORD) == "Wrong password."
+    alice.connect(server="127.0.0.1:%d" % open_room(password="other").server.port)
+    assert alice.wait_for_question(PASSWORD) == words
+    alice.connect(password="other")
     alice.sees("[SERVER]: alice joined the chat")
+
+
+@pytest.mark.parametrize("field", [NAME, SERVER, PASSWORD])
+def test_enter_in_any_field_connects(desktop, open_room, field):
+    alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
+    alice.wait_for_question(PASSWORD)
+    alice.connect_view._show_field(SERVER, True)
+    alice.fill(password="sesame")
+    alice.press("Return", alice.connect_view.fields[field])
+    alice.sees("[SERVER]: alice joined the chat")
+
+
+def test_list_of_servers_keeps_its_size_when_fields_appear(desktop):
+    """With the gap below it used up by both."""
+    alice = desktop.open()
+    view = alice.connect_view
+    alice.window.settings.servers[:] = ["office", "lab", "hub"]
+    view.fill("alice", "office")
+    desktop.update()
+    height = view.list.canvas.winfo_height()
+    assert height >= 3 * 52
+    view.other.invoke()
+    for field in (SERVER, PASSWORD):
+        desktop.pump(view.fields[field].winfo_viewable)
+        assert view.list.canvas.winfo_height() == height
+        assert view._head.canvas.winfo_viewable()
+        view.show_error(PASSWORD, "Wrong password.")
 
 
 def test_password_is_sent_to_the_server_that_asked_for_it_alone(desktop, open_room, hub):
     alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
-    alice.wait_for_error(PASSWORD)
+    alice.wait_for_question(PASSWORD)
     alice.connect(password="sesame!", server="127.0.0.1:%d" % hub.port)
     hub.accept()
     assert hub.line() == "CAP LS :302"

@@ -985,7 +985,7 @@ def test_ignored_users_are_saved_at_once(alice):
 def test_settings_are_kept_without_the_password(desktop, open_room):
     room = open_room(password="sesame")
     alice = desktop.open(room.server.port, "alice", at_once=True)
-    alice.wait_for_error(client.PASSWORD)
+    alice.wait_for_question(client.PASSWORD)
     alice.connect(password="sesame")
     alice.sees("[SERVER]: alice joined the chat")
     alice.press("Control-t", alice.box)
@@ -1000,6 +1000,6 @@ def test_settings_are_kept_without_the_password(desktop, open_room):
     again = desktop.open(room.server.port)
     assert str(again.text.cget("bg")) == client.PALETTES["light"]["chat"]
     again.connect(name="alice")
-    again.wait_for_error(client.PASSWORD)
+    again.wait_for_question(client.PASSWORD)
     again.connect(password="sesame")
     desktop.pump(lambda: again.root.geometry() == "900x600+40+30")

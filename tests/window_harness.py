@@ -334,6 +334,13 @@ class Person:
     def wait_for_title(self, title):
         self._desktop.pump(lambda: self.title == title)
 
+    def wait_for_question(self, field):
+        """Wait until the connect view asks for a field, not as an error; return the words."""
+        entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
+        self._desktop.pump(lambda: str(hint.cget("style")) == "Question.TLabel")
+        assert hint.winfo_viewable() and entry.instate(["!invalid"]) and self.has_focus(entry)
+        return hint.cget("text")
+
     def wait_for_error(self, field):
         """Wait until a field of the connect view is marked as wrong; return the error beside it."""
         entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
