@@ -57,7 +57,6 @@ import contextlib
 import copy
 import ctypes
 import datetime
-import difflib
 import functools
 import getpass
 import html
@@ -1074,6 +1073,7 @@ MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away, rights, announcements
 LISTING = "listing"  # what was asked for with `Chat.request`
+HELP = "help"  # the user asks for it
 
 
 class Change(NamedTuple):
@@ -1287,7 +1287,9 @@ class Chat:
         self._banner = ""
         self._retry_at = self._back_at = 0.0
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
-        self._completer = Completer()
+        self._latest = 0.0  # the latest time of a message, by the server's clock
+        self._is_late = False  # the last message was said before another that came first
+        self.completer = Completer(functools.partial(_suggest, self))
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
@@ -1366,9 +1368,29 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
-        """Return text and cursor after Tab (or Shift+Tab, -1); None if nothing completes it."""
-        return self._completer.complete(text, cursor, functools.partial(_suggest, self), step)
+    def notice(self, draft: str) -> Tuple[str, bool]:
+        """Return words about a draft that is not for the room, "" for others; True: a warning."""
+        command, _ = split_secret(draft)
+        if command:
+            name = "".join(command.split()[1:])
+            words = "Password of %s" % name if name else "New password for %s" % self.nickname
+            return words + " (hidden). Esc gives up.", False
+        found = _PRIVATE_DRAFT.match(draft)
+        name = (found.group(1) or self.correspondent).rstrip(":,") if found else ""
+        is_known = self.presence(name) != OFFLINE or not any(c.members for c in self.conversations)
+        if not name or is_known:
+            return "Privately to %s" % name if name else "", False
+        return "No one called “%s” is here. %s" % (name, _guess(self, name)), True
+
+    def missing_password(self, text: str) -> str:
+        """Return the command in `text` that lacks only its password, "" for all other texts."""
+        text = "/login " + self.nickname if text.lower().split() == ["/login"] else text.rstrip()
+        command, password = split_secret(text + " ")
+        try:
+            _check(self, command[1:].lower().partition(" ")[0], [Message("AUTHENTICATE")])
+        except InputError:  # the server's answer to the command will say so
+            return ""
+        return "" if password else command
 
     def can_moderate(self, channel: Conversation) -> bool:
         """Return True if the user may remove others from a channel."""
@@ -1611,8 +1633,9 @@ class Chat:
                 request.messages.append(message)
             return
         if "time" in message.tags and not self.is_catching_up:
-            msgid = message.tag("msgid") or self.complete_until.msgid
-            self.complete_until = Place(msgid, self.time_of(message))
+            msgid, when = message.tag("msgid") or self.complete_until.msgid, self.time_of(message)
+            self.complete_until = Place(msgid, when)
+            self._is_late, self._latest = when < self._latest, max(when, self._latest)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
@@ -1716,7 +1739,8 @@ class Chat:
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
         """Count new messages of others, mark the first one, and raise an alert."""
-        is_seen = self._has_focus and conversation is self.current
+        is_aside = entries[-1:] == self.current.entries[-1:] and not self._is_late
+        is_seen = self._has_focus and (conversation is self.current or is_aside)
         if not entries or (is_seen and not is_missed):
             return
         conversation.mark = conversation.mark or entries[0]
@@ -1740,9 +1764,15 @@ class Chat:
             self.change(CHANGED, conversation, [mark])
 
     def _clear_unread(self, conversation: Conversation) -> None:
-        if conversation.unread:
-            conversation.unread = conversation.mentions = 0
-            self.change(SIDEBAR)
+        """Count a conversation as read, and the private ones whose news it shows."""
+        for other in [c for c in self.conversations if c.unread]:
+            news = [e for e in other.entries[-RECENT:] if not e.is_own][-other.unread :]
+            is_shown = other.kind == PRIVATE and set(conversation.entries).issuperset(news)
+            if is_shown and other is not conversation:
+                self.unmark(other)
+            if is_shown or other is conversation:
+                other.unread = other.mentions = 0
+                self.change(SIDEBAR)
 
     # For the functions below: conversations
 
@@ -1825,6 +1855,7 @@ class Chat:
             if conversation is not None:
                 item.conversations.append(conversation)
                 self.add(entry, conversation)
+                self._clear_unread(conversation)
 
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
@@ -2124,6 +2155,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     elif is_private:
         conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
+        chat.change(HEADER)  # the draft may be an answer
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
@@ -2457,7 +2489,8 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
         return
     guess = _guess(chat, nickname)
     if guess or chat.current is not chat.find(nickname):
-        chat.answer(protocol.NO_SUCH_USER.format(nickname) + guess)
+        words = [protocol.NO_SUCH_USER.format(nickname), guess]
+        chat.answer(". ".join(filter(None, words)))
     else:  # in their private conversation
         waits = " Messages wait only for registered names."
         is_ours = RESUME_CAP in chat.session.caps
@@ -2575,8 +2608,7 @@ def _enter(chat: Chat, message: Message) -> None:
 
 
 def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
-    for line in protocol.help_lines():
-        chat.answer(line)
+    chat.change(HELP)
 
 
 def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -2645,61 +2677,89 @@ _NEEDED: Dict[str, str] = {
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
+_PRIVATE_DRAFT = re.compile(r"\s*(?:(?:@|/msg\s+)(\S{1,40})|/reply)\s", re.IGNORECASE)
+_SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
+class Suggestion(NamedTuple):
+    """A word that can be put in, with what is to follow it, and what it does."""
+
+    word: str
+    args: str = ""
+    help: str = ""
+
+
 class Completer:
-    """Tab completion: repeated, it goes through the suggestions."""
+    """What the word before the cursor may become; repeated, `complete` goes through it.
 
-    def __init__(self) -> None:
-        self._last = "", 0  # text and cursor after the last completion
-        self._start = self._index = 0
-        self._words: List[str] = []
+    `suggest` returns the suggestions for the beginning of a word; True if it is the first word.
+    """
 
-    def complete(
-        self, text: str, cursor: int, suggest: Callable[[str, bool], List[str]], step: int
-    ) -> Optional[Tuple[str, int]]:
-        """Return the new text and cursor; None if there is no suggestion.
+    def __init__(self, suggest: Callable[[str, bool], List[Suggestion]]) -> None:
+        self._suggest = suggest
+        self._draft = "", 0  # text and cursor, for which the suggestions are
+        self._start = 0
+        self.found: List[Suggestion] = []
+        self.index = 0  # of the suggestion that is chosen
 
-        `suggest` returns words for the beginning of a word; True if it is the first word.
-        """
-        if self._words and (text, cursor) == self._last:
-            self._index = (self._index + step) % len(self._words)
-        else:
-            self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
-            self._words = suggest(text[self._start : cursor], self._start == 0)
-            self._index = 0 if step > 0 else len(self._words) - 1
-        if not self._words:
+    def look(self, text: str, cursor: int, signs: str = "") -> List[Suggestion]:
+        """Return the suggestions for a draft; only for a word with one of `signs`, if given."""
+        self._draft, self.index = (text, cursor), 0
+        self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
+        begun = text[self._start : cursor]
+        is_wanted = begun and (not signs or begun[0] in signs)
+        self.found = self._suggest(begun, self._start == 0) if is_wanted else []
+        return self.found
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the word is what was chosen already."""
+        begun = self._draft[0][self._start : self._draft[1]]
+        return protocol.casefold(self.found[self.index].word.strip()) == protocol.casefold(begun)
+
+    def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
+        """Return text and cursor with the next suggestion, or the chosen one (0); None for none."""
+        if not self.found or (text, cursor) != self._draft:
+            self.look(text, cursor)
+            self.index = -1 if step > 0 else 0
+        if not self.found:
             return None
-        before = text[: self._start] + self._words[self._index]
-        self._last = before + text[cursor:], len(before)
-        return self._last
+        self.index = (self.index + step) % len(self.found)
+        before = text[: self._start] + self.found[self.index].word
+        self._draft = before + text[cursor:], len(before)
+        return self._draft
 
 
 def _guess(chat: Chat, nickname: str) -> str:
-    """Return ". Did you mean X?" for the known nickname that is closest, or ""."""
-    folded = protocol.casefold(nickname)
-    begun = folded[: len(folded) // 2 + 1]  # right, if the slip comes after it
-    close_by = [*nicknames(chat, begun), *nicknames(chat, "")]
-    known = {protocol.casefold(name): name for name in close_by}
-    close = difflib.get_close_matches(folded, [other for other in known if other != folded], 1, 0.7)
-    return ". Did you mean %s?" % known[close[0]] if close else ""
+    """Return "Did you mean X?" for the known nicknames that are closest, or ""."""
+    begun = nickname[: len(nickname) // 2 + 1]  # right, if the slip comes after it
+    return protocol.did_you_mean(nickname, [*nicknames(chat, begun), *nicknames(chat, "")])
 
 
-def _suggest(chat: Chat, begun: str, is_first: bool) -> List[str]:
-    """Return the words that `begun` may become, for Tab."""
-    if not begun:
-        return []
+def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
+    """Return what `begun` may become, the word itself first."""
     if begun[0] == "/" and is_first:
-        names = ["/%s " % verb for verb in protocol.VERBS]
+        found = list(commands(chat))
     elif begun.startswith(CHANNEL_SIGN):
-        names = [c.name + " " for c in chat.conversations if c.kind == CHANNEL]
+        found = [Suggestion(c.name + " ") for c in chat.conversations if c.kind == CHANNEL]
     else:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
-        names = [at + name + end for name in nicknames(chat, begun.lstrip("@"))]
+        found = [Suggestion(at + name + end) for name in nicknames(chat, begun.lstrip("@"))]
     folded = protocol.casefold(begun)
-    return [name for name in names if protocol.casefold(name).startswith(folded)]
+    found = [each for each in found if protocol.casefold(each.word).startswith(folded)]
+    return sorted(found, key=lambda each: protocol.casefold(each.word.strip()) != folded)
+
+
+def commands(chat: Chat) -> Iterator[Suggestion]:
+    """Yield the commands that the server has and the user may use."""
+    me = chat.current.members.get(protocol.casefold(chat.nickname), Member(""))
+    allowed = {"kick"} if me.prefix not in ("", "+") else set()
+    for name, verb in protocol.VERBS.items():
+        is_allowed = name not in protocol.OPERATOR_VERBS - allowed or chat.session.is_operator
+        if is_allowed and _NEEDED.get(name, "") in ("", *chat.session.caps):
+            yield Suggestion("/%s " % name, verb.args, verb.help)
 
 
 def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
@@ -2752,6 +2812,12 @@ def split_lines(text: str) -> List[str]:
     """Return the lines of a text as they are sent or run; empty lines are not."""
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
     return list(filter(None, lines))
+
+
+def split_secret(text: str) -> Tuple[str, str]:
+    """Return a command up to its password, and the password; "" for another text."""
+    found = _SECRET_DRAFT.match(text)
+    return (found.group(1), found.group(2)) if found else ("", "")
 
 
 def is_secret(text: str) -> bool:
@@ -3200,6 +3266,7 @@ class Terminal:
         self._input = _reopen(sys.stdin)
         self._output = _reopen(sys.stdout)
         self._is_person = sys.stdin.isatty()
+        self._chat_now = Chat("", {}, [])  # that the input is for
         self._can_read = threading.Event()  # the server sets the pace of a long input
         self._newest_id = 0  # of the entries printed so far
         self._day = protocol.format_day(time.time())  # of the last line
@@ -3248,6 +3315,7 @@ class Terminal:
         pin = self._settings.pin(server)
         connection = Connection(*address, events, reconnects=self._is_person, pin=pin)
         chat = Chat(connection.address, self._settings.levels, self._settings.ignored)
+        self._chat_now = chat
         chat.begin(nickname)
         connection.start()
         try:
@@ -3286,6 +3354,8 @@ class Terminal:
         while not _is_quit(text):
             self._can_read.wait()
             text = self._read_line() or "/quit"
+            command = self._chat_now.missing_password(text) if self._is_person else ""
+            text = command + _ask_password() if command else text
             self._events.put(text)
 
     def _chat(self, connection: Connection, chat: Chat, server: str) -> Disconnected:
@@ -3342,6 +3412,9 @@ class Terminal:
         printed: Set[int] = set()
         changes = sorted(changes, key=lambda change: change.conversation is not chat.current)
         for kind, conversation, entries, _ in changes:
+            if kind == HELP:
+                for text in protocol.help_lines():
+                    print(protocol.server_line(text, chat.now), file=self._output)
             if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
                 continue
             lines: List[Line] = []
@@ -3653,6 +3726,7 @@ LABELS = {  # the surface below, the text, the font
     "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
+    "Private": ("field", PRIVATE, "small_bold"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
     "Tip": ("text", "chat", "small"),
 }  # fmt: skip
@@ -3825,6 +3899,8 @@ class Look:
         style.configure("TEntry", foreground=text, insertcolor=text, selectforeground=text)
         style.configure("TEntry", selectbackground=color["selection"])
         style.map("TEntry", foreground=[("disabled", color["muted"])])
+        style.layout("Plain.TEntry", nest("Plain.background", "Entry.padding", "Entry.textarea"))
+        style.configure("Plain.TEntry", background=color["field"], padding=0)
 
     def _define_button(self, style: "ttk.Style", name: str, button: ButtonStyle) -> None:
         def patch(fill: str, edge: str = button.outline, thickness: int = 1) -> Any:
@@ -4184,6 +4260,20 @@ def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "u
     return Row(key, text, paint)
 
 
+def help_row(key: Any, text: str, help: str, dy: int = 0) -> Row:
+    """Return a row with a text and its explanation: beside it, or `dy` below the middle."""
+
+    def paint(row: Drawing) -> None:
+        width = row.text(text, dy=-dy)
+        if not dy:
+            row.left += width
+            row.skip(16)
+        if help:
+            row.text(help, "muted", "small", dy=dy)
+
+    return Row(key, text, paint)
+
+
 class RowList:
     """Rows on a canvas, of which only those in view are drawn.
 
@@ -4443,12 +4533,46 @@ class Field(TextBox):
         self.text.tag_add("sel", "1.0", "end-1c")
 
 
+def fits_entry(text: str) -> bool:
+    """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
+    return max(text, default="") <= "\uffff"
+
+
+class Suggestions:
+    """The list above a message box of what the word before its cursor may become."""
+
+    ROWS, HEIGHT = 8, 30  # in view at most; of a row, in dp
+
+    def __init__(self, parent: "tk.Misc", look: Look, choose: Callable[[int], object]) -> None:
+        self._look = look
+        self.frame = ttk.Frame(parent, style="Sheet.TFrame", padding=look.px(5))
+        self.list = RowList(self.frame, look, "field", self.HEIGHT, choose)
+        self.list.frame.pack(fill="both", expand=True)
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.frame.winfo_manager())
+
+    def show(self, found: Sequence[Suggestion], index: int, box: "tk.Misc") -> None:
+        """Show suggestions, one of them chosen, above a box; none close the list."""
+        if not found and not self.is_open:
+            return
+        rows = [help_row(n, f.word + f.args, f.help) for n, f in enumerate(found)]
+        self.list.show(rows, index)
+        self.list.canvas.configure(takefocus=0)
+        height = self._look.dp(self.HEIGHT) * min(self.ROWS, len(rows)) + self._look.px(10)
+        size = {"height": height, "relwidth": 0.95 if any(f.help for f in found) else 0.6}
+        place = {"in_": box, "y": -self._look.px(4), "anchor": "sw", "bordermode": "outside"}
+        set_floating(self.frame, bool(rows), **size, **place)
+
+
 class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
-    What `submit` returns of a text stays. Tab calls `complete` with the text, the cursor
-    and a step; it returns text and cursor, or None. `ask_paste` is called with the number of lines
-    and the function that inserts them; it returns True if it asks the user first.
+    What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
+    user types. `describe` returns the words above a text, and True if they are a warning. Passwords
+    are written into `hidden`, and never into the text. `ask_paste` is called with the number of
+    lines and the function that inserts them; it returns True if it asks the user first.
     """
 
     LIMIT = 2000  # characters
@@ -4456,23 +4580,37 @@ class Composer(TextBox):
 
     def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
-        self.complete: Callable[[str, int, int], Optional[Tuple[str, int]]]
-        self.complete = lambda text, cursor, step: None
+        self.completer: Callable[[], Completer] = lambda: Completer(lambda begun, is_first: [])
+        self.describe: Callable[[str], Tuple[str, bool]] = lambda text: ("", False)
         self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
+        self._seen = "", 0  # the draft for which suggestions were last looked for
+        self._command = ""  # that lacks only the password
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
+        self.suggestions = Suggestions(parent, look, self._choose)
+        self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
+        self.notice.grid(row=0, column=1, columnspan=2, sticky="ew")
+        wrap_text(self.notice, look.px(40))
+        look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
+        self.text.grid(row=1)
         self.hint = ttk.Label(self.text, style="Hint.TLabel", cursor="xterm")
+        self.hidden = ttk.Entry(self.text, style="Plain.TEntry", show="•", font=look.font["chat"])
+        is_valid = (self.hidden.register(fits_entry), "%P")
+        self.hidden.configure(validate="key", validatecommand=is_valid)
         button = icon_button(self.frame, look, "IconField", "send", self._on_return)
         button.configure(takefocus=0)
-        button.grid(row=0, column=3, rowspan=2, sticky="s")
-        self.note.grid(row=1, column=1, columnspan=2)  # below, so that no line gets shorter
+        button.grid(row=1, column=3, rowspan=2, sticky="s")
+        self.note.grid(row=2, column=1, columnspan=2)  # below, so that no line gets shorter
         for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
-        text.bind("<<Return>>", self._on_return)
+        for widget in (text, self.hidden):
+            widget.bind("<<Return>>", self._on_return)
+        text.bind("<FocusIn>", lambda event: focus_on(self.hidden if self._command else None), "+")
+        text.bind("<FocusOut>", lambda event: self._suggest(False), "+")
         for key in ("Shift-Return", "Control-Tab", "Shift-Up", "Shift-Down"):
             text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
@@ -4480,6 +4618,10 @@ class Composer(TextBox):
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
         text.bind("<Configure>", lambda event: self._grow())
+        changed = "Changed" + str(text)  # a tag for what is to be done after Tk's own bindings
+        text.bindtags((*text.bindtags()[:2], changed, *text.bindtags()[2:]))
+        text.bind_class(changed, "<Key>", self._on_key)
+        text.bind_class(changed, "<Button>", lambda event: self._suggest(False))
         self._on_change()
 
     def set(self, text: str) -> None:
@@ -4487,7 +4629,15 @@ class Composer(TextBox):
             super().set(text)
             self.text.edit_reset()
             self._on_change()
+        self._suggest(False)
         self._history_index = len(self._history)
+
+    def insert(self, text: str) -> None:
+        if self._command:
+            self.hidden.insert("insert", text)
+        else:
+            super().insert(text)
+            self._suggest(False)
 
     def paste(self, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -4508,30 +4658,90 @@ class Composer(TextBox):
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
 
+    def ask_password(self, command: str, password: str = "") -> None:
+        """Let the user write the password that ends a command, hidden; "" to give it up."""
+        self._command = command
+        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self.hidden.delete(0, "end")
+        self.hidden.insert(0, password)
+        self.set("")
+        self.show_notice()  # the draft may have been empty before
+        (self.hidden if command else self.text).focus_set()
+
+    def cancel(self) -> bool:
+        """Close the suggestions, or give up the password; return False if there is neither."""
+        if self.suggestions.is_open:
+            self._suggest(False)
+        elif self._command:
+            self.ask_password("")
+        else:
+            return False
+        return True
+
+    def show_notice(self) -> None:
+        """Show to whom the draft goes, if that is not the room."""
+        words, is_warning = self.describe(self._command or self.get())
+        if words:
+            style = "CardError.TLabel" if is_warning else "Private.TLabel"
+            sign = ("warn", "error") if is_warning else ("lock", PRIVATE)
+            self.notice.configure(text="  " + self._look.text(words), style=style)
+            self.notice.configure(image=self._look.icon(*sign, 14))
+        set_shown(self.notice, bool(words))
+
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
-        text = self.get()
-        if len(text) > self.LIMIT:
+        text = self._command + self.hidden.get() if self._command else self.get()
+        if self.suggestions.is_open and not self.completer().is_whole:
+            self._complete(0)
+        elif len(text) > self.LIMIT:
             self.text.bell()
         else:
+            if self._command:
+                self.ask_password("")
             self.set("")
             self.give_back(self._submit(text))
         return "break"
 
-    def _on_tab(self, step: int) -> str:
-        """Complete the word before the cursor; in an empty box, leave it."""
-        cursor = len(join_surrogates(self.text.get("1.0", "insert")))
-        completed = self.complete(self.get(), cursor, step)
-        if completed is not None:
-            self.set(completed[0])
-            length = utf16_length(completed[0][: completed[1]])
-            self.text.mark_set("insert", "1.0 + %d indices" % length)
+    def _on_key(self, event: "TkEvent") -> None:
+        is_character = bool(event.char) and event.char.isprintable()
+        self._suggest(is_character or event.keysym == "BackSpace")
+
+    def _suggest(self, is_typed: bool) -> None:
+        """Suggest what the word may become that was just typed, but nothing for other changes."""
+        before, self._seen = self._seen, (self.get(), self._cursor())
+        if not is_typed or self._seen != before:
+            found = self.completer().look(*self._seen, "/@#") if is_typed else []
+            self.suggestions.show(found, 0, self.frame)
+
+    def _cursor(self) -> int:
+        return len(join_surrogates(self.text.get("1.0", "insert")))
+
+    def _choose(self, index: int) -> None:
+        self.completer().index = index
+        self._complete(0)
+
+    def _complete(self, step: int) -> bool:
+        """Complete the word before the cursor; return False if nothing completes it."""
+        draft = self.completer().complete(self.get(), self._cursor(), step)
+        if draft is not None:
+            self.set(draft[0])
+            self.text.mark_set("insert", "1.0 + %d indices" % utf16_length(draft[0][: draft[1]]))
             self.text.see("insert")
-        elif not self.get().strip():
+        return draft is not None
+
+    def _on_tab(self, step: int) -> str:
+        """Take a suggestion, or complete the word before the cursor; leave an empty box."""
+        is_completed = self._complete(0 if self.suggestions.is_open else step)
+        if not is_completed and not self.get().strip():
             focus_on(self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev())
         return "break"
 
     def _on_arrow(self, step: int) -> Optional[str]:
-        """Go through what was sent, from the first or the last row of the box."""
+        """Go through the suggestions, or what was sent, at the first or last row of the box."""
+        if self.suggestions.is_open:
+            completer = self.completer()
+            completer.index = max(0, min(len(completer.found) - 1, completer.index + step))
+            self.suggestions.show(completer.found, completer.index, self.frame)
+            return "break"
         if count(self.text, "displaylines", "insert", "1.0" if step < 0 else "end-1c"):
             return None
         index = self._history_index + step
@@ -4543,8 +4753,12 @@ class Composer(TextBox):
         return "break"
 
     def _on_change(self) -> None:
+        command, password = split_secret(self.get())
+        if command:
+            self.ask_password(command, password)
         length = len(self.get())
         set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
+        self.show_notice()
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
         self.show_note(words, length > self.LIMIT)
         self.text.after_idle(self._grow)
@@ -4721,7 +4935,7 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
 
 
 def render(
-    entry: Entry, styles: Tuple[str, ...], nickname: str, encode: Callable[[str], str]
+    entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, encode: Callable[[str], str]
 ) -> List[Any]:
     """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
 
@@ -4748,8 +4962,8 @@ def render(
         place = ("room",) if (start, stop) in rooms else ()
         parts += [words[start:stop], (*tags, "link", "hand", *place)]
         end = stop
-    if entry.note:
-        parts += ["  (%s)" % entry.note, (*base, "muted")]
+    if note:
+        parts += ["  (%s)" % note, (*base, "muted")]
     if has_failed:
         parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
         parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
@@ -4966,7 +5180,9 @@ class Transcript:
             parts += ["↳ %s\n" % words, ("quote", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
-        return parts + render(entry, (*styles, tag), self.nickname, self._look.encode)
+        is_aside = entry.line.kind == PRIVATE and self.conversation.kind != PRIVATE
+        note = entry.note or ("only you two" if is_aside else "")
+        return parts + render(entry, (*styles, tag), self.nickname, note, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -5382,9 +5598,8 @@ class ConnectView:
             self._window.connect(name, server, self.fields[PASSWORD].get().strip())
 
     def _on_edit(self, text: str) -> bool:
-        """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
         self.frame.after_idle(self._refresh)
-        return max(text, default="") <= "\uffff"
+        return fits_entry(text)
 
     def _set(self, field: str, text: str) -> None:
         self.fields[field].delete(0, "end")
@@ -5670,7 +5885,8 @@ class ChatView:
         self.search = Search(middle, look, self.transcript, self.focus_composer)
         self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
-        self.composer.complete = lambda *args: window.chat.complete(*args)
+        self.composer.completer = lambda: window.chat.completer
+        self.composer.describe = lambda draft: window.chat.notice(draft)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search.frame)
@@ -5731,6 +5947,8 @@ class ChatView:
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
+        if kinds & {MEMBERS, STATUS, HEADER, presence}:
+            self.composer.show_notice()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.reply_bar.show(chat.reply_to)
@@ -5739,6 +5957,7 @@ class ChatView:
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
         self.transcript.conversation.draft = self.composer.get()
+        self.composer.ask_password("")
         self.search.close()
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
@@ -5750,6 +5969,10 @@ class ChatView:
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
+        command = self._window.chat.missing_password(text)
+        if command:
+            self.composer.ask_password(command)
+            return ""
         self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
@@ -6287,13 +6510,17 @@ class Questions:
         self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
 
     def help(self) -> None:
-        """Show the keys."""
+        """Show what can be typed, and the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
-        text = "Python %d.%d, Tk %s. /help lists what you can type. With a screen reader,"
-        text += " start Hubbub with --terminal."
+        text = "Python %d.%d, Tk %s. With a screen reader, start Hubbub with --terminal."
         text %= (*sys.version_info[:2], patch)
+        found = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
+        found += commands(self._window.chat)
+        rows = [caption("WHAT YOU CAN TYPE")]
+        rows += [help_row(each.word, each.word + each.args, each.help, 7) for each in found]
         system = self._window.look.system
-        rows = [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
+        rows.append(caption("KEYS"))
+        rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         title = "Hubbub %s" % protocol.VERSION
         self._open_sheet(title, text, lambda words: rows, lambda key: None)
 
@@ -6887,6 +7114,8 @@ class Window:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
+        if HELP in kinds:
+            self.questions.help()
         network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
         if STATUS in kinds and network and self.settings.learn(self._server, network):
             self.settings.save()
@@ -6938,9 +7167,9 @@ class Window:
                 return self.cancel()
             is_hosting = self.connect_view.is_hosting
             return self.connect_view.open_form(False) if is_hosting else self.close()
-        if self.menus.close() or self.questions.cancel():
-            return None
         view = self.chat_view
+        if self.menus.close() or view.composer.cancel() or self.questions.cancel():
+            return None
         if self.chat.reply_to is not None:
             return view.reply(None)
         return view.search.close() if view.search.is_open else view.jump_to_end()

@@ -26,6 +26,7 @@ Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), an
 import base64
 import calendar
 import contextlib
+import difflib
 import functools
 import hashlib
 import ipaddress
@@ -1027,7 +1028,8 @@ def format_fingerprint(digest: str) -> str:
 FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE = "server", "own", "others", "private"
 
 NO_SUCH_USER = "No such user: {}"
-UNKNOWN_COMMAND = "Unknown command: {}. Type /help for the list."
+UNKNOWN_COMMAND = "Unknown command: {}. {}"
+_TYPE_HELP = "Type /help for the list."
 ACTION = "\x01ACTION "  # CTCP: "/me waves" is PRIVMSG #lobby :\x01ACTION waves\x01
 
 
@@ -1138,7 +1140,7 @@ _TEXTS: Dict[str, str] = {
     "403": "No such room: {1}",
     "405": "You cannot be in more rooms. Type /leave in one of them first.",
     "406": "There was no user called {1}",
-    "421": UNKNOWN_COMMAND.replace("{}", "{1}"),
+    "421": UNKNOWN_COMMAND.format("{1}", _TYPE_HELP),
     "433": "Username already taken: {1}. Choose another.",
     "441": "{1} is not in {2}",
     "442": "You are not in {1}. Type /join {1}",
@@ -1298,10 +1300,10 @@ SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the inp
 CLIENT_VERBS = frozenset(["ignore", "unignore"])  # done by client.py alone
 PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}
 
-_UNNAMED_HELP = (
-    "MESSAGE — say it to everyone in the room",
-    "@USERNAME MESSAGE — say it to one person, privately",
-    "//MESSAGE — say a message that begins with a slash",
+UNNAMED_HELP = (
+    ("MESSAGE", "say it to everyone in the room"),
+    ("@USERNAME MESSAGE", "say it to one person, privately"),
+    ("//MESSAGE", "say a message that begins with a slash"),
 )
 _NO_CHANNEL = (
     "You are not in a room. Join one with /join ROOM, or write to one person: @USERNAME TEXT"
@@ -1311,10 +1313,18 @@ _NOT_A_ROOM = "/{} is for rooms. Go to the room first."
 
 def help_lines(verbs: Mapping[str, Verb] = VERBS) -> Iterable[str]:
     """Return the answer to /help."""
-    yield from _UNNAMED_HELP
-    for name, verb in verbs.items():
-        yield "%s — %s" % (("/%s %s" % (name, verb.args)).strip(), verb.help)
+    named = [(("/%s %s" % (name, verb.args)).strip(), verb.help) for name, verb in verbs.items()]
+    yield from map(" — ".join, [*UNNAMED_HELP, *named])
     yield "Only operators may use: %s" % ", ".join("/" + v for v in verbs if v in OPERATOR_VERBS)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "Did you mean X or Y?" for the known words that begin so, or are closest, or ""."""
+    folded, by_folded = casefold(word), {casefold(name): name for name in known}
+    by_folded.pop(folded, None)
+    begun = [name for name in by_folded if name.startswith(folded)]
+    close = begun[:2] or difflib.get_close_matches(folded, by_folded, 2, 0.7)
+    return "Did you mean %s?" % " or ".join(by_folded[name] for name in close) if close else ""
 
 
 def parse_input(text: str, verbs: Mapping[str, Verb] = VERBS) -> Input:
@@ -1331,7 +1341,8 @@ def parse_input(text: str, verbs: Mapping[str, Verb] = VERBS) -> Input:
         return Input("say", (text,))
     name, _, rest = line[1:].partition(" ")
     if name.lower() not in verbs:
-        raise InputError(UNKNOWN_COMMAND.format("/" + name))
+        guess = did_you_mean("/" + name, ["/" + verb for verb in verbs]) if name else ""
+        raise InputError(UNKNOWN_COMMAND.format("/" + name, guess or _TYPE_HELP))
     return _parse_args(name.lower(), rest, "/%s " % name.lower())
 
 

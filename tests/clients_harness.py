@@ -516,8 +516,8 @@ class HexChat(Program):
 HUBBUB_PATTERNS = {
     "message": r"\[{who}( in \S+)?\]: {text}$",
     "action": r"\* {who} {text}$",
-    "private": r"\[{who} -> you\]: {text}$",
-    "own private": r"\[you -> {who}\]: {text}$",
+    "private": r"\[{who} -> you\]: {text}(?:  \(only you two\))?$",
+    "own private": r"\[you -> {who}\]: {text}(?:  \(only you two\))?$",
     "join": r"\[SERVER\]: {who} joined {channel}$",
     "own join": r"\[SERVER\]: {who} joined {channel}$",
     "part": r"\[SERVER\]: {who} left {channel}$",

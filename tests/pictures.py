@@ -29,6 +29,7 @@ import server  # noqa: E402
 
 README_FOLDER = Path(__file__).resolve().parent.parent / ".github"
 SIZES = ((1160, 720), (800, 640), (520, 720))
+WIDTHS = ((1160, 720), (800, 640), (480, 360))  # the last is the minimum
 SMALL = ((460, 720),)  # the connect view
 LOCKS = ((1160, 720), (800, 640), (480, 640))  # at the last, the sidebar is hidden
 PEOPLE = "bob carol dana erik grace_with_a_very_long_name".split()
@@ -418,6 +419,12 @@ STATES = (
     ("too-long", SIZES, lambda studio: pressed(studio, text="words and " * 201)),
     ("completion", SIZES, lambda studio: pressed(studio, "Tab", text="@gr")),
     ("busy", (*SIZES, (480, 720)), busy),
+    ("suggest-commands", WIDTHS, lambda studio: pressed(studio, "slash", "Down")),
+    ("suggest-names", WIDTHS, lambda studio: pressed(studio, "at", "Down", "Down")),
+    ("suggest-rooms", WIDTHS, lambda studio: pressed(studio, "numbersign", text="See you in ")),
+    ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
+    ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
+    ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),

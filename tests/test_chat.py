@@ -333,12 +333,106 @@ def test_only_quit_ends_the_program(alice):
     assert not alice.chat.do(NOW, alice.chat.submit, "quit").is_done
 
 
-def test_help_has_a_line_for_each_verb(alice):
-    text = "\n".join(alice.type("/help"))
-    for name, verb in protocol.VERBS.items():
-        assert "/" + name in text
-        assert verb.help in text
-    assert alice.sent == []
+def test_help_is_for_the_window_or_the_terminal_to_show(alice):
+    outcome = alice.chat.do(NOW, alice.chat.submit, "/help")
+    assert [change.kind for change in outcome.changes] == [client.HELP]
+    assert outcome.send == []
+
+
+@pytest.mark.parametrize(
+    ("draft", "words", "is_warning"),
+    [
+        ("@bob hi", "Privately to bob", False),
+        (" @bob: hi", "Privately to bob", False),
+        ("/MSG bob hi", "Privately to bob", False),
+        ("/reply hi", "Privately to carol", False),
+        ("@bob", "", False),
+        ("hello @bob hi", "", False),
+        ("@ bob", "", False),
+        ("//msg bob hi", "", False),
+        ("/me waves", "", False),
+        ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", True),
+        ("@crol hi", "No one called “crol” is here. Did you mean carol?", True),
+        ("@zoe hi", "No one called “zoe” is here.", True),
+        ("/register ", "New password for alice (hidden). Esc gives up.", False),
+        ("/login bob ", "Password of bob (hidden). Esc gives up.", False),
+        ("/login bob", "", False),
+    ],
+)
+def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, is_warning):
+    alice.hear(
+        ":bonnie!b@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby"
+    )
+    found, is_found_warning = alice.chat.notice(draft)
+    assert (found.strip(), is_found_warning) == (words, is_warning)
+
+
+def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
+    assert alice.chat.notice("@zoe hi")[1]
+    alice.chat.do(NOW, alice.chat.handle, Lost("Connection lost"))
+    assert alice.chat.notice("@zoe hi") == ("Privately to zoe", False)
+
+
+@pytest.mark.parametrize(
+    ("draft", "command"),
+    [
+        ("/register", "/register "), ("/register ", "/register "), ("/login", "/login alice "),
+        ("/login bob", "/login bob "), ("/register secret", ""), ("/login bob secret", ""),
+        ("/register\nhello", ""), ("register", ""), ("", ""), ("/", ""),
+    ],
+)  # fmt: skip
+def test_command_that_lacks_its_password_is_recognized(alice, draft, command):
+    alice.chat.session.caps |= {"sasl", "draft/account-registration"}
+    assert alice.chat.missing_password(draft) == command
+
+
+def test_no_password_is_asked_for_that_the_server_cannot_use(alice):
+    alice.chat.session.caps = frozenset()
+    assert alice.chat.missing_password("/register") == ""
+    assert alice.type("/register") == ["[SERVER]: Usage: /register PASSWORD"]
+
+
+def test_private_message_that_is_in_view_or_answered_is_read(alice):
+    """In the room where it is shown, but not if it came while another conversation was in view."""
+
+    def unread():
+        return [(c.name, c.unread) for c in alice.chat.conversations if c.unread]
+
+    alice.hear(":bob!b@h PRIVMSG alice :one")
+    assert unread() == []
+    alice.chat.do(NOW, alice.chat.set_focus, False)
+    alice.hear(":bob!b@h PRIVMSG alice :two", ":bob!b@h PRIVMSG alice :three")
+    assert unread() == [("bob", 2)]
+    alice.chat.do(NOW, alice.chat.set_focus, True)
+    assert unread() == []
+    assert alice.chat.find("bob").mark is None
+    alice.chat.do(NOW, alice.chat.open, "bob")
+    alice.hear(":carol!c@h PRIVMSG alice :four")
+    alice.chat.do(NOW, alice.chat.open, "#lobby")
+    assert unread() == [("carol", 1)]
+    alice.type("@carol what?")
+    assert unread() == []
+
+
+def test_commands_are_suggested_to_those_who_may_use_them(alice):
+    def suggested():
+        return {each.word[1:-1] for each in client.commands(alice.chat)}
+
+    alice.chat.session.caps |= {
+        "sasl",
+        "draft/account-registration",
+        client.HISTORY_CAP,
+        client.RESUME_CAP,
+    }
+    assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS
+    alice.hear(":bob!b@h MODE #lobby +o alice")
+    assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS | {"kick"}
+    alice.hear(":alice!a@h MODE alice +io")
+    assert suggested() == set(protocol.VERBS)
+    alice.hear(":alice!a@h MODE alice -i-o")
+    assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS | {"kick"}
+    alice.chat.session.caps = frozenset()
+    assert not suggested() & {"history", "register", "login", "ban"}
 
 
 def test_list_is_answered_in_one_line_when_all_names_have_come(alice):
@@ -1163,7 +1257,7 @@ def test_private_message_is_one_entry_in_both_conversations(alice):
     assert alice.seen("bob")[-1] == alice.seen()[-1] == "<[you -> bob]: what?>"
     alice.hear(":alice!a@h PRIVMSG bob :what?")
     assert alice.seen("bob")[-1] == alice.seen()[-1] == "[you -> bob]: what?"
-    assert (alice.chat.find("bob").unread, alice.chat.find("bob").mentions) == (1, 1)
+    assert (alice.chat.find("bob").unread, alice.chat.find("bob").mentions) == (0, 0)  # it is read
 
 
 def test_private_conversation_begins_when_the_first_message_is_delivered(alice):
@@ -1367,7 +1461,7 @@ def replay(changes, conversation):
 )
 def test_tab_completes_nicknames_channels_and_commands(alice, before, after):
     cursor = before.index("|")
-    found = alice.chat.complete(before.replace("|", ""), cursor)
+    found = alice.chat.completer.complete(before.replace("|", ""), cursor)
     assert (found and found[0][: found[1]] + "|" + found[0][found[1] :]) == after
 
 
@@ -1375,11 +1469,11 @@ def test_tab_goes_through_all_possibilities_and_back(alice):
     alice.hear(":bert!b@h JOIN #lobby", ":boris!b@h JOIN #lobby", ":bob!b@h PRIVMSG #lobby :hi")
     found, texts = ("b", 1), []
     for step in (1, 1, 1, 1, -1):
-        found = alice.chat.complete(*found, step)
+        found = alice.chat.completer.complete(*found, step)
         texts.append(found[0])
     assert texts == ["bob: ", "bert: ", "boris: ", "bob: ", "boris: "]  # the last speaker first
-    assert alice.chat.complete("ber", 3) == ("bert: ", 6)
-    assert alice.chat.complete("b", 1, -1) == ("boris: ", 7)
+    assert alice.chat.completer.complete("ber", 3) == ("bert: ", 6)
+    assert alice.chat.completer.complete("b", 1, -1) == ("boris: ", 7)
 
 
 def test_in_a_crowd_of_a_hundred_thousand_tab_and_guess_take_under_50_ms(alice):
@@ -1403,9 +1497,9 @@ def test_in_a_crowd_of_a_hundred_thousand_tab_and_guess_take_under_50_ms(alice):
         answer[:] = alice.hear(":hub 401 alice rosalinf :No such nick")
 
     answer = []
-    assert seconds(lambda: alice.chat.complete("u", 1)) < 0.05
-    assert seconds(lambda: alice.chat.complete("user4711", 8)) < 0.05
-    assert alice.chat.complete("user4711", 8) == ("user47110: ", 11)
+    assert seconds(lambda: alice.chat.completer.complete("u", 1)) < 0.05
+    assert seconds(lambda: alice.chat.completer.complete("user4711", 8)) < 0.05
+    assert alice.chat.completer.complete("user4711", 8) == ("user47110: ", 11)
     assert seconds(misspell) < 0.05
     assert answer == ["[SERVER]: No such user: rosalinf. Did you mean rosalind?"]
 

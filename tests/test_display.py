@@ -347,6 +347,10 @@ NO_ROOM = "You are not in a room. Join one with /join ROOM, or write to one pers
     [
         ("/foo", "Unknown command: /foo. Type /help for the list."),
         ("/foo bar", "Unknown command: /foo. Type /help for the list."),
+        ("/lsit", "Unknown command: /lsit. Did you mean /list?"),
+        ("/JION tea", "Unknown command: /JION. Did you mean /join?"),
+        ("/hist", "Unknown command: /hist. Did you mean /history?"),
+        ("/l", "Unknown command: /l. Did you mean /list or /leave?"),
         ("/", "Unknown command: /. Type /help for the list."),
         *(
             (text, "Usage: @USERNAME MESSAGE")

@@ -13,6 +13,8 @@ import pytest
 from client_harness import ScriptedServer, closed_port
 from harness import TIMEOUT
 
+import protocol
+
 with suppress(ImportError):  # not on Windows
     import fcntl
     import pty
@@ -135,6 +137,12 @@ def join(start, room):
 
 def address(room):
     return "127.0.0.1:%d" % room.server.port
+
+
+def test_help_prints_what_can_be_typed(room, join):
+    alice = join("alice")
+    alice.say("/help")
+    alice.expect(*["[SERVER]: " + line for line in protocol.help_lines()])
 
 
 def test_conversation(room, join):
@@ -554,6 +562,22 @@ def test_terminal_without_an_encoding_is_utf_8(room, sit_down):
     alice.type("é 李 😀\n")
     bob.expect(" PRIVMSG #lobby :é 李 😀")
     alice.sees("[alice]: é 李 😀")
+
+
+@at_terminal
+def test_person_is_asked_for_a_password_that_the_screen_does_not_show(
+    open_room, sit_down, tmp_path
+):
+    port = open_room(data=str(tmp_path / "kept")).server.port
+    alice = sit_down(port, "--username", "alice").sees("alice joined the chat")
+    alice.type("/register\n")
+    alice.sees("Password: ")
+    alice.type("correct horse\n")
+    alice.sees("alice is yours alone now.")
+    alice.type("/quit\n")
+    code, shown = alice.finish()
+    assert code == 0
+    assert "correct horse" not in shown
 
 
 @at_terminal

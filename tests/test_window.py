@@ -235,7 +235,7 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
 
     for text, answer in [
         ("Hello everyone!", "[alice]: Hello everyone!"),
-        ("@bob Hello Bob!", "[you -> bob]: Hello Bob!"),
+        ("@bob Hello Bob!", "[you -> bob]: Hello Bob!  (only you two)"),
         ("/me waves", "* alice waves"),
         ("/list", "[SERVER]: Online users (4): alice, bob, carol, erin"),
         ("@dave hi", "[SERVER]: No such user: dave"),
@@ -243,7 +243,7 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         alice.say(text)
         alice.sees(answer)
     bob.say("@alice Hello Alice!")
-    bob.sees("[you -> alice]: Hello Alice!")
+    bob.sees("[you -> alice]: Hello Alice!  (only you two)")
     carol.send("Hello from nc")
     erin.send("PRIVMSG #lobby :Hello from IRC")
     for window in (alice, bob):
@@ -252,18 +252,18 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
 
     assert alice.lines[before[0] :][:7] == [
         "[alice]: Hello everyone!",
-        "[you -> bob]: Hello Bob!",
+        "[you -> bob]: Hello Bob!  (only you two)",
         "* alice waves",
         "[SERVER]: Online users (4): alice, bob, carol, erin",
         "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
         "[SERVER]: No such user: dave",
-        "[bob -> you]: Hello Alice!",
+        "[bob -> you]: Hello Alice!  (only you two)",
     ]
     assert bob.lines[before[1] :][:4] == [
         "[alice]: Hello everyone!",
-        "[alice -> you]: Hello Bob!",
+        "[alice -> you]: Hello Bob!  (only you two)",
         "* alice waves",
-        "[you -> alice]: Hello Alice!",
+        "[you -> alice]: Hello Alice!  (only you two)",
     ]
     assert len(alice.lines) == before[0] + 9
     assert len(bob.lines) == before[1] + 6
@@ -279,11 +279,12 @@ def test_server_is_blue_own_green_others_white_private_violet(alice, hub):
     hub.send(
         ":bob!b@h JOIN #lobby", ":alice!a@h PRIVMSG #lobby :from me", ":bob!b@h PRIVMSG alice :psst"
     )
-    alice.sees("[bob -> you]: psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
     assert alice.color_of("[SERVER]: bob joined the chat") == "#6cb6ff"
     assert alice.color_of("[alice]: from me") == "#7ee0a1"
     assert alice.color_of("[bob]: from bob") == "#f2f4f8"
-    assert alice.color_of("[bob -> you]: psst") == "#d3adff"
+    assert "private" in alice.tags_of("psst")
+    assert alice.text.tag_cget("private", "foreground") == "#d3adff"
 
 
 def test_title_shows_the_state_of_the_connection(desktop, hub):

@@ -97,10 +97,11 @@ def test_badge_counts_what_is_new_elsewhere(tea, desktop, hub):
 
 
 def test_private_message_opens_a_conversation_with_a_badge(alice, desktop, hub):
-    hub.send(":carol!c@h PRIVMSG alice :psst")
-    desktop.pump(lambda: alice.conversations == ["#lobby", "carol 1"])
-    assert alice.badge_color("carol") == "mention_badge"
-    alice.press("Alt-Key-2")
+    with desktop.elsewhere(alice):
+        hub.send(":carol!c@h PRIVMSG alice :psst")
+        desktop.pump(lambda: alice.conversations == ["#lobby", "carol 1"])
+        assert alice.badge_color("carol") == "mention_badge"
+    alice.press("Alt-Key-2", alice.box)
     alice.sees("[carol -> you]: psst")
     alice.say("what?")
     echo(hub, "what?", "carol")
@@ -178,7 +179,7 @@ def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
     alice.click("Try again")
     hub.expect("PRIVMSG dave :two")
     hub.send(":alice!a@h PRIVMSG dave :two")
-    desktop.pump(lambda: "[you -> dave]: two" in alice.lines)
+    desktop.pump(lambda: "[you -> dave]: two  (only you two)" in alice.lines)
     assert not [line for line in alice.lines if "(not delivered)" in line]
 
 
@@ -511,9 +512,147 @@ def test_tab_completes_names_commands_and_rooms(tea):
         assert tea.draft == completed
 
 
+@pytest.mark.parametrize("name", ["bob", "bo", "zoe"])
+def test_box_says_to_whom_the_draft_goes_before_it_is_sent(alice, desktop, hub, name):
+    alice.type("@%s hi" % name)
+    words = {
+        "bob": "Privately to bob",
+        "bo": "No one called “bo” is here. Did you mean bob?",
+        "zoe": "No one called “zoe” is here.",
+    }
+    assert alice.notice == words[name]
+    hub.send(":bob!b@h QUIT :bye")
+    desktop.pump(lambda: alice.people == ["alice"])
+    alice.box.delete("1.0", "end")
+    desktop.pump(lambda: alice.notice == "")
+
+
+def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
+    alice.type("@bob hi")
+    hub.send(":bob!b@h QUIT :bye")
+    desktop.pump(lambda: alice.notice == "No one called “bob” is here.")
+    alice.press("Control-Next", alice.box)
+    hub.send(":bob!b@h JOIN #lobby")
+    desktop.pump(lambda: alice.notice == "Privately to bob")
+    alice.type("<Return>")
+    hub.expect("PRIVMSG bob :hi")
+    assert alice.notice == ""
+
+
+def test_notice_names_the_user_that_an_answer_goes_to_now(alice, desktop, hub):
+    for name in ("carol", "bob"):
+        hub.send(":%s!c@h JOIN #lobby" % name, ":%s!c@h PRIVMSG alice :psst" % name)
+        alice.sees("[%s -> you]: psst  (only you two)" % name)
+        if name == "carol":
+            alice.type("/reply yes")
+        assert alice.notice == "Privately to " + name
+
+
+def test_suggestions_follow_what_is_typed(tea, desktop, hub):
+    """Arrows go through them, Tab and Enter take; a word that is complete is sent at once."""
+    tea.type("/")
+    assert tea.suggested[0] == "</msg>" and "/list" in tea.suggested and "/ban" not in tea.suggested
+    drawn = tea.chat_view.composer.suggestions.list
+    desktop.pump(lambda: "answer the last private message" in tea.drawn(drawn))
+    tea.type("LI")
+    assert tea.suggested == ["</list>"]
+    tea.type("st", "<Return>")
+    hub.expect("NAMES #tea")
+    assert (tea.suggested, tea.draft) == ([], "")
+
+    tea.type("hi @")
+    assert tea.suggested == ["<@carol>", "@bob"]
+    tea.type("<Down>", "<Down>", "<Return>")
+    assert (tea.suggested, tea.draft) == ([], "hi @bob ")
+    tea.type("@c", "<Tab>", "see #l", "<BackSpace>", "t", "<Tab>", "!", "<Return>")
+    hub.expect("PRIVMSG #tea :hi @bob @carol see #tea !")
+    tea.type("@carol", "<Down>", "<Return>")
+    tea.sees("[SERVER]: Usage: @USERNAME MESSAGE")
+    assert tea.draft == "@carol"
+
+
+def test_suggestions_leave_other_keys_alone(tea, desktop):
+    tea.type("one", "<Return>", "@")
+    assert tea.suggested
+    tea.type("<Escape>")
+    assert (tea.suggested, tea.draft) == ([], "@")
+    tea.type("<Up>")
+    assert (tea.suggested, tea.draft) == ([], "one")
+    tea.type("<Down>", "<BackSpace>")
+    tea.paste("/li")
+    assert tea.suggested == []
+    tea.type("s")
+    assert tea.suggested == ["</list>"]
+    tea.type("<Left>")
+    assert tea.suggested == []
+    tea.type("<End>", "<BackSpace>")
+    assert tea.suggested == ["</list>"]
+    tea.press("Control-k")
+    assert tea.suggested == []
+
+
+def test_suggestion_can_be_clicked(tea, desktop):
+    tea.type("#")
+    canvas = tea.chat_view.composer.suggestions.list.canvas
+    desktop.pump(canvas.winfo_viewable)
+    canvas.event_generate("<Button-1>", x=30, y=45)
+    assert (tea.suggested, tea.draft) == ([], "#tea ")
+    assert tea.has_focus(tea.box)
+
+
+def test_help_typed_opens_the_sheet(alice, desktop):
+    alice.type("/help", "<Return>")
+    desktop.pump(lambda: alice.sheet is not None)
+    assert "/list " in [row.text for row in alice.sheet.list.rows]
+    assert not [line for line in alice.lines if "/list" in line]
+    alice.type("<Escape>")
+    assert alice.sheet is None and alice.has_focus(alice.box)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("/register", "<Return>", "s3cret"),
+        ("/register s3cret",),
+        ("/register wrong", "<Escape>", "/register", "<Return>", "s3cret"),
+    ],
+)
+def test_password_is_never_shown(desktop, open_room, tmp_path, steps):
+    """Neither in the box nor in the transcript nor among what was sent before."""
+    alice = desktop.join(open_room(data=str(tmp_path / "kept")).server.port, "alice")
+    hidden = alice.chat_view.composer.hidden
+    alice.type(*steps)
+    assert alice.draft == ""
+    assert (hidden.get(), hidden.cget("show")) == ("s3cret", "•")
+    assert alice.notice == "New password for alice (hidden). Esc gives up."
+    alice.type("<Return>")
+    alice.sees("[SERVER]: A password has at least 8 characters.")
+    assert not hidden.winfo_manager() and alice.has_focus(alice.box)
+    alice.type("<Up>")
+    assert "s3cret" not in alice.draft + alice.text.get("1.0", "end")
+
+
+def test_password_is_given_up_with_its_conversation(tea, hub):
+    tea.window.chat.session.caps |= {"sasl"}
+    tea.type("/login", "<Return>", "s3cret", "<ctrl+Prior>", "hello", "<Return>")
+    hub.expect("PRIVMSG #lobby :hello")
+    tea.type("<ctrl+Next>")
+    assert (tea.draft, tea.notice) == ("", "")
+
+
+def test_pasted_password_is_hidden(alice):
+    alice.paste("/login bob s3cret")
+    assert (alice.draft, alice.chat_view.composer.hidden.get()) == ("", "s3cret")
+    alice.chat_view.composer.insert("!")
+    assert (alice.draft, alice.chat_view.composer.hidden.get()) == ("", "s3cret!")
+
+
 def test_up_and_down_recall_sent_lines_without_passwords(alice):
-    for text in ("one", "two", "/login alice secret"):
+    for text in ("one", "two"):
         alice.say(text)
+    alice.window.chat.session.caps |= {"sasl"}
+    alice.write("/login alice secret")
+    alice.press("Return", alice.chat_view.composer.hidden)
     alice.box.delete("1.0", "end")
     alice.write("unfinished")
     shown = []
@@ -564,7 +703,7 @@ def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
 def test_sidebar_scrolls_to_the_conversation_in_view(alice, desktop, hub):
     hub.send(*(":alice!a@h JOIN #room%d" % number for number in range(60)))
     hub.send(":bob!b@h PRIVMSG alice :psst")
-    desktop.pump(lambda: alice.conversations[-1] == "bob 1")
+    desktop.pump(lambda: alice.conversations[-1] == "bob")
     rows = alice.chat_view.sidebar.list
     for name, shown in (("bob", "bob"), ("#lobby", "lobby"), ("#room30", "room30")):
         alice.chat_view.open(name)
@@ -606,7 +745,10 @@ def test_tab_stays_in_a_sheet(alice):
 
 def test_help_is_read_by_keyboard(alice, desktop):
     alice.press("F1", alice.box)
-    rows, names = alice.sheet.list, [key.name for key in client.KEYS]
+    rows = alice.sheet.list
+    names = [row.key for row in rows.rows if row.key]
+    assert "/join " in names and "/bans " not in names
+    assert names[-1] == client.KEYS[-1].name
     desktop.pump(lambda: rows.cursor == names[0])
     alice.press("Down")
     assert rows.cursor == names[1]

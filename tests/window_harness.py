@@ -313,6 +313,20 @@ class Person:
         banner = self.chat_view.banner
         return banner.text.cget("text").strip() if banner.frame.winfo_viewable() else ""
 
+    @property
+    def notice(self):
+        """The words above the text in the message box; "" if there are none."""
+        notice = self.chat_view.composer.notice
+        return notice.cget("text").strip() if notice.winfo_manager() else ""
+
+    @property
+    def suggested(self):
+        """The words in the list above the message box; the chosen one is in angle brackets."""
+        suggestions = self.chat_view.composer.suggestions
+        rows = suggestions.list.rows if suggestions.is_open else []
+        words = [row.text.split()[0] for row in rows]
+        return ["<%s>" % w if n == suggestions.list.selected else w for n, w in enumerate(words)]
+
     def sees(self, line):
         """Wait until the transcript has this line."""
         self._desktop.pump(lambda: line in self.lines)
