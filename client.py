@@ -5998,9 +5998,12 @@ class ChatView:
 
     def suggest(self, text: str) -> None:
         """Put the beginning of a command into the message box, if that is empty."""
-        if not self.composer.get():
+        is_empty = not self.composer.get()
+        if is_empty and split_secret(text)[0]:
+            return self.composer.ask_password(text)
+        if is_empty:
             self.composer.set(text)
-        self.focus_composer()
+        return self.focus_composer()
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Let the user reply to an entry, or (None) to nothing any more."""
