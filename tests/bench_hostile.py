@@ -142,8 +142,9 @@ class Stage:
                 texts = ["PRIVMSG #lobby :" + 100 * "h"] * 60
                 self._add_keeper().say_all(*texts, "PART #lobby")
         else:  # "2,000 rooms"
-            for start in range(0, int(need.split()[0].replace(",", "")), 50):
-                names = ",".join("#room%d" % i for i in range(start, start + 50))
+            # As many for each keeper as its burst of tokens pays for.
+            for start in range(0, int(need.split()[0].replace(",", "")), 40):
+                names = ",".join("#room%d" % i for i in range(start, start + 40))
                 self._add_keeper().say_all("PART #lobby", "JOIN " + names)
 
     def _add_keeper(self) -> Person:
