@@ -10,6 +10,7 @@ from client import Tip
 
 MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
         "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
+        "This server, and its encryption",
         "Other server…", "End the chat on this computer…", "Become the operator",
         "Help, keys, about Hubbub", "Quit"]  # fmt: skip
 
@@ -74,8 +75,8 @@ def test_menu_is_reached_in_a_narrow_window(settled, desktop):
         ("Switch to light", lambda alice: alice.window.look.theme == "light"),
         ("Larger", lambda alice: alice.window.look.zoom == 110),
         ("Sound off", lambda alice: not alice.window.settings.sound),
-        ("Register this name…", lambda alice: alice.draft == "/register "),
-        ("Log in…", lambda alice: alice.draft == "/login alice "),
+        ("Register this name…", lambda alice: alice.chat_view.composer._command == "/register "),
+        ("Log in…", lambda alice: alice.chat_view.composer._command == "/login alice "),
         ("Help, keys, about Hubbub", lambda alice: alice.sheet is not None),
         ("Quit", lambda alice: alice.window.root is None),
     ],

@@ -297,7 +297,7 @@ def test_joins_and_leaves_can_be_hidden(alice, desktop, hub):
     assert alice.lines[-1] == "[bob]: three"
     settings = client.Settings(client.settings_path())
     settings.load()
-    again = client.Chat(chat._address, settings.levels, [])
+    again = client.Chat(chat.address, settings.levels, [])
     assert again.create("#lobby", client.CHANNEL).hides_joins
     assert not again.create("#other", client.CHANNEL).hides_joins
     toggle("✓ Hide joins and leaves")

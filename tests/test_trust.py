@@ -90,14 +90,14 @@ def open_chat(open_room, tmp_path):
 def lock(person):
     """Return the icon in the sidebar's head, its colour, and the words below the name."""
     drawing, icons = RecordingDrawing(client.Row(None, "", lambda row: None)), []
-    drawing.icon = lambda name, color, **more: icons.append((name, color))
+    drawing.icon = lambda name, *color, **more: icons.append((name, *color))
     person.chat_view.sidebar._draw_server(drawing)
-    return (*icons[0], drawing.texts[-1])
+    return (*next(icon for icon in icons if "lock" in icon[0]), drawing.texts[-1])
 
 
 def sheet_of(person, desktop):
-    """Open the sheet about the server with the mouse; return its text and its rows."""
-    person.chat_view.sidebar.head.canvas.event_generate("<Button-1>", x=60, y=20)
+    """Open the sheet about the server; return its text and its rows."""
+    person.open_menu("This server, and its encryption")
     desktop.pump(lambda: person.has_focus(person.sheet.list.canvas))
     labels = [w for w in person.sheet.frame.winfo_children() if w.winfo_class() == "TLabel"]
     return labels[-1].cget("text"), [row.text for row in person.sheet.list.rows]
@@ -270,7 +270,7 @@ def visit(monkeypatch):
 def test_person_is_told_what_is_new_about_the_encryption(open_chat, visit):
     room = open_chat()
     code, shown = visit(room)
-    words = "[system]: Encrypted. Fingerprint %s, first met now." % room.server.digest
+    words = "[SYSTEM]: Encrypted. Fingerprint %s, first met now." % room.server.digest
     assert (code, words in shown) == (0, True)
     code, shown = visit(room)
     assert (code, "ncrypted" in shown) == (0, False)
@@ -280,7 +280,7 @@ def test_person_is_told_what_is_new_about_the_encryption(open_chat, visit):
 def test_person_is_told_that_a_chat_is_not_encrypted(room, visit):
     code, shown = visit(room)
     assert code == 0
-    assert shown.count("[system]: Not encrypted: others could read what you write.") == 1
+    assert shown.count("[SYSTEM]: Not encrypted: others could read what you write.") == 1
 
 
 @at_terminal
