@@ -573,7 +573,7 @@ def test_person_is_asked_for_a_password_that_the_screen_does_not_show(
     alice.type("/register\n")
     alice.sees("Password: ")
     alice.type("correct horse\n")
-    alice.sees("alice is yours alone now.")
+    alice.sees("alice is now yours alone.")
     alice.type("/quit\n")
     code, shown = alice.finish()
     assert code == 0
