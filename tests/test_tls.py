@@ -594,7 +594,7 @@ def test_first_contact_may_be_in_the_clear(hidden, call):
     [
         ("strip", ""),
         ("impersonate", client.OTHER_CERTIFICATE),
-        ("hang_up", "%s is there, but does not answer as a chat server does."),
+        ("hang_up", "%s answers, but not as a chat server does."),
         ("answer_in_the_clear", client.NO_ENCRYPTION),
     ],
 )
