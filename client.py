@@ -2691,7 +2691,7 @@ class Suggestion(NamedTuple):
 
 
 class Completer:
-    """What the word before the cursor may become; repeated, `complete` goes through it.
+    """Completions of the word before the cursor; repeated, `complete` goes through them.
 
     `suggest` returns the suggestions for the beginning of a word; True if it is the first word.
     """
@@ -3241,7 +3241,7 @@ class Host:
 
     @property
     def invitation(self) -> str:
-        """How others join."""
+        """The words that tell others how to join."""
         return (not self.address and self.note) or how_to_join(self.address, self.network)
 
 
@@ -4659,7 +4659,7 @@ class Composer(TextBox):
         self.set("\n".join(filter(None, [rest, self.get()])))
 
     def ask_password(self, command: str, password: str = "") -> None:
-        """Let the user write the password that ends a command, hidden; "" to give it up."""
+        """Show the hidden field for the password that ends a command; "" to give it up."""
         self._command = command
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
         self.hidden.delete(0, "end")
@@ -6006,12 +6006,12 @@ class ChatView:
         return self.focus_composer()
 
     def reply(self, entry: Optional[Entry]) -> None:
-        """Let the user reply to an entry, or (None) to nothing any more."""
+        """Make the next text a reply to an entry, or (None) to nothing any more."""
         self._window.do(self._window.chat.reply, entry)
         self.focus_composer()
 
     def reply_to_others(self) -> None:
-        """Let the user reply to the latest line of others, or to that before the chosen one."""
+        """Choose the latest line of others to reply to, or that before the chosen line."""
         chat = self._window.chat
         lines = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
         index = lines.index(chat.reply_to) if chat.reply_to in lines else len(lines)
@@ -6965,7 +6965,7 @@ class Window:
             self.do(self.chat.inform, str(error))
 
     def end_chat(self) -> None:
-        """Have the server on this computer end, for everybody."""
+        """End the server on this computer, for everybody."""
         try:
             self._chore = Host("", "--stop")
         except OSError as error:

@@ -350,7 +350,7 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
-# The account with which whoever hosts a chat is its operator, and the beginning of an announcement
+# The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
 # The program's own senders and account, for nobody else
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
@@ -885,7 +885,7 @@ _QUERY_ID = re.compile(r"[0-9A-Za-z]{1,%d}\Z" % MAX_QUERY_ID)
 
 
 class Announcement(NamedTuple):
-    """What a server tells a client that looks for servers: JSON in a UDP datagram."""
+    """A server's answer to a client that looks for servers: JSON in a UDP datagram."""
 
     network: str  # its name
     port: int  # of TCP
@@ -944,7 +944,7 @@ def _parse_datagram(data: bytes, kind: str) -> Mapping[str, object]:
 
 
 class TlsPipe:
-    """One end of a TLS connection, without I/O: the caller moves the bytes.
+    """An end of a TLS connection, without I/O: the caller moves the bytes.
 
     Not for two threads at a time. Methods raise ssl.SSLError when the connection cannot go on,
     which is the peer's fault, or the network's; `outgoing` may then have an alert for the peer.
