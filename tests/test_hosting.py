@@ -146,10 +146,10 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
 def test_hosted_chat_survives_the_program_that_started_it():
     """Nobody reads any more what the server prints."""
     code = """if True:
-        import sys, time; sys.path.insert(0, sys.argv[1]); import client
+        import sys; sys.path.insert(0, sys.argv[1]); import client
         host = client.Host("Class 4B", "--host=127.0.0.1", "--port=0", "--log-level=DEBUG")
         while not (host.look() or host.port):
-            time.sleep(0.01)
+            host.thread.join(0.01)
         print(host.port, host.process.pid)"""
     output = subprocess.check_output([sys.executable, "-c", code, str(ROOT)], timeout=TIMEOUT)
     port, number = map(int, output.split())

@@ -148,7 +148,7 @@ def test_notification_that_fails_disturbs_nobody(run, monkeypatch, error):
 def test_notification_that_hangs_is_ended(monkeypatch):
     monkeypatch.setattr(client.Notifier, "TIMEOUT", 0.1)
     notifier = client.Notifier(SimpleNamespace(bell=lambda: None), "x11")
-    hang = [sys.executable, "-c", "import time; time.sleep(600)"]
+    hang = [sys.executable, "-c", "import threading; threading.Event().wait()"]
     monkeypatch.setattr(notifier, "_command", lambda title, text: hang)
     start = time.monotonic()
     notifier.alert(TITLE, TEXT, sound=False)
