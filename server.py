@@ -4706,31 +4706,12 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest:
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
 
 
-def _add_file(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
-    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-    archive.writestr(info, data)
-
-
-@functools.lru_cache(maxsize=1)
-def pack_modules() -> bytes:
-    """Return a zipapp of the modules that this server runs, without its start; b"" if one lacks."""
-    file = io.BytesIO()
-    file.write(b"#!/usr/bin/env python3\n")
-    try:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in ("client.py", "protocol.py", "server.py"):
-                # The server itself may run from a zipapp.
-                _add_file(archive, name, pkgutil.get_data("protocol", name) or b"")
-    except OSError:
-        return b""
-    return file.getvalue()
-
-
 @functools.lru_cache(maxsize=20)
 def make_app(at: str) -> bytes:
-    """Return the client as a zipapp that joins the server at ADDRESS:PORT; b"" if it lacks."""
-    file = io.BytesIO(pack_modules())
+    """Return a zipapp of the modules that this server runs, whose client joins ADDRESS:PORT.
+
+    Returns b"" if a module is missing.
+    """
     main = (
         "import sys\n"
         "if sys.version_info < (3, 6):\n"
@@ -4738,9 +4719,19 @@ def make_app(at: str) -> bytes:
         "import client\n"
         "sys.exit(client.main(server=%r))\n" % at
     )
-    if pack_modules():
-        with zipfile.ZipFile(file, "a") as archive:
-            _add_file(archive, "__main__.py", main.encode())
+    file = io.BytesIO()
+    file.write(b"#!/usr/bin/env python3\n")
+    try:
+        # The server itself may run from a zipapp.
+        names = ("client.py", "protocol.py", "server.py")
+        files = {name: pkgutil.get_data("protocol", name) or b"" for name in names}
+    except OSError:
+        return b""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in {**files, "__main__.py": main.encode()}.items():
+            info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(info, data)
     return file.getvalue()
 
 
@@ -5552,7 +5543,7 @@ def invitation(bound: str, port: int) -> List[str]:
         command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
         return ["No network was found; `%s` shows the addresses of this computer" % command]
     told = [protocol.format_address(address, port) for address in addresses]
-    page = ["In a browser: http://%s" % told[0]] if pack_modules() else []
+    page = ["In a browser: http://%s" % told[0]] if make_app(told[0]) else []
     return ["Tell people: %s" % at for at in told] + page
 
 

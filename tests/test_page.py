@@ -167,7 +167,6 @@ def test_app_holds_the_modules_and_the_address_and_is_the_same_each_time():
         for name in MODULES:
             assert archive.read(name) == (PROGRAM.parent / name).read_bytes()
         assert b"client.main(server='192.168.1.20:12001')" in archive.read("__main__.py")
-    server.pack_modules.cache_clear()
     server.make_app.cache_clear()
     assert server.make_app("192.168.1.20:12001") == app
     assert server.make_app("10.0.0.5:12001") != app
