@@ -1748,6 +1748,13 @@ class Bucket:
         self._balance -= tokens
         return -self._balance / self._rate if self._balance < 0 else 0.0
 
+    def try_take(self, tokens: float, now: float) -> float:
+        """Take tokens and return 0, or take none and return the seconds until there are as many."""
+        wait = self.charge(tokens, now)
+        if wait:
+            self.charge(-tokens, now)
+        return wait
+
     def balance(self, now: float) -> float:
         """Return the tokens that are left; below zero if more were taken."""
         self.charge(0.0, now)
@@ -1794,11 +1801,9 @@ class Limiter:
             return self._bucket(key, now).charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is a token."""
-        wait = self.charge(key, 1.0, now)
-        if wait > 0:
-            self.charge(key, -1.0, now)
-        return wait
+        """Try to take a token from the bucket of a key: see `Bucket.try_take`."""
+        with self._lock:
+            return self._bucket(key, now).try_take(1.0, now)
 
     def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
         """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
@@ -1808,16 +1813,14 @@ class Limiter:
         tokens = min(tokens, self._burst)
         with self._lock:
             bucket = self._bucket(key, now)
-            wait = bucket.charge(tokens, now)
-            if not wait and key not in self._queues:
+            if key not in self._queues and not bucket.try_take(tokens, now):
                 return 0.0
             queue = self._queues.setdefault(key, _Queue())
-            ahead = queue.tokens_before(client, tokens)
-            wait = bucket.charge(ahead, now)  # there must be enough for those, too
-            bucket.charge(-ahead, now)
+            ahead = queue.tokens_before(client, tokens)  # there must be enough for those, too
+            wait = bucket.try_take(ahead + tokens, now)
             if wait:
-                bucket.charge(-tokens, now)
                 return max(wait, 0.01)
+            bucket.charge(-ahead, now)
             queue.served[client] = queue.waiting[client][0]
             queue.clock = max(queue.clock, queue.served[client])
             self._leave(key, client)
@@ -3205,17 +3208,16 @@ class Session:
     def _wait_for(self, ask: Callable[[], float], wait: float) -> None:
         """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
         while wait > 0:
-            self._pause(min(wait, 0.5))
+            self._pause(wait)
             self.client.check_end()
             wait = ask()
 
     def _pause(self, wait: float) -> None:
-        """Wait, unless the client's end comes."""
-        client = self.client
+        """Wait, half a second at most, unless the client's end has come."""
+        wait = min(wait, 0.5)
         self._deadline += wait  # no fault of the client's
-        while wait > 0 and not client.end:
-            time.sleep(min(wait, 0.5))
-            wait -= 0.5
+        if not self.client.end:
+            time.sleep(wait)
             self._check_peer()
 
     def _check_peer(self) -> None:
@@ -5178,8 +5180,7 @@ class Discovery:
             try:
                 data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
                 query_id = protocol.parse_query(data)
-                if self._bucket.balance(time.monotonic()) >= 1.0:
-                    self._bucket.charge(1.0, time.monotonic())
+                if not self._bucket.try_take(1.0, time.monotonic()):
                     self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
             except protocol.ProtocolError:
                 continue
