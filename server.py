@@ -44,7 +44,6 @@ server; Finding servers; The command line.
 
 import argparse
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import functools
@@ -1206,9 +1205,7 @@ class Directory:
             client.check_end()
             holder = self._clients.get(folded)
             client.check_lookalike(nickname, self._skeletons)
-            if holder is client:
-                holder = None
-            if holder is not None:
+            if holder is not None and holder is not client:
                 if not client.owns(nickname):
                     raise ReplyError("433", nickname, "Nickname is already in use")
                 reason = "%s has logged in elsewhere" % nickname
@@ -2557,19 +2554,19 @@ class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
     A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
-    on, and what waits for the disk is kept in a bounded list. `on_change` is called when `fault`
-    changes, and with the first message that is `lost`. The thread also deletes old messages, and
+    on, and what waits for the disk is kept in a bounded list. It announces a fault, the first
+    message that is lost, and the end of the fault. The thread also deletes old messages, and
     calls `on_upkeep` every UPKEEP_INTERVAL: with True if accounts have changed, perhaps by
     another process.
     """
 
     def __init__(
-        self, store: Store, on_change: Callable[[], None], on_upkeep: Callable[[bool], None]
+        self, store: Store, announce: Callable[[str], None], on_upkeep: Callable[[bool], None]
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
         self._store = store
-        self._on_change = on_change
+        self._announce = announce
         self._on_upkeep = on_upkeep
         # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
@@ -2583,7 +2580,7 @@ class Journal(threading.Thread):
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept
         self.lost = 0  # messages that will not be kept, since the disk worked
-        self._told = (False, False)  # of a fault, and of lost messages
+        self._told = ""  # of a fault, and of lost messages, as users are told
         self._backlog: List[Record] = []
         self._given = 0  # records that the thread is busy with
         self._retry_at = 0.0  # monotonic
@@ -2601,10 +2598,18 @@ class Journal(threading.Thread):
             self._collect(0 if self.fault else STORE_TIMEOUT)
         if len(self._backlog) > MAX_BACKLOG:
             self._shorten()
-        state = bool(self.fault), bool(self.lost)
-        if state != self._told:
-            self._told = state
-            self._on_change()
+        if self.warning != self._told:
+            self._told = self.warning
+            if self.fault:
+                log.error("the history is not being kept: %s", self.fault)
+            else:
+                log.warning("the history is being kept again")
+            self._announce(self.warning or HISTORY_WORKS)
+
+    @property
+    def warning(self) -> str:
+        """The text for users if something is not kept, else ""."""
+        return (HISTORY_LOST if self.lost else HISTORY_FAILS) if self.fault else ""
 
     def _collect(self, timeout: float) -> None:
         """Take the work back if the thread is done with it in time."""
@@ -2960,10 +2965,8 @@ class Delivery(threading.Thread):
 # Sessions
 # --------
 
-REFUSALS = {  # for peers that speak neither of our dialects
-    # A TLS alert: fatal, protocol_version (RFC 8446, 6)
-    TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-}
+# For peers that speak TLS if there is none: fatal, protocol_version (RFC 8446, 6)
+TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
 class Session:
@@ -3041,9 +3044,9 @@ class Session:
             name = sniff(opening)
         if name == HTTP:
             self._serve_page(opening, chunks)
-        if name in REFUSALS:
-            self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
-            raise Disconnect("Refused %s" % name)
+        if name == TLS:
+            self.delivery.enqueue(Output(self.client, lambda: TLS_ALERT))
+            raise Disconnect("Refused TLS")
         if name == IRC:
             self.client.caps = 0
         else:  # a user with nc gives no other name than the nickname
@@ -3591,8 +3594,8 @@ def _welcome(session: Session) -> None:
     if client.token:
         session.reply("RESUME", "TOKEN", client.token)
     journal = session.server.journal
-    if journal is not None and journal.fault:
-        session.notice(HISTORY_LOST if journal.lost else HISTORY_FAILS)
+    if journal is not None and journal.warning:
+        session.notice(journal.warning)
     session.flush(is_done=False)
 
 
@@ -4749,25 +4752,20 @@ class Server:
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
         self.address, self.port = self._listener.getsockname()[:2]
-        try:
-            self.store = Store(options.data, options.history_days, options.max_history)
-        except BaseException:
-            self._listener.close()
-            raise
         self.tls: Optional[ssl.SSLContext] = None
-        # One thread does all handshakes: glibc keeps, for each thread, what they free (28 KiB).
-        self.handshakes = concurrent.futures.ThreadPoolExecutor(1, "handshakes")
         self.digest = ""  # the fingerprint of the certificate, for people
         self.not_encrypted = ""  # the reason why there is none
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._listener.close)
+            self.store = Store(options.data, options.history_days, options.max_history)
+            on_failure.callback(self.store.close)
             self._load_certificate()
-        except BaseException:
-            self._listener.close()
-            self.store.close()
-            raise
+            on_failure.pop_all()
+        # One thread does all handshakes: glibc keeps, for each thread, what they free (28 KiB).
+        self.handshakes = ThreadPoolExecutor(1, "handshakes")
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
-            self.journal = Journal(self.store, self._on_journal, self._on_upkeep)
+            self.journal = Journal(self.store, self.announce, self._on_upkeep)
         self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
@@ -4852,16 +4850,6 @@ class Server:
         """Apply accounts and sanctions that have changed, perhaps by another process."""
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
-
-    def _on_journal(self) -> None:
-        """Announce that storing fails, loses messages, or works again."""
-        journal, text = self.journal, HISTORY_WORKS
-        if journal is not None and journal.fault:
-            log.error("the history is not being kept: %s", journal.fault)
-            text = HISTORY_LOST if journal.lost else HISTORY_FAILS
-        else:
-            log.warning("the history is being kept again")
-        self.announce(text)
 
     def _on_upkeep(self, have_accounts_changed: bool) -> None:
         if have_accounts_changed:
