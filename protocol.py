@@ -171,8 +171,8 @@ class Framer:
 
 _COMMAND = re.compile(r"(?:[A-Za-z][A-Za-z_]*|[0-9]{3})\Z")
 _TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
-_TAG_ESCAPES = (("\\", "\\\\"), (";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
-_TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}
+_TAG_UNESCAPES = {"\\": "\\", ":": ";", "s": " ", "r": "\r", "n": "\n"}
+_TAG_ESCAPES = str.maketrans({char: "\\" + letter for letter, char in _TAG_UNESCAPES.items()})
 
 
 def parse(line: bytes, errors: str = "strict") -> Message:
@@ -230,7 +230,7 @@ def serialize_tags(tags: Mapping[str, str]) -> bytes:
     for key in tags:
         if not _TAG_KEY.match(key):
             raise ValueError("invalid tag key: %.80r" % key)
-    items = (key + "=" + _escape_tag(value) if value else key for key, value in tags.items())
+    items = (k + "=" + v.translate(_TAG_ESCAPES) if v else k for k, v in tags.items())
     data = ("@" + ";".join(items) + " ").encode("utf-8")
     if len(data) > MAX_TAGS or b"\0" in data:
         raise ValueError("tags of %d bytes: %.80r" % (len(data), data))
@@ -300,12 +300,6 @@ def _to_command(word: str) -> str:
     return word.upper() if _COMMAND.match(word) else ""
 
 
-def _escape_tag(value: str) -> str:
-    for char, escaped in _TAG_ESCAPES:
-        value = value.replace(char, escaped)
-    return value
-
-
 def _unescape_tag(value: str) -> str:
     return re.sub(r"\\(.?)", lambda m: _TAG_UNESCAPES.get(m.group(1), m.group(1)), value)
 
@@ -352,7 +346,7 @@ _INVISIBLE = re.compile(
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
-# The program's own senders and account, for nobody else
+# The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
 _LOOKALIKES = str.maketrans(
@@ -730,7 +724,7 @@ CHANNEL_MODES = channel_modes(CHANMODES, "ov")
 
 
 class ModeChange(NamedTuple):
-    """One mode of a MODE command. `arg` is "" if it has none, even if it needs an argument."""
+    """A change in a MODE command. `arg` is "" if it has none, even if it needs an argument."""
 
     adding: bool
     letter: str
@@ -858,7 +852,6 @@ class MaskSet:
         return any(pattern.match(folded) for pattern in self._patterns.values())
 
 
-@functools.lru_cache(maxsize=1000)
 def _compile_mask(mask: str) -> Pattern[str]:
     first, *rest = (
         re.escape(part).replace(r"\?", ".")
@@ -1034,7 +1027,7 @@ ACTION = "\x01ACTION "  # CTCP: "/me waves" is PRIVMSG #lobby :\x01ACTION waves\
 
 
 class Line(NamedTuple):
-    """One line of a transcript. `str` gives it as people see it, in the reader's time zone."""
+    """A line of a transcript. `str` gives it as people see it, in the reader's time zone."""
 
     kind: str
     when: float  # seconds since 1970

@@ -17,7 +17,7 @@ Guarantees:
 
 - One order. Each event is numbered and queued under the directory's lock, so users are told of
   changes in the order in which they happened.
-- Store, then deliver. Unless the disk fails, a message is on disk before anybody sees it, so an
+- Store, then deliver. Unless the disk fails, a message is on disk before a client sees it, so an
   echo means stored. If the disk is full, broken or slow, the chat goes on, and users are told
   that nothing is being kept.
 - Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
@@ -88,8 +88,6 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    MutableMapping,
-    MutableSet,
     NamedTuple,
     NoReturn,
     Optional,
@@ -146,6 +144,7 @@ CONNECTION_PRICE = 1
 REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
+JOIN_PRICE = 1  # beside a line's, for leaving: the end of a connection waits for no tokens
 TLS_PRICE = 8  # for a handshake, which takes a millisecond
 PASSWORD_PRICE = 5  # for a hash
 
@@ -535,7 +534,7 @@ class Client:
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        self.invited: MutableSet[Channel] = weakref.WeakSet()
+        self.invited: weakref.WeakSet[Channel] = weakref.WeakSet()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         # The sender of the last private message: its nickname, and its `readable_since`, which is
         # different if the nickname has changed hands
@@ -606,7 +605,7 @@ class Client:
                 raise Disconnect("Encryption failed") from None
 
     def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
-        """Encrypt what is new in the outbox, with what TLS itself has to say: one call for all."""
+        """Encrypt what is new in the outbox, and what TLS itself has to say, in a single call."""
         start = int(self.is_blocked)  # the rest that the socket did not take is encrypted already
         with self._tls_lock:
             with contextlib.suppress(ssl.SSLError):  # its own thread notices, too
@@ -627,9 +626,9 @@ class Client:
         self.tags = (account,) if self.account.id else ()
 
 
-def private_conversation(one: str, other: str) -> str:
+def private_conversation(first: str, second: str) -> str:
     """Return the name of the conversation of two participants, the same for both."""
-    return " ".join(sorted([one, other]))
+    return " ".join(sorted([first, second]))
 
 
 # Channels
@@ -1243,7 +1242,7 @@ class Directory:
     def resume(self, client: Client, token: str) -> bool:
         """Transfer the user of a token to `client`, and end the former connection.
 
-        Nobody else is told. Returns False if there is no such token.
+        Other users are not told. Returns False if there is no such token.
         """
         with self._lock:
             client.check_end()
@@ -1767,7 +1766,8 @@ class _Queue:
 
     def __init__(self) -> None:
         self.clock = 0.0  # when the last of the served requests was due
-        self.served: MutableMapping[Client, float] = weakref.WeakKeyDictionary()  # due last
+        # When the last request of each was due
+        self.served: weakref.WeakKeyDictionary[Client, float] = weakref.WeakKeyDictionary()
         self.waiting: Dict[Client, Tuple[float, float]] = {}  # when due, and tokens
 
     def tokens_before(self, client: Client, tokens: float) -> float:
@@ -1788,7 +1788,7 @@ class Limiter:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._lock = threading.Lock()  # guards the buckets and queues
+        self._lock = threading.RLock()  # guards the buckets and queues
         self._buckets: Dict[str, Bucket] = {}
         self._queues: Dict[str, _Queue] = {}
 
@@ -1820,19 +1820,16 @@ class Limiter:
             bucket.charge(-ahead, now)
             queue.served[client] = queue.waiting[client][0]
             queue.clock = max(queue.clock, queue.served[client])
-            self._leave(key, client)
+            self.leave(key, client)
             return 0.0
 
     def leave(self, key: str, client: "Client") -> None:
         """Wait no more. Idempotent."""
         with self._lock:
-            self._leave(key, client)
-
-    def _leave(self, key: str, client: "Client") -> None:
-        if key in self._queues:
-            self._queues[key].waiting.pop(client, None)
-            if not self._queues[key].waiting:
-                del self._queues[key]
+            if key in self._queues:
+                self._queues[key].waiting.pop(client, None)
+                if not self._queues[key].waiting:
+                    del self._queues[key]
 
     def _bucket(self, key: str, now: float) -> Bucket:
         bucket = self._buckets.get(key)
@@ -2658,7 +2655,7 @@ class Journal(threading.Thread):
             if self._start.acquire(timeout=0 if self._has_more else UPKEEP_INTERVAL):
                 self._error = self._attempt(self._commit)
                 self._done.release()
-            error = self._attempt(self._look_after)
+            error = self._attempt(self._do_upkeep)
             if error:
                 log.warning("cannot clean the store: %s", error)
 
@@ -2673,7 +2670,7 @@ class Journal(threading.Thread):
             return "something went wrong in the server"
         return ""
 
-    def _look_after(self) -> None:
+    def _do_upkeep(self) -> None:
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_INTERVAL
             self._has_more = not self._error
@@ -3914,8 +3911,8 @@ def on_join(session: Session, message: Message) -> None:
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
-        # A token for leaving: the end of a connection waits for none.
-        session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
+        count = len(channel.members) if channel is not None else 0
+        session.charge(JOIN_PRICE + count / ROWS_PER_TOKEN)
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
         with _guessing(session, name, "475") if is_guess else contextlib.ExitStack():
@@ -4329,7 +4326,7 @@ def on_search(session: Session, message: Message) -> None:
         raise ReplyError("421", "SEARCH", "Unknown command")
     wanted = protocol.parse_tags(message.params[0])
     limit, after, before = wanted.get("limit", "50"), wanted.get("after"), wanted.get("before")
-    store, client, low, high = session.server.store, session.client, 0, MAX_NUMBER
+    store, client = session.server.store, session.client
     try:
         most = min(int(limit[:9]), MAX_FOUND)
         times = [protocol.parse_time(text) for text in (after, before) if text is not None]
@@ -4339,29 +4336,26 @@ def on_search(session: Session, message: Message) -> None:
     session.charge(len(times) * SAME_TIME / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [store.span(at) for at in times]
-    if after is not None:
-        low = spans[0][0] - 1
-    if before is not None:
-        high = spans[-1][1] + 1
-    places = []
+    low = spans[0][0] - 1 if after is not None else 0
+    high = spans[-1][1] + 1 if before is not None else MAX_NUMBER
     if "in" in wanted:
         found = _find_conversation(session, wanted["in"])
-        places += [found[1:]] if found is not None else []
+        readable = [found[1:]] if found is not None else []
     else:
         channels = session.directory.channels_of(client, client)
-        places += [(channel.folded, 0) for channel in channels]
+        readable = [(channel.folded, 0) for channel in channels]
         keys = store.conversations(client.participant)
-        places += [(key, client.readable_since) for key in keys if " " in key]
-    spots = [(key, max(low, since), high) for key, since in places]
+        readable += [(key, client.readable_since) for key in keys]
+    ranges = [(key, max(low, since), high) for key, since in readable]
     words = protocol.fold_text(wanted.get("text", ""))
-    rows = _search(session, spots, words, wanted.get("from", ""), most, after is None)
+    rows = _search(session, ranges, words, wanted.get("from", ""), most, after is None)
     session.response.open_batch("soju.im/search")
     replay(session, "", rows)
 
 
 def _search(
     session: Session,
-    spots: Iterable[Tuple[str, int, int]],
+    ranges: Iterable[Tuple[str, int, int]],
     words: str,
     sender: str,
     most: int,
@@ -4369,11 +4363,11 @@ def _search(
 ) -> List[Row]:
     """Return the latest (or the earliest) messages with folded words, oldest first.
 
-    `spots` are conversations, with the numbers between which to look. Each is read in steps, and
+    `ranges` are conversations, with the numbers between which to look. Each is read in steps, and
     paid for before; they take turns, so that a long one does not use up the time of all.
     """
     found: Dict[str, List[Row]] = collections.defaultdict(list)
-    deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(spots)
+    deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(ranges)
     while waiting and most > 0 and time.monotonic() < deadline:
         session.charge(SEARCHED_AT_ONCE / SEARCHED_PER_TOKEN)
         key, low, high = waiting.popleft()
@@ -4439,8 +4433,8 @@ def on_bans(session: Session, message: Message) -> None:
     sanctions = session.server.store.sanctions
     for sanction in sanctions:
         done = "banned" if sanction.kind == "ban" else "muted"
-        left = protocol.format_duration(int(sanction.until - now) + 1) if sanction.until else ""
-        length = " for " + left if left else ""
+        left = int(sanction.until - now) + 1
+        length = " for " + protocol.format_duration(left) if sanction.until else ""
         reason = ": " + sanction.reason if sanction.reason else ""
         target = sanction.target
         text = "%s is %s%s, by %s%s" % (target, done, length, sanction.by, reason)
@@ -4513,7 +4507,7 @@ def on_version(session: Session, message: Message) -> None:
 
 
 def on_help(session: Session, message: Message) -> None:
-    """List the commands, or show the line of one of them."""
+    """List the commands, or describe a single command."""
     subject = message.param(0).upper() or "*"
     if subject == "*":
         session.reply("704", subject, "The commands of this server:")
@@ -4576,7 +4570,7 @@ COMMANDS = {
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
     "DROP": Command(on_drop, 1, OPERATORS, "Remove a channel or an account."),
-    "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
+    "HELP": Command(on_help, 0, 0, "List the commands, or describe a command."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
     "JOIN": Command(on_join, 1, 0, "Join channels.", most=50),
@@ -5261,7 +5255,7 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     """Return the fields of Options, and those of the chores.
 
-    Exits with code 2 and one line if the command line is wrong.
+    Exits with code 2 and a line of text if the command line is wrong.
     """
     defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
