@@ -4614,7 +4614,7 @@ COMMANDS = {
 
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _REQUEST = re.compile(r"(?:GET|HEAD) (?:http://[^/?]+)?(/[^? ]*)(?:\?[^ ]*)? HTTP/1\.([01])\Z")
-_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):(.*)\Z")
+_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):.*\Z")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -4650,18 +4650,16 @@ _SECURITY = (
 _NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give away."
 
 
-def parse_request(data: bytes) -> Tuple[str, List[str]]:
-    """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
+def parse_request(data: bytes) -> str:
+    """Return the path of a request. Raises ProtocolError."""
     end = _BLANK_LINE.search(data[:MAX_REQUEST])
     first, *lines = re.split("\r?\n", data[: end.start() if end else 0].decode("latin-1"))
     request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
-    values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
     # Which host is of no use: it may be any name that a page elsewhere gives us.
-    hosts = [value for name, value in values if name == "host"]
+    hosts = [header for header in headers if header and header.group(1).lower() == "host"]
     if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
         raise protocol.ProtocolError("This request is not understood; the page is at /")
-    tags = ",".join(value for name, value in values if name == "if-none-match")
-    return request.group(1), re.findall(r'"[^"]*"', tags)
+    return request.group(1)
 
 
 def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest: str = "") -> bytes:
@@ -4669,10 +4667,11 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest:
 
     `app` is the client, or b""; `digest` is the fingerprint of the certificate, or "".
     """
-    path, kind, extra, etags = "", "text/plain; charset=utf-8", [], []  # type: str, str, Any, Any
+    path, kind = "", "text/plain; charset=utf-8"
+    extra: List[str] = []
     status, body = "404 Not Found", b"There is nothing here; the page is at /"
     try:
-        path, etags = parse_request(data)
+        path = parse_request(data)
     except protocol.ProtocolError as error:
         status, body = "400 Bad Request", str(error).encode()
     if path == "/":
@@ -4688,20 +4687,17 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest:
     elif path == "/hubbub.pyz" and app:
         status, kind, body = "200 OK", "application/zip", app
         extra.append("Content-Disposition: attachment; filename=hubbub.pyz")
-    if status == "200 OK":
-        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
-        extra += ["ETag: " + etag, "Cache-Control: no-cache"]
-        status = "304 Not Modified" if etag in etags else status
     lines = [
         "HTTP/1.1 " + status,
         "Content-Type: " + kind,
         "Content-Length: %d" % len(body),
+        "Cache-Control: no-cache",
         "Connection: close",
         "X-Content-Type-Options: nosniff",
         "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
         *extra,
     ]
-    is_empty = data.startswith(b"HEAD ") or status.startswith("3")
+    is_empty = data.startswith(b"HEAD ")
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
 
 
