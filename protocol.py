@@ -649,31 +649,23 @@ def password_bytes(password: str) -> bytes:
     return normalize(password).encode("utf-8", "surrogatepass")
 
 
-class SaslBuffer:
-    """Joins the chunks of AUTHENTICATE (https://ircv3.net/specs/extensions/sasl-3.1)."""
+def join_sasl(chunks: Sequence[str]) -> Optional[bytes]:
+    """Return the decoded data in chunks of AUTHENTICATE, None before the last has come.
 
-    def __init__(self) -> None:
-        self._text = ""
-
-    def feed(self, chunk: str) -> Optional[bytes]:
-        """Return the decoded data once its last chunk has come, else None.
-
-        Raises TooLongError for a chunk over SASL_CHUNK (905), and ProtocolError for a chunk that is
-        not base64 or exceeds MAX_SASL together with those before it (904). The buffer is empty
-        after an error and after the last chunk.
-        """
-        text, self._text = self._text + ("" if chunk == "+" else chunk), ""
-        if len(chunk) > SASL_CHUNK:
-            raise TooLongError("more than %d characters at once" % SASL_CHUNK)
-        if len(text) > MAX_SASL:
-            raise ProtocolError("more than %d characters" % MAX_SASL)
-        if len(chunk) == SASL_CHUNK:
-            self._text = text
-            return None
-        try:
-            return base64.b64decode(text, validate=True)
-        except ValueError:
-            raise ProtocolError("not base64") from None
+    https://ircv3.net/specs/extensions/sasl-3.1. Raises TooLongError for a chunk over SASL_CHUNK
+    (905), and ProtocolError for chunks that are not base64 or exceed MAX_SASL together (904).
+    """
+    text = "".join(chunk for chunk in chunks if chunk != "+")
+    if len(chunks[-1]) > SASL_CHUNK:
+        raise TooLongError("more than %d characters at once" % SASL_CHUNK)
+    if len(text) > MAX_SASL:
+        raise ProtocolError("more than %d characters" % MAX_SASL)
+    if len(chunks[-1]) == SASL_CHUNK:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ProtocolError("not base64") from None
 
 
 def parse_sasl_plain(data: bytes) -> Tuple[str, str, str]:

@@ -393,36 +393,29 @@ def parse_whox(text: str) -> Tuple[str, str]:
     return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
 
 
-class ListFilter(NamedTuple):
-    """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
-
-    wanted: protocol.MaskSet
-    unwanted: protocol.MaskSet
-    bounds: List[Tuple[str, str, int]]  # ("", ">", users) or ("C" or "T", "<", minutes)
-
-    def accepts(self, name: str, users: int, age: float, topic_age: float) -> bool:
-        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
-        values = {"": users, "C": age, "T": topic_age}
-        for what, sign, bound in self.bounds:
-            if not (values[what] > bound if sign == ">" else values[what] < bound):
-                return False
-        return self.wanted.match(name) and not self.unwanted.match(name)
-
-
-def parse_elist(text: str) -> ListFilter:
-    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS.
+def parse_elist(text: str) -> Callable[[str, int, float, float], bool]:
+    """Return a test of the conditions in LIST's parameter, at most MAX_CONDITIONS.
 
     Separated by commas: names and masks (`#tea`, `*x*`, `!*x*`), users (`>4`, `<9`), minutes
-    since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message".
+    since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message";
+    ISUPPORT's ELIST=CMNTU.
     """
     items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
     bounds = [match for match in map(_BOUND.match, items) if match]
     masks = [item for item in items if not _BOUND.match(item)]
-    return ListFilter(
-        protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"]),
-        protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!"),
-        [(match[1].upper(), match[2], int(match[3])) for match in bounds],
-    )
+    wanted = protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"])
+    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
+
+    def accepts(name: str, users: int, age: float, topic_age: float) -> bool:
+        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
+        values = {"": users, "C": age, "T": topic_age}
+        for what, sign, bound in (match.groups() for match in bounds):
+            value = values[what.upper()]
+            if not (value > int(bound) if sign == ">" else value < int(bound)):
+                return False
+        return wanted.match(name) and not unwanted.match(name)
+
+    return accepts
 
 
 def normalize_target(text: str) -> str:
@@ -2089,7 +2082,8 @@ class Store:
         connection = sqlite3.connect(
             path, timeout=DISK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(connection.close)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
                 raise sqlite3.DatabaseError("it was made by another version of Hubbub")
@@ -2098,9 +2092,7 @@ class Store:
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
             connection.execute(DELETIONS)
-        except BaseException:
-            connection.close()
-            raise
+            on_failure.pop_all()
         return connection
 
     def close(self) -> None:
@@ -2990,7 +2982,7 @@ class Session:
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
-        self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
+        self.sasl: Optional[List[str]] = None  # the chunks of an AUTHENTICATE that is under way
         self.channel = server.options.lobby  # current channel of a user with nc
 
     def run(self) -> None:
@@ -3653,17 +3645,17 @@ def on_authenticate(session: Session, message: Message) -> None:
         if chunk.upper() != "PLAIN":
             session.reply("908", "PLAIN", "are available SASL mechanisms")
             raise ReplyError("904", "SASL authentication failed")
-        session.sasl = protocol.SaslBuffer()
+        session.sasl = []
         if not session.client.caps & PLAIN_TEXT:
             session.reply("AUTHENTICATE", "+")
         return
-    sasl, session.sasl = session.sasl, None
+    chunks, session.sasl = [*session.sasl, chunk], None
     if chunk == "*":
         raise ReplyError("906", "SASL authentication aborted")
     try:
-        data = sasl.feed(chunk)
+        data = protocol.join_sasl(chunks)
         if data is None:
-            session.sasl = sasl
+            session.sasl = chunks
             return
         authzid, name, password = protocol.parse_sasl_plain(data)
         if protocol.casefold(authzid or name) != protocol.casefold(name):
@@ -3976,7 +3968,7 @@ def on_list(session: Session, message: Message) -> None:
     text = ",".join(message.params)
     count = min(MAX_CONDITIONS, text.count(",")) + 1
     session.charge(count - 1)  # masks take time to compile
-    conditions = parse_elist(text)
+    accepts = parse_elist(text)
     channels, now = session.directory.channels(), time.time()
     session.charge(len(channels) / ROWS_PER_TOKEN)
     channels.sort(key=operator.attrgetter("folded"))
@@ -3985,7 +3977,7 @@ def on_list(session: Session, message: Message) -> None:
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
         is_visible = _is_visible(session.client, channel)
-        if is_visible and conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
+        if is_visible and accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -4973,8 +4965,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises OSError, whose text is for the user."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, proto, _, address = found[0]
-    listener = socket.socket(family, kind, proto)
-    try:
+    with contextlib.ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(family, kind, proto))
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where REUSEADDR shares a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
@@ -4985,9 +4977,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
+        on_failure.pop_all()
     return listener
 
 
@@ -5120,14 +5110,12 @@ def _open_udp(host: str, port: int) -> socket.socket:
     """Return a socket on a port that all servers of this computer share. Raises OSError."""
     # On the BSDs, SO_REUSEADDR shares no address; on Linux, SO_REUSEPORT keeps it to one user.
     option = "SO_REUSEADDR" if sys.platform in ("linux", "win32") else "SO_REUSEPORT"
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
+    with contextlib.ExitStack() as on_failure:
+        sock = on_failure.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
         sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
+        on_failure.pop_all()
     return sock
 
 
