@@ -344,6 +344,7 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
+_LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
 # The program's own senders and account, which no user may be called
@@ -420,7 +421,8 @@ def nickname_error(name: str) -> str:
         return "Type a name first."
     if len(name) > MAX_NAME:
         return "A username has at most %d characters." % MAX_NAME
-    if not all(_is_letter(c) or c.isdecimal() or c in "-" + _NICKNAME_SPECIAL for c in name):
+    signs = "-" + _NICKNAME_SPECIAL
+    if not all(unicodedata.category(c) in _LETTERS or c.isdecimal() or c in signs for c in name):
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
         return "A username begins with a letter."
@@ -442,11 +444,6 @@ def channel_error(name: str) -> str:
     if unicodedata.category(name[1])[0] == "M":
         return "A room's name begins with # and a letter."
     return _spelling_error(name)
-
-
-def _is_letter(char: str) -> bool:
-    category = unicodedata.category(char)
-    return category[0] == "L" or category in ("Mn", "Mc")
 
 
 def _spelling_error(name: str) -> str:

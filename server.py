@@ -879,7 +879,8 @@ class Event:
         self.audience = audience
         self.sender = sender  # gets a rendering of its own, such as an echo
         self.conversations = conversations  # those in whose history it is kept
-        self.needs = needs  # capabilities that a recipient must have
+        # Capabilities that a recipient must have
+        self.needs = needs | _NEEDS.get(message.command, 0)
         self.client_tags = client_tags  # given by the sender, serialized
         self.extended = b""  # line for clients with extended-join
         self.waiting_for = 0  # account that it waits for
@@ -934,8 +935,7 @@ class Event:
         """Return what the history keeps of it."""
         tags = b"@" + self.client_tags + b" " if self.client_tags else b""
         line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
-        command, waiting_for = self.message.command, self.waiting_for
-        entry = command, line, waiting_for
+        entry = self.message.command, line, self.waiting_for
         return [Row(self.number, self.when, name, *entry) for name in self.conversations]
 
 
@@ -1027,8 +1027,7 @@ class Response:
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
         message, line = protocol.fit_line(Message(command, tuple(params), source))
-        needs = _NEEDS.get(command, 0)
-        return Event(message, (self._client,), needs=needs, line=line, when=time.time())
+        return Event(message, (self._client,), line=line, when=time.time())
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
@@ -1136,14 +1135,13 @@ class Directory:
         `is_answer` if it answers the sender's command, and the sender is in the audience.
         ValueError for what no line can carry.
         """
-        event.message, event.line = message, line = protocol.fit_line(event.message)
-        event.needs |= _NEEDS.get(message.command, 0)
+        event.message, event.line = protocol.fit_line(event.message)
         sender = event.sender
         with self._lock:
             event.when, event.number = time.time(), self._next_number()
             if sender is not None:
                 event.sender_tags = sender.tags
-                size = len(line) + len(event.client_tags)
+                size = len(event.line) + len(event.client_tags)
                 sender.unpaid += size * len(event.conversations)
                 wanted = event.needs | (ECHO_MESSAGE if event.is_text else 0)
                 if is_answer and sender.caps & wanted == wanted:
@@ -4186,8 +4184,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        needs = _NEEDS.get(message.command, 0)
-        event = Event(message, (client,), needs=needs, client_tags=tags, line=line, when=row.time)
+        event = Event(message, (client,), client_tags=tags, line=line, when=row.time)
         event.number = row.number
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
@@ -4867,7 +4864,7 @@ class Server:
                         if key.data is self._listener:
                             self._accept()
                         elif key.data is not self._woken:
-                            self.discovery.answer(key.data, self._announcement)
+                            self.discovery.answer(key.data, self._announcement())
         finally:
             self._shut_down()
 
@@ -5140,14 +5137,15 @@ class Discovery:
             except OSError as error:
                 log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
 
-    def answer(self, heard: socket.socket, make: Callable[[], protocol.Announcement]) -> None:
+    def answer(self, heard: socket.socket, announcement: protocol.Announcement) -> None:
         """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
         for _ in range(MAX_DATAGRAMS):
             try:
                 data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
                 query_id = protocol.parse_query(data)
                 if not self._bucket.try_take(1.0, time.monotonic()):
-                    self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
+                    answer = protocol.make_answer(query_id, announcement)
+                    self.senders[heard].sendto(answer, address)
             except protocol.ProtocolError:
                 continue
             except OSError:  # there is no more, or nobody can be at that address
