@@ -3340,10 +3340,10 @@ def _has_ended(sock: socket.socket) -> bool:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
-    session.response.begin(_find_label(session, line) if line and line[:1] == b"@" else "")
+    tags = line.partition(b" ")[0] if line and line[:1] == b"@" else b""
+    session.response.begin(_find_label(session, tags) if tags else "")
     try:
-        tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
-        if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
+        if line is None or len(tags) - 1 > protocol.MAX_CLIENT_TAGS:
             raise protocol.TooLongError
         message = protocol.parse(line)
     except protocol.TooLongError:
@@ -3359,12 +3359,12 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     session.flush()
 
 
-def _find_label(session: Session, line: bytes) -> str:
+def _find_label(session: Session, tags: bytes) -> str:
     """Return the label among a line's tags, though it may be no message; "" if it is not valid."""
     label = ""
     if session.client.caps & CAPABILITIES["labeled-response"]:
         with contextlib.suppress(protocol.ProtocolError):
-            label = protocol.parse(line.partition(b" ")[0] + b" PING").tag("label")
+            label = protocol.parse(tags + b" PING").tag("label")
     return label if len(label.encode()) <= MAX_LABEL else ""
 
 
