@@ -11,6 +11,7 @@ Threads:
     history         (class Journal) writes to disk what the delivery is about to send
     reader          reads from the disk for the others, who give up if it does not answer
     hash_N          compute the hashes of passwords
+    handshakes_0    does all TLS handshakes
     console         writes the log
 
 Guarantees:
