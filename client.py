@@ -3554,6 +3554,7 @@ TIPS = {
     "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
     "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
     "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
+    "lock": "The server, and if it is encrypted   F2",
 }  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
@@ -5718,11 +5719,6 @@ def add_column(
     return frame, head
 
 
-def lock_icon(chat: Chat) -> Tuple[str, str]:
-    """Return icon and colour that show if the chat is encrypted."""
-    return ("lock", "ok") if chat.session.pin else ("unlock", "warn")
-
-
 class Sidebar:
     """The server, its conversations, and the user."""
 
@@ -5781,18 +5777,12 @@ class Sidebar:
         return Row(conversation, conversation.title, paint)
 
     def _draw_server(self, row: Drawing) -> None:
-        chat, dp = self._window.chat, self._look.dp
-        row.picture(self._look.logo(dp(30)), 10)
+        chat = self._window.chat
+        row.picture(self._look.logo(self._look.dp(30)), 10)
         row.icon("chevron", size=14, dy=-9)
-        end, name = row.right, chat.console.name  # the lock stands beside the name
-        row.right = min(end, row.left + self._look.font["ui_bold"].measure(name) + dp(24))
-        row.icon(*lock_icon(chat), dy=-9)
-        row.text(name, "text", "ui_bold", dy=-9)
-        row.right = end
+        row.text(chat.console.name, "text", "ui_bold", dy=-9)
         row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
-        is_clear = chat.state == CONNECTED and not chat.session.pin
-        words = ("Not encrypted", "warn") if is_clear else (chat.status, "muted")
-        row.text(*words, "small", dy=8)
+        row.text(chat.status, "muted", "small", dy=8)
 
     def _draw_user(self, row: Drawing) -> None:
         chat = self._window.chat
@@ -5919,15 +5909,14 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
-        show_server = self._window.questions.show_server
-        self.lock = ttk.Button(head, style="Icon.TButton", compound="left", command=show_server)
-        look.follow(self.lock, self._show_lock)
-        self.lock.grid(row=0, column=2)
-        actions = {"more": self._open_menu, "search": lambda: self.search.open()}
-        for icon, action in {**actions, "person": self.toggle_people}.items():
+        actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
+        actions.update({"search": lambda: self.search.open(), "person": self.toggle_people})
+        for icon, action in actions.items():
             self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
             self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
         self.buttons["person"].grid_configure(padx=(0, px(13)))
+        self.buttons["lock"].configure(compound="left")
+        look.follow(self.buttons["lock"], self._show_lock)
 
     def show(self, changes: Sequence[Change]) -> None:
         """Show what has changed, and nothing else."""
@@ -6133,10 +6122,11 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def _show_lock(self) -> None:
-        """Show what stands in the sidebar's head, where there is no room for that."""
-        icon, color = lock_icon(self._window.chat)
-        text = "" if self._window.chat.session.pin else " Not encrypted"
-        self.lock.configure(image=self._look.icon(icon, color), text=text)
+        """Show if the chat is encrypted."""
+        icon, color, text = "unlock", "warn", " Not encrypted"
+        if self._window.chat.session.pin:
+            icon, color, text = "lock", "ok", ""
+        self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
 
     def toggle_people(self) -> None:
         """Show the people, or hide them."""
@@ -6147,8 +6137,7 @@ class ChatView:
         """Show beside the chat what there is room for."""
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
-        for button in (self.menu_button, self.lock):
-            set_shown(button, not is_wide)
+        set_shown(self.menu_button, not is_wide)
         focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
