@@ -1368,19 +1368,23 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def notice(self, draft: str) -> Tuple[str, bool]:
-        """Return words about a draft that is not for the room, "" for others; True: a warning."""
+    def notice(self, draft: str) -> Tuple[str, str]:
+        """Return words about where a draft goes, and their icon; "" for plainly to the room."""
         command, _ = split_secret(draft)
         if command:
             name = "".join(command.split()[1:])
             words = "Password of %s" % name if name else "New password for %s" % self.nickname
-            return words + " (hidden). Esc gives up.", False
+            return words + " (hidden). Esc gives up.", "lock"
         found = _PRIVATE_DRAFT.match(draft)
         name = (found.group(1) or self.correspondent).rstrip(":,") if found else ""
-        is_known = self.presence(name) != OFFLINE or not any(c.members for c in self.conversations)
-        if not name or is_known:
-            return "Privately to %s" % name if name else "", False
-        return "No one called “%s” is here. %s" % (name, _guess(self, name)), True
+        is_known = not name or self.presence(name) != OFFLINE
+        is_known = is_known or not any(c.members for c in self.conversations)
+        if not is_known:
+            return "No one called “%s” is here. %s" % (name, _guess(self, name)), "warn"
+        if not name and self.reply_to is not None:
+            line = self.reply_to.line
+            return "Reply to %s: %.80s" % (line.nickname, line.text), "close"
+        return "Privately to %s" % name if name else "", "lock"
 
     def missing_password(self, text: str) -> str:
         """Return the command in `text` that lacks only its password, "" for all other texts."""
@@ -4571,18 +4575,23 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and True if they are a warning. Passwords
-    are written into `hidden`, and never into the text. `ask_paste` is called with the number of
-    lines and the function that inserts them; it returns True if it asks the user first.
+    user types. `describe` returns the words above a text, and their icon in NOTICES. Passwords are
+    written into `hidden`, and never into the text. `ask_paste` is called with the number of lines
+    and the function that inserts them; it returns True if it asks the user first.
     """
 
     LIMIT = 2000  # characters
     MAX_ROWS = 5  # that the box grows to
+    NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
+        "lock": ("Private", PRIVATE, ""),
+        "warn": ("CardError", "error", ""),
+        "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
+    }
 
     def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
         self.completer: Callable[[], Completer] = lambda: Completer(lambda begun, is_first: [])
-        self.describe: Callable[[str], Tuple[str, bool]] = lambda text: ("", False)
+        self.describe: Callable[[str], Tuple[str, str]] = lambda text: ("", "lock")
         self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
@@ -4680,13 +4689,11 @@ class Composer(TextBox):
         return True
 
     def show_notice(self) -> None:
-        """Show to whom the draft goes, if that is not the room."""
-        words, is_warning = self.describe(self._command or self.get())
-        if words:
-            style = "CardError.TLabel" if is_warning else "Private.TLabel"
-            sign = ("warn", "error") if is_warning else ("lock", PRIVATE)
-            self.notice.configure(text="  " + self._look.text(words), style=style)
-            self.notice.configure(image=self._look.icon(*sign, 14))
+        """Show where the draft goes, if that is not plainly to the room."""
+        words, icon = self.describe(self._command or self.get())
+        style, color, cursor = self.NOTICES[icon]
+        self.notice.configure(text="  " + self._look.text(words), style=style + ".TLabel")
+        self.notice.configure(image=self._look.icon(icon, color, 14), cursor=cursor)
         set_shown(self.notice, bool(words))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
@@ -5305,26 +5312,6 @@ class Transcript:
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
-class ReplyBar:
-    """A line above the message box that shows what is being answered."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, close: Action) -> None:
-        px = look.px
-        self._look = look
-        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(24), 0, px(20), 0))
-        self.frame.columnconfigure(0, weight=1)
-        self.label = ttk.Label(self.frame, style="Empty.TLabel", width=1)
-        self.label.grid(row=0, column=0, sticky="ew")
-        icon_button(self.frame, look, "Icon", "close", close, 14).grid(row=0, column=1)
-
-    def show(self, entry: Optional[Entry]) -> None:
-        """Show the entry; None hides the bar."""
-        set_shown(self.frame, entry is not None)
-        if entry is not None:
-            words = "Reply to %s: %.200s" % (entry.line.nickname, entry.line.text)
-            self.label.configure(text=self._look.text(words))
-
-
 class Search:
     """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
@@ -5873,17 +5860,16 @@ class ChatView:
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
-        self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.notice(draft)
+        self.composer.notice.bind("<Button-1>", lambda event: self.reply(None))
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search.frame)
-        below = [self.transcript.frame, self.reply_bar.frame, self.composer.frame]
-        for row, frame in enumerate([*frames, *below], 2):
+        for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
             frame.grid(row=row, sticky="nsew")
-        for frame in (*frames, self.reply_bar.frame):
+        for frame in frames:
             frame.grid_remove()
         middle.rowconfigure(2 + len(frames), weight=1)
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
@@ -5940,7 +5926,6 @@ class ChatView:
             self.composer.show_notice()
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
-            self.reply_bar.show(chat.reply_to)
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
