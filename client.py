@@ -3020,8 +3020,9 @@ def broadcast_addresses(routes: str) -> List[str]:
     return list(dict.fromkeys(found))[:MAX_NETWORKS]
 
 
+@functools.lru_cache(maxsize=1)
 def own_addresses() -> List[str]:
-    """Return the IPv4 addresses that the name of this computer stands for."""
+    """Return the IPv4 addresses that the name of this computer stands for: looked up once."""
     try:
         found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
@@ -3069,12 +3070,11 @@ class Finder:
         self._named = os.environ.get("HUBBUB_FIND")
         self.can_ask = self._named is None or bool(self._named.strip())
         self._sockets: Dict[Tuple[str, int], socket.socket] = {}  # by own address and family
-        self._own: Optional[List[str]] = None  # addresses of this computer; looking them up is slow
         self._ids: "Deque[str]" = collections.deque(maxlen=MAX_SILENT_ROUNDS)  # of queries
         self._round = 0
         self._next = 0.0  # the time of the next query
-        self._found: Dict[Tuple[str, int], Found] = {}  # by address ("" for this computer) and port
-        self._seen: Dict[Tuple[str, int], int] = {}  # the round of the last answer
+        # What was found, and the round of its last answer, by address ("": this computer) and port
+        self._found: Dict[Tuple[str, int], Tuple[Found, int]] = {}
 
     def look(self, now: float) -> List[Found]:
         """Ask if it is time to; return the servers that have answered, the first of them first."""
@@ -3084,21 +3084,20 @@ class Finder:
         for _ in range(MAX_DATAGRAMS):
             if not sum(self._read(sock) for sock in self._sockets.values()):
                 break
-        return list(self._found.values())
+        return [found for found, _ in self._found.values()]
 
     def close(self) -> None:
         """Close the sockets, and forget what was found, until the next look. Idempotent."""
         while self._sockets:
             self._sockets.popitem()[1].close()
         self._found.clear()
-        self._seen.clear()
         self._next = 0.0
 
     def _ask(self) -> None:
         self._round += 1
-        for key, seen in list(self._seen.items()):
+        for key, (_, seen) in list(self._found.items()):
             if seen + MAX_SILENT_ROUNDS < self._round:
-                del self._found[key], self._seen[key]
+                del self._found[key]
         self._ids.append(os.urandom(6).hex())
         query = protocol.make_query(self._ids[-1])
         for own, host, port in self._targets():
@@ -3120,10 +3119,8 @@ class Finder:
             with contextlib.suppress(OSError), open("/proc/net/route", encoding="ascii") as file:
                 hosts += broadcast_addresses(file.read())
         else:
-            if self._own is None:
-                self._own = own_addresses()
-            hosts += [address.rpartition(".")[0] + ".255" for address in self._own]
-            own = self._own if sys.platform == "win32" else []  # it asks on a single network
+            hosts += [address.rpartition(".")[0] + ".255" for address in own_addresses()]
+            own = own_addresses() if sys.platform == "win32" else []  # it asks on a single network
         sources = [("", host) for host in hosts] + [(address, "255.255.255.255") for address in own]
         return [(address, host, SERVER_PORT) for address, host in sources]
 
@@ -3153,12 +3150,12 @@ class Finder:
         is_here = is_own(host)
         key = "" if is_here else host, answer.port
         if key in self._found:
-            host = self._found[key].host  # 127.0.0.1 is asked first, if the server listens there
+            host = self._found[key][0].host  # 127.0.0.1 is asked first, if the server listens there
         else:
             of_address = sum(key[0] == other for other, _ in self._found)
             if of_address >= MAX_OF_ADDRESS or len(self._found) >= MAX_FOUND:
                 return
-        self._found[key], self._seen[key] = Found(host, *answer, is_here), self._round
+        self._found[key] = Found(host, *answer, is_here), self._round
 
 
 def print_found() -> int:
@@ -4438,7 +4435,7 @@ def icon_button(
     """Return a button with an icon, and with its tip."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    words = TIPS[icon].replace("Ctrl", "Command" if look.system == "aqua" else "Ctrl")
+    words = key_name(TIPS[icon], look.system)
     Tip(button, look, lambda: words)
     return button
 
@@ -5924,7 +5921,6 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
-        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
@@ -6885,10 +6881,7 @@ class Window:
     @property
     def is_at_home(self) -> bool:
         """True if the server runs on this computer."""
-        try:
-            host, _ = parse_server(self._server)
-        except ValueError:
-            return False
+        host = self.chat.address.rpartition(":")[0].strip("[]")
         return host == "localhost" or is_own(host)
 
     def start_host(self, nickname: str, network: str) -> None:
@@ -6920,28 +6913,25 @@ class Window:
         if self.host is not None:
             self.host.is_dismissed = False
         else:
-            address = (
-                "" if self.is_at_home else protocol.format_address(*parse_server(self._server))
-            )
+            address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
     def operate(self) -> None:
         """Make the user an operator of the server on this computer.
 
         A command of the server gives its account for this a new password, which is used once
-        and kept nowhere: whoever can run that command owns the server.
+        and kept nowhere: only the owner of the server can run that command.
         """
-        try:
-            secret = secrets.token_urlsafe()
-            options = "--add-account=" + protocol.HOST_ACCOUNT, "--oper"
-            self._chore = Host("", *options, secret=secret)
-        except OSError as error:
-            self.do(self.chat.inform, str(error))
+        account = "--add-account=" + protocol.HOST_ACCOUNT
+        self._start_chore(account, "--oper", secret=secrets.token_urlsafe())
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
+        self._start_chore("--stop")
+
+    def _start_chore(self, *options: str, secret: str = "") -> None:
         try:
-            self._chore = Host("", "--stop")
+            self._chore = Host("", *options, secret=secret)
         except OSError as error:
             self.do(self.chat.inform, str(error))
 
