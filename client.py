@@ -3724,8 +3724,7 @@ FIELDS = {  # frames with a round edge: the surface below, the edge
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
     "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"),
-    "Empty": ("chat", "muted", "ui"),
-    "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
+    "Empty": ("chat", "muted", "ui"), "Card": ("field", "text", "ui"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Private": ("field", PRIVATE, "small_bold"),
@@ -4247,8 +4246,13 @@ def caption(text: str, key: Any = None) -> Row:
     return Row(key, text, paint, True)
 
 
-def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "ui") -> Row:
-    """Return a row with a text: after a sign, or the avatar of a name, and with a note."""
+def text_row(
+    key: Any, text: str, help: str = "", dy: int = 0, sign: str = "", note: str = ""
+) -> Row:
+    """Return a row with a text, and its explanation: beside it, or `dy` below the middle.
+
+    It stands after a sign, or the avatar of a name; a note stands at the end of the row.
+    """
 
     def paint(row: Drawing) -> None:
         if sign and sign in "#+":
@@ -4257,21 +4261,13 @@ def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "u
             row.avatar(text, 28)
         if note:
             row.note(note)
-        row.text(text, "text" if key or font == "code" else "muted", font)
-
-    return Row(key, text, paint)
-
-
-def help_row(key: Any, text: str, help: str, dy: int = 0) -> Row:
-    """Return a row with a text and its explanation: beside it, or `dy` below the middle."""
-
-    def paint(row: Drawing) -> None:
-        width = row.text(text, dy=-dy)
-        if not dy:
+        color, font = "muted" if key is None else "text", "ui_bold" if sign == "#" else "ui"
+        width = row.text(text, color, font, -dy)
+        if help and not dy:
             row.left += width
-            row.skip(16)
+            row.skip(14)
         if help:
-            row.text(help, "muted", "small", dy=dy)
+            row.text(help, "muted", "small", dy)
 
     return Row(key, text, paint)
 
@@ -4559,7 +4555,7 @@ class Suggestions:
         """Show suggestions, one of them chosen, above a box; none close the list."""
         if not found and not self.is_open:
             return
-        rows = [help_row(n, f.word + f.args, f.help) for n, f in enumerate(found)]
+        rows = [text_row(n, f.word + f.args, f.help) for n, f in enumerate(found)]
         self.list.show(rows, index)
         self.list.canvas.configure(takefocus=0)
         height = self._look.dp(self.HEIGHT) * min(self.ROWS, len(rows)) + self._look.px(10)
@@ -5461,17 +5457,15 @@ class ConnectView:
         self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
         self.list.moved, self.list.least = self._choose, 3
         self.list.frame.grid(sticky="nsew")
-        self._no_servers = ttk.Frame(card, style="Field.TFrame")
-        title = "No servers yet"
-        hint = "Ask someone to start the server,\nand for the address that its console shows."
+
+    def _hints(self) -> List[Row]:
+        """Return the rows that stand in for servers while there are none."""
+        rows = {"No servers yet": "Ask someone to start the server."}
+        rows["And for its address"] = "The server's console shows it."
         if self._finder.can_ask:
-            title = "No servers found yet"
-            hint = "Ask someone to start the server, or check that\n"
-            hint += "you are on the same network. Still looking…"
-        for style, words in (("CardTitle", title), ("CardMuted", hint)):
-            style += ".TLabel"
-            label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
-            label.pack(pady=(0, px(8)))
+            rows = {"No servers found yet": "Ask someone to start the server."}
+            rows["Or does it run already?"] = "Check that you are on the same network."
+        return [text_row(None, words, hint, 11) for words, hint in rows.items()]
 
     def _draw_head(self, row: Drawing) -> None:
         row.picture(self._look.logo(self._look.dp(52)), 14)
@@ -5621,8 +5615,8 @@ class ConnectView:
             before = {row.key: index for index, row in enumerate(self.list.rows)}
             keys.sort(key=lambda key: before.get(key, len(before)))
         chosen = self._chosen
-        self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
-        set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
+        rows = [self._row(key, key == chosen) for key in keys]
+        self.list.show(rows or self._hints(), chosen or None)
         if self._finder.can_ask:
             looking = "Looking for servers on your network…", "Still looking for more…"
             self._status.configure(text=looking[bool(self.found)])
@@ -6486,7 +6480,7 @@ class Questions:
         found = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
         found += commands(self._window.chat)
         rows = [caption("WHAT YOU CAN TYPE")]
-        rows += [help_row(each.word, each.word + each.args, each.help, 7) for each in found]
+        rows += [text_row(each.word, each.word + each.args, each.help, 7) for each in found]
         system = self._window.look.system
         rows.append(caption("KEYS"))
         rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
@@ -6503,7 +6497,10 @@ class Questions:
         if pin not in ("", SYSTEM):
             text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
             digest = protocol.format_fingerprint(pin)
-            rows += [text_row(None, digest[at : at + 39], font="code") for at in (0, 40)]
+            for half in (digest[:39], digest[40:]):
+                rows.append(
+                    Row(None, half, functools.partial(Drawing.text, text=half, font="code"))
+                )
             rows.append(text_row(digest, "Copy the fingerprint"))
         self._open_sheet(chat.console.name, text, lambda words: rows, copy)
 
@@ -6624,15 +6621,8 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
 def room_row(room: Sequence[str]) -> Row:
     """Return the row for a room: its name, the number of people there, and the topic."""
     name, people, topic = room
-
-    def paint(row: Drawing) -> None:
-        row.sign("#")
-        row.note("1 person" if people == "1" else people + " people")
-        row.left += row.text(name[1:], "text", "ui_bold")
-        row.skip(10)
-        row.text(topic, "muted", "small")
-
-    return Row(name, name[1:], paint)
+    note = "1 person" if people == "1" else people + " people"
+    return text_row(name, name[1:], topic, sign="#", note=note)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
