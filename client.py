@@ -196,7 +196,7 @@ MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
-TRUST = "trust"  # the server is not the one that was met, or not encrypted any more
+TRUST = "trust"  # not the server that was met, or not encrypted any more
 NETWORK = "network"  # a field of the connect view, too
 
 
@@ -476,7 +476,7 @@ class Carrier:
         return done
 
     def receive(self) -> bytes:
-        """Return what the server says; b"" for nothing yet. Raises EndedError and OSError.
+        """Return decrypted bytes; b"" for none yet. Raises EndedError and OSError.
 
         ssl.SSLError, an OSError, is for what is not TLS.
         """
@@ -711,7 +711,7 @@ class Connection:
                 is_pinged, silent_since = False, time.monotonic()
 
     def _receive(self, carrier: "Carrier") -> bytes:
-        """Return what the server has said. Raises EndedError, RestartError or OSError."""
+        """Return decrypted bytes. Raises EndedError, RestartError or OSError."""
         try:
             data = carrier.receive()
         except (ssl.SSLError, ssl.CertificateError) as error:
@@ -939,7 +939,7 @@ class Conversation:
     # Entries
 
     def quoted(self, entry: Entry) -> Optional[Entry]:
-        """Return what an entry replies to, if that is here."""
+        """Return the entry that an entry replies to, if it is here."""
         return self._known.get(entry.reply_to)
 
     def knows(self, msgid: str) -> bool:
@@ -1033,7 +1033,7 @@ class Conversation:
         return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> List[Hit]:
-        """Return where `words` are found in the texts of entries, in order.
+        """Return the hits of `words` in the texts of entries, in order.
 
         Case and accents make no difference.
         """
@@ -1221,7 +1221,7 @@ class Session:
         return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
 
     def is_chanop(self, member: Optional[Member]) -> bool:
-        """Return True for an operator of a channel, or one who is more than that."""
+        """Return True for an operator, an admin or the owner of a channel."""
         signs = [sign for mode, sign in self.prefixes.items() if mode in "qao"]
         return member is not None and any(sign in member.prefix for sign in signs)
 
@@ -1232,7 +1232,7 @@ class Session:
         return protocol.channel_modes(chanmodes, self.prefixes)
 
     def page(self, size: int) -> int:
-        """Return how many messages of history to ask for at once."""
+        """Return the number of messages of history to ask for at once."""
         limit = self.tokens.get("CHATHISTORY", "")[:9]
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
@@ -1742,7 +1742,7 @@ class Chat:
     def count_unread(
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
-        """Count new messages of others, mark the first one, and raise an alert."""
+        """Count new messages of others, mark the first of them, and raise an alert."""
         is_aside = entries[-1:] == self.current.entries[-1:] and not self._is_late
         is_seen = self._has_focus and (conversation is self.current or is_aside)
         if not entries or (is_seen and not is_missed):
@@ -2276,7 +2276,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         return
     channel.membership = OUTSIDE
     _refuse_waiting(chat, channel)
-    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
+    chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
 def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
@@ -2466,7 +2466,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_account(chat: Chat, message: Message) -> None:
-    """900: logged in. Whoever hosts becomes an operator that others can see, too."""
+    """900: logged in. The host becomes an operator that others can see, too."""
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
@@ -2742,7 +2742,7 @@ def _guess(chat: Chat, nickname: str) -> str:
 
 
 def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
-    """Return what `begun` may become, the word itself first."""
+    """Return the suggestions for a word that begins so, the word itself first."""
     if begun[0] == "/" and is_first:
         found = list(commands(chat))
     elif begun.startswith(CHANNEL_SIGN):
@@ -2799,7 +2799,7 @@ def _names(nickname: str, text: str) -> bool:
 
 
 def find_links(text: str) -> List[Span]:
-    """Return where `text` has links to web pages, without the punctuation after them."""
+    """Return the spans of links to web pages in `text`, without the punctuation after them."""
     links = []
     for match in _LINK.finditer(text):
         link = match.group()
@@ -3105,7 +3105,7 @@ class Finder:
                 self._socket(own, ":" in host).sendto(query, (host, port))
 
     def _targets(self) -> List[Tuple[str, str, int]]:
-        """Return whom to ask: own address to send from ("": any), host and port; loopback first."""
+        """Return targets: own address to send from ("": any), host and port; loopback first."""
         if self._named is not None:
             targets = []
             for text in self._named.split(","):
@@ -3247,7 +3247,7 @@ class Host:
 
 
 def how_to_join(address: str, network: str) -> str:
-    """Return how others join a server; its address may be "" if it is not known."""
+    """Return the words that tell others how to join; the address may be "" if it is unknown."""
     words = "at http://%s or " % address if address else ""
     return "Others join %sby picking “%s”." % (words, network)
 
@@ -4170,6 +4170,14 @@ class Drawing:
         self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
         self.right -= width + dp(8)
 
+    def highlight(self, inset: int, height: int, fill: str, has_focus: bool) -> None:
+        """Draw a box behind the row, if it is filled or has the focus; sizes in pixels."""
+        if fill or has_focus:
+            px, width = self._look.px, self.canvas.winfo_width() - 2 * inset
+            ring = ("focus", px(2)) if has_focus else ("", 0)
+            box = self._look.box(width, height, px(8), fill or self._surface, *ring)
+            self._picture(inset, box, 0, "w")
+
     def _disc(self, size: int, color: str) -> Any:
         size = self._look.dp(size)
         return self._look.box(size, size, size // 2, color)
@@ -4197,12 +4205,9 @@ class Drawing:
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
-            if any(self._is_at):
-                px, size = self._look.px, (self.canvas.winfo_width(), self.canvas.winfo_height())
-                ring = ("focus", px(2)) if self._is_at[1] else ("", 0)
-                fill = "hover" if self._is_at[0] else self._surface
-                box = self._look.box(size[0] - px(8), size[1] - px(8), px(8), fill, *ring)
-                self._picture(px(4), box, 0, "w")
+            edge, (is_hovered, has_focus) = self._look.px(4), self._is_at
+            height = self.canvas.winfo_height() - 2 * edge
+            self.highlight(edge, height, "hover" if is_hovered else "", has_focus)
             self._paint(self)
 
 
@@ -4377,18 +4382,13 @@ class RowList:
             self._paint_row(drawing, row, *edges)
 
     def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
-        look, canvas, px = self._look, self.canvas, self._look.px
-        width, inset, fill = canvas.winfo_width(), px(self._inset), ""
+        canvas, px, inset, fill = self.canvas, self._look.px, self._look.px(self._inset), ""
         if not row.is_caption and row.key is not None:
             fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
-        drawing.left, drawing.right = inset, width - inset - px(10)
-        drawing.middle = (top + bottom) // 2
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
-        if fill or has_focus:
-            ring = ("focus", px(2)) if has_focus else ("", 0)
-            size = (width - 2 * inset, bottom - top - look.dp(2))
-            drawing.picture(look.box(*size, px(8), fill or self._surface, *ring))
-        drawing.left = inset + px(8)
+        drawing.left, drawing.right = inset + px(8), canvas.winfo_width() - inset - px(10)
+        drawing.middle = (top + bottom) // 2
+        drawing.highlight(inset, bottom - top - self._look.dp(2), fill, has_focus)
         row.paint(drawing)
 
     def _row_at(self, event: "TkEvent") -> Row:
@@ -5143,7 +5143,7 @@ class Transcript:
             self.text.insert(index, *parts)
 
     def _find_code(self, shown: List[Entry], start: int, stop: int) -> Tuple[int, int]:
-        """Find out what is code of entries that come, given by indices, and around them.
+        """Find the code among entries that come, given by indices, and around them.
 
         Returns the indices with those that now look different.
         """
@@ -5295,7 +5295,7 @@ class Transcript:
                 self.text.tag_add(tag, *marks)
 
     def _marks(self, entry: Entry, span: Span) -> List[str]:
-        """Return where a part of the text of an entry begins and ends."""
+        """Return the indices at which a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
         ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
@@ -5483,7 +5483,7 @@ class ConnectView:
         self.open_form(False)
 
     def open_form(self, is_hosting: bool) -> None:
-        """Show the form for a new chat, or that for joining one."""
+        """Show the form for a new chat, or that for joining a chat."""
         self.is_hosting = is_hosting
         is_open = self._chosen not in self._addresses and bool(
             self._chosen or not self._finder.can_ask
@@ -5892,7 +5892,7 @@ class ChatView:
         look.follow(self.buttons["lock"], self._show_lock)
 
     def show(self, changes: Sequence[Change]) -> None:
-        """Show what has changed, and nothing else."""
+        """Show changes, and nothing else."""
         chat = self._window.chat
         kinds = {c.kind for c in changes if c.conversation in (None, chat.current)}
         self.transcript.nickname = chat.nickname
@@ -6230,7 +6230,7 @@ class Menus:
         return is_open
 
     def open_person(self, name: str, spot: "Spot") -> None:
-        """Offer what can be done with a person."""
+        """Open the menu of a person."""
         view = self._window.chat_view
         if name == self._window.chat.nickname:
             return self.open_own(spot)
@@ -6245,7 +6245,7 @@ class Menus:
         return self._open(entries, spot)
 
     def _moderation(self, name: str) -> List[Any]:
-        """Return what an operator can do about a person, and that the person is an operator."""
+        """Return the entries that tell if a person is an operator, and those of moderation."""
         chat, ask = self._window.chat, self._window.questions.moderate
         room, member = chat.current.name, chat.current.members.get(protocol.casefold(name))
         is_chanop, entries = chat.session.is_chanop(member), []  # type: bool, List[Any]
@@ -6265,7 +6265,7 @@ class Menus:
         return entries
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
-        """Offer what can be done with a conversation."""
+        """Open the menu of a conversation."""
         do, chat = self._window.do, self._window.chat
         if not isinstance(conversation, Conversation):
             return
@@ -6291,7 +6291,7 @@ class Menus:
         self._open(entries, spot)
 
     def open_conversations(self) -> None:
-        """Offer the conversations and the menu, where there is no room for the sidebar."""
+        """Open the menu of conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
@@ -6301,31 +6301,22 @@ class Menus:
         self._open(entries, view.menu_button)
 
     def open_own(self, spot: "Spot") -> None:
-        """Offer what the user can do about their own presence, name and account."""
-        view = self._window.chat_view
-        entries: List[Any] = [
-            self._away(),
+        """Open the menu of the user's own presence, name and account."""
+        self._open(self._own(), spot)
+
+    def _own(self) -> List[Any]:
+        view, chat = self._window.chat_view, self._window.chat
+        words, line = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
+        return [
+            (words, lambda: view.submit(line)),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            *self._accounts(),
-        ]
-        self._open(entries, spot)
-
-    def _away(self) -> Any:
-        words, line = ("I am away", "/away away")
-        if self._window.chat.is_away:
-            words, line = ("I am back", "/away")
-        return words, lambda: self._window.chat_view.submit(line)
-
-    def _accounts(self) -> List[Any]:
-        suggest = self._window.chat_view.suggest
-        return [
-            ("Register this name…", lambda: suggest("/register ")),
-            ("Log in…", lambda: suggest("/login %s " % self._window.chat.nickname)),
+            ("Register this name…", lambda: view.suggest("/register ")),
+            ("Log in…", lambda: view.suggest("/login %s " % chat.nickname)),
         ]
 
     def open_main(self, spot: "Optional[Spot]" = None) -> None:
-        """Offer what is about the server, and the program: the menu at the network's name."""
+        """Open the menu at the network's name: the server, and the program."""
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
@@ -6335,8 +6326,7 @@ class Menus:
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
             None,
-            *self._accounts(),
-            self._away(),
+            *self._own(),
             None,
             ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
             ("Switch to %s" % window.other_theme, window.toggle_theme),
@@ -6355,7 +6345,7 @@ class Menus:
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
 
     def _operation(self) -> List[Any]:
-        """Return what an operator of the server does, or how to become one."""
+        """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
             announce = functools.partial(window.chat_view.suggest, "/announce ")
@@ -6364,7 +6354,7 @@ class Menus:
         return [None, ("Become the operator", window.operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
-        """Offer what can be done with the text in a widget, and with the link at the mouse."""
+        """Open the menu of the text in a widget, and of the link at the mouse."""
         widget: Any = event.widget
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         widget.focus_set()
@@ -6461,7 +6451,7 @@ class Questions:
         self._open_sheet(title, text, lambda words: rows, choose)
 
     def lift(self, *params: str) -> None:
-        """Show the bans and mutes that the server lists with a command; one may be lifted."""
+        """Show the bans and mutes that the server lists with a command, to be lifted."""
         do, chat = self._window.do, self._window.chat
 
         def rows(words: str) -> List[Row]:
@@ -6473,7 +6463,7 @@ class Questions:
         self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
 
     def help(self) -> None:
-        """Show what can be typed, and the keys."""
+        """Show the commands and the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
         text = "Python %d.%d, Tk %s. With a screen reader, start Hubbub with --terminal."
         text %= (*sys.version_info[:2], patch)
@@ -6509,22 +6499,22 @@ class Questions:
         if lines > MANY_LINES:
             window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
-            answers = ("Cancel", window.chat_view.focus_composer), ("Paste", paste)
-            self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
+            is_due = lambda: (window.chat.state, window.chat.current) == state  # noqa: E731
+            self._ask(words, is_due, ("Cancel", None), ("Paste", paste))
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
         """Ask before unsent messages are lost."""
-        chat, stay = self._window.chat, self._window.chat_view.focus_composer
+        chat = self._window.chat
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
         words = "%s %s not been sent yet, and would be lost." % (question, words)
         is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
-        self._ask(words, is_due, (question.split()[0], close), ("Stay", stay))
+        self._ask(words, is_due, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
         if self.question and not self._is_due():
-            self._answer(self._window.chat_view.focus_composer)
+            self._answer()
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
@@ -6535,12 +6525,12 @@ class Questions:
         else:
             is_due = lambda: self._window.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
+            self._ask(words, is_due, *answers, ("Cancel", None))
 
     def ask_end(self, end: Action) -> None:
         """Ask before the chat ends for everybody."""
         words = "The chat ends for everyone who is here. Its history is kept."
-        answers = ("End it for everyone", end), ("Cancel", self._window.chat_view.focus_composer)
+        answers = ("End it for everyone", end), ("Cancel", None)
         self._ask(words, lambda: self._window.is_at_home, *answers)
 
     def cancel(self) -> bool:
@@ -6548,13 +6538,15 @@ class Questions:
         if self.sheet is not None:
             self.sheet.close()
         elif self.question:
-            self._answer(self._window.chat_view.focus_composer)
+            self._answer()
         else:
             return False
         return True
 
-    def _ask(self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Action]) -> None:
-        """Ask in the banner, as long as `is_due` returns True."""
+    def _ask(
+        self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
+    ) -> None:
+        """Ask in the banner, as long as `is_due` returns True; None: go on with what was."""
         self.cancel()
         self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
@@ -6563,10 +6555,10 @@ class Questions:
         bar.buttons[-1].focus_set()
         self._window.keys.add_to(bar.frame)
 
-    def _answer(self, action: Action) -> None:
+    def _answer(self, action: Optional[Action] = None) -> None:
         self.question = ""
         self._window.show_banner()
-        action()
+        (action or self._window.chat_view.focus_composer)()
 
     def _open_sheet(
         self, title: str, text: str, rows: Callable[[str], List[Row]], choose: Callable[[Any], Any]
@@ -6976,7 +6968,7 @@ class Window:
     # Events
 
     def do(self, action: Callable[..., object], *args: Any) -> None:
-        """Do what the user wants with a method of the chat."""
+        """Run a method of the chat, and show the changes."""
         outcome = self.chat.do(time.time(), action, *args)
         self._carry_out(outcome)
         self._show_changes(outcome.changes)
@@ -7074,7 +7066,7 @@ class Window:
             self.settings.save()
 
     def show_banner(self) -> None:
-        """Show what is wrong with the connection, unless a question is shown there."""
+        """Show the trouble with the connection, unless a question is shown there."""
         if self.questions.is_asking():
             return
         icon = "check" if self.chat.state == CONNECTED else "warn"

@@ -8,7 +8,8 @@ from harness import Room
 import client
 from client import Tip
 
-MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
+MAIN = ["Browse rooms…", "New private message…",
+        "I am away", "Another name…", "Register this name…", "Log in…",
         "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
         "This server, and its encryption",
         "Other server…", "End the chat on this computer…", "Become the operator",
