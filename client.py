@@ -1463,7 +1463,7 @@ class Chat:
                 self.send(Message("PING", (word,)))
                 break
 
-    def go_on(self, word: str) -> None:
+    def resume_paste(self, word: str) -> None:
         """Run the lines after a command, which the server has answered with this PONG.
 
         They are for the conversation that was in view; if another is now, the user decides.
@@ -1544,10 +1544,10 @@ class Chat:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
         self.listing, self.session.is_listing = [], self.session.is_settled
         if self.session.is_settled:
-            self.tell(*params)
-            self.tell("PING", "listing")
+            self.send_command(*params)
+            self.send_command("PING", "listing")
 
-    def tell(self, *params: str) -> None:
+    def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
         if self.session.is_settled:
             self.send(protocol.fit(Message(params[0], params[1:])))
@@ -2444,7 +2444,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
-    chat.go_on(message.text)
+    chat.resume_paste(message.text)
     if message.text == "listing":
         chat.session.is_listing = False
         chat.change(LISTING)
@@ -2470,7 +2470,7 @@ def _on_account(chat: Chat, message: Message) -> None:
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
-            chat.tell("MODE", channel.name, "+o", chat.nickname)
+            chat.send_command("MODE", channel.name, "+o", chat.nickname)
     if not is_host:
         chat.show(message, chat.current)
 
@@ -6010,7 +6010,7 @@ class ChatView:
         def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
             if is_done:
                 topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
-                self._window.do(chat.tell, "TOPIC", conversation.name, topic)
+                self._window.do(chat.send_command, "TOPIC", conversation.name, topic)
             self.close_topic()
             return focus_on(self.composer.text)
 
@@ -6255,7 +6255,7 @@ class Menus:
             words, mode = ("Make operator of %s", "+o")
             if is_chanop:
                 words, mode = ("Make ordinary member of %s", "-o")
-            change = functools.partial(self._window.do, chat.tell, "MODE", room, mode, name)
+            change = functools.partial(self._window.do, chat.send_command, "MODE", room, mode, name)
             entries += [None, (words % room, change)]
             entries.append(("Remove from %s…" % room, lambda: ask("KICK", name)))
             entries.append(("Ban from %s…" % room, lambda: ask("MODE", name)))
@@ -6446,7 +6446,7 @@ class Questions:
 
         def choose(words: str) -> None:
             for params in answers[words]:
-                self._window.do(chat.tell, *params)
+                self._window.do(chat.send_command, *params)
 
         self._open_sheet(title, text, lambda words: rows, choose)
 
@@ -6460,7 +6460,7 @@ class Questions:
 
         do(chat.request, *params)
         text = "Choose one to lift it."
-        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
+        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.send_command, *key))
 
     def help(self) -> None:
         """Show the commands and the keys."""
@@ -6929,7 +6929,7 @@ class Window:
         if chore is not None and is_ready and chore.look():
             self._chore = None
             if chore.secret and not chore.process.returncode:
-                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, chore.secret)
+                self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
                 self.do(self.chat.inform, chore.last_line)
         if host is None:

@@ -25,7 +25,7 @@ def room(tmp_path):
 def teacher(desktop, room):
     """The window of an operator of the server; bob is in the lobby."""
     teacher = desktop.join(room.server.port, "alice")
-    teacher.window.do(teacher.window.chat.tell, "OPER", "root", "open sesame")
+    teacher.window.do(teacher.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: teacher.window.chat.session.is_operator)
     teacher.bob = room.irc("bob")
     desktop.pump(lambda: "bob" in teacher.people)
