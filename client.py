@@ -1071,7 +1071,7 @@ ALERT = "alert"  # they deserve a notification
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
-STATUS = "status"  # the state of the connection, own nickname, away, rights, announcements
+STATUS = "status"  # the state of the connection, own nickname, away, rights
 LISTING = "listing"  # what was asked for with `Chat.request`
 HELP = "help"  # the user asks for it
 
@@ -1411,6 +1411,10 @@ class Chat:
         self.nickname = nickname
         self.state = CONNECTING
 
+    def close_announcement(self) -> None:
+        """Forget the announcement that is shown."""
+        del self.announcements[-1:]
+
     def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
         """Run a method of the next part: the only way in for what happens outside."""
         self.now, self.outcome = now, Outcome(self.session.number)
@@ -1553,11 +1557,6 @@ class Chat:
             self.send(protocol.fit(Message(params[0], params[1:])))
         else:
             self.answer(_NOT_CONNECTED)
-
-    def close_announcement(self) -> None:
-        """Forget the announcement that is shown."""
-        del self.announcements[-1:]
-        self.change(STATUS)
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text typed a reply to an entry of the conversation in view, or to none."""
@@ -2167,7 +2166,6 @@ def _on_text(chat: Chat, message: Message) -> None:
     chat.add(entry, conversation)
     if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
         chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
-        chat.change(STATUS)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
@@ -4791,10 +4789,6 @@ class Bar:
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
 
-    @property
-    def is_shown(self) -> bool:
-        return bool(self._shown[0])
-
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
         before, self._shown = self._shown, (text, icon, list(buttons))
@@ -6557,7 +6551,7 @@ class Questions:
 
     def _answer(self, action: Optional[Action] = None) -> None:
         self.question = ""
-        self._window.show_banner()
+        self._window.show_bars()
         (action or self._window.chat_view.focus_composer)()
 
     def _open_sheet(
@@ -6923,7 +6917,7 @@ class Window:
             self.host = None
 
     def _look_at_hosts(self) -> None:
-        """Join the server that was started once it runs; show how others join, or its end."""
+        """Join the server that was started once it runs, or show its end."""
         host, chore = self.host, self._chore
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
@@ -6946,15 +6940,6 @@ class Window:
                 self.connect_view.show_error(NETWORK, host.last_line)
         elif host.port and not was_running:
             self.connect_view.join(host.server)
-        self._show_invitation()
-
-    def _show_invitation(self) -> None:
-        host, buttons = self.host, [("×", self._dismiss_invitation)]
-        if host is None or not host.was_joined or host.is_dismissed:
-            return self.chat_view.invitation.show("", "person")
-        if host.address:
-            buttons.insert(0, ("Copied" if host.is_copied else "Copy", self._copy_invitation))
-        return self.chat_view.invitation.show(host.invitation, "person", buttons)
 
     def _copy_invitation(self) -> None:
         if self.host is not None:
@@ -6983,8 +6968,7 @@ class Window:
             self._look_at_hosts()
             if not self.is_chatting:
                 self.connect_view.look(time.monotonic())
-            if self.chat_view.banner.is_shown:  # it may count seconds
-                self.show_banner()
+            self.show_bars()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
                 self.close()
@@ -7050,11 +7034,6 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
-        if STATUS in kinds:
-            self.show_banner()
-            news = self.chat.announcements[-1:]
-            close = ("Close", functools.partial(self.do, self.chat.close_announcement))
-            self.chat_view.announcement.show("".join(news), "announce", [close] if news else [])
         if LISTING in kinds and self.questions.sheet is not None:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
@@ -7065,15 +7044,25 @@ class Window:
         if STATUS in kinds and network and self.settings.learn(self._server, network):
             self.settings.save()
 
-    def show_banner(self) -> None:
-        """Show the trouble with the connection, unless a question is shown there."""
-        if self.questions.is_asking():
-            return
-        icon = "check" if self.chat.state == CONNECTED else "warn"
-        buttons: List[Tuple[str, Action]] = []
-        if self.chat.state == RECONNECTING and self._connection is not None:
-            buttons.append(("Try now", self._connection.retry))
-        self.chat_view.banner.show(self.chat.banner(time.time()), icon, buttons)
+    def show_bars(self) -> None:
+        """Show a question or the state of the connection, an announcement, and how others join."""
+        view, chat, host = self.chat_view, self.chat, self.host
+        if not self.questions.is_asking():
+            icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
+            if chat.state == CONNECTED:
+                icon = "check"
+            elif chat.state == RECONNECTING and self._connection is not None:
+                buttons.append(("Try now", self._connection.retry))
+            view.banner.show(chat.banner(time.time()), icon, buttons)
+        close = ("Close", chat.close_announcement)
+        view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
+        words, buttons = "", [("×", self._dismiss_invitation)]
+        if host is not None and host.was_joined and not host.is_dismissed:
+            words = host.invitation
+            if host.address:
+                label = "Copied" if host.is_copied else "Copy"
+                buttons.insert(0, (label, self._copy_invitation))
+        view.invitation.show(words, "person", buttons)
 
     def _on_focus(self) -> None:
         if self.root is not None:
