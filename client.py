@@ -196,7 +196,7 @@ MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
-TRUST = "trust"  # the server is not the one that was met, or not encrypted any more
+TRUST = "trust"  # not the server that was met, or not encrypted any more
 NETWORK = "network"  # a field of the connect view, too
 
 
@@ -476,7 +476,7 @@ class Carrier:
         return done
 
     def receive(self) -> bytes:
-        """Return what the server says; b"" for nothing yet. Raises EndedError and OSError.
+        """Return decrypted bytes; b"" for none yet. Raises EndedError and OSError.
 
         ssl.SSLError, an OSError, is for what is not TLS.
         """
@@ -711,7 +711,7 @@ class Connection:
                 is_pinged, silent_since = False, time.monotonic()
 
     def _receive(self, carrier: "Carrier") -> bytes:
-        """Return what the server has said. Raises EndedError, RestartError or OSError."""
+        """Return decrypted bytes. Raises EndedError, RestartError or OSError."""
         try:
             data = carrier.receive()
         except (ssl.SSLError, ssl.CertificateError) as error:
@@ -939,7 +939,7 @@ class Conversation:
     # Entries
 
     def quoted(self, entry: Entry) -> Optional[Entry]:
-        """Return what an entry replies to, if that is here."""
+        """Return the entry that an entry replies to, if it is here."""
         return self._known.get(entry.reply_to)
 
     def knows(self, msgid: str) -> bool:
@@ -1033,7 +1033,7 @@ class Conversation:
         return next(found, None) if self._known else None  # without a history, at once
 
     def find(self, words: str) -> List[Hit]:
-        """Return where `words` are found in the texts of entries, in order.
+        """Return the hits of `words` in the texts of entries, in order.
 
         Case and accents make no difference.
         """
@@ -1071,7 +1071,7 @@ ALERT = "alert"  # they deserve a notification
 SIDEBAR = "sidebar"  # the conversations, which is in view, their badges and presence
 MEMBERS = "members"  # the members of a conversation
 HEADER = "header"  # its title or topic
-STATUS = "status"  # the state of the connection, own nickname, away, rights, announcements
+STATUS = "status"  # the state of the connection, own nickname, away, rights
 LISTING = "listing"  # what was asked for with `Chat.request`
 HELP = "help"  # the user asks for it
 
@@ -1221,7 +1221,7 @@ class Session:
         return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
 
     def is_chanop(self, member: Optional[Member]) -> bool:
-        """Return True for an operator of a channel, or one who is more than that."""
+        """Return True for an operator, an admin or the owner of a channel."""
         signs = [sign for mode, sign in self.prefixes.items() if mode in "qao"]
         return member is not None and any(sign in member.prefix for sign in signs)
 
@@ -1232,7 +1232,7 @@ class Session:
         return protocol.channel_modes(chanmodes, self.prefixes)
 
     def page(self, size: int) -> int:
-        """Return how many messages of history to ask for at once."""
+        """Return the number of messages of history to ask for at once."""
         limit = self.tokens.get("CHATHISTORY", "")[:9]
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
@@ -1368,19 +1368,23 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def notice(self, draft: str) -> Tuple[str, bool]:
-        """Return words about a draft that is not for the room, "" for others; True: a warning."""
+    def notice(self, draft: str) -> Tuple[str, str]:
+        """Return words about where a draft goes, and their icon; "" for plainly to the room."""
         command, _ = split_secret(draft)
         if command:
             name = "".join(command.split()[1:])
             words = "Password of %s" % name if name else "New password for %s" % self.nickname
-            return words + " (hidden). Esc gives up.", False
+            return words + " (hidden). Esc gives up.", "lock"
         found = _PRIVATE_DRAFT.match(draft)
         name = (found.group(1) or self.correspondent).rstrip(":,") if found else ""
-        is_known = self.presence(name) != OFFLINE or not any(c.members for c in self.conversations)
-        if not name or is_known:
-            return "Privately to %s" % name if name else "", False
-        return "No one called “%s” is here. %s" % (name, _guess(self, name)), True
+        is_known = not name or self.presence(name) != OFFLINE
+        is_known = is_known or not any(c.members for c in self.conversations)
+        if not is_known:
+            return "No one called “%s” is here. %s" % (name, _guess(self, name)), "warn"
+        if not name and self.reply_to is not None:
+            line = self.reply_to.line
+            return "Reply to %s: %.80s" % (line.nickname, line.text), "close"
+        return "Privately to %s" % name if name else "", "lock"
 
     def missing_password(self, text: str) -> str:
         """Return the command in `text` that lacks only its password, "" for all other texts."""
@@ -1406,6 +1410,10 @@ class Chat:
         """Show that a connection is being made."""
         self.nickname = nickname
         self.state = CONNECTING
+
+    def close_announcement(self) -> None:
+        """Forget the announcement that is shown."""
+        del self.announcements[-1:]
 
     def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
         """Run a method of the next part: the only way in for what happens outside."""
@@ -1459,7 +1467,7 @@ class Chat:
                 self.send(Message("PING", (word,)))
                 break
 
-    def go_on(self, word: str) -> None:
+    def resume_paste(self, word: str) -> None:
         """Run the lines after a command, which the server has answered with this PONG.
 
         They are for the conversation that was in view; if another is now, the user decides.
@@ -1540,20 +1548,15 @@ class Chat:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
         self.listing, self.session.is_listing = [], self.session.is_settled
         if self.session.is_settled:
-            self.tell(*params)
-            self.tell("PING", "listing")
+            self.send_command(*params)
+            self.send_command("PING", "listing")
 
-    def tell(self, *params: str) -> None:
+    def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
         if self.session.is_settled:
             self.send(protocol.fit(Message(params[0], params[1:])))
         else:
             self.answer(_NOT_CONNECTED)
-
-    def close_announcement(self) -> None:
-        """Forget the announcement that is shown."""
-        del self.announcements[-1:]
-        self.change(STATUS)
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text typed a reply to an entry of the conversation in view, or to none."""
@@ -1738,7 +1741,7 @@ class Chat:
     def count_unread(
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
-        """Count new messages of others, mark the first one, and raise an alert."""
+        """Count new messages of others, mark the first of them, and raise an alert."""
         is_aside = entries[-1:] == self.current.entries[-1:] and not self._is_late
         is_seen = self._has_focus and (conversation is self.current or is_aside)
         if not entries or (is_seen and not is_missed):
@@ -2163,7 +2166,6 @@ def _on_text(chat: Chat, message: Message) -> None:
     chat.add(entry, conversation)
     if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
         chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
-        chat.change(STATUS)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
@@ -2272,7 +2274,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         return
     channel.membership = OUTSIDE
     _refuse_waiting(chat, channel)
-    chat.show(message, channel)  # it stays in view: what is typed next is for nobody else
+    chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
 def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
@@ -2440,7 +2442,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
-    chat.go_on(message.text)
+    chat.resume_paste(message.text)
     if message.text == "listing":
         chat.session.is_listing = False
         chat.change(LISTING)
@@ -2462,11 +2464,11 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_account(chat: Chat, message: Message) -> None:
-    """900: logged in. Whoever hosts becomes an operator that others can see, too."""
+    """900: logged in. The host becomes an operator that others can see, too."""
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
-            chat.tell("MODE", channel.name, "+o", chat.nickname)
+            chat.send_command("MODE", channel.name, "+o", chat.nickname)
     if not is_host:
         chat.show(message, chat.current)
 
@@ -2738,7 +2740,7 @@ def _guess(chat: Chat, nickname: str) -> str:
 
 
 def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
-    """Return what `begun` may become, the word itself first."""
+    """Return the suggestions for a word that begins so, the word itself first."""
     if begun[0] == "/" and is_first:
         found = list(commands(chat))
     elif begun.startswith(CHANNEL_SIGN):
@@ -2795,7 +2797,7 @@ def _names(nickname: str, text: str) -> bool:
 
 
 def find_links(text: str) -> List[Span]:
-    """Return where `text` has links to web pages, without the punctuation after them."""
+    """Return the spans of links to web pages in `text`, without the punctuation after them."""
     links = []
     for match in _LINK.finditer(text):
         link = match.group()
@@ -3016,8 +3018,9 @@ def broadcast_addresses(routes: str) -> List[str]:
     return list(dict.fromkeys(found))[:MAX_NETWORKS]
 
 
+@functools.lru_cache(maxsize=1)
 def own_addresses() -> List[str]:
-    """Return the IPv4 addresses that the name of this computer stands for."""
+    """Return the IPv4 addresses that the name of this computer stands for: looked up once."""
     try:
         found = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
@@ -3065,12 +3068,11 @@ class Finder:
         self._named = os.environ.get("HUBBUB_FIND")
         self.can_ask = self._named is None or bool(self._named.strip())
         self._sockets: Dict[Tuple[str, int], socket.socket] = {}  # by own address and family
-        self._own: Optional[List[str]] = None  # addresses of this computer; looking them up is slow
         self._ids: "Deque[str]" = collections.deque(maxlen=MAX_SILENT_ROUNDS)  # of queries
         self._round = 0
         self._next = 0.0  # the time of the next query
-        self._found: Dict[Tuple[str, int], Found] = {}  # by address ("" for this computer) and port
-        self._seen: Dict[Tuple[str, int], int] = {}  # the round of the last answer
+        # What was found, and the round of its last answer, by address ("": this computer) and port
+        self._found: Dict[Tuple[str, int], Tuple[Found, int]] = {}
 
     def look(self, now: float) -> List[Found]:
         """Ask if it is time to; return the servers that have answered, the first of them first."""
@@ -3080,21 +3082,20 @@ class Finder:
         for _ in range(MAX_DATAGRAMS):
             if not sum(self._read(sock) for sock in self._sockets.values()):
                 break
-        return list(self._found.values())
+        return [found for found, _ in self._found.values()]
 
     def close(self) -> None:
         """Close the sockets, and forget what was found, until the next look. Idempotent."""
         while self._sockets:
             self._sockets.popitem()[1].close()
         self._found.clear()
-        self._seen.clear()
         self._next = 0.0
 
     def _ask(self) -> None:
         self._round += 1
-        for key, seen in list(self._seen.items()):
+        for key, (_, seen) in list(self._found.items()):
             if seen + MAX_SILENT_ROUNDS < self._round:
-                del self._found[key], self._seen[key]
+                del self._found[key]
         self._ids.append(os.urandom(6).hex())
         query = protocol.make_query(self._ids[-1])
         for own, host, port in self._targets():
@@ -3102,7 +3103,7 @@ class Finder:
                 self._socket(own, ":" in host).sendto(query, (host, port))
 
     def _targets(self) -> List[Tuple[str, str, int]]:
-        """Return whom to ask: own address to send from ("": any), host and port; loopback first."""
+        """Return targets: own address to send from ("": any), host and port; loopback first."""
         if self._named is not None:
             targets = []
             for text in self._named.split(","):
@@ -3116,10 +3117,8 @@ class Finder:
             with contextlib.suppress(OSError), open("/proc/net/route", encoding="ascii") as file:
                 hosts += broadcast_addresses(file.read())
         else:
-            if self._own is None:
-                self._own = own_addresses()
-            hosts += [address.rpartition(".")[0] + ".255" for address in self._own]
-            own = self._own if sys.platform == "win32" else []  # it asks on a single network
+            hosts += [address.rpartition(".")[0] + ".255" for address in own_addresses()]
+            own = own_addresses() if sys.platform == "win32" else []  # it asks on a single network
         sources = [("", host) for host in hosts] + [(address, "255.255.255.255") for address in own]
         return [(address, host, SERVER_PORT) for address, host in sources]
 
@@ -3149,12 +3148,12 @@ class Finder:
         is_here = is_own(host)
         key = "" if is_here else host, answer.port
         if key in self._found:
-            host = self._found[key].host  # 127.0.0.1 is asked first, if the server listens there
+            host = self._found[key][0].host  # 127.0.0.1 is asked first, if the server listens there
         else:
             of_address = sum(key[0] == other for other, _ in self._found)
             if of_address >= MAX_OF_ADDRESS or len(self._found) >= MAX_FOUND:
                 return
-        self._found[key], self._seen[key] = Found(host, *answer, is_here), self._round
+        self._found[key] = Found(host, *answer, is_here), self._round
 
 
 def print_found() -> int:
@@ -3246,7 +3245,7 @@ class Host:
 
 
 def how_to_join(address: str, network: str) -> str:
-    """Return how others join a server; its address may be "" if it is not known."""
+    """Return the words that tell others how to join; the address may be "" if it is unknown."""
     words = "at http://%s or " % address if address else ""
     return "Others join %sby picking “%s”." % (words, network)
 
@@ -3554,6 +3553,7 @@ TIPS = {
     "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
     "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
     "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
+    "lock": "The server, and if it is encrypted   F2",
 }  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
@@ -3722,8 +3722,7 @@ FIELDS = {  # frames with a round edge: the surface below, the edge
 LABELS = {  # the surface below, the text, the font
     "Strong": ("bg", "text", "ui_bold"), "Muted": ("bg", "muted", "small"),
     "Error": ("bg", "error", "small"), "Question": ("bg", "text", "small"),
-    "Empty": ("chat", "muted", "ui"),
-    "Card": ("field", "text", "ui"), "CardTitle": ("field", "text", "ui_bold"),
+    "Empty": ("chat", "muted", "ui"), "Card": ("field", "text", "ui"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
     "Private": ("field", PRIVATE, "small_bold"),
@@ -4169,6 +4168,14 @@ class Drawing:
         self._text(self.right - width // 2, text, "#ffffff", "caption", 0, "center")
         self.right -= width + dp(8)
 
+    def highlight(self, inset: int, height: int, fill: str, has_focus: bool) -> None:
+        """Draw a box behind the row, if it is filled or has the focus; sizes in pixels."""
+        if fill or has_focus:
+            px, width = self._look.px, self.canvas.winfo_width() - 2 * inset
+            ring = ("focus", px(2)) if has_focus else ("", 0)
+            box = self._look.box(width, height, px(8), fill or self._surface, *ring)
+            self._picture(inset, box, 0, "w")
+
     def _disc(self, size: int, color: str) -> Any:
         size = self._look.dp(size)
         return self._look.box(size, size, size // 2, color)
@@ -4196,12 +4203,9 @@ class Drawing:
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
-            if any(self._is_at):
-                px, size = self._look.px, (self.canvas.winfo_width(), self.canvas.winfo_height())
-                ring = ("focus", px(2)) if self._is_at[1] else ("", 0)
-                fill = "hover" if self._is_at[0] else self._surface
-                box = self._look.box(size[0] - px(8), size[1] - px(8), px(8), fill, *ring)
-                self._picture(px(4), box, 0, "w")
+            edge, (is_hovered, has_focus) = self._look.px(4), self._is_at
+            height = self.canvas.winfo_height() - 2 * edge
+            self.highlight(edge, height, "hover" if is_hovered else "", has_focus)
             self._paint(self)
 
 
@@ -4245,8 +4249,13 @@ def caption(text: str, key: Any = None) -> Row:
     return Row(key, text, paint, True)
 
 
-def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "ui") -> Row:
-    """Return a row with a text: after a sign, or the avatar of a name, and with a note."""
+def text_row(
+    key: Any, text: str, help: str = "", dy: int = 0, sign: str = "", note: str = ""
+) -> Row:
+    """Return a row with a text, and its explanation: beside it, or `dy` below the middle.
+
+    It stands after a sign, or the avatar of a name; a note stands at the end of the row.
+    """
 
     def paint(row: Drawing) -> None:
         if sign and sign in "#+":
@@ -4255,21 +4264,13 @@ def text_row(key: Any, text: str, sign: str = "", note: str = "", font: str = "u
             row.avatar(text, 28)
         if note:
             row.note(note)
-        row.text(text, "text" if key or font == "code" else "muted", font)
-
-    return Row(key, text, paint)
-
-
-def help_row(key: Any, text: str, help: str, dy: int = 0) -> Row:
-    """Return a row with a text and its explanation: beside it, or `dy` below the middle."""
-
-    def paint(row: Drawing) -> None:
-        width = row.text(text, dy=-dy)
-        if not dy:
+        color, font = "muted" if key is None else "text", "ui_bold" if sign == "#" else "ui"
+        width = row.text(text, color, font, -dy)
+        if help and not dy:
             row.left += width
-            row.skip(16)
+            row.skip(14)
         if help:
-            row.text(help, "muted", "small", dy=dy)
+            row.text(help, "muted", "small", dy)
 
     return Row(key, text, paint)
 
@@ -4379,18 +4380,13 @@ class RowList:
             self._paint_row(drawing, row, *edges)
 
     def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
-        look, canvas, px = self._look, self.canvas, self._look.px
-        width, inset, fill = canvas.winfo_width(), px(self._inset), ""
+        canvas, px, inset, fill = self.canvas, self._look.px, self._look.px(self._inset), ""
         if not row.is_caption and row.key is not None:
             fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
-        drawing.left, drawing.right = inset, width - inset - px(10)
-        drawing.middle = (top + bottom) // 2
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
-        if fill or has_focus:
-            ring = ("focus", px(2)) if has_focus else ("", 0)
-            size = (width - 2 * inset, bottom - top - look.dp(2))
-            drawing.picture(look.box(*size, px(8), fill or self._surface, *ring))
-        drawing.left = inset + px(8)
+        drawing.left, drawing.right = inset + px(8), canvas.winfo_width() - inset - px(10)
+        drawing.middle = (top + bottom) // 2
+        drawing.highlight(inset, bottom - top - self._look.dp(2), fill, has_focus)
         row.paint(drawing)
 
     def _row_at(self, event: "TkEvent") -> Row:
@@ -4433,7 +4429,7 @@ def icon_button(
     """Return a button with an icon, and with its tip."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    words = TIPS[icon].replace("Ctrl", "Command" if look.system == "aqua" else "Ctrl")
+    words = key_name(TIPS[icon], look.system)
     Tip(button, look, lambda: words)
     return button
 
@@ -4557,7 +4553,7 @@ class Suggestions:
         """Show suggestions, one of them chosen, above a box; none close the list."""
         if not found and not self.is_open:
             return
-        rows = [help_row(n, f.word + f.args, f.help) for n, f in enumerate(found)]
+        rows = [text_row(n, f.word + f.args, f.help) for n, f in enumerate(found)]
         self.list.show(rows, index)
         self.list.canvas.configure(takefocus=0)
         height = self._look.dp(self.HEIGHT) * min(self.ROWS, len(rows)) + self._look.px(10)
@@ -4570,18 +4566,23 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and True if they are a warning. Passwords
-    are written into `hidden`, and never into the text. `ask_paste` is called with the number of
-    lines and the function that inserts them; it returns True if it asks the user first.
+    user types. `describe` returns the words above a text, and their icon in NOTICES. Passwords are
+    written into `hidden`, and never into the text. `ask_paste` is called with the number of lines
+    and the function that inserts them; it returns True if it asks the user first.
     """
 
     LIMIT = 2000  # characters
     MAX_ROWS = 5  # that the box grows to
+    NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
+        "lock": ("Private", PRIVATE, ""),
+        "warn": ("CardError", "error", ""),
+        "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
+    }
 
     def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
         self.completer: Callable[[], Completer] = lambda: Completer(lambda begun, is_first: [])
-        self.describe: Callable[[str], Tuple[str, bool]] = lambda text: ("", False)
+        self.describe: Callable[[str], Tuple[str, str]] = lambda text: ("", "lock")
         self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
@@ -4679,13 +4680,11 @@ class Composer(TextBox):
         return True
 
     def show_notice(self) -> None:
-        """Show to whom the draft goes, if that is not the room."""
-        words, is_warning = self.describe(self._command or self.get())
-        if words:
-            style = "CardError.TLabel" if is_warning else "Private.TLabel"
-            sign = ("warn", "error") if is_warning else ("lock", PRIVATE)
-            self.notice.configure(text="  " + self._look.text(words), style=style)
-            self.notice.configure(image=self._look.icon(*sign, 14))
+        """Show where the draft goes, if that is not plainly to the room."""
+        words, icon = self.describe(self._command or self.get())
+        style, color, cursor = self.NOTICES[icon]
+        self.notice.configure(text="  " + self._look.text(words), style=style + ".TLabel")
+        self.notice.configure(image=self._look.icon(icon, color, 14), cursor=cursor)
         set_shown(self.notice, bool(words))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
@@ -4789,10 +4788,6 @@ class Bar:
             part.bind("<Configure>", lambda event: self._lay_out())
         self.buttons: List[ttk.Button] = []
         look.follow(self.text, self._show_icon)
-
-    @property
-    def is_shown(self) -> bool:
-        return bool(self._shown[0])
 
     def show(self, text: str, icon: str, buttons: Sequence[Tuple[str, Action]] = ()) -> None:
         """Show a text and buttons; "" hides the bar."""
@@ -4995,7 +4990,7 @@ class Transcript:
         self.scrolled: Action = lambda: None
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
-        self._unused_tags: List[str] = []  # of entries that are gone
+        self._unused_tags = 0  # of entries that are gone
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
@@ -5062,7 +5057,8 @@ class Transcript:
         if not changes:
             return
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
-        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
+        tags = len(self._entries) + self._unused_tags + added
+        is_too_much = self.at_end and tags > self.MAX_SHOWN
         with self._editing():
             is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
             if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
@@ -5090,11 +5086,6 @@ class Transcript:
             if entry in self._entries:
                 start = self._entries.index(entry)
                 self._replace(start, start + 2, self._entries[start : start + 2])
-        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
-        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
-        for tag in tags:
-            if not self.text.tag_ranges(tag):
-                self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
         return entry is None or not (self.conversation.hides_joins and entry.event)
@@ -5108,7 +5099,7 @@ class Transcript:
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
         if tags:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
-        self._unused_tags.clear()
+        self._unused_tags = 0
         self._today = time.strftime("%Y-%m-%d")
         self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
@@ -5116,7 +5107,7 @@ class Transcript:
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
         self._code -= gone
-        self._unused_tags += ["e%d" % entry.id for entry in gone]
+        self._unused_tags += len(gone)
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
                 block = list(group)
@@ -5146,7 +5137,7 @@ class Transcript:
             self.text.insert(index, *parts)
 
     def _find_code(self, shown: List[Entry], start: int, stop: int) -> Tuple[int, int]:
-        """Find out what is code of entries that come, given by indices, and around them.
+        """Find the code among entries that come, given by indices, and around them.
 
         Returns the indices with those that now look different.
         """
@@ -5298,30 +5289,10 @@ class Transcript:
                 self.text.tag_add(tag, *marks)
 
     def _marks(self, entry: Entry, span: Span) -> List[str]:
-        """Return where a part of the text of an entry begins and ends."""
+        """Return the indices at which a part of the text of an entry begins and ends."""
         line = self._line(entry).partition(".")[0]
         ends = [utf16_length(self._look.encode(entry.text[:end])) for end in span]
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
-
-
-class ReplyBar:
-    """A line above the message box that shows what is being answered."""
-
-    def __init__(self, parent: "tk.Misc", look: Look, close: Action) -> None:
-        px = look.px
-        self._look = look
-        self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(24), 0, px(20), 0))
-        self.frame.columnconfigure(0, weight=1)
-        self.label = ttk.Label(self.frame, style="Empty.TLabel", width=1)
-        self.label.grid(row=0, column=0, sticky="ew")
-        icon_button(self.frame, look, "Icon", "close", close, 14).grid(row=0, column=1)
-
-    def show(self, entry: Optional[Entry]) -> None:
-        """Show the entry; None hides the bar."""
-        set_shown(self.frame, entry is not None)
-        if entry is not None:
-            words = "Reply to %s: %.200s" % (entry.line.nickname, entry.line.text)
-            self.label.configure(text=self._look.text(words))
 
 
 class Search:
@@ -5480,17 +5451,15 @@ class ConnectView:
         self.list.canvas.bind("<<Return>>", lambda event: self._on_enter())
         self.list.moved, self.list.least = self._choose, 3
         self.list.frame.grid(sticky="nsew")
-        self._no_servers = ttk.Frame(card, style="Field.TFrame")
-        title = "No servers yet"
-        hint = "Ask someone to start the server,\nand for the address that its console shows."
+
+    def _hints(self) -> List[Row]:
+        """Return the rows that stand in for servers while there are none."""
+        rows = {"No servers yet": "Ask someone to start the server."}
+        rows["And for its address"] = "The server's console shows it."
         if self._finder.can_ask:
-            title = "No servers found yet"
-            hint = "Ask someone to start the server, or check that\n"
-            hint += "you are on the same network. Still looking…"
-        for style, words in (("CardTitle", title), ("CardMuted", hint)):
-            style += ".TLabel"
-            label = ttk.Label(self._no_servers, text=words, style=style, justify="center")
-            label.pack(pady=(0, px(8)))
+            rows = {"No servers found yet": "Ask someone to start the server."}
+            rows["Or does it run already?"] = "Check that you are on the same network."
+        return [text_row(None, words, hint, 11) for words, hint in rows.items()]
 
     def _draw_head(self, row: Drawing) -> None:
         row.picture(self._look.logo(self._look.dp(52)), 14)
@@ -5508,7 +5477,7 @@ class ConnectView:
         self.open_form(False)
 
     def open_form(self, is_hosting: bool) -> None:
-        """Show the form for a new chat, or that for joining one."""
+        """Show the form for a new chat, or that for joining a chat."""
         self.is_hosting = is_hosting
         is_open = self._chosen not in self._addresses and bool(
             self._chosen or not self._finder.can_ask
@@ -5640,8 +5609,8 @@ class ConnectView:
             before = {row.key: index for index, row in enumerate(self.list.rows)}
             keys.sort(key=lambda key: before.get(key, len(before)))
         chosen = self._chosen
-        self.list.show([self._row(key, key == chosen) for key in keys], chosen or None)
-        set_floating(self._no_servers, not keys, relx=0.5, rely=0.5, anchor="center")
+        rows = [self._row(key, key == chosen) for key in keys]
+        self.list.show(rows or self._hints(), chosen or None)
         if self._finder.can_ask:
             looking = "Looking for servers on your network…", "Still looking for more…"
             self._status.configure(text=looking[bool(self.found)])
@@ -5718,11 +5687,6 @@ def add_column(
     return frame, head
 
 
-def lock_icon(chat: Chat) -> Tuple[str, str]:
-    """Return icon and colour that show if the chat is encrypted."""
-    return ("lock", "ok") if chat.session.pin else ("unlock", "warn")
-
-
 class Sidebar:
     """The server, its conversations, and the user."""
 
@@ -5781,18 +5745,12 @@ class Sidebar:
         return Row(conversation, conversation.title, paint)
 
     def _draw_server(self, row: Drawing) -> None:
-        chat, dp = self._window.chat, self._look.dp
-        row.picture(self._look.logo(dp(30)), 10)
+        chat = self._window.chat
+        row.picture(self._look.logo(self._look.dp(30)), 10)
         row.icon("chevron", size=14, dy=-9)
-        end, name = row.right, chat.console.name  # the lock stands beside the name
-        row.right = min(end, row.left + self._look.font["ui_bold"].measure(name) + dp(24))
-        row.icon(*lock_icon(chat), dy=-9)
-        row.text(name, "text", "ui_bold", dy=-9)
-        row.right = end
+        row.text(chat.console.name, "text", "ui_bold", dy=-9)
         row.dot({CONNECTED: "ok", DISCONNECTED: "error"}.get(chat.state, "away"), 8, 5, dy=8)
-        is_clear = chat.state == CONNECTED and not chat.session.pin
-        words = ("Not encrypted", "warn") if is_clear else (chat.status, "muted")
-        row.text(*words, "small", dy=8)
+        row.text(chat.status, "muted", "small", dy=8)
 
     def _draw_user(self, row: Drawing) -> None:
         chat = self._window.chat
@@ -5883,17 +5841,16 @@ class ChatView:
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
         self.search = Search(middle, look, self.transcript, self.focus_composer)
-        self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.notice(draft)
+        self.composer.notice.bind("<Button-1>", lambda event: self.reply(None))
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search.frame)
-        below = [self.transcript.frame, self.reply_bar.frame, self.composer.frame]
-        for row, frame in enumerate([*frames, *below], 2):
+        for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
             frame.grid(row=row, sticky="nsew")
-        for frame in (*frames, self.reply_bar.frame):
+        for frame in frames:
             frame.grid_remove()
         middle.rowconfigure(2 + len(frames), weight=1)
         self.composer.frame.grid_configure(padx=px(16), pady=(px(4), px(14)))
@@ -5919,18 +5876,17 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
-        show_server = self._window.questions.show_server
-        self.lock = ttk.Button(head, style="Icon.TButton", compound="left", command=show_server)
-        look.follow(self.lock, self._show_lock)
-        self.lock.grid(row=0, column=2)
-        actions = {"more": self._open_menu, "search": lambda: self.search.open()}
-        for icon, action in {**actions, "person": self.toggle_people}.items():
+        actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
+        actions.update({"search": lambda: self.search.open(), "person": self.toggle_people})
+        for icon, action in actions.items():
             self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
             self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
         self.buttons["person"].grid_configure(padx=(0, px(13)))
+        self.buttons["lock"].configure(compound="left")
+        look.follow(self.buttons["lock"], self._show_lock)
 
     def show(self, changes: Sequence[Change]) -> None:
-        """Show what has changed, and nothing else."""
+        """Show changes, and nothing else."""
         chat = self._window.chat
         kinds = {c.kind for c in changes if c.conversation in (None, chat.current)}
         self.transcript.nickname = chat.nickname
@@ -5949,9 +5905,7 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
-        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
-            self.reply_bar.show(chat.reply_to)
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
     def _open(self, conversation: Conversation) -> None:
@@ -6050,7 +6004,7 @@ class ChatView:
         def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
             if is_done:
                 topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
-                self._window.do(chat.tell, "TOPIC", conversation.name, topic)
+                self._window.do(chat.send_command, "TOPIC", conversation.name, topic)
             self.close_topic()
             return focus_on(self.composer.text)
 
@@ -6133,10 +6087,11 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def _show_lock(self) -> None:
-        """Show what stands in the sidebar's head, where there is no room for that."""
-        icon, color = lock_icon(self._window.chat)
-        text = "" if self._window.chat.session.pin else " Not encrypted"
-        self.lock.configure(image=self._look.icon(icon, color), text=text)
+        """Show if the chat is encrypted."""
+        icon, color, text = "unlock", "warn", " Not encrypted"
+        if self._window.chat.session.pin:
+            icon, color, text = "lock", "ok", ""
+        self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
 
     def toggle_people(self) -> None:
         """Show the people, or hide them."""
@@ -6147,8 +6102,7 @@ class ChatView:
         """Show beside the chat what there is room for."""
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
-        for button in (self.menu_button, self.lock):
-            set_shown(button, not is_wide)
+        set_shown(self.menu_button, not is_wide)
         focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
@@ -6270,7 +6224,7 @@ class Menus:
         return is_open
 
     def open_person(self, name: str, spot: "Spot") -> None:
-        """Offer what can be done with a person."""
+        """Open the menu of a person."""
         view = self._window.chat_view
         if name == self._window.chat.nickname:
             return self.open_own(spot)
@@ -6285,7 +6239,7 @@ class Menus:
         return self._open(entries, spot)
 
     def _moderation(self, name: str) -> List[Any]:
-        """Return what an operator can do about a person, and that the person is an operator."""
+        """Return the entries that tell if a person is an operator, and those of moderation."""
         chat, ask = self._window.chat, self._window.questions.moderate
         room, member = chat.current.name, chat.current.members.get(protocol.casefold(name))
         is_chanop, entries = chat.session.is_chanop(member), []  # type: bool, List[Any]
@@ -6295,7 +6249,7 @@ class Menus:
             words, mode = ("Make operator of %s", "+o")
             if is_chanop:
                 words, mode = ("Make ordinary member of %s", "-o")
-            change = functools.partial(self._window.do, chat.tell, "MODE", room, mode, name)
+            change = functools.partial(self._window.do, chat.send_command, "MODE", room, mode, name)
             entries += [None, (words % room, change)]
             entries.append(("Remove from %s…" % room, lambda: ask("KICK", name)))
             entries.append(("Ban from %s…" % room, lambda: ask("MODE", name)))
@@ -6305,7 +6259,7 @@ class Menus:
         return entries
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
-        """Offer what can be done with a conversation."""
+        """Open the menu of a conversation."""
         do, chat = self._window.do, self._window.chat
         if not isinstance(conversation, Conversation):
             return
@@ -6331,7 +6285,7 @@ class Menus:
         self._open(entries, spot)
 
     def open_conversations(self) -> None:
-        """Offer the conversations and the menu, where there is no room for the sidebar."""
+        """Open the menu of conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
@@ -6341,31 +6295,22 @@ class Menus:
         self._open(entries, view.menu_button)
 
     def open_own(self, spot: "Spot") -> None:
-        """Offer what the user can do about their own presence, name and account."""
-        view = self._window.chat_view
-        entries: List[Any] = [
-            self._away(),
+        """Open the menu of the user's own presence, name and account."""
+        self._open(self._own(), spot)
+
+    def _own(self) -> List[Any]:
+        view, chat = self._window.chat_view, self._window.chat
+        words, line = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
+        return [
+            (words, lambda: view.submit(line)),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            *self._accounts(),
-        ]
-        self._open(entries, spot)
-
-    def _away(self) -> Any:
-        words, line = ("I am away", "/away away")
-        if self._window.chat.is_away:
-            words, line = ("I am back", "/away")
-        return words, lambda: self._window.chat_view.submit(line)
-
-    def _accounts(self) -> List[Any]:
-        suggest = self._window.chat_view.suggest
-        return [
-            ("Register this name…", lambda: suggest("/register ")),
-            ("Log in…", lambda: suggest("/login %s " % self._window.chat.nickname)),
+            ("Register this name…", lambda: view.suggest("/register ")),
+            ("Log in…", lambda: view.suggest("/login %s " % chat.nickname)),
         ]
 
     def open_main(self, spot: "Optional[Spot]" = None) -> None:
-        """Offer what is about the server, and the program: the menu at the network's name."""
+        """Open the menu at the network's name: the server, and the program."""
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
@@ -6375,8 +6320,7 @@ class Menus:
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
             None,
-            *self._accounts(),
-            self._away(),
+            *self._own(),
             None,
             ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
             ("Switch to %s" % window.other_theme, window.toggle_theme),
@@ -6395,7 +6339,7 @@ class Menus:
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
 
     def _operation(self) -> List[Any]:
-        """Return what an operator of the server does, or how to become one."""
+        """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
             announce = functools.partial(window.chat_view.suggest, "/announce ")
@@ -6404,7 +6348,7 @@ class Menus:
         return [None, ("Become the operator", window.operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
-        """Offer what can be done with the text in a widget, and with the link at the mouse."""
+        """Open the menu of the text in a widget, and of the link at the mouse."""
         widget: Any = event.widget
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         widget.focus_set()
@@ -6496,12 +6440,12 @@ class Questions:
 
         def choose(words: str) -> None:
             for params in answers[words]:
-                self._window.do(chat.tell, *params)
+                self._window.do(chat.send_command, *params)
 
         self._open_sheet(title, text, lambda words: rows, choose)
 
     def lift(self, *params: str) -> None:
-        """Show the bans and mutes that the server lists with a command; one may be lifted."""
+        """Show the bans and mutes that the server lists with a command, to be lifted."""
         do, chat = self._window.do, self._window.chat
 
         def rows(words: str) -> List[Row]:
@@ -6510,17 +6454,17 @@ class Questions:
 
         do(chat.request, *params)
         text = "Choose one to lift it."
-        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.tell, *key))
+        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.send_command, *key))
 
     def help(self) -> None:
-        """Show what can be typed, and the keys."""
+        """Show the commands and the keys."""
         patch = self._window.root.tk.call("info", "patchlevel")
         text = "Python %d.%d, Tk %s. With a screen reader, start Hubbub with --terminal."
         text %= (*sys.version_info[:2], patch)
         found = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
         found += commands(self._window.chat)
         rows = [caption("WHAT YOU CAN TYPE")]
-        rows += [help_row(each.word, each.word + each.args, each.help, 7) for each in found]
+        rows += [text_row(each.word, each.word + each.args, each.help, 7) for each in found]
         system = self._window.look.system
         rows.append(caption("KEYS"))
         rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
@@ -6537,7 +6481,10 @@ class Questions:
         if pin not in ("", SYSTEM):
             text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
             digest = protocol.format_fingerprint(pin)
-            rows += [text_row(None, digest[at : at + 39], font="code") for at in (0, 40)]
+            for half in (digest[:39], digest[40:]):
+                rows.append(
+                    Row(None, half, functools.partial(Drawing.text, text=half, font="code"))
+                )
             rows.append(text_row(digest, "Copy the fingerprint"))
         self._open_sheet(chat.console.name, text, lambda words: rows, copy)
 
@@ -6546,22 +6493,22 @@ class Questions:
         if lines > MANY_LINES:
             window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
-            answers = ("Cancel", window.chat_view.focus_composer), ("Paste", paste)
-            self._ask(words, lambda: (window.chat.state, window.chat.current) == state, *answers)
+            is_due = lambda: (window.chat.state, window.chat.current) == state  # noqa: E731
+            self._ask(words, is_due, ("Cancel", None), ("Paste", paste))
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
         """Ask before unsent messages are lost."""
-        chat, stay = self._window.chat, self._window.chat_view.focus_composer
+        chat = self._window.chat
         words = "1 message has" if unsent == 1 else "%d messages have" % unsent
         words = "%s %s not been sent yet, and would be lost." % (question, words)
         is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
-        self._ask(words, is_due, (question.split()[0], close), ("Stay", stay))
+        self._ask(words, is_due, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
         if self.question and not self._is_due():
-            self._answer(self._window.chat_view.focus_composer)
+            self._answer()
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
@@ -6572,12 +6519,12 @@ class Questions:
         else:
             is_due = lambda: self._window.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            self._ask(words, is_due, *answers, ("Cancel", self._window.chat_view.focus_composer))
+            self._ask(words, is_due, *answers, ("Cancel", None))
 
     def ask_end(self, end: Action) -> None:
         """Ask before the chat ends for everybody."""
         words = "The chat ends for everyone who is here. Its history is kept."
-        answers = ("End it for everyone", end), ("Cancel", self._window.chat_view.focus_composer)
+        answers = ("End it for everyone", end), ("Cancel", None)
         self._ask(words, lambda: self._window.is_at_home, *answers)
 
     def cancel(self) -> bool:
@@ -6585,13 +6532,15 @@ class Questions:
         if self.sheet is not None:
             self.sheet.close()
         elif self.question:
-            self._answer(self._window.chat_view.focus_composer)
+            self._answer()
         else:
             return False
         return True
 
-    def _ask(self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Action]) -> None:
-        """Ask in the banner, as long as `is_due` returns True."""
+    def _ask(
+        self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
+    ) -> None:
+        """Ask in the banner, as long as `is_due` returns True; None: go on with what was."""
         self.cancel()
         self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
@@ -6600,10 +6549,10 @@ class Questions:
         bar.buttons[-1].focus_set()
         self._window.keys.add_to(bar.frame)
 
-    def _answer(self, action: Action) -> None:
+    def _answer(self, action: Optional[Action] = None) -> None:
         self.question = ""
-        self._window.show_banner()
-        action()
+        self._window.show_bars()
+        (action or self._window.chat_view.focus_composer)()
 
     def _open_sheet(
         self, title: str, text: str, rows: Callable[[str], List[Row]], choose: Callable[[Any], Any]
@@ -6658,15 +6607,8 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
 def room_row(room: Sequence[str]) -> Row:
     """Return the row for a room: its name, the number of people there, and the topic."""
     name, people, topic = room
-
-    def paint(row: Drawing) -> None:
-        row.sign("#")
-        row.note("1 person" if people == "1" else people + " people")
-        row.left += row.text(name[1:], "text", "ui_bold")
-        row.skip(10)
-        row.text(topic, "muted", "small")
-
-    return Row(name, name[1:], paint)
+    note = "1 person" if people == "1" else people + " people"
+    return text_row(name, name[1:], topic, sign="#", note=note)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
@@ -6911,10 +6853,7 @@ class Window:
     @property
     def is_at_home(self) -> bool:
         """True if the server runs on this computer."""
-        try:
-            host, _ = parse_server(self._server)
-        except ValueError:
-            return False
+        host = self.chat.address.rpartition(":")[0].strip("[]")
         return host == "localhost" or is_own(host)
 
     def start_host(self, nickname: str, network: str) -> None:
@@ -6946,28 +6885,25 @@ class Window:
         if self.host is not None:
             self.host.is_dismissed = False
         else:
-            address = (
-                "" if self.is_at_home else protocol.format_address(*parse_server(self._server))
-            )
+            address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
     def operate(self) -> None:
         """Make the user an operator of the server on this computer.
 
         A command of the server gives its account for this a new password, which is used once
-        and kept nowhere: whoever can run that command owns the server.
+        and kept nowhere: only the owner of the server can run that command.
         """
-        try:
-            secret = secrets.token_urlsafe()
-            options = "--add-account=" + protocol.HOST_ACCOUNT, "--oper"
-            self._chore = Host("", *options, secret=secret)
-        except OSError as error:
-            self.do(self.chat.inform, str(error))
+        account = "--add-account=" + protocol.HOST_ACCOUNT
+        self._start_chore(account, "--oper", secret=secrets.token_urlsafe())
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
+        self._start_chore("--stop")
+
+    def _start_chore(self, *options: str, secret: str = "") -> None:
         try:
-            self._chore = Host("", "--stop")
+            self._chore = Host("", *options, secret=secret)
         except OSError as error:
             self.do(self.chat.inform, str(error))
 
@@ -6981,13 +6917,13 @@ class Window:
             self.host = None
 
     def _look_at_hosts(self) -> None:
-        """Join the server that was started once it runs; show how others join, or its end."""
+        """Join the server that was started once it runs, or show its end."""
         host, chore = self.host, self._chore
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
             if chore.secret and not chore.process.returncode:
-                self.do(self.chat.tell, "OPER", protocol.HOST_ACCOUNT, chore.secret)
+                self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
                 self.do(self.chat.inform, chore.last_line)
         if host is None:
@@ -7004,15 +6940,6 @@ class Window:
                 self.connect_view.show_error(NETWORK, host.last_line)
         elif host.port and not was_running:
             self.connect_view.join(host.server)
-        self._show_invitation()
-
-    def _show_invitation(self) -> None:
-        host, buttons = self.host, [("×", self._dismiss_invitation)]
-        if host is None or not host.was_joined or host.is_dismissed:
-            return self.chat_view.invitation.show("", "person")
-        if host.address:
-            buttons.insert(0, ("Copied" if host.is_copied else "Copy", self._copy_invitation))
-        return self.chat_view.invitation.show(host.invitation, "person", buttons)
 
     def _copy_invitation(self) -> None:
         if self.host is not None:
@@ -7026,7 +6953,7 @@ class Window:
     # Events
 
     def do(self, action: Callable[..., object], *args: Any) -> None:
-        """Do what the user wants with a method of the chat."""
+        """Run a method of the chat, and show the changes."""
         outcome = self.chat.do(time.time(), action, *args)
         self._carry_out(outcome)
         self._show_changes(outcome.changes)
@@ -7041,8 +6968,7 @@ class Window:
             self._look_at_hosts()
             if not self.is_chatting:
                 self.connect_view.look(time.monotonic())
-            if self.chat_view.banner.is_shown:  # it may count seconds
-                self.show_banner()
+            self.show_bars()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
                 self.close()
@@ -7108,11 +7034,6 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
-        if STATUS in kinds:
-            self.show_banner()
-            news = self.chat.announcements[-1:]
-            close = ("Close", functools.partial(self.do, self.chat.close_announcement))
-            self.chat_view.announcement.show("".join(news), "announce", [close] if news else [])
         if LISTING in kinds and self.questions.sheet is not None:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
@@ -7123,15 +7044,25 @@ class Window:
         if STATUS in kinds and network and self.settings.learn(self._server, network):
             self.settings.save()
 
-    def show_banner(self) -> None:
-        """Show what is wrong with the connection, unless a question is shown there."""
-        if self.questions.is_asking():
-            return
-        icon = "check" if self.chat.state == CONNECTED else "warn"
-        buttons: List[Tuple[str, Action]] = []
-        if self.chat.state == RECONNECTING and self._connection is not None:
-            buttons.append(("Try now", self._connection.retry))
-        self.chat_view.banner.show(self.chat.banner(time.time()), icon, buttons)
+    def show_bars(self) -> None:
+        """Show a question or the state of the connection, an announcement, and how others join."""
+        view, chat, host = self.chat_view, self.chat, self.host
+        if not self.questions.is_asking():
+            icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
+            if chat.state == CONNECTED:
+                icon = "check"
+            elif chat.state == RECONNECTING and self._connection is not None:
+                buttons.append(("Try now", self._connection.retry))
+            view.banner.show(chat.banner(time.time()), icon, buttons)
+        close = ("Close", chat.close_announcement)
+        view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
+        words, buttons = "", [("×", self._dismiss_invitation)]
+        if host is not None and host.was_joined and not host.is_dismissed:
+            words = host.invitation
+            if host.address:
+                label = "Copied" if host.is_copied else "Copy"
+                buttons.insert(0, (label, self._copy_invitation))
+        view.invitation.show(words, "person", buttons)
 
     def _on_focus(self) -> None:
         if self.root is not None:

@@ -343,9 +343,9 @@ def operator(studio, *commands):
     """The conversation of an operator, after commands: of the menu, or of bob's ("bob: …")."""
     alice = conversation(studio)
     studio.hub.server.store.add_account("root", "open sesame", True)
-    alice.window.do(alice.window.chat.tell, "OPER", "root", "open sesame")
+    alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
     studio.desktop.pump(lambda: alice.window.chat.session.is_operator)
-    alice.window.do(alice.window.chat.tell, "MODE", "#lobby", "+o", "alice")
+    alice.window.do(alice.window.chat.send_command, "MODE", "#lobby", "+o", "alice")
     alice.say("/announce Five minutes left, please save your work")
     alice.say("/mute bob 10m")
     alice.say("/ban 192.0.2.7 1h noise")

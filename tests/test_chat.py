@@ -340,37 +340,37 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
 
 
 @pytest.mark.parametrize(
-    ("draft", "words", "is_warning"),
+    ("draft", "words", "icon"),
     [
-        ("@bob hi", "Privately to bob", False),
-        (" @bob: hi", "Privately to bob", False),
-        ("/MSG bob hi", "Privately to bob", False),
-        ("/reply hi", "Privately to carol", False),
-        ("@bob", "", False),
-        ("hello @bob hi", "", False),
-        ("@ bob", "", False),
-        ("//msg bob hi", "", False),
-        ("/me waves", "", False),
-        ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", True),
-        ("@crol hi", "No one called “crol” is here. Did you mean carol?", True),
-        ("@zoe hi", "No one called “zoe” is here.", True),
-        ("/register ", "New password for alice (hidden). Esc gives up.", False),
-        ("/login bob ", "Password of bob (hidden). Esc gives up.", False),
-        ("/login bob", "", False),
+        ("@bob hi", "Privately to bob", "lock"),
+        (" @bob: hi", "Privately to bob", "lock"),
+        ("/MSG bob hi", "Privately to bob", "lock"),
+        ("/reply hi", "Privately to carol", "lock"),
+        ("@bob", "", "lock"),
+        ("hello @bob hi", "", "lock"),
+        ("@ bob", "", "lock"),
+        ("//msg bob hi", "", "lock"),
+        ("/me waves", "", "lock"),
+        ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", "warn"),
+        ("@crol hi", "No one called “crol” is here. Did you mean carol?", "warn"),
+        ("@zoe hi", "No one called “zoe” is here.", "warn"),
+        ("/register ", "New password for alice (hidden). Esc gives up.", "lock"),
+        ("/login bob ", "Password of bob (hidden). Esc gives up.", "lock"),
+        ("/login bob", "", "lock"),
     ],
 )
-def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, is_warning):
+def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     alice.hear(
         ":bonnie!b@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby"
     )
-    found, is_found_warning = alice.chat.notice(draft)
-    assert (found.strip(), is_found_warning) == (words, is_warning)
+    found, found_icon = alice.chat.notice(draft)
+    assert (found.strip(), found_icon) == (words, icon)
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
-    assert alice.chat.notice("@zoe hi")[1]
+    assert alice.chat.notice("@zoe hi")[1] == "warn"
     alice.chat.do(NOW, alice.chat.handle, Lost("Connection lost"))
-    assert alice.chat.notice("@zoe hi") == ("Privately to zoe", False)
+    assert alice.chat.notice("@zoe hi") == ("Privately to zoe", "lock")
 
 
 @pytest.mark.parametrize(

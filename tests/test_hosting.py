@@ -328,8 +328,8 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
 
 def test_chat_elsewhere_cannot_be_ended(alice):
     assert alice.window.is_at_home
-    for server in ("192.0.2.1", "office", "", "[::9]:1"):
-        alice.window._server = server
+    for address in ("192.0.2.1:12001", "office:12001", "[::9]:1"):
+        alice.window.chat.address = address
         assert not alice.window.is_at_home
         alice.open_menu()
         assert "End the chat on this computer…" not in alice.menu

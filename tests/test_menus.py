@@ -8,7 +8,8 @@ from harness import Room
 import client
 from client import Tip
 
-MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
+MAIN = ["Browse rooms…", "New private message…",
+        "I am away", "Another name…", "Register this name…", "Log in…",
         "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
         "This server, and its encryption",
         "Other server…", "End the chat on this computer…", "Become the operator",
@@ -98,7 +99,7 @@ def test_away_is_in_the_menu_and_at_the_avatar(settled, hub, desktop):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 def test_invitation_is_found_again(settled, host):
-    settled.window._server = host
+    settled.window.chat.address = host + ":12001"
     settled.open_menu("Who can join, and how")
     at = "" if host == "127.0.0.1" else "at http://192.0.2.1:12001 or "
     settled.sees("[SYSTEM]: Others join %sby picking “Hub”." % at)
@@ -126,7 +127,7 @@ def test_leaving_a_server_asks_before_messages_are_lost(settled, desktop):
 
 
 def test_hosting_is_offered_where_no_chat_runs_here(settled, desktop):
-    settled.window._server = "192.0.2.1"
+    settled.window.chat.address = "192.0.2.1:12001"
     settled.open_menu("Host a chat…")
     desktop.pump(settled.connect_view.fields[client.NETWORK].winfo_viewable)
 

@@ -25,7 +25,7 @@ def room(tmp_path):
 def teacher(desktop, room):
     """The window of an operator of the server; bob is in the lobby."""
     teacher = desktop.join(room.server.port, "alice")
-    teacher.window.do(teacher.window.chat.tell, "OPER", "root", "open sesame")
+    teacher.window.do(teacher.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: teacher.window.chat.session.is_operator)
     teacher.bob = room.irc("bob")
     desktop.pump(lambda: "bob" in teacher.people)
@@ -193,7 +193,8 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
     desktop.update()
     assert bar.frame.winfo_viewable()
     bar.buttons[0].invoke()
-    assert bar.text.cget("text").strip() == "Announcement by alice: Five minutes left"
+    words = "Announcement by alice: Five minutes left"
+    desktop.pump(lambda: bar.text.cget("text").strip() == words)
     bar.buttons[0].invoke()
     desktop.pump(lambda: not bar.frame.winfo_viewable())
 
@@ -210,7 +211,7 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
 def test_nobody_else_announces(alice, hub, desktop, line):
     hub.send(line, ":bob!b@h PRIVMSG #lobby :later")
     alice.sees("[bob]: later")
-    assert not alice.chat_view.announcement.is_shown
+    assert not alice.chat_view.announcement.frame.winfo_manager()
 
 
 # Hosting

@@ -44,8 +44,8 @@ def ask_again(alice, desktop, responder):
 
 
 def rows(alice):
-    """Return the texts of the rows: name and detail."""
-    drawings = [RecordingDrawing(row) for row in alice.connect_view.list.rows]
+    """Return the texts of the servers' rows: name and detail."""
+    drawings = [RecordingDrawing(row) for row in alice.connect_view.list.rows if row.key]
     return [tuple(text for text, _ in drawing.texts) for drawing in drawings]
 
 
@@ -66,24 +66,19 @@ def chosen(alice):
     return alice.connect_view.fields[SERVER].get()
 
 
-def shown(widget):
-    """Return the texts in view of the labels in a widget."""
-    labels = [w for w in widget.winfo_children() if w.winfo_class() == "TLabel"]
-    return [label.cget("text") for label in labels if label.winfo_viewable()]
-
-
 def test_list_says_what_to_do_while_nothing_is_found(alice, desktop):
     view = alice.connect_view
-    desktop.pump(lambda: EMPTY in shown(view._no_servers))
+    desktop.pump(lambda: EMPTY in alice.drawn(view.list))
     assert view._status.cget("text") == "Looking for servers on your network…"
     assert view.button.instate(["disabled"])
     assert not view.fields[SERVER].winfo_viewable()
 
 
 def test_nothing_is_promised_where_looking_is_forbidden(desktop):
-    view = desktop.open().connect_view
+    alice = desktop.open()
+    view = alice.connect_view
     view.fill("alice", "")
-    desktop.pump(lambda: "No servers yet" in shown(view._no_servers))
+    desktop.pump(lambda: "No servers yet" in alice.drawn(view.list))
     assert view._status.cget("text") == ""
     assert view.fields[SERVER].winfo_viewable()
 

@@ -360,17 +360,19 @@ def test_reply_quotes_the_line(desktop, open_room, tmp_path):
     bob = room.irc("bob")
     bob.send("PRIVMSG #lobby :Shall we start?", "PRIVMSG #lobby :Or wait for dave?")
     alice.sees("[bob]: Or wait for dave?")
-    bar = alice.chat_view.reply_bar
     alice.press("Control-r", alice.box)
-    assert bar.label.cget("text") == "Reply to bob: Or wait for dave?"
+    assert alice.notice == "Reply to bob: Or wait for dave?"
     alice.press("Control-r", alice.box)
-    assert bar.label.cget("text") == "Reply to bob: Shall we start?"
+    assert alice.notice == "Reply to bob: Shall we start?"
     alice.press("Escape", alice.box)
-    assert not bar.frame.winfo_manager() and alice.is_at_end()
+    assert not alice.notice and alice.is_at_end()
+    alice.press("Control-r", alice.box)
+    alice.chat_view.composer.notice.event_generate("<Button-1>")
+    assert not alice.notice and alice.has_focus(alice.box)
     alice.press("Control-r", alice.box)
     alice.press("Control-r", alice.box)
     alice.say("Yes")
-    assert not bar.frame.winfo_manager()
+    assert not alice.notice
     bob.expect("PRIVMSG #lobby :bob: Yes")
     for person in (alice, carol):
         person.sees("[alice]: bob: Yes")
