@@ -3501,17 +3501,17 @@ COLORS = {  # role: in the dark theme, in the light one
     "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
     "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
-    # Names: the colours of AVATARS, made lighter or darker until they can be read
-    "name0": ("#e0917f", "#ba482d"), "name1": ("#f58b05", "#a15b03"),
-    "name2": ("#86b422", "#577516"), "name3": ("#21bc84", "#167c57"),
-    "name4": ("#1fb3dd", "#157692"), "name5": ("#83a6ea", "#2a66db"),
-    "name6": ("#b099e5", "#774ed2"), "name7": ("#d68dca", "#af3f9d"),
+    # Names of others: none looks like own lines, the server's or private ones
+    "name0": ("#e8836a", "#ba412a"), "name1": ("#f58b05", "#a85200"),
+    "name2": ("#9dba3c", "#4f7900"), "name3": ("#e3cf4f", "#755c00"),
+    "name4": ("#2cc9cf", "#00757a"), "name5": ("#f79cc0", "#c2156b"),
+    "name6": ("#cbb096", "#7d5a50"), "name7": ("#e070dc", "#a62f98"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = ("#c2553b", "#a8640f", "#5d7a1f", "#1f7f5c", "#1f7a94", "#3c6fd1", "#7a57c9", "#a94799")
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(8))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
