@@ -4570,8 +4570,8 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and True if they are a warning. Passwords
-    are written into `hidden`, and never into the text. `ask_paste` is called with the number of
+    user types. `describe` returns the words above a text, and True if they are a warning. `hidden`
+    covers the text while that has a password, which is written there. `ask_paste` is called with the number of
     lines and the function that inserts them; it returns True if it asks the user first.
     """
 
@@ -4587,7 +4587,7 @@ class Composer(TextBox):
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
         self._seen = "", 0  # the draft for which suggestions were last looked for
-        self._command = ""  # that lacks only the password
+        self._command = ""  # that lacks only the password; its place is the mark "command"
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.suggestions = Suggestions(parent, look, self._choose)
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
@@ -4640,7 +4640,7 @@ class Composer(TextBox):
             self._suggest(False)
 
     def paste(self, text: str) -> None:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = "\n".join((text + "\n").splitlines())
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
@@ -4658,14 +4658,26 @@ class Composer(TextBox):
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
 
-    def ask_password(self, command: str, password: str = "") -> None:
-        """Show the hidden field for the password that ends a command; "" to give it up."""
-        self._command = command
-        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+    def _hide_password(self) -> None:
+        """Cover the text if a line of it is a command with a password, and move that out of it."""
+        lines = enumerate(map(split_secret, self.get().split("\n")), 1)
+        found = [(bool(word), row, command, word) for row, (command, word) in lines if command]
+        if not found or self._command:
+            return
+        _, row, command, password = min(found)  # first those whose password is missing
+        self.text.delete("%d.0" % row, "%d.0 lineend" % row)
+        self.text.edit_reset()
+        self.text.mark_set("command", "%d.0" % row)
         self.hidden.delete(0, "end")
         self.hidden.insert(0, password)
-        self.set("")
-        self.show_notice()  # the draft may have been empty before
+        self._ask_password(command)
+
+    def _ask_password(self, command: str) -> None:
+        """Cover the text with the hidden field for a command's password; "" uncovers it."""
+        self._command = command
+        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self._suggest(False)
+        self.show_notice()
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
@@ -4673,7 +4685,9 @@ class Composer(TextBox):
         if self.suggestions.is_open:
             self._suggest(False)
         elif self._command:
-            self.ask_password("")
+            self.text.mark_set("insert", "command")
+            self._ask_password("")
+            self._on_change()  # another password may be there
         else:
             return False
         return True
@@ -4689,14 +4703,17 @@ class Composer(TextBox):
         set_shown(self.notice, bool(words))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
-        text = self._command + self.hidden.get() if self._command else self.get()
+        text = self.get()
+        if self._command:
+            before, after = self.text.get("1.0", "command"), self.text.get("command", "end-1c")
+            text = join_surrogates(before + self._command + self.hidden.get() + after)
         if self.suggestions.is_open and not self.completer().is_whole:
             self._complete(0)
         elif len(text) > self.LIMIT:
             self.text.bell()
         else:
             if self._command:
-                self.ask_password("")
+                self._ask_password("")
             self.set("")
             self.give_back(self._submit(text))
         return "break"
@@ -4753,9 +4770,7 @@ class Composer(TextBox):
         return "break"
 
     def _on_change(self) -> None:
-        command, password = split_secret(self.get())
-        if command:
-            self.ask_password(command, password)
+        self._hide_password()
         length = len(self.get())
         set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
         self.show_notice()
@@ -5956,8 +5971,9 @@ class ChatView:
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
+        while self.composer.cancel():
+            pass
         self.transcript.conversation.draft = self.composer.get()
-        self.composer.ask_password("")
         self.search.close()
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
@@ -5969,10 +5985,10 @@ class ChatView:
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
-        command = self._window.chat.missing_password(text)
-        if command:
-            self.composer.ask_password(command)
-            return ""
+        lines = text.split("\n")
+        commands = list(map(self._window.chat.missing_password, lines))
+        if any(commands):  # the message box asks for it
+            return "\n".join(command or line for command, line in zip(commands, lines))
         self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
@@ -5998,12 +6014,9 @@ class ChatView:
 
     def suggest(self, text: str) -> None:
         """Put the beginning of a command into the message box, if that is empty."""
-        is_empty = not self.composer.get()
-        if is_empty and split_secret(text)[0]:
-            return self.composer.ask_password(text)
-        if is_empty:
+        if not self.composer.get():
             self.composer.set(text)
-        return self.focus_composer()
+        self.focus_composer()
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text a reply to an entry, or (None) to nothing any more."""
