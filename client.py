@@ -4928,24 +4928,36 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
     return is_same and 0 <= new.when - old.when <= seconds
 
 
-_CODE = re.compile(r"\s\s+\S|```")
+_CODE = re.compile(
+    r"^```.*(?:\n(?!```).*)*(?:\n```.*)?"  # between fences
+    # What opens a block, its lines from the first to the last that is indented, what closes it
+    r"|^(?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
+    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?"
+    % "async|case|class|def|do|elif|else|except|finally|for|if|match|try|while|with",
+    re.MULTILINE,
+)
 
 
 def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
-    """Return the lines of pastes with a line that is indented, or that is a fence: ```.
+    """Return the lines of pastes that are code: two or more that are indented, or fenced.
 
-    `is_code` says that those above the first, which it continues, are.
+    `is_code` says that the first continues a line that is.
     """
-    code: Set[Entry] = set(entries[:is_code])
-    run: List[Entry] = []
+    pastes: List[List[Entry]] = []
     for entry in entries:
-        if run and not continues(run[-1], entry, PASTE_TIME):
-            run, is_code = [], False
-        run.append(entry)
-        is_code = is_code or bool(_CODE.match(entry.line.text))
-        if is_code and len(run) > 1:
-            code.update(run)
-            run = run[-1:]
+        if not pastes or not continues(pastes[-1][-1], entry, PASTE_TIME):
+            pastes.append([])
+        pastes[-1].append(entry)
+    code: Set[Entry] = set()
+    for number, paste in enumerate(pastes):
+        lines = [entry.line.text for entry in paste]
+        text, above = "\n".join(lines), is_code and not number
+        if above:  # a fence, unless something is indented
+            text = ("  .\n" if any(line.startswith("  ") for line in lines) else "```\n") + text
+        for found in _CODE.finditer(text):
+            start, stop = (text.count("\n", 0, end) for end in found.span())
+            if stop > start:
+                code.update(paste[max(0, start - above) : stop + 1 - above])
     return code
 
 

@@ -343,14 +343,44 @@ def test_lines_that_are_no_paste_are_not_code(alice, hub):
     assert not alice.text.tag_ranges("code")
 
 
-def test_long_paste_is_code_to_its_end(alice, hub):
+@pytest.mark.parametrize(
+    ("prose", "code", "more"),
+    [
+        (["Hello from nc", "    return 1"], [], []),  # a single line is no block
+        (["so:", "and this"], ["    x = 1", "    y = 2"], ["is that right?"]),
+        (["I have"], ["  a: 1", "b: 2", "  c: 3"], ["b: 3"]),  # those between
+        ([], CODE, ["print(area(2))"]),
+        (["in JavaScript,"], ["function f() {", "  return 1;", "}"], ["} else"]),
+        (["  a", "see above"], ["```sh", "ls", "  -l", "```"], ["and", "  b"]),
+        (["not closed:"], ["```", "ls", "pwd"], []),
+        (["if you like"], ["if x:", "  y()", "else:", "  z()"], ["if not:"]),
+        ([], ["  a", "  b"], ["```"]),
+    ],
+)
+def test_code_in_a_paste_is_what_is_indented_or_fenced(prose, code, more):
+    """It may begin with the line that opens a block, and end with the sign that closes one."""
+    entries = [
+        Entry(number, Line(client.FROM_OTHERS, float(number), "[bob]:", text, "bob"))
+        for number, text in enumerate([*prose, *code, *more])
+    ]
+    found = [entry.line.text for entry in entries if entry in client.find_code(entries)]
+    assert found == code
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["if x:", *(("z%d()" if n % 50 else "    y%d()") % n for n in range(301))],
+        ["```", *("z%d()" % n for n in range(301))],
+    ],
+)
+def test_long_paste_is_code_to_its_end(alice, hub, lines):
     """Though a line of it is looked at again only while few follow."""
-    lines = ["if x:", "    y()", *("z%d()" % number for number in range(3 * client.MAX_CODE))]
     for start in range(0, len(lines), 30):
         hear(hub, alice, *lines[start : start + 30])
-    first = alice.lines.index("[bob]: if x:") + 1
+    first = alice.lines.index("[bob]: " + lines[0]) + 1
     names = [alice.text.tag_names("%d.end" % row) for row in range(first, first + len(lines))]
-    assert all("code" in tags for tags in names)
+    assert [n for n, tags in enumerate(names) if "code" not in tags] == []
 
 
 def test_reply_quotes_the_line(desktop, open_room, tmp_path):
