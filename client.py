@@ -4990,10 +4990,11 @@ def render(
         parts += [words[start:stop], (*tags, "link", "hand", *place)]
         end = stop
     if note:
-        parts += ["  (%s)" % note, (*base, "muted")]
+        parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
-        parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
-        parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
+        button = (*base, "aside", "link", "hand")
+        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
+        parts += ["  ·  ", (*base, "aside", "muted"), "Discard", (*button, "discard")]
     shown: List[Any] = []
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
@@ -5026,6 +5027,7 @@ class Transcript:
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
+        self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
@@ -5041,6 +5043,7 @@ class Transcript:
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
         text.bind("<Configure>", lambda event: self._keep_in_view())
+        text.bind("<<Selection>>", lambda event: self._select_lines())
         text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
@@ -5196,15 +5199,15 @@ class Transcript:
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
             above = None
-            parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
+            parts += [day_name(entry.day, self._today) + "\n", ("day", "aside", tag)]
         if entry is self.conversation.mark and self.conversation.new_count:
             above, words = None, count_new(self.conversation.new_count)
-            parts += ["─────  %s  ─────\n" % words, ("new", tag)]
+            parts += ["─────  %s  ─────\n" % words, ("new", "aside", tag)]
         quoted = self.conversation.quoted(entry)
         if quoted is not None:
             above = None
             words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
-            parts += ["↳ %s\n" % words, ("quote", tag)]
+            parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         is_aside = entry.line.kind == PRIVATE and self.conversation.kind != PRIVATE
@@ -5301,6 +5304,13 @@ class Transcript:
             self._show_from(max(0, start - self.PAGE))
         elif self.conversation.has_older:
             self.fetch_older(self.conversation)
+
+    def _select_lines(self) -> None:
+        """Leave out of the selection what is not of the lines, so that it is not copied."""
+        asides = self.text.tag_ranges("aside")
+        if asides and str(self.text.tag_ranges("sel")) != self._selected:  # this calls it again
+            self.text.tk.call(self.text, "tag", "remove", "sel", *asides)
+            self._selected = str(self.text.tag_ranges("sel"))
 
     # What was found
 
@@ -7279,6 +7289,15 @@ class Keys:
                 error "there is no text"
             }
             return [GetAnySelection $widget $selection]
+        }
+        proc ::tk_textCopy {widget} {
+            foreach {first last} [$widget tag ranges sel] {
+                append text [$widget get $first $last]
+            }
+            if {[info exists text]} {
+                clipboard clear -displayof $widget
+                clipboard append -displayof $widget $text
+            }
         }
         proc DeleteWord {widget motion} {
             if {[catch {$widget delete sel.first sel.last}]} {

@@ -1,6 +1,7 @@
 """The transcript: it applies changes exactly, and leaves the view where it is."""
 
 import random
+import re
 import time
 
 import pytest
@@ -212,6 +213,33 @@ def test_selection_is_copied_as_it_is_shown(alice):
     alice.text.event_generate("<<Copy>>")
     copied = alice.root.clipboard_get().split("\n")
     assert copied[0] == "line 198" and copied[1].endswith("[bob]: line 199")
+
+
+def test_copy_is_the_classic_format_alone(alice, desktop, hub):
+    """Without headings, quotes and notes; the same for what X11 pastes with the middle button."""
+    hear(hub, alice, "old")
+    hub.send(
+        ":bob!b@h PRIVMSG alice :psst",
+        "@msgid=1 :bob!b@h PRIVMSG #lobby :a",
+        "@+draft/reply=1 :bob!b@h PRIVMSG #lobby :b",
+    )
+    alice.sees("[bob]: b")
+    alice.say("@dave hi")
+    hub.send(":hub 401 alice dave :No such nick/channel")
+    alice.sees("[SERVER]: No such user: dave")
+    shown = alice.lines[alice.lines.index("[bob]: old") + 1 :]
+    assert [line for line in shown if "bob" in line or "hi" in line] == [
+        "[bob -> you]: psst  (only you two)", "[bob]: a", "↳ [bob]: a", "[bob]: b",
+        "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
+    ]  # fmt: skip
+    classic = ["[bob -> you]: psst", "[bob]: a", "[bob]: b", "[you -> dave]: hi"]
+    alice.press("Control-a", alice.text)
+    alice.press("Control-c", alice.text)
+    copied = alice.root.clipboard_get(), alice.root.selection_get()
+    for text in copied:
+        clocks, lines = zip(*(line.split(" ", 1) for line in text.splitlines()))
+        assert [*lines[lines.index("[bob]: old") + 1 :]][:4] == classic
+        assert all(re.match(r"\[\d\d:\d\d:\d\d\]$", clock) for clock in clocks)
 
 
 def test_empty_conversation_says_so(alice, desktop):
