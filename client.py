@@ -3500,17 +3500,17 @@ COLORS = {  # role: in the dark theme, in the light one
     "find": ("#5a4a00", "#ffe58a"), "found": ("#f2c14e", "#f2b705"),
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
     "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
-    # Names: the colours of AVATARS, made lighter or darker until they can be read
-    "name0": ("#e0917f", "#ba482d"), "name1": ("#f58b05", "#a15b03"),
-    "name2": ("#86b422", "#577516"), "name3": ("#21bc84", "#167c57"),
-    "name4": ("#1fb3dd", "#157692"), "name5": ("#83a6ea", "#2a66db"),
-    "name6": ("#b099e5", "#774ed2"), "name7": ("#d68dca", "#af3f9d"),
+    # Names of others: none looks like own lines, the server's or private ones
+    "name0": ("#e8836a", "#ba412a"), "name1": ("#f58b05", "#a85200"),
+    "name2": ("#9dba3c", "#4f7900"), "name3": ("#e3cf4f", "#755c00"),
+    "name4": ("#2cc9cf", "#00757a"), "name5": ("#f79cc0", "#c2156b"),
+    "name6": ("#cbb096", "#7d5a50"), "name7": ("#e070dc", "#a62f98"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = ("#c2553b", "#a8640f", "#5d7a1f", "#1f7f5c", "#1f7a94", "#3c6fd1", "#7a57c9", "#a94799")
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(8))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
@@ -4566,9 +4566,10 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and their icon in NOTICES. Passwords are
-    written into `hidden`, and never into the text. `ask_paste` is called with the number of lines
-    and the function that inserts them; it returns True if it asks the user first.
+    user types. `describe` returns the words above a text, and their icon in NOTICES. `hidden`
+    covers the text while that has a password, which is written there. `ask_paste` is called with
+    the number of lines and the function that inserts them; it returns True if it asks the user
+    first.
     """
 
     LIMIT = 2000  # characters
@@ -4588,7 +4589,7 @@ class Composer(TextBox):
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
         self._seen = "", 0  # the draft for which suggestions were last looked for
-        self._command = ""  # that lacks only the password
+        self._command = ""  # that lacks only the password; its place is the mark "command"
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.suggestions = Suggestions(parent, look, self._choose)
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
@@ -4641,7 +4642,7 @@ class Composer(TextBox):
             self._suggest(False)
 
     def paste(self, text: str) -> None:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = "\n".join((text + "\n").splitlines())
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
@@ -4659,14 +4660,26 @@ class Composer(TextBox):
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
 
-    def ask_password(self, command: str, password: str = "") -> None:
-        """Show the hidden field for the password that ends a command; "" to give it up."""
-        self._command = command
-        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+    def _hide_password(self) -> None:
+        """Cover the text if a line of it is a command with a password, and move that out of it."""
+        lines = enumerate(map(split_secret, self.get().split("\n")), 1)
+        found = [(bool(word), row, command, word) for row, (command, word) in lines if command]
+        if not found or self._command:
+            return
+        _, row, command, password = min(found)  # first those whose password is missing
+        self.text.delete("%d.0" % row, "%d.0 lineend" % row)
+        self.text.edit_reset()
+        self.text.mark_set("command", "%d.0" % row)
         self.hidden.delete(0, "end")
         self.hidden.insert(0, password)
-        self.set("")
-        self.show_notice()  # the draft may have been empty before
+        self._ask_password(command)
+
+    def _ask_password(self, command: str) -> None:
+        """Cover the text with the hidden field for a command's password; "" uncovers it."""
+        self._command = command
+        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self._suggest(False)
+        self.show_notice()
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
@@ -4674,7 +4687,9 @@ class Composer(TextBox):
         if self.suggestions.is_open:
             self._suggest(False)
         elif self._command:
-            self.ask_password("")
+            self.text.mark_set("insert", "command")
+            self._ask_password("")
+            self._on_change()  # another password may be there
         else:
             return False
         return True
@@ -4688,14 +4703,17 @@ class Composer(TextBox):
         set_shown(self.notice, bool(words))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
-        text = self._command + self.hidden.get() if self._command else self.get()
+        text = self.get()
+        if self._command:
+            before, after = self.text.get("1.0", "command"), self.text.get("command", "end-1c")
+            text = join_surrogates(before + self._command + self.hidden.get() + after)
         if self.suggestions.is_open and not self.completer().is_whole:
             self._complete(0)
         elif len(text) > self.LIMIT:
             self.text.bell()
         else:
             if self._command:
-                self.ask_password("")
+                self._ask_password("")
             self.set("")
             self.give_back(self._submit(text))
         return "break"
@@ -4752,9 +4770,7 @@ class Composer(TextBox):
         return "break"
 
     def _on_change(self) -> None:
-        command, password = split_secret(self.get())
-        if command:
-            self.ask_password(command, password)
+        self._hide_password()
         length = len(self.get())
         set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
         self.show_notice()
@@ -4908,24 +4924,36 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
     return is_same and 0 <= new.when - old.when <= seconds
 
 
-_CODE = re.compile(r"\s\s+\S|```")
+_CODE = re.compile(
+    r"^```.*(?:\n(?!```).*)*(?:\n```.*)?"  # between fences
+    # What opens a block, its lines from the first to the last that is indented, what closes it
+    r"|^(?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
+    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?"
+    % "async|case|class|def|do|elif|else|except|finally|for|if|match|try|while|with",
+    re.MULTILINE,
+)
 
 
 def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
-    """Return the lines of pastes with a line that is indented, or that is a fence: ```.
+    """Return the lines of pastes that are code: two or more that are indented, or fenced.
 
-    `is_code` says that those above the first, which it continues, are.
+    `is_code` says that the first continues a line that is.
     """
-    code: Set[Entry] = set(entries[:is_code])
-    run: List[Entry] = []
+    pastes: List[List[Entry]] = []
     for entry in entries:
-        if run and not continues(run[-1], entry, PASTE_TIME):
-            run, is_code = [], False
-        run.append(entry)
-        is_code = is_code or bool(_CODE.match(entry.line.text))
-        if is_code and len(run) > 1:
-            code.update(run)
-            run = run[-1:]
+        if not pastes or not continues(pastes[-1][-1], entry, PASTE_TIME):
+            pastes.append([])
+        pastes[-1].append(entry)
+    code: Set[Entry] = set()
+    for number, paste in enumerate(pastes):
+        lines = [entry.line.text for entry in paste]
+        text, above = "\n".join(lines), is_code and not number
+        if above:  # a fence, unless something is indented
+            text = ("  .\n" if any(line.startswith("  ") for line in lines) else "```\n") + text
+        for found in _CODE.finditer(text):
+            start, stop = (text.count("\n", 0, end) for end in found.span())
+            if stop > start:
+                code.update(paste[max(0, start - above) : stop + 1 - above])
     return code
 
 
@@ -4958,10 +4986,11 @@ def render(
         parts += [words[start:stop], (*tags, "link", "hand", *place)]
         end = stop
     if note:
-        parts += ["  (%s)" % note, (*base, "muted")]
+        parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
-        parts += ["   ", base, "Try again", (*base, "link", "hand", "retry")]
-        parts += ["  ·  ", (*base, "muted"), "Discard", (*base, "link", "hand", "discard")]
+        button = (*base, "aside", "link", "hand")
+        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
+        parts += ["  ·  ", (*base, "aside", "muted"), "Discard", (*button, "discard")]
     shown: List[Any] = []
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
@@ -4994,6 +5023,7 @@ class Transcript:
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
+        self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
@@ -5009,6 +5039,7 @@ class Transcript:
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
         text.bind("<Configure>", lambda event: self._keep_in_view())
+        text.bind("<<Selection>>", lambda event: self._select_lines())
         text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
@@ -5160,15 +5191,15 @@ class Transcript:
         tag, parts = "e%d" % entry.id, []  # type: Tuple[str, List[Any]]
         if above is None or above.day != entry.day:
             above = None
-            parts += [day_name(entry.day, self._today) + "\n", ("day", tag)]
+            parts += [day_name(entry.day, self._today) + "\n", ("day", "aside", tag)]
         if entry is self.conversation.mark and self.conversation.new_count:
             above, words = None, count_new(self.conversation.new_count)
-            parts += ["─────  %s  ─────\n" % words, ("new", tag)]
+            parts += ["─────  %s  ─────\n" % words, ("new", "aside", tag)]
         quoted = self.conversation.quoted(entry)
         if quoted is not None:
             above = None
             words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
-            parts += ["↳ %s\n" % words, ("quote", tag)]
+            parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         is_aside = entry.line.kind == PRIVATE and self.conversation.kind != PRIVATE
@@ -5265,6 +5296,13 @@ class Transcript:
             self._show_from(max(0, start - self.PAGE))
         elif self.conversation.has_older:
             self.fetch_older(self.conversation)
+
+    def _select_lines(self) -> None:
+        """Leave out of the selection what is not of the lines, so that it is not copied."""
+        asides = self.text.tag_ranges("aside")
+        if asides and str(self.text.tag_ranges("sel")) != self._selected:  # this calls it again
+            self.text.tk.call(self.text, "tag", "remove", "sel", *asides)
+            self._selected = str(self.text.tag_ranges("sel"))
 
     # What was found
 
@@ -5910,8 +5948,9 @@ class ChatView:
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
+        while self.composer.cancel():
+            pass
         self.transcript.conversation.draft = self.composer.get()
-        self.composer.ask_password("")
         self.search.close()
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
@@ -5923,10 +5962,10 @@ class ChatView:
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
-        command = self._window.chat.missing_password(text)
-        if command:
-            self.composer.ask_password(command)
-            return ""
+        lines = text.split("\n")
+        commands = list(map(self._window.chat.missing_password, lines))
+        if any(commands):  # the message box asks for it
+            return "\n".join(command or line for command, line in zip(commands, lines))
         self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
@@ -5952,12 +5991,9 @@ class ChatView:
 
     def suggest(self, text: str) -> None:
         """Put the beginning of a command into the message box, if that is empty."""
-        is_empty = not self.composer.get()
-        if is_empty and split_secret(text)[0]:
-            return self.composer.ask_password(text)
-        if is_empty:
+        if not self.composer.get():
             self.composer.set(text)
-        return self.focus_composer()
+        self.focus_composer()
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text a reply to an entry, or (None) to nothing any more."""
@@ -7185,6 +7221,15 @@ class Keys:
                 error "there is no text"
             }
             return [GetAnySelection $widget $selection]
+        }
+        proc ::tk_textCopy {widget} {
+            foreach {first last} [$widget tag ranges sel] {
+                append text [$widget get $first $last]
+            }
+            if {[info exists text]} {
+                clipboard clear -displayof $widget
+                clipboard append -displayof $widget $text
+            }
         }
         proc DeleteWord {widget motion} {
             if {[catch {$widget delete sel.first sel.last}]} {

@@ -1370,6 +1370,8 @@ def _check_input(typed: Input, names: List[str], channel: str, correspondent: st
         raise InputError(NO_SUCH_USER.format(args[0]))
     if verb in SECRET_VERBS and len(args[-1].encode("utf-8")) > MAX_PASSWORD:
         raise InputError("A password has at most %d bytes." % MAX_PASSWORD)
+    if verb == "register" and password_error(args[0]):
+        raise InputError(password_error(args[0]))
 
 
 def _wire_args(typed: Input) -> Tuple[str, ...]:

@@ -10,6 +10,8 @@ import pytest
 from harness import TIMEOUT, IrcTalker
 
 import client
+import protocol
+from protocol import Announcement
 
 CAPS = "echo-message message-tags server-time"
 
@@ -233,3 +235,44 @@ class Caller:
         while not self.is_over(0.01):
             with contextlib.suppress(queue.Empty):
                 self.events.get(timeout=TIMEOUT)
+
+
+class Responder:
+    """A UDP socket where a server's would be, on a free port."""
+
+    def __init__(self, host="127.0.0.1"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.bind((host, 0))
+        self.address = protocol.format_address(*self._socket.getsockname()[:2])
+
+    def query(self):
+        """Return the id of the next query; remember who asked."""
+        self._socket.settimeout(TIMEOUT)
+        data, self.asker = self._socket.recvfrom(protocol.MAX_DATAGRAM)
+        return protocol.parse_query(data)
+
+    def send(self, *datagrams):
+        for data in datagrams:
+            self._socket.sendto(data, self.asker)
+
+    def answer(self, query_id, network="Class 4B", port=12001, users=25, is_encrypted=False):
+        self.send(protocol.make_answer(query_id, Announcement(network, port, users, is_encrypted)))
+
+    def has_query(self):
+        self._socket.setblocking(False)
+        try:
+            return bool(self._socket.recv(protocol.MAX_DATAGRAM))
+        except BlockingIOError:
+            return False
+
+    def close(self):
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def responder_at(host, asker):
+    """Another host, which answers the same finder."""
+    with contextlib.closing(Responder(host)) as other:
+        other.asker = asker
+        yield other

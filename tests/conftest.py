@@ -5,7 +5,7 @@ import logging
 import threading
 
 import pytest
-from client_harness import ScriptedServer
+from client_harness import Responder, ScriptedServer
 from harness import Room, count_descriptors
 from hypothesis import settings
 from window_harness import Desktop, Screen
@@ -95,6 +95,14 @@ def hub(monkeypatch):
     monkeypatch.setattr(client, "CAP_TIME", 0.1)
     with contextlib.closing(ScriptedServer()) as hub_:
         yield hub_
+
+
+@pytest.fixture
+def responder(monkeypatch):
+    """The only address that is asked for servers; it answers when the test says so."""
+    with contextlib.closing(Responder()) as responder_:
+        monkeypatch.setenv("HUBBUB_FIND", responder_.address)
+        yield responder_
 
 
 @pytest.fixture(scope="session")

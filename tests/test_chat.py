@@ -220,7 +220,7 @@ def test_typed_text_becomes_messages(alice, typed, sent):
         ("/join #tea,bob\nfor the room", "The name of a room begins with #."),
         ("/reply hi", "You have no private message to reply to yet."),
         ("/history", "This server has no /history."),
-        ("/register s3cret", "This server has no /register."),
+        ("/register s3cret-pass", "This server has no /register."),
         ("/login bob s3cret", "This server has no /login."),
         ("/ban bob", "This server has no /ban."),
         ("/ignore ALICE", "You cannot ignore yourself."),
@@ -290,14 +290,14 @@ def test_refused_message_does_not_end_the_paste_after_it(alice):
 
 def test_each_line_of_a_paste_waits_for_the_line_before():
     alice = User("echo-message draft/account-registration").join()
-    alice.type("/nick carol\n/register pw\nhi")
+    alice.type("/nick carol\n/register passw0rd\nhi")
     assert (alice.sent, alice.chat.unsent) == (["NICK carol"], 2)
     alice.type("meanwhile")
     assert alice.answer(":alice!a@h NICK carol")
-    assert alice.chat.pending_login == ("carol", "pw")
+    assert alice.chat.pending_login == ("carol", "passw0rd")
     assert alice.answer(":hub REGISTER SUCCESS carol :Done")
     texts = ["PRIVMSG #lobby :" + text for text in ("meanwhile", "hi")]
-    assert alice.sent == [texts[0], "REGISTER * * :pw", texts[1]]
+    assert alice.sent == [texts[0], "REGISTER * * :passw0rd", texts[1]]
 
 
 def test_paste_goes_on_in_its_own_conversation_alone(alice):
@@ -535,12 +535,12 @@ def test_own_messages_are_not_ignored_under_an_ignored_nickname(alice):
 
 def test_password_is_not_shown_and_kept_once_it_is_accepted():
     alice = User("echo-message sasl draft/account-registration").join()
-    outcome = alice.chat.do(NOW, alice.chat.submit, "/register s3cret")
+    outcome = alice.chat.do(NOW, alice.chat.submit, "/register s3cret-pass")
     assert (outcome.changes, outcome.login) == ([], None)
     outcome = alice.chat.do(
         NOW, alice.chat.handle, protocol.parse(b"REGISTER SUCCESS alice :Welcome")
     )
-    assert (outcome.login, outcome.send) == (("alice", "s3cret"), [])
+    assert (outcome.login, outcome.send) == (("alice", "s3cret-pass"), [])
     alice.chat.do(NOW, alice.chat.submit, "/login bob hunter2")
     outcome = alice.chat.do(NOW, alice.chat.handle, protocol.parse(b":hub 903 alice :Logged in"))
     assert outcome.login == ("bob", "hunter2")

@@ -5,13 +5,11 @@ import socket
 import sys
 
 import pytest
-from client_harness import wait_until
-from harness import TIMEOUT
+from client_harness import Responder, responder_at, wait_until
 
 import client
 import protocol
 from client import Finder, short_address
-from protocol import Announcement
 
 LOOPBACK_IS_A_NETWORK = sys.platform == "linux"  # elsewhere 127.0.0.1 is the only address of it
 linux_only = pytest.mark.skipif(not LOOPBACK_IS_A_NETWORK, reason="127.0.0.2 is no address there")
@@ -19,59 +17,10 @@ linux_only = pytest.mark.skipif(not LOOPBACK_IS_A_NETWORK, reason="127.0.0.2 is 
 HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 
 
-class Responder:
-    """A UDP socket where a server's would be, on a free port."""
-
-    def __init__(self, host="127.0.0.1"):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.bind((host, 0))
-        self.address = protocol.format_address(*self._socket.getsockname()[:2])
-
-    def query(self):
-        """Return the id of the next query; remember who asked."""
-        self._socket.settimeout(TIMEOUT)
-        data, self.asker = self._socket.recvfrom(protocol.MAX_DATAGRAM)
-        return protocol.parse_query(data)
-
-    def send(self, *datagrams):
-        for data in datagrams:
-            self._socket.sendto(data, self.asker)
-
-    def answer(self, query_id, network="Class 4B", port=12001, users=25, is_encrypted=False):
-        self.send(protocol.make_answer(query_id, Announcement(network, port, users, is_encrypted)))
-
-    def has_query(self):
-        self._socket.setblocking(False)
-        try:
-            return bool(self._socket.recv(protocol.MAX_DATAGRAM))
-        except BlockingIOError:
-            return False
-
-    def close(self):
-        self._socket.close()
-
-
-@pytest.fixture
-def responder(monkeypatch):
-    """The only address that is asked."""
-    with contextlib.closing(Responder()) as responder:
-        monkeypatch.setenv("HUBBUB_FIND", responder.address)
-        yield responder
-
-
 @pytest.fixture
 def finder(responder):
     with contextlib.closing(Finder()) as finder:
         yield finder
-
-
-@contextlib.contextmanager
-def responder_at(host, asker):
-    """Another host, which answers the same finder."""
-    with contextlib.closing(Responder(host)) as other:
-        other.asker = asker
-        yield other
 
 
 def networks(finder, now=0.0):

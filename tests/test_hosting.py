@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from client_harness import wait_until
 from harness import TIMEOUT, IrcTalker
-from test_finding import Responder
 
 import client
 from client import NAME, NETWORK, SERVER, Host
@@ -291,10 +290,8 @@ def test_no_process_is_left_by_a_start_that_is_given_up(desktop, fake, hosts, le
     assert len(hosts) > 2
 
 
-def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, monkeypatch):
+def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, responder):
     fake.plays("server.py: another program uses the port", code=2)
-    responder = Responder()
-    monkeypatch.setenv("HUBBUB_FIND", responder.address)
     alice = desktop.open(name="alice")
     responder.answer(responder.query(), "Already here", hub.port)
     desktop.pump(lambda: alice.connect_view.found)
@@ -306,7 +303,6 @@ def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, mo
     desktop.pump(lambda: alice.title.startswith("Connecting"))
     hub.welcome()
     desktop.pump(lambda: alice.title.startswith("Connected: alice"))
-    responder.close()
 
 
 @pytest.mark.parametrize("by", ["question", "menu"])

@@ -7,9 +7,10 @@ import pytest
 import client
 from client import AVATARS, DOTS, FROM_ME, FROM_OTHERS, FROM_SERVER, PALETTES, PRIVATE
 
+NAMES = tuple("name%d" % number for number in range(len(AVATARS)))
 WORDS = (
     "text", "muted", "time", FROM_SERVER, FROM_ME, FROM_OTHERS, PRIVATE, "warn", "error", "link",
-    *("name%d" % number for number in range(len(AVATARS))),
+    *NAMES,
 )  # fmt: skip
 
 # The least contrast that WCAG 2.1 asks for, surfaces, and colors on each of them.
@@ -29,13 +30,18 @@ CONTRASTS = [
 PAIRS = [(least, *pair) for least, *table in CONTRASTS for pair in itertools.product(*table)]
 
 
+def linear(color):
+    """Return red, green and blue of a color, each in proportion to its light."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+
+
 def contrast(color, other):
     """Return the contrast of two colors as WCAG 2.1 defines it."""
 
     def luminance(text):
-        parts = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear))
+        parts = zip((0.2126, 0.7152, 0.0722), linear(text))
+        return sum(weight * part for weight, part in parts)
 
     dark, light = sorted((luminance(color), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
@@ -46,6 +52,34 @@ def contrast(color, other):
 def test_colors_have_enough_contrast(theme, least, below, above):
     color = PALETTES[theme]
     assert contrast(color.get(below, below), color.get(above, above)) >= least - 0.005
+
+
+def difference(color, other):
+    """Return how different two colors look: CIE76, the distance in CIELAB."""
+
+    def lab(text):
+        red, green, blue = linear(text)
+        x = (0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.9505
+        y = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        z = (0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.0888
+        x, y, z = (p ** (1 / 3) if p > 0.008856 else 7.787 * p + 16 / 116 for p in (x, y, z))
+        return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+    return sum((a - b) ** 2 for a, b in zip(lab(color), lab(other))) ** 0.5
+
+
+@pytest.mark.parametrize("role", [FROM_ME, FROM_SERVER, PRIVATE])
+@pytest.mark.parametrize("theme", sorted(PALETTES))
+def test_names_of_others_look_like_nobody_elses_lines(theme, role):
+    color = PALETTES[theme]
+    for name in NAMES:
+        assert difference(color[name], color[role]) >= 25, name
+
+
+@pytest.mark.parametrize("theme", sorted(PALETTES))
+def test_names_in_different_colors_look_different(theme):
+    for name, other in itertools.combinations(NAMES, 2):
+        assert difference(PALETTES[theme][name], PALETTES[theme][other]) >= 20, (name, other)
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,14 @@
 import contextlib
 
 import pytest
-from test_finding import Responder, linux_only, responder_at
+from client_harness import responder_at
+from test_finding import linux_only
 from window_harness import Heartbeat, RecordingDrawing
 
 import client
 from client import NAME, SERVER
 
 EMPTY = "No servers found yet"
-
-
-@pytest.fixture
-def responder(monkeypatch):
-    """The only address that is asked; it answers when the test says so."""
-    with contextlib.closing(Responder()) as responder:
-        monkeypatch.setenv("HUBBUB_FIND", responder.address)
-        yield responder
 
 
 @pytest.fixture

@@ -587,8 +587,9 @@ def test_first_contact_may_be_in_the_clear(hidden, call):
     assert b"alice" in hidden.heard
 
 
-@pytest.mark.parametrize("is_reconnecting", [False, True])
-@pytest.mark.parametrize("pin", ["", "known"])
+@pytest.mark.parametrize(
+    ("pin", "is_reconnecting"), [("known", False), ("known", True), ("", True)]
+)
 @pytest.mark.parametrize(
     ("plan", "text"),
     [
@@ -602,18 +603,15 @@ def test_later_contact_says_nothing_secret_to_another(
     hidden, call, plan, text, pin, is_reconnecting
 ):
     """No name, no password, no token, neither in the clear nor encrypted for the other."""
-    pin = pin and hidden.pin
+    hidden.plan = hidden.relay if is_reconnecting else getattr(hidden, plan)
+    alice = call(hidden.port, password="sesame", pin=pin and hidden.pin)
     if is_reconnecting:
-        alice = call(hidden.port, password="sesame", pin=pin)
         assert alice.welcomed().pin == hidden.pin
         alice.joined()
         assert alice.connection._token
         hidden.plan = getattr(hidden, plan)
         hidden.heard.clear()
         hidden.cut()
-    else:
-        hidden.plan = getattr(hidden, plan)
-        alice = call(hidden.port, password="sesame", pin=hidden.pin)
     text = text and text % alice.connection.address
     if plan == "strip":  # there is nothing to strip any more
         assert alice.welcomed().pin == hidden.pin

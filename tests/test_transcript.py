@@ -1,6 +1,7 @@
 """The transcript: it applies changes exactly, and leaves the view where it is."""
 
 import random
+import re
 import time
 
 import pytest
@@ -214,6 +215,33 @@ def test_selection_is_copied_as_it_is_shown(alice):
     assert copied[0] == "line 198" and copied[1].endswith("[bob]: line 199")
 
 
+def test_copy_is_the_classic_format_alone(alice, desktop, hub):
+    """Without headings, quotes and notes; the same for what X11 pastes with the middle button."""
+    hear(hub, alice, "old")
+    hub.send(
+        ":bob!b@h PRIVMSG alice :psst",
+        "@msgid=1 :bob!b@h PRIVMSG #lobby :a",
+        "@+draft/reply=1 :bob!b@h PRIVMSG #lobby :b",
+    )
+    alice.sees("[bob]: b")
+    alice.say("@dave hi")
+    hub.send(":hub 401 alice dave :No such nick/channel")
+    alice.sees("[SERVER]: No such user: dave")
+    shown = alice.lines[alice.lines.index("[bob]: old") + 1 :]
+    assert [line for line in shown if "bob" in line or "hi" in line] == [
+        "[bob -> you]: psst  (only you two)", "[bob]: a", "↳ [bob]: a", "[bob]: b",
+        "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
+    ]  # fmt: skip
+    classic = ["[bob -> you]: psst", "[bob]: a", "[bob]: b", "[you -> dave]: hi"]
+    alice.press("Control-a", alice.text)
+    alice.press("Control-c", alice.text)
+    copied = alice.root.clipboard_get(), alice.root.selection_get()
+    for text in copied:
+        clocks, lines = zip(*(line.split(" ", 1) for line in text.splitlines()))
+        assert [*lines[lines.index("[bob]: old") + 1 :]][:4] == classic
+        assert all(re.match(r"\[\d\d:\d\d:\d\d\]$", clock) for clock in clocks)
+
+
 def test_empty_conversation_says_so(alice, desktop):
     alice.chat_view.open("carol")
     label = alice.chat_view.transcript._empty
@@ -343,14 +371,44 @@ def test_lines_that_are_no_paste_are_not_code(alice, hub):
     assert not alice.text.tag_ranges("code")
 
 
-def test_long_paste_is_code_to_its_end(alice, hub):
+@pytest.mark.parametrize(
+    ("prose", "code", "more"),
+    [
+        (["Hello from nc", "    return 1"], [], []),  # a single line is no block
+        (["so:", "and this"], ["    x = 1", "    y = 2"], ["is that right?"]),
+        (["I have"], ["  a: 1", "b: 2", "  c: 3"], ["b: 3"]),  # those between
+        ([], CODE, ["print(area(2))"]),
+        (["in JavaScript,"], ["function f() {", "  return 1;", "}"], ["} else"]),
+        (["  a", "see above"], ["```sh", "ls", "  -l", "```"], ["and", "  b"]),
+        (["not closed:"], ["```", "ls", "pwd"], []),
+        (["if you like"], ["if x:", "  y()", "else:", "  z()"], ["if not:"]),
+        ([], ["  a", "  b"], ["```"]),
+    ],
+)
+def test_code_in_a_paste_is_what_is_indented_or_fenced(prose, code, more):
+    """It may begin with the line that opens a block, and end with the sign that closes one."""
+    entries = [
+        Entry(number, Line(client.FROM_OTHERS, float(number), "[bob]:", text, "bob"))
+        for number, text in enumerate([*prose, *code, *more])
+    ]
+    found = [entry.line.text for entry in entries if entry in client.find_code(entries)]
+    assert found == code
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["if x:", *(("z%d()" if n % 50 else "    y%d()") % n for n in range(301))],
+        ["```", *("z%d()" % n for n in range(301))],
+    ],
+)
+def test_long_paste_is_code_to_its_end(alice, hub, lines):
     """Though a line of it is looked at again only while few follow."""
-    lines = ["if x:", "    y()", *("z%d()" % number for number in range(3 * client.MAX_CODE))]
     for start in range(0, len(lines), 30):
         hear(hub, alice, *lines[start : start + 30])
-    first = alice.lines.index("[bob]: if x:") + 1
+    first = alice.lines.index("[bob]: " + lines[0]) + 1
     names = [alice.text.tag_names("%d.end" % row) for row in range(first, first + len(lines))]
-    assert all("code" in tags for tags in names)
+    assert [n for n, tags in enumerate(names) if "code" not in tags] == []
 
 
 def test_reply_quotes_the_line(desktop, open_room, tmp_path):

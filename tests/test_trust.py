@@ -4,8 +4,8 @@ import contextlib
 import shutil
 
 import pytest
+from client_harness import Responder
 from harness import TIMEOUT
-from test_finding import Responder
 from test_terminal import PersonsTerminal, TerminalClient, at_terminal
 
 import client

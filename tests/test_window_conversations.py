@@ -627,9 +627,19 @@ def test_password_is_never_shown(desktop, open_room, tmp_path, steps):
     assert alice.notice == "New password for alice (hidden). Esc gives up."
     alice.type("<Return>")
     alice.sees("[SERVER]: A password has at least 8 characters.")
+    alice.type("<Escape>")
     assert not hidden.winfo_manager() and alice.has_focus(alice.box)
     alice.type("<Up>")
     assert "s3cret" not in alice.draft + alice.text.get("1.0", "end")
+
+
+def test_password_that_is_too_short_can_be_made_longer(desktop, open_room, tmp_path):
+    alice = desktop.join(open_room(data=str(tmp_path / "kept")).server.port, "alice")
+    alice.type("/register s3cret", "<Return>")
+    assert alice.lines[-1] == "[SERVER]: A password has at least 8 characters."
+    assert alice.notice == "New password for alice (hidden). Esc gives up."
+    alice.type("s3cret", "<Return>")
+    alice.sees("[SERVER]: alice is now yours alone. Next time, type /login alice PASSWORD")
 
 
 def test_password_is_given_up_with_its_conversation(tea, hub):
@@ -645,6 +655,31 @@ def test_pasted_password_is_hidden(alice):
     assert (alice.draft, alice.chat_view.composer.hidden.get()) == ("", "s3cret")
     alice.chat_view.composer.insert("!")
     assert (alice.draft, alice.chat_view.composer.hidden.get()) == ("", "s3cret!")
+
+
+@pytest.mark.parametrize("steps", [("/login alice s3cret",), ("/login", "<Return>", "s3cret")])
+def test_password_on_a_later_line_is_hidden(tea, hub, steps):
+    """It is sent where it stands; the other lines stay if the password is given up."""
+    tea.window.chat.session.caps |= {"sasl"}
+    tea.paste("hello\n\nthere")
+    tea.type("<Up>", *steps)
+    assert (tea.draft, tea.chat_view.composer.hidden.get()) == ("hello\n\nthere", "s3cret")
+    assert tea.notice == "Password of alice (hidden). Esc gives up."
+    tea.type("<Escape>")
+    assert (tea.draft, tea.notice) == ("hello\n\nthere", "")
+    tea.type("/login alice s3cret", "<Return>")
+    hub.expect("PRIVMSG #tea :hello")
+    hub.expect("AUTHENTICATE PLAIN")
+    assert tea.draft == ""
+
+
+def test_two_passwords_in_a_draft_are_hidden(alice):
+    alice.paste("/login bob s3cret\n/register s3cret\n")
+    alice.root.update()
+    assert "s3cret" not in alice.draft or alice.chat_view.composer.hidden.winfo_viewable()
+    alice.type("<Escape>")
+    assert (alice.draft, alice.chat_view.composer.hidden.get()) == ("\n\n", "s3cret")
+    assert alice.notice.startswith("New password")
 
 
 def test_up_and_down_recall_sent_lines_without_passwords(alice):
