@@ -426,6 +426,7 @@ NO_ENCRYPTION = (
     "%s was encrypted before, and is not any more. What you write could be read on its way. Ask"
     " the host before you trust it."
 )
+NO_TLS = "%s does not speak TLS. To join it without encryption, leave out ircs:// and --tls."
 
 
 def describe_pin(pin: str) -> str:
@@ -444,10 +445,11 @@ class Carrier:
         self._unsent = bytearray()  # encrypted
         self.fingerprint = ""  # of the server, once it has shown its certificate
         if pin:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             if pin == SYSTEM:
-                context = ssl.create_default_context()
+                with contextlib.suppress(ssl.SSLError):  # one of Windows' certificates is damaged
+                    context.load_default_certs()
             else:  # the fingerprint is compared
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             self._pipe = protocol.TlsPipe(context, host.partition("%")[0])
             self._unsent += self._pipe.outgoing()
@@ -721,6 +723,8 @@ class Connection:
             is_stranger = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
             if is_stranger and not self._is_known:
                 raise RestartError from None  # then it is met for the first time
+            if not self._is_known:
+                raise EndedError(SERVER, NO_TLS % self.address) from None
             text = OTHER_CERTIFICATE if is_stranger else NO_ENCRYPTION
             raise EndedError(TRUST, text % self.address, is_final=True) from None
         if self._pin == FIRST and carrier.fingerprint:
@@ -2999,6 +3003,8 @@ def short_address(text: str) -> str:
         host, port = parse_server(text)
     except ValueError:
         return text.strip()
+    name, mark, zone = host.partition("%")
+    host = name.lower() + mark + zone
     return host if port == SERVER_PORT else protocol.format_address(host, port)
 
 

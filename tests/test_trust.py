@@ -32,6 +32,7 @@ def load():
     [
         ("office", "", PIN),
         ("ircs://office:12001", "Anything", PIN),
+        ("OFFICE", "", PIN),
         ("office:12002", "", ""),  # another server
         ("10.0.0.66", "Class 4B", PIN),  # not a chat of that name without its certificate
         ("10.0.0.66", "Class 5", ""),
@@ -312,8 +313,11 @@ def test_connection_is_encrypted_from_the_start_if_asked_for(
     room = open_chat()
     code, shown = visit(room, *options, server=server)
     assert (code, room.server.digest in shown) == (0, True)
-    code, shown = visit(open_room(), *options, server=server)
-    assert (code, "joined" in shown) == (1, False)
+    clear = open_room()
+    for more in ((), ("--trust",)):
+        code, shown = visit(clear, *options, *more, server=server)
+        assert (code, "joined" in shown) == (1, False)
+        assert "does not speak TLS" in shown and "trust" not in shown
 
 
 def test_pipe_is_not_told_about_the_encryption(room, visit):
