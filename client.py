@@ -426,7 +426,7 @@ NO_ENCRYPTION = (
     "%s was encrypted before, and is not any more. What you write could be read on its way. Ask"
     " the host before you trust it."
 )
-NO_TLS = "%s does not speak TLS. To join it without encryption, leave out ircs:// and --tls."
+NO_TLS = "%s does not speak TLS: no encryption. Ask the host, or leave out ircs:// and --tls."
 
 
 def describe_pin(pin: str) -> str:
@@ -2918,16 +2918,24 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
-    def pin(self, server: str, network: str = "") -> str:
+    def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
         """Return the pin for a connection to a server that was found as `network`.
 
-        At a new address, a chat with a known name has to show the certificate of that.
+        At a new address, a chat whose name looks like a known one has to show that one's
+        certificate.
         """
-        address, default = short_address(server), FIRST if is_tls(server) else ""
+        address = short_address(server)
+        default = FIRST if is_encrypted or is_tls(server) else ""
+
+        def looks(name: str) -> str:
+            return protocol.skeleton("".join(name.split()))
+
         if address in self.pins or network == protocol.DEFAULT_NETWORK:
             return self.pins.get(address) or default
-        named = [a for a, name in self.networks.items() if name == network and self.pins.get(a)]
-        return self.pins[named[0]] if named else default
+        for known, name in self.networks.items():
+            if looks(name) == looks(network) and self.pins.get(known):
+                return self.pins[known]
+        return default
 
     def keep_pin(self, server: str, pin: str) -> bool:
         """Keep the pin of a server that is connected; return True if it is news."""
@@ -6885,7 +6893,7 @@ class Window:
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))
-        pin = self.settings.pin(server, found.network if found else "")
+        pin = self.settings.pin(server, *(found.network, found.is_encrypted) if found else ())
         self._connection = Connection(*address, nickname, self._events, pin=pin)
         self.chat.begin(nickname)
         self._connection.start()

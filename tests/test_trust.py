@@ -35,6 +35,7 @@ def load():
         ("OFFICE", "", PIN),
         ("office:12002", "", ""),  # another server
         ("10.0.0.66", "Class 4B", PIN),  # not a chat of that name without its certificate
+        ("10.0.0.66", "Cl\u0430ss  4b ", PIN),  # looks the same
         ("10.0.0.66", "Class 5", ""),
         ("10.0.0.66", protocol.DEFAULT_NETWORK, ""),  # a name that many have
         ("10.0.0.66", "", ""),
@@ -214,6 +215,18 @@ def test_known_name_at_a_new_address_needs_the_known_certificate(
         alice.sees("[SERVER]: alice joined the chat")
         alice.close()
     assert len(set(load().pins.values())) == 2
+
+
+def test_server_with_a_lock_in_the_list_is_not_joined_in_the_clear(desktop, room, monkeypatch):
+    """Else another computer, between the two, could take the offer of encryption away."""
+    with contextlib.closing(Responder()) as responder:
+        monkeypatch.setenv("HUBBUB_FIND", responder.address)
+        alice = desktop.open(room.server.port, "alice")
+        responder.answer(responder.query(), "Class 4B", room.server.port, is_encrypted=True)
+        desktop.pump(lambda: alice.connect_view.found)
+        alice.connect()
+        assert "does not speak TLS" in alice.wait_for_error(SERVER)
+        assert not alice.connect_view.trust.winfo_viewable()
 
 
 @needs_openssl
