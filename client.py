@@ -2921,8 +2921,7 @@ class Settings:
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
         """Return the pin for a connection to a server that was found as `network`.
 
-        At a new address, a chat whose name looks like a known one has to show that one's
-        certificate.
+        At a new address, a chat needs the certificate of a known chat whose name looks the same.
         """
         address = short_address(server)
         default = FIRST if is_encrypted or is_tls(server) else ""
