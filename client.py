@@ -426,6 +426,7 @@ NO_ENCRYPTION = (
     "%s was encrypted before, and is not any more. What you write could be read on its way. Ask"
     " the host before you trust it."
 )
+NO_TLS = "%s does not speak TLS: no encryption. Ask the host, or leave out ircs:// and --tls."
 
 
 def describe_pin(pin: str) -> str:
@@ -444,10 +445,11 @@ class Carrier:
         self._unsent = bytearray()  # encrypted
         self.fingerprint = ""  # of the server, once it has shown its certificate
         if pin:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             if pin == SYSTEM:
-                context = ssl.create_default_context()
+                with contextlib.suppress(ssl.SSLError):  # one of Windows' certificates is damaged
+                    context.load_default_certs()
             else:  # the fingerprint is compared
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             self._pipe = protocol.TlsPipe(context, host.partition("%")[0])
             self._unsent += self._pipe.outgoing()
@@ -721,6 +723,8 @@ class Connection:
             is_stranger = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
             if is_stranger and not self._is_known:
                 raise RestartError from None  # then it is met for the first time
+            if not self._is_known:
+                raise EndedError(SERVER, NO_TLS % self.address) from None
             text = OTHER_CERTIFICATE if is_stranger else NO_ENCRYPTION
             raise EndedError(TRUST, text % self.address, is_final=True) from None
         if self._pin == FIRST and carrier.fingerprint:
@@ -2916,16 +2920,23 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
-    def pin(self, server: str, network: str = "") -> str:
+    def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
         """Return the pin for a connection to a server that was found as `network`.
 
-        At a new address, a chat with a known name has to show the certificate of that.
+        At a new address, a chat needs the certificate of a known chat whose name looks the same.
         """
-        address, default = short_address(server), FIRST if is_tls(server) else ""
+        address = short_address(server)
+        default = FIRST if is_encrypted or is_tls(server) else ""
+
+        def looks(name: str) -> str:
+            return protocol.skeleton("".join(name.split()))
+
         if address in self.pins or network == protocol.DEFAULT_NETWORK:
             return self.pins.get(address) or default
-        named = [a for a, name in self.networks.items() if name == network and self.pins.get(a)]
-        return self.pins[named[0]] if named else default
+        for known, name in self.networks.items():
+            if looks(name) == looks(network) and self.pins.get(known):
+                return self.pins[known]
+        return default
 
     def keep_pin(self, server: str, pin: str) -> bool:
         """Keep the pin of a server that is connected; return True if it is news."""
@@ -3001,6 +3012,8 @@ def short_address(text: str) -> str:
         host, port = parse_server(text)
     except ValueError:
         return text.strip()
+    name, mark, zone = host.partition("%")
+    host = name.lower() + mark + zone
     return host if port == SERVER_PORT else protocol.format_address(host, port)
 
 
@@ -6857,7 +6870,7 @@ class Window:
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))
-        pin = self.settings.pin(server, found.network if found else "")
+        pin = self.settings.pin(server, *(found.network, found.is_encrypted) if found else ())
         self._connection = Connection(*address, nickname, self._events, pin=pin)
         self.chat.begin(nickname)
         self._connection.start()

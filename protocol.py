@@ -979,8 +979,9 @@ class TlsPipe:
             self._tls.unwrap()
 
     @property
-    def has_outgoing(self) -> bool:
-        return self._to_peer.pending > 0
+    def pending(self) -> int:
+        """The bytes that `outgoing` has, but for those of a long `send`."""
+        return self._to_peer.pending
 
     def outgoing(self) -> bytes:
         """Return the bytes that the network is to carry, once."""

@@ -131,6 +131,7 @@ MANY_REPLIES = 20  # after which a reader waits for their delivery
 MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
 MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
 MAX_OUTBOXES = 256 << 20  # the same of all addresses
+MAX_TLS_ANSWERS = 1 << 16  # bytes, to requests for new keys, that wait beside an outbox
 MAX_SELECT = 500  # sockets in a call of select: Windows takes 512
 
 # Prices of work, in tokens of --rate-limit
@@ -594,9 +595,12 @@ class Client:
             return data
         with self._tls_lock:
             try:
-                return self.tls.receive(data)
+                said = self.tls.receive(data)
             except ssl.SSLError:
                 raise Disconnect("Encryption failed") from None
+            if self.tls.pending > MAX_TLS_ANSWERS:
+                raise Disconnect("SendQ exceeded")
+        return said
 
     def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
         """Encrypt what is new in the outbox, and what TLS itself has to say, in a single call."""
@@ -3030,6 +3034,8 @@ class Session:
         while name is None:
             opening += next(chunks)
             name = sniff(opening)
+            if name is None:
+                self.charge(PIECE_PRICE)
         if name == HTTP:
             self._serve_page(opening, chunks)
         if name == TLS:
@@ -3113,7 +3119,7 @@ class Session:
                 return client.decrypt(data)
             return self.server.handshakes.submit(client.decrypt, data).result()
         finally:
-            if client.tls.has_outgoing:
+            if client.tls.pending:
                 self.delivery.enqueue(Output(client, bytes))
                 self.delivery.wake()
 
@@ -4777,16 +4783,17 @@ class Server:
         self._waker.setblocking(False)
 
     def _load_certificate(self) -> None:
-        """Turn on encryption; unless it is asked for, it is fine that there is no certificate."""
+        """Turn on encryption; unless it is asked for, it is fine that no certificate is made."""
         options = self.options
         try:
             path = options.tls_cert or make_certificate(options.data)
-            self.tls, digest = load_certificate(path, options.tls_key)
-            self.digest = protocol.format_fingerprint(digest)
         except CertificateError as error:
-            if options.tls_cert or options.require_tls:
+            if options.require_tls:
                 raise
             self.not_encrypted = str(error)
+            return
+        self.tls, digest = load_certificate(path, options.tls_key)
+        self.digest = protocol.format_fingerprint(digest)
 
     # For the sessions
 
@@ -4986,32 +4993,34 @@ def make_certificate(folder: str) -> str:
     """
     if not folder:
         raise CertificateError("a certificate is kept in the folder of --data, and there is none")
-    path = os.path.join(folder, "tls.pem")
+    path = os.path.join(folder, OWN_CERTIFICATE)
+    new = path + ".new"
     if os.path.exists(path):
         return path
     command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -sha256"
-        " -subj /CN=hubbub"
-    )
-    files = ["-keyout", path + ".new", "-out", path + ".new"]
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -pkeyopt"
+        " ec_param_enc:named_curve -nodes -days 3650 -sha256 -subj /CN=hubbub"
+    ).split() + ["-keyout", new, "-out", new]
     try:
-        os.close(os.open(path + ".new", os.O_WRONLY | os.O_CREAT, 0o600))  # some openssl use 0644
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT, 0o600))  # some openssl use 0644
         subprocess.run(  # noqa: S603
-            command.split() + files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, check=True, timeout=OPENSSL_TIMEOUT,
         )  # fmt: skip
-        os.chmod(path + ".new", 0o600)
-        os.replace(path + ".new", path)
+        load_certificate(new, "")
+        os.chmod(new, 0o600)
+        os.replace(new, path)
     except FileNotFoundError:
         text = "the openssl command is not installed, so there is no certificate"
         raise CertificateError(text) from None
     except (OSError, subprocess.SubprocessError) as error:
-        lines = (getattr(error, "stderr", b"") or str(error).encode()).splitlines()
+        reason = str(error).replace(repr(command), "openssl").replace("'openssl'", "openssl")
+        lines = (getattr(error, "stderr", b"") or reason.encode()).splitlines()
         text = protocol.clean(lines[-1].decode("utf-8", "replace"), 200)
         raise CertificateError("openssl made no certificate: %s" % text) from None
     finally:
         with contextlib.suppress(OSError):  # it is in its place
-            os.remove(path + ".new")
+            os.remove(new)
     return path
 
 
@@ -5027,6 +5036,7 @@ def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
         context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
     # A peer that renegotiates has the server compute without end. (3.6 has no name for it.)
     context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+    context.set_ecdh_curve("prime256v1")  # with others, a hello costs the server up to 90 ms
     try:
         with open(cert, encoding="ascii", errors="replace") as file:
             pems = re.findall("-----BEGIN CERTIFICATE-.*?-END CERTIFICATE-----", file.read(), re.S)
@@ -5040,6 +5050,8 @@ def load_certificate(cert: str, key: str) -> Tuple[ssl.SSLContext, str]:
         reason = "the key is that of another certificate" if is_other else reason
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+    if os.path.basename(cert) == OWN_CERTIFICATE:
+        reason += ". Without that file, a new certificate is made, which people have to trust anew"
     files = " and ".join(filter(None, [cert, key]))
     raise CertificateError("cannot use the certificate in %s: %s" % (files, reason))
 
@@ -5161,6 +5173,7 @@ class Discovery:
 # ----------------
 
 OPENSSL_TIMEOUT = 30  # seconds
+OWN_CERTIFICATE = "tls.pem"  # the file of the certificate that the server makes
 MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
 CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit

@@ -116,6 +116,7 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--data", "FOLDER/damaged"], "move it aside: mv FOLDER/damaged/"),
         (["--tls-key", "FOLDER/key"], "--tls-key is for --tls-cert"),
         (["--require-tls", "--data", ""], "a certificate is kept in the folder of --data"),
+        (["--data", "FOLDER/cut"], "tls.pem: there is none. Without that file, a new certificate"),
         (["--tls-cert", "FOLDER/missing"], "in FOLDER/missing: No such file"),
         (["--tls-cert", "FOLDER"], "in FOLDER: Is a directory"),
         (["--tls-cert", "FOLDER/binary"], "in FOLDER/binary: there is none."),
@@ -143,6 +144,8 @@ def test_a_wrong_command_line_exits_with_2_and_a_line_that_says_why(
     (tmp_path / "kept" / server.STORE_FILE).write_bytes(b"")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / server.STORE_FILE).write_bytes(b"no database" * 100)
+    (tmp_path / "cut").mkdir(0o700)
+    (tmp_path / "cut" / "tls.pem").write_text(cut_certificate["key"])
     for name, text in cut_certificate.items():
         (tmp_path / name).write_text(text)
     process = start(*[arg.replace("FOLDER", str(tmp_path)) for arg in args])

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import os
+import queue
 import select
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 import test_budget
 import test_server
 from client_harness import Caller
-from harness import IrcTalker, Process, Talker, count_descriptors, trusting_context
+from harness import TIMEOUT, IrcTalker, Process, Talker, count_descriptors, trusting_context
 
 import client
 import protocol
@@ -187,6 +188,13 @@ def test_renegotiation_is_refused(room):
     shown = run_s_client(room.server.port, "-tls1_2", text="R\n")
     assert "no renegotiation" in shown
     room.irc("alice").heard()
+
+
+@pytest.mark.parametrize("group", ["X448", "P-521", "ffdhe2048", "ffdhe8192"])
+def test_key_exchange_that_takes_the_server_long_is_refused(room, group):
+    """A hello costs its sender nothing, and the largest group cost the server 90 ms."""
+    assert "handshake failure" in run_s_client(room.server.port, "-groups", group)
+    assert "[bob]: hello" in run_s_client(room.server.port, "-quiet", "-groups", group + ":P-256")
 
 
 def test_page_is_served_inside_tls(room):
@@ -391,6 +399,15 @@ def test_records_that_say_little_are_paid_for(room, monkeypatch):
     assert sum(paid) > 0.9 * len(data) / server.BYTES_PER_TOKEN
 
 
+def test_pieces_of_a_handshake_are_paid_for(room, monkeypatch):
+    paid, peer = queue.Queue(), room.connect(RawPeer)
+    monkeypatch.setattr(server.Session, "_take", lambda session, count: paid.put(count) or 0.0)
+    for byte in peer.hello[:50]:
+        peer.send_bytes(bytes([byte]))
+        while paid.get(timeout=TIMEOUT) != server.PIECE_PRICE:
+            pass
+
+
 def test_twenty_that_never_read_delay_nobody(open_room):
     """They are ended once too much waits for them, encrypted; the rest goes on."""
     room = open_room(max_sendq=100000)
@@ -448,19 +465,41 @@ def test_certificate_is_made_once_and_kept(start, tmp_path):
     [
         ("data", "the openssl command is not installed, so there is no certificate"),
         ("", "a certificate is kept in the folder of --data, and there is none"),
-        ("damaged", "cannot use the certificate in FOLDER/damaged/tls.pem: there is none"),
     ],
 )
 def test_chat_is_in_the_clear_without_a_certificate(start, tmp_path, data, words):
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "tls.pem").write_text("")
     folder = str(tmp_path / data) if data else ""
     process = start("--data", folder, environment={**os.environ, "PATH": str(tmp_path)})
     assert not list(tmp_path.glob("*/*.new"))
     alice = process.irc("alice")
     alice.send("CAP LS")
     assert "hubbub/tls" not in alice.heard()[0]
-    assert "Not encrypted: %s" % words.replace("FOLDER", str(tmp_path)) in told(process)
+    assert "Not encrypted: %s" % words in told(process)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is a shell script")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exit 0", "cannot use the certificate in FOLDER/tls.pem.new: there is none"),
+        ("exit 3", "openssl made no certificate: Command openssl returned non-zero exit status 3."),
+        (
+            "exec sleep 60",
+            "openssl made no certificate: Command openssl timed out after 0.2 seconds",
+        ),
+        ("echo No space left >&2; exit 1", "openssl made no certificate: No space left"),
+    ],
+)
+def test_certificate_that_is_of_no_use_is_not_kept(tmp_path, monkeypatch, script, words):
+    command = tmp_path / "openssl"
+    command.write_text("#!/bin/sh\n%s\n" % script)
+    command.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(server, "OPENSSL_TIMEOUT", 0.2)
+    with pytest.raises(server.CertificateError) as raised:
+        server.make_certificate(str(tmp_path))
+    assert str(raised.value) == words.replace("FOLDER", str(tmp_path))
+    assert os.listdir(str(tmp_path)) == ["openssl"]
 
 
 # The client, and a man in the middle

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+import protocol
 import server
 from protocol import TlsPipe
 
@@ -62,6 +63,13 @@ def test_outbox_is_encrypted_at_once(client, certificate, trusting):
     client.encrypt_outbox(client.tls)
     assert client.outbox[0] is record
     assert peer.receive(b"".join(client.outbox)) == b"one, two, three, four"
+
+    for _ in range(5):
+        client.tls.send(bytes(protocol.MAX_RECORD))  # an answer of TLS itself, not taken
+    peer.send(b"x")
+    with pytest.raises(server.Disconnect, match="SendQ exceeded"):
+        client.decrypt(peer.outgoing())
+    peer.receive(client.tls.outgoing())
 
     client.is_blocked, client.finishing = False, True
     client.outbox = [b"Goodbye."]

@@ -31,8 +31,10 @@ def load():
     [
         ("office", "", PIN),
         ("ircs://office:12001", "Anything", PIN),
+        ("OFFICE", "", PIN),
         ("office:12002", "", ""),  # another server
         ("10.0.0.66", "Class 4B", PIN),  # not a chat of that name without its certificate
+        ("10.0.0.66", "Cl\u0430ss  4b ", PIN),  # looks the same
         ("10.0.0.66", "Class 5", ""),
         ("10.0.0.66", protocol.DEFAULT_NETWORK, ""),  # a name that many have
         ("10.0.0.66", "", ""),
@@ -210,6 +212,18 @@ def test_known_name_at_a_new_address_needs_the_known_certificate(
     assert len(set(load().pins.values())) == 2
 
 
+def test_server_with_a_lock_in_the_list_is_not_joined_in_the_clear(desktop, room, monkeypatch):
+    """Else another computer, between the two, could take the offer of encryption away."""
+    with contextlib.closing(Responder()) as responder:
+        monkeypatch.setenv("HUBBUB_FIND", responder.address)
+        alice = desktop.open(room.server.port, "alice")
+        responder.answer(responder.query(), "Class 4B", room.server.port, is_encrypted=True)
+        desktop.pump(lambda: alice.connect_view.found)
+        alice.connect()
+        assert "does not speak TLS" in alice.wait_for_error(SERVER)
+        assert not alice.connect_view.trust.winfo_viewable()
+
+
 @needs_openssl
 @pytest.mark.parametrize("certificate", sorted(REFUSALS))
 def test_nothing_unsent_is_lost_if_the_chat_in_view_is_refused(
@@ -307,8 +321,11 @@ def test_connection_is_encrypted_from_the_start_if_asked_for(
     room = open_chat()
     code, shown = visit(room, *options, server=server)
     assert (code, room.server.digest in shown) == (0, True)
-    code, shown = visit(open_room(), *options, server=server)
-    assert (code, "joined" in shown) == (1, False)
+    clear = open_room()
+    for more in ((), ("--trust",)):
+        code, shown = visit(clear, *options, *more, server=server)
+        assert (code, "joined" in shown) == (1, False)
+        assert "does not speak TLS" in shown and "trust" not in shown
 
 
 def test_pipe_is_not_told_about_the_encryption(room, visit):
