@@ -4990,7 +4990,7 @@ class Transcript:
         self.scrolled: Action = lambda: None
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
-        self._unused_tags = 0  # of entries that are gone
+        self._unused_tags: List[str] = []  # of entries that are gone
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
@@ -5057,8 +5057,7 @@ class Transcript:
         if not changes:
             return
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
-        tags = len(self._entries) + self._unused_tags + added
-        is_too_much = self.at_end and tags > self.MAX_SHOWN
+        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
             is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
             if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
@@ -5086,6 +5085,11 @@ class Transcript:
             if entry in self._entries:
                 start = self._entries.index(entry)
                 self._replace(start, start + 2, self._entries[start : start + 2])
+        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
+        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
+        for tag in tags:
+            if not self.text.tag_ranges(tag):
+                self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
         return entry is None or not (self.conversation.hides_joins and entry.event)
@@ -5099,7 +5103,7 @@ class Transcript:
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
         if tags:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
-        self._unused_tags = 0
+        self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
         self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
@@ -5107,7 +5111,7 @@ class Transcript:
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
         self._code -= gone
-        self._unused_tags += len(gone)
+        self._unused_tags += ["e%d" % entry.id for entry in gone]
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
                 block = list(group)
