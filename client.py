@@ -5457,9 +5457,9 @@ class ConnectView:
         self.list.frame.grid(sticky="nsew")
 
     def _hints(self) -> List[Row]:
-        """Return the rows that stand in for servers while there are none."""
+        """Return the rows shown while there are no servers."""
         rows = {"No servers yet": "Ask someone to start the server."}
-        rows["And for its address"] = "The server's console shows it."
+        rows["Type its address below"] = "The server's console shows it."
         if self._finder.can_ask:
             rows = {"No servers found yet": "Ask someone to start the server."}
             rows["Or does it run already?"] = "Check that you are on the same network."
@@ -6545,7 +6545,7 @@ class Questions:
     def _ask(
         self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner, as long as `is_due` returns True; None: go on with what was."""
+        """Ask in the banner, as long as `is_due` returns True; None: back to the message box."""
         self.cancel()
         self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
