@@ -5032,7 +5032,7 @@ class Transcript:
         self.scrolled: Action = lambda: None
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
-        self._unused_tags = 0  # of entries that are gone
+        self._unused_tags: List[str] = []  # of entries that are gone
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
@@ -5101,8 +5101,7 @@ class Transcript:
         if not changes:
             return
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
-        tags = len(self._entries) + self._unused_tags + added
-        is_too_much = self.at_end and tags > self.MAX_SHOWN
+        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
             is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
             if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
@@ -5130,6 +5129,11 @@ class Transcript:
             if entry in self._entries:
                 start = self._entries.index(entry)
                 self._replace(start, start + 2, self._entries[start : start + 2])
+        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
+        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
+        for tag in tags:
+            if not self.text.tag_ranges(tag):
+                self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
         return entry is None or not (self.conversation.hides_joins and entry.event)
@@ -5143,7 +5147,7 @@ class Transcript:
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
         if tags:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
-        self._unused_tags = 0
+        self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
         self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
@@ -5151,7 +5155,7 @@ class Transcript:
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
         self._code -= gone
-        self._unused_tags += len(gone)
+        self._unused_tags += ["e%d" % entry.id for entry in gone]
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
                 block = list(group)
@@ -5504,9 +5508,9 @@ class ConnectView:
         self.list.frame.grid(sticky="nsew")
 
     def _hints(self) -> List[Row]:
-        """Return the rows that stand in for servers while there are none."""
+        """Return the rows shown while there are no servers."""
         rows = {"No servers yet": "Ask someone to start the server."}
-        rows["And for its address"] = "The server's console shows it."
+        rows["Type its address below"] = "The server's console shows it."
         if self._finder.can_ask:
             rows = {"No servers found yet": "Ask someone to start the server."}
             rows["Or does it run already?"] = "Check that you are on the same network."
@@ -5956,6 +5960,7 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
+        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.hint.configure(text=self._look.text(chat.hint))
 
@@ -6589,7 +6594,7 @@ class Questions:
     def _ask(
         self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner, as long as `is_due` returns True; None: go on with what was."""
+        """Ask in the banner, as long as `is_due` returns True; None: back to the message box."""
         self.cancel()
         self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner

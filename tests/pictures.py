@@ -425,6 +425,7 @@ STATES = (
     ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
+    ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),
