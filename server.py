@@ -3851,7 +3851,7 @@ def mute_text(client: Client) -> str:
     left = client.muted_until - time.time() if client.muted_until else 0.0
     if left <= 0:
         return ""
-    duration = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
+    duration = "" if left == float("inf") else " for " + protocol.format_left(left)
     return "An operator has muted you%s. You can still read." % duration
 
 
@@ -3908,7 +3908,7 @@ def on_join(session: Session, message: Message) -> None:
             wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
-                raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
+                raise ReplyError("405", name, text % protocol.format_left(wait))
         # A token for leaving: the end of a connection waits for none.
         session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
         key = keys.get(given, "")
@@ -4434,7 +4434,7 @@ def on_bans(session: Session, message: Message) -> None:
     sanctions = session.server.store.sanctions
     for sanction in sanctions:
         done = "banned" if sanction.kind == "ban" else "muted"
-        left = protocol.format_duration(int(sanction.until - now) + 1) if sanction.until else ""
+        left = protocol.format_left(sanction.until - now) if sanction.until else ""
         length = " for " + left if left else ""
         reason = ": " + sanction.reason if sanction.reason else ""
         target = sanction.target
