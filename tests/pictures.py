@@ -425,6 +425,9 @@ STATES = (
     ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
+    ("password-below", WIDTHS, lambda studio: pressed(
+        studio, *"sesame", text="Back in a minute.\n/register ")),
+    ("send-button", SIZES, lambda studio: pressed(studio, "End", "Tab", text="It is right")),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),
