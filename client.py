@@ -418,6 +418,7 @@ class Handshake:
 
 
 FIRST, SYSTEM = "first", "system"  # pins: see Connection
+GOODBYE = Message("QUIT")
 OTHER_CERTIFICATE = (
     "%s shows another certificate than before. Either the server was set up anew, or another"
     " computer answers in its place. Ask the host before you trust it."
@@ -427,6 +428,16 @@ NO_ENCRYPTION = (
     " the host before you trust it."
 )
 NO_TLS = "%s does not speak TLS: no encryption. Ask the host, or leave out ircs:// and --tls."
+# The same of a server at a new address with the name of a known one
+OTHER_NAMESAKE = (
+    "{0} calls itself “{1}”, but has another certificate than the “{1}” that you know. It may be"
+    " another chat of that name, or a computer that poses as yours. Ask the host before you trust"
+    " it."
+)
+CLEAR_NAMESAKE = (
+    "{0} calls itself “{1}”, but is not encrypted, as the “{1}” that you know is. What you write"
+    " could be read on its way. Ask the host before you trust it."
+)
 
 
 def describe_pin(pin: str) -> str:
@@ -512,7 +523,8 @@ class Connection:
     `pin` tells which server is trusted to be the right one: the fingerprint of its certificate,
     SYSTEM for any with a certificate that the system trusts for this host, FIRST for the one
     that is met now, whose pin is SYSTEM if that is so, or else its fingerprint. Connected has the
-    pin to keep. With "" the server may be in the clear, but is not told more than that unless it
+    pin to keep. `network` is the name for which a server at a new address has to have the pin of
+    another. With "" the server may be in the clear, but is not told more than that unless it
     is; it is FIRST if it offers encryption. A connection that was encrypted once is encrypted ever
     after.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
@@ -527,6 +539,7 @@ class Connection:
         events: "queue.Queue[Any]",
         reconnects: bool = True,
         pin: str = "",
+        network: str = "",
     ) -> None:
         self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
@@ -543,6 +556,7 @@ class Connection:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
         self._pin, self._is_known = pin.replace(FIRST, SYSTEM), pin not in ("", FIRST)
+        self._network = network
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -576,13 +590,13 @@ class Connection:
         """End the pause before the next attempt to reconnect."""
         self._pause_is_over.set()
 
-    def close(self, wait: float = 0.0) -> None:
+    def close(self, wait: float = 0.0, farewell: Message = GOODBYE) -> None:
         """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
         Idempotent. Nothing needs to poll the queue any more.
         """
         self._is_polled = False
-        self._quit([Message("QUIT")])
+        self._quit([farewell])
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
@@ -725,13 +739,20 @@ class Connection:
                 raise RestartError from None  # then it is met for the first time
             if not self._is_known:
                 raise EndedError(SERVER, NO_TLS % self.address) from None
-            text = OTHER_CERTIFICATE if is_stranger else NO_ENCRYPTION
-            raise EndedError(TRUST, text % self.address, is_final=True) from None
+            raise self._refusal(is_stranger) from None
         if self._pin == FIRST and carrier.fingerprint:
             self._pin = carrier.fingerprint
         if carrier.fingerprint and self._pin not in (SYSTEM, carrier.fingerprint):
-            raise EndedError(TRUST, OTHER_CERTIFICATE % self.address, is_final=True)
+            raise self._refusal(is_encrypted=True)
         return data
+
+    def _refusal(self, is_encrypted: bool) -> EndedError:
+        """Return the error for a server that is not the one that is trusted, or not encrypted."""
+        text = (OTHER_CERTIFICATE if is_encrypted else NO_ENCRYPTION) % self.address
+        if self._network:
+            text = OTHER_NAMESAKE if is_encrypted else CLEAR_NAMESAKE
+            text = text.format(self.address, self._network)
+        return EndedError(TRUST, text, is_final=True)
 
     def _put(self, event: Event) -> None:
         """Put an event into the queue; wait while that is full and still polled."""
@@ -758,7 +779,7 @@ class Connection:
             if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
-                self._is_known = bool(self._pin)
+                self._is_known, self._network = bool(self._pin), ""
                 with self._lock:
                     self._open_session = self._session
                 caps, is_resumed = handshake.caps, handshake.is_resumed
@@ -2760,8 +2781,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
 
 def commands(chat: Chat) -> Iterator[Suggestion]:
     """Yield the commands that the server has and the user may use."""
-    me = chat.current.members.get(protocol.casefold(chat.nickname), Member(""))
-    allowed = {"kick"} if me.prefix not in ("", "+") else set()
+    allowed = {"kick"} if chat.can_moderate(chat.current) else set()
     for name, verb in protocol.VERBS.items():
         is_allowed = name not in protocol.OPERATOR_VERBS - allowed or chat.session.is_operator
         if is_allowed and _NEEDED.get(name, "") in ("", *chat.session.caps):
@@ -4615,9 +4635,8 @@ class Composer(TextBox):
         self.hidden = ttk.Entry(self.text, style="Plain.TEntry", show="•", font=look.font["chat"])
         is_valid = (self.hidden.register(fits_entry), "%P")
         self.hidden.configure(validate="key", validatecommand=is_valid)
-        button = icon_button(self.frame, look, "IconField", "send", self._on_return)
-        button.configure(takefocus=0)
-        button.grid(row=1, column=3, rowspan=2, sticky="s")
+        self.button = icon_button(self.frame, look, "IconField", "send", self._on_button)
+        self.button.grid(row=1, column=3, rowspan=2, sticky="s")
         self.note.grid(row=2, column=1, columnspan=2)  # below, so that no line gets shorter
         for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
             self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
@@ -4630,6 +4649,7 @@ class Composer(TextBox):
             text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
+        self.hidden.bind("<<PrevWindow>>", lambda event: focus_on(text.tk_focusPrev()))
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
         text.bind("<Configure>", lambda event: self._grow())
@@ -4731,6 +4751,10 @@ class Composer(TextBox):
             self.give_back(self._submit(text))
         return "break"
 
+    def _on_button(self) -> None:
+        self.text.focus_set()
+        self._on_return()
+
     def _on_key(self, event: "TkEvent") -> None:
         is_character = bool(event.char) and event.char.isprintable()
         self._suggest(is_character or event.keysym == "BackSpace")
@@ -4759,9 +4783,8 @@ class Composer(TextBox):
         return draft is not None
 
     def _on_tab(self, step: int) -> str:
-        """Take a suggestion, or complete the word before the cursor; leave an empty box."""
-        is_completed = self._complete(0 if self.suggestions.is_open else step)
-        if not is_completed and not self.get().strip():
+        """Take a suggestion, or complete the word before the cursor; else leave the box."""
+        if not self._complete(0 if self.suggestions.is_open else step):
             focus_on(self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev())
         return "break"
 
@@ -4785,6 +4808,7 @@ class Composer(TextBox):
     def _on_change(self) -> None:
         self._hide_password()
         length = len(self.get())
+        self.button.configure(takefocus=bool(length or self._command))
         set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
         self.show_notice()
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
@@ -5914,7 +5938,8 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
-        self.transcript.text.bind("<Key>", self._on_stray_key)
+        for widget in (self.transcript.text, self.composer.button):
+            widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
@@ -6109,7 +6134,7 @@ class ChatView:
         return "break"
 
     def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
-        """Send what is typed in the transcript to the message box."""
+        """Send what is typed where nothing is written to the message box."""
         modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
         if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
             return None  # a key that the text may want, or with Control or Alt
@@ -6728,6 +6753,7 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
+        self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -6772,11 +6798,12 @@ class Window:
         if at_once:
             self.connect_view.submit()
 
-    def close(self) -> None:
+    def close(self, farewell: Message = GOODBYE) -> None:
         """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent.
 
         While connected, echoes that are on their way are waited for.
         """
+        self._farewell = farewell
         unsent = self.chat.unsent if self.is_chatting else 0
         if self.is_chatting and self.host is not None:
             self.questions.ask_host_close(self._end, self._end_both)
@@ -6876,7 +6903,9 @@ class Window:
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))
         pin = self.settings.pin(server, *(found.network, found.is_encrypted) if found else ())
-        self._connection = Connection(*address, nickname, self._events, pin=pin)
+        is_new = short_address(server) not in self.settings.pins
+        network = found.network if found and is_new else ""
+        self._connection = Connection(*address, nickname, self._events, pin=pin, network=network)
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
@@ -6891,7 +6920,7 @@ class Window:
         if self._chore is not None:
             self._chore.secret = ""  # no other server gets to see it
         if self._connection is not None:
-            self._connection.close(wait)
+            self._connection.close(wait, self._farewell)
             self._connection = None
 
     def cancel(self) -> None:
@@ -6976,10 +7005,15 @@ class Window:
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
-            if chore.secret and not chore.process.returncode:
+            if chore.process.returncode:
+                self.do(self.chat.inform, chore.last_line)
+            elif chore.secret:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
-                self.do(self.chat.inform, chore.last_line)
+                self.cancel()
+                self._show(self.connect_view)
+                words = "You ended the chat. Its history is kept."
+                self.connect_view.show_error(SERVER, words, is_question=True)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()
@@ -7025,7 +7059,7 @@ class Window:
             self.show_bars()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
-                self.close()
+                self.close(self._farewell)
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self.root.after(delay, self._poll)
@@ -7071,13 +7105,16 @@ class Window:
                 self.connect_view.show_error(end.fault, end.reason, is_question)
 
     def _carry_out(self, outcome: Outcome) -> None:
-        """Carry out all but the changes."""
+        """Carry out all but the changes; if it is done, close the window as its button does."""
+        if outcome.is_done:
+            outcome.is_done = False
+            goodbyes = (message for message in outcome.send if message.command == "QUIT")
+            self.root.after_idle(self.close, next(goodbyes, GOODBYE))
+            outcome.send = [message for message in outcome.send if message.command != "QUIT"]
         if self._connection is not None:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
             self.settings.save()
-        if outcome.is_done:
-            self.root.after_idle(self._end)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         if not changes:

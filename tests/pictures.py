@@ -426,6 +426,9 @@ STATES = (
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
+    ("password-below", WIDTHS, lambda studio: pressed(
+        studio, *"sesame", text="Back in a minute.\n/register ")),
+    ("send-button", SIZES, lambda studio: pressed(studio, "End", "Tab", text="It is right")),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),

@@ -425,6 +425,9 @@ def test_commands_are_suggested_to_those_who_may_use_them(alice):
         client.RESUME_CAP,
     }
     assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS
+    alice.hear(":bob!b@h MODE #lobby +h alice")  # no operator, nor is one in the menus
+    assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS
+    assert not alice.chat.can_moderate(alice.chat.current)
     alice.hear(":bob!b@h MODE #lobby +o alice")
     assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS | {"kick"}
     alice.hear(":alice!a@h MODE alice +io")

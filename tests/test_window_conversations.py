@@ -491,7 +491,7 @@ def test_shift_with_up_or_down_selects_and_ctrl_shift_home_too(alice):
 
 
 def test_tab_completes_names_commands_and_rooms(tea):
-    """Tab goes on to the next suggestion, Shift+Tab back; it leaves a box that is empty."""
+    """Tab goes on to the next suggestion, Shift+Tab back; it leaves the box if there is none."""
     for begun, steps in [
         ("ca", ["carol: "]), ("@b", ["@bob "]), ("hi b", ["hi bob "]), ("/who", ["/whois "]),
         ("see #", ["see #lobby ", "see #tea "]),
@@ -503,6 +503,17 @@ def test_tab_completes_names_commands_and_rooms(tea):
         tea.box.delete("1.0", "end")
     tea.press("Tab", tea.box)
     assert not tea.has_focus(tea.box)
+    tea.box.focus_force()
+    tea.type("xyz")  # nothing completes it: the button that sends is next
+    tea.press("Tab", tea.box)
+    assert tea.has_focus(tea.chat_view.composer.button)
+    tea.type("a", " ")  # not sent by a word that was to be completed
+    assert (tea.draft, tea.has_focus(tea.box)) == ("xyza ", True)
+    for key, has_focus in (("Shift-Tab", False), ("Tab", True), ("Tab", False)):
+        tea.press(key)
+        assert tea.has_focus(tea.box) == has_focus
+    tea.type("<Return>")
+    assert (tea.draft, tea.has_focus(tea.box)) == ("", True)
     tea.write("#")
     tea.press("Control-Tab", tea.box)
     assert not tea.has_focus(tea.box)
