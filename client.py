@@ -4713,6 +4713,7 @@ class Composer(TextBox):
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
         self._suggest(False)
         self.show_notice()
+        self.hidden.update_idletasks()  # what is not on the screen yet gets no focus, and no key
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
