@@ -1,0 +1,274 @@
+"""Search in all conversations: what is loaded, what the server keeps, and the way to a result."""
+
+import time
+
+import pytest
+from test_chat import CAPS, NOW, User
+
+import client
+import protocol
+
+SEARCH_CAPS = CAPS + " soju.im/search"
+FOUND = "in everything the server keeps"
+LOADED = "found in what is loaded here (%s)"
+
+
+def say(number, text, target="#lobby", sender="bob"):
+    """The line of a message with this number, so many seconds after 17:00."""
+    clock = "2026-11-22T%02d:%02d:%02d.000Z" % (17 + number // 3600, number // 60 % 60, number % 60)
+    tags = "@msgid=%d;time=%s" % (number, clock)
+    return "%s :%s!u@h PRIVMSG %s :%s" % (tags, sender, target, text)
+
+
+def batch(kind, *lines):
+    """An answer of the server."""
+    told = [line.replace("@", "@batch=x;", 1) for line in lines]
+    return [":hub BATCH +x " + kind, *told, ":hub BATCH -x"]
+
+
+def found_by(alice):
+    return [(r.conversation.name, r.entry.line.text) for r in alice.chat.lookup.results]
+
+
+def search(alice, words):
+    """Search for words; return what is found so far."""
+    alice.do(alice.chat.do(NOW, alice.chat.search, words))
+    return found_by(alice)
+
+
+def choose(alice, index=0):
+    result = alice.chat.lookup.results[index]
+    alice.do(alice.chat.do(NOW, alice.chat.reveal, result))
+    return result
+
+
+def revealed(alice):
+    return [change.entries[0].line.text for change in alice.changed(client.REVEALED)]
+
+
+@pytest.fixture
+def alice():
+    """Alice on a server that searches; what is loaded of its history are the messages 10 to 12."""
+    alice = User(SEARCH_CAPS).join()
+    page = [say(10, "Tea at ten"), say(11, "Coffee"), say(12, "more TÉA")]
+    alice.hear(*batch("chathistory #lobby", *page))
+    alice.chat.find("#lobby").has_older = True
+    assert len(alice.sent) == 1
+    return alice
+
+
+@pytest.fixture
+def loaded():
+    """Alice on a server that cannot search."""
+    return User().join()
+
+
+def test_loaded_messages_are_found_in_all_conversations(loaded):
+    loaded.hear(":alice!a@h JOIN #tea", ":bob!b@h PRIVMSG #tea :green tea", say(1, "no"))
+    loaded.hear(say(2, "Tea?"), say(3, "psst tea", "alice"), say(4, "tea, noise", sender="eve"))
+    loaded.hear(":bob!b@h TOPIC #lobby :tea", ":hub NOTICE alice :tea")
+    loaded.type("/ignore eve")
+    # A private message that stands in the room, too, is found once; topics and names are not.
+    assert sorted(search(loaded, "tea")) == [
+        ("#lobby", "Tea?"), ("#tea", "green tea"), ("bob", "psst tea"),
+    ]  # fmt: skip
+    assert search(loaded, "bob") == [] and loaded.sent == []
+    note = "Nothing " + LOADED % "this server cannot search"
+    assert loaded.chat.lookup.note == note
+
+
+def test_server_is_asked_and_its_answer_is_merged(alice):
+    assert search(alice, "tea") == [("#lobby", "more TÉA"), ("#lobby", "Tea at ten")]
+    assert alice.sent == ["SEARCH limit=100;text=tea"]
+    assert alice.chat.lookup.note == "Searching everything the server keeps…"
+    alice.ignored.append("eve")
+    answer = [
+        say(2, "old tea"), say(3, "tea to you", "alice"), say(4, "tea to bob", "bob", "alice"),
+        say(5, "as another tea", "bob", "alicia"), say(6, "tea of eve", sender="eve"),
+        say(7, "tea for carol", "carol", "alice"), say(8, "tea there", "#gone"),
+        say(10, "Tea at ten"), say(12, "more TÉA"),
+    ]  # fmt: skip
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    assert alice.hear(*batch("soju.im/search", *answer)) == []
+    assert found_by(alice) == [
+        ("#lobby", "more TÉA"), ("#lobby", "Tea at ten"), ("#gone", "tea there"),
+        ("carol", "tea for carol"), ("bob", "as another tea"), ("bob", "tea to bob"),
+        ("bob", "tea to you"), ("#lobby", "old tea"),
+    ]  # fmt: skip
+    assert alice.chat.lookup.note == "8 messages found " + FOUND
+    assert [r.entry.is_own for r in alice.chat.lookup.results[3:7]] == [True, True, True, False]
+    first = alice.chat.lookup.results[0]
+    assert first.entry in alice.chat.find("#lobby").entries and first.spans == ((5, 8),)
+    assert len(alice.chat.conversations) == 2  # none is opened
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ("green tea; black = \\", "SEARCH limit=100;text=green\\stea\\:\\sblack\\s=\\s\\\\"),
+        ("茶", "SEARCH limit=100;text=茶"),
+        ("😀", "SEARCH limit=100;text=😀"),
+    ],
+)
+def test_words_are_sent_as_they_are(alice, words, sent):
+    assert search(alice, words) == []
+    assert alice.sent == [sent]
+
+
+def test_long_words_are_cut(alice):
+    search(alice, "ö" * 20000)
+    (line,) = alice.sent
+    assert line.startswith("SEARCH limit=100;text=ööö") and len(line.encode()) <= 510
+
+
+@pytest.mark.parametrize("words", ["", "t", " "])
+def test_a_letter_is_too_short(alice, words):
+    assert search(alice, words.strip()) == [] and alice.sent == []
+    assert alice.chat.lookup.note == "Write at least two letters"
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("refused", "the server did not answer"),
+        ("late", "the server did not answer"),
+        ("half an answer", "the server did not answer"),
+        ("lost", "the connection was lost"),
+        ("not connected", "you are not connected"),
+    ],
+)
+def test_search_without_an_answer_says_so(alice, end, why):
+    """What is loaded is shown, and what comes later is not taken for news."""
+    if end == "not connected":
+        alice.lose()
+    search(alice, "tea")
+    if end == "refused":
+        assert alice.hear(":hub FAIL SEARCH INVALID_PARAMS :The limit is wrong") == []
+    elif end == "lost":
+        alice.lose()
+    elif end != "not connected":
+        late = batch("soju.im/search", say(2, "old tea"))
+        cut = 2 if end == "half an answer" else 0
+        alice.hear(*late[:cut])
+        alice.do(alice.chat.do(NOW + 100, alice.chat.tick))
+        assert alice.hear(*late[cut:]) == []
+    assert alice.chat.lookup.note == "2 messages " + LOADED % why
+    assert len(found_by(alice)) == 2
+    assert alice.chat.history.requests == []
+
+
+def test_answers_go_to_their_own_search(alice):
+    search(alice, "green")
+    search(alice, "green")  # is being asked
+    search(alice, "tea")
+    assert alice.sent == ["SEARCH limit=100;text=green", "SEARCH limit=100;text=tea"]
+    alice.hear(*batch("soju.im/search", say(2, "green")))
+    assert "green" not in str(found_by(alice)) and not alice.chat.lookup.is_done
+    alice.hear(*batch("soju.im/search", say(3, "old tea")))
+    assert found_by(alice)[-1] == ("#lobby", "old tea")
+    search(alice, "tea")  # again, as there may be more now
+    assert alice.sent == ["SEARCH limit=100;text=tea"]
+
+
+def test_newest_hundred_are_kept(alice):
+    search(alice, "tea")
+    alice.hear(*batch("soju.im/search", *(say(n, "tea %d" % n) for n in range(100, 200))))
+    assert [found_by(alice)[n][1] for n in (0, -1)] == ["tea 199", "tea 100"]
+    assert alice.chat.lookup.note == "The newest 100 messages found " + FOUND
+
+
+def test_loaded_result_is_brought_into_view(alice):
+    alice.do(alice.chat.do(NOW, alice.chat.open, "carol"))
+    alice.hear(*batch("chathistory carol"))
+    search(alice, "ten")
+    assert alice.sent != []
+    choose(alice)
+    assert alice.chat.current.name == "#lobby" and revealed(alice) == ["Tea at ten"]
+    assert alice.sent == []
+
+
+def test_history_around_a_result_is_loaded_without_a_gap(alice):
+    """First what stands around it, then the rest up to what is loaded, and no more than that."""
+    search(alice, "old")
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    assert alice.sent != []
+    choose(alice)
+    assert alice.sent == ["CHATHISTORY AROUND #lobby msgid=2 :50"] and revealed(alice) == []
+    page = [say(n, "old tea" if n == 2 else "line %d" % n) for n in (1, 2, 3)]
+    alice.hear(*batch("chathistory #lobby", *page))
+    assert revealed(alice) == ["old tea"] and alice.chat.lookup.goal is None
+    assert alice.sent == ["CHATHISTORY BETWEEN #lobby msgid=3 msgid=10 :500"]
+    alice.hear(*batch("chathistory #lobby", *(say(n, "line %d" % n) for n in range(4, 10))))
+    assert alice.sent == [] and revealed(alice) == []
+    places = [int(e.msgid) for e in alice.chat.find("#lobby").entries if e.msgid]
+    assert places == list(range(1, 13))
+    assert alice.chat.find("#lobby").has_older
+
+
+def test_gap_that_is_too_long_is_shown(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ENTRIES", 5)
+    search(alice, "old")
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    choose(alice)
+    alice.hear(*batch("chathistory #lobby", say(2, "old tea"), say(3, "then")))
+    texts = [entry.text for entry in alice.chat.find("#lobby").entries if entry.line.nickname == ""]
+    assert "[SYSTEM]: Too many messages to load: some are missing." in texts
+    assert alice.chat.history.requests == []
+
+
+@pytest.mark.parametrize("answer", ["page without it", "refusal", "late", "disconnected"])
+def test_result_that_cannot_be_loaded_is_not_waited_for(alice, answer):
+    search(alice, "old")
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    if answer == "disconnected":
+        alice.lose()
+    alice.lines.clear()
+    choose(alice)
+    if answer == "page without it":
+        alice.hear(*batch("chathistory #lobby", say(1, "line 1")))
+    elif answer == "refusal":
+        alice.hear(":hub FAIL CHATHISTORY INVALID_TARGET AROUND #lobby :No")
+    elif answer == "late":
+        alice.do(alice.chat.do(NOW + 100, alice.chat.tick))
+    when = alice.chat.lookup.results[0].entry.line.clock
+    texts = [line.text for line in alice.lines]
+    assert "The message of %s cannot be loaded now." % when in texts
+    assert revealed(alice) == [] and alice.chat.lookup.goal is None
+
+
+def test_result_in_a_conversation_that_is_not_open(alice):
+    """It is opened, or joined, with its latest page, which may have the result already."""
+    search(alice, "old")
+    found = say(2, "old tea", "alice"), say(3, "old, in the den", "#den")
+    alice.hear(*batch("soju.im/search", *found))
+    assert alice.sent != []
+    choose(alice, 1)
+    assert alice.sent == ["CHATHISTORY LATEST bob * :50"] and alice.chat.current.name == "bob"
+    alice.hear(*batch("chathistory bob", found[0]))
+    assert revealed(alice) == ["old tea"] and alice.sent == []
+    choose(alice, 0)
+    assert alice.sent == ["JOIN #den"]
+    alice.hear(":alice!alice@host JOIN #den")
+    alice.hear(*batch("chathistory #den", say(7, "line", "#den"), say(8, "line", "#den")))
+    assert alice.sent[-1] == "CHATHISTORY AROUND #den msgid=3 :50"
+    alice.hear(*batch("chathistory #den", found[1], say(7, "line", "#den")))
+    assert revealed(alice) == ["old, in the den"] and alice.sent == []
+
+
+def test_result_is_given_up_when_another_conversation_is_chosen(alice):
+    search(alice, "old")
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    choose(alice)
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.hear(*batch("chathistory #lobby", say(2, "old tea")))
+    assert revealed(alice) == [] and alice.chat.current.name == "bob"
+
+
+def test_many_loaded_messages_are_searched_quickly(loaded):
+    line = protocol.Line(client.FROM_OTHERS, NOW, "[bob]:", "é" * 40, "bob")
+    for number in range(5):
+        room = loaded.chat.create("#room%d" % number, client.CHANNEL)
+        room.entries = [client.Entry(n, line) for n in range(client.MAX_ENTRIES)]
+    start = time.thread_time()
+    search(loaded, "tea")
+    assert time.thread_time() - start < 0.5
