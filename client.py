@@ -2175,7 +2175,6 @@ def _read_entry(
 
 _LOADED = "found in what is loaded here (%s)"  # and why not in more
 _KEPT = "found in everything the server keeps"
-_TOO_SHORT = "Write at least two letters"
 
 
 class Result(NamedTuple):
@@ -2207,12 +2206,13 @@ class Lookup:
     @property
     def note(self) -> str:
         """Words about what was found, and where."""
+        if self.is_too_short:
+            return "Write at least two letters"
         if not self.is_done:
             return "Searching everything the server keeps…"
         number = len(self.results)
         count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
-        found = "%s %s" % (count.get(number, "%d messages" % number), self.where)
-        return _TOO_SHORT if self.is_too_short else found
+        return "%s %s" % (count.get(number, "%d messages" % number), self.where)
 
     def add(self, found: Iterable[Tuple[Conversation, Entry]]) -> None:
         """Merge messages into the results; those that are there already stay."""
@@ -2253,9 +2253,8 @@ def _find_loaded(chat: Chat, words: str) -> Iterator[Tuple[Conversation, Entry]]
         newest = itertools.islice(reversed(conversation.entries), most)
         messages = (e for e in newest if e.line.kind in kinds and conversation.kind != CONSOLE)
         found = (e for e in messages if _find_folded(e.line.text, pattern))
-        for entry in itertools.islice(found, MAX_RESULTS):
-            if not chat.is_ignored(entry.line.nickname):
-                yield conversation, entry
+        wanted = (e for e in found if not chat.is_ignored(e.line.nickname))
+        yield from ((conversation, entry) for entry in itertools.islice(wanted, MAX_RESULTS))
 
 
 def _take_results(chat: Chat, request: Request) -> None:
@@ -5582,8 +5581,8 @@ class SearchBar:
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
         self.all = ttk.Button(self.frame, style="ChatLink.TButton", command=search_all)
         self.all.configure(text="All conversations")
-        key = next(key.name for key in KEYS if "Control-Shift-F" in key.actions)
-        Tip(self.all, look, lambda: "Search all conversations   " + key_name(key, look.system))
+        tip = "Search all conversations   " + key_name("Ctrl+Shift+F", look.system)
+        Tip(self.all, look, lambda: tip)
         self.all.grid(row=0, column=1)
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
         for column, (icon, action) in enumerate(steps.items(), 2):
@@ -7659,9 +7658,10 @@ class Keys:
     def _on_other_key(self, event: "TkEvent") -> Optional[str]:
         """Do, on a keyboard of another alphabet, what the Latin letter on the key does."""
         letter = latin_letter(event, self._window.look.system)
-        for key in KEYS:
-            if "Control-" + letter in key.actions:
-                return self._on_key(key, "Control-" + letter, event)
+        shifted = ["Control-Shift-" + letter] if int(event.state) & 1 else []
+        for sequence, key in itertools.product([*shifted, "Control-" + letter], KEYS):
+            if sequence in key.actions:
+                return self._on_key(key, sequence, event)
         edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])

@@ -8,8 +8,9 @@ from harness import Room
 import client
 from client import Tip
 
-MAIN = ["Browse rooms…", "New private message…", "Register this name…", "Log in…", "I am away",
-        "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
+MAIN = ["Browse rooms…", "New private message…", "Search all conversations…",
+        "Register this name…", "Log in…", "I am away", "Sound off",
+        "Switch to light", "Larger", "Smaller", "Who can join, and how",
         "This server, and its encryption",
         "Other server…", "End the chat on this computer…", "Become the operator",
         "Help, keys, about Hubbub", "Quit"]  # fmt: skip

@@ -3,13 +3,15 @@
 import time
 
 import pytest
+from harness import Room
 from test_chat import CAPS, NOW, User
+from window_harness import hear
 
 import client
 import protocol
 
 SEARCH_CAPS = CAPS + " soju.im/search"
-FOUND = "in everything the server keeps"
+FOUND = "found in everything the server keeps"
 LOADED = "found in what is loaded here (%s)"
 
 
@@ -95,7 +97,7 @@ def test_server_is_asked_and_its_answer_is_merged(alice):
         ("carol", "tea for carol"), ("bob", "as another tea"), ("bob", "tea to bob"),
         ("bob", "tea to you"), ("#lobby", "old tea"),
     ]  # fmt: skip
-    assert alice.chat.lookup.note == "8 messages found " + FOUND
+    assert alice.chat.lookup.note == "8 messages " + FOUND
     assert [r.entry.is_own for r in alice.chat.lookup.results[3:7]] == [True, True, True, False]
     first = alice.chat.lookup.results[0]
     assert first.entry in alice.chat.find("#lobby").entries and first.spans == ((5, 8),)
@@ -174,7 +176,7 @@ def test_newest_hundred_are_kept(alice):
     search(alice, "tea")
     alice.hear(*batch("soju.im/search", *(say(n, "tea %d" % n) for n in range(100, 200))))
     assert [found_by(alice)[n][1] for n in (0, -1)] == ["tea 199", "tea 100"]
-    assert alice.chat.lookup.note == "The newest 100 messages found " + FOUND
+    assert alice.chat.lookup.note == "The newest 100 messages " + FOUND
 
 
 def test_loaded_result_is_brought_into_view(alice):
@@ -272,3 +274,126 @@ def test_many_loaded_messages_are_searched_quickly(loaded):
     start = time.thread_time()
     search(loaded, "tea")
     assert time.thread_time() - start < 0.5
+
+
+# In the window
+
+
+@pytest.fixture
+def room(tmp_path):
+    """A server that keeps 300 lines of the lobby, the first about tea, and a private line."""
+    room = Room(data=str(tmp_path / "room"), network="School")
+    bob, carol = room.irc("bob"), room.irc("carol")
+    bob.send("PRIVMSG #lobby :the oldest Tea is here")
+    bob.send(*("PRIVMSG #lobby :line %d" % number for number in range(300)))
+    bob.heard()
+    room.bob, room.carol = bob, carol
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def anna(desktop, room):
+    anna = desktop.join(room.server.port, "anna")
+    room.bob.send("PRIVMSG anna :green tea?", "PRIVMSG carol :tea is not for anna")
+    anna.sees("[bob -> you]: green tea?  (only you two)")
+    return anna
+
+
+def rows(anna):
+    return [row.text for row in anna.sheet.list.rows] if anna.sheet is not None else []
+
+
+FOUND_TEA = ["2 messages " + FOUND, "green tea?", "the oldest Tea is here"]
+
+
+def asked(anna, monkeypatch):
+    """The words that the server is asked for from now on."""
+    words, search = [], client._search
+    monkeypatch.setattr(
+        client, "_search", lambda chat, lookup: (words.append(lookup.words), search(chat, lookup))
+    )
+    return words
+
+
+@pytest.mark.parametrize("way", ["key", "button", "menu", "command"])
+def test_all_conversations_are_searched_from_the_window(anna, desktop, way):
+    if way == "menu":
+        anna.open_menu("Search all conversations…")
+        desktop.pump(lambda: rows(anna) == ["Write at least two letters"])
+        anna.sheet.field.set("tea")
+    elif way == "command":
+        anna.say("/search tea")
+    else:
+        anna.press("Control-f", anna.box)
+        anna.chat_view.search.field.set("tea")
+        button = anna.chat_view.search.all
+        if way == "key":
+            anna.press("Control-Shift-F")
+        else:
+            anna.press("Tab")
+            assert anna.has_focus(button) and button.winfo_viewable()
+            anna.press("Return")
+    desktop.pump(lambda: rows(anna) == FOUND_TEA)
+    assert anna.has_focus(anna.sheet.field.text) and anna.sheet.field.get() == "tea"
+    desktop.pump(lambda: {"#lobby", "bob, privately", "tea"} <= set(anna.drawn(anna.sheet.list)))
+    anna.press("Escape")
+    assert anna.sheet is None
+
+
+def test_server_is_asked_once_for_what_is_typed(anna, desktop, monkeypatch):
+    words, passed = asked(anna, monkeypatch), []
+    anna.press("Control-Shift-F", anna.box)
+    monkeypatch.setattr(client, "TYPING_MS", 10**6)
+    anna.type("gree")
+    desktop.pump(lambda: anna.sheet.field.get() == "gree" and rows(anna) == ["Searching…"])
+    anna.press("Return", anna.sheet.field.text)  # nothing is there to be chosen yet
+    assert words == [""]
+    monkeypatch.setattr(client, "TYPING_MS", 20)
+    anna.type("n")
+    desktop.pump(lambda: rows(anna)[1:] == ["green tea?"])
+    assert words == ["", "green"]
+    anna.type("s")
+    anna.press("Escape")
+    anna.root.after(100, passed.append, True)
+    desktop.pump(lambda: passed)
+    assert anna.sheet is None  # and it does not come back
+
+
+def test_result_is_shown_where_it_was_said(anna, desktop):
+    """With what stands around it, marked; what is typed next is for its conversation."""
+    lobby = anna.window.chat.find("#lobby")
+    anna.chat_view.open("bob")
+    assert "oldest" not in str([entry.text for entry in lobby.entries])
+    anna.say("/search tea")
+    desktop.pump(lambda: rows(anna) == FOUND_TEA)
+    anna.press("Down")
+    anna.press("Return")
+    desktop.pump(lambda: anna.text.tag_ranges("found"))
+    assert anna.window.chat.current is lobby and anna.sheet is None
+    assert anna.text.get(*anna.text.tag_ranges("found")) == "Tea"
+    assert anna.text.dlineinfo("found.first")  # in view
+    assert anna.chat_view.search.is_open and anna.chat_view.search.field.get() == "tea"
+    desktop.pump(lambda: not anna.window.chat.history.requests)
+    texts = [entry.line.text for entry in lobby.entries if entry.line.nickname == "bob"]
+    assert texts[:301] == ["the oldest Tea is here"] + ["line %d" % n for n in range(300)]
+    assert anna.text.dlineinfo("found.first") and anna.found.endswith("of 2")
+    anna.press("Escape")
+    assert not anna.text.tag_ranges("found")
+
+
+def test_what_is_loaded_is_searched_where_the_server_cannot(desktop, hub):
+    anna = desktop.open(hub.port, "anna", at_once=True)
+    hub.welcome("anna")
+    hear(hub, anna, "Tea 😀 for two", "a long line about nothing at all %s tea" % ("and " * 20))
+    anna.say("/search tea")
+    note = "2 messages " + LOADED % "this server cannot search"
+    desktop.pump(lambda: rows(anna)[:1] == [note])
+    desktop.pump(lambda: anna.drawn(anna.sheet.list).count("#lobby") == 2)
+    canvas = anna.sheet.list.canvas
+    marks = [item for item in canvas.find_all() if canvas.type(item) == "rectangle"]
+    assert len(marks) == 2 and all(canvas.bbox(item)[2] < canvas.winfo_width() for item in marks)
+    assert anna.drawn(anna.sheet.list).count("tea") == 1  # it is not cut off
+    anna.sheet.close(anna.window.chat.lookup.results[-1])
+    desktop.pump(lambda: anna.text.tag_ranges("found"))
+    assert anna.text.get(*anna.text.tag_ranges("found")) == "Tea"
