@@ -2288,15 +2288,16 @@ def _approach(chat: Chat, conversation: Conversation, can_ask: bool = True) -> N
     goal = chat.lookup.goal
     if goal is None or conversation is not chat.current:
         return
-    entry = conversation.find_same(goal.entry)
-    first = conversation.first_stored(conversation.entries)
+    entry, place = conversation.find_same(goal.entry), goal.entry.place
+    later = (e for e in conversation.entries if place.precedes(e.place))
+    below = conversation.first_stored(later)
     is_waiting = chat.history.is_fetching(conversation) or conversation.membership == JOINING
     if entry is None and can_ask and is_waiting:
         return  # what comes may have it
     can_ask = can_ask and chat.session.is_settled and HISTORY_CAP in chat.session.caps
-    if entry is None and can_ask and first is not None and goal.entry.msgid:
-        request = _ask(chat, AROUND, conversation, "AROUND", "msgid=" + goal.entry.msgid)
-        request.before = first
+    if entry is None and can_ask and below is not None and place.msgid:
+        request = _ask(chat, AROUND, conversation, "AROUND", "msgid=" + place.msgid)
+        request.before = below
         return
     chat.lookup.goal = None
     if entry is None:
@@ -6978,9 +6979,11 @@ def result_rows(lookup: Lookup) -> Iterator[Row]:
 
 
 def _result_row(result: Result) -> Row:
-    """Return the row for a message: its conversation, sender and time, and below them its text."""
+    """Return the row for a message: conversation, sender and time, and below them its text."""
     conversation, entry, spans = result
     is_private, who = conversation.kind == PRIVATE, "you" if entry.is_own else entry.line.nickname
+    if is_private:  # its name says who the other is
+        who = "you, privately" if entry.is_own else "privately"
     first = spans[0][0] if spans else 0
     start = first - 24 if first > 40 else 0  # else it might be cut off
     text = "…" * bool(start) + entry.line.text[start:]
@@ -6992,7 +6995,7 @@ def _result_row(result: Result) -> Row:
         left, color = row.left, PRIVATE if is_private else "text"
         row.left += row.text(conversation.name, color, "ui_bold", dy=-9)
         row.skip(8)
-        row.text("%s, privately" % who if is_private else who, "muted", "small", dy=-9)
+        row.text(who, "muted", "small", dy=-9)
         row.left = left
         row.marked(text, [(begin - shift, end - shift) for begin, end in spans], dy=9)
 

@@ -208,11 +208,19 @@ def test_history_around_a_result_is_loaded_without_a_gap(alice):
 
 
 def test_gap_that_is_too_long_is_shown(alice, monkeypatch):
+    """What is found in it later has its place there."""
     monkeypatch.setattr(client, "MAX_ENTRIES", 5)
     search(alice, "old")
-    alice.hear(*batch("soju.im/search", say(2, "old tea")))
-    choose(alice)
+    alice.hear(*batch("soju.im/search", say(2, "old tea"), say(5, "old, too")))
+    choose(alice, 1)
     alice.hear(*batch("chathistory #lobby", say(2, "old tea"), say(3, "then")))
+    choose(alice, 0)
+    alice.hear(*batch("chathistory #lobby", say(3, "then"), say(5, "old, too"), say(6, "now")))
+    assert revealed(alice) == ["old tea", "old, too"]
+    entries = alice.chat.find("#lobby").entries
+    assert [e.msgid or e.line.kind for e in entries if e.line.kind != client.FROM_SERVER] == [
+        "2", "3", "system", "5", "6", "system", "10", "11", "12",
+    ]  # fmt: skip
     texts = [entry.text for entry in alice.chat.find("#lobby").entries if entry.line.nickname == ""]
     assert "[SYSTEM]: Too many messages to load: some are missing." in texts
     assert alice.chat.history.requests == []
@@ -336,7 +344,7 @@ def test_all_conversations_are_searched_from_the_window(anna, desktop, way):
             anna.press("Return")
     desktop.pump(lambda: rows(anna) == FOUND_TEA)
     assert anna.has_focus(anna.sheet.field.text) and anna.sheet.field.get() == "tea"
-    desktop.pump(lambda: {"#lobby", "bob, privately", "tea"} <= set(anna.drawn(anna.sheet.list)))
+    desktop.pump(lambda: {"#lobby", "privately", "tea"} <= set(anna.drawn(anna.sheet.list)))
     anna.press("Escape")
     assert anna.sheet is None
 
