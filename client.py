@@ -2042,7 +2042,7 @@ def _give_up(chat: Chat, request: Request) -> None:
         request.purpose, request.deadline = UNASKED, math.inf
     else:
         chat.history.requests.remove(request)
-    _finish(chat, request.lookup, _LOADED % "the server did not answer")
+    _finish(chat, request.lookup, _LOADED % "the server could not search")
     if is_page and request.conversation is not None:
         chat.resolve(request.conversation.folded, False)
         _approach(chat, request.conversation, can_ask=False)

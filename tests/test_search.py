@@ -132,9 +132,9 @@ def test_a_letter_is_too_short(alice, words):
 @pytest.mark.parametrize(
     ("end", "why"),
     [
-        ("refused", "the server did not answer"),
-        ("late", "the server did not answer"),
-        ("half an answer", "the server did not answer"),
+        ("refused", "the server could not search"),
+        ("late", "the server could not search"),
+        ("half an answer", "the server could not search"),
         ("lost", "the connection was lost"),
         ("not connected", "you are not connected"),
     ],
