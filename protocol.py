@@ -171,8 +171,8 @@ class Framer:
 
 _COMMAND = re.compile(r"(?:[A-Za-z][A-Za-z_]*|[0-9]{3})\Z")
 _TAG_KEY = re.compile(r"\+?(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9-]+\Z")
-_TAG_ESCAPES = (("\\", "\\\\"), (";", "\\:"), (" ", "\\s"), ("\r", "\\r"), ("\n", "\\n"))
-_TAG_UNESCAPES = {escaped[1]: char for char, escaped in _TAG_ESCAPES}
+_TAG_UNESCAPES = {"\\": "\\", ":": ";", "s": " ", "r": "\r", "n": "\n"}
+_TAG_ESCAPES = str.maketrans({char: "\\" + letter for letter, char in _TAG_UNESCAPES.items()})
 
 
 def parse(line: bytes, errors: str = "strict") -> Message:
@@ -230,7 +230,7 @@ def serialize_tags(tags: Mapping[str, str]) -> bytes:
     for key in tags:
         if not _TAG_KEY.match(key):
             raise ValueError("invalid tag key: %.80r" % key)
-    items = (key + "=" + _escape_tag(value) if value else key for key, value in tags.items())
+    items = (k + "=" + v.translate(_TAG_ESCAPES) if v else k for k, v in tags.items())
     data = ("@" + ";".join(items) + " ").encode("utf-8")
     if len(data) > MAX_TAGS or b"\0" in data:
         raise ValueError("tags of %d bytes: %.80r" % (len(data), data))
@@ -300,12 +300,6 @@ def _to_command(word: str) -> str:
     return word.upper() if _COMMAND.match(word) else ""
 
 
-def _escape_tag(value: str) -> str:
-    for char, escaped in _TAG_ESCAPES:
-        value = value.replace(char, escaped)
-    return value
-
-
 def _unescape_tag(value: str) -> str:
     return re.sub(r"\\(.?)", lambda m: _TAG_UNESCAPES.get(m.group(1), m.group(1)), value)
 
@@ -350,9 +344,10 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
+_LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
-# The program's own senders and account, for nobody else
+# The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
 _LOOKALIKES = str.maketrans(
@@ -426,7 +421,8 @@ def nickname_error(name: str) -> str:
         return "Type a name first."
     if len(name) > MAX_NAME:
         return "A username has at most %d characters." % MAX_NAME
-    if not all(_is_letter(c) or c.isdecimal() or c in "-" + _NICKNAME_SPECIAL for c in name):
+    signs = "-" + _NICKNAME_SPECIAL
+    if not all(unicodedata.category(c) in _LETTERS or c.isdecimal() or c in signs for c in name):
         return "A username is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
         return "A username begins with a letter."
@@ -448,11 +444,6 @@ def channel_error(name: str) -> str:
     if unicodedata.category(name[1])[0] == "M":
         return "A room's name begins with # and a letter."
     return _spelling_error(name)
-
-
-def _is_letter(char: str) -> bool:
-    category = unicodedata.category(char)
-    return category[0] == "L" or category in ("Mn", "Mc")
 
 
 def _spelling_error(name: str) -> str:
@@ -655,31 +646,23 @@ def password_bytes(password: str) -> bytes:
     return normalize(password).encode("utf-8", "surrogatepass")
 
 
-class SaslBuffer:
-    """Joins the chunks of AUTHENTICATE (https://ircv3.net/specs/extensions/sasl-3.1)."""
+def join_sasl(chunks: Sequence[str]) -> Optional[bytes]:
+    """Return the decoded data in chunks of AUTHENTICATE, None before the last has come.
 
-    def __init__(self) -> None:
-        self._text = ""
-
-    def feed(self, chunk: str) -> Optional[bytes]:
-        """Return the decoded data once its last chunk has come, else None.
-
-        Raises TooLongError for a chunk over SASL_CHUNK (905), and ProtocolError for a chunk that is
-        not base64 or exceeds MAX_SASL together with those before it (904). The buffer is empty
-        after an error and after the last chunk.
-        """
-        text, self._text = self._text + ("" if chunk == "+" else chunk), ""
-        if len(chunk) > SASL_CHUNK:
-            raise TooLongError("more than %d characters at once" % SASL_CHUNK)
-        if len(text) > MAX_SASL:
-            raise ProtocolError("more than %d characters" % MAX_SASL)
-        if len(chunk) == SASL_CHUNK:
-            self._text = text
-            return None
-        try:
-            return base64.b64decode(text, validate=True)
-        except ValueError:
-            raise ProtocolError("not base64") from None
+    https://ircv3.net/specs/extensions/sasl-3.1. Raises TooLongError for a chunk over SASL_CHUNK
+    (905), and ProtocolError for chunks that are not base64 or exceed MAX_SASL together (904).
+    """
+    text = "".join(chunk for chunk in chunks if chunk != "+")
+    if len(chunks[-1]) > SASL_CHUNK:
+        raise TooLongError("more than %d characters at once" % SASL_CHUNK)
+    if len(text) > MAX_SASL:
+        raise ProtocolError("more than %d characters" % MAX_SASL)
+    if len(chunks[-1]) == SASL_CHUNK:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ProtocolError("not base64") from None
 
 
 def parse_sasl_plain(data: bytes) -> Tuple[str, str, str]:
@@ -730,7 +713,7 @@ CHANNEL_MODES = channel_modes(CHANMODES, "ov")
 
 
 class ModeChange(NamedTuple):
-    """One mode of a MODE command. `arg` is "" if it has none, even if it needs an argument."""
+    """A change in a MODE command. `arg` is "" if it has none, even if it needs an argument."""
 
     adding: bool
     letter: str
@@ -858,7 +841,6 @@ class MaskSet:
         return any(pattern.match(folded) for pattern in self._patterns.values())
 
 
-@functools.lru_cache(maxsize=1000)
 def _compile_mask(mask: str) -> Pattern[str]:
     first, *rest = (
         re.escape(part).replace(r"\?", ".")
@@ -1034,7 +1016,7 @@ ACTION = "\x01ACTION "  # CTCP: "/me waves" is PRIVMSG #lobby :\x01ACTION waves\
 
 
 class Line(NamedTuple):
-    """One line of a transcript. `str` gives it as people see it, in the reader's time zone."""
+    """A line of a transcript. `str` gives it as people see it, in the reader's time zone."""
 
     kind: str
     when: float  # seconds since 1970

@@ -11,13 +11,14 @@ Threads:
     history         (class Journal) writes to disk what the delivery is about to send
     reader          reads from the disk for the others, who give up if it does not answer
     hash_N          compute the hashes of passwords
+    handshakes_0    does all TLS handshakes
     console         writes the log
 
 Guarantees:
 
 - One order. Each event is numbered and queued under the directory's lock, so users are told of
   changes in the order in which they happened.
-- Store, then deliver. Unless the disk fails, a message is on disk before anybody sees it, so an
+- Store, then deliver. Unless the disk fails, a message is on disk before a client sees it, so an
   echo means stored. If the disk is full, broken or slow, the chat goes on, and users are told
   that nothing is being kept.
 - Nobody waits for a slow reader. Unsent bytes wait in the client's outbox; past `--max-sendq`
@@ -44,7 +45,6 @@ server; Finding servers; The command line.
 
 import argparse
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import functools
@@ -89,8 +89,6 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    MutableMapping,
-    MutableSet,
     NamedTuple,
     NoReturn,
     Optional,
@@ -147,6 +145,7 @@ CONNECTION_PRICE = 1
 REQUEST_PRICE = 5  # for the page, or the client
 WATCHERS_PER_TOKEN = 10  # users who are told of a nickname by MONITOR
 REGISTRATION_PRICE = 3
+JOIN_PRICE = 1  # beside a line's, for leaving: the end of a connection waits for no tokens
 TLS_PRICE = 8  # for a handshake, which takes a millisecond
 PASSWORD_PRICE = 5  # for a hash
 
@@ -395,36 +394,29 @@ def parse_whox(text: str) -> Tuple[str, str]:
     return fields, token if fields and re.match(r"[0-9]{1,3}\Z", token) else ""
 
 
-class ListFilter(NamedTuple):
-    """The conditions of LIST (ISUPPORT's ELIST=CMNTU)."""
-
-    wanted: protocol.MaskSet
-    unwanted: protocol.MaskSet
-    bounds: List[Tuple[str, str, int]]  # ("", ">", users) or ("C" or "T", "<", minutes)
-
-    def accepts(self, name: str, users: int, age: float, topic_age: float) -> bool:
-        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
-        values = {"": users, "C": age, "T": topic_age}
-        for what, sign, bound in self.bounds:
-            if not (values[what] > bound if sign == ">" else values[what] < bound):
-                return False
-        return self.wanted.match(name) and not self.unwanted.match(name)
-
-
-def parse_elist(text: str) -> ListFilter:
-    """Return the conditions in LIST's parameter, at most MAX_CONDITIONS.
+def parse_elist(text: str) -> Callable[[str, int, float, float], bool]:
+    """Return a test of the conditions in LIST's parameter, at most MAX_CONDITIONS.
 
     Separated by commas: names and masks (`#tea`, `*x*`, `!*x*`), users (`>4`, `<9`), minutes
-    since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message".
+    since the creation (`C>60`) and since the last topic (`T<5`). Modern IRC, "LIST message";
+    ISUPPORT's ELIST=CMNTU.
     """
     items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
     bounds = [match for match in map(_BOUND.match, items) if match]
     masks = [item for item in items if not _BOUND.match(item)]
-    return ListFilter(
-        protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"]),
-        protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!"),
-        [(match[1].upper(), match[2], int(match[3])) for match in bounds],
-    )
+    wanted = protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"])
+    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
+
+    def accepts(name: str, users: int, age: float, topic_age: float) -> bool:
+        """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
+        values = {"": users, "C": age, "T": topic_age}
+        for what, sign, bound in (match.groups() for match in bounds):
+            value = values[what.upper()]
+            if not (value > int(bound) if sign == ">" else value < int(bound)):
+                return False
+        return wanted.match(name) and not unwanted.match(name)
+
+    return accepts
 
 
 def normalize_target(text: str) -> str:
@@ -536,7 +528,7 @@ class Client:
         self.named_since = 0  # number of the event that gave it the nickname
         self.registered = False
         self.channels: Set[Channel] = set()
-        self.invited: MutableSet[Channel] = weakref.WeakSet()
+        self.invited: weakref.WeakSet[Channel] = weakref.WeakSet()
         self.watches: Dict[str, str] = {}  # casefolded nicknames to the spelling asked for
         # The sender of the last private message: its nickname, and its `readable_since`, which is
         # different if the nickname has changed hands
@@ -607,7 +599,7 @@ class Client:
                 raise Disconnect("Encryption failed") from None
 
     def encrypt_outbox(self, tls: protocol.TlsPipe) -> None:
-        """Encrypt what is new in the outbox, with what TLS itself has to say: one call for all."""
+        """Encrypt what is new in the outbox, and what TLS itself has to say, in a single call."""
         start = int(self.is_blocked)  # the rest that the socket did not take is encrypted already
         with self._tls_lock:
             with contextlib.suppress(ssl.SSLError):  # its own thread notices, too
@@ -628,9 +620,9 @@ class Client:
         self.tags = (account,) if self.account.id else ()
 
 
-def private_conversation(one: str, other: str) -> str:
+def private_conversation(first: str, second: str) -> str:
     """Return the name of the conversation of two participants, the same for both."""
-    return " ".join(sorted([one, other]))
+    return " ".join(sorted([first, second]))
 
 
 # Channels
@@ -888,7 +880,8 @@ class Event:
         self.audience = audience
         self.sender = sender  # gets a rendering of its own, such as an echo
         self.conversations = conversations  # those in whose history it is kept
-        self.needs = needs  # capabilities that a recipient must have
+        # Capabilities that a recipient must have
+        self.needs = needs | _NEEDS.get(message.command, 0)
         self.client_tags = client_tags  # given by the sender, serialized
         self.extended = b""  # line for clients with extended-join
         self.waiting_for = 0  # account that it waits for
@@ -943,8 +936,7 @@ class Event:
         """Return what the history keeps of it."""
         tags = b"@" + self.client_tags + b" " if self.client_tags else b""
         line = tags + self.line[:-2] if len(tags) <= MAX_KEPT_TAGS else self.line[:-2]
-        command, waiting_for = self.message.command, self.waiting_for
-        entry = command, line, waiting_for
+        entry = self.message.command, line, self.waiting_for
         return [Row(self.number, self.when, name, *entry) for name in self.conversations]
 
 
@@ -1036,8 +1028,7 @@ class Response:
         if not source and command not in ("ERROR", "PING"):
             source = self._server_name
         message, line = protocol.fit_line(Message(command, tuple(params), source))
-        needs = _NEEDS.get(command, 0)
-        return Event(message, (self._client,), needs=needs, line=line, when=time.time())
+        return Event(message, (self._client,), line=line, when=time.time())
 
     def _render_event(self, event: Event, tags: Tags) -> bytes:
         return event.render(self._client.caps, self._lobby, self._client.nickname, tags)
@@ -1145,14 +1136,13 @@ class Directory:
         `is_answer` if it answers the sender's command, and the sender is in the audience.
         ValueError for what no line can carry.
         """
-        event.message, event.line = message, line = protocol.fit_line(event.message)
-        event.needs |= _NEEDS.get(message.command, 0)
+        event.message, event.line = protocol.fit_line(event.message)
         sender = event.sender
         with self._lock:
             event.when, event.number = time.time(), self._next_number()
             if sender is not None:
                 event.sender_tags = sender.tags
-                size = len(line) + len(event.client_tags)
+                size = len(event.line) + len(event.client_tags)
                 sender.unpaid += size * len(event.conversations)
                 wanted = event.needs | (ECHO_MESSAGE if event.is_text else 0)
                 if is_answer and sender.caps & wanted == wanted:
@@ -1206,9 +1196,7 @@ class Directory:
             client.check_end()
             holder = self._clients.get(folded)
             client.check_lookalike(nickname, self._skeletons)
-            if holder is client:
-                holder = None
-            if holder is not None:
+            if holder is not None and holder is not client:
                 if not client.owns(nickname):
                     raise ReplyError("433", nickname, "Nickname is already in use")
                 reason = "%s has logged in elsewhere" % nickname
@@ -1246,7 +1234,7 @@ class Directory:
     def resume(self, client: Client, token: str) -> bool:
         """Transfer the user of a token to `client`, and end the former connection.
 
-        Nobody else is told. Returns False if there is no such token.
+        Other users are not told. Returns False if there is no such token.
         """
         with self._lock:
             client.check_end()
@@ -1748,6 +1736,13 @@ class Bucket:
         self._balance -= tokens
         return -self._balance / self._rate if self._balance < 0 else 0.0
 
+    def try_take(self, tokens: float, now: float) -> float:
+        """Take tokens and return 0, or take none and return the seconds until there are as many."""
+        wait = self.charge(tokens, now)
+        if wait:
+            self.charge(-tokens, now)
+        return wait
+
     def balance(self, now: float) -> float:
         """Return the tokens that are left; below zero if more were taken."""
         self.charge(0.0, now)
@@ -1763,7 +1758,8 @@ class _Queue:
 
     def __init__(self) -> None:
         self.clock = 0.0  # when the last of the served requests was due
-        self.served: MutableMapping[Client, float] = weakref.WeakKeyDictionary()  # due last
+        # When the last request of each was due
+        self.served: weakref.WeakKeyDictionary[Client, float] = weakref.WeakKeyDictionary()
         self.waiting: Dict[Client, Tuple[float, float]] = {}  # when due, and tokens
 
     def tokens_before(self, client: Client, tokens: float) -> float:
@@ -1784,7 +1780,7 @@ class Limiter:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
-        self._lock = threading.Lock()  # guards the buckets and queues
+        self._lock = threading.RLock()  # guards the buckets and queues
         self._buckets: Dict[str, Bucket] = {}
         self._queues: Dict[str, _Queue] = {}
 
@@ -1794,11 +1790,9 @@ class Limiter:
             return self._bucket(key, now).charge(tokens, now)
 
     def try_take(self, key: str, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is a token."""
-        wait = self.charge(key, 1.0, now)
-        if wait > 0:
-            self.charge(key, -1.0, now)
-        return wait
+        """Try to take a token from the bucket of a key: see `Bucket.try_take`."""
+        with self._lock:
+            return self._bucket(key, now).try_take(1.0, now)
 
     def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
         """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
@@ -1808,31 +1802,26 @@ class Limiter:
         tokens = min(tokens, self._burst)
         with self._lock:
             bucket = self._bucket(key, now)
-            wait = bucket.charge(tokens, now)
-            if not wait and key not in self._queues:
+            if key not in self._queues and not bucket.try_take(tokens, now):
                 return 0.0
             queue = self._queues.setdefault(key, _Queue())
-            ahead = queue.tokens_before(client, tokens)
-            wait = bucket.charge(ahead, now)  # there must be enough for those, too
-            bucket.charge(-ahead, now)
+            ahead = queue.tokens_before(client, tokens)  # there must be enough for those, too
+            wait = bucket.try_take(ahead + tokens, now)
             if wait:
-                bucket.charge(-tokens, now)
                 return max(wait, 0.01)
+            bucket.charge(-ahead, now)
             queue.served[client] = queue.waiting[client][0]
             queue.clock = max(queue.clock, queue.served[client])
-            self._leave(key, client)
+            self.leave(key, client)
             return 0.0
 
     def leave(self, key: str, client: "Client") -> None:
         """Wait no more. Idempotent."""
         with self._lock:
-            self._leave(key, client)
-
-    def _leave(self, key: str, client: "Client") -> None:
-        if key in self._queues:
-            self._queues[key].waiting.pop(client, None)
-            if not self._queues[key].waiting:
-                del self._queues[key]
+            if key in self._queues:
+                self._queues[key].waiting.pop(client, None)
+                if not self._queues[key].waiting:
+                    del self._queues[key]
 
     def _bucket(self, key: str, now: float) -> Bucket:
         bucket = self._buckets.get(key)
@@ -2092,7 +2081,8 @@ class Store:
         connection = sqlite3.connect(
             path, timeout=DISK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(connection.close)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
                 raise sqlite3.DatabaseError("it was made by another version of Hubbub")
@@ -2101,9 +2091,7 @@ class Store:
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
             connection.execute(DELETIONS)
-        except BaseException:
-            connection.close()
-            raise
+            on_failure.pop_all()
         return connection
 
     def close(self) -> None:
@@ -2554,19 +2542,19 @@ class Journal(threading.Thread):
     """The thread `history`: writes to disk what the delivery is about to send, in that order.
 
     A disk that is slow, full or broken delays nobody: the delivery waits STORE_TIMEOUT, then goes
-    on, and what waits for the disk is kept in a bounded list. `on_change` is called when `fault`
-    changes, and with the first message that is `lost`. The thread also deletes old messages, and
+    on, and what waits for the disk is kept in a bounded list. It announces a fault, the first
+    message that is lost, and the end of the fault. The thread also deletes old messages, and
     calls `on_upkeep` every UPKEEP_INTERVAL: with True if accounts have changed, perhaps by
     another process.
     """
 
     def __init__(
-        self, store: Store, on_change: Callable[[], None], on_upkeep: Callable[[bool], None]
+        self, store: Store, announce: Callable[[str], None], on_upkeep: Callable[[bool], None]
     ) -> None:
         # Daemon: a disk that never answers must not keep the server from ending.
         super().__init__(name="history", daemon=True)
         self._store = store
-        self._on_change = on_change
+        self._announce = announce
         self._on_upkeep = on_upkeep
         # Binary semaphores: `_work` is ready; it is written. One thread releases, the other takes.
         self._start, self._done = threading.Lock(), threading.Lock()
@@ -2580,7 +2568,7 @@ class Journal(threading.Thread):
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept
         self.lost = 0  # messages that will not be kept, since the disk worked
-        self._told = (False, False)  # of a fault, and of lost messages
+        self._told = ""  # of a fault, and of lost messages, as users are told
         self._backlog: List[Record] = []
         self._given = 0  # records that the thread is busy with
         self._retry_at = 0.0  # monotonic
@@ -2598,10 +2586,18 @@ class Journal(threading.Thread):
             self._collect(0 if self.fault else STORE_TIMEOUT)
         if len(self._backlog) > MAX_BACKLOG:
             self._shorten()
-        state = bool(self.fault), bool(self.lost)
-        if state != self._told:
-            self._told = state
-            self._on_change()
+        if self.warning != self._told:
+            self._told = self.warning
+            if self.fault:
+                log.error("the history is not being kept: %s", self.fault)
+            else:
+                log.warning("the history is being kept again")
+            self._announce(self.warning or HISTORY_WORKS)
+
+    @property
+    def warning(self) -> str:
+        """The text for users if something is not kept, else ""."""
+        return (HISTORY_LOST if self.lost else HISTORY_FAILS) if self.fault else ""
 
     def _collect(self, timeout: float) -> None:
         """Take the work back if the thread is done with it in time."""
@@ -2650,7 +2646,7 @@ class Journal(threading.Thread):
             if self._start.acquire(timeout=0 if self._has_more else UPKEEP_INTERVAL):
                 self._error = self._attempt(self._commit)
                 self._done.release()
-            error = self._attempt(self._look_after)
+            error = self._attempt(self._do_upkeep)
             if error:
                 log.warning("cannot clean the store: %s", error)
 
@@ -2665,7 +2661,7 @@ class Journal(threading.Thread):
             return "something went wrong in the server"
         return ""
 
-    def _look_after(self) -> None:
+    def _do_upkeep(self) -> None:
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_INTERVAL
             self._has_more = not self._error
@@ -2957,10 +2953,8 @@ class Delivery(threading.Thread):
 # Sessions
 # --------
 
-REFUSALS = {  # for peers that speak neither of our dialects
-    # A TLS alert: fatal, protocol_version (RFC 8446, 6)
-    TLS: b"\x15\x03\x01\x00\x02\x02\x46",
-}
+# For peers that speak TLS if there is none: fatal, protocol_version (RFC 8446, 6)
+TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
 class Session:
@@ -2987,7 +2981,7 @@ class Session:
         self.is_negotiating = False  # between CAP LS or REQ and CAP END
         self.has_user = False  # USER has come
         self.password = ""  # from PASS
-        self.sasl: Optional[protocol.SaslBuffer] = None  # while an AUTHENTICATE is under way
+        self.sasl: Optional[List[str]] = None  # the chunks of an AUTHENTICATE that is under way
         self.channel = server.options.lobby  # current channel of a user with nc
 
     def run(self) -> None:
@@ -3038,9 +3032,9 @@ class Session:
             name = sniff(opening)
         if name == HTTP:
             self._serve_page(opening, chunks)
-        if name in REFUSALS:
-            self.delivery.enqueue(Output(self.client, lambda: REFUSALS[str(name)]))
-            raise Disconnect("Refused %s" % name)
+        if name == TLS:
+            self.delivery.enqueue(Output(self.client, lambda: TLS_ALERT))
+            raise Disconnect("Refused TLS")
         if name == IRC:
             self.client.caps = 0
         else:  # a user with nc gives no other name than the nickname
@@ -3205,17 +3199,16 @@ class Session:
     def _wait_for(self, ask: Callable[[], float], wait: float) -> None:
         """Wait, and ask how long to wait then, until that is 0. Raises Disconnect."""
         while wait > 0:
-            self._pause(min(wait, 0.5))
+            self._pause(wait)
             self.client.check_end()
             wait = ask()
 
     def _pause(self, wait: float) -> None:
-        """Wait, unless the client's end comes."""
-        client = self.client
+        """Wait, half a second at most, unless the client's end has come."""
+        wait = min(wait, 0.5)
         self._deadline += wait  # no fault of the client's
-        while wait > 0 and not client.end:
-            time.sleep(min(wait, 0.5))
-            wait -= 0.5
+        if not self.client.end:
+            time.sleep(wait)
             self._check_peer()
 
     def _check_peer(self) -> None:
@@ -3348,10 +3341,10 @@ def _has_ended(sock: socket.socket) -> bool:
 
 def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     """Carry out a line of an IRC client: a message. None is a line that was too long."""
-    session.response.begin(_find_label(session, line) if line and line[:1] == b"@" else "")
+    tags = line.partition(b" ")[0] if line and line[:1] == b"@" else b""
+    session.response.begin(_find_label(session, tags) if tags else "")
     try:
-        tags_size = line.find(b" ") - 1 if line and line[:1] == b"@" else 0
-        if line is None or tags_size > protocol.MAX_CLIENT_TAGS:
+        if line is None or len(tags) - 1 > protocol.MAX_CLIENT_TAGS:
             raise protocol.TooLongError
         message = protocol.parse(line)
     except protocol.TooLongError:
@@ -3367,12 +3360,12 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     session.flush()
 
 
-def _find_label(session: Session, line: bytes) -> str:
+def _find_label(session: Session, tags: bytes) -> str:
     """Return the label among a line's tags, though it may be no message; "" if it is not valid."""
     label = ""
     if session.client.caps & CAPABILITIES["labeled-response"]:
         with contextlib.suppress(protocol.ProtocolError):
-            label = protocol.parse(line.partition(b" ")[0] + b" PING").tag("label")
+            label = protocol.parse(tags + b" PING").tag("label")
     return label if len(label.encode()) <= MAX_LABEL else ""
 
 
@@ -3589,8 +3582,8 @@ def _welcome(session: Session) -> None:
     if client.token:
         session.reply("RESUME", "TOKEN", client.token)
     journal = session.server.journal
-    if journal is not None and journal.fault:
-        session.notice(HISTORY_LOST if journal.lost else HISTORY_FAILS)
+    if journal is not None and journal.warning:
+        session.notice(journal.warning)
     session.flush(is_done=False)
 
 
@@ -3651,17 +3644,17 @@ def on_authenticate(session: Session, message: Message) -> None:
         if chunk.upper() != "PLAIN":
             session.reply("908", "PLAIN", "are available SASL mechanisms")
             raise ReplyError("904", "SASL authentication failed")
-        session.sasl = protocol.SaslBuffer()
+        session.sasl = []
         if not session.client.caps & PLAIN_TEXT:
             session.reply("AUTHENTICATE", "+")
         return
-    sasl, session.sasl = session.sasl, None
+    chunks, session.sasl = [*session.sasl, chunk], None
     if chunk == "*":
         raise ReplyError("906", "SASL authentication aborted")
     try:
-        data = sasl.feed(chunk)
+        data = protocol.join_sasl(chunks)
         if data is None:
-            session.sasl = sasl
+            session.sasl = chunks
             return
         authzid, name, password = protocol.parse_sasl_plain(data)
         if protocol.casefold(authzid or name) != protocol.casefold(name):
@@ -3909,8 +3902,8 @@ def on_join(session: Session, message: Message) -> None:
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
                 raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
-        # A token for leaving: the end of a connection waits for none.
-        session.charge(1 + (len(channel.members) / ROWS_PER_TOKEN if channel is not None else 0))
+        count = len(channel.members) if channel is not None else 0
+        session.charge(JOIN_PRICE + count / ROWS_PER_TOKEN)
         key = keys.get(given, "")
         is_guess = bool(key and channel is not None and channel.key)
         with _guessing(session, name, "475") if is_guess else contextlib.ExitStack():
@@ -3974,7 +3967,7 @@ def on_list(session: Session, message: Message) -> None:
     text = ",".join(message.params)
     count = min(MAX_CONDITIONS, text.count(",")) + 1
     session.charge(count - 1)  # masks take time to compile
-    conditions = parse_elist(text)
+    accepts = parse_elist(text)
     channels, now = session.directory.channels(), time.time()
     session.charge(len(channels) / ROWS_PER_TOKEN)
     channels.sort(key=operator.attrgetter("folded"))
@@ -3983,7 +3976,7 @@ def on_list(session: Session, message: Message) -> None:
         name, size, topic = channel.name, len(channel.members), channel.topic
         topic_age = (now - topic.at) / 60 if topic.text else float("nan")
         is_visible = _is_visible(session.client, channel)
-        if is_visible and conditions.accepts(name, size, (now - channel.created) / 60, topic_age):
+        if is_visible and accepts(name, size, (now - channel.created) / 60, topic_age):
             session.reply("322", name, str(size), topic.text)
     session.reply("323", "End of /LIST")
 
@@ -4192,8 +4185,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        needs = _NEEDS.get(message.command, 0)
-        event = Event(message, (client,), needs=needs, client_tags=tags, line=line, when=row.time)
+        event = Event(message, (client,), client_tags=tags, line=line, when=row.time)
         event.number = row.number
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
@@ -4324,7 +4316,7 @@ def on_search(session: Session, message: Message) -> None:
         raise ReplyError("421", "SEARCH", "Unknown command")
     wanted = protocol.parse_tags(message.params[0])
     limit, after, before = wanted.get("limit", "50"), wanted.get("after"), wanted.get("before")
-    store, client, low, high = session.server.store, session.client, 0, MAX_NUMBER
+    store, client = session.server.store, session.client
     try:
         most = min(int(limit[:9]), MAX_FOUND)
         times = [protocol.parse_time(text) for text in (after, before) if text is not None]
@@ -4334,29 +4326,26 @@ def on_search(session: Session, message: Message) -> None:
     session.charge(len(times) * SAME_TIME / ROWS_PER_TOKEN)
     session.delivery.sync()  # what this client has just said is part of it
     spans = [store.span(at) for at in times]
-    if after is not None:
-        low = spans[0][0] - 1
-    if before is not None:
-        high = spans[-1][1] + 1
-    places = []
+    low = spans[0][0] - 1 if after is not None else 0
+    high = spans[-1][1] + 1 if before is not None else MAX_NUMBER
     if "in" in wanted:
         found = _find_conversation(session, wanted["in"])
-        places += [found[1:]] if found is not None else []
+        readable = [found[1:]] if found is not None else []
     else:
         channels = session.directory.channels_of(client, client)
-        places += [(channel.folded, 0) for channel in channels]
+        readable = [(channel.folded, 0) for channel in channels]
         keys = store.conversations(client.participant)
-        places += [(key, client.readable_since) for key in keys if " " in key]
-    spots = [(key, max(low, since), high) for key, since in places]
+        readable += [(key, client.readable_since) for key in keys]
+    ranges = [(key, max(low, since), high) for key, since in readable]
     words = protocol.fold_text(wanted.get("text", ""))
-    rows = _search(session, spots, words, wanted.get("from", ""), most, after is None)
+    rows = _search(session, ranges, words, wanted.get("from", ""), most, after is None)
     session.response.open_batch("soju.im/search")
     replay(session, "", rows)
 
 
 def _search(
     session: Session,
-    spots: Iterable[Tuple[str, int, int]],
+    ranges: Iterable[Tuple[str, int, int]],
     words: str,
     sender: str,
     most: int,
@@ -4364,11 +4353,11 @@ def _search(
 ) -> List[Row]:
     """Return the latest (or the earliest) messages with folded words, oldest first.
 
-    `spots` are conversations, with the numbers between which to look. Each is read in steps, and
+    `ranges` are conversations, with the numbers between which to look. Each is read in steps, and
     paid for before; they take turns, so that a long one does not use up the time of all.
     """
     found: Dict[str, List[Row]] = collections.defaultdict(list)
-    deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(spots)
+    deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(ranges)
     while waiting and most > 0 and time.monotonic() < deadline:
         session.charge(SEARCHED_AT_ONCE / SEARCHED_PER_TOKEN)
         key, low, high = waiting.popleft()
@@ -4434,8 +4423,8 @@ def on_bans(session: Session, message: Message) -> None:
     sanctions = session.server.store.sanctions
     for sanction in sanctions:
         done = "banned" if sanction.kind == "ban" else "muted"
-        left = protocol.format_duration(int(sanction.until - now) + 1) if sanction.until else ""
-        length = " for " + left if left else ""
+        left = int(sanction.until - now) + 1
+        length = " for " + protocol.format_duration(left) if sanction.until else ""
         reason = ": " + sanction.reason if sanction.reason else ""
         target = sanction.target
         text = "%s is %s%s, by %s%s" % (target, done, length, sanction.by, reason)
@@ -4508,7 +4497,7 @@ def on_version(session: Session, message: Message) -> None:
 
 
 def on_help(session: Session, message: Message) -> None:
-    """List the commands, or show the line of one of them."""
+    """List the commands, or describe a single command."""
     subject = message.param(0).upper() or "*"
     if subject == "*":
         session.reply("704", subject, "The commands of this server:")
@@ -4571,7 +4560,7 @@ COMMANDS = {
     "CAP": Command(on_cap, 1, EARLY, "Negotiate capabilities."),
     "CHATHISTORY": Command(on_chathistory, 1, 0, "Read earlier messages."),
     "DROP": Command(on_drop, 1, OPERATORS, "Remove a channel or an account."),
-    "HELP": Command(on_help, 0, 0, "List the commands, or describe one."),
+    "HELP": Command(on_help, 0, 0, "List the commands, or describe a command."),
     "INVITE": Command(on_invite, 2, 0, "Invite a user to a channel.", speaks=2),
     "ISON": Command(on_ison, 1, 0, "Show which of these users are online."),
     "JOIN": Command(on_join, 1, 0, "Join channels.", most=50),
@@ -4615,7 +4604,7 @@ COMMANDS = {
 
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _REQUEST = re.compile(r"(?:GET|HEAD) (?:http://[^/?]+)?(/[^? ]*)(?:\?[^ ]*)? HTTP/1\.([01])\Z")
-_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):(.*)\Z")
+_HEADER = re.compile(r"([!#-'*+.^_`|~0-9A-Za-z-]+):.*\Z")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -4651,18 +4640,16 @@ _SECURITY = (
 _NO_DOWNLOAD = "Ask for Hubbub's client: this server has no client.py to give away."
 
 
-def parse_request(data: bytes) -> Tuple[str, List[str]]:
-    """Return the path of a request, and the tags of its If-None-Match. Raises ProtocolError."""
+def parse_request(data: bytes) -> str:
+    """Return the path of a request. Raises ProtocolError."""
     end = _BLANK_LINE.search(data[:MAX_REQUEST])
     first, *lines = re.split("\r?\n", data[: end.start() if end else 0].decode("latin-1"))
     request, headers = _REQUEST.match(first), list(map(_HEADER.match, lines))
-    values = [(header.group(1).lower(), header.group(2)) for header in headers if header]
     # Which host is of no use: it may be any name that a page elsewhere gives us.
-    hosts = [value for name, value in values if name == "host"]
+    hosts = [header for header in headers if header and header.group(1).lower() == "host"]
     if not request or None in headers or (request.group(2) == "1" and len(hosts) != 1):
         raise protocol.ProtocolError("This request is not understood; the page is at /")
-    tags = ",".join(value for name, value in values if name == "if-none-match")
-    return request.group(1), re.findall(r'"[^"]*"', tags)
+    return request.group(1)
 
 
 def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest: str = "") -> bytes:
@@ -4670,10 +4657,11 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest:
 
     `app` is the client, or b""; `digest` is the fingerprint of the certificate, or "".
     """
-    path, kind, extra, etags = "", "text/plain; charset=utf-8", [], []  # type: str, str, Any, Any
+    path, kind = "", "text/plain; charset=utf-8"
+    extra: List[str] = []
     status, body = "404 Not Found", b"There is nothing here; the page is at /"
     try:
-        path, etags = parse_request(data)
+        path = parse_request(data)
     except protocol.ProtocolError as error:
         status, body = "400 Bad Request", str(error).encode()
     if path == "/":
@@ -4689,48 +4677,26 @@ def respond(data: bytes, host: str, port: int, network: str, app: bytes, digest:
     elif path == "/hubbub.pyz" and app:
         status, kind, body = "200 OK", "application/zip", app
         extra.append("Content-Disposition: attachment; filename=hubbub.pyz")
-    if status == "200 OK":
-        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
-        extra += ["ETag: " + etag, "Cache-Control: no-cache"]
-        status = "304 Not Modified" if etag in etags else status
     lines = [
         "HTTP/1.1 " + status,
         "Content-Type: " + kind,
         "Content-Length: %d" % len(body),
+        "Cache-Control: no-cache",
         "Connection: close",
         "X-Content-Type-Options: nosniff",
         "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'",
         *extra,
     ]
-    is_empty = data.startswith(b"HEAD ") or status.startswith("3")
+    is_empty = data.startswith(b"HEAD ")
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_empty else body)
-
-
-def _add_file(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
-    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-    archive.writestr(info, data)
-
-
-@functools.lru_cache(maxsize=1)
-def pack_modules() -> bytes:
-    """Return a zipapp of the modules that this server runs, without its start; b"" if one lacks."""
-    file = io.BytesIO()
-    file.write(b"#!/usr/bin/env python3\n")
-    try:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in ("client.py", "protocol.py", "server.py"):
-                # The server itself may run from a zipapp.
-                _add_file(archive, name, pkgutil.get_data("protocol", name) or b"")
-    except OSError:
-        return b""
-    return file.getvalue()
 
 
 @functools.lru_cache(maxsize=20)
 def make_app(at: str) -> bytes:
-    """Return the client as a zipapp that joins the server at ADDRESS:PORT; b"" if it lacks."""
-    file = io.BytesIO(pack_modules())
+    """Return a zipapp of the modules that this server runs, whose client joins ADDRESS:PORT.
+
+    Returns b"" if a module is missing.
+    """
     main = (
         "import sys\n"
         "if sys.version_info < (3, 6):\n"
@@ -4738,9 +4704,19 @@ def make_app(at: str) -> bytes:
         "import client\n"
         "sys.exit(client.main(server=%r))\n" % at
     )
-    if pack_modules():
-        with zipfile.ZipFile(file, "a") as archive:
-            _add_file(archive, "__main__.py", main.encode())
+    file = io.BytesIO()
+    file.write(b"#!/usr/bin/env python3\n")
+    try:
+        # The server itself may run from a zipapp.
+        names = ("client.py", "protocol.py", "server.py")
+        files = {name: pkgutil.get_data("protocol", name) or b"" for name in names}
+    except OSError:
+        return b""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in {**files, "__main__.py": main.encode()}.items():
+            info = zipfile.ZipInfo(name)  # of 1980: the same bytes each time
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(info, data)
     return file.getvalue()
 
 
@@ -4756,25 +4732,20 @@ class Server:
         self.started = time.time()
         self._listener = _listen(options.host, options.port)
         self.address, self.port = self._listener.getsockname()[:2]
-        try:
-            self.store = Store(options.data, options.history_days, options.max_history)
-        except BaseException:
-            self._listener.close()
-            raise
         self.tls: Optional[ssl.SSLContext] = None
-        # One thread does all handshakes: glibc keeps, for each thread, what they free (28 KiB).
-        self.handshakes = concurrent.futures.ThreadPoolExecutor(1, "handshakes")
         self.digest = ""  # the fingerprint of the certificate, for people
         self.not_encrypted = ""  # the reason why there is none
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._listener.close)
+            self.store = Store(options.data, options.history_days, options.max_history)
+            on_failure.callback(self.store.close)
             self._load_certificate()
-        except BaseException:
-            self._listener.close()
-            self.store.close()
-            raise
+            on_failure.pop_all()
+        # One thread does all handshakes: glibc keeps, for each thread, what they free (28 KiB).
+        self.handshakes = ThreadPoolExecutor(1, "handshakes")
         self.journal: Optional[Journal] = None
         if self.store.keeps_history:
-            self.journal = Journal(self.store, self._on_journal, self._on_upkeep)
+            self.journal = Journal(self.store, self.announce, self._on_upkeep)
         self.capabilities = dict.fromkeys(CAPABILITIES, "")  # offered, with their values
         self.capabilities["sasl"] = "=PLAIN"
         if self.journal is None:
@@ -4860,16 +4831,6 @@ class Server:
         self.directory.update_accounts(self.store.accounts)
         self.apply_sanctions_to_all()
 
-    def _on_journal(self) -> None:
-        """Announce that storing fails, loses messages, or works again."""
-        journal, text = self.journal, HISTORY_WORKS
-        if journal is not None and journal.fault:
-            log.error("the history is not being kept: %s", journal.fault)
-            text = HISTORY_LOST if journal.lost else HISTORY_FAILS
-        else:
-            log.warning("the history is being kept again")
-        self.announce(text)
-
     def _on_upkeep(self, have_accounts_changed: bool) -> None:
         if have_accounts_changed:
             self.update_accounts()
@@ -4904,7 +4865,7 @@ class Server:
                         if key.data is self._listener:
                             self._accept()
                         elif key.data is not self._woken:
-                            self.discovery.answer(key.data, self._announcement)
+                            self.discovery.answer(key.data, self._announcement())
         finally:
             self._shut_down()
 
@@ -5002,8 +4963,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises OSError, whose text is for the user."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, proto, _, address = found[0]
-    listener = socket.socket(family, kind, proto)
-    try:
+    with contextlib.ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(family, kind, proto))
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where REUSEADDR shares a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
@@ -5014,9 +4975,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
+        on_failure.pop_all()
     return listener
 
 
@@ -5149,14 +5108,12 @@ def _open_udp(host: str, port: int) -> socket.socket:
     """Return a socket on a port that all servers of this computer share. Raises OSError."""
     # On the BSDs, SO_REUSEADDR shares no address; on Linux, SO_REUSEPORT keeps it to one user.
     option = "SO_REUSEADDR" if sys.platform in ("linux", "win32") else "SO_REUSEPORT"
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
+    with contextlib.ExitStack() as on_failure:
+        sock = on_failure.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
         sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
+        on_failure.pop_all()
     return sock
 
 
@@ -5181,15 +5138,15 @@ class Discovery:
             except OSError as error:
                 log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
 
-    def answer(self, heard: socket.socket, make: Callable[[], protocol.Announcement]) -> None:
+    def answer(self, heard: socket.socket, announcement: protocol.Announcement) -> None:
         """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
         for _ in range(MAX_DATAGRAMS):
             try:
                 data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
                 query_id = protocol.parse_query(data)
-                if self._bucket.balance(time.monotonic()) >= 1.0:
-                    self._bucket.charge(1.0, time.monotonic())
-                    self.senders[heard].sendto(protocol.make_answer(query_id, make()), address)
+                if not self._bucket.try_take(1.0, time.monotonic()):
+                    answer = protocol.make_answer(query_id, announcement)
+                    self.senders[heard].sendto(answer, address)
             except protocol.ProtocolError:
                 continue
             except OSError:  # there is no more, or nobody can be at that address
@@ -5281,7 +5238,7 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     """Return the fields of Options, and those of the chores.
 
-    Exits with code 2 and one line if the command line is wrong.
+    Exits with code 2 and a line of text if the command line is wrong.
     """
     defaults = Options(network=socket.gethostname(), data=_default_folder())
     parser = Parser(
@@ -5552,7 +5509,7 @@ def invitation(bound: str, port: int) -> List[str]:
         command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
         return ["No network was found; `%s` shows the addresses of this computer" % command]
     told = [protocol.format_address(address, port) for address in addresses]
-    page = ["In a browser: http://%s" % told[0]] if pack_modules() else []
+    page = ["In a browser: http://%s" % told[0]] if make_app(told[0]) else []
     return ["Tell people: %s" % at for at in told] + page
 
 

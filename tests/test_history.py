@@ -766,7 +766,7 @@ def test_message_to_offline_user_is_refused_while_the_disk_fails(room, monkeypat
     monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
     room.server.store.add_account("olga", "correct horse")
     alice = room.irc("alice", CAPS)
-    room.server.journal.fault, room.server.journal._told = "full", (True, False)
+    room.server.journal.fault, room.server.journal._told = "full", server.HISTORY_FAILS
     alice.send("PRIVMSG olga :hello")
     (line,) = alice.heard()
     assert line.endswith(

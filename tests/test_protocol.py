@@ -668,8 +668,8 @@ def chunks_of(text):
 
 def feed_all(chunks):
     """Return the data of the last chunk; those before it give None."""
-    buffer = protocol.SaslBuffer()
-    *unfinished, data = [buffer.feed(chunk) for chunk in chunks]
+    counts = range(1, len(chunks) + 1)
+    *unfinished, data = [protocol.join_sasl(chunks[:count]) for count in counts]
     assert unfinished == [None] * len(unfinished)
     return data
 
@@ -698,14 +698,11 @@ def test_sasl_plus_alone_is_empty_data():
         (["A" * 400, "?"], ProtocolError),
     ],
 )
-def test_sasl_buffer_refuses_invalid_data_and_starts_again(chunks, error):
-    buffer = protocol.SaslBuffer()
-    for chunk in chunks[:-1]:
-        assert buffer.feed(chunk) is None
+def test_sasl_chunks_that_are_invalid_are_refused(chunks, error):
+    assert len(chunks) == 1 or protocol.join_sasl(chunks[:-1]) is None
     with pytest.raises(ProtocolError) as refusal:
-        buffer.feed(chunks[-1])
+        protocol.join_sasl(chunks)
     assert type(refusal.value) is error
-    assert buffer.feed("aGk=") == b"hi"
 
 
 @pytest.mark.parametrize(("over", "fits"), AT_LIMIT)
