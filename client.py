@@ -2191,28 +2191,9 @@ class Lookup:
     def __init__(self, words: str = "") -> None:
         self.words = words
         self.results: List[Result] = []  # the newest first
-        self.where = ""  # was searched; "" until that is done
+        self.note = "Searching everything the server keeps…"  # then: what was found, and where
+        self.is_done = not words
         self.goal: Optional[Result] = None  # that was chosen, until it is in view
-
-    @property
-    def is_done(self) -> bool:
-        return bool(self.where) or self.is_too_short
-
-    @property
-    def is_too_short(self) -> bool:
-        """True for a single letter; that of a language with thousands of them is a word."""
-        return len(self.words.encode("utf-8")) < 2
-
-    @property
-    def note(self) -> str:
-        """Words about what was found, and where."""
-        if self.is_too_short:
-            return "Write at least two letters"
-        if not self.is_done:
-            return "Searching everything the server keeps…"
-        number = len(self.results)
-        count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
-        return "%s %s" % (count.get(number, "%d messages" % number), self.where)
 
     def add(self, found: Iterable[Tuple[Conversation, Entry]]) -> None:
         """Merge messages into the results; those that are there already stay."""
@@ -2230,7 +2211,8 @@ def _age(result: Result) -> Tuple[float, int, str]:
 
 def _search(chat: Chat, lookup: Lookup) -> None:
     """Search what is loaded, and ask the server to search what it keeps, if it can."""
-    if lookup.is_done:
+    if len(lookup.words.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
+        lookup.note, lookup.is_done = "Write at least two letters", True
         return chat.change(RESULTS)
     lookup.add(_find_loaded(chat, lookup.words))
     if SEARCH_CAP not in chat.session.caps or not chat.session.is_settled:
@@ -2279,7 +2261,10 @@ def _take_results(chat: Chat, request: Request) -> None:
 def _finish(chat: Chat, lookup: Optional[Lookup], where: str) -> None:
     """Say that a search is done, unless another has followed it."""
     if lookup is chat.lookup:
-        lookup.where = where
+        number = len(lookup.results)
+        count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
+        lookup.note = "%s %s" % (count.get(number, "%d messages" % number), where)
+        lookup.is_done = True
         chat.change(RESULTS)
 
 
@@ -5564,12 +5549,7 @@ class SearchBar:
     """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
     def __init__(
-        self,
-        parent: "tk.Misc",
-        look: Look,
-        transcript: Transcript,
-        search_all: Action,
-        closed: Action,
+        self, parent: "tk.Misc", look: Look, transcript: Transcript, closed: Action
     ) -> None:
         px = look.px
         self._transcript, self._closed = transcript, closed
@@ -5580,8 +5560,7 @@ class SearchBar:
         self.frame.columnconfigure(0, weight=1)
         self.field = Field(self.frame, look, "ChatField", self._on_changed, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        self.all = ttk.Button(self.frame, style="ChatLink.TButton", command=search_all)
-        self.all.configure(text="All conversations")
+        self.all = ttk.Button(self.frame, style="ChatLink.TButton", text="All conversations")
         tip = "Search all conversations   " + key_name("Ctrl+Shift+F", look.system)
         Tip(self.all, look, lambda: tip)
         self.all.grid(row=0, column=1)
@@ -6142,8 +6121,8 @@ class ChatView:
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
-        bar = middle, look, self.transcript, self.search_all, self.focus_composer
-        self.search = SearchBar(*bar)
+        self.search = SearchBar(middle, look, self.transcript, self.focus_composer)
+        self.search.all.configure(command=self.search_all)
         self.reply_bar = ReplyBar(middle, look, lambda: self.reply(None))
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
@@ -6763,7 +6742,8 @@ class Questions:
                 window.root.after_cancel(self._pause_id)
             self._pause_id = ""
             if words == self._searched:
-                return list(result_rows(window.chat.lookup))
+                lookup = window.chat.lookup
+                return [text_row(None, lookup.note), *map(result_row, lookup.results)]
             self._pause_id = window.root.after(TYPING_MS, lambda: search(words))
             return [text_row(None, "Searching…")]
 
@@ -6971,14 +6951,7 @@ def room_row(room: Sequence[str]) -> Row:
     return Row(name, name[1:], paint)
 
 
-def result_rows(lookup: Lookup) -> Iterator[Row]:
-    """Yield the rows for what was found, below one that says where."""
-    yield text_row(None, lookup.note)
-    for result in lookup.results:
-        yield _result_row(result)
-
-
-def _result_row(result: Result) -> Row:
+def result_row(result: Result) -> Row:
     """Return the row for a message: conversation, sender and time, and below them its text."""
     conversation, entry, spans = result
     is_private, who = conversation.kind == PRIVATE, "you" if entry.is_own else entry.line.nickname
