@@ -45,7 +45,7 @@ an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Tra
 and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-Session; Chat; History; What servers send; What users type; Completion and links;
+Session; Chat; History; Search; What servers send; What users type; Completion and links;
 Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -182,6 +182,8 @@ MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
+MAX_RESULTS = 100  # messages that a search in all conversations finds
+MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
 MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
@@ -266,13 +268,14 @@ class RestartError(Exception):
 
 HISTORY_CAP = "draft/chathistory"
 REPLY_TAG = "+draft/reply"  # https://ircv3.net/specs/client-tags/reply
-RESUME_CAP = "hubbub/resume"  # described in README.md, as is this:
+SEARCH_CAP = "soju.im/search"  # described in README.md, as are these:
+RESUME_CAP = "hubbub/resume"
 TLS_CAP = "hubbub/tls"  # offered in the clear by a server that is encrypted, too
 # Capabilities to request, if offered
 WANTED = tuple(
     "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
     " extended-join hubbub/resume invite-notify labeled-response message-tags multi-prefix sasl"
-    " server-time setname standard-replies".split()
+    " server-time setname soju.im/search standard-replies".split()
 )
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
 _NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know CAP
@@ -1062,13 +1065,20 @@ class Conversation:
 
         Case and accents make no difference.
         """
-        folded = "".join(map(_fold, words))
-        pattern = re.compile(re.escape(folded))
-        entries = self.shown if folded else []
+        pattern = _folded_pattern(words)
+        entries = self.shown if pattern.pattern else []
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
+
+    def find_same(self, entry: Entry) -> Optional[Entry]:
+        """Return an entry as it is here: itself, or that with the same msgid."""
+        return entry if entry in self.entries else self._known.get(entry.msgid)
 
 
 _fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
+
+
+def _folded_pattern(words: str) -> Pattern[str]:
+    return re.compile(re.escape("".join(map(_fold, words))))
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
@@ -1099,6 +1109,9 @@ HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away, rights
 LISTING = "listing"  # what was asked for with `Chat.request`
 HELP = "help"  # the user asks for it
+SEARCH = "search"  # the user searches all conversations
+RESULTS = "results"  # that search is done
+REVEALED = "revealed"  # what was chosen of its results is here, with what stands around it
 
 
 class Change(NamedTuple):
@@ -1320,6 +1333,7 @@ class Chat:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing: List[Message] = []  # the answer to the last `request`
+        self.lookup = Lookup()  # the last search in all conversations
 
     # For the views
 
@@ -1511,7 +1525,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current, self.reply_to = conversation, None
+            self.current, self.reply_to, self.lookup.goal = conversation, None, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1575,6 +1589,20 @@ class Chat:
         if self.session.is_settled:
             self.send_command(*params)
             self.send_command("PING", "listing")
+
+    def search(self, words: str) -> None:
+        """Search all conversations: what is loaded, and what the server keeps if it can."""
+        self.change(SEARCH)
+        if self.lookup.words != words or self.lookup.is_done:
+            self.lookup = Lookup(words)
+            _search(self, self.lookup)
+
+    def reveal(self, result: "Result") -> None:
+        """Bring a result into view, then load what stands around it, up to what is loaded."""
+        self.open(result.conversation.name)
+        if self.current is self.find(result.conversation.name):
+            self.lookup.goal = result
+            _approach(self, self.current)
 
     def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
@@ -1644,6 +1672,8 @@ class Chat:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set_delivery(item, UNCERTAIN)
         self._give_back(list(self._pastes))
+        for request in self.history.requests:
+            _finish(self, request.lookup, _LOADED % "the connection was lost")
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1686,7 +1716,7 @@ class Chat:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
             self.outbox.set_delivery(item, REFUSED)
-        elif is_error and message.param(0) != "CHATHISTORY":
+        elif is_error and message.param(0) not in ("CHATHISTORY", "SEARCH"):
             self._give_back(list(self._pastes)[:1])
 
     def _give_back(self, words: Iterable[str]) -> None:
@@ -1923,17 +1953,19 @@ class Chat:
 # History
 # -------
 
-_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
+_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets", SEARCH_CAP)
 
 # Purposes of a request: the latest page of a new conversation, the page before all that is known,
 # what was missed while the connection was lost, the users who have sent private messages
-# meanwhile, the answer to /history, and a page that comes unasked, or too late
+# meanwhile, the answer to /history, a page that comes unasked, or too late, a page around a result
+# of a search, the pages from there to what is loaded, and the results of a search
 LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
-TYPED, UNASKED = "typed", "unasked"
+TYPED, UNASKED, AROUND, BETWEEN, SEARCHED = "typed", "unasked", "around", "between", "searched"
+_ABOVE = (OLDER, AROUND, BETWEEN)  # the purposes of pages above what is loaded
 
 
 class Request:
-    """A CHATHISTORY command, and the messages of its answer so far."""
+    """A CHATHISTORY or SEARCH command, and the messages of its answer so far."""
 
     def __init__(
         self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
@@ -1942,7 +1974,8 @@ class Request:
         self.conversation = conversation  # None for TARGETS
         self.folded = conversation.folded if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
-        self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
+        self.before: Optional[Entry] = None  # the entry that a page of _ABOVE precedes
+        self.lookup: Optional[Lookup] = None  # that is SEARCHED
         self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
@@ -1990,7 +2023,7 @@ def _ask(
 
     `query` is a subcommand of CHATHISTORY and its bounds.
     """
-    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    limit = limit or chat.session.page(MISSED_PAGE if purpose in (MISSED, BETWEEN) else PAGE)
     request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
     target = () if conversation is None else (conversation.name,)
@@ -2032,21 +2065,24 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 def _give_up(chat: Chat, request: Request) -> None:
     """Stop waiting for an answer that is overdue: it proves nothing."""
-    is_page = request.purpose not in (TYPED, TARGETS)
+    is_page = request.purpose not in (TYPED, TARGETS, SEARCHED)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
     else:
         chat.history.requests.remove(request)
+    _finish(chat, request.lookup, _LOADED % "the server could not search")
     if is_page and request.conversation is not None:
         chat.resolve(request.conversation.folded, False)
+        _approach(chat, request.conversation, can_ask=False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
-    """BATCH: an answer to CHATHISTORY begins, or is complete."""
+    """BATCH: an answer to CHATHISTORY or SEARCH begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
     request = chat.history.answering(reference)
     if sign == "+" and reference and kind in _HISTORY_BATCHES and request is None:
-        request = chat.history.waiting(message.text if kind == "chathistory" else "")
+        is_list = kind == "draft/chathistory-targets"
+        request = chat.history.waiting("" if is_list else message.text)
         unasked = sum(request.purpose == UNASKED for request in chat.history.requests)
         if request is None and unasked < MAX_UNASKED:
             request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
@@ -2057,8 +2093,11 @@ def _on_batch(chat: Chat, message: Message) -> None:
         chat.history.requests.remove(request)
         if request.purpose == TARGETS:
             _take_targets(chat, request)
+        elif request.purpose == SEARCHED:
+            _take_results(chat, request)
         elif request.conversation in chat.conversations:
             _take_page(chat, request, request.conversation)
+            _approach(chat, request.conversation, can_ask=request.purpose not in (AROUND, BETWEEN))
 
 
 def _take_targets(chat: Chat, request: Request) -> None:
@@ -2080,7 +2119,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     page = [entry for entry in found if entry is not None]
     changes = conversation.merge(page, request.before)
     new = [entry for change in changes for entry in change.entries]
-    if purpose == TYPED or (new and purpose != OLDER):
+    if purpose == TYPED or (new and purpose not in _ABOVE):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     chat.outcome.changes += changes
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
@@ -2089,12 +2128,14 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
         chat.resolve(conversation.folded, False)
+    elif purpose in (AROUND, BETWEEN) and request.before is not None:
+        _close_gap(chat, request, conversation, request.before)
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
         following = _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
         following.before = request.before
-    if purpose != OLDER:
+    if purpose not in _ABOVE:
         chat.outcome.changes += conversation.trim()
 
 
@@ -2130,22 +2171,168 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     place = Place(msgid, chat.time_of(message))
     if item is not None and (is_known or not item.since.precedes(place)):
         item = None  # it is a different message with the same text
+    entry = _read_entry(chat, message, conversation, is_own=item is not None)
+    if entry is None or item is None:
+        return entry
+    for other in item.conversations:  # it had arrived
+        if other is not conversation:
+            chat.change(CHANGED, other, [item.entry])
+    chat.outcome.changes += conversation.remove([item.entry])
+    chat.outbox.deliver(item, entry.line, msgid)
+    return item.entry
+
+
+def _read_entry(
+    chat: Chat, message: Message, conversation: Conversation, is_own: bool = False
+) -> Optional[Entry]:
+    """Return a new entry for a message that the server has kept, unless it is not shown."""
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
-    is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
-    line = chat.describe(message, message.nickname if item is not None or is_own else "")
+    is_to_other = is_private and protocol.casefold(message.param(0)) == conversation.folded
+    is_own = is_own or is_to_other
+    line = chat.describe(message, message.nickname if is_own else "")
     if line is None or chat.is_ignored(message.nickname):
         return None
-    if item is not None:  # it had arrived
-        for other in item.conversations:
-            if other is not conversation:
-                chat.change(CHANGED, other, [item.entry])
-        chat.outcome.changes += conversation.remove([item.entry])
-        chat.outbox.deliver(item, line, msgid)
-        return item.entry
-    entry = chat.new_entry(line, msgid, is_own)
+    entry = chat.new_entry(line, message.tag("msgid"), is_own)
     entry.reply_to = message.tag(REPLY_TAG)
     return entry
+
+
+# Search
+# ------
+
+_LOADED = "found in what is loaded here (%s)"  # and why not in more
+_KEPT = "found in everything the server keeps"
+
+
+class Result(NamedTuple):
+    """A message that a search in all conversations has found."""
+
+    conversation: Conversation  # it may be new
+    entry: Entry
+    spans: Tuple[Span, ...]  # where the words are in the text of its line
+
+
+class Lookup:
+    """A search in all conversations."""
+
+    def __init__(self, words: str = "") -> None:
+        self.words = words
+        self.results: List[Result] = []  # the newest first
+        self.note = "Searching everything the server keeps…"  # then: what was found, and where
+        self.is_done = not words
+        self.goal: Optional[Result] = None  # that was chosen, until it is in view
+
+    def add(self, found: Iterable[Tuple[Conversation, Entry]]) -> None:
+        """Merge messages into the results; those that are there already stay."""
+        pattern = _folded_pattern(self.words)
+        new = [Result(*pair, tuple(_find_folded(pair[1].line.text, pattern))) for pair in found]
+        known = {result.entry.msgid or result.entry: result for result in [*new, *self.results]}
+        newest_first = sorted(known.values(), key=_age, reverse=True)
+        self.results = newest_first[:MAX_RESULTS]
+
+
+def _age(result: Result) -> Tuple[float, int, str]:
+    entry = result.entry
+    return entry.line.when, len(entry.msgid), entry.msgid
+
+
+def _search(chat: Chat, lookup: Lookup) -> None:
+    """Search what is loaded, and ask the server to search what it keeps, if it can."""
+    if len(lookup.words.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
+        lookup.note, lookup.is_done = "Write at least two letters", True
+        return chat.change(RESULTS)
+    lookup.add(_find_loaded(chat, lookup.words))
+    if SEARCH_CAP not in chat.session.caps or not chat.session.is_settled:
+        is_able = SEARCH_CAP in chat.session.caps or not chat.session.is_settled
+        why = "you are not connected" if is_able else "this server cannot search"
+        return _finish(chat, lookup, _LOADED % why)
+    request = Request(SEARCHED, None, MAX_RESULTS, chat.now + HISTORY_TIME)
+    request.lookup, request.folded = lookup, SEARCH_CAP  # by which its answer is known
+    chat.history.requests.append(request)
+    query = {"limit": str(MAX_RESULTS), "text": lookup.words[:200]}
+    text = protocol.serialize_tags(query).decode("utf-8")[1:-1]
+    return chat.send(protocol.fit(Message("SEARCH", (text,))))
+
+
+def _find_loaded(chat: Chat, words: str) -> Iterator[Tuple[Conversation, Entry]]:
+    """Yield the newest messages with `words` of each conversation."""
+    pattern, kinds = _folded_pattern(words), (FROM_ME, FROM_OTHERS, PRIVATE)
+    for conversation in chat.conversations:
+        most = MAX_SEARCHED // len(chat.conversations)
+        newest = itertools.islice(reversed(conversation.entries), most)
+        messages = (e for e in newest if e.line.kind in kinds and conversation.kind != CONSOLE)
+        found = (e for e in messages if _find_folded(e.line.text, pattern))
+        wanted = (e for e in found if not chat.is_ignored(e.line.nickname))
+        yield from ((conversation, entry) for entry in itertools.islice(wanted, MAX_RESULTS))
+
+
+def _take_results(chat: Chat, request: Request) -> None:
+    """Merge what the server has found into the results."""
+    found = []
+    for message in request.messages:
+        target, sender = message.param(0), message.nickname
+        is_channel, is_known = target.startswith(CHANNEL_SIGN), chat.find(target) is not None
+        # Of a private message, one of the two is the user, maybe under another nickname.
+        is_to_other = chat.is_me(sender) or (is_known and not chat.is_me(target))
+        name = target if is_channel or is_to_other else sender
+        new = Conversation(name, CHANNEL if is_channel else PRIVATE)
+        conversation = chat.find(name) or new
+        entry = _read_entry(chat, message, conversation)
+        if entry is not None and entry.line.kind != FROM_SERVER:
+            found.append((conversation, entry))
+    if request.lookup is not None:
+        request.lookup.add(found)
+    _finish(chat, request.lookup, _KEPT)
+
+
+def _finish(chat: Chat, lookup: Optional[Lookup], where: str) -> None:
+    """Say that a search is done, unless another has followed it."""
+    if lookup is chat.lookup:
+        number = len(lookup.results)
+        count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
+        lookup.note = "%s %s" % (count.get(number, "%d messages" % number), where)
+        lookup.is_done = True
+        chat.change(RESULTS)
+
+
+def _approach(chat: Chat, conversation: Conversation, can_ask: bool = True) -> None:
+    """Bring the result that was chosen into view, or ask for the history around it."""
+    goal = chat.lookup.goal
+    if goal is None or conversation is not chat.current:
+        return
+    entry, place = conversation.find_same(goal.entry), goal.entry.place
+    later = (e for e in conversation.entries if place.precedes(e.place))
+    below = conversation.first_stored(later)
+    is_waiting = chat.history.is_fetching(conversation) or conversation.membership == JOINING
+    if entry is None and can_ask and is_waiting:
+        return  # what comes may have it
+    can_ask = can_ask and chat.session.is_settled and HISTORY_CAP in chat.session.caps
+    if entry is None and can_ask and below is not None and place.msgid:
+        request = _ask(chat, AROUND, conversation, "AROUND", "msgid=" + place.msgid)
+        request.before = below
+        return
+    chat.lookup.goal = None
+    if entry is None:
+        chat.inform("The message of %s cannot be loaded now." % goal.entry.line.clock, conversation)
+    else:
+        chat.change(REVEALED, conversation, [entry])
+
+
+def _close_gap(chat: Chat, request: Request, conversation: Conversation, below: Entry) -> None:
+    """Ask for what stands between a page and what is loaded below it, unless it is too much."""
+    last = request.messages[-1].tag("msgid") if request.messages else ""
+    is_closed = any(message.tag("msgid") == below.msgid for message in request.messages)
+    if not last or is_closed or (request.purpose == BETWEEN and not request.is_full):
+        return
+    if len(conversation.entries) < MAX_ENTRIES:
+        ends = "msgid=" + last, "msgid=" + below.msgid
+        _ask(chat, BETWEEN, conversation, "BETWEEN", *ends).before = below
+    else:
+        when = chat.time_of(request.messages[-1])
+        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Too many messages to load: some are missing.")
+        index = conversation.index(below)
+        chat.outcome.changes += conversation.insert(index, [chat.new_entry(line)])
 
 
 # What servers send
@@ -2499,10 +2686,9 @@ def _on_account(chat: Chat, message: Message) -> None:
 
 
 def _on_fail(chat: Chat, message: Message) -> None:
-    request = None
-    if message.params[0] == "CHATHISTORY":
-        found = map(chat.history.waiting, [*message.params[2:-1], ""])
-        request = next(filter(None, found), None)
+    names = {"CHATHISTORY": [*message.params[2:-1], ""], "SEARCH": [SEARCH_CAP]}
+    found = map(chat.history.waiting, names.get(message.params[0], []))
+    request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
     if request is not None:
@@ -2638,6 +2824,10 @@ def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
     chat.change(HELP)
 
 
+def _run_search(chat: Chat, args: Tuple[str, ...]) -> None:
+    chat.search(args[0])
+
+
 def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
@@ -2682,6 +2872,7 @@ def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
 # What verbs do before their messages are sent
 USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
     "help": _run_help,
+    "search": _run_search,
     "list": _run_list,
     "leave": _run_leave,
     "quit": _run_quit,
@@ -3444,13 +3635,15 @@ class Terminal:
         printed: Set[int] = set()
         changes = sorted(changes, key=lambda change: change.conversation is not chat.current)
         for kind, conversation, entries, _ in changes:
-            if kind == HELP:
-                for text in protocol.help_lines():
-                    print(protocol.server_line(text, chat.now), file=self._output)
-            if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
-                continue
             lines: List[Line] = []
-            if kind != RECALLED:
+            if kind == HELP:
+                lines = [protocol.server_line(text, chat.now) for text in protocol.help_lines()]
+            elif kind == RESULTS:
+                found = [_to_line(r.entry, r.conversation, chat) for r in chat.lookup.results[::-1]]
+                lines = [*found, protocol.server_line(chat.lookup.note, chat.now)]
+            elif conversation is None or kind not in (ADDED, CHANGED, RECALLED):
+                continue
+            elif kind != RECALLED:
                 new = [e for e in entries if e.id not in printed and self._is_printed(e, kind)]
                 lines += [_to_line(entry, conversation, chat) for entry in new]
             elif entries:
@@ -3744,6 +3937,7 @@ BUTTONS = {
     "Pill": ButtonStyle("chat", *_ACCENT, radius=17),
     "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
     "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
+    "ChatLink": ButtonStyle("chat", "link", *_FLAT, font="ui", padding=(8, 6)),
     "Icon": ButtonStyle("chat", "muted", *_FLAT, padding=(7, 7)),
     "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
     "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
@@ -4183,9 +4377,24 @@ class Drawing:
         self.text(text, color, "ui_bold")
         self.left += self._look.dp(18)
 
-    def note(self, text: str) -> None:
+    def marked(self, text: str, spans: Sequence[Span], dy: int) -> None:
+        """Draw a text, with parts of it marked as found."""
+        look, y = self._look, self.middle + self._look.dp(dy)
+        half = look.font["ui"].metrics("linespace") // 2
+        edges = [0, *itertools.chain.from_iterable(spans), len(text)]
+        for index, (start, end) in enumerate(zip(edges, edges[1:])):
+            part = look.shorten(text[start:end], "ui", self.right - self.left)
+            width = look.font["ui"].measure(part)
+            if index % 2:
+                box = self.left, y - half, self.left + width, y + half
+                self.canvas.create_rectangle(*box, fill=look.color["find"], width=0)
+            self.left += self._text(self.left, part, "text", "ui", dy, "w")
+            if part != look.text(text[start:end]):
+                break
+
+    def note(self, text: str, dy: int = 0) -> None:
         """Draw a small text at the right end."""
-        width = self._text(self.right, text, "muted", "small", 0, "e")
+        width = self._text(self.right, text, "muted", "small", dy, "e")
         self.right -= width + self._look.dp(8)
 
     def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
@@ -4873,7 +5082,7 @@ class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
     `rows` returns the rows for the text of the field. `closed` gets the key of the row that was
-    chosen, or None.
+    chosen, or None. A wide sheet has room for rows of two lines.
     """
 
     def __init__(
@@ -4884,11 +5093,13 @@ class Sheet:
         text: str,
         rows: Callable[[str], List[Row]],
         closed: Callable[[Any], object],
+        is_wide: bool = False,
     ) -> None:
         px, dp = look.px, look.dp
         self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
-        width, height = (480, min(480, 200 + 36 * len(rows("")))) if text else (420, 480)
+        width = 640 if is_wide else 480 if text else 420
+        height = min(480, 200 + 36 * len(rows(""))) if text else 480
         look.follow(frame, lambda: frame.configure(width=dp(width), height=dp(height)))
         frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
@@ -4897,7 +5108,7 @@ class Sheet:
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
-        self.list = RowList(frame, look, "field", 36, self.close)
+        self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
         self.list.frame.grid(row=2, columnspan=2, sticky="nsew")
         self.field: Optional[Field] = None
         stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
@@ -4922,9 +5133,19 @@ class Sheet:
         self.frame.destroy()
         self._closed(key)
 
+    @property
+    def words(self) -> str:
+        """The text of the field."""
+        return self.field.get() if self.field is not None else ""
+
+    def fill(self, words: str) -> None:
+        """Write into the field."""
+        if self.field is not None and words:
+            self.field.set(words)
+
     def refresh(self) -> None:
         """Show the rows as they are now."""
-        rows = self._rows(self.field.get() if self.field else "")
+        rows = self._rows(self.words)
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
         self.list.move(0)  # rows that have come late are chosen by Enter, too
@@ -5375,7 +5596,7 @@ class Transcript:
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
-class Search:
+class SearchBar:
     """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
     def __init__(
@@ -5385,12 +5606,17 @@ class Search:
         self._transcript, self._closed = transcript, closed
         self._hits: List[Hit] = []
         self._index = 0  # of the hit that the user is at
+        self._words = ""  # that they are of
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
-        self.field = Field(self.frame, look, "ChatField", self.search, "search")
+        self.field = Field(self.frame, look, "ChatField", self._on_changed, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
+        self.all = ttk.Button(self.frame, style="ChatLink.TButton", text="All conversations")
+        tip = "Search all conversations   " + key_name("Ctrl+Shift+F", look.system)
+        Tip(self.all, look, lambda: tip)
+        self.all.grid(row=0, column=1)
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
-        for column, (icon, action) in enumerate(steps.items(), 1):
+        for column, (icon, action) in enumerate(steps.items(), 2):
             icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
         self.field.text.bind("<<Return>>", lambda event: self.step(1))
         self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
@@ -5405,6 +5631,14 @@ class Search:
         self.field.focus()
         self.search()
 
+    def show(self, words: str, entry: Entry) -> None:
+        """Open the bar with these words, at an entry with them."""
+        self.field.set(words)
+        self.open()
+        here = [n for n, (e, _) in enumerate(self._hits) if e is entry]
+        self._index = here[-1] if here else self._index
+        self._show()
+
     def close(self) -> None:
         """Hide the bar. Idempotent."""
         if self.is_open:
@@ -5412,9 +5646,14 @@ class Search:
             self._transcript.mark([], 0)
             self._closed()
 
+    def _on_changed(self) -> None:
+        if self.field.get() != self._words:
+            self.search()
+
     def search(self) -> None:
         """Find what the field says, and go to the last hit."""
-        self._hits = self._transcript.conversation.find(self.field.get())
+        self._words = self.field.get()
+        self._hits = self._transcript.conversation.find(self._words)
         self._index = len(self._hits) - 1
         self._show()
 
@@ -5428,7 +5667,7 @@ class Search:
         return "break"
 
     def _show(self) -> None:
-        words, number = self.field.get(), len(self._hits)
+        words, number = self._words, len(self._hits)
         note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
         self.field.show_note(note, bool(words and not number))
         self._transcript.mark(self._hits, self._index)
@@ -5920,7 +6159,8 @@ class ChatView:
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
-        self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.search = SearchBar(middle, look, self.transcript, self.focus_composer)
+        self.search.all.configure(command=self.search_all)
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.notice(draft)
@@ -5989,6 +6229,9 @@ class ChatView:
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.hint.configure(text=self._look.text(chat.hint))
+        if REVEALED in kinds:
+            (entry,) = next(change.entries for change in changes if change.kind == REVEALED)
+            self.search.show(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
@@ -6032,6 +6275,11 @@ class ChatView:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
+
+    def search_all(self) -> None:
+        """Search all conversations for the words in the search bar, if that is open."""
+        words = self.search.field.get() if self.search.is_open else ""
+        self._window.do(self._window.chat.search, words)
 
     def suggest(self, text: str) -> None:
         """Put the beginning of a command into the message box, if that is empty."""
@@ -6206,6 +6454,7 @@ def open_link(address: str) -> None:
 # ----------
 
 POLL_MS = 30  # between two looks at the queue; 10 while more waits there
+TYPING_MS = 400  # without a key until what is typed is searched
 BATCH = 100  # events handled at once, so that a flood leaves time for keys
 BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
@@ -6399,6 +6648,7 @@ class Menus:
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
+            ("Search all conversations…", view.search_all),
             None,
             *self._own(),
             None,
@@ -6492,6 +6742,8 @@ class Questions:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
+        self._results: Optional[Sheet] = None  # that of the last search
+        self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
@@ -6502,9 +6754,33 @@ class Questions:
             self._window.do(chat.request, "LIST")
         title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
-        self._open_sheet(title, "", lambda words: offer_names(chat, signs, words), choose)
-        if self.sheet is not None and self.sheet.field is not None and text:
-            self.sheet.field.set(text)
+        rows = functools.partial(offer_names, chat, signs)
+        self._open_sheet(title, "", rows, choose).fill(text)
+
+    def search(self) -> None:
+        """Show the results of a search in all conversations, below a field for other words."""
+        window, sheet = self._window, self._results
+
+        def rows(words: str) -> List[Row]:
+            if self._pause_id:
+                window.root.after_cancel(self._pause_id)
+            self._pause_id = ""
+            if words == self._searched:
+                lookup = window.chat.lookup
+                return [text_row(None, lookup.note), *map(result_row, lookup.results)]
+            self._pause_id = window.root.after(TYPING_MS, lambda: search(words))
+            return [text_row(None, "Searching…")]
+
+        def search(words: str) -> None:
+            if self.sheet is self._results:  # it is not closed
+                window.do(window.chat.search, words)
+
+        if sheet is None or sheet is not self.sheet:
+            choose = functools.partial(window.do, window.chat.reveal)
+            sheet = self._open_sheet("Search all conversations", "", rows, choose, is_wide=True)
+            sheet.fill(window.chat.lookup.words)
+        self._results, self._searched = sheet, sheet.words
+        sheet.refresh()
 
     def moderate(self, command: str, name: str) -> None:
         """Ask if, or for how long, a person is removed, muted or banned."""
@@ -6635,8 +6911,13 @@ class Questions:
         (action or self._window.chat_view.focus_composer)()
 
     def _open_sheet(
-        self, title: str, text: str, rows: Callable[[str], List[Row]], choose: Callable[[Any], Any]
-    ) -> None:
+        self,
+        title: str,
+        text: str,
+        rows: Callable[[str], List[Row]],
+        choose: Callable[[Any], Any],
+        is_wide: bool = False,
+    ) -> Sheet:
         self.cancel()
         view, look = self._window.chat_view, self._window.look
 
@@ -6646,9 +6927,10 @@ class Questions:
             if key is not None:
                 choose(key)
 
-        self.sheet = Sheet(view.frame, look, title, text, rows, closed)
-        self.sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
-        self._window.keys.add_to(self.sheet.frame)
+        self.sheet = sheet = Sheet(view.frame, look, title, text, rows, closed, is_wide)
+        sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
+        self._window.keys.add_to(sheet.frame)
+        return sheet
 
 
 def lifting_row(message: Message) -> Row:
@@ -6689,6 +6971,30 @@ def room_row(room: Sequence[str]) -> Row:
     name, people, topic = room
     note = "1 person" if people == "1" else people + " people"
     return text_row(name, name[1:], topic, sign="#", note=note)
+
+
+def result_row(result: Result) -> Row:
+    """Return the row for a message: conversation, sender and time, and below them its text."""
+    conversation, entry, spans = result
+    is_private, who = conversation.kind == PRIVATE, "you" if entry.is_own else entry.line.nickname
+    if is_private:  # its name says who the other is
+        who = "you, privately" if entry.is_own else "privately"
+    first = spans[0][0] if spans else 0
+    start = first - 24 if first > 40 else 0  # else it might be cut off
+    text = "…" * bool(start) + entry.line.text[start:]
+    shift = start - bool(start)
+
+    def paint(row: Drawing) -> None:
+        today = time.strftime("%Y-%m-%d")
+        row.note("%s %s" % (day_name(entry.day, today), entry.line.clock[1:6]), dy=-9)
+        left, color = row.left, PRIVATE if is_private else "text"
+        row.left += row.text(conversation.name, color, "ui_bold", dy=-9)
+        row.skip(8)
+        row.text(who, "muted", "small", dy=-9)
+        row.left = left
+        row.marked(text, [(begin - shift, end - shift) for begin, end in spans], dy=9)
+
+    return Row(result, text, paint)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
@@ -7126,7 +7432,9 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
-        if LISTING in kinds and self.questions.sheet is not None:
+        if SEARCH in kinds:
+            self.questions.search()
+        elif kinds & {LISTING, RESULTS} and self.questions.sheet is not None:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
@@ -7219,6 +7527,9 @@ KEYS = (
         "Control-f": lambda window: window.chat_view.search.open(),
         "F3": lambda window: window.chat_view.search.step(1),
         "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+Shift+F", "search all conversations", {
+        "Control-Shift-F": lambda window: window.chat_view.search_all(),
+        "Control-Shift-f": lambda window: window.chat_view.search_all()}),
     Key("Ctrl+R", "reply to the last line, again: to that before", {
         "Control-r": lambda window: window.chat_view.reply_to_others()}),
     Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
@@ -7355,9 +7666,10 @@ class Keys:
     def _on_other_key(self, event: "TkEvent") -> Optional[str]:
         """Do, on a keyboard of another alphabet, what the Latin letter on the key does."""
         letter = latin_letter(event, self._window.look.system)
-        for key in KEYS:
-            if "Control-" + letter in key.actions:
-                return self._on_key(key, "Control-" + letter, event)
+        shifted = ["Control-Shift-" + letter] if int(event.state) & 1 else []
+        for sequence, key in itertools.product([*shifted, "Control-" + letter], KEYS):
+            if sequence in key.actions:
+                return self._on_key(key, sequence, event)
         edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])

@@ -1263,6 +1263,7 @@ VERBS: Dict[str, Verb] = {
     "list": Verb("", "see who is online", "NAMES HERE"),
     "whois": Verb("USERNAME", "see who a user is", "WHOIS USERNAME"),
     "history": Verb("[LINES]", "see earlier messages", "CHATHISTORY LATEST HERE * LINES"),
+    "search": Verb("WORDS", "find messages in all your rooms and private conversations"),
     "rooms": Verb("", "see which rooms there are", "LIST"),
     "join": Verb("ROOM [KEY]", "join a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
@@ -1296,7 +1297,7 @@ VERBS: Dict[str, Verb] = {
 }
 OPERATOR_VERBS = frozenset("kick ban mute unban bans drop announce stats".split())
 SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the input history
-CLIENT_VERBS = frozenset(["ignore", "unignore"])  # done by client.py alone
+CLIENT_VERBS = frozenset(["ignore", "search", "unignore"])  # done by client.py alone
 PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}
 
 UNNAMED_HELP = (

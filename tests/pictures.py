@@ -330,6 +330,18 @@ def search(studio, words="the"):
     alice.press("F3")
 
 
+def search_all(studio, words="the", chosen=""):
+    """The results in all conversations; with `chosen`, after a choice of a result with that."""
+    alice = pressed(studio, "Control-f")
+    alice.chat_view.search.field.set(words)
+    alice.press("Control-Shift-F")
+    lookup = alice.window.chat.lookup
+    studio.desktop.pump(lambda: lookup.is_done)
+    if chosen:
+        alice.sheet.close(next(r for r in lookup.results if chosen in r.entry.text))
+        studio.desktop.pump(lambda: lookup.goal is None)
+
+
 def scrolled_up(studio):
     alice, bob = conversation(studio), studio.people["bob"]
     for words, count in (("line", 60), ("more", 3)):
@@ -434,6 +446,9 @@ STATES = (
     ("back", SIZES, back),
     ("search", SIZES, search),
     ("search-none", SIZES, lambda studio: search(studio, "zeppelin")),
+    ("search-all", (*SIZES, (1366, 768), (480, 360)), search_all),
+    ("search-all-none", SIZES, lambda studio: search_all(studio, "zeppelin")),
+    ("search-chosen", SIZES, lambda studio: search_all(studio, "news", "news 3")),
     ("scrolled-up", SIZES, scrolled_up),
     ("keys", SIZES, lambda studio: pressed(
         studio, "Control-Tab", "Control-Tab", "Down", "Down")),

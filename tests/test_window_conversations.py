@@ -827,10 +827,10 @@ def test_closed_sheets_are_freed(alice, desktop):
 
 @pytest.mark.parametrize("layout", ["us", "ru", "gr"])
 def test_keys_with_letters_work_in_every_alphabet(alice, desktop, layout):
-    """Ctrl with the key of F searches, with those of A and X it cuts everything."""
+    """Ctrl with the key of F searches, with Shift everywhere; with A and X it cuts everything."""
     if not shutil.which("setxkbmap"):
         cannot("there is no setxkbmap here")
-    control, letter_f, letter_a, letter_x = "37", "41", "38", "53"
+    control, shift, letter_f, letter_a, letter_x = "37", "50", "41", "38", "53"
     try:
         subprocess.run(["setxkbmap", layout], check=True)
         desktop.update()
@@ -840,6 +840,9 @@ def test_keys_with_letters_work_in_every_alphabet(alice, desktop, layout):
         desktop.pump(lambda: alice.chat_view.search.is_open)
         assert alice.draft == ""
         assert alice.chat_view.search.field.get() == ""
+        alice.xdotool("keydown", control, "keydown", shift, "key", letter_f, "keyup", shift)
+        alice.xdotool("keyup", control)
+        desktop.pump(lambda: alice.sheet is not None)
     finally:
         subprocess.run(["setxkbmap", "us"], check=True)
 
@@ -853,6 +856,8 @@ def test_keys_work_with_caps_lock(alice):
         assert alice.box.get("sel.first", "sel.last") == "words"
         alice.type("<ctrl+f>")
         assert alice.has_focus(alice.chat_view.search.field.text)
+        alice.type("<ctrl+shift+f>")
+        assert alice.sheet is not None
     finally:
         alice.type("<Caps_Lock>")
 
