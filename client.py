@@ -4696,6 +4696,7 @@ class Composer(TextBox):
         """Cover the text with the hidden field for a command's password; "" uncovers it."""
         self._command = command
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self.hidden.update_idletasks()  # only what is mapped takes the focus at once
         self._suggest(False)
         self.show_notice()
         (self.hidden if command else self.text).focus_set()
