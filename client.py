@@ -2551,6 +2551,7 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     typed = protocol.parse_input(line)
     if typed.verb == "say" and not recipient:
         typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
+    _check(chat, typed.verb, [])  # that the server has it, before what is wrong with it
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
