@@ -2743,6 +2743,7 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     typed = protocol.parse_input(line)
     if typed.verb == "say" and not recipient:
         typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
+    _check(chat, typed.verb, [])  # that the server has it, before what is wrong with it
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
@@ -4920,6 +4921,7 @@ class Composer(TextBox):
         """Cover the text with the hidden field for a command's password; "" uncovers it."""
         self._command = command
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self.hidden.update_idletasks()  # only what is mapped takes the focus at once
         self._suggest(False)
         self.show_notice()
         self.hidden.update_idletasks()  # what is not on the screen yet gets no focus, and no key

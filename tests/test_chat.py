@@ -220,7 +220,7 @@ def test_typed_text_becomes_messages(alice, typed, sent):
         ("/join #tea,bob\nfor the room", "The name of a room begins with #."),
         ("/reply hi", "You have no private message to reply to yet."),
         ("/history", "This server has no /history."),
-        ("/register s3cret-pass", "This server has no /register."),
+        ("/register s3cret", "This server has no /register."),
         ("/login bob s3cret", "This server has no /login."),
         ("/ban bob", "This server has no /ban."),
         ("/ignore ALICE", "You cannot ignore yourself."),
