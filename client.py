@@ -4924,7 +4924,6 @@ class Composer(TextBox):
         self.hidden.update_idletasks()  # only what is mapped takes the focus at once
         self._suggest(False)
         self.show_notice()
-        self.hidden.update_idletasks()  # what is not on the screen yet gets no focus, and no key
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
