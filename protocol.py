@@ -347,6 +347,7 @@ _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
+CHAT_ENDED = "The host has ended the chat"  # the last words of a server that is shut down
 # The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
@@ -1168,6 +1169,8 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
+    elif command == "KICK" and params[2:] == (message.nickname,):
+        params = params[:2]  # servers give the sender's name if there is no reason
     is_numeric = command.isdigit()
     if key not in _TEXTS:
         shown = message.text if command >= "400" else " ".join(params[1:])
@@ -1182,6 +1185,7 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
 
 _MODE_TEXTS: Dict[str, str] = {
     "+o": "made {1} an operator of {0}",
+    "+o own": "is now an operator of {0}",
     "-o": "made {1} an ordinary member of {0}",
     "+v": "gave {1} a voice in {0}",
     "-v": "took {1}'s voice in {0}",
@@ -1211,7 +1215,8 @@ def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
     channel, texts = message.params[0], []
     for change in parse_modes(message.params[1:], modes, MAX_MESSAGE):
         mode = "-+"[change.adding] + change.letter
-        text = _MODE_TEXTS.get(mode, "set the mode {2} of {0}")
+        is_own = mode == "+o" and change.arg == message.nickname
+        text = _MODE_TEXTS.get(mode + " own" * is_own, "set the mode {2} of {0}")
         texts.append(text.format(channel, short_mask(change.arg), mode))
     return "%s %s" % (message.nickname, ", ".join(texts)) if texts else ""
 

@@ -72,11 +72,13 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":alice!a@h TOPIC #tea :", "alice cleared the topic"),
         (":alice!a@h KICK #tea bob :too loud", "bob was removed from #tea by alice: too loud"),
         (":alice!a@h KICK #tea bob", "bob was removed from #tea by alice"),
+        (":alice!a@h KICK #tea bob :alice", "bob was removed from #tea by alice"),
         (":alice!a@h KICK #tea bob :", "bob was removed from #tea by alice"),
         (":alice!a@h INVITE me #tea", "alice invites you to #tea. Type /join #tea"),
         (":alice!a@h INVITE bob #tea", "alice invited bob to #tea"),
         (":alice!a@h KILL me :spam", "You were removed from the chat by alice: spam"),
         (":alice!a@h MODE #tea +o bob", "alice made bob an operator of #tea"),
+        (":alice!a@h MODE #tea +o alice", "alice is now an operator of #tea"),
         (":alice!a@h MODE #tea -o bob", "alice made bob an ordinary member of #tea"),
         (
             ":alice!a@h MODE #tea +v-v bob carol",
