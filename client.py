@@ -2341,8 +2341,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
-        line = chat.describe(message._replace(params=(channel.name, "You", *message.params[2:])))
-        channel.removal = line.text.replace("You was", "You were", 1) if line else ""
+        line = chat.describe(message)
+        channel.removal = line.text if line is not None else ""
         _refuse_waiting(chat, channel)
         chat.change(HEADER, channel)
     chat.show(message, channel)
@@ -4914,7 +4914,6 @@ class Sheet:
         self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         width, height = (480, min(480, 200 + 36 * len(rows("")))) if text else (420, 480)
-        height += 80 * bool(asks)
         look.follow(frame, lambda: frame.configure(width=dp(width), height=dp(height)))
         frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
@@ -6714,7 +6713,7 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
     if command == "MUTE":
         return rows(name)
     both = "THE NAME AND THE ADDRESS, FOR ALL WHO SHARE IT"
-    return [caption("THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
+    return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
 
 def lifting_row(message: Message) -> Row:
@@ -7003,6 +7002,11 @@ class Window:
         """True if the server runs on this computer."""
         return is_local(self.chat.address)
 
+    @property
+    def _own_host(self) -> Optional[Host]:
+        """The server to which the user invites others."""
+        return self.host or self._status
+
     def start_host(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
         error = protocol.nickname_error(protocol.normalize(nickname.strip()))
@@ -7030,7 +7034,7 @@ class Window:
 
     def invite(self) -> None:
         """Show how others join."""
-        host = self.host or self._status
+        host = self._own_host
         if host is not None and host.was_joined:
             host.is_dismissed = False
             self.show_bars()
@@ -7050,8 +7054,7 @@ class Window:
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        host = self.host or self._status
-        if host is not None and host.was_joined:
+        if self.host is not None:
             self.operate()
         elif self.settings.hosted and self.is_at_home:
             with contextlib.suppress(OSError):
@@ -7108,13 +7111,13 @@ class Window:
             self.connect_view.join(host.server)
 
     def _copy_invitation(self) -> None:
-        host = self.host or self._status
+        host = self._own_host
         if host is not None:
             copy_text(self.root, "http://" + host.address)
             host.is_copied = True
 
     def _dismiss_invitation(self) -> None:
-        host = self.host or self._status
+        host = self._own_host
         if host is not None:
             host.is_dismissed = True
 
@@ -7214,7 +7217,7 @@ class Window:
 
     def show_bars(self) -> None:
         """Show a question or the state of the connection, an announcement, and how others join."""
-        view, chat, host = self.chat_view, self.chat, self.host or self._status
+        view, chat, host = self.chat_view, self.chat, self._own_host
         if not self.questions.is_asking():
             icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
             if chat.state == CONNECTED and chat.current.removal:

@@ -1095,6 +1095,7 @@ _TEXTS: Dict[str, str] = {
     "TOPIC": "{0} set the topic: {2}",
     "TOPIC none": "{0} cleared the topic",
     "KICK": "{2} was removed from {1} by {0}: {3}",
+    "KICK you": "You were removed from {1} by {0}: {3}",
     "INVITE": "{0} invites you to {2}. Type /join {2}",
     "INVITE another": "{0} invited {1} to {2}",
     "KILL": "You were removed from the chat by {0}: {2}",
@@ -1169,8 +1170,11 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
-    elif command == "KICK" and params[2:] == (message.nickname,):
-        params = params[:2]  # servers give the sender's name if there is no reason
+    elif command == "KICK":
+        is_own = bool(me) and casefold(message.param(1)) == casefold(me)
+        key = "KICK you" if is_own else key
+        if params[2:] == (message.nickname,):  # servers send it if there is no reason
+            params = params[:2]
     is_numeric = command.isdigit()
     if key not in _TEXTS:
         shown = message.text if command >= "400" else " ".join(params[1:])

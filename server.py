@@ -4499,8 +4499,8 @@ def on_kill(session: Session, message: Message) -> None:
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
     message = Message("KILL", (other.nickname, reason), client.source)
     session.directory.post(Event(message, (other,)))
-    words = "Killed by %s%s" % (client.nickname, reason and ": " + reason)
-    session.directory.end(other, words)
+    by = client.nickname + (reason and ": " + reason)
+    session.directory.end(other, "Killed by " + by)
 
 
 # Commands: server
@@ -5447,6 +5447,8 @@ def run_chore(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.status:
             _, bound, port = find_server(arguments.data)
+            if not bound:
+                raise StoreError("the server that uses %s is only starting." % arguments.data)
             at = protocol.format_address(bound, port)
             for line in ["Running on %s" % at, *invitation(bound, port)]:
                 print("[%s] %s" % (SERVER, line))
