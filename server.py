@@ -1941,7 +1941,7 @@ class Sanction(NamedTuple):
 def duration_left(until: float, now: float) -> str:
     """Return how long something still lasts, as " for 10 minutes"; "" for forever."""
     is_endless = until in (0.0, float("inf"))
-    return "" if is_endless else " for " + protocol.format_duration(int(until - now) + 1)
+    return "" if is_endless else " for " + protocol.format_left(until - now)
 
 
 class _Handle:
@@ -3932,7 +3932,7 @@ def on_join(session: Session, message: Message) -> None:
             wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
-                raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
+                raise ReplyError("405", name, text % protocol.format_left(wait))
         count = len(channel.members) if channel is not None else 0
         session.charge(JOIN_PRICE + count / ROWS_PER_TOKEN)
         key = keys.get(given, "")
