@@ -6806,7 +6806,7 @@ class Questions:
     CLOSE = "Close Hubbub?"  # the beginning of that question
     HOST_CLOSE = (  # when others are there, and when nobody else is
         "The chat runs on this computer. Can the others go on without you?",
-        "Nobody else is here now. Should the chat go on for those who come later?",
+        "Nobody else is here now. Should the chat go on?",
     )
 
     def __init__(self, window: "Window") -> None:
