@@ -517,13 +517,14 @@ def main(argv=None):
     if args.readme:
         args.only = ["typing"]
     states = [row for row in STATES if row[0] in (args.only or [row[0]])]
-    if len(states) == 1:
+    is_alone = args.only is not None and len(args.only) == 1
+    for state in states if is_alone else ():
         with contextlib.closing(Screen(args.dpi)):
-            photograph(*states[0], folder)
+            photograph(*state, folder)
     if args.readme:
         for theme, name in (("dark", "window.png"), ("light", "window-light.png")):
             shutil.copy(str(folder / ("typing-%s-1160.png" % theme)), str(README_FOLDER / name))
-    if len(states) == 1:
+    if is_alone:
         return 0
 
     def run(row):  # a process for each state: Tk misbehaves after many windows
