@@ -451,6 +451,7 @@ STATES = (
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
+    ("chosen-line", WIDTHS, lambda studio: pressed(studio, "Shift-F6", *["Up"] * 5)),
     ("password-below", WIDTHS, lambda studio: pressed(
         studio, *"sesame", text="Back in a minute.\n/register ")),
     ("send-button", SIZES, lambda studio: pressed(studio, "End", "Tab", text="It is right")),
