@@ -4520,6 +4520,7 @@ class TextBox:
         self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
         self.text.bind("<<PasteSelection>>", lambda event: self._on_paste(event, "PRIMARY"))
+        self._show_hint()
 
     def get(self) -> str:
         return join_surrogates(self.text.get("1.0", "end-1c"))
@@ -6912,13 +6913,13 @@ class Window:
 
     def _show(self, view: Union[ConnectView, ChatView]) -> None:
         """Show a view in place of the other."""
+        before, self.view = self.view, view
         self._show_title()
-        if view is self.view:
+        if view is before:
             return
-        if self.view is not None:
-            self.view.frame.pack_forget()
+        if before is not None:
+            before.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
-        self.view = view
         if self.is_chatting:
             self.connect_view.stop_looking()
         if view not in self._placed:  # afterwards, the size and the position are the user's
