@@ -45,7 +45,7 @@ an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Tra
 and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-Session; Chat; History; What servers send; What users type; Completion and links;
+Session; Chat; History; Search; What servers send; What users type; Completion and links;
 Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -182,6 +182,8 @@ MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
+MAX_RESULTS = 100  # messages that a search in all conversations finds
+MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
 MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
@@ -266,13 +268,14 @@ class RestartError(Exception):
 
 HISTORY_CAP = "draft/chathistory"
 REPLY_TAG = "+draft/reply"  # https://ircv3.net/specs/client-tags/reply
-RESUME_CAP = "hubbub/resume"  # described in README.md, as is this:
+SEARCH_CAP = "soju.im/search"  # described in README.md, as are these:
+RESUME_CAP = "hubbub/resume"
 TLS_CAP = "hubbub/tls"  # offered in the clear by a server that is encrypted, too
 # Capabilities to request, if offered
 WANTED = tuple(
     "account-notify away-notify batch draft/account-registration draft/chathistory echo-message"
     " extended-join hubbub/resume invite-notify labeled-response message-tags multi-prefix sasl"
-    " server-time setname standard-replies".split()
+    " server-time setname soju.im/search standard-replies".split()
 )
 _SASL_ENDS = frozenset("903 904 905 906 907 908".split())  # 903 is success
 _NO_CAP = frozenset(("410", "421", "451"))  # from a server that does not know CAP
@@ -418,6 +421,7 @@ class Handshake:
 
 
 FIRST, SYSTEM = "first", "system"  # pins: see Connection
+GOODBYE = Message("QUIT")
 OTHER_CERTIFICATE = (
     "%s shows another certificate than before. Either the server was set up anew, or another"
     " computer answers in its place. Ask the host before you trust it."
@@ -427,6 +431,16 @@ NO_ENCRYPTION = (
     " the host before you trust it."
 )
 NO_TLS = "%s does not speak TLS: no encryption. Ask the host, or leave out ircs:// and --tls."
+# The same of a server at a new address with the name of a known one
+OTHER_NAMESAKE = (
+    "{0} calls itself “{1}”, but has another certificate than the “{1}” that you know. It may be"
+    " another chat of that name, or a computer that poses as yours. Ask the host before you trust"
+    " it."
+)
+CLEAR_NAMESAKE = (
+    "{0} calls itself “{1}”, but is not encrypted, as the “{1}” that you know is. What you write"
+    " could be read on its way. Ask the host before you trust it."
+)
 
 
 def describe_pin(pin: str) -> str:
@@ -512,7 +526,8 @@ class Connection:
     `pin` tells which server is trusted to be the right one: the fingerprint of its certificate,
     SYSTEM for any with a certificate that the system trusts for this host, FIRST for the one
     that is met now, whose pin is SYSTEM if that is so, or else its fingerprint. Connected has the
-    pin to keep. With "" the server may be in the clear, but is not told more than that unless it
+    pin to keep. `network` is the name for which a server at a new address has to have the pin of
+    another. With "" the server may be in the clear, but is not told more than that unless it
     is; it is FIRST if it offers encryption. A connection that was encrypted once is encrypted ever
     after.
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
@@ -527,6 +542,7 @@ class Connection:
         events: "queue.Queue[Any]",
         reconnects: bool = True,
         pin: str = "",
+        network: str = "",
     ) -> None:
         self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
@@ -543,6 +559,7 @@ class Connection:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
         self._pin, self._is_known = pin.replace(FIRST, SYSTEM), pin not in ("", FIRST)
+        self._network = network
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
             end.setblocking(False)
@@ -576,13 +593,13 @@ class Connection:
         """End the pause before the next attempt to reconnect."""
         self._pause_is_over.set()
 
-    def close(self, wait: float = 0.0) -> None:
+    def close(self, wait: float = 0.0, farewell: Message = GOODBYE) -> None:
         """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
         Idempotent. Nothing needs to poll the queue any more.
         """
         self._is_polled = False
-        self._quit([Message("QUIT")])
+        self._quit([farewell])
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
@@ -725,13 +742,20 @@ class Connection:
                 raise RestartError from None  # then it is met for the first time
             if not self._is_known:
                 raise EndedError(SERVER, NO_TLS % self.address) from None
-            text = OTHER_CERTIFICATE if is_stranger else NO_ENCRYPTION
-            raise EndedError(TRUST, text % self.address, is_final=True) from None
+            raise self._refusal(is_stranger) from None
         if self._pin == FIRST and carrier.fingerprint:
             self._pin = carrier.fingerprint
         if carrier.fingerprint and self._pin not in (SYSTEM, carrier.fingerprint):
-            raise EndedError(TRUST, OTHER_CERTIFICATE % self.address, is_final=True)
+            raise self._refusal(is_encrypted=True)
         return data
+
+    def _refusal(self, is_encrypted: bool) -> EndedError:
+        """Return the error for a server that is not the one that is trusted, or not encrypted."""
+        text = (OTHER_CERTIFICATE if is_encrypted else NO_ENCRYPTION) % self.address
+        if self._network:
+            text = OTHER_NAMESAKE if is_encrypted else CLEAR_NAMESAKE
+            text = text.format(self.address, self._network)
+        return EndedError(TRUST, text, is_final=True)
 
     def _put(self, event: Event) -> None:
         """Put an event into the queue; wait while that is full and still polled."""
@@ -758,7 +782,7 @@ class Connection:
             if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
-                self._is_known = bool(self._pin)
+                self._is_known, self._network = bool(self._pin), ""
                 with self._lock:
                     self._open_session = self._session
                 caps, is_resumed = handshake.caps, handshake.is_resumed
@@ -1041,13 +1065,20 @@ class Conversation:
 
         Case and accents make no difference.
         """
-        folded = "".join(map(_fold, words))
-        pattern = re.compile(re.escape(folded))
-        entries = self.shown if folded else []
+        pattern = _folded_pattern(words)
+        entries = self.shown if pattern.pattern else []
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
+
+    def find_same(self, entry: Entry) -> Optional[Entry]:
+        """Return an entry as it is here: itself, or that with the same msgid."""
+        return entry if entry in self.entries else self._known.get(entry.msgid)
 
 
 _fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
+
+
+def _folded_pattern(words: str) -> Pattern[str]:
+    return re.compile(re.escape("".join(map(_fold, words))))
 
 
 def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
@@ -1078,6 +1109,9 @@ HEADER = "header"  # its title or topic
 STATUS = "status"  # the state of the connection, own nickname, away, rights
 LISTING = "listing"  # what was asked for with `Chat.request`
 HELP = "help"  # the user asks for it
+SEARCH = "search"  # the user searches all conversations
+RESULTS = "results"  # that search is done
+REVEALED = "revealed"  # what was chosen of its results is here, with what stands around it
 
 
 class Change(NamedTuple):
@@ -1299,6 +1333,7 @@ class Chat:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing: List[Message] = []  # the answer to the last `request`
+        self.lookup = Lookup()  # the last search in all conversations
 
     # For the views
 
@@ -1490,7 +1525,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current, self.reply_to = conversation, None
+            self.current, self.reply_to, self.lookup.goal = conversation, None, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1554,6 +1589,20 @@ class Chat:
         if self.session.is_settled:
             self.send_command(*params)
             self.send_command("PING", "listing")
+
+    def search(self, words: str) -> None:
+        """Search all conversations: what is loaded, and what the server keeps if it can."""
+        self.change(SEARCH)
+        if self.lookup.words != words or self.lookup.is_done:
+            self.lookup = Lookup(words)
+            _search(self, self.lookup)
+
+    def reveal(self, result: "Result") -> None:
+        """Bring a result into view, then load what stands around it, up to what is loaded."""
+        self.open(result.conversation.name)
+        if self.current is self.find(result.conversation.name):
+            self.lookup.goal = result
+            _approach(self, self.current)
 
     def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
@@ -1623,6 +1672,8 @@ class Chat:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set_delivery(item, UNCERTAIN)
         self._give_back(list(self._pastes))
+        for request in self.history.requests:
+            _finish(self, request.lookup, _LOADED % "the connection was lost")
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
@@ -1665,7 +1716,7 @@ class Chat:
             item = self.outbox.matching(IN_FLIGHT, message.params[1])
         if item is not None:
             self.outbox.set_delivery(item, REFUSED)
-        elif is_error and message.param(0) != "CHATHISTORY":
+        elif is_error and message.param(0) not in ("CHATHISTORY", "SEARCH"):
             self._give_back(list(self._pastes)[:1])
 
     def _give_back(self, words: Iterable[str]) -> None:
@@ -1902,17 +1953,19 @@ class Chat:
 # History
 # -------
 
-_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets")
+_HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets", SEARCH_CAP)
 
 # Purposes of a request: the latest page of a new conversation, the page before all that is known,
 # what was missed while the connection was lost, the users who have sent private messages
-# meanwhile, the answer to /history, and a page that comes unasked, or too late
+# meanwhile, the answer to /history, a page that comes unasked, or too late, a page around a result
+# of a search, the pages from there to what is loaded, and the results of a search
 LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
-TYPED, UNASKED = "typed", "unasked"
+TYPED, UNASKED, AROUND, BETWEEN, SEARCHED = "typed", "unasked", "around", "between", "searched"
+_ABOVE = (OLDER, AROUND, BETWEEN)  # the purposes of pages above what is loaded
 
 
 class Request:
-    """A CHATHISTORY command, and the messages of its answer so far."""
+    """A CHATHISTORY or SEARCH command, and the messages of its answer so far."""
 
     def __init__(
         self, purpose: str, conversation: Optional[Conversation], limit: int, deadline: float
@@ -1921,7 +1974,8 @@ class Request:
         self.conversation = conversation  # None for TARGETS
         self.folded = conversation.folded if conversation is not None else ""  # at this time
         self.limit = limit  # messages of a page
-        self.before: Optional[Entry] = None  # the entry that the page of OLDER precedes
+        self.before: Optional[Entry] = None  # the entry that a page of _ABOVE precedes
+        self.lookup: Optional[Lookup] = None  # that is SEARCHED
         self.deadline = deadline  # for the whole answer
         self.batch = ""  # the reference of its answer, once that has begun
         self.messages: List[Message] = []
@@ -1969,7 +2023,7 @@ def _ask(
 
     `query` is a subcommand of CHATHISTORY and its bounds.
     """
-    limit = limit or chat.session.page(MISSED_PAGE if purpose == MISSED else PAGE)
+    limit = limit or chat.session.page(MISSED_PAGE if purpose in (MISSED, BETWEEN) else PAGE)
     request = Request(purpose, conversation, limit, chat.now + HISTORY_TIME)
     chat.history.requests.append(request)
     target = () if conversation is None else (conversation.name,)
@@ -2011,21 +2065,24 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 
 def _give_up(chat: Chat, request: Request) -> None:
     """Stop waiting for an answer that is overdue: it proves nothing."""
-    is_page = request.purpose not in (TYPED, TARGETS)
+    is_page = request.purpose not in (TYPED, TARGETS, SEARCHED)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
     else:
         chat.history.requests.remove(request)
+    _finish(chat, request.lookup, _LOADED % "the server could not search")
     if is_page and request.conversation is not None:
         chat.resolve(request.conversation.folded, False)
+        _approach(chat, request.conversation, can_ask=False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
-    """BATCH: an answer to CHATHISTORY begins, or is complete."""
+    """BATCH: an answer to CHATHISTORY or SEARCH begins, or is complete."""
     sign, reference, kind = message.params[0][:1], message.params[0][1:], message.param(1)
     request = chat.history.answering(reference)
     if sign == "+" and reference and kind in _HISTORY_BATCHES and request is None:
-        request = chat.history.waiting(message.text if kind == "chathistory" else "")
+        is_list = kind == "draft/chathistory-targets"
+        request = chat.history.waiting("" if is_list else message.text)
         unasked = sum(request.purpose == UNASKED for request in chat.history.requests)
         if request is None and unasked < MAX_UNASKED:
             request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
@@ -2036,8 +2093,11 @@ def _on_batch(chat: Chat, message: Message) -> None:
         chat.history.requests.remove(request)
         if request.purpose == TARGETS:
             _take_targets(chat, request)
+        elif request.purpose == SEARCHED:
+            _take_results(chat, request)
         elif request.conversation in chat.conversations:
             _take_page(chat, request, request.conversation)
+            _approach(chat, request.conversation, can_ask=request.purpose not in (AROUND, BETWEEN))
 
 
 def _take_targets(chat: Chat, request: Request) -> None:
@@ -2059,7 +2119,7 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     page = [entry for entry in found if entry is not None]
     changes = conversation.merge(page, request.before)
     new = [entry for change in changes for entry in change.entries]
-    if purpose == TYPED or (new and purpose != OLDER):
+    if purpose == TYPED or (new and purpose not in _ABOVE):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     chat.outcome.changes += changes
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
@@ -2068,12 +2128,14 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
         _take_missed(chat, request, conversation, new)
     elif purpose == LATEST:
         chat.resolve(conversation.folded, False)
+    elif purpose in (AROUND, BETWEEN) and request.before is not None:
+        _close_gap(chat, request, conversation, request.before)
     is_past = purpose in (LATEST, OLDER) and request.is_full
     oldest = request.messages[0].tag("msgid") if is_past else ""
     if oldest and not page:  # all from users that are ignored
         following = _ask(chat, OLDER, conversation, "BEFORE", "msgid=" + oldest)
         following.before = request.before
-    if purpose != OLDER:
+    if purpose not in _ABOVE:
         chat.outcome.changes += conversation.trim()
 
 
@@ -2109,22 +2171,168 @@ def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> 
     place = Place(msgid, chat.time_of(message))
     if item is not None and (is_known or not item.since.precedes(place)):
         item = None  # it is a different message with the same text
+    entry = _read_entry(chat, message, conversation, is_own=item is not None)
+    if entry is None or item is None:
+        return entry
+    for other in item.conversations:  # it had arrived
+        if other is not conversation:
+            chat.change(CHANGED, other, [item.entry])
+    chat.outcome.changes += conversation.remove([item.entry])
+    chat.outbox.deliver(item, entry.line, msgid)
+    return item.entry
+
+
+def _read_entry(
+    chat: Chat, message: Message, conversation: Conversation, is_own: bool = False
+) -> Optional[Entry]:
+    """Return a new entry for a message that the server has kept, unless it is not shown."""
     # In a private conversation, what the other user has received is our own, under any nickname.
     is_private = conversation.kind == PRIVATE and not chat.is_me(conversation.name)
-    is_own = is_private and protocol.casefold(message.param(0)) == conversation.folded
-    line = chat.describe(message, message.nickname if item is not None or is_own else "")
+    is_to_other = is_private and protocol.casefold(message.param(0)) == conversation.folded
+    is_own = is_own or is_to_other
+    line = chat.describe(message, message.nickname if is_own else "")
     if line is None or chat.is_ignored(message.nickname):
         return None
-    if item is not None:  # it had arrived
-        for other in item.conversations:
-            if other is not conversation:
-                chat.change(CHANGED, other, [item.entry])
-        chat.outcome.changes += conversation.remove([item.entry])
-        chat.outbox.deliver(item, line, msgid)
-        return item.entry
-    entry = chat.new_entry(line, msgid, is_own)
+    entry = chat.new_entry(line, message.tag("msgid"), is_own)
     entry.reply_to = message.tag(REPLY_TAG)
     return entry
+
+
+# Search
+# ------
+
+_LOADED = "found in what is loaded here (%s)"  # and why not in more
+_KEPT = "found in everything the server keeps"
+
+
+class Result(NamedTuple):
+    """A message that a search in all conversations has found."""
+
+    conversation: Conversation  # it may be new
+    entry: Entry
+    spans: Tuple[Span, ...]  # where the words are in the text of its line
+
+
+class Lookup:
+    """A search in all conversations."""
+
+    def __init__(self, words: str = "") -> None:
+        self.words = words
+        self.results: List[Result] = []  # the newest first
+        self.note = "Searching everything the server keeps…"  # then: what was found, and where
+        self.is_done = not words
+        self.goal: Optional[Result] = None  # that was chosen, until it is in view
+
+    def add(self, found: Iterable[Tuple[Conversation, Entry]]) -> None:
+        """Merge messages into the results; those that are there already stay."""
+        pattern = _folded_pattern(self.words)
+        new = [Result(*pair, tuple(_find_folded(pair[1].line.text, pattern))) for pair in found]
+        known = {result.entry.msgid or result.entry: result for result in [*new, *self.results]}
+        newest_first = sorted(known.values(), key=_age, reverse=True)
+        self.results = newest_first[:MAX_RESULTS]
+
+
+def _age(result: Result) -> Tuple[float, int, str]:
+    entry = result.entry
+    return entry.line.when, len(entry.msgid), entry.msgid
+
+
+def _search(chat: Chat, lookup: Lookup) -> None:
+    """Search what is loaded, and ask the server to search what it keeps, if it can."""
+    if len(lookup.words.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
+        lookup.note, lookup.is_done = "Write at least two letters", True
+        return chat.change(RESULTS)
+    lookup.add(_find_loaded(chat, lookup.words))
+    if SEARCH_CAP not in chat.session.caps or not chat.session.is_settled:
+        is_able = SEARCH_CAP in chat.session.caps or not chat.session.is_settled
+        why = "you are not connected" if is_able else "this server cannot search"
+        return _finish(chat, lookup, _LOADED % why)
+    request = Request(SEARCHED, None, MAX_RESULTS, chat.now + HISTORY_TIME)
+    request.lookup, request.folded = lookup, SEARCH_CAP  # by which its answer is known
+    chat.history.requests.append(request)
+    query = {"limit": str(MAX_RESULTS), "text": lookup.words[:200]}
+    text = protocol.serialize_tags(query).decode("utf-8")[1:-1]
+    return chat.send(protocol.fit(Message("SEARCH", (text,))))
+
+
+def _find_loaded(chat: Chat, words: str) -> Iterator[Tuple[Conversation, Entry]]:
+    """Yield the newest messages with `words` of each conversation."""
+    pattern, kinds = _folded_pattern(words), (FROM_ME, FROM_OTHERS, PRIVATE)
+    for conversation in chat.conversations:
+        most = MAX_SEARCHED // len(chat.conversations)
+        newest = itertools.islice(reversed(conversation.entries), most)
+        messages = (e for e in newest if e.line.kind in kinds and conversation.kind != CONSOLE)
+        found = (e for e in messages if _find_folded(e.line.text, pattern))
+        wanted = (e for e in found if not chat.is_ignored(e.line.nickname))
+        yield from ((conversation, entry) for entry in itertools.islice(wanted, MAX_RESULTS))
+
+
+def _take_results(chat: Chat, request: Request) -> None:
+    """Merge what the server has found into the results."""
+    found = []
+    for message in request.messages:
+        target, sender = message.param(0), message.nickname
+        is_channel, is_known = target.startswith(CHANNEL_SIGN), chat.find(target) is not None
+        # Of a private message, one of the two is the user, maybe under another nickname.
+        is_to_other = chat.is_me(sender) or (is_known and not chat.is_me(target))
+        name = target if is_channel or is_to_other else sender
+        new = Conversation(name, CHANNEL if is_channel else PRIVATE)
+        conversation = chat.find(name) or new
+        entry = _read_entry(chat, message, conversation)
+        if entry is not None and entry.line.kind != FROM_SERVER:
+            found.append((conversation, entry))
+    if request.lookup is not None:
+        request.lookup.add(found)
+    _finish(chat, request.lookup, _KEPT)
+
+
+def _finish(chat: Chat, lookup: Optional[Lookup], where: str) -> None:
+    """Say that a search is done, unless another has followed it."""
+    if lookup is chat.lookup:
+        number = len(lookup.results)
+        count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
+        lookup.note = "%s %s" % (count.get(number, "%d messages" % number), where)
+        lookup.is_done = True
+        chat.change(RESULTS)
+
+
+def _approach(chat: Chat, conversation: Conversation, can_ask: bool = True) -> None:
+    """Bring the result that was chosen into view, or ask for the history around it."""
+    goal = chat.lookup.goal
+    if goal is None or conversation is not chat.current:
+        return
+    entry, place = conversation.find_same(goal.entry), goal.entry.place
+    later = (e for e in conversation.entries if place.precedes(e.place))
+    below = conversation.first_stored(later)
+    is_waiting = chat.history.is_fetching(conversation) or conversation.membership == JOINING
+    if entry is None and can_ask and is_waiting:
+        return  # what comes may have it
+    can_ask = can_ask and chat.session.is_settled and HISTORY_CAP in chat.session.caps
+    if entry is None and can_ask and below is not None and place.msgid:
+        request = _ask(chat, AROUND, conversation, "AROUND", "msgid=" + place.msgid)
+        request.before = below
+        return
+    chat.lookup.goal = None
+    if entry is None:
+        chat.inform("The message of %s cannot be loaded now." % goal.entry.line.clock, conversation)
+    else:
+        chat.change(REVEALED, conversation, [entry])
+
+
+def _close_gap(chat: Chat, request: Request, conversation: Conversation, below: Entry) -> None:
+    """Ask for what stands between a page and what is loaded below it, unless it is too much."""
+    last = request.messages[-1].tag("msgid") if request.messages else ""
+    is_closed = any(message.tag("msgid") == below.msgid for message in request.messages)
+    if not last or is_closed or (request.purpose == BETWEEN and not request.is_full):
+        return
+    if len(conversation.entries) < MAX_ENTRIES:
+        ends = "msgid=" + last, "msgid=" + below.msgid
+        _ask(chat, BETWEEN, conversation, "BETWEEN", *ends).before = below
+    else:
+        when = chat.time_of(request.messages[-1])
+        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Too many messages to load: some are missing.")
+        index = conversation.index(below)
+        chat.outcome.changes += conversation.insert(index, [chat.new_entry(line)])
 
 
 # What servers send
@@ -2478,10 +2686,9 @@ def _on_account(chat: Chat, message: Message) -> None:
 
 
 def _on_fail(chat: Chat, message: Message) -> None:
-    request = None
-    if message.params[0] == "CHATHISTORY":
-        found = map(chat.history.waiting, [*message.params[2:-1], ""])
-        request = next(filter(None, found), None)
+    names = {"CHATHISTORY": [*message.params[2:-1], ""], "SEARCH": [SEARCH_CAP]}
+    found = map(chat.history.waiting, names.get(message.params[0], []))
+    request = next(filter(None, found), None)
     if request is None or request.purpose == TYPED:
         chat.show(message, chat.current)
     if request is not None:
@@ -2617,6 +2824,10 @@ def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
     chat.change(HELP)
 
 
+def _run_search(chat: Chat, args: Tuple[str, ...]) -> None:
+    chat.search(args[0])
+
+
 def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
@@ -2661,6 +2872,7 @@ def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
 # What verbs do before their messages are sent
 USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
     "help": _run_help,
+    "search": _run_search,
     "list": _run_list,
     "leave": _run_leave,
     "quit": _run_quit,
@@ -2760,8 +2972,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
 
 def commands(chat: Chat) -> Iterator[Suggestion]:
     """Yield the commands that the server has and the user may use."""
-    me = chat.current.members.get(protocol.casefold(chat.nickname), Member(""))
-    allowed = {"kick"} if me.prefix not in ("", "+") else set()
+    allowed = {"kick"} if chat.can_moderate(chat.current) else set()
     for name, verb in protocol.VERBS.items():
         is_allowed = name not in protocol.OPERATOR_VERBS - allowed or chat.session.is_operator
         if is_allowed and _NEEDED.get(name, "") in ("", *chat.session.caps):
@@ -3425,13 +3636,15 @@ class Terminal:
         printed: Set[int] = set()
         changes = sorted(changes, key=lambda change: change.conversation is not chat.current)
         for kind, conversation, entries, _ in changes:
-            if kind == HELP:
-                for text in protocol.help_lines():
-                    print(protocol.server_line(text, chat.now), file=self._output)
-            if conversation is None or kind not in (ADDED, CHANGED, RECALLED):
-                continue
             lines: List[Line] = []
-            if kind != RECALLED:
+            if kind == HELP:
+                lines = [protocol.server_line(text, chat.now) for text in protocol.help_lines()]
+            elif kind == RESULTS:
+                found = [_to_line(r.entry, r.conversation, chat) for r in chat.lookup.results[::-1]]
+                lines = [*found, protocol.server_line(chat.lookup.note, chat.now)]
+            elif conversation is None or kind not in (ADDED, CHANGED, RECALLED):
+                continue
+            elif kind != RECALLED:
                 new = [e for e in entries if e.id not in printed and self._is_printed(e, kind)]
                 lines += [_to_line(entry, conversation, chat) for entry in new]
             elif entries:
@@ -3726,6 +3939,7 @@ BUTTONS = {
     "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
     "Outlined": ButtonStyle("bg", "text", *_FLAT, "outline", padding=(12, 6)),
     "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
+    "ChatLink": ButtonStyle("chat", "link", *_FLAT, font="ui", padding=(8, 6)),
     "Icon": ButtonStyle("chat", "muted", *_FLAT, padding=(7, 7)),
     "IconBg": ButtonStyle("bg", "muted", *_FLAT, padding=(7, 7)),
     "IconField": ButtonStyle("field", "focus", *_FLAT, padding=(7, 7)),
@@ -4087,9 +4301,8 @@ class Tip:
         self._look.hide_tip()
         widget, root, px = self._widget, self._widget.winfo_toplevel(), self._look.px
         words = self._look.text(self._words())
-        has_menu = any(
-            w.winfo_class() == "Menu" and w.winfo_viewable() for w in root.children.values()
-        )
+        menus = [w for w in root.children.values() if w.winfo_class() == "Menu"]
+        has_menu = any(menu.winfo_viewable() for menu in menus)
         if not words or has_menu or not widget.winfo_viewable():
             return
         self._look.tip = label = ttk.Label(root, style="Tip.TLabel", text=words)
@@ -4184,9 +4397,24 @@ class Drawing:
         self.text(text, color, "ui_bold")
         self.left += self._look.dp(18)
 
-    def note(self, text: str) -> None:
+    def marked(self, text: str, spans: Sequence[Span], dy: int) -> None:
+        """Draw a text, with parts of it marked as found."""
+        look, y = self._look, self.middle + self._look.dp(dy)
+        half = look.font["ui"].metrics("linespace") // 2
+        edges = [0, *itertools.chain.from_iterable(spans), len(text)]
+        for index, (start, end) in enumerate(zip(edges, edges[1:])):
+            part = look.shorten(text[start:end], "ui", self.right - self.left)
+            width = look.font["ui"].measure(part)
+            if index % 2:
+                box = self.left, y - half, self.left + width, y + half
+                self.canvas.create_rectangle(*box, fill=look.color["find"], width=0)
+            self.left += self._text(self.left, part, "text", "ui", dy, "w")
+            if part != look.text(text[start:end]):
+                break
+
+    def note(self, text: str, dy: int = 0) -> None:
         """Draw a small text at the right end."""
-        width = self._text(self.right, text, "muted", "small", 0, "e")
+        width = self._text(self.right, text, "muted", "small", dy, "e")
         self.right -= width + self._look.dp(8)
 
     def icon(self, name: str, color: str = "muted", size: int = 16, dy: int = 0) -> None:
@@ -4674,9 +4902,8 @@ class Composer(TextBox):
         self.hidden = ttk.Entry(self.text, style="Plain.TEntry", show="•", font=look.font["chat"])
         is_valid = (self.hidden.register(fits_entry), "%P")
         self.hidden.configure(validate="key", validatecommand=is_valid)
-        button = icon_button(self.frame, look, "IconField", "send", self._on_return)
-        button.configure(takefocus=0)
-        button.grid(row=1, column=3, rowspan=2, sticky="s")
+        self.button = icon_button(self.frame, look, "IconField", "send", self._on_button)
+        self.button.grid(row=1, column=3, rowspan=2, sticky="s")
         self.note.grid(row=2, column=1, columnspan=2)  # below, so that no line gets shorter
         text = self.text
         for widget in (text, self.hidden):
@@ -4687,6 +4914,7 @@ class Composer(TextBox):
             text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
+        self.hidden.bind("<<PrevWindow>>", lambda event: focus_on(text.tk_focusPrev()))
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
         text.bind("<Configure>", lambda event: self._grow())
@@ -4746,6 +4974,7 @@ class Composer(TextBox):
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
         self._suggest(False)
         self.show_notice()
+        self.hidden.update_idletasks()  # what is not on the screen yet gets no focus, and no key
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
@@ -4784,6 +5013,10 @@ class Composer(TextBox):
             self.give_back(self._submit(text))
         return "break"
 
+    def _on_button(self) -> None:
+        self.text.focus_set()
+        self._on_return()
+
     def _on_key(self, event: "TkEvent") -> None:
         is_character = bool(event.char) and event.char.isprintable()
         self._suggest(is_character or event.keysym == "BackSpace")
@@ -4812,9 +5045,8 @@ class Composer(TextBox):
         return draft is not None
 
     def _on_tab(self, step: int) -> str:
-        """Take a suggestion, or complete the word before the cursor; leave an empty box."""
-        is_completed = self._complete(0 if self.suggestions.is_open else step)
-        if not is_completed and not self.get().strip():
+        """Take a suggestion, or complete the word before the cursor; else leave the box."""
+        if not self._complete(0 if self.suggestions.is_open else step):
             focus_on(self.text.tk_focusNext() if step > 0 else self.text.tk_focusPrev())
         return "break"
 
@@ -4838,6 +5070,7 @@ class Composer(TextBox):
     def _on_change(self) -> None:
         self._hide_password()
         length = len(self.get())
+        self.button.configure(takefocus=bool(length or self._command))
         self._show_hint()
         self.show_notice()
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
@@ -4896,7 +5129,7 @@ class Bar:
 
     def _lay_out(self) -> None:
         """Put the buttons below the text, or below each other, where there is little room."""
-        gap, room = self._look.px(8), self.frame.winfo_width() - self._look.px(34)
+        gap, room = self._look.px(8), self.frame.master.winfo_width() - self._look.px(34)
         rows, left = [[]], room  # type: List[List[ttk.Button]], int
         for button in self.buttons:
             left -= button.winfo_reqwidth() + gap
@@ -4904,9 +5137,10 @@ class Bar:
                 rows.append([])
                 left = room - button.winfo_reqwidth() - gap
             rows[-1].append(button)
-        for index, row in enumerate(rows):
+        for index, row in enumerate(filter(None, rows)):
             for column, button in enumerate(row, 9 - len(row)):  # all rows end at the right
                 button.grid(row=index, column=column, padx=(gap, 0), pady=gap // 4, sticky="e")
+            row[0].grid(column=0, columnspan=10 - len(row))
         is_narrow = len(rows) > 1 or left < self._look.dp(240)
         self._side.grid(row=int(is_narrow), column=int(not is_narrow), sticky="e")
 
@@ -4918,10 +5152,10 @@ class Sheet:
     """A list inside the window to choose from, below a text, or below a field that narrows it.
 
     There is a field if `hint` says what it is for. `rows` returns the rows for its text. `closed`
-    gets the key of the row that was chosen, or None.
+    gets the key of the row that was chosen, or None. A wide sheet has room for rows of two lines.
     """
 
-    WIDTH, ROWS = 440, 9  # in dp, and in view
+    ROWS = 9  # in view
 
     def __init__(
         self,
@@ -4930,6 +5164,7 @@ class Sheet:
         words: Tuple[str, str, str],
         rows: Callable[[str], List[Row]],
         closed: Callable[[Any], object],
+        is_wide: bool = False,
     ) -> None:
         px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
@@ -4940,18 +5175,18 @@ class Sheet:
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
-        self.list = RowList(frame, look, "field", 36, self.close)
+        self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
         self.list.is_menu, self.list.most = True, self.ROWS
         self.list.least = self.ROWS if hint else 1
         self.list.frame.grid(row=3, columnspan=2, sticky="nsew")
-        canvas = self.list.canvas
-        look.follow(canvas, lambda: canvas.configure(width=look.dp(self.WIDTH)))
+        canvas, width = self.list.canvas, 600 if is_wide else 440
+        look.follow(canvas, lambda: canvas.configure(width=look.dp(width)))
         self.field: Optional[Field] = None
         stops: List[tk.Misc] = [canvas, close]  # of Tab, which stays inside
         if text:
             label = ttk.Label(frame, style="Card.TLabel", text=text)
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
-            label.configure(wraplength=look.dp(self.WIDTH))
+            label.configure(wraplength=look.dp(width))
             wrap_text(label)
         if hint:
             self.field = Field(frame, look, "CardField", self.refresh)
@@ -4971,9 +5206,19 @@ class Sheet:
         self.frame.destroy()
         self._closed(key)
 
+    @property
+    def words(self) -> str:
+        """The text of the field."""
+        return self.field.get() if self.field is not None else ""
+
+    def fill(self, words: str) -> None:
+        """Write into the field."""
+        if self.field is not None and words:
+            self.field.set(words)
+
     def refresh(self) -> None:
         """Show the rows as they are now."""
-        rows = self._rows(self.field.get() if self.field else "")
+        rows = self._rows(self.words)
         keys = [row.key for row in rows if row.key is not None]
         self.list.show(rows, keys[0] if keys and self.field else None)
         self.list.move(0)  # rows that have come late are chosen by Enter, too
@@ -5106,7 +5351,7 @@ class Transcript:
         self.scrolled: Action = lambda: None
         self.conversation = Conversation("", CONSOLE)
         self._entries: List[Entry] = []  # those in the text
-        self._unused_tags = 0  # of entries that are gone
+        self._unused_tags: List[str] = []  # of entries that are gone
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
@@ -5175,8 +5420,7 @@ class Transcript:
         if not changes:
             return
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
-        tags = len(self._entries) + self._unused_tags + added
-        is_too_much = self.at_end and tags > self.MAX_SHOWN
+        is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
             is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
             if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
@@ -5204,6 +5448,11 @@ class Transcript:
             if entry in self._entries:
                 start = self._entries.index(entry)
                 self._replace(start, start + 2, self._entries[start : start + 2])
+        # Some at a time: Tk takes long to delete an old tag. An entry may have come back.
+        tags, self._unused_tags = self._unused_tags[:100], self._unused_tags[100:]
+        for tag in tags:
+            if not self.text.tag_ranges(tag):
+                self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
         return entry is None or not (self.conversation.hides_joins and entry.event)
@@ -5217,7 +5466,7 @@ class Transcript:
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
         if tags:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
-        self._unused_tags = 0
+        self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
         self._entries, self._code = [], set()
         self._replace(0, 0, entries[max(0, first) :])
@@ -5225,7 +5474,7 @@ class Transcript:
     def _remove(self, entries: Sequence[Entry]) -> None:
         gone = set(entries).intersection(self._entries)
         self._code -= gone
-        self._unused_tags += len(gone)
+        self._unused_tags += ["e%d" % entry.id for entry in gone]
         for is_gone, group in itertools.groupby(list(self._entries), gone.__contains__):
             if is_gone:
                 block = list(group)
@@ -5420,7 +5669,7 @@ class Transcript:
         return ["%s.%d" % (line, len(self.CLOCK) + end) for end in ends]
 
 
-class Search:
+class SearchBar:
     """A bar with a field for the words to find, and buttons that lead from hit to hit."""
 
     def __init__(
@@ -5430,12 +5679,17 @@ class Search:
         self._transcript, self._closed = transcript, closed
         self._hits: List[Hit] = []
         self._index = 0  # of the hit that the user is at
+        self._words = ""  # that they are of
         self.frame = ttk.Frame(parent, style="Chat.TFrame", padding=(px(16), px(8)))
         self.frame.columnconfigure(0, weight=1)
-        self.field = Field(self.frame, look, "ChatField", self.search, "search")
+        self.field = Field(self.frame, look, "ChatField", self._on_changed, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
+        self.all = ttk.Button(self.frame, style="ChatLink.TButton", text="All conversations")
+        tip = "Search all conversations   " + key_name("Ctrl+Shift+F", look.system)
+        Tip(self.all, look, lambda: tip)
+        self.all.grid(row=0, column=1)
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
-        for column, (icon, action) in enumerate(steps.items(), 1):
+        for column, (icon, action) in enumerate(steps.items(), 2):
             icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
         self.field.text.bind("<<Return>>", lambda event: self.step(1))
         self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
@@ -5450,6 +5704,14 @@ class Search:
         self.field.focus()
         self.search()
 
+    def show(self, words: str, entry: Entry) -> None:
+        """Open the bar with these words, at an entry with them."""
+        self.field.set(words)
+        self.open()
+        here = [n for n, (e, _) in enumerate(self._hits) if e is entry]
+        self._index = here[-1] if here else self._index
+        self._show()
+
     def close(self) -> None:
         """Hide the bar. Idempotent."""
         if self.is_open:
@@ -5457,9 +5719,14 @@ class Search:
             self._transcript.mark([], 0)
             self._closed()
 
+    def _on_changed(self) -> None:
+        if self.field.get() != self._words:
+            self.search()
+
     def search(self) -> None:
         """Find what the field says, and go to the last hit."""
-        self._hits = self._transcript.conversation.find(self.field.get())
+        self._words = self.field.get()
+        self._hits = self._transcript.conversation.find(self._words)
         self._index = len(self._hits) - 1
         self._show()
 
@@ -5473,7 +5740,7 @@ class Search:
         return "break"
 
     def _show(self) -> None:
-        words, number = self.field.get(), len(self._hits)
+        words, number = self._words, len(self._hits)
         note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
         self.field.show_note(note, bool(words and not number))
         self._transcript.mark(self._hits, self._index)
@@ -5577,9 +5844,9 @@ class ConnectView:
         self.list.frame.grid(sticky="nsew")
 
     def _hints(self) -> List[Row]:
-        """Return the rows that stand in for servers while there are none."""
+        """Return the rows shown while there are no servers."""
         rows = {"No servers yet": "Ask someone to host a chat."}
-        rows["And for its address"] = "The host's window shows it, or the server's console."
+        rows["Type its address below"] = "The host's window shows it, or the server's console."
         if self._finder.can_ask:
             rows = {"No servers found yet": "Ask someone to host a chat."}
             rows["Or does it run already?"] = "Check that you are on the same network."
@@ -5976,7 +6243,8 @@ class ChatView:
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
-        self.search = Search(middle, look, self.transcript, self.focus_composer)
+        self.search = SearchBar(middle, look, self.transcript, self.focus_composer)
+        self.search.all.configure(command=self.search_all)
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.notice(draft)
@@ -5995,7 +6263,8 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
-        self.transcript.text.bind("<Key>", self._on_stray_key)
+        for widget in (self.transcript.text, self.composer.button):
+            widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
@@ -6041,8 +6310,12 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
+        if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
             self.composer.hint.configure(text=self._look.text(chat.hint))
+        if REVEALED in kinds:
+            (entry,) = next(change.entries for change in changes if change.kind == REVEALED)
+            self.search.show(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
@@ -6086,6 +6359,11 @@ class ChatView:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
+
+    def search_all(self) -> None:
+        """Search all conversations for the words in the search bar, if that is open."""
+        words = self.search.field.get() if self.search.is_open else ""
+        self._window.do(self._window.chat.search, words)
 
     def suggest(self, text: str) -> None:
         """Put the beginning of a command into the message box, if that is empty."""
@@ -6189,7 +6467,7 @@ class ChatView:
         return "break"
 
     def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
-        """Send what is typed in the transcript to the message box."""
+        """Send what is typed where nothing is written to the message box."""
         modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
         if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
             return None  # a key that the text may want, or with Control or Alt
@@ -6260,6 +6538,7 @@ def open_link(address: str) -> None:
 # ----------
 
 POLL_MS = 30  # between two looks at the queue; 10 while more waits there
+TYPING_MS = 400  # without a key until what is typed is searched
 BATCH = 100  # events handled at once, so that a flood leaves time for keys
 BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
@@ -6457,6 +6736,7 @@ class Menus:
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
+            ("Search all conversations…", view.search_all, "Ctrl+Shift+F"),
             None,
             *self._own(),
             None,
@@ -6553,6 +6833,8 @@ class Questions:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.sheet: Optional[Sheet] = None
+        self._results: Optional[Sheet] = None  # that of the last search
+        self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
 
@@ -6565,9 +6847,34 @@ class Questions:
         choose = self._window.chat_view.open
         kind = {"#": "room", "@": "person"}.get(signs, "room or a person")
         hint = "Find a %s, or type a new name" % kind
-        self._open_sheet(title, "", lambda words: offer_names(chat, signs, words), choose, hint)
-        if self.sheet is not None and self.sheet.field is not None and text:
-            self.sheet.field.set(text)
+        rows = functools.partial(offer_names, chat, signs)
+        self._open_sheet(title, "", rows, choose, hint).fill(text)
+
+    def search(self) -> None:
+        """Show the results of a search in all conversations, below a field for other words."""
+        window, sheet = self._window, self._results
+
+        def rows(words: str) -> List[Row]:
+            if self._pause_id:
+                window.root.after_cancel(self._pause_id)
+            self._pause_id = ""
+            if words == self._searched:
+                lookup = window.chat.lookup
+                return [text_row(None, lookup.note), *map(result_row, lookup.results)]
+            self._pause_id = window.root.after(TYPING_MS, lambda: search(words))
+            return [text_row(None, "Searching…")]
+
+        def search(words: str) -> None:
+            if self.sheet is self._results:  # it is not closed
+                window.do(window.chat.search, words)
+
+        if sheet is None or sheet is not self.sheet:
+            hint = "Words to find"
+            choose = functools.partial(window.do, window.chat.reveal)
+            sheet = self._open_sheet("Search all conversations", "", rows, choose, hint, True)
+            sheet.fill(window.chat.lookup.words)
+        self._results, self._searched = sheet, sheet.words
+        sheet.refresh()
 
     def moderate(self, command: str, name: str) -> None:
         """Ask if, or for how long, a person is removed, muted or banned."""
@@ -6689,7 +6996,7 @@ class Questions:
     def _ask(
         self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner, as long as `is_due` returns True; None: go on with what was."""
+        """Ask in the banner, as long as `is_due` returns True; None: back to the message box."""
         self.cancel()
         self.question, self._is_due = text, is_due
         bar = self._window.chat_view.banner
@@ -6710,7 +7017,8 @@ class Questions:
         rows: Callable[[str], List[Row]],
         choose: Optional[Callable[[Any], Any]],
         hint: str = "",
-    ) -> None:
+        is_wide: bool = False,
+    ) -> Sheet:
         """Open a sheet; its rows look like buttons if they can be chosen without a field."""
         self.cancel()
         view, look = self._window.chat_view, self._window.look
@@ -6721,10 +7029,11 @@ class Questions:
             if key is not None and choose is not None:
                 choose(key)
 
-        self.sheet = Sheet(view.frame, look, (title, text, hint), rows, closed)
-        self.sheet.list.fill = "hover" if choose is not None and not hint else ""
-        self.sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
-        self._window.keys.add_to(self.sheet.frame)
+        self.sheet = sheet = Sheet(view.frame, look, (title, text, hint), rows, closed, is_wide)
+        sheet.list.fill = "hover" if choose is not None and not hint else ""
+        sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
+        self._window.keys.add_to(sheet.frame)
+        return sheet
 
 
 def lifting_row(message: Message) -> Row:
@@ -6748,7 +7057,7 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
     if "#" in signs:
         found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
         found.sort(key=lambda room: -int("0" + room[1][:9]))
-        joined = {c.folded for c in chat.conversations}
+        joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
     if "@" in signs:
         names = nicknames(chat, "", MAX_MEMBERS)
@@ -6768,6 +7077,30 @@ def room_row(room: Sequence[str], is_joined: bool) -> Row:
     note = "joined · " if is_joined else ""
     note += "1 person" if people == "1" else people + " people"
     return text_row(name, name[1:], topic, sign="#", note=note)
+
+
+def result_row(result: Result) -> Row:
+    """Return the row for a message: conversation, sender and time, and below them its text."""
+    conversation, entry, spans = result
+    is_private, who = conversation.kind == PRIVATE, "you" if entry.is_own else entry.line.nickname
+    if is_private:  # its name says who the other is
+        who = "you, privately" if entry.is_own else "privately"
+    first = spans[0][0] if spans else 0
+    start = first - 24 if first > 40 else 0  # else it might be cut off
+    text = "…" * bool(start) + entry.line.text[start:]
+    shift = start - bool(start)
+
+    def paint(row: Drawing) -> None:
+        today = time.strftime("%Y-%m-%d")
+        row.note("%s %s" % (day_name(entry.day, today), entry.line.clock[1:6]), dy=-9)
+        left, color = row.left, PRIVATE if is_private else "text"
+        row.left += row.text(conversation.name, color, "ui_bold", dy=-9)
+        row.skip(8)
+        row.text(who, "muted", "small", dy=-9)
+        row.left = left
+        row.marked(text, [(begin - shift, end - shift) for begin, end in spans], dy=9)
+
+    return Row(result, text, paint)
 
 
 def fit_window(area: Sequence[int], frame: Sequence[int], wanted: Sequence[int]) -> List[int]:
@@ -6833,6 +7166,7 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
+        self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         theme = settings.theme if settings.theme in PALETTES else "dark"
@@ -6877,11 +7211,12 @@ class Window:
         if at_once:
             self.connect_view.submit()
 
-    def close(self) -> None:
+    def close(self, farewell: Message = GOODBYE) -> None:
         """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent.
 
         While connected, echoes that are on their way are waited for.
         """
+        self._farewell = farewell
         unsent = self.chat.unsent if self.is_chatting else 0
         if self.is_chatting and self.host is not None:
             self.questions.ask_host_close(self._end, self._end_both)
@@ -6984,7 +7319,9 @@ class Window:
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))
         pin = self.settings.pin(server, *(found.network, found.is_encrypted) if found else ())
-        self._connection = Connection(*address, nickname, self._events, pin=pin)
+        is_new = short_address(server) not in self.settings.pins
+        network = found.network if found and is_new else ""
+        self._connection = Connection(*address, nickname, self._events, pin=pin, network=network)
         self.chat.begin(nickname)
         self._connection.start()
         self._show_title()
@@ -6999,7 +7336,7 @@ class Window:
         if self._chore is not None:
             self._chore.secret = ""  # no other server gets to see it
         if self._connection is not None:
-            self._connection.close(wait)
+            self._connection.close(wait, self._farewell)
             self._connection = None
 
     def cancel(self) -> None:
@@ -7086,10 +7423,15 @@ class Window:
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
-            if chore.secret and not chore.process.returncode:
+            if chore.process.returncode:
+                self.do(self.chat.inform, chore.last_line)
+            elif chore.secret:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
-                self.do(self.chat.inform, chore.last_line)
+                self.cancel()
+                self._show(self.connect_view)
+                words = "You ended the chat. Its history is kept."
+                self.connect_view.show_error(SERVER, words, is_question=True)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()
@@ -7135,7 +7477,7 @@ class Window:
             self.show_bars()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
-                self.close()
+                self.close(self._farewell)
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self.root.after(delay, self._poll)
@@ -7181,13 +7523,16 @@ class Window:
                 self.connect_view.show_error(end.fault, end.reason, is_question)
 
     def _carry_out(self, outcome: Outcome) -> None:
-        """Carry out all but the changes."""
+        """Carry out all but the changes; if it is done, close the window as its button does."""
+        if outcome.is_done:
+            outcome.is_done = False
+            goodbyes = (message for message in outcome.send if message.command == "QUIT")
+            self.root.after_idle(self.close, next(goodbyes, GOODBYE))
+            outcome.send = [message for message in outcome.send if message.command != "QUIT"]
         if self._connection is not None:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
             self.settings.save()
-        if outcome.is_done:
-            self.root.after_idle(self._end)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         if not changes:
@@ -7198,7 +7543,9 @@ class Window:
                 self.notifier.alert(title, change.entries[-1].text, self.settings.sound)
         self.chat_view.show(changes)
         kinds = {change.kind for change in changes}
-        if LISTING in kinds and self.questions.sheet is not None:
+        if SEARCH in kinds:
+            self.questions.search()
+        elif kinds & {LISTING, RESULTS} and self.questions.sheet is not None:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
@@ -7294,6 +7641,9 @@ KEYS = (
         "Control-f": lambda window: window.chat_view.search.open(),
         "F3": lambda window: window.chat_view.search.step(1),
         "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+    Key("Ctrl+Shift+F", "search all conversations", {
+        "Control-Shift-F": lambda window: window.chat_view.search_all(),
+        "Control-Shift-f": lambda window: window.chat_view.search_all()}),
     Key("Ctrl+R", "reply to the last line; again for the one before", {
         "Control-r": lambda window: window.chat_view.reply_to_others()}),
     Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
@@ -7443,9 +7793,10 @@ class Keys:
     def _on_other_key(self, event: "TkEvent") -> Optional[str]:
         """Do, on a keyboard of another alphabet, what the Latin letter on the key does."""
         letter = latin_letter(event, self._window.look.system)
-        for key in KEYS:
-            if "Control-" + letter in key.actions:
-                return self._on_key(key, "Control-" + letter, event)
+        shifted = ["Control-Shift-" + letter] if int(event.state) & 1 else []
+        for sequence, key in itertools.product([*shifted, "Control-" + letter], KEYS):
+            if sequence in key.actions:
+                return self._on_key(key, sequence, event)
         edits = {"a": "SelectAll", "c": "Copy", "v": "Paste", "x": "Cut", "y": "Redo", "z": "Undo"}
         if letter in edits:
             event.widget.event_generate("<<%s>>" % edits[letter])

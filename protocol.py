@@ -31,6 +31,7 @@ import functools
 import hashlib
 import ipaddress
 import json
+import math
 import re
 import ssl
 import time
@@ -610,6 +611,12 @@ def format_duration(seconds: int) -> str:
     return " ".join(words[:2]) or "forever"
 
 
+def format_left(seconds: float) -> str:
+    """Format the time that is left of a duration: above a minute, in minutes, rounded up."""
+    whole = max(1, math.ceil(seconds))
+    return format_duration(whole if whole <= 60 else math.ceil(whole / 60) * 60)
+
+
 # ISUPPORT
 # --------
 
@@ -1139,6 +1146,7 @@ _TEXTS: Dict[str, str] = {
     "477": "{1} is open to users with an account only. Type /register PASSWORD to make one.",
     "481": "Only operators may do that. If you are one: /login USERNAME PASSWORD",
     "482": "Only operators of {1} may do that.",
+    "671": "{1} has an encrypted connection",
     "705": "{2}",
     "900": "You are logged in as {2}",
     "901": "You are logged out.",
@@ -1148,7 +1156,7 @@ _TEXTS: Dict[str, str] = {
 _NOT_SHOWN = frozenset(  # numerics for programs
     "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 276 302 303 312 315 318 321"
     " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 670"
-    " 671 704 706 730 731 732 733 734 903 906 908".split()
+    " 704 706 730 731 732 733 734 903 906 908".split()
 )
 _DIGITS = re.compile(r"[0-9]{1,9}\Z")
 # Parameters that people read in another form: the index, and a function that gives it
@@ -1205,6 +1213,12 @@ _MODE_TEXTS: Dict[str, str] = {
     "+t": "let only operators set the topic of {0}",
     "-t": "let everyone in {0} set the topic",
 }
+_OWN_MODE_TEXTS = {  # of members who change their own rights
+    "+o": "became an operator of {0}",
+    "-o": "became an ordinary member of {0}",
+    "+v": "took a voice in {0}",
+    "-v": "gave up the voice in {0}",
+}
 
 
 def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
@@ -1215,6 +1229,8 @@ def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
     for change in parse_modes(message.params[1:], modes, MAX_MESSAGE):
         mode = "-+"[change.adding] + change.letter
         text = _MODE_TEXTS.get(mode, "set the mode {2} of {0}")
+        if casefold(change.arg) == casefold(message.nickname):
+            text = _OWN_MODE_TEXTS.get(mode, text)
         texts.append(text.format(channel, short_mask(change.arg), mode))
     return "%s %s" % (message.nickname, ", ".join(texts)) if texts else ""
 
@@ -1250,6 +1266,7 @@ VERBS: Dict[str, Verb] = {
     "list": Verb("", "see who is online", "NAMES HERE"),
     "whois": Verb("USERNAME", "see who a user is", "WHOIS USERNAME"),
     "history": Verb("[LINES]", "see earlier messages", "CHATHISTORY LATEST HERE * LINES"),
+    "search": Verb("WORDS", "find messages in all your rooms and private conversations"),
     "rooms": Verb("", "see which rooms there are", "LIST"),
     "join": Verb("ROOM [KEY]", "join a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
@@ -1283,7 +1300,7 @@ VERBS: Dict[str, Verb] = {
 }
 OPERATOR_VERBS = frozenset("kick ban mute unban bans drop announce stats".split())
 SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the input history
-CLIENT_VERBS = frozenset(["ignore", "unignore"])  # done by client.py alone
+CLIENT_VERBS = frozenset(["ignore", "search", "unignore"])  # done by client.py alone
 PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}
 
 UNNAMED_HELP = (

@@ -3850,7 +3850,7 @@ def mute_text(client: Client) -> str:
     left = client.muted_until - time.time() if client.muted_until else 0.0
     if left <= 0:
         return ""
-    duration = "" if left == float("inf") else " for " + protocol.format_duration(int(left) + 1)
+    duration = "" if left == float("inf") else " for " + protocol.format_left(left)
     return "An operator has muted you%s. You can still read." % duration
 
 
@@ -3907,7 +3907,7 @@ def on_join(session: Session, message: Message) -> None:
             wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
-                raise ReplyError("405", name, text % protocol.format_duration(int(wait) + 1))
+                raise ReplyError("405", name, text % protocol.format_left(wait))
         count = len(channel.members) if channel is not None else 0
         session.charge(JOIN_PRICE + count / ROWS_PER_TOKEN)
         key = keys.get(given, "")
@@ -4429,8 +4429,8 @@ def on_bans(session: Session, message: Message) -> None:
     sanctions = session.server.store.sanctions
     for sanction in sanctions:
         done = "banned" if sanction.kind == "ban" else "muted"
-        left = int(sanction.until - now) + 1
-        length = " for " + protocol.format_duration(left) if sanction.until else ""
+        left = sanction.until - now
+        length = " for " + protocol.format_left(left) if sanction.until else ""
         reason = ": " + sanction.reason if sanction.reason else ""
         target = sanction.target
         text = "%s is %s%s, by %s%s" % (target, done, length, sanction.by, reason)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from client_harness import ScriptedServer, closed_port  # noqa: E402
+from client_harness import Responder, ScriptedServer, closed_port  # noqa: E402
 from harness import Room  # noqa: E402
 from window_harness import Desktop, Screen  # noqa: E402
 
@@ -91,14 +91,14 @@ class Studio:
     def __init__(self):
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self._change(os.environ, "XDG_CONFIG_HOME", str(self.folder))
+        self.change(os.environ, "XDG_CONFIG_HOME", str(self.folder))
         self.clock = Clock()
         for module in (client, server):
-            self._change(vars(module), "time", self.clock)
+            self.change(vars(module), "time", self.clock)
         self.desktop = self._stack.enter_context(contextlib.closing(Desktop()))
         self.people, self.alice = {}, None
 
-    def _change(self, names, name, value):
+    def change(self, names, name, value):
         """Replace a value until `close`."""
         undo = names.pop if name not in names else names.__setitem__
         self._stack.callback(undo, name, names.get(name))
@@ -106,7 +106,7 @@ class Studio:
 
     def set_retry_times(self, *seconds):
         """Set the seconds before each attempt to reconnect."""
-        self._change(vars(client), "RETRY_TIMES", seconds)
+        self.change(vars(client), "RETRY_TIMES", seconds)
 
     def start_server(self, **options):
         options = {"network": "Office", "data": str(self.folder / "data"), **options}
@@ -185,6 +185,17 @@ def connect(studio, servers=SERVERS, **texts):
     alice.connect_view.fill("", servers[0] if servers else "")
     alice.fill(**texts)
     return alice
+
+
+def found(studio, port=12001):
+    """The connect view with two chats that were found, one of them encrypted."""
+    responder = studio.enter(contextlib.closing(Responder()))
+    studio.change(os.environ, "HUBBUB_FIND", responder.address)
+    alice = connect(studio, (), name="alice")
+    query_id = responder.query()
+    responder.answer(query_id, "Class 4B", port, is_encrypted=True)
+    responder.answer(query_id, "Staff room", port + 1, 3)
+    studio.desktop.pump(lambda: len(alice.connect_view.found) == 2)
 
 
 def refused(studio, port, field=client.SERVER):
@@ -330,6 +341,18 @@ def search(studio, words="the"):
     alice.press("F3")
 
 
+def search_all(studio, words="the", chosen=""):
+    """The results in all conversations; with `chosen`, after a choice of a result with that."""
+    alice = pressed(studio, "Control-f")
+    alice.chat_view.search.field.set(words)
+    alice.press("Control-Shift-F")
+    lookup = alice.window.chat.lookup
+    studio.desktop.pump(lambda: lookup.is_done)
+    if chosen:
+        alice.sheet.close(next(r for r in lookup.results if chosen in r.entry.text))
+        studio.desktop.pump(lambda: lookup.goal is None)
+
+
 def scrolled_up(studio):
     alice, bob = conversation(studio), studio.people["bob"]
     for words, count in (("line", 60), ("more", 3)):
@@ -398,6 +421,8 @@ STATES = (
     ("connect-host", SMALL, lambda studio: connect(studio, ()).connect_view.host.invoke()),
     ("connect-nothing", SMALL, lambda studio: connect(studio, (), name="alice").connect()),
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
+    ("connect-found", SMALL + SIZES, found),
+    ("connect-host", SMALL + SIZES, lambda studio: connect(studio, ()).connect_view.host.invoke()),
     ("connect-name-bad", SMALL, lambda studio: connect(studio).connect(name="not a name")),
     ("connect-name-taken", SMALL, lambda studio: refused(
         studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
@@ -427,11 +452,18 @@ STATES = (
     ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
+    ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
+    ("password-below", WIDTHS, lambda studio: pressed(
+        studio, *"sesame", text="Back in a minute.\n/register ")),
+    ("send-button", SIZES, lambda studio: pressed(studio, "End", "Tab", text="It is right")),
     ("failed", SIZES, failed),
     ("lost", SIZES, lost),
     ("back", SIZES, back),
     ("search", SIZES, search),
     ("search-none", SIZES, lambda studio: search(studio, "zeppelin")),
+    ("search-all", (*SIZES, (1366, 768), (480, 360)), search_all),
+    ("search-all-none", SIZES, lambda studio: search_all(studio, "zeppelin")),
+    ("search-chosen", SIZES, lambda studio: search_all(studio, "news", "news 3")),
     ("scrolled-up", SIZES, scrolled_up),
     ("keys", SIZES, lambda studio: pressed(
         studio, "Control-Tab", "Control-Tab", "Down", "Down")),
@@ -449,6 +481,7 @@ STATES = (
     ("close", SIZES, lambda studio: lost(studio).close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
         .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),
+    ("main-menu", SIZES, lambda studio: pressed(studio, "F10")),
     ("sidebar", SIZES[2:], lambda studio: narrow(
         studio, lambda alice: alice.window.menus.open_conversations())),
     ("people", SIZES[2:], lambda studio: narrow(

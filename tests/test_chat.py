@@ -425,6 +425,9 @@ def test_commands_are_suggested_to_those_who_may_use_them(alice):
         client.RESUME_CAP,
     }
     assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS
+    alice.hear(":bob!b@h MODE #lobby +h alice")  # no operator, nor is one in the menus
+    assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS
+    assert not alice.chat.can_moderate(alice.chat.current)
     alice.hear(":bob!b@h MODE #lobby +o alice")
     assert suggested() == set(protocol.VERBS) - protocol.OPERATOR_VERBS | {"kick"}
     alice.hear(":alice!a@h MODE alice +io")
@@ -869,10 +872,10 @@ def test_no_server_can_fill_the_memory(line, monkeypatch):
 
 
 COMMANDS = "PRIVMSG NOTICE JOIN PART QUIT NICK TOPIC KICK MODE CAP ERROR FAIL PONG 1 X".split()
-COMMANDS += "BATCH AWAY ACK INVITE REGISTER CHATHISTORY".split()
+COMMANDS += "BATCH AWAY ACK INVITE REGISTER CHATHISTORY SEARCH".split()
 NUMERICS = "001 005 305 332 333 352 353 366 372 376 401 403 404 421 433 474 730 731 903 999".split()
 WORDS = st.sampled_from(
-    "alice|bob|#lobby||#|@|{}|{0.x}|%s|a b|\x01|+x|-x|+o|chathistory".split("|")
+    "alice|bob|#lobby||#|@|{}|{0.x}|%s|a b|\x01|+x|-x|+o|chathistory|soju.im/search".split("|")
 )
 MESSAGES = st.builds(
     protocol.Message,
@@ -890,15 +893,17 @@ EVENTS = st.sampled_from(
         Disconnected(LOST, ""),
         Lost("gone"),
         Connected("alice"),
-        Connected("alice", frozenset(["echo-message", "draft/chathistory", "batch"]), 2),
+        Connected(
+            "alice", frozenset("echo-message draft/chathistory batch soju.im/search".split()), 2
+        ),
     ]
 )
-TYPED = st.sampled_from(["hi", "@bob hi", "/join #a", "/leave", "/list", "/history", "/nick bob"])
+TYPED = st.sampled_from("hi|@bob hi|/join #a|/leave|/list|/history|/nick bob|/search hi".split("|"))
 
 
 @given(st.lists(MESSAGES | EVENTS | TYPED))
 def test_whatever_a_server_says_the_chat_goes_on(events):
-    alice = User("echo-message draft/chathistory labeled-response").join()
+    alice = User("echo-message draft/chathistory labeled-response soju.im/search").join()
     for event in events:
         if isinstance(event, str):
             alice.type(event)
@@ -906,6 +911,8 @@ def test_whatever_a_server_says_the_chat_goes_on(events):
             alice.handle(event)
         for conversation in alice.chat.conversations:
             alice.do(alice.chat.do(NOW, alice.chat.fetch_older, conversation))
+        for result in alice.chat.lookup.results[:1]:
+            alice.do(alice.chat.do(NOW, alice.chat.reveal, result))
     assert alice.chat.current in alice.chat.conversations
     text = "".join(map(str, alice.lines))
     assert {unicodedata.category(char) for char in text}.isdisjoint({"Cc", "Cs", "Zl", "Zp"})

@@ -77,6 +77,9 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":alice!a@h INVITE bob #tea", "alice invited bob to #tea"),
         (":alice!a@h KILL me :spam", "You were removed from the chat by alice: spam"),
         (":alice!a@h MODE #tea +o bob", "alice made bob an operator of #tea"),
+        (":alice!a@h MODE #tea +o Alice", "alice became an operator of #tea"),
+        (":alice!a@h MODE #tea -v alice", "alice gave up the voice in #tea"),
+        (":alice!a@h MODE #tea +b alice", "alice banned alice from #tea"),
         (":alice!a@h MODE #tea -o bob", "alice made bob an ordinary member of #tea"),
         (
             ":alice!a@h MODE #tea +v-v bob carol",
@@ -98,6 +101,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 311 me bob b 192.0.2.7 * :Bob B.", "bob is Bob B. (b@192.0.2.7)"),
         (":srv 313 me bob :is an IRC operator", "bob is an operator"),
         (":srv 314 me bob b 192.0.2.7 * :Bob B.", "bob was Bob B. (b@192.0.2.7)"),
+        (":srv 671 me bob :is using a secure connection", "bob has an encrypted connection"),
         (":srv 317 me bob 300 1795367442 :seconds idle", "bob has said nothing for 5 minutes"),
         (":srv 317 me bob 0 1795367442 :seconds idle", "bob has said nothing for 1 second"),
         (":srv 317 me bob x 1795367442 :seconds idle", "bob has said nothing for x"),

@@ -327,8 +327,24 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
     else:
         alice.open_menu("End the chat on this computer…")
         answer(desktop, alice, "End it for everyone")
-        alice.sees("[SYSTEM]: The chat has ended.")
+        assert alice.wait_for_question(SERVER) == "You ended the chat. Its history is kept."
+        assert not alice.window.is_chatting and alice.title == "Not connected — Hubbub"
     wait_until(lambda: fake.arguments[1:] == ["--stop"])
+
+
+@pytest.mark.parametrize("steps", [("/quit see you", "<Return>"), ("<ctrl+q>",), ("<F10>",)])
+def test_all_ways_to_quit_ask_what_becomes_of_the_chat(desktop, hub, fake, steps):
+    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    if steps == ("<F10>",):
+        alice.open_menu("Quit")
+    else:
+        alice.type(*steps)
+    desktop.pump(lambda: alice.banner == QUESTION)
+    answer(desktop, alice, "Keep the chat running")
+    assert alice.window.root is None
+    hub.expect("QUIT :see you" if "/quit" in steps[0] else "QUIT")
 
 
 def test_chat_elsewhere_cannot_be_ended(alice):

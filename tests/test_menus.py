@@ -8,7 +8,7 @@ from harness import Room
 import client
 from client import Tip
 
-MAIN = ["Browse rooms…", "New private message…",
+MAIN = ["Browse rooms…", "New private message…", "Search all conversations…",
         "Set me away", "Another name…", "Register this name…", "Log in…",
         "Turn sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
         "This server, and its encryption",

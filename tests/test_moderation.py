@@ -223,7 +223,7 @@ def test_nobody_else_announces(alice, hub, desktop, line):
 def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     alice = host(desktop)
     alice.sees("[SERVER]: You are an operator now.")
-    alice.sees("[SERVER]: alice made alice an operator of #lobby")
+    alice.sees("[SERVER]: alice became an operator of #lobby")
     assert "logged in as" not in str(alice.lines)
     desktop.pump(lambda: alice.window.chat.session.is_operator)
     bob = IrcTalker(hosts[0].port).register("bob")

@@ -596,6 +596,23 @@ def test_duration_is_a_number_of_seconds_or_of_units(text, seconds, words):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-0.5, "1 second"),
+        (59.2, "1 minute"),
+        (60.0, "1 minute"),
+        (61.0, "2 minutes"),
+        (598.3, "10 minutes"),  # asked for a moment ago
+        (600.0, "10 minutes"),
+        (7199.0, "2 hours"),
+        (129599.5, "1 day 12 hours"),
+    ],
+)
+def test_what_is_left_is_told_in_whole_minutes(seconds, words):
+    assert protocol.format_left(seconds) == words
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "m", "10x", "10 m", "-1", "+1", "1.5h", "1d12", "10M", "**", "5\n", "\u0663", "noise"]
     + [str(MAX_DURATION + 1), "3651d", "1w" * 522, "9" * 30, "0" * 30],

@@ -145,6 +145,24 @@ def test_help_prints_what_can_be_typed(room, join):
     alice.expect(*["[SERVER]: " + line for line in protocol.help_lines()])
 
 
+def test_search_prints_what_is_found_in_all_conversations(open_room, start, tmp_path):
+    room = open_room(data=str(tmp_path / "history"))
+    bob = room.irc("bob")
+    bob.send("PRIVMSG #lobby :Tea?", "JOIN #den")
+    bob.heard()
+    alice = start(address(room), "--username", "alice", "--terminal")
+    alice.expect("[SERVER]: alice joined the chat")
+    bob.send("PRIVMSG alice :psst, tea")
+    alice.expect("[bob -> you]: psst, tea")
+    alice.say("/search TEA")
+    alice.expect("[bob]: Tea?", "[bob -> you]: psst, tea")
+    alice.expect("[SERVER]: 2 messages found in everything the server keeps")
+    nothing = "Nothing found in everything the server keeps"
+    for words, note in (("t", "Write at least two letters"), ("coffee", nothing)):
+        alice.say("/search " + words)
+        assert alice.line() == "[SERVER]: " + note
+
+
 def test_conversation(room, join):
     bob = room.plain("bob")
     alice = join("alice")

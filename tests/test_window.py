@@ -343,8 +343,13 @@ def test_pasted_commands_run_and_what_is_refused_stays(alice, desktop, hub):
     answer(hub, ":alice!u@h JOIN #tea")
     alice.sees("[alice]: hello tea")
     hub.expect("PRIVMSG #tea :hello tea")
-    desktop.pump(lambda: alice.draft == "/login carol hunter2\nmore")
+    desktop.pump(lambda: alice.draft == "\nmore")
+    assert alice.notice == "Password of carol (hidden). Esc gives up."
+    assert alice.chat_view.composer.hidden.get() == "hunter2"
     assert alice.lines[-1] == "[SERVER]: This server has no /login."
+    alice.press("Escape")
+    hub.send(*(":alice!u@h " + text for text in [*texts, "PRIVMSG #tea :hello tea"]))
+    desktop.pump(lambda: not alice.window.chat.unsent)
     alice.box.delete("1.0", "end")
     alice.press("Up", alice.box)
     assert alice.draft == ""

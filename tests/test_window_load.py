@@ -103,15 +103,15 @@ def test_event_redraws_only_what_it_changes(alice, desktop, hub, monkeypatch):
         "sidebar": (view.sidebar, "show"),
         "people": (view.people, "show"),
         "head": (view.room, "redraw"),
-        "banner": (view.banner, "show"),
+        "banner": (view.banner.text, "configure"),
         "text": (view.transcript, "_replace"),
     }
     for name, (owner, method) in parts.items():
         original = getattr(owner, method)
 
-        def call(*args, name=name, original=original):
+        def call(*args, name=name, original=original, **more):
             drawn.append(name)
-            return original(*args)
+            return original(*args, **more)
 
         monkeypatch.setattr(owner, method, call)
 
