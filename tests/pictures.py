@@ -418,7 +418,6 @@ def strange(studio):
 # Name, sizes and function of each state.
 STATES = (
     ("connect-empty", SMALL, lambda studio: connect(studio, ())),
-    ("connect-host", SMALL, lambda studio: connect(studio, ()).connect_view.host.invoke()),
     ("connect-nothing", SMALL, lambda studio: connect(studio, (), name="alice").connect()),
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
     ("connect-found", SMALL + SIZES, found),
@@ -522,6 +521,8 @@ def main(argv=None):
     if args.readme:
         args.only = ["typing"]
     states = [row for row in STATES if row[0] in (args.only or [row[0]])]
+    names = [row[0] for row in states]
+    assert len(set(names)) == len(names), "a name twice would start processes without end"
     if len(states) == 1:
         with contextlib.closing(Screen(args.dpi)):
             photograph(*states[0], folder)
