@@ -792,6 +792,9 @@ class Connection:
             raise EndedError(LOST, message.text)
         elif message.command == "FAIL" and message.param(1) == "LOGGED_IN_ELSEWHERE":
             raise EndedError(PASSWORD, message.text, is_final=True)
+        elif message.command == "KILL" and message.params[:1] == (self._nickname,):
+            shown = protocol.describe(message, self._nickname, 0.0)
+            raise EndedError(SERVER, shown.text if shown else message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -919,6 +922,7 @@ class Conversation:
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
+        self.removal = ""  # words about it, until the channel is joined again
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
@@ -1324,6 +1328,7 @@ class Chat:
         self._numbers = itertools.count(1)  # of entries
         self._banner = ""
         self._retry_at = self._back_at = 0.0
+        self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._latest = 0.0  # the latest time of a message, by the server's clock
         self._is_late = False  # the last message was said before another that came first
@@ -1333,6 +1338,8 @@ class Chat:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing: List[Message] = []  # the answer to the last `request`
+        # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
+        self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
 
     # For the views
@@ -1360,13 +1367,16 @@ class Chat:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+        if self.current.is_outside:
+            return "Join %s to write here" % self.current.name
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
     def banner(self, now: float) -> str:
-        """Return the warning about the connection, "" for none; it changes with the time."""
+        """Return the warning about the connection or the room, or ""; it changes with the time."""
         if self.state == CONNECTED:
-            return "Connected again." if now < self._back_at + BACK_TIME else ""
+            is_back = now < self._back_at + BACK_TIME and not self.current.removal
+            return "Connected again." if is_back else self.current.removal
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
@@ -1414,6 +1424,8 @@ class Chat:
             name = "".join(command.split()[1:])
             words = "Password of %s" % name if name else "New password for %s" % self.nickname
             return words + " (hidden). Esc gives up.", "lock"
+        if self.session.is_operator and draft.lstrip().lower().startswith("/announce "):
+            return "To everyone on this chat", "announce"
         found = _PRIVATE_DRAFT.match(draft)
         name = (found.group(1) or self.correspondent).rstrip(":,") if found else ""
         is_known = not name or self.presence(name) != OFFLINE
@@ -1475,7 +1487,10 @@ class Chat:
             self._on_message(event)
 
     def tick(self) -> None:
-        """Give up requests that are overdue; cheap."""
+        """Give up requests that are overdue, and forget mutes that have ended; cheap."""
+        for name in [name for name, until in self.muted.items() if until < self.now]:
+            del self.muted[name]
+            self.change(MEMBERS)
         for request in [r for r in self.history.requests if r.deadline < self.now]:
             _give_up(self, request)
 
@@ -1653,9 +1668,13 @@ class Chat:
     def _on_lost(self, event: Lost) -> None:
         if self.state == CONNECTED:
             self._lose()
+            self._has_host = event.reason != protocol.CHAT_ENDED
             self.inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
         self.state = RECONNECTING
-        self._banner = "Connection lost. Trying again {} (attempt %d)." % event.attempt
+        words = protocol.CHAT_ENDED + ". Looking for it again {} (attempt %d)."
+        if self._has_host:
+            words = "Connection lost. Trying again {} (attempt %d)."
+        self._banner = words % event.attempt
         self._retry_at = self.now + event.seconds
         self.change(STATUS)
 
@@ -1697,6 +1716,7 @@ class Chat:
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
             return
         self._note_refusal(message)
+        self._note_mute(message)
         is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
         if self.session.is_listing and is_row and len(message.params) > 2:
             self.listing += [message] if len(self.listing) < MAX_LISTED else []
@@ -1718,6 +1738,18 @@ class Chat:
             self.outbox.set_delivery(item, REFUSED)
         elif is_error and message.param(0) not in ("CHATHISTORY", "SEARCH"):
             self._give_back(list(self._pastes)[:1])
+
+    def _note_mute(self, message: Message) -> None:
+        """Keep who is muted, as the answers to the commands of an operator tell."""
+        kind, target, seconds = message.params[:2], *(*message.params[2:4], "", "")[:2]
+        is_mute = kind in (("MUTE", "DONE"), ("BANS", "MUTE")) and seconds.isdecimal()
+        if message.command == "NOTE" and is_mute and len(self.muted) < MAX_LISTED:
+            self.muted[target] = self.now + (int(seconds[:12]) or math.inf)
+        elif message.command in ("NOTE", "FAIL") and kind[:1] == ("UNBAN",):
+            self.muted.pop(target, None)
+        else:
+            return
+        self.change(MEMBERS)
 
     def _give_back(self, words: Iterable[str]) -> None:
         """Return the lines of these pastes to the user."""
@@ -2376,7 +2408,9 @@ def _on_text(chat: Chat, message: Message) -> None:
     entry = chat.new_entry(line, msgid)
     entry.reply_to = message.tag(REPLY_TAG)
     chat.add(entry, conversation)
-    if target == "*" and "!" not in message.source and line.text.startswith(protocol.ANNOUNCEMENT):
+    is_announcement = target == "*" and line.text.startswith(protocol.ANNOUNCEMENT)
+    is_mine = line.text.startswith("%s%s:" % (protocol.ANNOUNCEMENT, chat.nickname))
+    if is_announcement and "!" not in message.source and not is_mine:
         chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
@@ -2436,6 +2470,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     if channel is None or channel.membership == JOINED:
         return
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
+    channel.removal = ""
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2485,6 +2520,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         chat.show(message, chat.current)
         return
     channel.membership = OUTSIDE
+    chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
@@ -2513,6 +2549,8 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
+        line = chat.describe(message)
+        channel.removal = line.text if line is not None else ""
         _refuse_waiting(chat, channel)
         chat.change(HEADER, channel)
     chat.show(message, channel)
@@ -2743,6 +2781,7 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     typed = protocol.parse_input(line)
     if typed.verb == "say" and not recipient:
         typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
+    _check(chat, typed.verb, [])  # that the server has it, before what is wrong with it
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
     if typed.verb in USER_VERBS:
@@ -3071,6 +3110,7 @@ class Settings:
         self.levels: Dict[str, str] = {}  # alerts, by conversation
         self.ignored: List[str] = []  # nicknames
         self.sound = True
+        self.hosted = ""  # the name of the chat that was last hosted
         self._saved = copy.deepcopy(self._values())  # when last loaded or saved
 
     def load(self) -> None:
@@ -3263,6 +3303,15 @@ def is_own(host: str) -> bool:
     except (OSError, UnicodeError):
         return False
     return True
+
+
+def is_local(server: str) -> bool:
+    """Return True if a server's address is this computer's own."""
+    try:
+        host, _ = parse_server(server)
+    except ValueError:
+        return False
+    return host == "localhost" or is_own(host)
 
 
 class Found(NamedTuple):
@@ -4877,6 +4926,7 @@ class Composer(TextBox):
     MAX_ROWS = 5  # that the box grows to
     NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
         "lock": ("Private", PRIVATE, ""),
+        "announce": ("CardMuted", "muted", ""),
         "warn": ("CardError", "error", ""),
         "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
     }
@@ -4972,9 +5022,9 @@ class Composer(TextBox):
         """Cover the text with the hidden field for a command's password; "" uncovers it."""
         self._command = command
         set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        self.hidden.update_idletasks()  # only what is mapped takes the focus at once
         self._suggest(False)
         self.show_notice()
-        self.hidden.update_idletasks()  # what is not on the screen yet gets no focus, and no key
         (self.hidden if command else self.text).focus_set()
 
     def cancel(self) -> bool:
@@ -5149,7 +5199,7 @@ class Bar:
 
 
 class Sheet:
-    """A list inside the window to choose from, below a text, or below a field that narrows it.
+    """A list inside the window to choose from, below a text, a field that narrows it, or both.
 
     There is a field if `hint` says what it is for. `rows` returns the rows for its text. `closed`
     gets the key of the row that was chosen, or None. A wide sheet has room for rows of two lines.
@@ -5177,7 +5227,7 @@ class Sheet:
         close.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
         self.list.is_menu, self.list.most = True, self.ROWS
-        self.list.least = self.ROWS if hint else 1
+        self.list.least = 1 if text else self.ROWS
         self.list.frame.grid(row=3, columnspan=2, sticky="nsew")
         canvas, width = self.list.canvas, 600 if is_wide else 440
         look.follow(canvas, lambda: canvas.configure(width=look.dp(width)))
@@ -5865,7 +5915,8 @@ class ConnectView:
         """Set the name and the chosen server."""
         self._set(NAME, name)
         self._set(SERVER, server)
-        self._set(NETWORK, protocol.clean(socket.gethostname(), protocol.MAX_NETWORK))
+        network = self._window.settings.hosted or socket.gethostname()
+        self._set(NETWORK, protocol.clean(network, protocol.MAX_NETWORK))
         self.open_form(False)
 
     def open_form(self, is_hosting: bool) -> None:
@@ -6204,6 +6255,8 @@ class People:
                 row.icon("shield", "link", 14)
             if is_me:
                 row.note("you")
+            if protocol.casefold(name) in self._window.chat.muted:
+                row.note("muted")
             row.text(name, color)
 
         return Row(name, name, paint, tip="Operator of this room" if is_chanop else "")
@@ -6359,6 +6412,10 @@ class ChatView:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
+
+    def join_again(self) -> None:
+        """Join the room in view, which the user was removed from."""
+        self.open(self._window.chat.current.name)
 
     def search_all(self) -> None:
         """Search all conversations for the words in the search bar, if that is open."""
@@ -6659,18 +6716,21 @@ class Menus:
         is_chanop, entries = chat.session.is_chanop(member), []  # type: bool, List[Any]
         if is_chanop:
             entries = [None, ("%s is an operator of %s" % (name, room), None)]
+        makes: List[Any] = []
         if member is not None and chat.can_moderate(chat.current):
-            words, mode = ("Make operator of %s", "+o")
-            if is_chanop:
-                words, mode = ("Make ordinary member of %s", "-o")
-            change = functools.partial(self._window.do, chat.send_command, "MODE", room, mode, name)
-            entries += [None, (words % room, change)]
+            entries.append(None)
             entries.append(("Remove from %s…" % room, lambda: ask("KICK", name)))
             entries.append(("Ban from %s…" % room, lambda: ask("MODE", name)))
+            mode, words = ("-o", "ordinary member") if is_chanop else ("+o", "operator")
+            makes = [None, ("Make %s of %s…" % (words, room), lambda: ask(mode, name))]
         if chat.session.is_operator and RESUME_CAP in chat.session.caps:
-            entries += [None, ("Mute…", lambda: ask("MUTE", name))]
+            unmute = functools.partial(self._window.do, chat.send_command, "UNBAN", name)
+            is_muted = protocol.casefold(name) in chat.muted
+            entries.append(None)
+            entries.append(("Unmute", unmute) if is_muted else ("Mute…", lambda: ask("MUTE", name)))
+            entries.append(("Remove from the chat…", lambda: ask("KILL", name)))
             entries.append(("Ban from the chat…", lambda: ask("BAN", name)))
-        return entries
+        return entries + makes
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Open the menu of a conversation."""
@@ -6819,8 +6879,11 @@ class Menus:
 MODERATION = {
     "KICK": ("Remove {0} from {1}", "{0} can come back at once."),
     "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
-    "MUTE": ("Mute {0}", "{0} can go on reading, but write to nobody, in no room."),
-    "BAN": ("Ban {0}", "{0} is removed from the chat, and cannot return under this name."),
+    "+o": ("Make {0} an operator of {1}", "{0} may then remove and ban others there, and you."),
+    "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
+    "MUTE": ("Mute {0}", "{0} can read on, but not write."),
+    "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
+    "BAN": ("Ban {0} from the chat", "{0} is removed, and cannot come back until then."),
 }
 LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
@@ -6829,6 +6892,10 @@ class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
     CLOSE = "Close Hubbub?"  # the beginning of that question
+    HOST_CLOSE = (  # when others are there, and when nobody else is
+        "The chat runs on this computer. Can the others go on without you?",
+        "Nobody else is here now. Should the chat go on?",
+    )
 
     def __init__(self, window: "Window") -> None:
         self._window = window
@@ -6880,19 +6947,14 @@ class Questions:
         """Ask if, or for how long, a person is removed, muted or banned."""
         chat, room = self._window.chat, self._window.chat.current.name
         title, text = (words.format(name, room) for words in MODERATION[command])
-        answers: Dict[str, List[Tuple[str, ...]]] = {
-            words: [(command, name, length)] for words, length in LENGTHS.items()
-        }
-        if command in ("KICK", "MODE"):
-            ban = [("MODE", room, "+b", name + "!*@*")] * (command == "MODE")
-            answers = {title: [*ban, ("KICK", room, name)]}
-        rows = [text_row(words, words) for words in answers]
+        hint = "" if command in ("+o", "-o") else "Reason, if you want to give one"
 
-        def choose(words: str) -> None:
-            for params in answers[words]:
+        def choose(commands: Tuple[Tuple[str, ...], ...]) -> None:
+            for params in commands:
                 self._window.do(chat.send_command, *params)
 
-        self._open_sheet(title, text, lambda words: rows, choose)
+        rows = functools.partial(moderation_rows, title, command, name, room)
+        self._open_sheet(title, text, rows, choose, hint)
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
@@ -6963,8 +7025,9 @@ class Questions:
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
         """Ask, but not twice, what becomes of the chat on this computer."""
-        words = "The chat runs on this computer. Can the others go on without you?"
-        if words == self.question:
+        members = {folded for c in self._window.chat.conversations for folded in c.members}
+        words = self.HOST_CLOSE[len(members) < 2]
+        if self.question in self.HOST_CLOSE:
             keep()
         else:
             is_due = lambda: self._window.host is not None  # noqa: E731
@@ -7019,7 +7082,7 @@ class Questions:
         hint: str = "",
         is_wide: bool = False,
     ) -> Sheet:
-        """Open a sheet; its rows look like buttons if they can be chosen without a field."""
+        """Open a sheet; below a text, rows that can be chosen look like buttons."""
         self.cancel()
         view, look = self._window.chat_view, self._window.look
 
@@ -7030,10 +7093,36 @@ class Questions:
                 choose(key)
 
         self.sheet = sheet = Sheet(view.frame, look, (title, text, hint), rows, closed, is_wide)
-        sheet.list.fill = "hover" if choose is not None and not hint else ""
+        sheet.list.fill = "hover" if choose is not None and text else ""
         sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(sheet.frame)
         return sheet
+
+
+def moderation_rows(title: str, command: str, name: str, room: str, reason: str) -> List[Row]:
+    """Return the rows of the sheet of MODERATION; the keys are the commands to send."""
+    reason = protocol.clean(reason)
+    why = (reason,) if reason else ()
+    kick = ("KICK", room, name, *why)
+    at_once: Dict[str, Tuple[Tuple[str, ...], ...]] = {
+        "KICK": (kick,),
+        "MODE": (("MODE", room, "+b", name + "!*@*"), kick),
+        "KILL": (("KILL", name, reason),),
+        **{mode: (("MODE", room, mode, name),) for mode in ("+o", "-o")},
+    }
+    if command in at_once:
+        return [text_row(at_once[command], title)]
+
+    def rows(*targets: str) -> List[Row]:
+        return [
+            text_row(tuple((command, target, length, *why) for target in targets), words)
+            for words, length in LENGTHS.items()
+        ]
+
+    if command == "MUTE":
+        return rows(name)
+    both = "THE NAME AND THE ADDRESS, FOR ALL WHO SHARE IT"
+    return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
 
 def lifting_row(message: Message) -> Row:
@@ -7042,7 +7131,7 @@ def lifting_row(message: Message) -> Row:
         _, room, mask, *_ = message.params
         return text_row(("MODE", room, "-b", mask), protocol.short_mask(mask))
     _, _, *target, text = message.params
-    return text_row(("UNBAN", *target) if target else None, text)
+    return text_row(("UNBAN", target[0]) if target else None, text)
 
 
 def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
@@ -7165,6 +7254,7 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
+        self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
@@ -7335,6 +7425,7 @@ class Window:
     def _disconnect(self, wait: float = 0.0) -> None:
         if self._chore is not None:
             self._chore.secret = ""  # no other server gets to see it
+        self._status = None
         if self._connection is not None:
             self._connection.close(wait, self._farewell)
             self._connection = None
@@ -7352,8 +7443,12 @@ class Window:
     @property
     def is_at_home(self) -> bool:
         """True if the server runs on this computer."""
-        host = self.chat.address.rpartition(":")[0].strip("[]")
-        return host == "localhost" or is_own(host)
+        return is_local(self.chat.address)
+
+    @property
+    def _own_host(self) -> Optional[Host]:
+        """The server to which the user invites others."""
+        return self.host or self._status
 
     def start_host(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -7366,6 +7461,7 @@ class Window:
             self.host = Host(network, "--network=" + network)
         except OSError as error:
             return self.connect_view.show_error(NETWORK, str(error))
+        self.settings.hosted = network
         return self.connect_view.set_busy("Starting " + network)
 
     def leave(self, is_hosting: bool = False) -> None:
@@ -7383,8 +7479,11 @@ class Window:
 
     def invite(self) -> None:
         """Show how others join."""
-        if self.host is not None:
-            self.host.is_dismissed = False
+        host = self._own_host
+        if host is not None and host.was_joined:
+            host.is_dismissed = False
+            self.show_bars()
+            self.chat_view.invitation.buttons[0].focus_set()
         else:
             address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
@@ -7397,6 +7496,14 @@ class Window:
         """
         account = "--add-account=" + protocol.HOST_ACCOUNT
         self._start_chore(account, "--oper", secret=secrets.token_urlsafe())
+
+    def _take_rights(self) -> None:
+        """Become the operator of the chat that was joined, if the user hosts it."""
+        if self.host is not None:
+            self.operate()
+        elif self.settings.hosted and self.is_at_home:
+            with contextlib.suppress(OSError):
+                self._status = Host("", "--status")
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
@@ -7419,7 +7526,13 @@ class Window:
 
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs, or show its end."""
-        host, chore = self.host, self._chore
+        host, chore, status = self.host, self._chore, self._status
+        if status is not None and not status.was_joined and status.look():
+            status.was_joined = status.port == parse_server(self.chat.address)[1]
+            status.network = self.chat.console.name
+            self._status = status if status.was_joined else None
+            if status.was_joined:
+                self.operate()
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
@@ -7448,13 +7561,15 @@ class Window:
             self.connect_view.join(host.server)
 
     def _copy_invitation(self) -> None:
-        if self.host is not None:
-            copy_text(self.root, "http://" + self.host.address)
-            self.host.is_copied = True
+        host = self._own_host
+        if host is not None:
+            copy_text(self.root, "http://" + host.address)
+            host.is_copied = True
 
     def _dismiss_invitation(self) -> None:
-        if self.host is not None:
-            self.host.is_dismissed = True
+        host = self._own_host
+        if host is not None:
+            host.is_dismissed = True
 
     # Events
 
@@ -7507,8 +7622,8 @@ class Window:
                 self.host.was_joined = True
             self._show(self.chat_view)
         news = (event for event in events if isinstance(event, Connected))
-        if self.host is not None and any(not event.is_resumed for event in news):
-            self.operate()
+        if any(not event.is_resumed for event in news):
+            self._take_rights()
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
             self.chat_view.composer.give_back(rest)
@@ -7557,10 +7672,12 @@ class Window:
 
     def show_bars(self) -> None:
         """Show a question or the state of the connection, an announcement, and how others join."""
-        view, chat, host = self.chat_view, self.chat, self.host
+        view, chat, host = self.chat_view, self.chat, self._own_host
         if not self.questions.is_asking():
             icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
-            if chat.state == CONNECTED:
+            if chat.state == CONNECTED and chat.current.removal:
+                buttons.append(("Join again", view.join_again))
+            elif chat.state == CONNECTED:
                 icon = "check"
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons.append(("Try now", self._connection.retry))
@@ -7883,7 +8000,10 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
         if baked and not args.server:
             settings.remember(baked)
         elif not args.server and SERVER_IP == "127.0.0.1":  # nobody edited it
-            server = [*settings.servers, "" if Finder().can_ask else SERVER_IP][0]
+            can_ask = Finder().can_ask
+            # A server on this computer is offered once it answers.
+            known = [s for s in settings.servers if not (can_ask and is_local(s))]
+            server = [*known, "" if can_ask else SERVER_IP][0]
         window = open_window(settings)
         if window is not None:
             window.run(server, username, bool(args.server and username), args.host)

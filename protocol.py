@@ -348,6 +348,7 @@ _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
+CHAT_ENDED = "The host has ended the chat"  # the last words of a server that is shut down
 # The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, Cherokee, Lisu, Coptic, Latin itself
@@ -1104,6 +1105,7 @@ _TEXTS: Dict[str, str] = {
     "TOPIC": "{0} set the topic: {2}",
     "TOPIC none": "{0} cleared the topic",
     "KICK": "{2} was removed from {1} by {0}: {3}",
+    "KICK you": "You were removed from {1} by {0}: {3}",
     "INVITE": "{0} invites you to {2}. Type /join {2}",
     "INVITE another": "{0} invited {1} to {2}",
     "KILL": "You were removed from the chat by {0}: {2}",
@@ -1179,6 +1181,11 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
+    elif command == "KICK":
+        is_own = bool(me) and casefold(message.param(1)) == casefold(me)
+        key = "KICK you" if is_own else key
+        if params[2:] == (message.nickname,):  # servers send it if there is no reason
+            params = params[:2]
     is_numeric = command.isdigit()
     if key not in _TEXTS:
         shown = message.text if command >= "400" else " ".join(params[1:])

@@ -1841,7 +1841,7 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
-PID_FILE = "server.pid"  # number of the process of the server that uses the folder
+PID_FILE = "server.pid"  # process, address and port of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -1931,6 +1931,17 @@ class Sanction(NamedTuple):
 
     def is_in_force(self, now: float) -> bool:
         return not 0 < self.until <= now
+
+    def describe(self, now: float, by: str = "") -> str:
+        """Return what it does to its target, as "banned for 10 minutes, by alice: noise"."""
+        done = {"ban": "banned", "mute": "muted"}[self.kind] + duration_left(self.until, now)
+        return "%s%s%s" % (done, by and ", by " + by, self.reason and ": " + self.reason)
+
+
+def duration_left(until: float, now: float) -> str:
+    """Return how long something still lasts, as " for 10 minutes"; "" for forever."""
+    is_endless = until in (0.0, float("inf"))
+    return "" if is_endless else " for " + protocol.format_left(until - now)
 
 
 class _Handle:
@@ -2048,9 +2059,7 @@ class Store:
         self._max_size = max_history * 2**20 or float("inf")  # bytes
         self._is_full = False  # the log has said so
         self._claim = _claim_folder(folder) if folder and claim else None
-        if self._claim is not None:
-            with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
-                file.write("%d\n" % os.getpid())
+        self.note_process()
         self._writer = _Handle(self._open)
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
@@ -2077,6 +2086,12 @@ class Store:
             log.warning("others can read %s; to prevent it: chmod 700", folder)
         # Accounts and sanctions as of the last `accounts_changed`.
         self._reported: object = (self._accounts, self._sanctions)
+
+    def note_process(self, *listens_at: object) -> None:
+        """Write for other processes which one uses the folder, and its address and port."""
+        if self._claim is not None:
+            with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
+                file.write(" ".join(map(str, (os.getpid(), *listens_at))) + "\n")
 
     def _open(self) -> sqlite3.Connection:
         if self.path:
@@ -2432,12 +2447,12 @@ class Store:
         self._change("DELETE FROM sanctions WHERE until > 0 AND until <= ?", time.time())
         self._change("REPLACE INTO sanctions VALUES (?,?,?,?,?,?)", *sanction)
 
-    def remove_sanctions(self, target: str) -> int:
-        """Delete the sanctions of a target, and return how many were in force."""
+    def remove_sanctions(self, target: str) -> List[str]:
+        """Delete the sanctions of a target, and return the kinds of those in force."""
         target = normalize_target(target)
-        count = sum(sanction.target == target for sanction in self.sanctions)
+        kinds = [sanction.kind for sanction in self.sanctions if sanction.target == target]
         self._change("DELETE FROM sanctions WHERE target = ?", target)
-        return count
+        return kinds
 
     # Accounts and sanctions in memory
 
@@ -2483,16 +2498,24 @@ def _start_error(path: str, reason: object) -> StoreError:
     return StoreError(text)
 
 
-def stop_server(folder: str) -> None:
-    """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
+def find_server(folder: str) -> Tuple[int, str, int]:
+    """Return process, address and port (0 at first) of the server that uses the folder.
+
+    Raises StoreError if there is none.
+    """
     try:
         with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
-            pid = int(file.read())
-        is_claimed = pid > 0 and _is_claimed(folder)
+            pid, bound, port = (*file.read().split(), "", "0")[:3]
+        if int(pid) > 0 and _is_claimed(folder):  # else it may be any program's by now
+            return int(pid), bound, int(port)
     except (OSError, ValueError):
-        is_claimed = False
-    if not is_claimed:  # the number may be that of any program by now
-        raise StoreError("no server uses %s." % folder)
+        pass
+    raise StoreError("no server uses %s." % folder)
+
+
+def stop_server(folder: str) -> None:
+    """End the server that uses the folder, and wait for its end. Raises StoreError if it cannot."""
+    pid, _, _ = find_server(folder)
     try:
         os.kill(pid, signal.SIGTERM)
     except OSError as error:
@@ -3488,7 +3511,8 @@ def on_nick(session: Session, message: Message) -> None:
         _check_not_reserved(session, nickname)
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
-        raise ReplyError("432", nickname, "%s is banned: %s" % (nickname, ban.reason))
+        text = "%s is %s." % (nickname, ban.describe(time.time()).rstrip("."))
+        raise ReplyError("432", nickname, text)
     if client.registered:
         session.charge_for_peers(client.nickname, nickname)
     session.directory.claim(client, nickname)
@@ -3548,6 +3572,8 @@ def _try_to_register(session: Session) -> None:
     _welcome(session)
     if session.options.lobby:
         on_join(session, Message("JOIN", (session.options.lobby,)))
+    if mute_text(client):
+        session.notice("%s", mute_text(client))
     deliver_waiting(session)
 
 
@@ -3847,11 +3873,10 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
 
 def mute_text(client: Client) -> str:
     """Return why the client may not speak now, "" if it may."""
-    left = client.muted_until - time.time() if client.muted_until else 0.0
-    if left <= 0:
+    until, now = client.muted_until, time.time()
+    if until <= now:
         return ""
-    duration = "" if left == float("inf") else " for " + protocol.format_left(left)
-    return "An operator has muted you%s. You can still read." % duration
+    return "An operator has muted you%s. You can still read." % duration_left(until, now)
 
 
 def on_away(session: Session, message: Message) -> None:
@@ -4389,7 +4414,10 @@ def _has_words(row: Row, words: str, sender: str) -> bool:
 
 
 def on_sanction(session: Session, message: Message) -> None:
-    """BAN or MUTE target duration :reason: by name, account, address or network."""
+    """BAN or MUTE target duration :reason: by name, account, address or network.
+
+    The target @name is the address of a user who is here.
+    """
     client, kind = session.client, message.command.lower()
     target, duration, reason = message.params[:3] + ("", "*", "")[len(message.params) :]
     try:
@@ -4397,11 +4425,16 @@ def on_sanction(session: Session, message: Message) -> None:
     except ValueError:
         text = protocol.INVALID_DURATION
         raise ReplyError("FAIL", message.command, "INVALID_DURATION", text) from None
+    if target.startswith("@"):
+        target = session.directory.get(target[1:]).host
     if not is_target(target):
         text = "A %s is for a name, an address or a network." % kind
         raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
     if kind == "ban" and target_matches(target, [client.folded], client.host):
-        raise ReplyError("FAIL", message.command, "INVALID_TARGET", "You cannot ban yourself.")
+        text = "You cannot ban yourself."
+        if protocol.casefold(target) != client.folded:
+            text = "You cannot ban %s: it is your own address, too." % target
+        raise ReplyError("FAIL", message.command, "INVALID_TARGET", text)
     target, reason, now = normalize_target(target), protocol.clean(reason, MAX_REASON), time.time()
     until = now + seconds if seconds else 0.0
     session.server.store.add_sanction(Sanction(kind, target, until, reason, client.nickname, now))
@@ -4409,18 +4442,21 @@ def on_sanction(session: Session, message: Message) -> None:
     length = protocol.format_duration(seconds)
     done = "banned" if kind == "ban" else "muted"
     log.warning("%s: %s %s (%s): %s", client.log_name, done, target, length, reason)
-    session.note(message.command, "DONE", target, "%s is %s (%s)." % (target, done, length))
+    text = "%s is %s (%s)." % (target, done, length)
+    session.note(message.command, "DONE", target, str(seconds), text)
 
 
 def on_unban(session: Session, message: Message) -> None:
     """Lift the bans and mutes of a target."""
     target = normalize_target(message.params[0])
-    if not session.server.store.remove_sanctions(target):
+    kinds = session.server.store.remove_sanctions(target)
+    if not kinds:
         text = "%s is neither banned nor muted. /bans shows who is." % target
         raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
     session.server.apply_sanctions_to_all()
     log.warning("%s: lifted the sanctions against %s", session.client.log_name, target)
-    session.note("UNBAN", "DONE", target, "%s may join and speak again." % target)
+    again = [{"ban": "join", "mute": "write"}[kind] for kind in sorted(kinds)]
+    session.note("UNBAN", "DONE", target, "%s may %s again." % (target, " and ".join(again)))
 
 
 def on_bans(session: Session, message: Message) -> None:
@@ -4428,13 +4464,10 @@ def on_bans(session: Session, message: Message) -> None:
     now = time.time()
     sanctions = session.server.store.sanctions
     for sanction in sanctions:
-        done = "banned" if sanction.kind == "ban" else "muted"
-        left = sanction.until - now
-        length = " for " + protocol.format_left(left) if sanction.until else ""
-        reason = ": " + sanction.reason if sanction.reason else ""
         target = sanction.target
-        text = "%s is %s%s, by %s%s" % (target, done, length, sanction.by, reason)
-        session.note("BANS", sanction.kind.upper(), target, text)
+        left = str(int(sanction.until - now) + 1 if sanction.until else 0)
+        text = "%s is %s" % (target, sanction.describe(now, sanction.by))
+        session.note("BANS", sanction.kind.upper(), target, left, text)
     if not sanctions:
         session.note("BANS", "NONE", "Nobody is banned or muted.")
 
@@ -4466,7 +4499,8 @@ def on_kill(session: Session, message: Message) -> None:
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
     message = Message("KILL", (other.nickname, reason), client.source)
     session.directory.post(Event(message, (other,)))
-    session.directory.end(other, "Killed by %s: %s" % (client.nickname, reason))
+    by = client.nickname + (reason and ": " + reason)
+    session.directory.end(other, "Killed by " + by)
 
 
 # Commands: server
@@ -4803,16 +4837,19 @@ class Server:
         self.directory.post(Event(message, tuple(self.directory.users())))
 
     def apply_sanctions(self, client: Client) -> str:
-        """Mute a client to whom a mute applies; return why it is banned, "" if it is not."""
-        if client.is_operator:
-            client.muted_until = 0.0
-            return ""
+        """Mute a client to whom a mute applies, and tell it; return why it is banned, or ""."""
         names = [client.folded, protocol.casefold(client.account.name)]
-        mute = self.store.find_sanction("mute", names, client.host)
+        mute, ban = (
+            None if client.is_operator else self.store.find_sanction(kind, names, client.host)
+            for kind in ("mute", "ban")
+        )
+        before, was_muted = client.muted_until, bool(mute_text(client))
         client.muted_until = (mute.until or float("inf")) if mute is not None else 0.0
-        ban = self.store.find_sanction("ban", names, client.host)
-        reason = ban.reason.rstrip(".") or "no reason was given" if ban is not None else ""
-        return "You are banned: %s." % reason if reason else ""
+        text = mute_text(client) or "You may write again." * was_muted
+        if client.registered and text and client.muted_until != before and ban is None:
+            message = Message("NOTICE", (client.nickname, text), self.options.server_name)
+            self.directory.post(Event(message, (client,)))
+        return "You are %s." % ban.describe(time.time()).rstrip(".") if ban is not None else ""
 
     def apply_sanctions_to_all(self) -> None:
         """Mute, or end the connections of, the users whom sanctions apply to."""
@@ -4948,7 +4985,7 @@ class Server:
             threads = dict(self._threads)
         log.info("shutting down, with %d connected", len(threads))
         for client in threads:
-            self.directory.end(client, "The server is shutting down")
+            self.directory.end(client, protocol.CHAT_ENDED)
         self.delivery.wake()
         deadline = time.monotonic() + SHUTDOWN_TIME
         for thread in threads.values():
@@ -5282,6 +5319,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     chores.add_argument("--list-accounts", action="store_true", help="list the accounts")
     text = "stop the server that uses the folder of --data"
     chores.add_argument("--stop", action="store_true", help=text)
+    text = "show where the server that uses the folder of --data runs, and how others join"
+    chores.add_argument("--status", action="store_true", help=text)
     text = "with --add-account: make it an operator's account (without: an ordinary one)"
     parser.add_argument("--oper", action="store_true", help=text)
     given = sys.argv[1:] if argv is None else argv
@@ -5291,7 +5330,8 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     if arguments.tls_key and not arguments.tls_cert:
         parser.error("--tls-key is for --tls-cert")
     names = arguments.add_account, arguments.remove_account
-    arguments.is_chore = arguments.list_accounts or arguments.stop or any(names)
+    flags = arguments.list_accounts, arguments.stop, arguments.status
+    arguments.is_chore = any((*names, *flags))
     if arguments.is_chore and not arguments.data:
         parser.error("this needs a folder: --data FOLDER")
     return arguments
@@ -5405,6 +5445,14 @@ def run_chore(arguments: argparse.Namespace) -> int:
             stop_server(arguments.data)
             print("The server has stopped.")
             return 0
+        if arguments.status:
+            _, bound, port = find_server(arguments.data)
+            if not bound:
+                raise StoreError("the server that uses %s is only starting." % arguments.data)
+            at = protocol.format_address(bound, port)
+            for line in ["Running on %s" % at, *invitation(bound, port)]:
+                print("[%s] %s" % (SERVER, line))
+            return 0
         path = os.path.join(arguments.data, STORE_FILE)
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)
@@ -5498,6 +5546,7 @@ def _serve(options: Options, console: Console) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     # On Windows a signal alone does not wake a thread that waits in select.
     signal.set_wakeup_fd(server.fileno())
+    server.store.note_process(server.address, server.port)
     at = protocol.format_address(options.host, server.port)
     lines = ["Running on %s" % at, *invitation(server.address, server.port)]
     if server.digest:

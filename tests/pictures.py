@@ -370,7 +370,7 @@ def operator(studio, *commands):
     studio.desktop.pump(lambda: alice.window.chat.session.is_operator)
     alice.window.do(alice.window.chat.send_command, "MODE", "#lobby", "+o", "alice")
     alice.say("/announce Five minutes left, please save your work")
-    alice.say("/mute bob 10m")
+    alice.say("/mute carol 10m")
     alice.say("/ban 192.0.2.7 1h noise")
     studio.wait_for("192.0.2.7 is banned")
     for command in commands:

@@ -220,7 +220,7 @@ def test_typed_text_becomes_messages(alice, typed, sent):
         ("/join #tea,bob\nfor the room", "The name of a room begins with #."),
         ("/reply hi", "You have no private message to reply to yet."),
         ("/history", "This server has no /history."),
-        ("/register s3cret-pass", "This server has no /register."),
+        ("/register s3cret", "This server has no /register."),
         ("/login bob s3cret", "This server has no /login."),
         ("/ban bob", "This server has no /ban."),
         ("/ignore ALICE", "You cannot ignore yourself."),
@@ -1549,6 +1549,18 @@ def test_links_are_found_without_the_punctuation_after_them(text, links):
 
 
 # When the connection is lost
+
+
+def test_end_of_the_chat_is_not_called_a_lost_connection(alice):
+    """It may only be started anew: it is looked for again."""
+    lines = ["[SYSTEM]: The host has ended the chat. Messages you send now wait here."]
+    assert alice.lose(reason=protocol.CHAT_ENDED) == lines
+    words = "The host has ended the chat. Looking for it again in 4 s (attempt 3)."
+    assert alice.lose(attempt=3, seconds=3.7) == []
+    assert alice.chat.banner(NOW) == words
+    alice.connect()
+    alice.lose()
+    assert alice.chat.banner(NOW) == "Connection lost. Trying again now (attempt 1)."
 
 
 def test_banner_counts_down_and_says_when_it_is_over(alice):

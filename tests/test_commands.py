@@ -56,6 +56,11 @@ def tags_of(line):
     return {key: value for key, _, value in pairs} if line.startswith("@") else {}
 
 
+MUTED = "An operator has muted you%s. You can still read."
+OWN_ADDRESS = "FAIL BAN INVALID_TARGET :You cannot ban %s: it is your own address, too."
+BANNED_AN_HOUR = "You are banned for 1 hour: Enough."
+
+
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch):
     """Passwords that cost next to nothing."""
@@ -200,7 +205,7 @@ ROWS = {
             "CAP REQ sasl",
             "AUTHENTICATE PLAIN",
             "AUTHENTICATE " + plain("olga"),
-            ("900 *", "465 * :You are banned*", "ERROR :You are banned: no reason was given."),
+            ("900 *", "465 * :You are banned.", "ERROR :You are banned."),
         ),
     ],
     "AWAY": [
@@ -216,11 +221,25 @@ ROWS = {
         ("root", "BAN bob soon", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN bob 2 hours", "FAIL BAN INVALID_DURATION :A duration is *"),
         ("root", "BAN #room", "FAIL BAN INVALID_TARGET :A ban is for a name, *"),
-        ("root", "BAN 127.0.0.1", "FAIL BAN INVALID_TARGET :You cannot ban yourself."),
+        (
+            "root",
+            "BAN 127.0.0.1",
+            OWN_ADDRESS % "127.0.0.1",
+        ),
+        (
+            "root",
+            "BAN @bob",
+            OWN_ADDRESS % "127.0.0.1",
+        ),
+        ("root", "BAN @dave", "401 root dave :No such nick"),
         ("root", "BAN root", "FAIL BAN INVALID_TARGET :You cannot ban yourself."),
-        ("root", "BAN 127.0.0.0/8", "FAIL BAN INVALID_TARGET :You cannot ban yourself."),
+        (
+            "root",
+            "BAN 127.0.0.0/8",
+            OWN_ADDRESS % "127.0.0.0/8",
+        ),
         ("root", "BAN bob 1h :spam", "NOTICE root :bob is banned (1 hour)."),
-        ("root", "CAP REQ standard-replies", "BAN eve", "NOTE BAN DONE eve :eve is banned *"),
+        ("root", "CAP REQ standard-replies", "BAN eve", "NOTE BAN DONE eve 0 :eve is banned *"),
     ],
     "BANS": [
         ("alice", "BANS", "481 alice :Permission denied: you're not an operator"),
@@ -233,14 +252,14 @@ ROWS = {
             "CAP REQ standard-replies",
             "BAN eve",
             "BANS",
-            "NOTE BANS BAN eve :eve is banned, by root",
+            "NOTE BANS BAN eve 0 :eve is banned, by root",
         ),
         (
             "root",
             "CAP REQ standard-replies",
             "MUTE 0::1 1h :noise",
             "BANS",
-            "NOTE BANS MUTE 0::1 :::1 is muted for 1 hour, by root: noise",
+            "NOTE BANS MUTE 0::1 3* :::1 is muted for 1 hour, by root: noise",
         ),
     ],
     "CAP": [
@@ -491,6 +510,24 @@ ROWS = {
         ("root", "MUTE", "461 root MUTE :Not enough parameters"),
         ("root", "MUTE bob soon", "FAIL MUTE INVALID_DURATION :A duration is *"),
         ("root", "MUTE bob", "NOTICE root :bob is muted (forever)."),
+        ("root", "MUTE @dave", "401 root dave :No such nick"),
+        ("root", "MUTE @bob 1h", "NOTICE root :127.0.0.1 is muted (1 hour)."),
+        ("alice", "root> MUTE alice 10m", "NOTICE alice :" + MUTED % " for 10 minutes"),
+        ("alice", "root> MUTE alice", "NOTICE alice :" + MUTED % ""),
+        ("alice", "root> MUTE bob", ()),
+        (
+            "alice",
+            "root> MUTE alice 10m",
+            "root> UNBAN alice",
+            ("NOTICE alice :An operator *", "NOTICE alice :You may write again."),
+        ),
+        (
+            "new",
+            "root> MUTE dave 1h",
+            "NICK dave",
+            "USER a 0 * :A",
+            ("001 dave *", "…", "NOTICE dave :" + MUTED % " for 1 hour"),
+        ),
         ("bob", "root> MUTE alice 1h", "alice> PRIVMSG #lobby :x", ()),
     ],
     "NAMES": [
@@ -546,7 +583,7 @@ ROWS = {
                 "ERROR :bob has logged in elsewhere",
             ),
         ),
-        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned: spam"),
+        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned for 1 hour: spam."),
     ],
     "NOTICE": [
         ("alice", "NOTICE", ()),
@@ -681,7 +718,9 @@ ROWS = {
         ("root", "UNBAN", "461 root UNBAN :Not enough parameters"),
         ("root", "UNBAN bob", "FAIL UNBAN INVALID_TARGET bob :bob is neither banned nor muted. *"),
         ("root", "CAP REQ standard-replies", "MUTE eve", "UNBAN eve", "NOTE UNBAN DONE eve :*"),
-        ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may join and speak again."),
+        ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may join again."),
+        ("root", "MUTE bob", "UNBAN bob", "NOTICE root :bob may write again."),
+        ("root", "MUTE x", "BAN x", "UNBAN x", "NOTICE root :x may join and write again."),
     ],
     "USER": [
         ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),
@@ -722,9 +761,9 @@ ROWS = {
         (
             "new",
             "NICK dave",
-            "root> BAN dave * :Enough",
+            "root> BAN dave 1h :Enough.",
             "USER a 0 * :A",
-            ("465 dave :You are banned: Enough.", "ERROR :You are banned: Enough."),
+            ("465 dave :%s" % BANNED_AN_HOUR, "ERROR :" + BANNED_AN_HOUR),
         ),
         ("alice", "USER a 0 * :A", "462 alice :You may not reregister"),
     ],

@@ -253,7 +253,7 @@ def test_server_password_is_asked_for(open_room, call, password, words):
 def test_server_that_stops_says_so(room, call):
     alice = call(room.server.port).joined()
     room.stop()
-    assert alice.lost().reason == "The server is shutting down"
+    assert alice.lost().reason == "The host has ended the chat"
 
 
 @pytest.fixture
@@ -600,6 +600,11 @@ def test_password_and_ban_end_the_attempts(alice, hub, line, fault):
     alice.lost()
     hub.accept().send(line)
     assert alice.end().fault == fault
+
+
+def test_removed_user_does_not_come_back_at_once(alice, hub):
+    hub.send(":boss!b@h KILL alice :noise")
+    assert alice.end() == Disconnected(SERVER, "You were removed from the chat by boss: noise")
 
 
 def test_nickname_that_is_registered_meanwhile_ends_the_attempts(alice, hub):

@@ -72,6 +72,8 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":alice!a@h TOPIC #tea :", "alice cleared the topic"),
         (":alice!a@h KICK #tea bob :too loud", "bob was removed from #tea by alice: too loud"),
         (":alice!a@h KICK #tea bob", "bob was removed from #tea by alice"),
+        (":alice!a@h KICK #tea ME :alice", "You were removed from #tea by alice"),
+        (":alice!a@h KICK #tea bob :alice", "bob was removed from #tea by alice"),
         (":alice!a@h KICK #tea bob :", "bob was removed from #tea by alice"),
         (":alice!a@h INVITE me #tea", "alice invites you to #tea. Type /join #tea"),
         (":alice!a@h INVITE bob #tea", "alice invited bob to #tea"),

@@ -636,7 +636,7 @@ def test_sanction_without_a_valid_target_is_refused(kept, verb, target):
     bob.send("PRIVMSG boss2 :hello")
     boss.expect("hello")
     boss.send("BAN 127.0.0.1")
-    boss.expect("You cannot ban yourself.")
+    boss.expect("You cannot ban 127.0.0.1: it is your own address, too.")
 
 
 @pytest.mark.parametrize("target", ["eve", "127.0.0.1"])

@@ -17,7 +17,7 @@ import client
 from client import NAME, NETWORK, SERVER, Host
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "The chat runs on this computer. Can the others go on without you?"
+ALONE, QUESTION = reversed(client.Questions.HOST_CLOSE)
 MODULES = ("client.py", "protocol.py", "server.py")
 
 # A stand-in for server.py: prints lines, then ends with a code, or (None) waits for a signal.
@@ -126,7 +126,11 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     alice = host(desktop)
     alice.sees("[SERVER]: alice joined the chat")
     assert alice.title == "Connected: alice @ Class 4B — Hubbub"
+    alice.close()
+    desktop.pump(lambda: alice.banner == ALONE)
+    alice.press("Escape")
     bob = IrcTalker(hosts[0].port).register("bob")
+    desktop.pump(lambda: "bob" in alice.people)
     alice.close()
     desktop.pump(lambda: alice.banner == QUESTION)
     alice.press("Escape")
@@ -140,6 +144,19 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     bob.close()
     again = desktop.open(hosts[0].port, "alice", at_once=True)
     again.sees("[bob]: still here")
+    desktop.pump(lambda: invitation(again) == ("Only this computer can join", "Close"))
+    desktop.pump(lambda: again.window.chat.session.is_operator)
+    assert again.connect_view.fields[NETWORK].get() == "Class 4B"  # for the next time
+
+
+def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts, hub):
+    alice = desktop.open(hub.port, "alice")
+    alice.window.settings.hosted = "Class 4B"
+    alice.connect()
+    hub.welcome()
+    desktop.pump(lambda: len(hosts) == 1 and alice.window._status is None)
+    assert hosts[0].last_line.startswith("server.py: no server uses ")
+    assert len(hosts) == 1 and not invitation(alice)
 
 
 def test_hosted_chat_survives_the_program_that_started_it():
@@ -234,6 +251,8 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
     assert fake.arguments == ["--network=Class 4B"]
     alice.chat_view.invitation.buttons[0].invoke()
     desktop.pump(lambda: invitation(alice)[1] == "Copied")
+    alice.open_menu("Who can join, and how")
+    assert alice.has_focus(alice.chat_view.invitation.buttons[0])
     assert alice.root.clipboard_get() == "http://192.168.1.20:12001"
     alice.chat_view.invitation.buttons[1].invoke()
     desktop.pump(lambda: not invitation(alice))
@@ -411,6 +430,8 @@ def test_terminal_joins_the_server_that_the_program_is_for(monkeypatch):
         ([], "", [], "", "127.0.0.1"),
         ([], "", [], "192.0.2.1", ""),
         ([], "", ["office"], "192.0.2.1", "office"),
+        ([], "", ["127.0.0.1", "office"], "192.0.2.1", "office"),
+        ([], "", ["localhost:4000"], "192.0.2.1", ""),
         ([], "192.168.1.20:12001", ["office"], "", "192.168.1.20:12001"),
         (["lab"], "192.168.1.20:12001", ["office"], "", "lab"),
     ],

@@ -56,19 +56,44 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     assert rows.fill and frame.winfo_height() == frame.winfo_reqheight()
     choose_row(teacher, "For 10 minutes")
     teacher.sees("[SERVER]: bob is muted (10 minutes).")
-    teacher.bob.send("PRIVMSG #lobby :noise")
-    teacher.bob.expect("An operator has muted you for 10 minutes. You can still read.")
+    teacher.bob.expect("NOTICE bob :An operator has muted you for 10 minutes. You can still read.")
     teacher.open_menu("Bans and mutes…")
     words = "bob is muted for 10 minutes, by alice"
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
     assert words not in str(teacher.lines)
     teacher.press("Return")
-    teacher.sees("[SERVER]: bob may join and speak again.")
+    teacher.sees("[SERVER]: bob may write again.")
+    teacher.bob.expect("NOTICE bob :You may write again.")
     teacher.bob.send("PRIVMSG #lobby :thanks")
     teacher.sees("[bob]: thanks")
     teacher.open_menu("Bans and mutes…")
     none = ["Nobody is banned or muted."]
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == none)
+
+
+def test_mute_is_shown_and_lifted_where_it_was_set(teacher, desktop, room):
+    carol = room.plain("carol")
+    desktop.pump(lambda: "carol" in teacher.people)
+    assert "muted" not in drawn_people(teacher)
+    teacher.say("/mute carol 1h noise")
+    carol.expect("[SERVER]: An operator has muted you for 1 hour. You can still read.")
+    desktop.pump(lambda: "muted" in drawn_people(teacher))
+    person_menu(teacher, "bob")
+    assert "Mute…" in teacher.menu and "Unmute" not in teacher.menu
+    person_menu(teacher, "carol")
+    teacher.choose("Unmute")
+    carol.expect("[SERVER]: You may write again.")
+    desktop.pump(lambda: "muted" not in drawn_people(teacher))
+    teacher.say("/mute carol 1h")
+    desktop.pump(lambda: "muted" in drawn_people(teacher))
+    chat = teacher.window.chat
+    chat.do(chat.now + 3601, chat.tick)  # it has ended
+    person_menu(teacher, "carol")
+    assert "Mute…" in teacher.menu
+
+
+def drawn_people(person):
+    return person.drawn(person.chat_view.people.list)
 
 
 def test_rights_outlast_a_lost_connection(desktop, room):
@@ -101,16 +126,77 @@ def test_what_is_chosen_while_disconnected_is_said_to_fail(teacher, desktop, mon
     teacher.sees("[SERVER]: You are not connected. Try again when you are.")
 
 
-def test_operator_bans_a_person(teacher, desktop):
+def test_operator_bans_a_person_with_a_reason(teacher, desktop):
     person_menu(teacher, "bob")
     teacher.choose("Ban from the chat…")
+    assert teacher.has_focus(teacher.sheet.field.text)
+    teacher.type("throwing chalk")
     choose_row(teacher, "For an hour")
     teacher.sees("[SERVER]: bob is banned (1 hour).")
+    teacher.bob.expect("ERROR :You are banned for 1 hour: throwing chalk.")
     desktop.pump(lambda: "bob" not in teacher.people)
 
 
+def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
+    far = room.irc("dave", host="127.0.0.1")
+    room.client("dave").host = "192.0.2.7"
+    desktop.pump(lambda: "dave" in teacher.people)
+    person_menu(teacher, "dave")
+    teacher.choose("Ban from the chat…")
+    rows = teacher.sheet.list
+    names = [row.text for row in rows.rows]
+    assert names[1:4] == names[5:] == list(client.LENGTHS)
+    rows.cursor = rows.rows[5].key
+    teacher.press("Return", rows.canvas)
+    teacher.sees("[SERVER]: 192.0.2.7 is banned (10 minutes).")
+    teacher.sees("[SERVER]: dave is banned (10 minutes).")
+    far.expect("ERROR :You are banned for 10 minutes.")
+
+
+def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    desktop.pump(lambda: "carol" in teacher.people)
+    person_menu(teacher, "carol")
+    teacher.choose("Remove from the chat…")
+    teacher.type("go to work")
+    teacher.press("Return")
+    words = "You were removed from the chat by alice: go to work"
+    assert carol.wait_for_error(client.SERVER) == words
+    desktop.pump(lambda: "carol" not in teacher.people)
+    carol.press("Return", carol.connect_view.button)
+    carol.sees("[SERVER]: carol joined the chat")
+
+
+def test_removed_from_a_room_is_told_so_and_joins_again(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    assert carol.chat_view.composer.hint.cget("text") == "Message #lobby"
+    desktop.pump(lambda: "carol" in teacher.people)
+    person_menu(teacher, "carol")
+    teacher.choose("Remove from #lobby…")
+    teacher.type("too loud")
+    teacher.press("Return")
+    words = "You were removed from #lobby by alice: too loud"
+    desktop.pump(lambda: carol.banner == words)
+    assert carol.chat_view.composer.hint.cget("text") == "Join #lobby to write here"
+    carol.say("hello?")
+    carol.sees("[SERVER]: You are not in #lobby. Type /join #lobby")
+    assert carol.draft == "hello?"
+    answer(desktop, carol, "Join again")
+    carol.sees("[SERVER]: carol joined the chat")
+    desktop.pump(lambda: carol.banner != words)
+    carol.press("Return", carol.box)
+    teacher.sees("[carol]: hello?")
+
+
 def test_sheets_of_an_operator_can_be_left(teacher, desktop):
-    for words in ("Mute…", "Ban from the chat…", "Remove from #lobby…", "Ban from #lobby…"):
+    others = "Make operator of #lobby…", "Remove from the chat…"
+    for words in (
+        "Mute…",
+        "Ban from the chat…",
+        "Remove from #lobby…",
+        "Ban from #lobby…",
+        *others,
+    ):
         person_menu(teacher, "bob")
         teacher.choose(words)
         teacher.press("Escape")
@@ -161,11 +247,14 @@ def test_operators_of_a_room_are_made_and_marked(teacher, desktop):
 
     assert marked() == 0
     person_menu(teacher, "bob")
-    teacher.choose("Make operator of #lobby")
+    assert teacher.menu[-1] == "Make operator of #lobby…"  # far from "Remove"
+    teacher.choose("Make operator of #lobby…")
+    choose_row(teacher, "Make bob an operator of #lobby")
     desktop.pump(lambda: marked() == 1)
     person_menu(teacher, "bob")
     assert "bob is an operator of #lobby" in teacher.menu
-    teacher.choose("Make ordinary member of #lobby")
+    teacher.choose("Make ordinary member of #lobby…")
+    choose_row(teacher, "Make bob an ordinary member of #lobby")
     desktop.pump(lambda: marked() == 0)
 
 
@@ -187,11 +276,14 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
     bar = pupil.chat_view.announcement
     for text in ("Five minutes left", "Stop writing"):
         teacher.open_menu("Announce to everyone…")
+        assert teacher.notice == "To everyone on this chat"
         teacher.write(text)
         teacher.press("Return", teacher.box)
         words = "Announcement by alice: " + text
         desktop.pump(lambda words=words: bar.text.cget("text").strip() == words)
         pupil.sees("[SERVER]: " + words)
+        teacher.sees("[SERVER]: " + words)
+        assert not teacher.chat_view.announcement.frame.winfo_manager()
     pupil.chat_view.open("#other")
     desktop.update()
     assert bar.frame.winfo_viewable()
@@ -237,8 +329,14 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     alice.close()
     answer(desktop, alice, "Keep the chat running")
     IrcTalker(hosts[0].port).register("alice").close()
-    # Who comes back to a chat on this computer takes its rights again, with another password.
+    # Who comes back to a chat of theirs on this computer has the rights again.
     again = desktop.open(hosts[0].port, "teacher", at_once=True)
+    again.sees("[SERVER]: You are an operator now.")
+    again.close()
+    # Who started it without the window takes them, with another password.
+    again = desktop.open(hosts[0].port, "teacher")
+    again.window.settings.hosted = ""
+    again.connect()
     again.sees("[SERVER]: teacher joined the chat")
     again.open_menu("Become the operator")
     again.sees("[SERVER]: You are an operator now.")

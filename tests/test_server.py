@@ -1000,6 +1000,6 @@ def test_server_that_stops_tells_all_and_waits_for_nobody(open_room):
     started = time.monotonic()
     room.stop()
     assert time.monotonic() - started < 5
-    assert alice.rest() == ["ERROR :The server is shutting down"]
-    assert carol.rest() == ["[SERVER]: The server is shutting down"]
-    assert half.rest() == ["ERROR :The server is shutting down"]
+    assert alice.rest() == ["ERROR :The host has ended the chat"]
+    assert carol.rest() == ["[SERVER]: The host has ended the chat"]
+    assert half.rest() == ["ERROR :The host has ended the chat"]

@@ -104,6 +104,7 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--data", "", "--list-accounts"], "this needs a folder: --data"),
         (["--data", "", "--stop"], "this needs a folder: --data"),
         (["--data", "FOLDER/missing", "--stop"], "no server uses FOLDER/missing."),
+        (["--data", "FOLDER/kept", "--status"], "no server uses FOLDER/kept."),
         (["--data", "FOLDER/kept", "--stop"], "no server uses FOLDER/kept."),
         (["--stop", "--list-accounts"], "not allowed with"),
         (
@@ -184,8 +185,8 @@ def test_a_signal_ends_the_server_in_order(start, number):
     assert time.monotonic() - started < 2
     for person in people:
         lines = person.rest()
-        assert lines[-1].endswith("The server is shutting down")
-        assert sum("shutting down" in line for line in lines) == 1
+        assert lines[-1].endswith("The host has ended the chat")
+        assert sum("ended the chat" in line for line in lines) == 1
         assert not any("QUIT" in line or "left the chat" in line for line in lines)
     again = Room(port=process.port)
     again.close()
@@ -274,10 +275,14 @@ def test_stop_ends_the_server_that_uses_the_folder(start, tmp_path):
     folder = str(tmp_path / "data")
     first, other = start("--data", folder), start("--data", str(tmp_path / "other"))
     alice, bob = first.irc("alice"), other.irc("bob")
-    assert int((tmp_path / "data" / server.PID_FILE).read_text()) == first.pid
+    found = (tmp_path / "data" / server.PID_FILE).read_text()
+    assert found == "%d 127.0.0.1 %d\n" % (first.pid, first.port)
+    chore = start("--data", folder, "--status")
+    assert (chore.first_line, chore.wait()) == (first.first_line, 0)
+    assert chore.rest_of_output() == ["[SERVER] Only this computer can join"]
     chore = start("--data", folder, "--stop")
     assert (chore.first_line, chore.wait()) == ("The server has stopped.", 0)
-    alice.expect("ERROR :The server is shutting down")
+    alice.expect("ERROR :The host has ended the chat")
     assert first.wait() == 0
     assert not (tmp_path / "data" / server.PID_FILE).exists()
     assert start("--data", folder).port
@@ -347,7 +352,7 @@ def test_a_full_pipe_holds_up_no_client_and_not_the_end(tmp_path):
         assert process.wait(TIMEOUT) == 0
         assert time.monotonic() - started < 5
         written = process.stderr.read()
-        assert len(written) > 60000 and b"shutting down" not in written  # it was full
+        assert len(written) > 60000 and b"ended the chat" not in written  # it was full
     finally:
         process.kill()
         process.wait()

@@ -446,7 +446,7 @@ def test_stopped_server_is_an_error_in_words(room, join):
     alice = join("alice")
     room.stop()
     assert alice.process.wait(TIMEOUT) == 1
-    assert alice.finish() == (1, "The server is shutting down\n")
+    assert alice.finish() == (1, "The host has ended the chat\n")
 
 
 @pytest.mark.parametrize(
