@@ -3078,7 +3078,8 @@ def commands(chat: Chat) -> Iterator[Suggestion]:
     for name, verb in protocol.VERBS.items():
         is_allowed = name not in protocol.OPERATOR_VERBS - allowed or chat.session.is_operator
         if is_allowed and _NEEDED.get(name, "") in ("", *chat.session.caps):
-            yield Suggestion("/%s " % name, verb.args, verb.help)
+            args = verb.args.replace("PASSWORD", "").strip()  # is asked for where nobody sees it
+            yield Suggestion("/%s " % name, args, verb.help)
 
 
 def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
@@ -4048,6 +4049,7 @@ BUTTONS = {
     "Accent": ButtonStyle("bg", *_ACCENT),
     "Pill": ButtonStyle("chat", *_ACCENT, radius=17),
     "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
+    "Outlined": ButtonStyle("bg", "text", *_FLAT, "outline", padding=(12, 6)),
     "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
     "ChatLink": ButtonStyle("chat", "link", *_FLAT, font="ui", padding=(8, 6)),
     "Icon": ButtonStyle("chat", "muted", *_FLAT, padding=(7, 7)),
@@ -4101,6 +4103,8 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
+        self.tip: Optional[ttk.Label] = None  # in view
+        self.tip_due = ""  # the id of its timer
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
         self.change(theme, zoom)
 
@@ -4142,6 +4146,14 @@ class Look:
         restyle()
         widget.winfo_id()  # it exists: events do not reach what was never shown
         widget.bind("<<ThemeChanged>>", lambda event: restyle(), "+")
+
+    def hide_tip(self) -> None:
+        """Hide the tip, or do not show it."""
+        if self.tip_due:
+            self._root.after_cancel(self.tip_due)
+        if self.tip is not None:
+            self.tip.destroy()
+        self.tip, self.tip_due = None, ""
 
     def text(self, text: str) -> str:
         """Return `text` as this Tk can show it, without what it draws beside an emoji."""
@@ -4202,6 +4214,7 @@ class Look:
         style.configure(".", background=color["bg"], foreground=color["text"], font=font["ui"])
         style.configure(".", borderwidth=0, focuscolor=color["bg"])
         style.configure("TButton", width=0)
+        style.configure("TLabel", space=self.px(8))  # between icon and text
         for surface in ("bg", "chat", "field", "banner", "line", "focus"):
             style.configure(surface.title() + ".TFrame", background=color[surface])
         for name, (surface, text, face) in LABELS.items():
@@ -4323,7 +4336,8 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
 
 def set_shown(widget: Any, is_shown: bool) -> None:
     """Show a widget where `grid` had it, or hide it."""
-    (widget.grid if is_shown else widget.grid_remove)()
+    if is_shown != bool(widget.winfo_manager()):
+        (widget.grid if is_shown else widget.grid_remove)()
 
 
 def set_floating(widget: "tk.Widget", is_shown: bool, **place: Any) -> None:
@@ -4368,45 +4382,51 @@ def join_surrogates(text: str) -> str:
 
 
 class Tip:
-    """Words below a widget at which the mouse or the keyboard stays; "" for none."""
+    """Words below a widget at which the mouse or the keyboard stays; "" for none.
+
+    `part` returns the top and the height of the part of it that they are about. Look.hide_tip
+    hides the one tip in view: any key, click or change of the focus does so (see Keys).
+    """
 
     DELAY = 600  # ms
 
-    def __init__(self, widget: "tk.Misc", look: Look, words: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        widget: "tk.Misc",
+        look: Look,
+        words: Callable[[], str],
+        part: Optional[Callable[[], Tuple[int, int]]] = None,
+    ) -> None:
         self._widget, self._look, self._words = widget, look, words
-        self.label: Optional[ttk.Label] = None
-        self._due = ""  # the id of the timer
+        self._part = part or (lambda: (0, widget.winfo_height()))
         for sequence in ("<Enter>", "<FocusIn>"):
-            widget.bind(sequence, lambda event: self._wait(), "+")
-        for sequence in ("<Leave>", "<FocusOut>", "<Button>", "<Key>", "<Unmap>", "<Destroy>"):
-            widget.bind(sequence, lambda event: self._hide(), "+")
+            widget.bind(sequence, lambda event: self.wait(), "+")
+        for sequence in ("<Leave>", "<FocusOut>", "<Unmap>", "<Destroy>"):
+            widget.bind(sequence, lambda event: look.hide_tip(), "+")
 
-    def _wait(self) -> None:
-        self._hide()
-        self._due = self._widget.after(self.DELAY, self._show)
-
-    def _hide(self) -> None:
-        if self._due:
-            self._widget.after_cancel(self._due)
-        if self.label is not None:
-            self.label.destroy()
-        self.label, self._due = None, ""
+    def wait(self) -> None:
+        """Show the tip soon, instead of another."""
+        self._look.hide_tip()
+        self._look.tip_due = self._widget.winfo_toplevel().after(self.DELAY, self._show)
 
     def _show(self) -> None:
-        self._due = ""
+        self._look.hide_tip()
         widget, root, px = self._widget, self._widget.winfo_toplevel(), self._look.px
         words = self._look.text(self._words())
-        if not words or not widget.winfo_viewable():
+        menus = [w for w in root.children.values() if w.winfo_class() == "Menu"]
+        has_menu = any(menu.winfo_viewable() for menu in menus)
+        if not words or has_menu or not widget.winfo_viewable():
             return
-        self.label = label = ttk.Label(root, style="Tip.TLabel", text=words)
+        self._look.tip = label = ttk.Label(root, style="Tip.TLabel", text=words)
         label.configure(
             padding=(px(8), px(4)), wraplength=min(px(420), root.winfo_width() - px(28))
         )
         x = widget.winfo_rootx() - root.winfo_rootx()
         x += (min(widget.winfo_width(), px(200)) - label.winfo_reqwidth()) // 2
         x = max(px(6), min(x, root.winfo_width() - label.winfo_reqwidth() - px(6)))
-        y = widget.winfo_rooty() - root.winfo_rooty()
-        below = y + widget.winfo_height() + px(4)
+        top, height = self._part()
+        y = widget.winfo_rooty() - root.winfo_rooty() + top
+        below = y + height + px(4)
         has_room = below + label.winfo_reqheight() <= root.winfo_height()
         label.place(x=x, y=below if has_room else y - label.winfo_reqheight() - px(4))
 
@@ -4590,9 +4610,10 @@ class Row(NamedTuple):
     text: str
     paint: Painter
     is_caption: bool = False
+    tip: str = ""
 
 
-def caption(text: str, key: Any = None) -> Row:
+def caption(text: str, key: Any = None, tip: str = "") -> Row:
     """Return the row above a group; with a key it has a plus that can be chosen."""
 
     def paint(row: Drawing) -> None:
@@ -4600,7 +4621,7 @@ def caption(text: str, key: Any = None) -> Row:
             row.icon("plus", size=14, dy=5)
         row.text(text, "muted", "caption", dy=5)
 
-    return Row(key, text, paint, True)
+    return Row(key, text, paint, True, tip)
 
 
 def text_row(
@@ -4646,6 +4667,9 @@ class RowList:
         self.moved: Callable[[Any], object] = lambda key: None  # when an arrow key has moved
         self._inset = 8 if surface == "bg" else 4
         self.least = 0  # if not 0, it asks for room for its rows, and for so many at least
+        self.most = 0  # if not 0, it asks for room for so many at most
+        self.is_menu = False  # the keyboard's row follows the mouse
+        self.fill = ""  # of each row that can be chosen; makes them look like buttons
         self.rows: List[Row] = []
         self._tops: List[int] = [0]  # where each row begins, and where the last row ends
         self.selected: Any = None  # the key of the highlighted row
@@ -4669,6 +4693,7 @@ class RowList:
         canvas.bind("<Leave>", self._on_motion)
         canvas.bind("<Button-1>", self._on_click)
         canvas.bind("<<ContextMenu>>", self._on_menu)
+        self._tip = Tip(canvas, look, self._tip_words, self._tip_part)
 
     def show(self, rows: List[Row], selected: Any = None) -> None:
         """Show these rows, one of them highlighted."""
@@ -4686,6 +4711,7 @@ class RowList:
             self.cursor = self._to_show = keys[max(0, min(len(keys) - 1, index + step))]
             self._drawing.redraw()
             if step:
+                self._tip.wait()
                 self.moved(self.cursor)
         return "break"
 
@@ -4708,8 +4734,9 @@ class RowList:
         self._tops = [0, *itertools.accumulate(map(self._look.dp, heights))]
         self.canvas.configure(scrollregion=(0, 0, 1, self._tops[-1]))
         if self.least:
-            least = self._look.dp(self._height) * self.least
-            self.canvas.configure(height=max(least, self._tops[-1]))
+            least, most = (self._look.dp(self._height) * n for n in (self.least, self.most))
+            height = max(least, self._tops[-1])
+            self.canvas.configure(height=min(height, most) if most else height)
         self._drawing.redraw()
 
     def _scroll_to(self, key: Any) -> None:
@@ -4736,7 +4763,8 @@ class RowList:
     def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
         canvas, px, inset, fill = self.canvas, self._look.px, self._look.px(self._inset), ""
         if not row.is_caption and row.key is not None:
-            fill = {self._hover: "hover", self.selected: "selected"}.get(row.key, "")
+            hover = "selected" if self.fill else "hover"
+            fill = {self._hover: hover, self.selected: "selected"}.get(row.key, self.fill)
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         drawing.left, drawing.right = inset + px(8), canvas.winfo_width() - inset - px(10)
         drawing.middle = (top + bottom) // 2
@@ -4753,7 +4781,25 @@ class RowList:
         hover = self._row_at(event).key
         if hover != self._hover:
             self._hover = hover
+            self._tip.wait()
+            if self.is_menu and hover is not None:
+                self.cursor = hover
+                self.selected = hover if self.selected is not None else None
             self._drawing.redraw()
+
+    def _index(self) -> int:
+        """Return the index of the row that the mouse is at, else of the keyboard's; -1 for none."""
+        key = self.cursor if self._hover is None else self._hover
+        keys = [row.key for row in self.rows]
+        return keys.index(key) if key is not None and key in keys else -1
+
+    def _tip_words(self) -> str:
+        index = self._index()
+        return self.rows[index].tip if index >= 0 else ""
+
+    def _tip_part(self) -> Tuple[int, int]:
+        top, bottom = self._tops[self._index() :][:2]
+        return top - int(self.canvas.canvasy(0)), bottom - top
 
     def _on_click(self, event: "TkEvent") -> None:
         key = self._row_at(event).key
@@ -4803,6 +4849,9 @@ class TextBox:
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
         self.text.configure(bd=0, highlightthickness=0, pady=px(pad))
         self.text.grid(row=0, column=1, sticky="nsew")
+        self.hint = ttk.Label(self.text, style="Hint.TLabel", cursor="xterm")  # while it is empty
+        for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
+            self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         self.note = ttk.Label(self.frame, style="CardMuted.TLabel")
         self.note.grid(row=0, column=2, sticky="se", padx=px(6), pady=(0, px(pad)))
         look.follow(self.text, lambda: style_text(self.text, look, "field", font))
@@ -4811,6 +4860,7 @@ class TextBox:
         self.text.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         self.text.bind("<<Paste>>", lambda event: self._on_paste(event, "CLIPBOARD"))
         self.text.bind("<<PasteSelection>>", lambda event: self._on_paste(event, "PRIMARY"))
+        self._show_hint()
 
     def get(self) -> str:
         return join_surrogates(self.text.get("1.0", "end-1c"))
@@ -4841,7 +4891,16 @@ class TextBox:
     def _on_modified(self, event: "TkEvent") -> None:
         if self.text.edit_modified():
             self.text.edit_modified(False)
+            self._show_hint()
             self._changed()
+
+    def _show_hint(self) -> None:
+        is_empty = self.text.compare("end-1c", "==", "1.0")
+        set_floating(self.hint, is_empty, x=self._look.px(3), y=1, relwidth=0.95)
+
+    def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
+        root: Any = {"rootx": event.x_root, "rooty": event.y_root}
+        self.text.event_generate(sequence, x=event.x, y=event.y, **root)
 
     def _on_paste(self, event: "TkEvent", selection: str) -> str:
         try:
@@ -4953,15 +5012,12 @@ class Composer(TextBox):
         look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
         self.text.grid(row=1)
-        self.hint = ttk.Label(self.text, style="Hint.TLabel", cursor="xterm")
         self.hidden = ttk.Entry(self.text, style="Plain.TEntry", show="•", font=look.font["chat"])
         is_valid = (self.hidden.register(fits_entry), "%P")
         self.hidden.configure(validate="key", validatecommand=is_valid)
         self.button = icon_button(self.frame, look, "IconField", "send", self._on_button)
         self.button.grid(row=1, column=3, rowspan=2, sticky="s")
         self.note.grid(row=2, column=1, columnspan=2)  # below, so that no line gets shorter
-        for sequence in ("<Button-1>", "<Button-2>", "<ButtonRelease-2>", "<Button-3>"):
-            self.hint.bind(sequence, functools.partial(self._pass_to_text, sequence))
         text = self.text
         for widget in (text, self.hidden):
             widget.bind("<<Return>>", self._on_return)
@@ -5013,10 +5069,6 @@ class Composer(TextBox):
             self._history.append(text)
         self._history_index = len(self._history)
 
-    def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
-        root: Any = {"rootx": event.x_root, "rooty": event.y_root}
-        self.text.event_generate(sequence, x=event.x, y=event.y, **root)
-
     def give_back(self, rest: str) -> None:
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
@@ -5060,7 +5112,7 @@ class Composer(TextBox):
         """Show where the draft goes, if that is not plainly to the room."""
         words, icon = self.describe(self._command or self.get())
         style, color, cursor = self.NOTICES[icon]
-        self.notice.configure(text="  " + self._look.text(words), style=style + ".TLabel")
+        self.notice.configure(text=self._look.text(words), style=style + ".TLabel")
         self.notice.configure(image=self._look.icon(icon, color, 14), cursor=cursor)
         set_shown(self.notice, bool(words))
 
@@ -5138,7 +5190,7 @@ class Composer(TextBox):
         self._hide_password()
         length = len(self.get())
         self.button.configure(takefocus=bool(length or self._command))
-        set_floating(self.hint, not length, x=self._look.px(3), y=1, relwidth=0.95)
+        self._show_hint()
         self.show_notice()
         words = "{:,} / {:,}".format(length, self.LIMIT) if length >= 0.9 * self.LIMIT else ""
         self.show_note(words, length > self.LIMIT)
@@ -5177,20 +5229,38 @@ class Bar:
         if self._shown == before:
             return
         self._show_icon()
-        self.text.configure(text="  " + self._look.text(text))
+        self.text.configure(text=self._look.text(text))
         if before[2] != self._shown[2]:
             while self.buttons:
                 self.buttons.pop().destroy()
-            for column, (label, action) in enumerate(buttons, 1):
+            for label, action in buttons:
                 button = ttk.Button(self._side, text=label, style="Banner.TButton", command=action)
-                button.grid(row=0, column=column, padx=(self._look.px(8), 0))
                 self.buttons.append(button)
+            self._lay_out()
         set_shown(self.frame, bool(text))
 
+    def fit(self, used: int, room: int) -> int:
+        """Hide the bar unless it is the first or fits; return the height that is used then."""
+        needed = used + self.frame.winfo_reqheight()
+        is_shown = bool(self._shown[0]) and (not used or needed <= room)
+        set_shown(self.frame, is_shown)
+        return needed if is_shown else used
+
     def _lay_out(self) -> None:
-        """Put the buttons below the text if there is little room for it beside them."""
-        room = self.frame.winfo_width() - self._side.winfo_reqwidth()
-        is_narrow = room < self._look.dp(240)
+        """Put the buttons below the text, or below each other, where there is little room."""
+        gap, room = self._look.px(8), self.frame.master.winfo_width() - self._look.px(34)
+        rows, left = [[]], room  # type: List[List[ttk.Button]], int
+        for button in self.buttons:
+            left -= button.winfo_reqwidth() + gap
+            if left < 0 and rows[-1]:
+                rows.append([])
+                left = room - button.winfo_reqwidth() - gap
+            rows[-1].append(button)
+        for index, row in enumerate(filter(None, rows)):
+            for column, button in enumerate(row, 9 - len(row)):  # all rows end at the right
+                button.grid(row=index, column=column, padx=(gap, 0), pady=gap // 4, sticky="e")
+            row[0].grid(column=0, columnspan=10 - len(row))
+        is_narrow = len(rows) > 1 or left < self._look.dp(240)
         self._side.grid(row=int(is_narrow), column=int(not is_narrow), sticky="e")
 
     def _show_icon(self) -> None:
@@ -5198,52 +5268,51 @@ class Bar:
 
 
 class Sheet:
-    """A list inside the window to choose from, below a text, or below a field that narrows it.
+    """A list inside the window to choose from, below a text, a field that narrows it, or both.
 
-    `rows` returns the rows for the text of the field. `closed` gets the key of the row that was
-    chosen, or None. With `asks`, the caption of the field, there are both the text and the field.
-    A wide sheet has room for rows of two lines.
+    There is a field if `hint` says what it is for. `rows` returns the rows for its text. `closed`
+    gets the key of the row that was chosen, or None. A wide sheet has room for rows of two lines.
     """
+
+    ROWS = 9  # in view
 
     def __init__(
         self,
         parent: "tk.Misc",
         look: Look,
-        title: str,
-        text: str,
+        words: Tuple[str, str, str],
         rows: Callable[[str], List[Row]],
         closed: Callable[[Any], object],
         is_wide: bool = False,
-        asks: str = "",
     ) -> None:
-        px, dp = look.px, look.dp
+        px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
-        width = 640 if is_wide else 480 if text else 420
-        height = min(480, 200 + 36 * len(rows(""))) if text else 480
-        look.follow(frame, lambda: frame.configure(width=dp(width), height=dp(height)))
-        frame.grid_propagate(False)
         frame.columnconfigure(0, weight=1)
-        frame.rowconfigure(4, weight=1)
+        frame.rowconfigure(3, weight=1)
         heading = ttk.Label(frame, style="CardStrong.TLabel", text=title)
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
         close = icon_button(frame, look, "IconField", "close", self.close, 14)
         close.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
-        self.list.frame.grid(row=4, columnspan=2, sticky="nsew")
+        self.list.is_menu, self.list.most = True, self.ROWS
+        self.list.least = 1 if text else self.ROWS
+        self.list.frame.grid(row=3, columnspan=2, sticky="nsew")
+        canvas, width = self.list.canvas, 600 if is_wide else 440
+        look.follow(canvas, lambda: canvas.configure(width=look.dp(width)))
         self.field: Optional[Field] = None
-        stops: List[tk.Misc] = [self.list.canvas, close]  # of Tab, which stays inside
+        stops: List[tk.Misc] = [canvas, close]  # of Tab, which stays inside
         if text:
             label = ttk.Label(frame, style="Card.TLabel", text=text)
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
+            label.configure(wraplength=look.dp(width))
             wrap_text(label)
-        if asks:
-            ttk.Label(frame, style="CardMuted.TLabel", text=asks).grid(row=2, sticky="w")
-        if asks or not text:
+        if hint:
             self.field = Field(frame, look, "CardField", self.refresh)
-            self.field.frame.grid(row=3, columnspan=2, sticky="ew", pady=(0, px(8)))
-            self.field.text.bind("<Up>", lambda event: self._move(-1))
-            self.field.text.bind("<Down>", lambda event: self._move(1))
+            self.field.hint.configure(text=hint)
+            self.field.frame.grid(row=2, columnspan=2, sticky="ew", pady=(0, px(8)))
+            for key, step in (("Up", -1), ("Down", 1), ("Prior", -8), ("Next", 8)):
+                self.field.text.bind("<%s>" % key, functools.partial(self._move, step))
             self.field.text.bind("<<Return>>", lambda event: self.list.enter())
             stops.insert(0, self.field.text)
         for stop, before, after in zip(stops, [stops[-1], *stops], [*stops[1:], stops[0]]):
@@ -5273,7 +5342,7 @@ class Sheet:
         self.list.show(rows, keys[0] if keys and self.field else None)
         self.list.move(0)  # rows that have come late are chosen by Enter, too
 
-    def _move(self, step: int) -> str:
+    def _move(self, step: int, event: "TkEvent") -> str:
         self.list.move(step)
         self.list.selected = self.list.cursor
         return "break"
@@ -5842,9 +5911,10 @@ class ConnectView:
 
     SIZE, MINIMUM = (460, 720), (460, 520)  # of the window
     NEEDED, FIELD = 540, 90  # dp for all with three servers, and for each further field
+    HOST = "Host a chat on this computer"
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
-        SERVER: "The address that the server's console shows",
+        SERVER: "The address that the host sees",
         PASSWORD: "The host can tell you",
         NETWORK: "Others see it in their list",
     }
@@ -5870,22 +5940,19 @@ class ConnectView:
         self._head.canvas.grid(sticky="ew", pady=(0, px(24)))
         self.fields: Dict[str, ttk.Entry] = {}
         self.hints: Dict[str, ttk.Label] = {}
-        self._validate = root.register(self._on_edit)
         self._add_field(NAME, "Your name")
         self._add_field(NETWORK, "Name of the chat")
         self._add_field(PASSWORD, "Password")
-        title, self.host = self._add_line("Strong", "Host a chat on this computer")
-        title.configure(text="Servers")
-        self.host.configure(command=lambda: self.open_form(True))
+        self._servers, self.host = self._add_line("Strong", self.HOST)
+        self.host.configure(command=lambda: self.open_form(not self.is_hosting))
         self._add_list()
         self._status, self.other = self._add_line("Muted", "Other server…")
         self.other.configure(command=self._on_other)
         self._add_field(SERVER, "Address")
         words, frame = "Trust this server from now on", self.fields[SERVER].master
-        self.trust = ttk.Button(frame, text=words, style="Link.TButton", command=window.trust)
-        self.trust.grid(sticky="w")
+        self.trust = ttk.Button(frame, text=words, style="Outlined.TButton", command=window.trust)
+        self.trust.grid(sticky="ew", pady=(px(6), 0))
         self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
-        self.host.master.lift()  # in Tab's order, after what most people need
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
         self.button.grid(row=self._body.grid_size()[1] + 1, sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
@@ -5913,7 +5980,8 @@ class ConnectView:
         frame.grid(sticky="ew", pady=(0, px(14)))
         ttk.Label(frame, text=caption, style="Strong.TLabel").grid(sticky="w")
         entry = ttk.Entry(frame, show="•" if field == PASSWORD else "")
-        entry.configure(validate="key", validatecommand=(self._validate, "%P"))
+        is_valid = entry.register(functools.partial(self._on_edit, field))
+        entry.configure(validate="key", validatecommand=(is_valid, "%P"))
         entry.grid(sticky="ew", pady=(px(6), px(5)))
         hint = ttk.Label(frame, style="Muted.TLabel")
         hint.grid(sticky="w")
@@ -5937,11 +6005,12 @@ class ConnectView:
 
     def _hints(self) -> List[Row]:
         """Return the rows shown while there are no servers."""
-        rows = {"No servers yet": "Ask someone to start the server."}
-        rows["Type its address below"] = "The server's console shows it."
+        rows = {"No servers yet": "Ask someone to host a chat."}
+        rows["Type its address below"] = "The host's window shows it, or the server's console."
         if self._finder.can_ask:
-            rows = {"No servers found yet": "Ask someone to start the server."}
+            rows = {"No servers found yet": "Ask someone to host a chat."}
             rows["Or does it run already?"] = "Check that you are on the same network."
+        rows["Or be the host"] = "Choose “%s”, above." % self.HOST
         return [text_row(None, words, hint, 11) for words, hint in rows.items()]
 
     def _draw_head(self, row: Drawing) -> None:
@@ -5969,8 +6038,10 @@ class ConnectView:
         self._show_field(PASSWORD, False)
         self._show_field(SERVER, not is_hosting and is_open)
         self._show_field(NETWORK, is_hosting)
-        for widget in (self._card, self.host.master, self.other.master):
+        for widget in (self._card, self.other.master):
             set_shown(widget, not is_hosting)
+        self._servers.configure(text="" if is_hosting else "Servers")
+        self.host.configure(text="Back" if is_hosting else self.HOST)
         self._head.redraw()
         self.show_error("", "")
         if is_hosting and self.fields[NAME].get():
@@ -6017,11 +6088,10 @@ class ConnectView:
         self.set_busy("")
         if field:
             self._show_field(field, True)
-        for name, entry in self.fields.items():
-            kind = "Muted" if name != field else "Question" if is_question else "Error"
-            entry.state(["invalid" if kind == "Error" else "!invalid"])
-            words = self._look.text(error if name == field else self.HINTS[name])
-            self.hints[name].configure(text=words, style=kind + ".TLabel")
+        for name in self.fields:
+            self._show_hint(name, "Muted", self.HINTS[name])
+        if field:
+            self._show_hint(field, "Question" if is_question else "Error", error)
         self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()
@@ -6050,8 +6120,15 @@ class ConnectView:
                 self._set(PASSWORD, "")
             self._window.connect(name, server, self.fields[PASSWORD].get().strip())
 
-    def _on_edit(self, text: str) -> bool:
+    def _show_hint(self, field: str, kind: str, words: str) -> None:
+        self.fields[field].state(["invalid" if kind == "Error" else "!invalid"])
+        self.hints[field].configure(text=self._look.text(words), style=kind + ".TLabel")
+
+    def _on_edit(self, field: str, text: str) -> bool:
         self.frame.after_idle(self._refresh)
+        if self.fields[field].instate(["invalid"]):  # not by this text
+            self._show_hint(field, "Muted", self.HINTS[field])
+            self.frame.after_idle(self._lay_out)
         return fits_entry(text)
 
     def _set(self, field: str, text: str) -> None:
@@ -6105,7 +6182,6 @@ class ConnectView:
             text = verb + name if name else verb.split()[0]
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
-        self.button.state(["!disabled" if name else "disabled"])
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
         words = ("start", "go back") if self.is_hosting else ("connect", "quit")
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
@@ -6137,7 +6213,7 @@ class ConnectView:
             row.text(name, font="ui_bold", dy=-10)
             row.text(detail, "muted", "small", 11)
 
-        return Row(address, name, paint)
+        return Row(address, name, paint, tip="Encrypted" if found and found.is_encrypted else "")
 
     def _on_enter(self) -> str:
         """Choose the keyboard's row, and connect."""
@@ -6198,9 +6274,12 @@ class Sidebar:
         self.head.redraw()
         self.user.redraw()
         rows, chat = [], self._window.chat
-        for title, sign in (("ROOMS", "#"), ("PRIVATE", "@")):
+        for title, sign, tip in (
+            ("ROOMS", "#", "Browse rooms, or make one"),
+            ("PRIVATE", "@", "New private message"),
+        ):
             group = [c for c in chat.conversations if (c.kind == PRIVATE) == (sign == "@")]
-            rows += [caption(title, sign), *map(self._row, group)]
+            rows += [caption(title, sign, tip), *map(self._row, group)]
         self.list.show(rows, chat.current)
 
     def _on_choose(self, key: Any) -> None:
@@ -6277,11 +6356,12 @@ class People:
 
     def _row(self, member: Member) -> Row:
         name, is_me = member.nickname, member.nickname == self._window.chat.nickname
+        is_chanop = self._window.chat.session.is_chanop(member)
         color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
             row.avatar(name, 28, "away" if member.is_away else "ok")
-            if self._window.chat.session.is_chanop(member):
+            if is_chanop:
                 row.icon("shield", "link", 14)
             if is_me:
                 row.note("you")
@@ -6289,7 +6369,7 @@ class People:
                 row.note("muted")
             row.text(name, color)
 
-        return Row(name, name, paint)
+        return Row(name, name, paint, tip="Operator of this room" if is_chanop else "")
 
     def _draw_head(self, row: Drawing) -> None:
         row.left += row.text("People", "text", "ui_bold")
@@ -6758,6 +6838,7 @@ class Menus:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
+        self.is_by_key = False  # opened by keyboard: its first entry is highlighted
 
     def close(self, event: "Optional[TkEvent]" = None) -> bool:
         """Close the open menu, unless the event is in it; return False if none is open."""
@@ -6838,7 +6919,8 @@ class Menus:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
             action = functools.partial(view.select, conversation)
             entries.append((conversation.name + unread, action))
-        entries += [None, ("Go to…", self._window.questions.go_to), ("Menu…", self.open_main)]
+        entries += [None, ("Go to…", self._window.questions.go_to, "Ctrl+K")]
+        entries.append(("Menu…", self.open_main, "F10"))
         self._open(entries, view.menu_button)
 
     def open_own(self, spot: "Spot") -> None:
@@ -6847,7 +6929,9 @@ class Menus:
 
     def _own(self) -> List[Any]:
         view, chat = self._window.chat_view, self._window.chat
-        words, line = ("I am back", "/away") if chat.is_away else ("I am away", "/away away")
+        words, line = (
+            ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
+        )
         return [
             (words, lambda: view.submit(line)),
             ("Another name…", lambda: view.suggest("/nick ")),
@@ -6866,23 +6950,23 @@ class Menus:
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
-            ("Search all conversations…", view.search_all),
+            ("Search all conversations…", view.search_all, "Ctrl+Shift+F"),
             None,
             *self._own(),
             None,
-            ("Sound off" if window.settings.sound else "Sound on", window.toggle_sound),
-            ("Switch to %s" % window.other_theme, window.toggle_theme),
-            ("Larger", lambda: window.zoom(1)),
-            ("Smaller", lambda: window.zoom(-1)),
+            ("Turn sound %s" % ("off" if window.settings.sound else "on"), window.toggle_sound),
+            ("Switch to %s" % window.other_theme, window.toggle_theme, "Ctrl+T"),
+            ("Larger", lambda: window.zoom(1), "Ctrl++"),
+            ("Smaller", lambda: window.zoom(-1), "Ctrl+-"),
             None,
             ("Who can join, and how", window.invite),
-            ("This server, and its encryption", questions.show_server),
+            ("This server, and its encryption", questions.show_server, "F2"),
             ("Other server…", window.leave),
             hosting,
             *self._operation(),
             None,
-            ("Help, keys, about Hubbub", questions.help),
-            ("Quit", window.close),
+            ("Help, keys, about Hubbub", questions.help, "F1"),
+            ("Quit", window.close, "Ctrl+Q"),
         ]
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
 
@@ -6936,7 +7020,7 @@ class Menus:
         return [*entries, None] if entries else []
 
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
-        """Open a menu of (words, action), None for a line."""
+        """Open a menu of (words, action) or (words, action, key), None for a line."""
         look, menu, color = self._window.look, self.menu, self._window.look.color
         menu.delete(0, "end")
         menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
@@ -6948,6 +7032,7 @@ class Menus:
             else:
                 label, action = look.text("  %s  " % entry[0]), entry[1]
                 menu.add_command(label=label, command=action or "")
+                menu.entryconfigure("end", accelerator=key_name("".join(entry[2:]), look.system))
                 if action is None:
                     menu.entryconfigure("end", state="disabled")
         if isinstance(spot, (RowList, Transcript)):
@@ -6960,6 +7045,8 @@ class Menus:
             x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
         menu.tk_popup(x, y)
         menu.grab_release()
+        if self.is_by_key:
+            menu.activate(0)
 
 
 # Title and text of the sheet in which an operator decides about {0}, in the room {1}
@@ -6999,8 +7086,10 @@ class Questions:
             self._window.do(chat.request, "LIST")
         title = {"#": "Browse rooms", "@": "Write privately to"}.get(signs, "Go to")
         choose = self._window.chat_view.open
+        kind = {"#": "room", "@": "person"}.get(signs, "room or a person")
+        hint = "Find a %s, or type a new name" % kind
         rows = functools.partial(offer_names, chat, signs)
-        self._open_sheet(title, "", rows, choose).fill(text)
+        self._open_sheet(title, "", rows, choose, hint).fill(text)
 
     def search(self) -> None:
         """Show the results of a search in all conversations, below a field for other words."""
@@ -7021,8 +7110,9 @@ class Questions:
                 window.do(window.chat.search, words)
 
         if sheet is None or sheet is not self.sheet:
+            hint = "Words to find"
             choose = functools.partial(window.do, window.chat.reveal)
-            sheet = self._open_sheet("Search all conversations", "", rows, choose, is_wide=True)
+            sheet = self._open_sheet("Search all conversations", "", rows, choose, hint, True)
             sheet.fill(window.chat.lookup.words)
         self._results, self._searched = sheet, sheet.words
         sheet.refresh()
@@ -7031,14 +7121,14 @@ class Questions:
         """Ask if, or for how long, a person is removed, muted or banned."""
         chat, room = self._window.chat, self._window.chat.current.name
         title, text = (words.format(name, room) for words in MODERATION[command])
-        asks = "" if command in ("+o", "-o") else "Reason, if you want to give one"
+        hint = "" if command in ("+o", "-o") else "Reason, if you want to give one"
 
         def choose(commands: Tuple[Tuple[str, ...], ...]) -> None:
             for params in commands:
                 self._window.do(chat.send_command, *params)
 
         rows = functools.partial(moderation_rows, title, command, name, room)
-        self._open_sheet(title, text, rows, choose, asks=asks)
+        self._open_sheet(title, text, rows, choose, hint)
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
@@ -7053,19 +7143,19 @@ class Questions:
         self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.send_command, *key))
 
     def help(self) -> None:
-        """Show the commands and the keys."""
+        """Show what can be typed, the keys and the commands."""
         patch = self._window.root.tk.call("info", "patchlevel")
-        text = "Python %d.%d, Tk %s. With a screen reader, start Hubbub with --terminal."
-        text %= (*sys.version_info[:2], patch)
-        found = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
-        found += commands(self._window.chat)
-        rows = [caption("WHAT YOU CAN TYPE")]
-        rows += [text_row(each.word, each.word + each.args, each.help, 7) for each in found]
+        about = "Hubbub %s, Python %d.%d, Tk %s"
+        about %= (protocol.VERSION, *sys.version_info[:2], patch)
+        plain = [Suggestion(word, help=help) for word, help in protocol.UNNAMED_HELP]
+        typed = lambda each: text_row(each.word, each.word + each.args, each.help, 7)  # noqa: E731
         system = self._window.look.system
-        rows.append(caption("KEYS"))
+        rows = [caption("WHAT YOU CAN TYPE"), *map(typed, plain), caption("KEYS")]
         rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
-        title = "Hubbub %s" % protocol.VERSION
-        self._open_sheet(title, text, lambda words: rows, lambda key: None)
+        rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
+        rows += [caption("ABOUT"), text_row(about, about)]
+        text = "With a screen reader, start Hubbub with --terminal."
+        self._open_sheet("Help", text, lambda words: rows, None)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
@@ -7090,7 +7180,7 @@ class Questions:
             window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
             is_due = lambda: (window.chat.state, window.chat.current) == state  # noqa: E731
-            self._ask(words, is_due, ("Cancel", None), ("Paste", paste))
+            self._ask(words, is_due, ("Paste", paste), ("Cancel", None))
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
@@ -7124,6 +7214,12 @@ class Questions:
         answers = ("End it for everyone", end), ("Cancel", None)
         self._ask(words, lambda: self._window.is_at_home, *answers)
 
+    def close_beside(self, widget: Any) -> None:
+        """Close the sheet, unless the widget is in it, or is the menu."""
+        own = [self.sheet.frame, self._window.menus.menu] if self.sheet is not None else []
+        if own and not any(("%s." % widget).startswith("%s." % part) for part in own):
+            self.cancel()
+
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
         if self.sheet is not None:
@@ -7156,20 +7252,22 @@ class Questions:
         title: str,
         text: str,
         rows: Callable[[str], List[Row]],
-        choose: Callable[[Any], Any],
+        choose: Optional[Callable[[Any], Any]],
+        hint: str = "",
         is_wide: bool = False,
-        asks: str = "",
     ) -> Sheet:
+        """Open a sheet; below a text, rows that can be chosen look like buttons."""
         self.cancel()
         view, look = self._window.chat_view, self._window.look
 
         def closed(key: Any) -> None:
             self.sheet = None
             view.focus_composer()
-            if key is not None:
+            if key is not None and choose is not None:
                 choose(key)
 
-        self.sheet = sheet = Sheet(view.frame, look, title, text, rows, closed, is_wide, asks)
+        self.sheet = sheet = Sheet(view.frame, look, (title, text, hint), rows, closed, is_wide)
+        sheet.list.fill = "hover" if choose is not None and text else ""
         sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(sheet.frame)
         return sheet
@@ -7221,7 +7319,9 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
     rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
     if "#" in signs:
         found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
-        rows = list(map(room_row, sorted(found, key=lambda room: -int("0" + room[1][:9]))))
+        found.sort(key=lambda room: -int("0" + room[1][:9]))
+        joined = {c.folded for c in chat.conversations if not c.is_outside}
+        rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
     if "@" in signs:
         names = nicknames(chat, "", MAX_MEMBERS)
         rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
@@ -7234,10 +7334,11 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
     return rows or [text_row(None, "Write a name")]
 
 
-def room_row(room: Sequence[str]) -> Row:
+def room_row(room: Sequence[str], is_joined: bool) -> Row:
     """Return the row for a room: its name, the number of people there, and the topic."""
     name, people, topic = room
-    note = "1 person" if people == "1" else people + " people"
+    note = "joined · " if is_joined else ""
+    note += "1 person" if people == "1" else people + " people"
     return text_row(name, name[1:], topic, sign="#", note=note)
 
 
@@ -7411,13 +7512,13 @@ class Window:
 
     def _show(self, view: Union[ConnectView, ChatView]) -> None:
         """Show a view in place of the other."""
+        before, self.view = self.view, view
         self._show_title()
-        if view is self.view:
+        if view is before:
             return
-        if self.view is not None:
-            self.view.frame.pack_forget()
+        if before is not None:
+            before.frame.pack_forget()
         view.frame.pack(fill="both", expand=True)
-        self.view = view
         if self.is_chatting:
             self.connect_view.stop_looking()
         if view not in self._placed:  # afterwards, the size and the position are the user's
@@ -7454,7 +7555,8 @@ class Window:
         return fit_window(work_area(root, self.look.system, wanted, px(48)), frame, wanted)
 
     def _show_title(self) -> None:
-        title = self.chat.title if self.chat.nickname else "Not connected — Hubbub"
+        is_going_on = self.is_chatting or self.chat.state != DISCONNECTED
+        title = self.chat.title if is_going_on else "Not connected — Hubbub"
         self.root.title(self.look.text(title))
 
     # Connecting
@@ -7468,6 +7570,8 @@ class Window:
         error = protocol.nickname_error(nickname)
         if error:
             return self.connect_view.show_error(NAME, error)
+        if not server:
+            return self.connect_view.show_error(SERVER, "Choose a server, or type its address.")
         try:
             address = (*parse_server(server), password)
         except ValueError as error:
@@ -7525,6 +7629,8 @@ class Window:
         error = protocol.nickname_error(protocol.normalize(nickname.strip()))
         if error:
             return self.connect_view.show_error(NAME, error)
+        if not network:
+            return self.connect_view.show_error(NETWORK, "Type a name for the chat first.")
         try:
             self.host = Host(network, "--network=" + network)
         except OSError as error:
@@ -7753,13 +7859,16 @@ class Window:
             view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
-        words, buttons = "", [("×", self._dismiss_invitation)]
+        words, buttons = "", [("Close", self._dismiss_invitation)]
         if host is not None and host.was_joined and not host.is_dismissed:
             words = host.invitation
             if host.address:
                 label = "Copied" if host.is_copied else "Copy"
                 buttons.insert(0, (label, self._copy_invitation))
         view.invitation.show(words, "person", buttons)
+        used = 0
+        for bar in (view.banner, view.announcement, view.invitation):  # the urgent ones first
+            used = bar.fit(used, view.frame.winfo_height() // 4)
 
     def _on_focus(self) -> None:
         if self.root is not None:
@@ -7792,9 +7901,11 @@ class Window:
         self.settings.save()
 
     def on_click(self, event: "TkEvent") -> None:
-        """Close what a click elsewhere closes: the menu, or else the field for the topic."""
+        """Close what a click elsewhere closes: a menu, or the field for the topic, and a sheet."""
         if not self.menus.close(event):
             self.chat_view.leave_topic(str(event.widget))
+        if event.num not in (4, 5):  # of the wheel, on X11
+            self.questions.close_beside(event.widget)
 
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
@@ -7837,7 +7948,7 @@ KEYS = (
     Key("Ctrl+Shift+F", "search all conversations", {
         "Control-Shift-F": lambda window: window.chat_view.search_all(),
         "Control-Shift-f": lambda window: window.chat_view.search_all()}),
-    Key("Ctrl+R", "reply to the last line, again: to that before", {
+    Key("Ctrl+R", "reply to the last line; again for the one before", {
         "Control-r": lambda window: window.chat_view.reply_to_others()}),
     Key("Ctrl+K, Ctrl+N", "go to a room or a person", {
         "Control-k": lambda window: window.questions.go_to(),
@@ -7857,7 +7968,7 @@ KEYS = (
         "Control-Home": lambda window: window.chat_view.transcript.text.yview_moveto(0),
         "Control-End": lambda window: window.chat_view.transcript.show_end()}),
     Key("Ctrl+Tab", "go to the next part of the window"),
-    Key("F6, Shift+F6", "rooms, messages, message box, people; and back", {
+    Key("F6, Shift+F6", "to the rooms, messages or people, and back", {
         "F6": lambda window: window.chat_view.next_pane(1),
         "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
     Key("Up, Down, Enter", "in the messages: choose a line; open its link, or its menu"),
@@ -7884,7 +7995,7 @@ KEYS = (
 class Keys:
     """Binds KEYS to the widgets of a window, before the widgets' own keys."""
 
-    TAG = "HubbubKeys"
+    TAG, TIP_TAG = "HubbubKeys", "HubbubTips"
     # All of Tk's ways to paste call GetSelection. It is to give text alone, but some programs
     # that own an image answer a request for text with its bytes.
     TCL = """
@@ -7930,13 +8041,15 @@ class Keys:
         for name in ("Shift", "Control"):  # they ask for the menu of what has the focus
             root.bind_class(self.TAG, "<%s-F10>" % name, lambda event: None)
         root.bind_class(self.TAG, "<Button>", window.on_click)
+        for sequence in ("<Key>", "<Button>", "<FocusIn>", "<FocusOut>"):
+            root.bind_class(self.TIP_TAG, sequence, self._on_any)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
         self._change_defaults(root, control)
 
     def add_to(self, widget: "tk.Misc") -> None:
         """Give the keys to a widget and all that is in it."""
-        tags = [tag for tag in widget.bindtags() if tag != self.TAG]
-        widget.bindtags((self.TAG, *tags))
+        own = self.TIP_TAG, self.TAG
+        widget.bindtags((*own, *(tag for tag in widget.bindtags() if tag not in own)))
         for child in widget.winfo_children():
             self.add_to(child)
 
@@ -7964,6 +8077,12 @@ class Keys:
             root.bind_class(kind, "<<ContextMenu>>", self._window.menus.open_text)
             for key, motion in (("BackSpace", "PrevWord"), ("Delete", "NextWord")):
                 root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
+
+    def _on_any(self, event: "TkEvent") -> None:
+        """Hide the tip; know if a menu that opens now is for the keyboard."""
+        self._window.look.hide_tip()
+        if event.type in (tk.EventType.KeyPress, tk.EventType.ButtonPress):
+            self._window.menus.is_by_key = event.type == tk.EventType.KeyPress
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:

@@ -422,14 +422,17 @@ def nickname_error(name: str) -> str:
     if not name:
         return "Type a name first."
     if len(name) > MAX_NAME:
-        return "A username has at most %d characters." % MAX_NAME
+        return "A name has at most %d characters." % MAX_NAME
+    hyphenated = "-".join(name.split())
+    if hyphenated != name and is_nickname(hyphenated):
+        return "A name has no spaces. How about %s?" % hyphenated
     signs = "-" + _NICKNAME_SPECIAL
     if not all(unicodedata.category(c) in _LETTERS or c.isdecimal() or c in signs for c in name):
-        return "A username is made of letters, digits, - and _, without spaces."
+        return "A name is made of letters, digits, - and _, without spaces."
     if not (name[0].isalpha() or name[0] in _NICKNAME_SPECIAL):
-        return "A username begins with a letter."
+        return "A name begins with a letter."
     if unicodedata.name(name[-1], "").startswith("MODIFIER LETTER"):
-        return "A username does not end with a sign that looks like punctuation."
+        return "A name does not end with a sign that looks like punctuation."
     letters = (unicodedata.name(char, "") for char in skeleton(name) if char.isalnum())
     plain = "".join(re.sub(r"LATIN SMALL LETTER (\w)\b.*", r"\1", letter) for letter in letters)
     if plain.lower() in _RESERVED:

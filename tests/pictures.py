@@ -418,6 +418,7 @@ def strange(studio):
 # Name, sizes and function of each state.
 STATES = (
     ("connect-empty", SMALL, lambda studio: connect(studio, ())),
+    ("connect-nothing", SMALL, lambda studio: connect(studio, (), name="alice").connect()),
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
     ("connect-found", SMALL + SIZES, found),
     ("connect-host", SMALL + SIZES, lambda studio: connect(studio, ()).connect_view.host.invoke()),
@@ -474,6 +475,9 @@ STATES = (
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
     ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
+    ("bars", (*SIZES, (480, 360)), lambda studio: (
+        operator(studio), studio.alice.window.questions.ask_end(len))),
+    ("menu-main", SIZES[:1], lambda studio: conversation(studio).xdotool("key", "F10")),
     ("close", SIZES, lambda studio: lost(studio).close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
         .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),

@@ -551,7 +551,7 @@ ROWS = {
         ("new", "NICK :", "431 * :No nickname given"),
         ("new", "NICK olga", "433 * olga :Nickname is registered"),
         ("guest", "USER a 0 * :A", "NICK new", ("464 new :Wrong password.", "ERROR *")),
-        ("new", "NICK 1a", "432 * 1a :A username begins with a letter."),
+        ("new", "NICK 1a", "432 * 1a :A name begins with a letter."),
         ("new", "NICK bob", "433 * bob :Nickname is already in use"),
         ("new", "NICK b0b", "433 * b0b bob :b0b looks like bob, which is *"),
         ("new", "NICK o1ga", "433 * o1ga olga :o1ga looks like olga, which is *"),

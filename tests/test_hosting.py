@@ -144,7 +144,7 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     bob.close()
     again = desktop.open(hosts[0].port, "alice", at_once=True)
     again.sees("[bob]: still here")
-    desktop.pump(lambda: invitation(again) == ("Only this computer can join", "×"))
+    desktop.pump(lambda: invitation(again) == ("Only this computer can join", "Close"))
     desktop.pump(lambda: again.window.chat.session.is_operator)
     assert again.connect_view.fields[NETWORK].get() == "Class 4B"  # for the next time
 
@@ -220,7 +220,14 @@ def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
     assert alice.has_focus(view.fields[NETWORK])
     assert not view.list.canvas.winfo_viewable()
     assert view.button.cget("text") == "Host " + view.fields[NETWORK].get()
+    alice.fill(name="")
+    view.fields[NETWORK].delete(0, "end")
     alice.press("Escape")
+    desktop.pump(view.list.canvas.winfo_viewable)
+    view.host.invoke()
+    desktop.pump(view.fields[NETWORK].winfo_viewable)
+    assert view.host.cget("text") == "Back"
+    view.host.invoke()
     desktop.pump(view.list.canvas.winfo_viewable)
     assert not view.fields[NETWORK].winfo_viewable()
     assert view.button.cget("text") == "Connect to 127.0.0.1"
@@ -228,7 +235,9 @@ def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
 
 def test_name_is_checked_before_anything_starts(desktop, hosts, fake):
     alice = host(desktop, name="not a name")
-    assert alice.wait_for_error(NAME).startswith("A username ")
+    assert alice.wait_for_error(NAME) == "A name has no spaces. How about not-a-name?"
+    alice = host(desktop, network="")
+    assert alice.wait_for_error(NETWORK) == "Type a name for the chat first."
     assert hosts == []
 
 
@@ -238,7 +247,7 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
     fake.plays(*("[SERVER] " + line for line in lines))
     alice = host_at(desktop, hub)
     words = "Others join at http://192.168.1.20:12001 or by picking “Class 4B”."
-    desktop.pump(lambda: invitation(alice) == (words, "Copy", "×"))
+    desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
     assert fake.arguments == ["--network=Class 4B"]
     alice.chat_view.invitation.buttons[0].invoke()
     desktop.pump(lambda: invitation(alice)[1] == "Copied")
@@ -254,7 +263,7 @@ def test_server_says_in_its_own_words_why_nobody_can_join(desktop, hub, fake):
         "[SERVER] Running on 127.0.0.1:%d" % hub.port, "[SERVER] Only this computer can join"
     )
     alice = host_at(desktop, hub)
-    desktop.pump(lambda: invitation(alice) == ("Only this computer can join", "×"))
+    desktop.pump(lambda: invitation(alice) == ("Only this computer can join", "Close"))
 
 
 def test_nothing_is_asked_after_the_server_has_ended(desktop, hub, hosts, fake):

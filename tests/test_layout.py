@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -450,3 +451,31 @@ def test_people_stay_in_view_while_the_connection_is_lost(alice, desktop, hub):
     hub.finish()
     desktop.pump(lambda: alice.title.startswith("Reconnecting"))
     assert alice.people == ["alice", "bob"]
+
+
+@pytest.mark.parametrize(
+    "size, zoom, shown",
+    [((1160, 720), 100, 3), ((800, 500), 100, 2), ((480, 360), 100, 1), ((480, 600), 200, 1)],
+)
+def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size, zoom, shown):
+    """At least one is shown: a question before an announcement, that before the invitation."""
+    alice = desktop.join(room.server.port, "alice")
+    view = alice.chat_view
+    alice.root.geometry("%dx%d" % size)
+    alice.window.look.change("dark", zoom)
+    alice.window.chat.announcements.append("Announcement by bob: books away")
+    words = {"invitation": "Others join at http://192.168.1.20:12001", "address": "192.168.1.20"}
+    state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
+    alice.window.host = types.SimpleNamespace(look=lambda: False, **words, **state)
+    answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
+    alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)
+    bars = [view.banner, view.announcement, view.invitation]
+    desktop.pump(lambda: (alice.root.winfo_width(), alice.root.winfo_height()) == size)
+    desktop.pump(lambda: [bar.frame.winfo_viewable() for bar in bars].count(True) == shown)
+    desktop.pump(lambda: view.banner.buttons[-1].winfo_viewable())
+    alice.window.host = None
+    for bar in bars[:shown]:
+        right = bar.frame.winfo_rootx() + bar.frame.winfo_width()
+        for button in bar.buttons:
+            assert button.winfo_width() == button.winfo_reqwidth()
+            assert button.winfo_rootx() + button.winfo_width() <= right

@@ -9,8 +9,8 @@ import client
 from client import Tip
 
 MAIN = ["Browse rooms…", "New private message…", "Search all conversations…",
-        "I am away", "Another name…", "Register this name…", "Log in…",
-        "Sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
+        "Set me away", "Another name…", "Register this name…", "Log in…",
+        "Turn sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
         "This server, and its encryption",
         "Other server…", "End the chat on this computer…", "Become the operator",
         "Help, keys, about Hubbub", "Quit"]  # fmt: skip
@@ -75,7 +75,7 @@ def test_menu_is_reached_in_a_narrow_window(settled, desktop):
         ("New private message…", lambda alice: alice.sheet is not None),
         ("Switch to light", lambda alice: alice.window.look.theme == "light"),
         ("Larger", lambda alice: alice.window.look.zoom == 110),
-        ("Sound off", lambda alice: not alice.window.settings.sound),
+        ("Turn sound off", lambda alice: not alice.window.settings.sound),
         ("Register this name…", lambda alice: alice.chat_view.composer._command == "/register "),
         ("Log in…", lambda alice: alice.chat_view.composer._command == "/login alice "),
         ("Help, keys, about Hubbub", lambda alice: alice.sheet is not None),
@@ -89,12 +89,12 @@ def test_commands_of_the_menu(settled, words, expected):
 
 
 def test_away_is_in_the_menu_and_at_the_avatar(settled, hub, desktop):
-    settled.open_menu("I am away")
+    settled.open_menu("Set me away")
     hub.expect("AWAY away")
     hub.send(":server 306 alice :You have been marked as being away")
     desktop.pump(lambda: settled.window.chat.is_away)
     point_at(settled, settled.chat_view.sidebar.user.canvas, "click", "1")
-    assert settled.menu == ["I am back", "Another name…", "Register this name…", "Log in…"]
+    assert settled.menu == ["Set me available", "Another name…", "Register this name…", "Log in…"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
@@ -216,6 +216,80 @@ def test_buttons_have_tips(settled, desktop, monkeypatch, way):
     else:
         settled.press("x")
     desktop.pump(lambda: not settled.tip)
+
+
+@pytest.mark.parametrize("way", ["key", "click", "focus", "sheet", "menu"])
+def test_tip_goes_when_the_user_goes_on(settled, desktop, monkeypatch, way):
+    """Also where the mouse stays, and nothing shows it again over a menu."""
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view = settled.chat_view
+    settled.box.focus_force()
+    point_at(settled, view.buttons["more"])
+    desktop.pump(lambda: settled.tip)
+    actions = {
+        "key": lambda: settled.type("x"),
+        "click": lambda: settled.text.event_generate("<Button-1>", x=5, y=5),
+        "focus": lambda: settled.press("Control-Tab", settled.box),
+        "sheet": lambda: settled.type("<F1>"),
+        "menu": lambda: settled.xdotool("click", "1"),
+    }
+    actions[way]()
+    desktop.pump(lambda: settled.tip != "More for this conversation")
+    if way == "menu":
+        menu, due = settled.window.menus.menu, []
+        desktop.pump(menu.winfo_viewable)
+        settled.root.after(100, lambda: due.append(True))
+        desktop.pump(lambda: due)
+        assert not settled.tip
+        menu.unpost()
+
+
+def test_rows_have_tips(settled, desktop, monkeypatch):
+    """The plus beside a caption, and the shield of an operator."""
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view = settled.chat_view
+    for rows, index, words in (
+        (view.sidebar.list, 0, "Browse rooms, or make one"),
+        (view.sidebar.list, 1, ""),
+        (view.sidebar.list, 2, "New private message"),
+        (view.people.list, 1, "Operator of this room"),
+        (view.people.list, 2, ""),
+    ):
+        canvas, y = rows.canvas, rows._tops[index] + 10
+        settled.xdotool("mousemove", str(canvas.winfo_rootx() + 60), str(canvas.winfo_rooty() + y))
+        desktop.pump(lambda words=words: settled.tip == words)
+        if words:
+            label = settled.window.look.tip
+            assert label.winfo_rooty() - canvas.winfo_rooty() < rows._tops[index + 1] + 9
+
+
+@pytest.mark.parametrize("way", ["click", "F10"])
+def test_menu_opened_by_a_key_highlights_its_first_entry(settled, desktop, way):
+    menu = settled.window.menus.menu
+    if way == "click":
+        point_at(settled, settled.chat_view.sidebar.head.canvas, "click", "1")
+    else:
+        settled.box.focus_force()
+        settled.type("<F10>")
+    desktop.pump(menu.winfo_viewable)
+    active = menu.index("active")
+    assert (menu.entrycget(active, "label").strip() if active is not None else "") == (
+        "Browse rooms…" if way == "F10" else ""
+    )
+    keys = [menu.entrycget(i, "accelerator") for i in settled._commands.values()]
+    assert {"Ctrl+T", "Ctrl++", "Ctrl+-", "F1", "F2", "Ctrl+Q"} <= set(keys)
+    menu.unpost()
+
+
+def test_click_beside_a_sheet_closes_it(settled, desktop):
+    settled.press("F1", settled.box)
+    desktop.update()
+    settled.sheet.list.canvas.event_generate("<Button-4>", x=50, y=5)
+    settled.sheet.frame.event_generate("<Button-1>", x=5, y=5)
+    settled.text.event_generate("<Button-4>", x=5, y=5)  # the wheel
+    assert settled.sheet is not None
+    settled.text.event_generate("<Button-1>", x=5, y=5)
+    assert settled.sheet is None
 
 
 @pytest.mark.parametrize("size", [(1160, 720), (800, 600), (480, 360)])

@@ -51,6 +51,9 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     person_menu(teacher, "bob")
     teacher.choose("Mute…")
     assert [row.text for row in teacher.sheet.list.rows] == list(client.LENGTHS)
+    rows, frame = teacher.sheet.list, teacher.sheet.frame
+    desktop.pump(lambda: rows.canvas.winfo_height() == rows._tops[-1])  # no room is left over
+    assert rows.fill and frame.winfo_height() == frame.winfo_reqheight()
     choose_row(teacher, "For 10 minutes")
     teacher.sees("[SERVER]: bob is muted (10 minutes).")
     teacher.bob.expect("NOTICE bob :An operator has muted you for 10 minutes. You can still read.")

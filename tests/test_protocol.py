@@ -314,7 +314,8 @@ NO_LETTERS = (
     [
         ("", "Type a name first."),
         ("x" * (MAX_NAME + 1), "has at most 32 characters"),
-        *((name, "is made of letters, digits") for name in [*NO_LETTERS, "a b", "a\nb"]),
+        *((name, "is made of letters, digits") for name in [*NO_LETTERS, "a b!"]),
+        *((name, "has no spaces. How about a-b?") for name in ("a b", " a  b", "a\nb")),
         *((name, "begins with a letter") for name in ("1abc", "-abc", "\u0301a")),
         *((name, "is a reserved name") for name in RESERVED),
         *((name, "does not end with a sign") for name in ("SERVERː", "aliceʼ", "bobˑ")),

@@ -43,12 +43,25 @@ def test_rooms_are_browsed_with_people_and_topics(alice, desktop, way):
     desktop.pump(lambda: rows(alice) == ["lobby", "maths", "secrets"])
     drawn = lambda: alice.drawn(alice.sheet.list)  # noqa: E731
     desktop.pump(lambda: "Fractions, page 12" in drawn())
-    assert {"3 people", "2 people", "1 person"} <= set(drawn())
+    assert {"joined · 3 people", "2 people", "1 person"} <= set(drawn())
+    hint = alice.sheet.field.hint
+    assert hint.cget("text") == "Find a room, or type a new name" and hint.winfo_viewable()
     alice.type("fract")
     desktop.pump(lambda: rows(alice) == ["maths", "Make a new room, #fract"])
+    assert not hint.winfo_viewable()
     alice.press("Return")
     alice.sees("[SERVER]: alice joined #maths")
     assert "322" not in str(alice.lines) and "#secrets (1)" not in str(alice.lines)
+
+
+def test_mouse_moves_the_highlight_of_a_sheet(alice, desktop):
+    alice.open_menu("Browse rooms…")
+    desktop.pump(lambda: "secrets" in rows(alice))
+    found = alice.sheet.list
+    found.canvas.event_generate("<Motion>", x=60, y=found._tops[1] + 9)
+    assert found.selected == found.cursor == "#maths"
+    alice.press("Return", alice.sheet.field.text)
+    alice.sees("[SERVER]: alice joined #maths")
 
 
 def test_room_is_made_by_the_last_row_alone(alice, desktop):

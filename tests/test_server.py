@@ -64,7 +64,7 @@ def test_silent_user_is_asked_for_a_username(room, monkeypatch):
     carol.send("alice")
     carol.expect("[SERVER]: Username already taken: alice. Choose another.")
     carol.send("1two")
-    carol.expect("[SERVER]: A username begins with a letter.")
+    carol.expect("[SERVER]: A name begins with a letter.")
     carol.send("carol")
     carol.expect("[SERVER]: Welcome to Hubbub, carol. 2 people are here. Type /help for commands.")
     carol.send("/help")

@@ -63,7 +63,7 @@ def test_list_says_what_to_do_while_nothing_is_found(alice, desktop):
     view = alice.connect_view
     desktop.pump(lambda: EMPTY in alice.drawn(view.list))
     assert view._status.cget("text") == "Looking for servers on your network…"
-    assert view.button.instate(["disabled"])
+    assert "Choose “Host a chat on this computer”, above." in alice.drawn(view.list)
     assert not view.fields[SERVER].winfo_viewable()
 
 

@@ -96,7 +96,7 @@ def test_version_and_help_are_printed_and_nothing_starts(start, arg, first):
         (["--max-sendq", "-1"], "-1"),
         (["--rate-limit", "fast"], "fast"),
         (["--log-level", "LOUD"], "LOUD"),
-        (["--add-account", "has space"], "A username is made of letters"),
+        (["--add-account", "has space"], "A name has no spaces. How about has-space?"),
         (["--remove-account", "server"], "server is a reserved name"),
         (["--add-account", "alice", "--remove-account", "bob"], "not allowed with"),
         (["--oper"], "--oper is for --add-account"),
