@@ -4687,8 +4687,8 @@ class RowList:
                     self.canvas.yview_moveto((below - height) / self._tops[-1])
 
     def _paint(self, drawing: Drawing) -> None:
-        if self.canvas.winfo_width() < self._look.px(60):
-            return
+        if min(self.canvas.winfo_width(), self.canvas.winfo_height() * 3) < self._look.px(60):
+            return  # not laid out yet
         self._scroll_to(self._to_show)
         self._to_show = None
         top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
