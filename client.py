@@ -859,7 +859,8 @@ class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = (
-        "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid", "reply_to",
+        "count", "delivery", "event", "id", "is_answer", "is_mention", "is_own", "line", "msgid",
+        "reply_to",
     )  # fmt: skip
 
     def __init__(self, number: int, line: Line, msgid: str = "", is_own: bool = False) -> None:
@@ -868,6 +869,7 @@ class Entry:
         self.msgid = msgid
         self.is_own = is_own
         self.is_mention = False
+        self.is_answer = False  # by the server to this user alone
         self.delivery = SENT  # changed by the Outbox alone
         self.event = ""  # "joined" or "left", which a crowd is made of
         self.count = 1  # people, in the entry of a crowd
@@ -919,6 +921,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
         self.draft = ""
+        self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
@@ -1395,9 +1398,15 @@ class Chat:
         return next(found, None)
 
     def can_reply(self, entry: Entry) -> bool:
-        """Return False for the server's lines, and for a private message shown in a channel."""
-        is_private = entry.line.kind == PRIVATE
-        return bool(entry.line.nickname) and is_private == (self.current.kind == PRIVATE)
+        """Return False for the server's lines, and for private ones without a conversation."""
+        return bool(entry.line.nickname) and self.home(entry) is not None
+
+    def home(self, entry: Entry) -> Optional[Conversation]:
+        """Return the conversation of an entry in view: for a private entry, the private one."""
+        if entry.line.kind != PRIVATE or self.current.kind == PRIVATE:
+            return self.current
+        private = (c for c in self.conversations if c.kind == PRIVATE)
+        return next((c for c in private if c.index(entry) >= 0), None)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1434,7 +1443,8 @@ class Chat:
             return "No one called “%s” is here. %s" % (name, _guess(self, name)), "warn"
         if not name and self.reply_to is not None:
             line = self.reply_to.line
-            return "Reply to %s: %.80s" % (line.nickname, line.text), "close"
+            room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
+            return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
         return "Privately to %s" % name if name else "", "lock"
 
     def missing_password(self, text: str) -> str:
@@ -1534,7 +1544,9 @@ class Chat:
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
-        self.add(self.new_entry(protocol.server_line(text, self.now)), self.current)
+        entry = self.new_entry(protocol.server_line(text, self.now))
+        entry.is_answer = True
+        self.add(entry, self.current)
 
     def select(self, conversation: Conversation) -> None:
         """Bring a conversation into view."""
@@ -1577,6 +1589,20 @@ class Chat:
             else:
                 self.discard(entry)
                 self.say(item.message)
+
+    def edit(self, entry: Entry) -> None:
+        """Remove a failed message, and give it back as it can be typed in this conversation."""
+        item = self.outbox.failed(entry)
+        if item is not None:
+            target, text = item.message.params
+            if self.current is not self.find(target):
+                text = "@%s %s" % (target, text)
+            elif text.startswith(protocol.ACTION):
+                text = "/me " + text[len(protocol.ACTION) :].rstrip("\x01")
+            elif text.startswith("/"):
+                text = "/" + text
+            self.outcome.rest = text
+            self.discard(entry)
 
     def discard(self, entry: Entry) -> None:
         """Remove a failed message."""
@@ -1627,7 +1653,13 @@ class Chat:
             self.answer(_NOT_CONNECTED)
 
     def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text typed a reply to an entry of the conversation in view, or to none."""
+        """Make the next text typed a reply to an entry in view, or (None) to none.
+
+        A private entry in a channel is answered in its own conversation, where no slip is public.
+        """
+        home = self.home(entry) if entry is not None else None
+        if home is not None:
+            self.select(home)
         self.reply_to = entry
         self.change(HEADER)
 
@@ -1638,6 +1670,14 @@ class Chat:
             self._clear_unread(self.current)
         elif not self.current.unread:
             self.unmark(self.current)
+
+    def look(self, is_in_view: Callable[[Entry], bool]) -> None:
+        """Count private conversations as read whose news the user sees in a channel."""
+        for private in (c for c in self.conversations if c.unread and c.kind == PRIVATE):
+            news = [e for e in private.entries[-RECENT:] if not e.is_own][-private.unread :]
+            if self._has_focus and news and all(map(is_in_view, news)):
+                self.unmark(private)
+                self._clear_unread(private)
 
     def set_level(self, conversation: Conversation, level: str) -> None:
         """Set which alerts the user wants."""
@@ -1816,6 +1856,9 @@ class Chat:
         if line is not None:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
+            is_numeric = message.command.isdigit() and message.command not in ("331", "332")
+            is_answer = is_numeric or message.command == "FAIL"  # unlike the topic
+            entry.is_answer = is_answer and self.session.is_settled
             for conversation in conversations:
                 if not conversation.knows(entry.msgid):
                     self.add(entry, conversation)
@@ -1829,8 +1872,7 @@ class Chat:
         self, conversation: Conversation, entries: List[Entry], is_missed: bool = False
     ) -> None:
         """Count new messages of others, mark the first of them, and raise an alert."""
-        is_aside = entries[-1:] == self.current.entries[-1:] and not self._is_late
-        is_seen = self._has_focus and (conversation is self.current or is_aside)
+        is_seen = self._has_focus and conversation is self.current
         if not entries or (is_seen and not is_missed):
             return
         conversation.mark = conversation.mark or entries[0]
@@ -1843,7 +1885,8 @@ class Chat:
         conversation.mentions += len(for_user)
         self.change(SIDEBAR)
         wanted = {ALL: entries, MENTIONS: for_user, NONE: []}[conversation.level]
-        if wanted:
+        is_aside = entries[-1] in self.current.entries[-1:] and not self._is_late
+        if wanted and not (self._has_focus and is_aside):
             self.change(ALERT, conversation, wanted)
 
     def unmark(self, conversation: Conversation) -> None:
@@ -1854,15 +1897,10 @@ class Chat:
             self.change(CHANGED, conversation, [mark])
 
     def _clear_unread(self, conversation: Conversation) -> None:
-        """Count a conversation as read, and the private ones whose news it shows."""
-        for other in [c for c in self.conversations if c.unread]:
-            news = [e for e in other.entries[-RECENT:] if not e.is_own][-other.unread :]
-            is_shown = other.kind == PRIVATE and set(conversation.entries).issuperset(news)
-            if is_shown and other is not conversation:
-                self.unmark(other)
-            if is_shown or other is conversation:
-                other.unread = other.mentions = 0
-                self.change(SIDEBAR)
+        """Count a conversation as read."""
+        if conversation.unread:
+            conversation.unread = conversation.mentions = 0
+            self.change(SIDEBAR)
 
     # For the functions below: conversations
 
@@ -1945,6 +1983,7 @@ class Chat:
             if conversation is not None:
                 item.conversations.append(conversation)
                 self.add(entry, conversation)
+                self.unmark(conversation)
                 self._clear_unread(conversation)
 
     def flush(self) -> None:
@@ -2407,6 +2446,8 @@ def _on_text(chat: Chat, message: Message) -> None:
         return
     entry = chat.new_entry(line, msgid)
     entry.reply_to = message.tag(REPLY_TAG)
+    is_servers = "!" not in message.source and chat.session.is_settled
+    entry.is_answer = is_servers and chat.is_me(target)
     chat.add(entry, conversation)
     is_announcement = target == "*" and line.text.startswith(protocol.ANNOUNCEMENT)
     is_mine = line.text.startswith("%s%s:" % (protocol.ANNOUNCEMENT, chat.nickname))
@@ -2444,6 +2485,17 @@ def _on_join(chat: Chat, message: Message) -> None:
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         _set_member(chat, channel, nickname, Member(nickname))
         chat.show(message, channel, event="joined")
+        _note_return(chat, nickname, message.param(1) == "*")
+
+
+def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
+    """Warn in a private conversation that its name, once given up, may be another user's now."""
+    conversation = chat.find(nickname)
+    if conversation is not None and conversation.has_left:
+        conversation.has_left = False
+        if is_unregistered:
+            words = "%s is here again. The name is not registered, so it may be someone else."
+            chat.inform(words % nickname, conversation)
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2562,6 +2614,7 @@ def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
+        conversation.has_left = conversation.kind == PRIVATE
     chat.show(message, *conversations, event="left")
 
 
@@ -2570,6 +2623,10 @@ def _on_nick(chat: Chat, message: Message) -> None:
     if not protocol.is_middle(new):
         return
     conversations = chat.shared_with(message.nickname)
+    namesake = chat.find(new)  # of a user who had the name before
+    if namesake is not None and namesake not in conversations:
+        conversations.append(namesake)
+        namesake.has_left = False
     for conversation in conversations:
         member = conversation.members.get(old)
         if member is not None:
@@ -2989,7 +3046,13 @@ class Completer:
 
 
 def _guess(chat: Chat, nickname: str) -> str:
-    """Return "Did you mean X?" for the known nicknames that are closest, or ""."""
+    """Return "Did you mean X?" for the known nicknames that are closest, or "".
+
+    Nothing for the name of a user who has written to us: it is no slip, and X somebody else.
+    """
+    known = chat.find(nickname)
+    if known is not None and any(e.line.nickname and not e.is_own for e in known.entries):
+        return ""
     begun = nickname[: len(nickname) // 2 + 1]  # right, if the slip comes after it
     return protocol.did_you_mean(nickname, [*nicknames(chat, begun), *nicknames(chat, "")])
 
@@ -4958,7 +5021,7 @@ class Composer(TextBox):
         text = self.text
         for widget in (text, self.hidden):
             widget.bind("<<Return>>", self._on_return)
-        text.bind("<FocusIn>", lambda event: focus_on(self.hidden if self._command else None), "+")
+        text.bind("<FocusIn>", lambda event: self._command and focus_on(self.hidden), "+")
         text.bind("<FocusOut>", lambda event: self._suggest(False), "+")
         for key in ("Shift-Return", "Control-Tab", "Shift-Up", "Shift-Down"):
             text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
@@ -4988,6 +5051,12 @@ class Composer(TextBox):
         else:
             super().insert(text)
             self._suggest(False)
+
+    def mention(self, name: str) -> None:
+        """Insert a name as Tab completes it: for all to read, unlike "@name" at the start."""
+        before = self.get()[: self._cursor()]
+        space = "" if before[-1:] in ("", " ", "\n") else " "
+        self.insert(space + name + (" " if before.strip() else ": "))
 
     def paste(self, text: str) -> None:
         text = "\n".join((text + "\n").splitlines())
@@ -5372,7 +5441,8 @@ def render(
     if has_failed:
         button = (*base, "aside", "link", "hand")
         parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
-        parts += ["  ·  ", (*base, "aside", "muted"), "Discard", (*button, "discard")]
+        for words in ("Edit", "Discard"):
+            parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
     shown: List[Any] = []
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
@@ -5408,6 +5478,7 @@ class Transcript:
         self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
+        self.cursor: Optional[Entry] = None  # chosen with the keyboard
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
         text.configure(bd=0, highlightthickness=0, cursor="arrow", insertwidth=0)
@@ -5422,6 +5493,10 @@ class Transcript:
         text.bind("<FocusOut>", lambda event: focus.place_forget())
         text.bind("<Configure>", lambda event: self._keep_in_view())
         text.bind("<<Selection>>", lambda event: self._select_lines())
+        text.bind("<Up>", lambda event: self._move(-1))
+        text.bind("<Down>", lambda event: self._move(1))
+        for key in ("Shift-Up", "Shift-Down"):
+            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
         text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
         text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
 
@@ -5449,6 +5524,7 @@ class Transcript:
         text.tag_configure("link", underline=True)
         text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"], spacing1=px(3), spacing3=px(3))
+        text.tag_configure("cursor", background=color["selected"])
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         for tag in ("code", "find", "found"):  # not left of a wrapped line
@@ -5588,8 +5664,10 @@ class Transcript:
             parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
-        is_aside = entry.line.kind == PRIVATE and self.conversation.kind != PRIVATE
-        note = entry.note or ("only you two" if is_aside else "")
+        note = entry.note
+        if not note and self.conversation.kind != PRIVATE:
+            note = "only you" if entry.is_answer else ""
+            note = "only you two" if entry.line.kind == PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look.encode)
 
     def _above(self, index: int) -> Optional[Entry]:
@@ -5618,6 +5696,8 @@ class Transcript:
         self.text.configure(state="disabled")
         if self._found:
             self._mark_found()
+        if self.cursor is not None:
+            self.choose(self.cursor)
         if self.at_end:
             self.show_end()
         elif top in self._entries:
@@ -5633,11 +5713,41 @@ class Transcript:
         ids = [int(tag[1:]) for tag in self.text.tag_names(index) if tag[1:].isdigit()]
         return next((entry for entry in self._entries if entry.id in ids), None)
 
+    def is_in_view(self, entry: Entry) -> bool:
+        """Return True if the line of an entry is in view, at least its beginning."""
+        return entry in self._entries and self.text.dlineinfo(self._line(entry)) is not None
+
     def show_end(self) -> None:
         """Go to the last line."""
         self.at_end = True
         self.text.see("end")
         self.text.mark_set("top", "@0,0")
+
+    def choose(self, entry: Optional[Entry]) -> None:
+        """Mark the line that the keys of the menu and Enter are for, or (None) no line."""
+        self.cursor = entry if entry in self._entries else None
+        self.text.tag_remove("cursor", "1.0", "end")
+        if self.cursor is not None:
+            self.text.tag_add("cursor", self._line(self.cursor), "e%d.last" % self.cursor.id)
+
+    def _move(self, step: int) -> str:
+        """Choose the line below or above the chosen line; if that is not in view, the last."""
+        entries, start = self._entries, self.cursor
+        if start is None or not self.is_in_view(start):
+            start, step = self.entry_at("@0,%d" % self.text.winfo_height()), 0
+        if entries:
+            index = entries.index(start) + step if start in entries else len(entries) - 1
+            self.choose(entries[max(0, min(len(entries) - 1, index))])
+            self.text.tag_remove("sel", "1.0", "end")
+            self.text.see("cursor.last - 1 char")
+            self.text.see("cursor.first")
+        return "break"
+
+    @property
+    def spot(self) -> Tuple[int, int]:
+        """The place on the screen below the beginning of the chosen line, in pixels."""
+        x, y, _, height = self.text.bbox("cursor.first") or (0, 0, 0, 0)
+        return self.text.winfo_rootx() + x, self.text.winfo_rooty() + y + height
 
     def _line(self, entry: Entry) -> str:
         """Return the index at which the line of an entry begins, below its headings."""
@@ -6316,8 +6426,10 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
+        self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
+        self.transcript.text.bind("<<Return>>", self._on_enter)
         self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
@@ -6433,6 +6545,12 @@ class ChatView:
         self._window.do(self._window.chat.reply, entry)
         self.focus_composer()
 
+    def edit(self, entry: Entry) -> None:
+        """Put a failed message back into the message box."""
+        self._window.do(self._window.chat.edit, entry)
+        self.composer.give_back(self._window.chat.outcome.rest)
+        self.focus_composer()
+
     def reply_to_others(self) -> None:
         """Choose the latest line of others to reply to, or that before the chosen line."""
         chat = self._window.chat
@@ -6463,23 +6581,25 @@ class ChatView:
         return "break"
 
     def edit_topic(self) -> None:
-        """Show a field over the topic: Enter saves, Esc leaves. A menu if it cannot be set."""
+        """Show a field over the topic: Enter saves, Esc and leaving it do not. Or else a menu."""
         chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
         if not chat.can_set_topic(conversation):
             return self._open_menu()
         canvas = self.room.canvas
         self.topic = field = Field(canvas.master, self._look, "ChatField", lambda: None)
 
-        def end(event: "Optional[TkEvent]" = None, is_done: bool = False) -> str:
-            if is_done:
-                topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
-                self._window.do(chat.send_command, "TOPIC", conversation.name, topic)
+        def save(event: "TkEvent") -> str:
+            topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
+            self._window.do(chat.send_command, "TOPIC", conversation.name, topic)
             self.close_topic()
             return focus_on(self.composer.text)
 
-        field.text.bind("<<Return>>", functools.partial(end, is_done=True))
-        field.text.bind("<Escape>", end)
-        field.frame.place(in_=canvas, x=px(12), rely=0.5, anchor="w", relwidth=1, width=-px(16))
+        field.text.bind("<<Return>>", save)
+        field.text.bind("<FocusOut>", lambda event: self.frame.after_idle(self.leave_topic), "+")
+        self._window.keys.add_to(field.frame)
+        field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
+        field.frame.place_configure(width=-px(16))
+        self.room.redraw()
         return field.set(conversation.topic)
 
     def close_topic(self) -> None:
@@ -6487,6 +6607,16 @@ class ChatView:
         if self.topic is not None:
             self.topic.frame.destroy()
             self.topic = None
+            self.room.redraw()
+
+    def leave_topic(self, path: str = "") -> None:
+        """Close the field for the topic after a click on this path of Tk, or a change of focus.
+
+        Not for its menu, and not while another program has the focus.
+        """
+        path, menu = path or str(self.frame.tk.call("focus")), str(self._window.menus.menu)
+        if self.topic is not None and path and not path.startswith((str(self.topic.frame), menu)):
+            self.close_topic()
 
     def _topic_tip(self) -> str:
         chat, topic = self._window.chat, self._window.chat.current.topic
@@ -6498,8 +6628,8 @@ class ChatView:
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
         text, entry = self.transcript.text, self.transcript.entry_at(index)
-        words = entry.text if entry is not None and "link" in text.tag_names(index) else ""
-        links = [words[start:end] for start, end in find_links(words)]
+        is_link = entry is not None and "link" in text.tag_names(index)
+        links = links_of(entry) if entry is not None and is_link else []
         shown = text.get(*text.tag_prevrange("link", index + "+1c")) if links else ""
         return next((link for link in links if self._look.encode(link) == shown), "")
 
@@ -6511,6 +6641,8 @@ class ChatView:
             return ""
         if "retry" in tags:
             self._window.do(chat.retry, entry)
+        elif "edit" in tags:
+            self.edit(entry)
         elif "discard" in tags:
             self._window.do(chat.discard, entry)
         elif "person" in tags:
@@ -6521,6 +6653,18 @@ class ChatView:
             self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
         else:
             open_link(self.link_at(index))
+        return "break"
+
+    def _on_enter(self, event: "TkEvent") -> str:
+        """Send the chosen line again if it has failed, or open its link; else its menu."""
+        entry = self.transcript.cursor
+        links = links_of(entry) if entry is not None else []
+        if entry is not None and entry.delivery in FAILED:
+            self._window.do(self._window.chat.retry, entry)
+        elif len(links) == 1:
+            open_link(links[0])
+        elif entry is not None:
+            self._window.menus.open_text(event)
         return "break"
 
     def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
@@ -6535,6 +6679,10 @@ class ChatView:
 
     def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
+        if self.topic is not None:
+            hint = "Topic of %s. Enter saves, Esc cancels" % conversation.name
+            row.text(hint, "muted", "small", dy=-20)
+            return
         sign = "# " if conversation.kind == CHANNEL else ""
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
@@ -6578,6 +6726,11 @@ class ChatView:
             set_shown(frame, is_shown)
             if not is_shown and focus.startswith("%s." % frame):
                 self.focus_composer()
+
+
+def links_of(entry: Entry) -> List[str]:
+    """Return the addresses in an entry."""
+    return [entry.text[start:end] for start, end in find_links(entry.text)]
 
 
 def open_link(address: str) -> None:
@@ -6675,7 +6828,8 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
-Spot = Union["TkEvent", "tk.Misc", RowList]  # where a menu opens: at it, or at the row in use
+# Where a menu opens: at it, or at the row in use
+Spot = Union["TkEvent", "tk.Misc", RowList, Transcript]
 
 
 class Menus:
@@ -6701,7 +6855,7 @@ class Menus:
             return self.open_own(spot)
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
-            ("Mention", lambda: view.composer.insert("@%s " % name)),
+            ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
@@ -6829,21 +6983,41 @@ class Menus:
         """Open the menu of the text in a widget, and of the link at the mouse."""
         widget: Any = event.widget
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        spot, links = event, []  # type: Spot, List[str]
         widget.focus_set()
         edits = ["Cut", "Copy", "Paste", "Select all"]
         if widget is view.transcript.text:
             edits = ["Copy", "Select all"]
-            at = "@%d,%d" % (event.x, event.y)
-            entry, link = view.transcript.entry_at(at), view.link_at(at)
-            if link:
-                entries.append(("Open %s" % link[:60], lambda: open_link(link)))
-                entries.append(("Copy the link", lambda: copy_text(self._window.root, link)))
-            if entry is not None and self._window.chat.can_reply(entry):
-                entries += [("Reply", functools.partial(view.reply, entry)), None]
+            entry, at = view.transcript.cursor, "@%d,%d" % (event.x, event.y)
+            if event.type != tk.EventType.KeyPress:
+                entry = view.transcript.entry_at(at)
+                links = [link for link in [view.link_at(at)] if link]
+            elif entry is not None:
+                links, spot = links_of(entry), view.transcript
+                if not widget.tag_ranges("sel"):  # for Copy
+                    widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
+            entries = self._line(entry, links) if entry is not None else []
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
-        self._open(entries, event)
+        self._open(entries, spot)
+
+    def _line(self, entry: Entry, links: Sequence[str]) -> List[Any]:
+        """Return the menu's entries for a line of the transcript, and links in it."""
+        window, view, chat = self._window, self._window.chat_view, self._window.chat
+        entries: List[Any] = []
+        for link in links:
+            entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
+            copy = functools.partial(copy_text, window.root, link)
+            entries.append(("Copy the link", copy))
+        if entry.delivery in FAILED:
+            entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
+            entries.append(("Edit", functools.partial(view.edit, entry)))
+            entries.append(("Discard", functools.partial(window.do, chat.discard, entry)))
+        elif chat.can_reply(entry):
+            words = "Reply" if chat.home(entry) is chat.current else "Reply privately"
+            entries.append((words, functools.partial(view.reply, entry)))
+        return [*entries, None] if entries else []
 
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
         """Open a menu of (words, action) or (words, action, key), None for a line."""
@@ -6861,7 +7035,7 @@ class Menus:
                 menu.entryconfigure("end", accelerator=key_name("".join(entry[2:]), look.system))
                 if action is None:
                     menu.entryconfigure("end", state="disabled")
-        if isinstance(spot, RowList):
+        if isinstance(spot, (RowList, Transcript)):
             x, y = spot.spot
         elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
             x, y = spot.x_root, spot.y_root
@@ -7586,6 +7760,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
+            self.do(self.chat.look, self.chat_view.transcript.is_in_view)
             self._look_at_hosts()
             if not self.is_chatting:
                 self.connect_view.look(time.monotonic())
@@ -7725,6 +7900,13 @@ class Window:
         self.settings.sound = not self.settings.sound
         self.settings.save()
 
+    def on_click(self, event: "TkEvent") -> None:
+        """Close what a click elsewhere closes: a menu, or the field for the topic, and a sheet."""
+        if not self.menus.close(event):
+            self.chat_view.leave_topic(str(event.widget))
+        if event.num not in (4, 5):  # of the wheel, on X11
+            self.questions.close_beside(event.widget)
+
     def escape(self) -> None:
         """Close what is open; else go to the end, or from the connect view out."""
         if not self.is_chatting:
@@ -7733,7 +7915,12 @@ class Window:
             is_hosting = self.connect_view.is_hosting
             return self.connect_view.open_form(False) if is_hosting else self.close()
         view = self.chat_view
-        if self.menus.close() or view.composer.cancel() or self.questions.cancel():
+        if self.menus.close():
+            return None
+        if view.topic is not None:
+            view.close_topic()
+            return view.focus_composer()
+        if view.composer.cancel() or self.questions.cancel():
             return None
         if self.chat.reply_to is not None:
             return view.reply(None)
@@ -7784,6 +7971,7 @@ KEYS = (
     Key("F6, Shift+F6", "to the rooms, messages or people, and back", {
         "F6": lambda window: window.chat_view.next_pane(1),
         "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
+    Key("Up, Down, Enter", "in the messages: choose a line; open its link, or its menu"),
     Key("F10, Alt+M", "the menu", {
         "F10": lambda window: window.menus.open_main(),
         "Alt-m": lambda window: window.menus.open_main()}),
@@ -7852,7 +8040,7 @@ class Keys:
             root.bind_class(self.TAG, "<%s-Shift-%s>" % (control, key_name), lambda event: None)
         for name in ("Shift", "Control"):  # they ask for the menu of what has the focus
             root.bind_class(self.TAG, "<%s-F10>" % name, lambda event: None)
-        root.bind_class(self.TAG, "<Button>", self._on_click)
+        root.bind_class(self.TAG, "<Button>", window.on_click)
         for sequence in ("<Key>", "<Button>", "<FocusIn>", "<FocusOut>"):
             root.bind_class(self.TIP_TAG, sequence, self._on_any)
         root.bind_class(self.TAG, "<%s-Key>" % control, self._on_other_key)
@@ -7895,11 +8083,6 @@ class Keys:
         self._window.look.hide_tip()
         if event.type in (tk.EventType.KeyPress, tk.EventType.ButtonPress):
             self._window.menus.is_by_key = event.type == tk.EventType.KeyPress
-
-    def _on_click(self, event: "TkEvent") -> None:
-        self._window.menus.close(event)
-        if event.num not in (4, 5):  # of the wheel, on X11
-            self._window.questions.close_beside(event.widget)
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:

@@ -452,6 +452,7 @@ STATES = (
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
+    ("chosen-line", WIDTHS, lambda studio: pressed(studio, "Shift-F6", *["Up"] * 5)),
     ("password-below", WIDTHS, lambda studio: pressed(
         studio, *"sesame", text="Back in a minute.\n/register ")),
     ("send-button", SIZES, lambda studio: pressed(studio, "End", "Tab", text="It is right")),
@@ -521,15 +522,14 @@ def main(argv=None):
     if args.readme:
         args.only = ["typing"]
     states = [row for row in STATES if row[0] in (args.only or [row[0]])]
-    names = [row[0] for row in states]
-    assert len(set(names)) == len(names), "a name twice would start processes without end"
-    if len(states) == 1:
+    is_alone = args.only is not None and len(args.only) == 1
+    for state in states if is_alone else ():
         with contextlib.closing(Screen(args.dpi)):
-            photograph(*states[0], folder)
+            photograph(*state, folder)
     if args.readme:
         for theme, name in (("dark", "window.png"), ("light", "window-light.png")):
             shutil.copy(str(folder / ("typing-%s-1160.png" % theme)), str(README_FOLDER / name))
-    if len(states) == 1:
+    if is_alone:
         return 0
 
     def run(row):  # a process for each state: Tk misbehaves after many windows

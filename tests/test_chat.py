@@ -398,20 +398,38 @@ def test_private_message_that_is_in_view_or_answered_is_read(alice):
     def unread():
         return [(c.name, c.unread) for c in alice.chat.conversations if c.unread]
 
+    def look(*hidden):
+        in_view = [e for e in alice.chat.current.entries if e.line.text not in hidden]
+        alice.chat.do(NOW, alice.chat.look, in_view.__contains__)
+
     alice.hear(":bob!b@h PRIVMSG alice :one")
+    look("one")
+    assert unread() == [("bob", 1)]
+    look()
     assert unread() == []
     alice.chat.do(NOW, alice.chat.set_focus, False)
     alice.hear(":bob!b@h PRIVMSG alice :two", ":bob!b@h PRIVMSG alice :three")
+    look()
     assert unread() == [("bob", 2)]
     alice.chat.do(NOW, alice.chat.set_focus, True)
-    assert unread() == []
-    assert alice.chat.find("bob").mark is None
+    look("two")
+    assert unread() == [("bob", 2)]
+    look("one")
+    assert unread() == [] and alice.chat.find("bob").mark is None
     alice.chat.do(NOW, alice.chat.open, "bob")
     alice.hear(":carol!c@h PRIVMSG alice :four")
     alice.chat.do(NOW, alice.chat.open, "#lobby")
+    look()
     assert unread() == [("carol", 1)]
     alice.type("@carol what?")
-    assert unread() == []
+    assert unread() == [] and alice.chat.find("carol").mark is None
+
+
+@pytest.mark.parametrize("has_focus", [True, False])
+def test_private_message_in_a_room_in_view_raises_no_alert(alice, has_focus):
+    alice.do(alice.chat.do(NOW, alice.chat.set_focus, has_focus))
+    alice.hear(":bob!b@h PRIVMSG alice :psst")
+    assert bool(alice.changed(client.ALERT)) != has_focus
 
 
 def test_commands_are_suggested_to_those_who_may_use_them(alice):
@@ -2301,9 +2319,112 @@ def test_reply_is_forgotten_in_another_conversation(alice):
         "@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?", "@msgid=8 :bob!b@h PRIVMSG alice :hm"
     )
     lobby = alice.chat.find("#lobby")
-    assert [alice.chat.can_reply(entry) for entry in lobby.entries[-2:]] == [True, False]
+    assert [alice.chat.can_reply(entry) for entry in lobby.entries[-2:]] == [True, True]
     alice.do(alice.chat.do(NOW, alice.chat.reply, lobby.entries[-2]))
     alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("bob")))
     alice.type("fine")
     assert alice.chat.reply_to is None and alice.sent[-1] == "PRIVMSG bob :fine"
     assert alice.chat.can_reply(alice.chat.current.entries[0])
+
+
+def test_reply_to_a_private_message_in_a_room_is_private(alice):
+    """It is written in the private conversation, also under a new name of the sender."""
+    alice.hear("@msgid=8 :bob!b@h PRIVMSG alice :hm", ":bob!b@h NICK rob")
+    entry = alice.chat.current.entries[-2]
+    alice.do(alice.chat.do(NOW, alice.chat.reply, entry))
+    assert alice.chat.current.name == "rob" and alice.chat.notice("fine")[0] == "Reply to bob: hm"
+    alice.type("fine")
+    assert (
+        alice.sent == ["PRIVMSG rob :fine"] and alice.chat.find("rob").entries[-1].reply_to == "8"
+    )
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
+    assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
+
+
+@pytest.mark.parametrize(
+    ("events", "warning"),
+    [
+        (["QUIT :bye", "JOIN #lobby * :Bob"], True),
+        (["QUIT :bye", "JOIN #lobby * :Bob", "JOIN #tea * :Bob"], True),
+        (["QUIT :bye", "JOIN #lobby bob :Bob"], False),
+        (["QUIT :bye", "JOIN #lobby"], False),  # it is not known
+        (["PART #lobby", "JOIN #lobby * :Bob"], False),
+        (["JOIN #tea * :Bob"], False),
+    ],
+)
+def test_user_who_takes_a_name_that_was_given_up_is_pointed_out(alice, events, warning):
+    """In the private conversation under that name, once."""
+    alice.hear(":alice!alice@host JOIN #tea", ":bob!b@h PRIVMSG alice :psst")
+    alice.hear(*(":bob!b@h " + event for event in events))
+    words = "[SYSTEM]: bob is here again. The name is not registered, so it may be someone else."
+    assert alice.seen("bob").count(words) == warning
+    assert words not in alice.seen() + alice.seen("#tea")
+
+
+def test_user_who_renames_to_a_name_that_was_given_up_is_pointed_out(alice):
+    alice.hear(":bob!b@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby", ":bob!b@h QUIT :bye")
+    alice.hear(":carol!c@h NICK bob")
+    assert alice.seen("bob")[-2:] == [
+        "[SERVER]: bob left the chat",
+        "[SERVER]: carol is now called bob",
+    ]
+    alice.hear(":bob!c@h JOIN #tea * :Carol")
+    assert alice.seen("bob")[-1] == "[SERVER]: carol is now called bob"
+
+
+@pytest.mark.parametrize(
+    ("room", "typed", "target", "given_back"),
+    [
+        ("#lobby", "@ana my secret", "ana", "@ana my secret"),
+        ("#lobby", "hello", "#lobby", "hello"),
+        ("#lobby", "//list is a command", "#lobby", "//list is a command"),
+        ("#lobby", "/me waves", "#lobby", "/me waves"),
+        ("#lobby", "@ana /me waves", "ana", "@ana /me waves"),
+        ("ana", "my secret", "ana", "my secret"),
+        ("ana", "//list", "ana", "//list"),
+    ],
+)
+def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
+    """It comes back as it was typed."""
+    alice.do(alice.chat.do(NOW, alice.chat.open, room))
+    alice.type(typed)
+    number = "404" if target.startswith("#") else "401"
+    entry = alice.chat.current.entries[-1]
+    alice.hear(":hub %s alice %s :No" % (number, target))
+    assert entry.delivery == client.REFUSED
+    outcome = alice.chat.do(NOW, alice.chat.edit, entry)
+    assert outcome.rest == given_back and entry not in alice.chat.current.entries
+    assert outcome.send == [] and alice.chat.do(NOW, alice.chat.edit, entry).rest == ""
+
+
+def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
+    """Neither in their conversation nor in a room, nor before the message is sent."""
+    alice.hear(":bobby!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst", ":bob!b@h QUIT :bye")
+    assert alice.chat.notice("@bob hi") == ("No one called “bob” is here. ", "warn")
+    assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: No such user: bob"]
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: bob is not here."]
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bobb"))  # a slip
+    answer = alice.hear(":hub 401 alice bobb :No such nick")
+    assert answer[0].startswith("[SERVER]: No such user: bobb. Did you mean bob")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_answer"),
+    [
+        (":hub 311 alice bob b h * :Bob", True),
+        (":hub 401 alice zed :No such nick", True),
+        ("FAIL REGISTER WEAK_PASSWORD alice :A password has at least 8 characters", True),
+        (":hub NOTICE alice :bob is muted (10 minutes).", True),
+        (":hub NOTICE * :The server ends at five.", False),
+        (":hub 332 alice #lobby :Tests on Monday", False),
+        (":bob!b@h TOPIC #lobby :Tests on Monday", False),
+        (":carol!c@h JOIN #lobby", False),
+        (":bob!b@h PRIVMSG #lobby :hi", False),
+    ],
+)
+def test_answer_to_this_user_alone_is_known(alice, line, is_answer):
+    alice.hear(line)
+    assert alice.chat.current.entries[-1].is_answer == is_answer
+    alice.type("/foo")
+    assert alice.chat.current.entries[-1].is_answer

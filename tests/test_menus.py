@@ -144,6 +144,12 @@ def test_people_have_their_menu_at_a_click(settled, desktop, way):
         settled.press("Return")
     entries = settled.menu
     assert entries[:2] == ["Write privately", "Mention"] and "Ignore" in entries
+    settled.choose("Mention")
+    assert settled.draft == "bob: " and settled.notice == ""  # for all to read
+    people.menu("bob", people)
+    settled.choose("Mention")
+    assert settled.draft == "bob: bob "
+    people.menu("bob", people)
     settled.choose("Write privately")
     assert settled.conversations == ["#lobby", "bob"]
 

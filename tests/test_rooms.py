@@ -141,6 +141,32 @@ def test_topic_is_changed_in_place(alice, desktop, way):
     alice.sees("[SERVER]: alice cleared the topic")
 
 
+@pytest.mark.parametrize("way", ["click", "F6", "Control-r", "F1"])
+def test_topic_that_is_left_is_not_set(alice, desktop, room, way):
+    """But its menu, and another program's window, do not leave it."""
+    room.bob.send("PRIVMSG #lobby :hello")
+    alice.sees("[bob]: hello")
+    view = alice.chat_view
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    hint = "Topic of #lobby. Enter saves, Esc cancels"
+    desktop.pump(lambda: alice.drawn(view.room) == [hint])
+    with desktop.elsewhere(alice, view.topic.text):
+        desktop.update()
+    view.topic.text.focus_force()
+    view.topic.text.event_generate("<<ContextMenu>>")
+    desktop.update()
+    alice.press("Escape", view.topic.text)  # closes the menu alone
+    assert "Paste" in alice.menu and view.topic is not None
+    view.topic.text.focus_force()
+    desktop.update()
+    if way == "click":
+        view.transcript.text.event_generate("<Button-1>", x=5, y=5)
+    else:
+        alice.press(way, view.composer.text if way == "Control-r" else view.topic.text)
+    desktop.pump(lambda: view.topic is None and hint not in alice.drawn(view.room))
+
+
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     alice.chat_view.open("#secrets")
     desktop.pump(lambda: alice.window.chat.current.has_fixed_topic)

@@ -29,6 +29,12 @@ def settled(desktop, alice):
     return alice.is_at_end()
 
 
+def chosen(alice):
+    """Return the lines that are marked as chosen."""
+    found = alice.text.tag_ranges("cursor")
+    return [alice.text.get(*found).rstrip("\n")[len("[00:00:00] ") :]] if found else []
+
+
 class Model:
     """A conversation that changes at random, and tells which changes those were."""
 
@@ -230,7 +236,7 @@ def test_copy_is_the_classic_format_alone(alice, desktop, hub):
     shown = alice.lines[alice.lines.index("[bob]: old") + 1 :]
     assert [line for line in shown if "bob" in line or "hi" in line] == [
         "[bob -> you]: psst  (only you two)", "[bob]: a", "↳ [bob]: a", "[bob]: b",
-        "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
+        "[you -> dave]: hi  (not delivered)   Try again  ·  Edit  ·  Discard",
     ]  # fmt: skip
     classic = ["[bob -> you]: psst", "[bob]: a", "[bob]: b", "[you -> dave]: hi"]
     alice.press("Control-a", alice.text)
@@ -419,9 +425,9 @@ def test_reply_quotes_the_line(desktop, open_room, tmp_path):
     bob.send("PRIVMSG #lobby :Shall we start?", "PRIVMSG #lobby :Or wait for dave?")
     alice.sees("[bob]: Or wait for dave?")
     alice.press("Control-r", alice.box)
-    assert alice.notice == "Reply to bob: Or wait for dave?"
+    assert alice.notice == "Reply to bob in #lobby: Or wait for dave?"
     alice.press("Control-r", alice.box)
-    assert alice.notice == "Reply to bob: Shall we start?"
+    assert alice.notice == "Reply to bob in #lobby: Shall we start?"
     alice.press("Escape", alice.box)
     assert not alice.notice and alice.is_at_end()
     alice.press("Control-r", alice.box)
@@ -444,18 +450,136 @@ def test_reply_quotes_the_line(desktop, open_room, tmp_path):
 
 
 def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
-    """But not for the server's lines, nor in a room for a private message, which it would tell."""
+    """But not for the server's lines; to a private message in a room, it is private."""
     hub.send(":bob!b@h PRIVMSG alice :a secret", ":dave!d@h JOIN #lobby")
     hear(hub, alice, "in public")
     desktop.update()
-    for words, is_offered in (("in public", True), ("a secret", False), ("dave joined", False)):
+    offers = {"in public": ["Reply"], "a secret": ["Reply privately"], "dave joined": []}
+    for words, offered in offers.items():
         x, y = alice.text.bbox(alice.text.search(words, "1.0"))[:2]
         alice.text.event_generate("<Button-3>", x=x, y=y)
         alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
-        assert ("Reply" in alice.menu) == is_offered
-    alice.window.chat.reply_to = None
+        assert [command for command in alice.menu if "Reply" in command] == offered
     alice.press("Control-r", alice.box)
     assert alice.window.chat.reply_to.line.text == "in public"
+    alice.press("Control-r", alice.box)
+    desktop.pump(lambda: alice.notice == "Reply to bob: a secret")
+    alice.say("it is safe")
+    hub.expect("PRIVMSG bob :it is safe")
+
+
+def test_lines_are_chosen_and_answered_by_keyboard(alice, desktop, hub, monkeypatch):
+    opened = []
+    monkeypatch.setattr(client.webbrowser, "open", opened.append)
+    hear(hub, alice, "see http://a.example/x", "http://b.example and http://c.example", "plain")
+    alice.press("Shift-F6", alice.box)
+    assert alice.has_focus(alice.text)
+    alice.press("Up")
+    assert chosen(alice) == ["[bob]: plain"]
+    alice.press("Down")
+    alice.press("Up")
+    alice.press("Up")
+    alice.press("Return")
+    hear(hub, alice, "more")  # the line stays chosen, and the menu open
+    assert chosen(alice) == ["[bob]: see http://a.example/x"]
+    desktop.pump(lambda: opened == ["http://a.example/x"])
+    alice.press("Down")
+    alice.press("Return")
+    assert [c for c in alice.menu if c.startswith("Open")] == [
+        "Open http://b.example", "Open http://c.example",
+    ]  # fmt: skip
+    alice.press("Shift-F10", alice.text)
+    alice.choose("Copy")
+    assert alice.root.clipboard_get().endswith(" [bob]: http://b.example and http://c.example")
+    alice.press("Down", alice.text)
+    alice.press("Shift-F10")
+    alice.choose("Reply")
+    assert alice.notice == "Reply to bob in #lobby: plain" and alice.has_focus(alice.box)
+    desktop.pump(lambda: chosen(alice) == [])
+    for key in ("Tab", "Escape"):
+        alice.press("Up", alice.text)
+        assert chosen(alice) == ["[bob]: more"]
+        alice.press(key)
+        desktop.pump(lambda: chosen(alice) == [])
+        assert alice.has_focus(alice.box)
+
+
+def test_failed_line_is_sent_again_or_edited_by_keyboard(alice, desktop, hub):
+    for _ in range(2):
+        if "@ana hi" not in alice.draft:
+            alice.write("@ana hi")
+        alice.press("Return", alice.box)
+        hub.expect("PRIVMSG ana :hi")
+        hub.send(":hub 401 alice ana :No such nick")
+        desktop.pump(lambda: alice.lines[-1].startswith("[SERVER]: No such user: ana"))
+        alice.press("Up", alice.text)
+        alice.press("Up")
+        assert chosen(alice) == [
+            "[you -> ana]: hi  (not delivered)   Try again  ·  Edit  ·  Discard"
+        ]
+        alice.press("Shift-F10")
+        alice.choose("Edit")
+        assert alice.draft == "@ana hi" and alice.has_focus(alice.box)
+    alice.press("Return", alice.box)
+    hub.expect("PRIVMSG ana :hi")
+    hub.send(":hub 401 alice ana :No such nick")
+    desktop.pump(lambda: any(line.endswith("Discard") for line in alice.lines))
+    alice.press("Up", alice.text)
+    while "hi" not in chosen(alice)[0]:
+        alice.press("Up")
+    alice.press("Return")
+    hub.expect("PRIVMSG ana :hi")
+
+
+def test_keyboard_goes_through_all_lines_and_starts_in_view(alice, desktop):
+    alice.press("Up", alice.text)
+    assert chosen(alice) == ["[bob]: line 199"]
+    alice.press("Down")
+    assert chosen(alice) == ["[bob]: line 199"]
+    for _ in range(60):
+        alice.press("Up")
+    assert chosen(alice) == ["[bob]: line 139"] and not alice.is_at_end()
+    alice.text.yview_moveto(0)
+    desktop.update()
+    alice.press("Up")
+    row = int(alice.text.index("cursor.first").split(".")[0])
+    assert chosen(alice) != ["[bob]: line 138"] and alice.text.dlineinfo("%d.0" % row)
+
+
+def test_private_message_is_unread_until_it_is_in_view(alice, desktop, hub):
+    hub.send(":carol!c@h PRIVMSG alice :psst")
+    alice.sees("[carol -> you]: psst  (only you two)")
+    desktop.pump(lambda: alice.conversations == ["#lobby", "carol"])
+    alice.text.yview_moveto(0.3)
+    desktop.update()
+    hub.send(":carol!c@h PRIVMSG alice :again")
+    alice.sees("[carol -> you]: again  (only you two)")
+    desktop.update()
+    assert alice.conversations == ["#lobby", "carol 1"]
+    alice.press("Escape", alice.box)
+    desktop.pump(lambda: alice.conversations == ["#lobby", "carol"])
+    with desktop.elsewhere(alice):
+        hub.send(":carol!c@h PRIVMSG alice :and again")
+        hear(hub, alice, *("more %d" % number for number in range(60)))
+    alice.box.focus_force()
+    desktop.pump(lambda: alice.window.chat._has_focus)
+    hear(hub, alice, "even more")
+    assert alice.conversations == ["#lobby", "carol 1"]
+    alice.say("@carol what?")
+    desktop.pump(lambda: alice.conversations == ["#lobby", "carol"])
+
+
+def test_answers_say_that_only_the_user_sees_them(alice, desktop, hub):
+    """Which is not copied, and not said in a private conversation."""
+    alice.say("/foo")
+    words = "[SERVER]: Unknown command: /foo. Type /help for the list."
+    assert alice.lines[-1] == words + "  (only you)"
+    alice.press("Control-a", alice.text)
+    alice.press("Control-c", alice.text)
+    assert alice.root.clipboard_get().endswith(words + "\n")
+    alice.chat_view.open("bob")
+    alice.say("/foo")
+    assert alice.lines[-1] == words
 
 
 def test_reply_can_be_retried_and_goes_without_tags_where_there_are_none(alice, hub):

@@ -240,8 +240,8 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         ("Hello everyone!", "[alice]: Hello everyone!"),
         ("@bob Hello Bob!", "[you -> bob]: Hello Bob!  (only you two)"),
         ("/me waves", "* alice waves"),
-        ("/list", "[SERVER]: Online users (4): alice, bob, carol, erin"),
-        ("@dave hi", "[SERVER]: No such user: dave"),
+        ("/list", "[SERVER]: Online users (4): alice, bob, carol, erin  (only you)"),
+        ("@dave hi", "[SERVER]: No such user: dave  (only you)"),
     ]:
         alice.say(text)
         alice.sees(answer)
@@ -257,9 +257,9 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         "[alice]: Hello everyone!",
         "[you -> bob]: Hello Bob!  (only you two)",
         "* alice waves",
-        "[SERVER]: Online users (4): alice, bob, carol, erin",
-        "[you -> dave]: hi  (not delivered)   Try again  ·  Discard",
-        "[SERVER]: No such user: dave",
+        "[SERVER]: Online users (4): alice, bob, carol, erin  (only you)",
+        "[you -> dave]: hi  (not delivered)   Try again  ·  Edit  ·  Discard",
+        "[SERVER]: No such user: dave  (only you)",
         "[bob -> you]: Hello Alice!  (only you two)",
     ]
     assert bob.lines[before[1] :][:4] == [
@@ -346,7 +346,7 @@ def test_pasted_commands_run_and_what_is_refused_stays(alice, desktop, hub):
     desktop.pump(lambda: alice.draft == "\nmore")
     assert alice.notice == "Password of carol (hidden). Esc gives up."
     assert alice.chat_view.composer.hidden.get() == "hunter2"
-    assert alice.lines[-1] == "[SERVER]: This server has no /login."
+    assert alice.lines[-1] == "[SERVER]: This server has no /login.  (only you)"
     alice.press("Escape")
     hub.send(*(":alice!u@h " + text for text in [*texts, "PRIVMSG #tea :hello tea"]))
     desktop.pump(lambda: not alice.window.chat.unsent)

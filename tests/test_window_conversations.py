@@ -172,7 +172,7 @@ def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
         alice.say("@dave " + text)
         hub.expect("PRIVMSG dave :" + text)
         hub.send(":hub 401 alice dave :No such nick")
-        alice.sees("[you -> dave]: %s  (not delivered)   Try again  ·  Discard" % text)
+        alice.sees("[you -> dave]: %s  (not delivered)   Try again  ·  Edit  ·  Discard" % text)
     assert "error" in alice.tags_of("[you -> dave]: one")
     alice.click("Discard")
     assert not [line for line in alice.lines if line.endswith("one  (not delivered)")]
@@ -647,7 +647,7 @@ def test_password_is_never_shown(desktop, open_room, tmp_path, steps):
 def test_password_that_is_too_short_can_be_made_longer(desktop, open_room, tmp_path):
     alice = desktop.join(open_room(data=str(tmp_path / "kept")).server.port, "alice")
     alice.type("/register s3cret", "<Return>")
-    assert alice.lines[-1] == "[SERVER]: A password has at least 8 characters."
+    assert alice.lines[-1] == "[SERVER]: A password has at least 8 characters.  (only you)"
     assert alice.notice == "New password for alice (hidden). Esc gives up."
     alice.type("s3cret", "<Return>")
     alice.sees("[SERVER]: alice is now yours alone. Next time, type /login alice PASSWORD")

@@ -140,9 +140,9 @@ class Desktop:
         self._check()
 
     @contextlib.contextmanager
-    def elsewhere(self, person):
-        """Focus another program's window while the context lasts."""
-        person.box.focus_force()
+    def elsewhere(self, person, widget=None):
+        """Focus another program's window while the context lasts, from `widget` or the box."""
+        (widget or person.box).focus_force()
         self.pump(lambda: person.root.focus_displayof() is not None)
         with subprocess.Popen([sys.executable, "-c", OTHER_PROGRAM]) as process:
             try:
@@ -329,8 +329,8 @@ class Person:
         return ["<%s>" % w if n == suggestions.list.selected else w for n, w in enumerate(words)]
 
     def sees(self, line):
-        """Wait until the transcript has this line."""
-        self._desktop.pump(lambda: line in self.lines)
+        """Wait until the transcript has this line, perhaps with the note of an answer."""
+        self._desktop.pump(lambda: {line, line + "  (only you)"}.intersection(self.lines))
 
     def wait_for_title(self, title):
         self._desktop.pump(lambda: self.title == title)
