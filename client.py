@@ -7971,7 +7971,7 @@ KEYS = (
     Key("F6, Shift+F6", "to the rooms, messages or people, and back", {
         "F6": lambda window: window.chat_view.next_pane(1),
         "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
-    Key("Up, Down, Enter", "in the messages: choose a line; open its link, or its menu"),
+    Key("Up, Down, Enter", "in the messages: a line, its link or menu"),
     Key("F10, Alt+M", "the menu", {
         "F10": lambda window: window.menus.open_main(),
         "Alt-m": lambda window: window.menus.open_main()}),
