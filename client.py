@@ -4750,8 +4750,8 @@ class RowList:
                     self.canvas.yview_moveto((below - height) / self._tops[-1])
 
     def _paint(self, drawing: Drawing) -> None:
-        if self.canvas.winfo_width() < self._look.px(60):
-            return
+        if min(self.canvas.winfo_width(), self.canvas.winfo_height() * 3) < self._look.px(60):
+            return  # not laid out yet
         self._scroll_to(self._to_show)
         self._to_show = None
         top, height = int(self.canvas.canvasy(0)), self.canvas.winfo_height()
@@ -7971,7 +7971,7 @@ KEYS = (
     Key("F6, Shift+F6", "to the rooms, messages or people, and back", {
         "F6": lambda window: window.chat_view.next_pane(1),
         "Shift-F6": lambda window: window.chat_view.next_pane(-1)}),
-    Key("Up, Down, Enter", "in the messages: choose a line; open its link, or its menu"),
+    Key("Up, Down, Enter", "in the messages: a line, its link or menu"),
     Key("F10, Alt+M", "the menu", {
         "F10": lambda window: window.menus.open_main(),
         "Alt-m": lambda window: window.menus.open_main()}),

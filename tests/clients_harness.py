@@ -595,7 +595,7 @@ class WindowClient(Program):
         self._desktop, self._person = desktop, person
 
     def _read_logs(self):
-        yield "window", "\n".join(self._person.lines)
+        yield "window", "\n".join(self._person.lines).replace("  (only you)", "")
 
     def _wait_until(self, condition):
         self._desktop.pump(condition)

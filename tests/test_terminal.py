@@ -568,7 +568,7 @@ def test_prompts_can_be_interrupted(open_room, sit_down, question, key):
 def test_person_with_a_wrong_username_is_asked_again(room, sit_down):
     alice = sit_down(room.server.port).sees("Username: ")
     alice.type("two words\n")
-    alice.sees("without spaces.\r\nUsername: ")
+    alice.sees("How about two-words?\r\nUsername: ")
     alice.type("alice\n")
     alice.sees("alice joined the chat")
 

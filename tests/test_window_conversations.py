@@ -804,6 +804,8 @@ def test_help_is_read_by_keyboard(alice, desktop):
     wide = [words for words in width if width[words] > look.dp(440 - 8) - look.px(32)]
     assert len(keys) == len(client.KEYS) and not wide
     desktop.pump(lambda: rows.cursor == names[0])
+    desktop.pump(lambda: "Enter" in alice.drawn(rows))
+    assert rows.canvas.canvasy(0) == 0  # it begins at the first row
     alice.press("Down")
     assert rows.cursor == names[1]
     alice.press("End")
