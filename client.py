@@ -3048,7 +3048,7 @@ class Completer:
 def _guess(chat: Chat, nickname: str) -> str:
     """Return "Did you mean X?" for the known nicknames that are closest, or "".
 
-    Nothing for the name of a user who has written to us: it is no slip, and X somebody else.
+    Nothing for the name of a user who has written to us: X would be another user.
     """
     known = chat.find(nickname)
     if known is not None and any(e.line.nickname and not e.is_own for e in known.entries):
@@ -8138,11 +8138,8 @@ def open_window(settings: Settings) -> Optional[Window]:
         return None
 
 
-def main(argv: Optional[List[str]] = None, server: str = "") -> int:
-    """Open the window, or chat in the terminal; return the exit code.
-
-    `server` is the server that this copy of the program is for, unless the user names another.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Chat on the local network.")
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="server to connect to")
     parser.add_argument("--username", default="", metavar="NAME", help="your name in the chat")
@@ -8156,6 +8153,15 @@ def main(argv: Optional[List[str]] = None, server: str = "") -> int:
     parser.add_argument("--trust", action="store_true", help=text)
     parser.add_argument("--theme", choices=sorted(PALETTES), help="colours of the window")
     parser.add_argument("--version", action="version", version="Hubbub %s" % protocol.VERSION)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None, server: str = "") -> int:
+    """Open the window, or chat in the terminal; return the exit code.
+
+    `server` is the server that this copy of the program is for, unless the user names another.
+    """
+    parser = make_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
     username, baked = protocol.normalize(args.username.strip()), server

@@ -40,6 +40,14 @@ def person_menu(person, name):
     person.press("Return", people.canvas)
 
 
+def remove(person, name, words, reason):
+    """Choose `words` in the menu of a person, and give a reason."""
+    person_menu(person, name)
+    person.choose(words)
+    person.type(reason)
+    person.press("Return")
+
+
 def choose_row(person, words):
     """Choose a row of the open sheet."""
     rows = person.sheet.list
@@ -156,10 +164,7 @@ def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
 def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, room):
     carol = desktop.join(room.server.port, "carol")
     desktop.pump(lambda: "carol" in teacher.people)
-    person_menu(teacher, "carol")
-    teacher.choose("Remove from the chat…")
-    teacher.type("go to work")
-    teacher.press("Return")
+    remove(teacher, "carol", "Remove from the chat…", "go to work")
     words = "You were removed from the chat by alice: go to work"
     assert carol.wait_for_error(client.SERVER) == words
     desktop.pump(lambda: "carol" not in teacher.people)
@@ -171,10 +176,7 @@ def test_removed_from_a_room_is_told_so_and_joins_again(teacher, desktop, room):
     carol = desktop.join(room.server.port, "carol")
     assert carol.chat_view.composer.hint.cget("text") == "Message #lobby"
     desktop.pump(lambda: "carol" in teacher.people)
-    person_menu(teacher, "carol")
-    teacher.choose("Remove from #lobby…")
-    teacher.type("too loud")
-    teacher.press("Return")
+    remove(teacher, "carol", "Remove from #lobby…", "too loud")
     words = "You were removed from #lobby by alice: too loud"
     desktop.pump(lambda: carol.banner == words)
     assert carol.chat_view.composer.hint.cget("text") == "Join #lobby to write here"
