@@ -6837,7 +6837,7 @@ class Menus:
 
     def __init__(self, window: "Window") -> None:
         self._window = window
-        self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="solid")
+        self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="flat")
         self.is_by_key = False  # opened by keyboard: its first entry is highlighted
 
     def close(self, event: "Optional[TkEvent]" = None) -> bool:
@@ -7020,21 +7020,31 @@ class Menus:
         return [*entries, None] if entries else []
 
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
-        """Open a menu of (words, action) or (words, action, key), None for a line."""
+        """Open a menu of (words, action) or (words, action, key), None between two groups.
+
+        X11 has grooves for lines, which glare on a dark menu, and no room above the first entry:
+        there, thin empty entries are around the groups. What is left of the menu is its border.
+        """
         look, menu, color = self._window.look, self.menu, self._window.look.color
+        has_gaps = look.system == "x11"
+        gap = (look.font["ui"].actual("family"), -look.px(6))
         menu.delete(0, "end")
-        menu.configure(bg=color["field"], fg=color["text"], font=look.font["ui"])
-        menu.configure(disabledforeground=color["muted"])
+        menu.configure(
+            bg=color["outline" if has_gaps else "field"], fg=color["text"], font=look.font["ui"]
+        )
+        menu.configure(disabledforeground=color["muted"], activeborderwidth=0)
         menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
-        for entry in entries:
-            if entry is None:
-                menu.add_separator()
-            else:
+        for entry in [None, *entries, None] if has_gaps else entries:
+            if entry is not None:
                 label, action = look.text("  %s  " % entry[0]), entry[1]
-                menu.add_command(label=label, command=action or "")
-                menu.entryconfigure("end", accelerator=key_name("".join(entry[2:]), look.system))
-                if action is None:
-                    menu.entryconfigure("end", state="disabled")
+                key, state = "".join(entry[2:]), "disabled" if action is None else "normal"
+                menu.add_command(label=label, command=action or "", state=state)
+                menu.entryconfigure("end", accelerator=key_name(key, look.system) + "  " * has_gaps)
+            elif has_gaps:
+                menu.add_command(state="disabled", font=gap)
+            else:
+                menu.add_separator()
+            menu.entryconfigure("end", background=color["field"])
         if isinstance(spot, (RowList, Transcript)):
             x, y = spot.spot
         elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
@@ -7046,7 +7056,7 @@ class Menus:
         menu.tk_popup(x, y)
         menu.grab_release()
         if self.is_by_key:
-            menu.activate(0)
+            menu.tk.call("tk::MenuFirstEntry", str(menu))
 
 
 # Title and text of the sheet in which an operator decides about {0}, in the room {1}

@@ -49,7 +49,8 @@ def test_menu_is_closed_by_a_click_elsewhere_and_by_a_key(settled, desktop, way)
     if way == "click":
         point_at(settled, settled.box, "click", "1")
     elif way == "choice":
-        x, y = menu.winfo_rootx() + 40, menu.winfo_rooty() + menu.yposition(0) + 8
+        first = settled._commands["Browse rooms…"]
+        x, y = menu.winfo_rootx() + 40, menu.winfo_rooty() + menu.yposition(first) + 8
         settled.xdotool("mousemove", str(x), str(y), "click", "1")
         desktop.pump(lambda: settled.sheet is not None)
     else:
@@ -276,9 +277,30 @@ def test_menu_opened_by_a_key_highlights_its_first_entry(settled, desktop, way):
     assert (menu.entrycget(active, "label").strip() if active is not None else "") == (
         "Browse rooms…" if way == "F10" else ""
     )
-    keys = [menu.entrycget(i, "accelerator") for i in settled._commands.values()]
+    keys = [menu.entrycget(i, "accelerator").strip() for i in settled._commands.values()]
     assert {"Ctrl+T", "Ctrl++", "Ctrl+-", "F1", "F2", "Ctrl+Q"} <= set(keys)
     menu.unpost()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_groups_of_a_menu_are_apart_without_grooves(settled, theme):
+    """Nor does an entry touch the border, which has the color of a sheet's."""
+    menu, look = settled.window.menus.menu, settled.window.look
+    if look.theme != theme:
+        settled.open_menu("Switch to " + theme)
+    for open_menu in (settled.window.menus.open_main, settled.chat_view.buttons["more"].invoke):
+        open_menu()
+        kinds = [menu.type(index) for index in range(menu.index("end") + 1)]
+        ends = [menu.yposition(index) for index in range(len(kinds))] + [menu.winfo_reqheight()]
+        heights = [below - above for above, below in zip(ends, ends[1:])]
+        assert set(kinds) == {"command"} and heights[0] == heights[-1] - 1 < heights[1]
+        assert menu.entrycget(0, "state") == "disabled"
+        fills = {str(menu.entrycget(index, "background")) for index in range(len(kinds))}
+        assert (fills, str(menu.cget("background"))) == (
+            {look.color["field"]},
+            look.color["outline"],
+        )
+        menu.unpost()
 
 
 def test_click_beside_a_sheet_closes_it(settled, desktop):

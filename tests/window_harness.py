@@ -397,7 +397,8 @@ class Person:
     def _commands(self):
         menu = self.window.menus.menu
         indices = [i for i in range(menu.index("end") + 1) if menu.type(i) == "command"]
-        return {menu.entrycget(i, "label").strip(): i for i in indices}
+        labels = {menu.entrycget(i, "label").strip(): i for i in indices}
+        return {label: index for label, index in labels.items() if label}
 
     def choose(self, words):
         """Choose a command of the open menu."""
