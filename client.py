@@ -6525,6 +6525,11 @@ class ChatView:
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
+    def visit(self, name: str) -> None:
+        """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
+        known = self._window.chat.find(name)
+        self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
+
     def join_again(self) -> None:
         """Join the room in view, which the user was removed from."""
         self.open(self._window.chat.current.name)
@@ -6648,9 +6653,7 @@ class ChatView:
         elif "person" in tags:
             self._window.menus.open_person(entry.line.nickname, event)
         elif "room" in tags:
-            name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
-            known = chat.find(name)
-            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
+            self.visit(join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c"))))
         else:
             open_link(self.link_at(index))
         return "break"
@@ -6733,6 +6736,11 @@ def links_of(entry: Entry) -> List[str]:
     return [entry.text[start:end] for start, end in find_links(entry.text)]
 
 
+def rooms_of(entry: Entry) -> List[str]:
+    """Return the rooms that an entry names."""
+    return list(dict.fromkeys(_ROOM.findall(entry.text)))
+
+
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
     if find_links(address) == [(0, len(address))]:
@@ -6752,6 +6760,7 @@ TYPING_MS = 400  # without a key until what is typed is searched
 BATCH = 100  # events handled at once, so that a flood leaves time for keys
 BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
+MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
 ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
@@ -6996,13 +7005,13 @@ class Menus:
                 links, spot = links_of(entry), view.transcript
                 if not widget.tag_ranges("sel"):  # for Copy
                     widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
-            entries = self._line(entry, links) if entry is not None else []
+            entries = self._line(entry, links[:MAX_OFFERED], spot) if entry is not None else []
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, spot)
 
-    def _line(self, entry: Entry, links: Sequence[str]) -> List[Any]:
+    def _line(self, entry: Entry, links: Sequence[str], spot: "Spot") -> List[Any]:
         """Return the menu's entries for a line of the transcript, and links in it."""
         window, view, chat = self._window, self._window.chat_view, self._window.chat
         entries: List[Any] = []
@@ -7010,6 +7019,11 @@ class Menus:
             entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
             copy = functools.partial(copy_text, window.root, link)
             entries.append(("Copy the link", copy))
+        for room in rooms_of(entry)[:MAX_OFFERED]:
+            known = chat.find(room)
+            if known is not chat.current:
+                words = "Go to %s" if known else "Join %s…"
+                entries.append((words % room, functools.partial(view.visit, room)))
         if entry.delivery in FAILED:
             entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
             entries.append(("Edit", functools.partial(view.edit, entry)))
@@ -7017,6 +7031,9 @@ class Menus:
         elif chat.can_reply(entry):
             words = "Reply" if chat.home(entry) is chat.current else "Reply privately"
             entries.append((words, functools.partial(view.reply, entry)))
+        if entry.line.nickname and not entry.is_own:
+            more = functools.partial(self.open_person, entry.line.nickname, spot)
+            entries.append(("More for %s…" % entry.line.nickname, more))
         return [*entries, None] if entries else []
 
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:

@@ -115,6 +115,43 @@ def test_name_in_the_transcript_has_its_menu(alice, desktop, room):
     assert alice.menu[:2] == ["Write privately", "Mention"]
 
 
+@pytest.mark.parametrize("key", ["Return", "Shift-F10"])
+def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room, key):
+    room.bob.send("PRIVMSG #lobby :#maths is not #lobby, see #maths")
+    alice.sees("[bob]: #maths is not #lobby, see #maths")
+
+    def open_menu():
+        alice.press("Up", alice.text)
+        alice.press(key)
+
+    open_menu()
+    assert alice.menu[:3] == ["Join #maths…", "Reply", "More for bob…"]
+    alice.choose("Join #maths…")
+    desktop.pump(lambda: alice.sheet is not None and rows(alice) == ["maths"])
+    alice.press("Return", alice.sheet.field.text)
+    alice.sees("[SERVER]: alice joined #maths")
+    alice.chat_view.open("#lobby")
+    open_menu()
+    alice.choose("Go to #maths")
+    assert alice.window.chat.current.name == "#maths"
+    alice.chat_view.open("#lobby")
+    open_menu()
+    alice.choose("More for bob…")
+    assert alice.menu[:2] == ["Write privately", "Mention"]
+    alice.say("#maths")
+    alice.sees("[alice]: #maths")
+    open_menu()
+    assert alice.menu[:3] == ["Go to #maths", "Reply", "Copy"]
+    alice.text.event_generate("<Button-3>", x=90, y=alice.y_of("see #maths") + 5)
+    assert "Go to #maths" in alice.menu
+    alice.choose("More for bob…")  # no line is chosen there
+    assert alice.menu[:2] == ["Write privately", "Mention"]
+    alice.say(" ".join("#r%d" % number for number in range(20)))
+    alice.sees("[alice]: " + " ".join("#r%d" % number for number in range(20)))
+    open_menu()
+    assert alice.menu.index("Reply") == 8
+
+
 @pytest.mark.parametrize("way", ["click", "menu", "keyboard"])
 def test_topic_is_changed_in_place(alice, desktop, way):
     view = alice.chat_view
