@@ -190,6 +190,7 @@ RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 PASTE_TIME = 2.0  # seconds from line to line of a paste
+ANSWER_TIME = 1.0  # seconds from line to line of a server's answer
 MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is code
 
 
@@ -1588,10 +1589,10 @@ class Chat:
                 self.answer(str(error))
             else:
                 self.discard(entry)
-                self.say(item.message)
+                self.say(item.message._replace(tags={REPLY_TAG: entry.reply_to}))
 
     def edit(self, entry: Entry) -> None:
-        """Remove a failed message, and give it back as it can be typed in this conversation."""
+        """Remove a failed message, and give it back as it can be typed here, with its reply."""
         item = self.outbox.failed(entry)
         if item is not None:
             target, text = item.message.params
@@ -1601,6 +1602,8 @@ class Chat:
                 text = "/me " + text[len(protocol.ACTION) :].rstrip("\x01")
             elif text.startswith("/"):
                 text = "/" + text
+            if self.current is self.find(target):
+                self.reply(self.current.quoted(entry) or self.reply_to)
             self.outcome.rest = text
             self.discard(entry)
 
@@ -1974,9 +1977,6 @@ class Chat:
             return
         entry = self.new_entry(line)
         entry.reply_to = message.tag(REPLY_TAG)
-        if self.reply_to is not None and self.current is self.find(message.params[0]):
-            entry.reply_to = self.reply_to.msgid
-            self.reply(None)
         item = self.outbox.add(entry, message)
         self.flush()
         for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
@@ -2891,6 +2891,9 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
+        if chat.reply_to is not None and chat.current is chat.find(message.params[0]):
+            message = message._replace(tags={REPLY_TAG: chat.reply_to.msgid})
+            chat.reply(None)
         chat.say(message)
     elif message.command == "CHATHISTORY":
         _ask(chat, TYPED, chat.current, "LATEST", "*", limit=int(message.text[:9]))
@@ -5666,7 +5669,10 @@ class Transcript:
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         note = entry.note
         if not note and self.conversation.kind != PRIVATE:
-            note = "only you" if entry.is_answer else ""
+            seconds = ANSWER_TIME  # since the line above, if that is of the same answer
+            if above is not None and above.is_answer:
+                seconds = entry.line.when - above.line.when
+            note = "only you" if entry.is_answer and seconds >= ANSWER_TIME else ""
             note = "only you two" if entry.line.kind == PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look.encode)
 
@@ -7054,9 +7060,10 @@ class Menus:
         for entry in [None, *entries, None] if has_gaps else entries:
             if entry is not None:
                 label, action = look.text("  %s  " % entry[0]), entry[1]
-                key, state = "".join(entry[2:]), "disabled" if action is None else "normal"
-                menu.add_command(label=label, command=action or "", state=state)
-                menu.entryconfigure("end", accelerator=key_name(key, look.system) + "  " * has_gaps)
+                key = key_name("".join(entry[2:]), look.system) + "  " * has_gaps
+                menu.add_command(label=label, command=action or "", accelerator=key)
+                if action is None:
+                    menu.entryconfigure("end", state="disabled")
             elif has_gaps:
                 menu.add_command(state="disabled", font=gap)
             else:

@@ -2314,6 +2314,33 @@ def test_reply_is_sent_as_a_tag_and_begins_with_a_name(caps, tags):
         assert alice.chat.current.entries[-1].reply_to == "7"
 
 
+@pytest.mark.parametrize("typed", ["I do", "/me comes"])
+def test_failed_reply_that_is_edited_is_still_a_reply(typed):
+    alice = User("echo-message message-tags").join()
+    alice.hear("@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?")
+    question = alice.chat.current.entries[-1]
+    alice.do(alice.chat.do(NOW, alice.chat.reply, question))
+    alice.type(typed)
+    alice.hear(":hub 404 alice #lobby :Cannot send to channel")
+    outcome = alice.chat.do(NOW, alice.chat.edit, alice.chat.outbox.items[0].entry)
+    assert alice.chat.reply_to is question
+    alice.sent.clear()
+    alice.type(outcome.rest + " too")
+    (again,) = alice.sent
+    assert again.startswith("@+draft/reply=7 PRIVMSG #lobby ")
+
+
+def test_message_that_is_sent_again_takes_no_reply_that_is_being_written(alice):
+    alice.hear("@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?")
+    question = alice.chat.current.entries[-1]
+    alice.type("unrelated")
+    alice.hear(":hub 404 alice #lobby :Cannot send to channel")
+    failed = alice.chat.outbox.items[0].entry
+    alice.do(alice.chat.do(NOW, alice.chat.reply, question))
+    alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert alice.chat.current.entries[-1].reply_to == "" and alice.chat.reply_to is question
+
+
 def test_reply_is_forgotten_in_another_conversation(alice):
     alice.hear(
         "@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?", "@msgid=8 :bob!b@h PRIVMSG alice :hm"

@@ -580,6 +580,20 @@ def test_answers_say_that_only_the_user_sees_them(alice, desktop, hub):
     assert alice.lines[-1] == words
 
 
+def test_answer_of_several_lines_says_once_that_only_the_user_sees_it(alice, desktop, hub):
+    """And again in the next answer, and where a line of others is in between."""
+    rooms = [":hub 322 alice #r%d 1 :topic %d" % (number, number) for number in range(3)]
+    hub.send(*rooms, ":bob!b@h PRIVMSG #lobby :hi", *rooms[:2])
+    alice.sees("[SERVER]: #r1 (1): topic 1")
+    aside = "  (only you)"
+    ends = [line[-len(aside) :] == aside for line in alice.lines[-6:]]
+    assert ends == [True, False, False, False, True, False]
+    chat = alice.window.chat
+    later = chat.do(chat.now + 5, chat.answer, "No such user: dave").changes
+    alice.window._show_changes(later)
+    assert alice.lines[-1].endswith(aside)
+
+
 def test_reply_can_be_retried_and_goes_without_tags_where_there_are_none(alice, hub):
     """To a server without message-tags no tag is sent."""
     hear(hub, alice, "hello")
