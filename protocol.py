@@ -1239,7 +1239,8 @@ def _describe_modes(message: Message, modes: Mapping[str, str]) -> str:
         if casefold(change.arg) == casefold(message.nickname):
             text = _OWN_MODE_TEXTS.get(mode, text)
         texts.append(text.format(channel, short_mask(change.arg), mode))
-    return "%s %s" % (message.nickname, ", ".join(texts)) if texts else ""
+    who = message.nickname if "!" in message.source else "The server"
+    return "%s %s" % (who, ", ".join(texts)) if texts else ""
 
 
 # The chat box

@@ -667,6 +667,7 @@ class Channel:
         self.set_members({})
         self.topic = Topic()
         self.flags: FrozenSet[str] = frozenset("n")
+        self.usual_flags = self.flags  # until operators change them
         self.key = ""  # mode k
         self.limit = 0  # mode l
         self.bans: Tuple[ChannelBan, ...] = ()
@@ -697,7 +698,7 @@ class Channel:
     @property
     def is_persistent(self) -> bool:
         """True if it is kept over a restart, and if it has an owner, when it is empty."""
-        is_plain = self.flags == {"n"} and not (self.key or self.limit or self.bans)
+        is_plain = self.flags == self.usual_flags and not (self.key or self.limit or self.bans)
         return bool(self.topic.text) or not is_plain
 
     def is_chanop(self, client: Client) -> bool:
@@ -829,18 +830,19 @@ class Channel:
         saved = ("name", "topic", "created", "unused", "restricted_since", "limit", "bans")
         state = {name: getattr(self, name) for name in saved}
         state.update(flags=sorted(self.flags), operators=sorted(self.operators))
-        return dict(state, password=self.key)
+        return dict(state, password=self.key, usual_flags=sorted(self.usual_flags))
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any], accounts: Iterable[int]) -> "Channel":
-        """Return the channel of `state`, whose operators are among `accounts`."""
+    def restore(cls, state: Mapping[str, Any]) -> "Channel":
+        """Return the channel of `state`."""
         channel = cls(state["name"])
         channel.topic, channel.created = Topic(*state["topic"]), state["created"]
         channel.unused, channel.restricted_since = state["unused"], state["restricted_since"]
         channel.key, channel.limit = state["password"], state["limit"]
         channel.set_bans(tuple(ChannelBan(*ban) for ban in state["bans"]))
         channel.flags = frozenset(state["flags"])
-        channel.operators = frozenset(state["operators"]).intersection(accounts)
+        channel.usual_flags = frozenset(state.get("usual_flags", "n"))
+        channel.operators = frozenset(state["operators"])
         channel.is_saved = True
         return channel
 
@@ -1123,6 +1125,7 @@ class Directory:
         self._enqueue = enqueue  # only appends
         self._server_name = server_name
         self._lobby = protocol.casefold(lobby)
+        self._has_operator = False  # an account is that of an operator of the server
         self._last_number = last_number
         self._clients: Dict[str, Client] = {}  # by casefolded nickname
         self._skeletons: Dict[str, Set[str]] = collections.defaultdict(set)  # their nicknames
@@ -1310,6 +1313,8 @@ class Directory:
                     self.post(Event(Message("901", params, self._server_name), (client,)))
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
+            self._has_operator = any(account.is_operator for account in accounts.values())
+            self._guard_topic(self._channels.get(self._lobby))
 
     def change(self, client: Client, command: str, *params: str, **state: str) -> None:
         """Change attributes of a user, and tell its peers where it may speak, by a message."""
@@ -1419,6 +1424,7 @@ class Directory:
                 if len(self._channels) >= MAX_SERVER_CHANNELS:
                     raise ReplyError("405", name, "The server has as many channels as it can")
                 channel = self._channels[folded] = Channel(name)
+                self._guard_topic(channel if folded == self._lobby else None)
             # Modes apply to an empty channel too, or its history would be open.
             channel.check_can_join(client, key)
             is_founder = not (channel.members or self._has_owner(channel))
@@ -1672,6 +1678,21 @@ class Directory:
         channel.set_members(members)
         client.channels.discard(channel)
         self._drop_if_empty(channel)
+
+    def _guard_topic(self, lobby: Optional[Channel]) -> None:
+        """Leave the topic of the lobby to operators, unless nobody could set it then."""
+        is_guarded = lobby is not None and "t" in lobby.usual_flags
+        if lobby is None or is_guarded == self._has_operator:
+            return
+        lobby.usual_flags ^= {"t"}
+        if ("t" in lobby.flags) == is_guarded:  # else operators have changed it
+            lobby.flags ^= {"t"}
+            change = Message(
+                "MODE", (lobby.name, "-+"[self._has_operator] + "t"), self._server_name
+            )
+            if lobby.members:
+                self.post(Event(change, lobby.audience, None, (lobby.folded,)))
+        self._save(lobby)
 
     def _has_owner(self, channel: Channel) -> bool:
         """Return True if no user becomes a chanop by joining while it is empty."""
@@ -4801,10 +4822,10 @@ class Server:
         self.directory = Directory(self.delivery.enqueue, options.server_name, options.lobby, last)
         self.limits = {name: Limiter(*limit) for name, limit in LIMITS.items()}
         self.limits["work"] = Limiter(options.rate_limit * ADDRESS_SHARE, ADDRESS_BURST)
-        accounts = [account.id for account in self.store.accounts()]
         with contextlib.suppress(StoreError):  # users are told that nothing is kept
             for state in self.store.channels():
-                self.directory.restore(Channel.restore(state, accounts))
+                self.directory.restore(Channel.restore(state))
+        self.directory.update_accounts(self.store.accounts)
         ports = [self.port, DISCOVERY_PORT] if options.discovery else []
         self.discovery = Discovery(self.address, ports)
         self._unused_at = time.monotonic() + UNUSED_INTERVAL

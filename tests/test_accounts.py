@@ -183,3 +183,71 @@ def test_bans_outlive_a_restart(kept, open_room, folder):
     talker = open_room(data=folder).connect(IrcTalker)
     talker.send("NICK mallory", "USER m 0 * :m")
     assert any("banned" in line for line in talker.heard_or_rest())
+
+
+# The topic of the lobby
+
+
+def modes(talker):
+    """Return the modes of the lobby, as MODE tells a user of IRC."""
+    talker.send("MODE #lobby")
+    return next(line.split(":")[-1] for line in talker.heard() if " 324 " in line)
+
+
+def test_topic_of_the_lobby_is_for_operators(kept):
+    """Where the server has one; other rooms are as they were."""
+    bob, carol, root = guest(kept, "bob"), kept.plain("carol"), guest(kept, "root2")
+    assert modes(bob) == "+nt"
+    bob.send("TOPIC #lobby :mine")
+    bob.expect(" 482 bob #lobby :You're not channel operator")
+    carol.send("/topic mine")
+    carol.expect("[SERVER]: Only operators of #lobby may do that.")
+    root.send("OPER root :" + PASSWORD, "TOPIC #lobby :tests on Monday")
+    carol.expect("[SERVER]: root2 set the topic: tests on Monday")
+    bob.send("JOIN #den", "PART #lobby", "JOIN #tea", "TOPIC #tea :mine", "MODE #tea")
+    bob.expect(" 324 bob #tea :+n")
+
+
+def test_topic_of_the_lobby_is_for_everyone_where_nobody_operates(open_room, folder):
+    """People with nc learn when that changes, at either end."""
+    room = open_room(data=folder)
+    bob, carol = guest(room, "bob"), room.plain("carol")
+    carol.send("/topic mine")
+    bob.expect(" TOPIC #lobby :mine")
+    assert modes(bob) == "+n"
+    for act, sign, words in (
+        (lambda store: store.add_account("root", PASSWORD, True), "+", "let only operators set"),
+        (lambda store: store.add_account("zoe", PASSWORD, True), "", ""),
+        (lambda store: store.remove_account("root"), "", ""),
+        (lambda store: store.remove_account("zoe"), "-", "let everyone in #lobby set"),
+    ):
+        chore(folder, act)
+        room.wait_until_noticed()
+        heard = [line for line in bob.heard() if " MODE #lobby " in line]
+        assert [line[-2:] for line in heard] == [sign + "t"] * bool(sign)
+        assert any("The server " + words in line for line in carol.heard()) == bool(sign)
+    carol.send("/topic ours")
+    bob.expect(" TOPIC #lobby :ours")
+
+
+@pytest.mark.parametrize("topic", ["", "tea"])
+def test_operators_open_the_topic_of_the_lobby_for_good(kept, open_room, folder, topic):
+    """Also if nobody has set one by the time that the lobby is empty, and after a restart."""
+    root = guest(kept, "root2")
+    root.send("OPER root :" + PASSWORD, "MODE #lobby -t", "TOPIC #lobby :" + topic, "QUIT")
+    root.rest()
+    assert modes(guest(kept, "bob")) == "+n"
+    kept.close()
+    again = open_room(data=folder)
+    again.wait_until_noticed()
+    assert modes(guest(again, "carol")) == "+n"
+
+
+def test_topic_of_the_lobby_is_guarded_from_the_next_start_on(open_room, folder):
+    """If the first operator is added while the server does not run."""
+    room = open_room(data=folder)
+    room.plain("carol").send("/topic mine")
+    guest(room, "bob").heard()
+    room.close()
+    chore(folder, lambda store: store.add_account("root", PASSWORD, True))
+    assert modes(guest(open_room(data=folder), "dave")) == "+nt"

@@ -473,7 +473,7 @@ ROWS = {
         ("alice", "MODE alice +ox-i", "221 alice :+"),
         ("alice", "MODE bob", "502 alice :Cannot change the modes of others"),
         ("alice", "MODE dave", "401 alice dave :No such nick"),
-        ("root", "MODE #lobby +t", ROOT + "MODE #lobby +t"),
+        ("root", "MODE #lobby -t", ROOT + "MODE #lobby -t"),
         ("root", "MODE root -o", "221 root :+o"),
     ],
     "MONITOR": [

@@ -214,6 +214,18 @@ def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     assert "Change the topic…" not in alice.menu
 
 
+def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice, desktop, room):
+    view = alice.chat_view
+    desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
+    room.server.store.add_account("root", "open sesame", True)
+    alice.sees("[SERVER]: The server let only operators set the topic of #lobby")
+    desktop.pump(lambda: "No topic" in alice.drawn(view.room))
+    view.room.canvas.event_generate("<Button-1>")
+    assert "Change the topic…" not in alice.menu and view.topic is None
+    alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
+    desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
+
+
 def test_topic_that_is_written_is_for_its_own_room(alice, desktop):
     alice.chat_view.edit_topic()
     alice.chat_view.open("#maths")
