@@ -1291,6 +1291,7 @@ CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
 _NOT_CONNECTED = "You are not connected. Try again when you are."
+_BANS = ("BANS",)
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
@@ -1342,6 +1343,7 @@ class Chat:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing: List[Message] = []  # the answer to the last `request`
+        self.requested: Sequence[str] = ()  # by it
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
@@ -1630,7 +1632,10 @@ class Chat:
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
         self.listing, self.session.is_listing = [], self.session.is_settled
+        self.requested = params
         if self.session.is_settled:
+            if params == _BANS:  # what comes tells who is muted
+                self.muted.clear()
             self.send_command(*params)
             self.send_command("PING", "listing")
 
@@ -1783,16 +1788,18 @@ class Chat:
             self._give_back(list(self._pastes)[:1])
 
     def _note_mute(self, message: Message) -> None:
-        """Keep who is muted, as the answers to the commands of an operator tell."""
+        """Keep who is muted, as the notes to operators tell; list the sanctions again."""
         kind, target, seconds = message.params[:2], *(*message.params[2:4], "", "")[:2]
         is_mute = kind in (("MUTE", "DONE"), ("BANS", "MUTE")) and seconds.isdecimal()
         if message.command == "NOTE" and is_mute and len(self.muted) < MAX_LISTED:
             self.muted[target] = self.now + (int(seconds[:12]) or math.inf)
         elif message.command in ("NOTE", "FAIL") and kind[:1] == ("UNBAN",):
             self.muted.pop(target, None)
-        else:
+        elif message.command != "NOTE" or kind != ("BAN", "DONE"):
             return
         self.change(MEMBERS)
+        if kind[1:] == ("DONE",) and self.requested == _BANS:
+            self.request(*_BANS)
 
     def _give_back(self, words: Iterable[str]) -> None:
         """Return the lines of these pastes to the user."""
@@ -2682,6 +2689,8 @@ def _on_own_mode(chat: Chat, message: Message) -> None:
         _in_channel(0, _on_mode)(chat, message)
     elif has_changed:
         chat.session.is_operator = before.rfind("+") > before.rfind("-")
+        if chat.session.is_operator and RESUME_CAP in chat.session.caps:
+            chat.request(*_BANS)
         chat.change(STATUS)
 
 

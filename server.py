@@ -3005,6 +3005,12 @@ class Delivery(threading.Thread):
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
+def make_note(*params: str) -> Tuple[str, ...]:
+    """Return a NOTE as words of a reply; ::1 cannot be a middle parameter."""
+    middle = ["0" + param if param.startswith(":") else param for param in params[:-1]]
+    return ("NOTE", *middle, params[-1])
+
+
 class Session:
     """A client's thread: reads and carries out each line until the connection ends.
 
@@ -3310,9 +3316,7 @@ class Session:
     def note(self, *params: str) -> None:
         """Reply with a standard reply NOTE; a notice, if the client does not know them."""
         is_known = self.client.caps & STANDARD_REPLIES
-        # ::1, which cannot be a middle parameter
-        context = ["0" + param if param.startswith(":") else param for param in params[:-1]]
-        self.reply(*("NOTE", *context, params[-1]) if is_known else ("NOTICE", params[-1]))
+        self.reply(*make_note(*params) if is_known else ("NOTICE", params[-1]))
 
     def refuse(self, command: str, error: ReplyError) -> None:
         """Reply with an error, except to a user's NOTICE: that is never answered."""
@@ -4464,7 +4468,7 @@ def on_sanction(session: Session, message: Message) -> None:
     done = "banned" if kind == "ban" else "muted"
     log.warning("%s: %s %s (%s): %s", client.log_name, done, target, length, reason)
     text = "%s is %s (%s)." % (target, done, length)
-    session.note(message.command, "DONE", target, str(seconds), text)
+    _note_to_operators(session, message.command, "DONE", target, str(seconds), text)
 
 
 def on_unban(session: Session, message: Message) -> None:
@@ -4477,7 +4481,22 @@ def on_unban(session: Session, message: Message) -> None:
     session.server.apply_sanctions_to_all()
     log.warning("%s: lifted the sanctions against %s", session.client.log_name, target)
     again = [{"ban": "join", "mute": "write"}[kind] for kind in sorted(kinds)]
-    session.note("UNBAN", "DONE", target, "%s may %s again." % (target, " and ".join(again)))
+    text = "%s may %s again." % (target, " and ".join(again))
+    _note_to_operators(session, "UNBAN", "DONE", target, text)
+
+
+def _note_to_operators(session: Session, *params: str) -> None:
+    """Reply with a NOTE, and tell the other operators the same, and by whom."""
+    client, text = session.client, "By %s: %s" % (session.client.nickname, params[-1])
+    others = [user for user in session.directory.users() if user.is_operator and user is not client]
+    knowing = [user for user in others if user.caps & STANDARD_REPLIES]
+    for audience, words in (
+        (knowing, make_note(*params[:-1], text)),
+        (set(others).difference(knowing), ("NOTICE", "*", text)),
+    ):
+        message = Message(words[0], words[1:], session.options.server_name)
+        session.directory.post(Event(message, tuple(audience)))
+    session.note(*params)
 
 
 def on_bans(session: Session, message: Message) -> None:

@@ -251,3 +251,30 @@ def test_topic_of_the_lobby_is_guarded_from_the_next_start_on(open_room, folder)
     room.close()
     chore(folder, lambda store: store.add_account("root", PASSWORD, True))
     assert modes(guest(open_room(data=folder), "dave")) == "+nt"
+
+
+# Sanctions
+
+
+def test_operators_learn_of_each_other_s_sanctions(kept):
+    """In a NOTE if they know it, else in a notice, as with nc; all others hear nothing."""
+    boss, modern, old = guest(kept, "boss"), guest(kept, "modern"), kept.irc("old")
+    plain, bob = kept.plain("plain"), guest(kept, "bob")
+    for operator in (boss, modern, old):
+        operator.send("OPER root :" + PASSWORD)
+    plain.send("/login root " + PASSWORD)
+    plain.expect("plain is now called root")
+    for line, words, text in (
+        ("MUTE zed 10m", "MUTE DONE zed 600", "zed is muted (10 minutes)."),
+        ("BAN 0::1 1h :noise", "BAN DONE 0::1 3600", "::1 is banned (1 hour)."),
+        ("UNBAN zed", "UNBAN DONE zed", "zed may write again."),
+    ):
+        for talker in (boss, modern, old, plain, bob):
+            talker.heard()
+        boss.send(line)
+        note = ":hubbub.local NOTE %s :" % words
+        assert [line.partition(" ")[2] for line in boss.heard()] == [note + text]
+        modern.expect(note + "By boss: " + text)
+        old.expect(":hubbub.local NOTICE * :By boss: " + text)
+        plain.expect("[SERVER]: By boss: " + text)
+        assert bob.heard() == []

@@ -100,6 +100,31 @@ def test_mute_is_shown_and_lifted_where_it_was_set(teacher, desktop, room):
     assert "Mute…" in teacher.menu
 
 
+def test_sanctions_of_other_operators_are_known_at_once(teacher, desktop, room):
+    """In the marks of the people and in the open list; those of before, too."""
+    other = room.irc("olga", "standard-replies")
+    other.send("OPER root :open sesame", "MUTE carol 1h")
+    other.expect("carol is muted (1 hour).")
+    teacher.sees("[SERVER]: By olga: carol is muted (1 hour).")
+    carol = room.plain("carol")
+    desktop.pump(lambda: "muted" in drawn_people(teacher))
+    teacher.open_menu("Bans and mutes…")
+    rows = lambda: [row.text for row in teacher.sheet.list.rows]  # noqa: E731
+    desktop.pump(lambda: rows() == ["carol is muted for 1 hour, by olga"])
+    other.send("BAN mallory * :noise")
+    desktop.pump(lambda: rows()[1:] == ["mallory is banned, by olga: noise"])
+    other.send("UNBAN carol", "UNBAN mallory")
+    desktop.pump(lambda: rows() == ["Nobody is banned or muted."])
+    desktop.pump(lambda: "muted" not in drawn_people(teacher))
+    teacher.press("Escape")
+    other.send("MUTE carol 1h", "MUTE 0::1 1h")
+    teacher.sees("[SERVER]: By olga: ::1 is muted (1 hour).")
+    late = desktop.join(room.server.port, "late")
+    late.window.do(late.window.chat.send_command, "OPER", "root", "open sesame")
+    desktop.pump(lambda: "muted" in drawn_people(late))
+    assert "is muted" not in str(late.lines) + str(carol.heard())
+
+
 def drawn_people(person):
     return person.drawn(person.chat_view.people.list)
 
