@@ -2281,6 +2281,7 @@ def _read_entry(
 
 _LOADED = "found in what is loaded here (%s)"  # and why not in more
 _KEPT = "found in everything the server keeps"
+_CUT = "found, but the server had no time to search older messages"
 
 
 class Result(NamedTuple):
@@ -2348,6 +2349,7 @@ def _find_loaded(chat: Chat, words: str) -> Iterator[Tuple[Conversation, Entry]]
 def _take_results(chat: Chat, request: Request) -> None:
     """Merge what the server has found into the results."""
     found = []
+    notes = [message for message in request.messages if message.command == "NOTE"]
     for message in request.messages:
         target, sender = message.param(0), message.nickname
         is_channel, is_known = target.startswith(CHANNEL_SIGN), chat.find(target) is not None
@@ -2361,7 +2363,7 @@ def _take_results(chat: Chat, request: Request) -> None:
             found.append((conversation, entry))
     if request.lookup is not None:
         request.lookup.add(found)
-    _finish(chat, request.lookup, _KEPT)
+    _finish(chat, request.lookup, _CUT if notes else _KEPT)
 
 
 def _finish(chat: Chat, lookup: Optional[Lookup], where: str) -> None:

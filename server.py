@@ -4394,9 +4394,11 @@ def on_search(session: Session, message: Message) -> None:
         readable += [(key, client.readable_since) for key in keys]
     ranges = [(key, max(low, since), high) for key, since in readable]
     words = protocol.fold_text(wanted.get("text", ""))
-    rows = _search(session, ranges, words, wanted.get("from", ""), most, after is None)
+    rows, is_whole = _search(session, ranges, words, wanted.get("from", ""), most, after is None)
     session.response.open_batch("soju.im/search")
     replay(session, "", rows)
+    if not is_whole and client.caps & STANDARD_REPLIES:  # a notice would look like a result
+        session.note("SEARCH", "INCOMPLETE", "There was no time to search all messages.")
 
 
 def _search(
@@ -4406,11 +4408,12 @@ def _search(
     sender: str,
     most: int,
     latest: bool,
-) -> List[Row]:
+) -> Tuple[List[Row], bool]:
     """Return the latest (or the earliest) messages with folded words, oldest first.
 
-    `ranges` are conversations, with the numbers between which to look. Each is read in steps, and
-    paid for before; they take turns, so that a long one does not use up the time of all.
+    And False if the time was over before all were searched. `ranges` are conversations, with the
+    numbers between which to look. Each is read in steps, and paid for before; they take turns, so
+    that a long one does not use up the time of all.
     """
     found: Dict[str, List[Row]] = collections.defaultdict(list)
     deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(ranges)
@@ -4423,7 +4426,7 @@ def _search(
             low, high = (low, rows[0].number) if latest else (rows[-1].number, high)
             waiting.append((key, low, high))
     ordered = sorted(itertools.chain(*found.values()), key=lambda row: row.number)
-    return ordered[-most:] if latest else ordered[:most]
+    return ordered[-most:] if latest else ordered[:most], not waiting or most <= 0
 
 
 def _has_words(row: Row, words: str, sender: str) -> bool:

@@ -384,17 +384,24 @@ def test_search_ends_in_time_and_is_paid_for(open_room, tmp_path, monkeypatch):
     """With what was found so far; each step costs, before it is made."""
     room = open_room(data=str(tmp_path / "history"))
     monkeypatch.setattr(server, "SEARCHED_AT_ONCE", 1)
-    alice = room.irc("alice", CAPS + " soju.im/search")
+    alice = room.irc("alice", CAPS + " soju.im/search standard-replies")
     alice.send(*("PRIVMSG #lobby :tea %d" % number for number in range(20)))
     alice.heard()
     paid = []
     monkeypatch.setattr(server.Session, "charge", lambda session, tokens: paid.append(tokens))
     alice.send("SEARCH text=tea;in=#lobby")
-    assert len(texts(alice.heard())) == 20
+    heard = alice.heard()
+    assert len(texts(heard)) == 20 and " NOTE " not in str(heard)
     assert paid.count(1 / server.SEARCHED_PER_TOKEN) >= 20
     monkeypatch.setattr(server, "SEARCH_TIME", 0.0)
-    alice.send("SEARCH text=tea")
-    assert texts(alice.heard()) == []
+    bob = room.irc("bob", CAPS + " soju.im/search")
+    for talker in (alice, bob):
+        talker.heard()
+        talker.send("SEARCH text=tea")
+        start, *notes, end = talker.heard()
+        assert " BATCH +" in start and " BATCH -" in end
+        words = ["NOTE SEARCH INCOMPLETE :There was no time to search all messages."]
+        assert [line.split(" ", 2)[2] for line in notes] == words * (talker is alice)
 
 
 def test_history_can_be_typed_in_plain_text(room):

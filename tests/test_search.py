@@ -104,6 +104,17 @@ def test_server_is_asked_and_its_answer_is_merged(alice):
     assert len(alice.chat.conversations) == 2  # none is opened
 
 
+@pytest.mark.parametrize("found", [(), (say(2, "old tea"),)])
+def test_search_that_was_cut_short_says_so(alice, found):
+    search(alice, "tea")
+    cut = ":hub NOTE SEARCH INCOMPLETE :There was no time to search all messages."
+    assert alice.hear(*batch("soju.im/search", *found, cut)) == []
+    assert alice.chat.lookup.note == (
+        "%d messages found, but the server had no time to search older messages" % (2 + len(found))
+    )
+    assert alice.chat.find("SEARCH") is None
+
+
 @pytest.mark.parametrize(
     ("words", "sent"),
     [
