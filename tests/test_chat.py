@@ -456,6 +456,15 @@ def test_commands_are_suggested_to_those_who_may_use_them(alice):
     assert not suggested() & {"history", "register", "login", "ban"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "args"), [("/reg", ""), ("/log", "USERNAME"), ("/top", "[TOPIC]")]
+)
+def test_suggestion_of_a_command_asks_for_no_password_in_the_open(alice, typed, args):
+    alice.chat.session.caps |= {"sasl", "draft/account-registration"}
+    (found,) = alice.chat.completer.look(typed, len(typed))
+    assert found.word.startswith(typed) and found.args == args and found.help
+
+
 def test_list_is_answered_in_one_line_when_all_names_have_come(alice):
     assert alice.type("/list") == []
     assert alice.hear(":hub 353 alice = #lobby :Zoe alice", ":hub 353 alice = #lobby :bob") == []

@@ -108,6 +108,7 @@ def test_server_is_asked_and_its_answer_is_merged(alice):
 def test_search_that_was_cut_short_says_so(alice, found):
     search(alice, "tea")
     cut = ":hub NOTE SEARCH INCOMPLETE :There was no time to search all messages."
+    cut = "@time=2026-11-22T17:00:00.000Z " + cut
     assert alice.hear(*batch("soju.im/search", *found, cut)) == []
     assert alice.chat.lookup.note == (
         "%d messages found, but the server had no time to search older messages" % (2 + len(found))

@@ -169,6 +169,24 @@ def test_nothing_is_drawn_again_if_nothing_has_changed(alice, desktop, responder
     ask_again(alice, desktop, responder)
 
 
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_lock_in_the_list_has_a_tip(alice, desktop, responder, monkeypatch, way):
+    monkeypatch.setattr(client.Tip, "DELAY", 20)
+    responder.answer(responder.asked, "Open", 4001)
+    responder.answer(responder.asked, "Closed", 4002, is_encrypted=True)
+    desktop.pump(lambda: len(rows(alice)) == 2)
+    assert [("lock" in icons) for icons in signs(alice)] == [False, True]
+    found, name = alice.connect_view.list, alice.connect_view.fields[NAME]
+    alice.xdotool("mousemove", str(name.winfo_rootx() + 9), str(name.winfo_rooty() + 9))
+    for index, words in ((0, ""), (1, "Encrypted"), (0, "")):
+        if way == "mouse":
+            x, y = found.canvas.winfo_rootx() + 60, found.canvas.winfo_rooty() + found._tops[index]
+            alice.xdotool("mousemove", str(x), str(y + 10))
+        else:
+            alice.press("End" if index else "Home", found.canvas)
+        desktop.pump(lambda words=words: alice.tip == words)
+
+
 @pytest.mark.parametrize("keys", [["End", "Return"], ["Down", "Up", "Down", "Return"]])
 def test_arrows_choose_and_enter_joins_what_was_found(desktop, responder, hub, keys):
     alice = desktop.open(name="alice")

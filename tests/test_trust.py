@@ -191,26 +191,33 @@ def test_other_servers_are_not_trusted_by_the_way(desktop, open_chat):
 
 
 @needs_openssl
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("rogue", "but has another certificate than the “Class 4B” that you know."),
+        ("", "but is not encrypted, as the “Class 4B” that you know is."),
+    ],
+)
 def test_known_name_at_a_new_address_needs_the_known_certificate(
-    desktop, open_chat, open_room, tmp_path, monkeypatch
+    desktop, open_chat, open_room, tmp_path, monkeypatch, data, words
 ):
     """Else another computer would only have to call itself as the chat that people know."""
     alice = desktop.join(open_chat(network="Class 4B").server.port, "alice")
     desktop.pump(lambda: list(load().networks.values()) == ["Class 4B"])
     alice.close()
-    rogue = open_room(network="Class 4B", data=str(tmp_path / "rogue"))
+    rogue = open_room(network="Class 4B", data=data and str(tmp_path / data))
     with contextlib.closing(Responder()) as responder:
         monkeypatch.setenv("HUBBUB_FIND", responder.address)
         alice = desktop.open(rogue.server.port, "alice")
         responder.answer(responder.query(), "Class 4B", rogue.server.port)
         desktop.pump(lambda: alice.connect_view.found)
         alice.connect()
-        words = (
-            "127.0.0.1:%d calls itself “Class 4B”, but has another certificate than the “Class 4B”"
-        )
-        assert words % rogue.server.port + " that you know." in alice.wait_for_error(SERVER)
+        words = "127.0.0.1:%d calls itself “Class 4B”, %s" % (rogue.server.port, words)
+        assert words in alice.wait_for_error(SERVER)
+        assert rogue.names() == set()  # it was not told a name
         alice.connect_view.trust.invoke()
         alice.sees("[SERVER]: alice joined the chat")
+        assert bool(alice.window.chat.session.pin) == bool(data)
         alice.close()
     assert len(set(load().pins.values())) == 2
 

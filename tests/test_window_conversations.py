@@ -626,6 +626,7 @@ def test_help_typed_opens_the_sheet(alice, desktop):
         ("/register", "<Return>", "s3cret"),
         ("/register s3cret",),
         ("/register wrong", "<Escape>", "/register", "<Return>", "s3cret"),
+        ("/reg", "<Tab>", "s3cret"),
     ],
 )
 def test_password_is_never_shown(desktop, open_room, tmp_path, steps):
