@@ -6159,14 +6159,23 @@ class ConnectView:
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """In a low window, leave out what the user can do without."""
+        """In a low window, leave out what the user can do without.
+
+        For a server that is not trusted, rows of the list first: its address is in its field.
+        """
         fields = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
         needed = self._look.dp(self.NEEDED + self.FIELD * (len(fields) + bool(self._refused)))
-        is_high = self.is_hosting or self.frame.winfo_height() >= needed
-        for widget in (self._head.canvas, self._keys):
-            set_shown(widget, is_high)
+        spare = self.frame.winfo_height() - needed
+        is_high = self.is_hosting or spare >= 0
+        has_head = is_high or (bool(self._refused) and spare >= -2 * self._look.dp(self.FIELD))
+        set_shown(self._head.canvas, has_head)
+        set_shown(self._keys, is_high)
         for hint in self.hints.values():
-            set_shown(hint, is_high or str(hint.cget("style")) != "Muted.TLabel")
+            set_shown(hint, has_head or str(hint.cget("style")) != "Muted.TLabel")
+        least = 1 if has_head and not is_high else 3
+        if least != self.list.least:
+            self.list.least = least
+            self.list.show(self.list.rows, self.list.selected)
         top, side, bottom = map(self._look.px, (28, 32, 20) if is_high else (14, 32, 14))
         self.frame.configure(padding=(side, top, side, bottom))
 

@@ -447,6 +447,29 @@ def test_three_servers_are_in_view_in_a_low_window(desktop, height, is_whole):
     assert view._head.canvas.winfo_viewable() == is_whole
 
 
+@pytest.mark.parametrize(("width", "height"), [(480, 548), (1024, 576), (460, 720)])
+@pytest.mark.parametrize("words", [client.OTHER_CERTIFICATE % "office", client.OTHER_NAMESAKE])
+def test_question_of_trust_keeps_its_title_and_hints_in_a_low_window(desktop, width, height, words):
+    """The list gives way, down to the server that it is about; it has its rows again later."""
+    alice = desktop.open()
+    view = alice.connect_view
+    resize(desktop, alice, width, height)
+    alice.window.settings.servers[:] = ["office", "lab", "hub", "home"]
+    view.fill("alice", "office")
+    view.show_error(client.TRUST, words)
+    desktop.update()
+    shown = view._head.canvas, view.hints[client.NAME], view.hints[client.SERVER], view.trust
+    assert all(widget.winfo_viewable() for widget in (*shown, view.button))
+    bottom = view.button.winfo_rooty() + view.button.winfo_height() - alice.root.winfo_rooty()
+    assert bottom <= height - 14
+    top = view.trust.winfo_rooty() + view.trust.winfo_height() - alice.root.winfo_rooty()
+    assert top <= view.button.winfo_rooty() - alice.root.winfo_rooty()
+    assert view.list.canvas.winfo_height() >= 52 and view._keys.winfo_viewable() == (height == 720)
+    view.show_error("", "")
+    desktop.update()
+    assert view.list.least == 3
+
+
 def test_people_stay_in_view_while_the_connection_is_lost(alice, desktop, hub):
     hub.finish()
     desktop.pump(lambda: alice.title.startswith("Reconnecting"))
