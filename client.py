@@ -5247,8 +5247,11 @@ class Bar:
         if before[2] != self._shown[2]:
             while self.buttons:
                 self.buttons.pop().destroy()
+            tags = self.frame.bindtags()
+            keys = tags[: tags.index(str(self.frame))]  # the window's, before the widget's own
             for label, action in buttons:
                 button = ttk.Button(self._side, text=label, style="Banner.TButton", command=action)
+                button.bindtags((*keys, *button.bindtags()))
                 self.buttons.append(button)
             self._lay_out()
         set_shown(self.frame, bool(text))
@@ -6653,7 +6656,8 @@ class ChatView:
         chat, topic = self._window.chat, self._window.chat.current.topic
         room = self.room.canvas.winfo_width() - self._look.px(20) - self._look.dp(8)
         is_cut = self._look.shorten(topic, "small", room) != self._look.text(topic)
-        words = "Click to change the topic" if chat.can_set_topic(chat.current) else ""
+        can_click = self.topic is None and chat.can_set_topic(chat.current)
+        words = "Click to change the topic" if can_click else ""
         return "\n".join(filter(None, [topic if is_cut else "", words]))
 
     def link_at(self, index: str) -> str:
@@ -7294,7 +7298,6 @@ class Questions:
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
         bar.buttons[-1].focus_set()
-        self._window.keys.add_to(bar.frame)
 
     def _answer(self, action: Optional[Action] = None) -> None:
         self.question = ""

@@ -245,6 +245,44 @@ def test_tip_goes_when_the_user_goes_on(settled, desktop, monkeypatch, way):
         menu.unpost()
 
 
+@pytest.mark.parametrize("place", ["topic", "search", "sheet", "announcement", "banner", "people"])
+def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypatch, place):
+    """Also in what is made later, such as the button of an announcement."""
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view, window = settled.chat_view, settled.window
+    window.chat.announcements.append("Announcement by bob: books away")
+    window.chat.current.removal = "You were removed"
+    window.show_bars()
+    actions = {"topic": view.edit_topic, "search": view.search.open}
+    actions["sheet"] = window.questions.go_to
+    actions.get(place, lambda: None)()
+    focus = {
+        "topic": lambda: view.topic.text,
+        "search": lambda: view.search.field.text,
+        "sheet": lambda: settled.sheet.field.text,
+        "announcement": lambda: view.announcement.buttons[0],
+        "banner": lambda: view.banner.buttons[0],
+        "people": lambda: view.people.list.canvas,
+    }[place]()
+    desktop.pump(focus.winfo_viewable)
+    focus.focus_force()
+    desktop.update()
+    point_at(settled, settled.text)
+    point_at(settled, view.buttons["more"])
+    desktop.pump(lambda: settled.tip == "More for this conversation")
+    settled.type("x")
+    desktop.pump(lambda: not settled.tip)
+    settled.type("<F1>")
+    desktop.pump(lambda: settled.sheet is not None and settled.sheet.list.rows[0].is_caption)
+
+
+def test_topic_that_is_edited_promises_no_click(settled, desktop):
+    view = settled.chat_view
+    assert view._topic_tip() == "Click to change the topic"
+    view.edit_topic()
+    assert view._topic_tip() == ""
+
+
 def test_rows_have_tips(settled, desktop, monkeypatch):
     """The plus beside a caption, and the shield of an operator."""
     monkeypatch.setattr(Tip, "DELAY", 20)
