@@ -3914,7 +3914,7 @@ _BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
 _DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
 
 Action = Callable[[], object]
-Color = Tuple[int, ...]  # red, green, blue and, in pictures, opacity, each from 0 to 255
+Pixel = bytes  # red, green, blue and opacity
 Shape = Tuple[str, List[float]]  # a letter of ICONS and its numbers
 
 
@@ -3969,37 +3969,60 @@ def shade(nickname: str) -> int:
     return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
 
 
-def _rgb(color: str) -> Color:
+def _rgb(color: str) -> Tuple[int, ...]:
     return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
 
 
-def _blend(below: Color, rgb: Color, opacity: float) -> Color:
-    kept = below[3] / 255 * (1 - opacity)
-    total = opacity + kept
-    color = [round((old * kept + new * opacity) / total) for old, new in zip(below, rgb)]
-    return (*color, round(total * 255))
+@functools.lru_cache(maxsize=10000)
+def _blend(below: Pixel, color: str, opacity: int) -> Pixel:
+    """Return a pixel with a colour laid over it; `opacity` is from 0 to 255."""
+    kept = below[3] / 255 * (255 - opacity)
+    total = opacity + kept or 1
+    rgb = [round((old * kept + new * opacity) / total) for old, new in zip(below, _rgb(color))]
+    return bytes([*rgb, round(opacity + kept)])
+
+
+@functools.lru_cache(maxsize=500)
+def _opacities(width: int, height: int, text: str, unit: float, pen: float) -> List[bytearray]:
+    """Return rows of the opacity of anti-aliased pixels, from 0 to 255."""
+    rows = [bytearray(width) for _ in range(height)]
+
+    def fill(left: int, top: int, size: int, shapes: List[Shape]) -> None:
+        """Fill a square at once if no edge is in it, else by quarters."""
+        if left >= width or top >= height:
+            return
+        x, y = (left + size / 2) * unit, (top + size / 2) * unit
+        distances = [_shape_distance(x, y, shape, pen) / unit for shape in shapes]
+        nearest, reach = min(distances), size * 0.71  # from the middle to a corner
+        if size == 1 or abs(nearest) > reach + 0.5:
+            opacity = bytes([round(255 * min(1.0, max(0.0, 0.5 - nearest)))])
+            for row in rows[top : top + size] if opacity != b"\0" else ():
+                end = min(width, left + size)
+                row[left:end] = opacity * (end - left)
+            return
+        near = [s for s, distance in zip(shapes, distances) if distance <= nearest + 2 * reach]
+        half = size // 2
+        for corner in itertools.product((left, left + half), (top, top + half)):
+            fill(*corner, half, near)
+
+    fill(0, 0, 1 << (max(width, height) - 1).bit_length(), list(_parse_shapes(text)))
+    return rows
 
 
 def rasterize(
     width: int, height: int, layers: Sequence[Tuple[str, str]], unit: float = 1, pen: float = 0
-) -> List[List[Color]]:
-    """Return rows of anti-aliased pixels: layers of (shapes, color), each over those before.
+) -> List[List[Pixel]]:
+    """Return rows of pixels: layers of (shapes, color), each over those before.
 
     A pixel is `unit` wide on the grid of the shapes.
     """
-    rows = [[(0, 0, 0, 0)] * width for _ in range(height)]  # type: List[List[Color]]
+    rows = [[bytes(4)] * width] * height
     for text, color in layers:
-        shapes, rgb = list(_parse_shapes(text)), _rgb(color)
-        for line, row in enumerate(rows):
-            column, y = 0, (line + 0.5) * unit
-            while column < width:
-                x = (column + 0.5) * unit
-                distance = min(_shape_distance(x, y, shape, pen) for shape in shapes) / unit
-                end = column + 1 + int(max(0.0, abs(distance) - 0.5))  # no edge before this
-                opacity = min(1.0, max(0.0, 0.5 - distance))
-                for index in range(column, min(width, end)) if opacity else ():
-                    row[index] = _blend(row[index], rgb, opacity)
-                column = end
+        opacities = _opacities(width, height, text, unit, pen)
+        rows = [
+            [_blend(below, color, opacity) for below, opacity in zip(row, line)]
+            for row, line in zip(rows, opacities)
+        ]
     return rows
 
 
@@ -4029,7 +4052,7 @@ def draw_icon(size: int, layers: Sequence[Tuple[str, str]]) -> bytes:
     return make_png(rasterize(size, size, layers, unit, pen=max(1.15, unit * 0.55)))
 
 
-def make_png(rows: Sequence[Sequence[Color]]) -> bytes:
+def make_png(rows: Sequence[Sequence[Pixel]]) -> bytes:
     """Return rows of RGBA pixels as a PNG file."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -4037,8 +4060,7 @@ def make_png(rows: Sequence[Sequence[Color]]) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + check
 
     head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 6, 0, 0, 0)
-    lines = [b"\0" + bytes(itertools.chain.from_iterable(row)) for row in rows]
-    body = zlib.compress(b"".join(lines), 1)
+    body = zlib.compress(b"".join(b"\0" + b"".join(row) for row in rows), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
@@ -4190,9 +4212,14 @@ class Look:
         text = self.text(text[:200])
         if measure(text) <= width:
             return text
-        while text and measure(text + "…") > width:
-            text = text[:-1]
-        return text.rstrip() + "…"
+        fits, too_long = 0, len(text)  # in characters
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            if measure(text[:middle] + "…") <= width:
+                fits = middle
+            else:
+                too_long = middle
+        return text[:fits].rstrip() + "…"
 
     # Pictures
 
@@ -5439,10 +5466,10 @@ def render(
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
-    color = "muted" if is_repeat else "name%d" % shade(line.nickname)
-    head = (*tags, *(() if is_repeat else ("name",)), *((color,) if is_other else ()))
-    person = ("hand", "person") if line.nickname and not entry.is_own else ()
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*head, *person)]
+    name = "name%d" % shade(line.nickname) if is_other else "name"
+    name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
+    person = ("person",) if line.nickname and not entry.is_own else ()
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *person)]
     tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -5451,19 +5478,20 @@ def render(
         for index, part in enumerate(pattern.split(words[end:start])):
             parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
         place = ("room",) if (start, stop) in rooms else ()
-        parts += [words[start:stop], (*tags, "link", "hand", *place)]
+        parts += [words[start:stop], (*tags, "link", *place)]
         end = stop
     if note:
         parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
-        button = (*base, "aside", "link", "hand")
+        button = (*base, "aside", "link")
         parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
         for words in ("Edit", "Discard"):
             parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
     shown: List[Any] = []
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
-            shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+            if piece:
+                shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
 
 
@@ -5514,8 +5542,9 @@ class Transcript:
         text.bind("<Down>", lambda event: self._move(1))
         for key in ("Shift-Up", "Shift-Down"):
             text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
-        text.tag_bind("hand", "<Enter>", lambda event: text.configure(cursor="hand2"))
-        text.tag_bind("hand", "<Leave>", lambda event: text.configure(cursor="arrow"))
+        for tag in ("link", "person"):
+            text.tag_bind(tag, "<Enter>", lambda event: text.configure(cursor="hand2"))
+            text.tag_bind(tag, "<Leave>", lambda event: text.configure(cursor="arrow"))
 
     def _restyle(self) -> None:
         look, color, font, text = self._look, self._look.color, self._look.font, self.text
@@ -5536,8 +5565,8 @@ class Transcript:
         text.tag_configure("code", font=font["code"], background=color["code"])
         text.tag_configure("time", font=font["time"])
         text.tag_configure("name", font=font["name"])
-        for index in range(len(AVATARS)):
-            text.tag_configure("name%d" % index, foreground=color["name%d" % index])
+        for tag in ("name%d" % index for index in range(len(AVATARS))):
+            text.tag_configure(tag, font=font["name"], foreground=color[tag])
         text.tag_configure("link", underline=True)
         text.tag_configure("hidden", elide=True)
         text.tag_configure("mention", background=color["mention"], spacing1=px(3), spacing3=px(3))
@@ -6459,7 +6488,8 @@ class ChatView:
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.bind("<<Return>>", self._on_enter)
-        self.transcript.text.tag_bind("hand", "<ButtonRelease-1>", self._on_link)
+        for tag in ("link", "person"):
+            self.transcript.text.tag_bind(tag, "<ButtonRelease-1>", self._on_link)
         look.follow(self.frame, self._lay_out)
 
     def _add_head(self, parent: "tk.Misc") -> None:
@@ -7498,7 +7528,7 @@ class Window:
         self.keys = Keys(self)
         self._placed: Set[Any] = set()  # the views for which the window has been placed
         self.connect_view = ConnectView(root, self.look, self)
-        self.chat_view = ChatView(root, self.look, self)
+        self._chat_view: Optional[ChatView] = None
         self.view: Union[ConnectView, ChatView, None] = None
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.createcommand("::tk::mac::Quit", self.close)  # in the program's menu on macOS
@@ -7509,9 +7539,17 @@ class Window:
         self.keys.add_to(root)
 
     @property
+    def chat_view(self) -> "ChatView":
+        """The view of the chat, made when it is first needed: the connect view shows sooner."""
+        if self._chat_view is None:
+            self._chat_view = ChatView(self.root, self.look, self)
+            self.keys.add_to(self._chat_view.frame)
+        return self._chat_view
+
+    @property
     def is_chatting(self) -> bool:
         """True if the chat is in view."""
-        return self.view is self.chat_view
+        return self.view is not None and self.view is self._chat_view
 
     def run(self, server: str, nickname: str, at_once: bool, is_host: bool = False) -> None:
         """Show the window until it is closed; connect at once, or when the user says so."""
@@ -7817,11 +7855,12 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
-            self.do(self.chat.look, self.chat_view.transcript.is_in_view)
             self._look_at_hosts()
-            if not self.is_chatting:
+            if self.is_chatting:
+                self.do(self.chat.look, self.chat_view.transcript.is_in_view)
+                self.show_bars()
+            else:
                 self.connect_view.look(time.monotonic())
-            self.show_bars()
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
                 self.close(self._farewell)
@@ -7959,7 +7998,7 @@ class Window:
 
     def on_click(self, event: "TkEvent") -> None:
         """Close what a click elsewhere closes: a menu, or the field for the topic, and a sheet."""
-        if not self.menus.close(event):
+        if not self.menus.close(event) and self.is_chatting:
             self.chat_view.leave_topic(str(event.widget))
         if event.num not in (4, 5):  # of the wheel, on X11
             self.questions.close_beside(event.widget)
