@@ -134,8 +134,14 @@ def test_rights_outlast_a_lost_connection(desktop, room):
     alice.say("/login root open sesame")
     desktop.pump(lambda: alice.title.startswith("Connected: root") and is_operator(alice))
     session = alice.window.chat.session
+    other = room.irc("olga")
+    alice.window.chat.muted["carol"] = 1e12  # lifted while the connection is lost
+    other.send("OPER root :open sesame", "MUTE dave 1h")
+    desktop.pump(lambda: "dave" in alice.window.chat.muted)
+    del alice.window.chat.muted["dave"]
     room.server.directory.find("root").reader.shutdown(socket.SHUT_RDWR)
     desktop.pump(lambda: alice.window.chat.session is not session and is_operator(alice))
+    desktop.pump(lambda: list(alice.window.chat.muted) == ["dave"])
 
 
 def test_host_has_its_rights_again_after_a_lost_connection(desktop, hosts):  # noqa: F811
