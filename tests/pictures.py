@@ -366,6 +366,7 @@ def operator(studio, *commands):
     """The conversation of an operator, after commands: of the menu, or of bob's ("bob: …")."""
     alice = conversation(studio)
     studio.hub.server.store.add_account("root", "open sesame", True)
+    studio.wait_for("only operators set the topic")
     alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
     studio.desktop.pump(lambda: alice.window.chat.session.is_operator)
     alice.window.do(alice.window.chat.send_command, "MODE", "#lobby", "+o", "alice")
