@@ -1259,7 +1259,7 @@ class Session:
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
-        self.is_listing = False  # until a list has come that a sheet asked for
+        self.lists_due = 0  # answers to Chat.request that have not come
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1631,9 +1631,9 @@ class Chat:
 
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
-        self.listing, self.session.is_listing = [], self.session.is_settled
-        self.requested = params
+        self.listing, self.requested = [], params
         if self.session.is_settled:
+            self.session.lists_due += 1
             if params == _BANS:  # what comes tells who is muted
                 self.muted.clear()
             self.send_command(*params)
@@ -1766,7 +1766,7 @@ class Chat:
         self._note_refusal(message)
         self._note_mute(message)
         is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
-        if self.session.is_listing and is_row and len(message.params) > 2:
+        if self.session.lists_due and is_row and len(message.params) > 2:
             self.listing += [message] if len(self.listing) < MAX_LISTED else []
             return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
@@ -2762,8 +2762,11 @@ def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.resume_paste(message.text)
     if message.text == "listing":
-        chat.session.is_listing = False
-        chat.change(LISTING)
+        chat.session.lists_due -= chat.session.lists_due > 0
+        if chat.session.lists_due:
+            chat.listing = []  # it was of an earlier request
+        else:
+            chat.change(LISTING)
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -7223,7 +7226,7 @@ class Questions:
         do, chat = self._window.do, self._window.chat
 
         def rows(words: str) -> List[Row]:
-            none = "Asking the server…" if chat.session.is_listing else "Nobody is banned or muted."
+            none = "Asking the server…" if chat.session.lists_due else "Nobody is banned or muted."
             return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
 
         do(chat.request, *params)

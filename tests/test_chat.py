@@ -2433,6 +2433,19 @@ def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
     assert outcome.send == [] and alice.chat.do(NOW, alice.chat.edit, entry).rest == ""
 
 
+def test_only_the_answer_to_the_last_of_several_requests_is_listed(alice):
+    """And nothing of them is shown in the conversation."""
+    for request in (["LIST"], ["BANS"], ["BANS"]):
+        alice.do(alice.chat.do(NOW, alice.chat.request, *request))
+    bans = [":hub NOTE BANS MUTE %s 60 :%s is muted" % (name, name) for name in ("bob", "eve")]
+    end = ":hub PONG hub listing"
+    assert alice.hear(":hub 322 alice #tea 2 :Tea", end, bans[0], end) == []
+    assert alice.chat.listing == [] and not alice.changed(client.LISTING)
+    assert alice.hear(*bans, end) == [] and alice.changed(client.LISTING)
+    assert [message.param(2) for message in alice.chat.listing] == ["bob", "eve"]
+    assert alice.hear(end, bans[0]) == ["[SERVER]: bob is muted"]  # typed
+
+
 def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
     """Neither in their conversation nor in a room, nor before the message is sent."""
     alice.hear(":bobby!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst", ":bob!b@h QUIT :bye")
