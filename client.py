@@ -1081,6 +1081,41 @@ class Conversation:
         return entry if entry in self.entries else self._known.get(entry.msgid)
 
 
+class Shades:
+    """The colours of nicknames, as numbers below COUNT: each has its own as long as there are any.
+
+    A nickname keeps its colour, also for the name that its user changes it to.
+    """
+
+    COUNT = 8
+
+    def __init__(self) -> None:
+        self._known: Dict[str, int] = {}  # by folded nickname
+        self._free = set(range(self.COUNT))
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1000)
+    def preferred(nickname: str) -> int:
+        """Return the colour that a nickname has if that is free, or no other is."""
+        return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % Shades.COUNT
+
+    def of(self, nickname: str) -> int:
+        """Return the colour of a nickname."""
+        known = self._known.get(protocol.casefold(nickname))
+        if known is not None or not self._free:
+            return self.preferred(nickname) if known is None else known
+        first = self.preferred(nickname)
+        number = min(self._free, key=lambda free: (free - first) % self.COUNT)
+        self._free.remove(number)
+        self._known[protocol.casefold(nickname)] = number
+        return number
+
+    def rename(self, old: str, new: str) -> None:
+        """Keep the colour of a user for a new nickname."""
+        if len(self._known) < MAX_MEMBERS:
+            self._known[protocol.casefold(new)] = self.of(old)
+
+
 _fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
 
 
@@ -1344,6 +1379,7 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
+        self.shades = Shades()
 
     # For the views
 
@@ -2622,6 +2658,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
+    chat.shades.rename(old, new)
     conversations = chat.shared_with(message.nickname)
     namesake = chat.find(new)  # of a user who had the name before
     if namesake is not None and namesake not in conversations:
@@ -3849,7 +3886,7 @@ PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(8))
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(Shades.COUNT))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
@@ -3947,12 +3984,6 @@ def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
     if kind == "m":
         return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
     return abs(distance) - pen if kind == "o" else distance - pen / 2
-
-
-@functools.lru_cache(maxsize=1000)
-def shade(nickname: str) -> int:
-    """Return the index of a nickname's colour in AVATARS."""
-    return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
 
 
 def _rgb(color: str) -> Tuple[int, ...]:
@@ -4125,6 +4156,7 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
+        self.shades = Shades()
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
@@ -4515,7 +4547,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        self.picture(self._disc(size, AVATARS[shade(name)]), 10)
+        self.picture(self._disc(size, AVATARS[self._look.shades.of(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
@@ -5436,9 +5468,9 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
 
 
 def render(
-    entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, encode: Callable[[str], str]
+    entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, look: Look
 ) -> List[Any]:
-    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
+    """Return the line of an entry: texts, fit for Tk, and tags, in turn.
 
     `styles` are tags of the line, that of the entry last; "code", if first, for its text alone.
     """
@@ -5449,7 +5481,7 @@ def render(
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
-    name = "name%d" % shade(line.nickname) if is_other else "name"
+    name = "name%d" % look.shades.of(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
     person = ("person",) if line.nickname and not entry.is_own else ()
     parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *person)]
@@ -5474,7 +5506,7 @@ def render(
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
             if piece:
-                shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+                shown += [look.encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
 
 
@@ -5697,7 +5729,7 @@ class Transcript:
         if not note and self.conversation.kind != PRIVATE:
             note = "only you" if entry.is_answer else ""
             note = "only you two" if entry.line.kind == PRIVATE else note
-        return parts + render(entry, (*styles, tag), self.nickname, note, self._look.encode)
+        return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -7454,6 +7486,9 @@ class Window:
         root.withdraw()  # until there is something to see
         root.report_callback_exception = lambda *error: log.error("a bug", exc_info=error)
         self.root, self.settings = root, settings
+        theme = settings.theme if settings.theme in PALETTES else "dark"
+        zoom = settings.zoom if settings.zoom in ZOOMS else 100
+        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
@@ -7463,9 +7498,6 @@ class Window:
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
-        theme = settings.theme if settings.theme in PALETTES else "dark"
-        zoom = settings.zoom if settings.zoom in ZOOMS else 100
-        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -7600,7 +7632,9 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        return Chat(server, self.settings.levels, self.settings.ignored)
+        chat = Chat(server, self.settings.levels, self.settings.ignored)
+        chat.shades = self.look.shades
+        return chat
 
     def connect(self, nickname: str, server: str, password: str) -> None:
         """Connect, or show what is wrong with the name or the server."""
