@@ -6395,33 +6395,36 @@ class People:
         self.list.menu = open_menu
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
+        self._members: List[Member] = []  # there, when that was last known
 
     def show(self) -> None:
-        """Show the chat as it is now; while the connection is lost, as it was before."""
-        chat = self._window.chat
-        if chat.state != CONNECTED and chat.current is self._conversation:
-            return
-        self._conversation, members = chat.current, list(chat.current.sorted_members)
-        if chat.current.kind == PRIVATE:
-            members = [Member(chat.nickname, "", chat.is_away)]
-            presence = chat.presence(chat.current.name)
-            if presence != OFFLINE:
-                members.append(Member(chat.current.name, "", presence == AWAY))
+        """Show the chat as it is now; while the connection is lost, those who were there before."""
+        chat, groups = self._window.chat, {"ok": "ONLINE", "away": "AWAY"}
+        if chat.state == CONNECTED or chat.current is not self._conversation:
+            self._conversation, self._members = chat.current, list(chat.current.sorted_members)
+            if chat.current.kind == PRIVATE:
+                presence = chat.presence(chat.current.name)
+                other = Member(chat.current.name, "", presence == AWAY)
+                own = Member(chat.nickname, "", chat.is_away)
+                self._members = [own] if presence == OFFLINE else [own, other]
+        if chat.state != CONNECTED:
+            groups = {"offline": "LAST SEEN"}
         rows = []
-        for title, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [self._row(member) for member in members if member.is_away == is_away]
-            if group:
-                rows += [caption("%s — %d" % (title, len(group))), *group]
+        for dot, title in groups.items():
+            members = [m for m in self._members if dot in ("offline", ("ok", "away")[m.is_away])]
+            if members:
+                rows.append(caption("%s — %d" % (title, len(members))))
+                rows += [self._row(member, dot) for member in members]
         self.list.show(rows)
         self._head.redraw()
 
-    def _row(self, member: Member) -> Row:
+    def _row(self, member: Member, dot: str) -> Row:
         name, is_me = member.nickname, member.nickname == self._window.chat.nickname
         is_chanop = self._window.chat.session.is_chanop(member)
         color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
-            row.avatar(name, 28, "away" if member.is_away else "ok")
+            row.avatar(name, 28, dot)
             if is_chanop:
                 row.icon("shield", "link", 14)
             if is_me:
@@ -6766,10 +6769,12 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def _show_lock(self) -> None:
-        """Show if the chat is encrypted."""
+        """Show if the chat is encrypted; in grey while there is no connection."""
         icon, color, text = "unlock", "warn", " Not encrypted"
         if self._window.chat.session.pin:
             icon, color, text = "lock", "ok", ""
+        if self._window.chat.state != CONNECTED:
+            color, text = "muted", ""
         self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
 
     def toggle_people(self) -> None:
