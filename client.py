@@ -1481,7 +1481,17 @@ class Chat:
             line = self.reply_to.line
             room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
             return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
+        if _PUBLIC_DRAFT.match(draft) and self.has_private_question:
+            return "To everyone in %s" % self.current.name, "announce"
         return "Privately to %s" % name if name else "", "lock"
+
+    @property
+    def has_private_question(self) -> bool:
+        """True if the room in view has a private line that the user has not answered yet."""
+        newest = itertools.islice(reversed(self.current.entries), RECENT)
+        entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
+        home = self.home(entry) if entry is not None and not entry.is_own else None
+        return home not in (None, self.current) and not home.entries[-1].is_own
 
     def missing_password(self, text: str) -> str:
         """Return the command in `text` that lacks only its password, "" for all other texts."""
@@ -3029,6 +3039,7 @@ _NEEDED: Dict[str, str] = {
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _PRIVATE_DRAFT = re.compile(r"\s*(?:(?:@|/msg\s+)(\S{1,40})|/reply)\s", re.IGNORECASE)
+_PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
@@ -4119,7 +4130,7 @@ LABELS = {  # the surface below, the text, the font
     "Empty": ("chat", "muted", "ui"), "Card": ("field", "text", "ui"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
-    "Private": ("field", PRIVATE, "small_bold"),
+    "Private": ("field", PRIVATE, "small_bold"), "Public": ("field", "text", "small_bold"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
     "Tip": ("text", "chat", "small"),
 }  # fmt: skip
@@ -5048,7 +5059,7 @@ class Composer(TextBox):
     MAX_ROWS = 5  # that the box grows to
     NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
         "lock": ("Private", PRIVATE, ""),
-        "announce": ("CardMuted", "muted", ""),
+        "announce": ("Public", "text", ""),
         "warn": ("CardError", "error", ""),
         "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
     }

@@ -560,6 +560,19 @@ def test_box_says_to_whom_the_draft_goes_before_it_is_sent(alice, desktop, hub, 
     desktop.pump(lambda: alice.notice == "")
 
 
+def test_answer_to_a_private_line_is_said_to_be_public_before_it_is_sent(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    desktop.pump(lambda: alice.lines[-1:] == ["[bob -> you]: psst  (only you two)"])
+    assert alice.notice == ""
+    alice.type("y")
+    assert alice.notice == "To everyone in #lobby"
+    alice.click("[bob -> you]")
+    assert alice.menu[0] == "Write privately"
+    alice.choose("Write privately")
+    alice.type("y")
+    assert alice.notice == ""
+
+
 def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
     alice.type("@bob hi")
     hub.send(":bob!b@h QUIT :bye")
