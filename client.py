@@ -1324,6 +1324,7 @@ class Session:
 CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
+PRIVATE_RULE = "Earlier private messages are shown to registered names only."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
@@ -1410,6 +1411,12 @@ class Chat:
             return "Join %s to write here" % self.current.name
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
+
+    @property
+    def empty_text(self) -> str:
+        """The text of a conversation without messages."""
+        is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
+        return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
         """Return the warning about the connection or the room, or ""; it changes with the time."""
@@ -5556,8 +5563,7 @@ class Transcript:
         text.configure(padx=0, pady=look.px(10), takefocus=1)
         add_scrollbar(text, "chat", self._on_scroll)
         text.mark_set("top", "1.0")  # what was at the top when last looked at
-        self._empty = ttk.Label(self.frame, style="Empty.TLabel")
-        self._empty.configure(text="No messages here yet. Say hello.")
+        self.empty = ttk.Label(self.frame, style="Empty.TLabel", justify="center")
         look.follow(text, self._restyle)
         focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
@@ -5775,7 +5781,7 @@ class Transcript:
         elif top in self._entries:
             self.text.yview(self._line(top))
             self.text.yview_scroll(self._y(top) - y, "pixels")
-        set_floating(self._empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
+        set_floating(self.empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
         self.scrolled()
 
     # What is in view
@@ -6564,6 +6570,7 @@ class ChatView:
             pass
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
+        self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
 

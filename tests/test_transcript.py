@@ -249,11 +249,21 @@ def test_copy_is_the_classic_format_alone(alice, desktop, hub):
         assert all(re.match(r"\[\d\d:\d\d:\d\d\]$", clock) for clock in clocks)
 
 
-def test_empty_conversation_says_so(alice, desktop):
-    alice.chat_view.open("carol")
-    label = alice.chat_view.transcript._empty
+@pytest.mark.parametrize(
+    ("name", "caps", "words"),
+    [
+        ("carol", [], []),
+        ("carol", [client.RESUME_CAP], [client.PRIVATE_RULE]),
+        ("#tea", [client.RESUME_CAP], []),
+    ],
+)
+def test_empty_conversation_says_so(alice, desktop, name, caps, words):
+    """And, in private, for whom the server keeps what was said before."""
+    alice.window.chat.session.caps |= set(caps)
+    alice.chat_view.open(name)
+    label = alice.chat_view.transcript.empty
     desktop.pump(label.winfo_viewable)
-    assert label.cget("text") == "No messages here yet. Say hello."
+    assert label.cget("text").split("\n") == ["No messages here yet. Say hello.", *words]
     alice.say("hello")
     desktop.pump(lambda: not label.winfo_viewable())
 
