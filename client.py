@@ -914,7 +914,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.has_fixed_topic = False  # set by operators alone
+        self.flags: Set[str] = set()  # modes of a channel: "t" if only its operators set the topic
         self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
@@ -1518,7 +1518,13 @@ class Chat:
     def can_set_topic(self, channel: Conversation) -> bool:
         """Return True if the user may set the topic of a channel."""
         is_there = channel.kind == CHANNEL and channel.membership == JOINED
-        return is_there and (not channel.has_fixed_topic or self.can_moderate(channel))
+        return is_there and ("t" not in channel.flags or self.can_moderate(channel))
+
+    def invitable(self, nickname: str) -> List[Conversation]:
+        """Return the channels to which the user may invite another user."""
+        folded, joined = protocol.casefold(nickname), (c for c in self.conversations if c.members)
+        absent = (c for c in joined if folded not in c.members)
+        return [c for c in absent if "i" not in c.flags or self.can_moderate(c)]
 
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
@@ -2711,14 +2717,16 @@ def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     """MODE, or 324: the modes of a channel."""
     prefixes, start = chat.session.prefixes, 1 if message.command == "MODE" else 2
-    modes = message.params[start:], chat.session.modes, protocol.MAX_MESSAGE
-    for change in protocol.parse_modes(*modes):
+    kinds = chat.session.modes
+    if message.command != "MODE":
+        channel.flags.clear()
+    for change in protocol.parse_modes(message.params[start:], kinds, protocol.MAX_MESSAGE):
         if change.letter == "k" and not change.adding:
             channel.channel_key = ()
         elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
             channel.channel_key = (change.arg,)
-        elif change.letter == "t":
-            channel.has_fixed_topic = change.adding
+        elif kinds.get(change.letter) == "flag":
+            (channel.flags.add if change.adding else channel.flags.discard)(change.letter)
             chat.change(HEADER, channel)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
@@ -6942,11 +6950,19 @@ class Menus:
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
+            *self._invitations(name),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
             *self._moderation(name),
         ]
         return self._open(entries, spot)
+
+    def _invitations(self, name: str) -> List[Any]:
+        """Return the entries to invite a person to rooms."""
+        do, chat = self._window.do, self._window.chat
+        invite = functools.partial(do, chat.send_command, "INVITE", name)
+        rooms = [room.name for room in chat.invitable(name)]
+        return [("Invite to %s" % room, functools.partial(invite, room)) for room in rooms]
 
     def _moderation(self, name: str) -> List[Any]:
         """Return the entries that tell if a person is an operator, and those of moderation."""
@@ -6986,7 +7002,7 @@ class Menus:
             entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
-            entries += [None, ("Bans from this room…", bans)]
+            entries += [None, *self._rules(conversation), ("Bans from this room…", bans)]
         if conversation.kind == CHANNEL:
             mark = "✓ " if conversation.hides_joins else "    "
             action = functools.partial(do, chat.toggle_joins, conversation)
@@ -6996,6 +7012,18 @@ class Menus:
             action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
         self._open(entries, spot)
+
+    def _rules(self, room: Conversation) -> List[Any]:
+        """Return the entries for the modes of a room that its operators may change."""
+        do, chat, entries = self._window.do, self._window.chat, []  # type: Any, Chat, List[Any]
+        rules = {"t": "Only operators set the topic", "i": "Only invited people may join"}
+        for mode, words in rules.items():
+            mark, sign = ("✓ ", "-") if mode in room.flags else ("    ", "+")
+            change = functools.partial(do, chat.send_command, "MODE", room.name, sign + mode)
+            entries.append((mark + words, change))
+        mark = "✓ " if room.channel_key else "    "
+        ask = functools.partial(self._window.questions.ask_room_password, room)
+        return [*entries, (mark + "Password…", ask)]
 
     def open_conversations(self) -> None:
         """Open the menu of conversations, where there is no room for the sidebar."""
@@ -7214,6 +7242,23 @@ class Questions:
 
         rows = functools.partial(moderation_rows, title, command, name, room)
         self._open_sheet(title, text, rows, choose, hint)
+
+    def ask_room_password(self, room: Conversation) -> None:
+        """Ask for the password of a room; none removes it."""
+        chat, key = self._window.chat, "".join(room.channel_key)
+
+        def rows(words: str) -> List[Row]:
+            mode = ("MODE", room.name, "+k", words)
+            if not words and key:
+                return [text_row(("MODE", room.name, "-k", key), "Remove the password")]
+            if protocol.is_key(words):
+                return [text_row(mode, "Set the password")]
+            rule = "At most %d characters, no spaces, no commas" % protocol.MAX_KEY
+            return [text_row(None, rule if words else "Type a password")]
+
+        choose = lambda mode: self._window.do(chat.send_command, *mode)  # noqa: E731
+        title, text = "Password of %s" % room.name, "Whoever joins the room then has to type it."
+        self._open_sheet(title, text, rows, choose, "The password").fill(key)
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
