@@ -7002,7 +7002,7 @@ class Menus:
             entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
-            entries += [None, *self._rules(conversation), ("Bans from this room…", bans)]
+            entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
         if conversation.kind == CHANNEL:
             mark = "✓ " if conversation.hides_joins else "    "
             action = functools.partial(do, chat.toggle_joins, conversation)
@@ -7257,8 +7257,8 @@ class Questions:
             return [text_row(None, rule if words else "Type a password")]
 
         choose = lambda mode: self._window.do(chat.send_command, *mode)  # noqa: E731
-        title, text = "Password of %s" % room.name, "Whoever joins the room then has to type it."
-        self._open_sheet(title, text, rows, choose, "The password").fill(key)
+        text = "Whoever joins has to type it." + (" Clear the field to remove it." if key else "")
+        self._open_sheet("Password of " + room.name, text, rows, choose, "The password").fill(key)
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
