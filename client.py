@@ -1095,20 +1095,18 @@ class Shades:
 
     @staticmethod
     @functools.lru_cache(maxsize=1000)
-    def preferred(nickname: str) -> int:
-        """Return the colour that a nickname has if that is free, or no other is."""
-        return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % Shades.COUNT
+    def preferred(folded: str) -> int:
+        """Return the colour that a folded nickname has if that is free, or no other is."""
+        return zlib.crc32(folded.encode("utf-8", "replace")) % Shades.COUNT
 
     def of(self, nickname: str) -> int:
         """Return the colour of a nickname."""
-        known = self._known.get(protocol.casefold(nickname))
-        if known is not None or not self._free:
-            return self.preferred(nickname) if known is None else known
-        first = self.preferred(nickname)
-        number = min(self._free, key=lambda free: (free - first) % self.COUNT)
-        self._free.remove(number)
-        self._known[protocol.casefold(nickname)] = number
-        return number
+        folded = protocol.casefold(nickname)
+        first = self.preferred(folded)
+        if self._free and folded not in self._known:
+            self._known[folded] = min(self._free, key=lambda free: (free - first) % self.COUNT)
+            self._free.remove(self._known[folded])
+        return self._known.get(folded, first)
 
     def rename(self, old: str, new: str) -> None:
         """Keep the colour of a user for a new nickname."""
