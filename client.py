@@ -915,7 +915,7 @@ class Conversation:
         self.rename(name)
         self.kind = kind
         self.topic = ""
-        self.has_fixed_topic = False  # set by operators alone
+        self.flags: Set[str] = set()  # modes of a channel: "t" if only its operators set the topic
         self.last_topic = ""  # before the reconnect; the same topic is not shown twice
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
@@ -1080,6 +1080,39 @@ class Conversation:
     def find_same(self, entry: Entry) -> Optional[Entry]:
         """Return an entry as it is here: itself, or that with the same msgid."""
         return entry if entry in self.entries else self._known.get(entry.msgid)
+
+
+class Shades:
+    """The colours of nicknames, as numbers below COUNT: each has its own as long as there are any.
+
+    A nickname keeps its colour, also for the name that its user changes it to.
+    """
+
+    COUNT = 8
+
+    def __init__(self) -> None:
+        self._known: Dict[str, int] = {}  # by folded nickname
+        self._free = set(range(self.COUNT))
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1000)
+    def preferred(folded: str) -> int:
+        """Return the colour that a folded nickname has if that is free, or no other is."""
+        return zlib.crc32(folded.encode("utf-8", "replace")) % Shades.COUNT
+
+    def of(self, nickname: str) -> int:
+        """Return the colour of a nickname."""
+        folded = protocol.casefold(nickname)
+        first = self.preferred(folded)
+        if self._free and folded not in self._known:
+            self._known[folded] = min(self._free, key=lambda free: (free - first) % self.COUNT)
+            self._free.remove(self._known[folded])
+        return self._known.get(folded, first)
+
+    def rename(self, old: str, new: str) -> None:
+        """Keep the colour of a user for a new nickname."""
+        if len(self._known) < MAX_MEMBERS:
+            self._known[protocol.casefold(new)] = self.of(old)
 
 
 _fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
@@ -1290,6 +1323,7 @@ class Session:
 CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
+PRIVATE_RULE = "Earlier private messages are shown to registered names only."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _BANS = ("BANS",)
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
@@ -1347,6 +1381,7 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
+        self.shades = Shades()
 
     # For the views
 
@@ -1377,6 +1412,12 @@ class Chat:
             return "Join %s to write here" % self.current.name
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
+
+    @property
+    def empty_text(self) -> str:
+        """The text of a conversation without messages."""
+        is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
+        return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
         """Return the warning about the connection or the room, or ""; it changes with the time."""
@@ -1448,7 +1489,17 @@ class Chat:
             line = self.reply_to.line
             room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
             return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
+        if _PUBLIC_DRAFT.match(draft) and self.has_private_question:
+            return "To everyone in %s" % self.current.name, "announce"
         return "Privately to %s" % name if name else "", "lock"
+
+    @property
+    def has_private_question(self) -> bool:
+        """True if the room in view has a private line that the user has not answered yet."""
+        newest = itertools.islice(reversed(self.current.entries), RECENT)
+        entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
+        home = self.home(entry) if entry is not None and not entry.is_own else None
+        return home not in (None, self.current) and not home.entries[-1].is_own
 
     def missing_password(self, text: str) -> str:
         """Return the command in `text` that lacks only its password, "" for all other texts."""
@@ -1468,7 +1519,13 @@ class Chat:
     def can_set_topic(self, channel: Conversation) -> bool:
         """Return True if the user may set the topic of a channel."""
         is_there = channel.kind == CHANNEL and channel.membership == JOINED
-        return is_there and (not channel.has_fixed_topic or self.can_moderate(channel))
+        return is_there and ("t" not in channel.flags or self.can_moderate(channel))
+
+    def invitable(self, nickname: str) -> List[Conversation]:
+        """Return the channels to which the user may invite another user."""
+        folded, joined = protocol.casefold(nickname), (c for c in self.conversations if c.members)
+        absent = (c for c in joined if folded not in c.members)
+        return [c for c in absent if "i" not in c.flags or self.can_moderate(c)]
 
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
@@ -2631,6 +2688,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
+    chat.shades.rename(old, new)
     conversations = chat.shared_with(message.nickname)
     namesake = chat.find(new)  # of a user who had the name before
     if namesake is not None and namesake not in conversations:
@@ -2666,14 +2724,16 @@ def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
 def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     """MODE, or 324: the modes of a channel."""
     prefixes, start = chat.session.prefixes, 1 if message.command == "MODE" else 2
-    modes = message.params[start:], chat.session.modes, protocol.MAX_MESSAGE
-    for change in protocol.parse_modes(*modes):
+    kinds = chat.session.modes
+    if message.command != "MODE":
+        channel.flags.clear()
+    for change in protocol.parse_modes(message.params[start:], kinds, protocol.MAX_MESSAGE):
         if change.letter == "k" and not change.adding:
             channel.channel_key = ()
         elif change.letter == "k" and change.arg not in ("", "*"):  # else it is hidden from us
             channel.channel_key = (change.arg,)
-        elif change.letter == "t":
-            channel.has_fixed_topic = change.adding
+        elif kinds.get(change.letter) == "flag":
+            (channel.flags.add if change.adding else channel.flags.discard)(change.letter)
             chat.change(HEADER, channel)
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
@@ -3009,6 +3069,7 @@ _NEEDED: Dict[str, str] = {
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _PRIVATE_DRAFT = re.compile(r"\s*(?:(?:@|/msg\s+)(\S{1,40})|/reply)\s", re.IGNORECASE)
+_PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
@@ -3866,7 +3927,7 @@ PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(8))
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(Shades.COUNT))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
@@ -3964,12 +4025,6 @@ def _shape_distance(x: float, y: float, shape: Shape, pen: float) -> float:
     if kind == "m":
         return max(distance, at[5] - math.hypot(x - at[3], y - at[4]))
     return abs(distance) - pen if kind == "o" else distance - pen / 2
-
-
-@functools.lru_cache(maxsize=1000)
-def shade(nickname: str) -> int:
-    """Return the index of a nickname's colour in AVATARS."""
-    return zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace")) % len(AVATARS)
 
 
 def _rgb(color: str) -> Tuple[int, ...]:
@@ -4105,7 +4160,7 @@ LABELS = {  # the surface below, the text, the font
     "Empty": ("chat", "muted", "ui"), "Card": ("field", "text", "ui"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
-    "Private": ("field", PRIVATE, "small_bold"),
+    "Private": ("field", PRIVATE, "small_bold"), "Public": ("field", "text", "small_bold"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
     "Tip": ("text", "chat", "small"),
 }  # fmt: skip
@@ -4142,6 +4197,7 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
+        self.shades = Shades()
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
@@ -4532,7 +4588,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        self.picture(self._disc(size, AVATARS[shade(name)]), 10)
+        self.picture(self._disc(size, AVATARS[self._look.shades.of(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
@@ -5033,7 +5089,7 @@ class Composer(TextBox):
     MAX_ROWS = 5  # that the box grows to
     NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
         "lock": ("Private", PRIVATE, ""),
-        "announce": ("CardMuted", "muted", ""),
+        "announce": ("Public", "text", ""),
         "warn": ("CardError", "error", ""),
         "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
     }
@@ -5456,9 +5512,9 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
 
 
 def render(
-    entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, encode: Callable[[str], str]
+    entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, look: Look
 ) -> List[Any]:
-    """Return the line of an entry: texts, which `encode` makes fit for Tk, and tags, in turn.
+    """Return the line of an entry: texts, fit for Tk, and tags, in turn.
 
     `styles` are tags of the line, that of the entry last; "code", if first, for its text alone.
     """
@@ -5469,7 +5525,7 @@ def render(
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
-    name = "name%d" % shade(line.nickname) if is_other else "name"
+    name = "name%d" % look.shades.of(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
     person = ("person",) if line.nickname and not entry.is_own else ()
     parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *person)]
@@ -5494,7 +5550,7 @@ def render(
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
             if piece:
-                shown += [encode(piece), (*tags, "hidden") if index % 2 else tags]
+                shown += [look.encode(piece), (*tags, "hidden") if index % 2 else tags]
     return shown
 
 
@@ -5533,8 +5589,7 @@ class Transcript:
         text.configure(padx=0, pady=look.px(10), takefocus=1)
         add_scrollbar(text, "chat", self._on_scroll)
         text.mark_set("top", "1.0")  # what was at the top when last looked at
-        self._empty = ttk.Label(self.frame, style="Empty.TLabel")
-        self._empty.configure(text="No messages here yet. Say hello.")
+        self.empty = ttk.Label(self.frame, style="Empty.TLabel", justify="center")
         look.follow(text, self._restyle)
         focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
         text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
@@ -5720,7 +5775,7 @@ class Transcript:
                 seconds = entry.line.when - above.line.when
             note = "only you" if entry.is_answer and seconds >= ANSWER_TIME else ""
             note = "only you two" if entry.line.kind == PRIVATE else note
-        return parts + render(entry, (*styles, tag), self.nickname, note, self._look.encode)
+        return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
     def _above(self, index: int) -> Optional[Entry]:
         """Return the entry above that with this index in the text."""
@@ -5755,7 +5810,7 @@ class Transcript:
         elif top in self._entries:
             self.text.yview(self._line(top))
             self.text.yview_scroll(self._y(top) - y, "pixels")
-        set_floating(self._empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
+        set_floating(self.empty, not self._entries, relx=0.5, rely=0.4, anchor="center")
         self.scrolled()
 
     # What is in view
@@ -6395,33 +6450,36 @@ class People:
         self.list.menu = open_menu
         self.list.frame.pack(fill="both", expand=True, pady=(look.px(4), look.px(8)))
         self._conversation: Optional[Conversation] = None
+        self._members: List[Member] = []  # there, when that was last known
 
     def show(self) -> None:
-        """Show the chat as it is now; while the connection is lost, as it was before."""
-        chat = self._window.chat
-        if chat.state != CONNECTED and chat.current is self._conversation:
-            return
-        self._conversation, members = chat.current, list(chat.current.sorted_members)
-        if chat.current.kind == PRIVATE:
-            members = [Member(chat.nickname, "", chat.is_away)]
-            presence = chat.presence(chat.current.name)
-            if presence != OFFLINE:
-                members.append(Member(chat.current.name, "", presence == AWAY))
+        """Show the chat as it is now; while the connection is lost, those who were there before."""
+        chat, groups = self._window.chat, {"ok": "ONLINE", "away": "AWAY"}
+        if chat.state == CONNECTED or chat.current is not self._conversation:
+            self._conversation, self._members = chat.current, list(chat.current.sorted_members)
+            if chat.current.kind == PRIVATE:
+                presence = chat.presence(chat.current.name)
+                other = Member(chat.current.name, "", presence == AWAY)
+                own = Member(chat.nickname, "", chat.is_away)
+                self._members = [own] if presence == OFFLINE else [own, other]
+        if chat.state != CONNECTED:
+            groups = {"offline": "LAST SEEN"}
         rows = []
-        for title, is_away in (("ONLINE", False), ("AWAY", True)):
-            group = [self._row(member) for member in members if member.is_away == is_away]
-            if group:
-                rows += [caption("%s — %d" % (title, len(group))), *group]
+        for dot, title in groups.items():
+            members = [m for m in self._members if dot in ("offline", ("ok", "away")[m.is_away])]
+            if members:
+                rows.append(caption("%s — %d" % (title, len(members))))
+                rows += [self._row(member, dot) for member in members]
         self.list.show(rows)
         self._head.redraw()
 
-    def _row(self, member: Member) -> Row:
+    def _row(self, member: Member, dot: str) -> Row:
         name, is_me = member.nickname, member.nickname == self._window.chat.nickname
         is_chanop = self._window.chat.session.is_chanop(member)
         color = FROM_ME if is_me else "muted" if member.is_away else "text"
 
         def paint(row: Drawing) -> None:
-            row.avatar(name, 28, "away" if member.is_away else "ok")
+            row.avatar(name, 28, dot)
             if is_chanop:
                 row.icon("shield", "link", 14)
             if is_me:
@@ -6550,6 +6608,7 @@ class ChatView:
             pass
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
+        self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
 
@@ -6770,10 +6829,12 @@ class ChatView:
         self.menu_button.configure(image=icon)
 
     def _show_lock(self) -> None:
-        """Show if the chat is encrypted."""
+        """Show if the chat is encrypted; in grey while there is no connection."""
         icon, color, text = "unlock", "warn", " Not encrypted"
         if self._window.chat.session.pin:
             icon, color, text = "lock", "ok", ""
+        if self._window.chat.state != CONNECTED:
+            color, text = "muted", ""
         self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
 
     def toggle_people(self) -> None:
@@ -6929,11 +6990,19 @@ class Menus:
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
+            *self._invitations(name),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
             *self._moderation(name),
         ]
         return self._open(entries, spot)
+
+    def _invitations(self, name: str) -> List[Any]:
+        """Return the entries to invite a person to rooms."""
+        do, chat = self._window.do, self._window.chat
+        invite = functools.partial(do, chat.send_command, "INVITE", name)
+        rooms = [room.name for room in chat.invitable(name)]
+        return [("Invite to %s" % room, functools.partial(invite, room)) for room in rooms]
 
     def _moderation(self, name: str) -> List[Any]:
         """Return the entries that tell if a person is an operator, and those of moderation."""
@@ -6973,7 +7042,7 @@ class Menus:
             entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
-            entries += [None, ("Bans from this room…", bans)]
+            entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
         if conversation.kind == CHANNEL:
             mark = "✓ " if conversation.hides_joins else "    "
             action = functools.partial(do, chat.toggle_joins, conversation)
@@ -6983,6 +7052,18 @@ class Menus:
             action = functools.partial(do, chat.leave, conversation)
             entries += [None, (words % conversation.name, action)]
         self._open(entries, spot)
+
+    def _rules(self, room: Conversation) -> List[Any]:
+        """Return the entries for the modes of a room that its operators may change."""
+        do, chat, entries = self._window.do, self._window.chat, []  # type: Any, Chat, List[Any]
+        rules = {"t": "Only operators set the topic", "i": "Only invited people may join"}
+        for mode, words in rules.items():
+            mark, sign = ("✓ ", "-") if mode in room.flags else ("    ", "+")
+            change = functools.partial(do, chat.send_command, "MODE", room.name, sign + mode)
+            entries.append((mark + words, change))
+        mark = "✓ " if room.channel_key else "    "
+        ask = functools.partial(self._window.questions.ask_room_password, room)
+        return [*entries, (mark + "Password…", ask)]
 
     def open_conversations(self) -> None:
         """Open the menu of conversations, where there is no room for the sidebar."""
@@ -7220,6 +7301,23 @@ class Questions:
 
         rows = functools.partial(moderation_rows, title, command, name, room)
         self._open_sheet(title, text, rows, choose, hint)
+
+    def ask_room_password(self, room: Conversation) -> None:
+        """Ask for the password of a room; none removes it."""
+        chat, key = self._window.chat, "".join(room.channel_key)
+
+        def rows(words: str) -> List[Row]:
+            mode = ("MODE", room.name, "+k", words)
+            if not words and key:
+                return [text_row(("MODE", room.name, "-k", key), "Remove the password")]
+            if protocol.is_key(words):
+                return [text_row(mode, "Set the password")]
+            rule = "At most %d characters, no spaces, no commas" % protocol.MAX_KEY
+            return [text_row(None, rule if words else "Type a password")]
+
+        choose = lambda mode: self._window.do(chat.send_command, *mode)  # noqa: E731
+        text = "Whoever joins has to type it." + (" Clear the field to remove it." if key else "")
+        self._open_sheet("Password of " + room.name, text, rows, choose, "The password").fill(key)
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
@@ -7514,6 +7612,9 @@ class Window:
         root.withdraw()  # until there is something to see
         root.report_callback_exception = lambda *error: log.error("a bug", exc_info=error)
         self.root, self.settings = root, settings
+        theme = settings.theme if settings.theme in PALETTES else "dark"
+        zoom = settings.zoom if settings.zoom in ZOOMS else 100
+        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
@@ -7523,9 +7624,6 @@ class Window:
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
-        theme = settings.theme if settings.theme in PALETTES else "dark"
-        zoom = settings.zoom if settings.zoom in ZOOMS else 100
-        self.look = Look(root, theme, zoom, os.environ.get("HUBBUB_EMOJI", ""))
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -7660,7 +7758,9 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        return Chat(server, self.settings.levels, self.settings.ignored)
+        chat = Chat(server, self.settings.levels, self.settings.ignored)
+        chat.shades = self.look.shades
+        return chat
 
     def connect(self, nickname: str, server: str, password: str) -> None:
         """Connect, or show what is wrong with the name or the server."""

@@ -1279,6 +1279,10 @@ VERBS: Dict[str, Verb] = {
     "join": Verb("ROOM [KEY]", "join a room, or make one", "JOIN ROOM KEY"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
     "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC CHANNEL TOPIC"),
+    "invite": Verb("USERNAME", "invite a user to the room", "INVITE USERNAME CHANNEL"),
+    "mode": Verb(
+        "MODES [ARGUMENT]", "change a rule of the room: /mode +t", "MODE CHANNEL MODES ARGUMENT"
+    ),
     "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
     "away": Verb("[REASON]", "mark yourself as away; without a reason, as back", "AWAY REASON"),
     "ignore": Verb("[USERNAME]", "hide a user's messages; alone, see whom you ignore"),

@@ -1439,10 +1439,13 @@ class Directory:
             client.invited.discard(channel)
             client.channels.add(channel)
             number = self._post_join(client, channel, is_new=True)
+            news = []  # for the others
+            if bits:
+                news.append(Message("MODE", (channel.name, "+o", client.nickname), client.source))
             if client.away and not channel.silence(client):
-                others = _without(client, channel.audience)
-                away = Message("AWAY", (client.away,), client.source)
-                self.post(Event(away, others, client))
+                news.append(Message("AWAY", (client.away,), client.source))
+            for message in news:
+                self.post(Event(message, _without(client, channel.audience), client))
             return number
 
     def rejoin(self, client: Client) -> None:
@@ -1480,10 +1483,11 @@ class Directory:
             self._leave(client, channel)
 
     def kick(self, client: Client, name: str, nickname: str, reason: str) -> None:
-        """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442 or 482."""
+        """Remove another user from a channel. Raises ReplyError 401, 403, 441, 442, 482 or 484."""
         with self._lock:
             channel = self._operated_channel(client, name)
             other = channel.check_member(self.get(nickname))
+            self._check_rank(client, channel, nickname)
             words = other.nickname, reason or client.nickname
             self._post_to_channel(channel, client, "KICK", *words)
             self._leave(other, channel)
@@ -1580,6 +1584,8 @@ class Directory:
             was_restricted = channel.is_restricted
             for change in changes:
                 try:
+                    if change[:2] in ((True, "b"), (False, "o")):
+                        self._check_rank(client, channel, change.arg.partition("!")[0])
                     result = channel.change(change, client, self.get)
                     applied += [result] if result else []
                 except ReplyError as error:
@@ -1664,6 +1670,13 @@ class Directory:
         channel = find(name, client)
         channel.check_chanop(client)
         return channel
+
+    def _check_rank(self, client: Client, channel: Channel, nickname: str) -> None:
+        """Raise ReplyError 484 if only operators of the server may act against this user."""
+        other = self.find(nickname)
+        if other is not None and other.is_operator and not client.is_operator:
+            text = "%s is an operator of the server" % other.nickname
+            raise ReplyError("484", other.nickname, channel.name, text)
 
     def _save(self, channel: Channel) -> None:
         """Queue the channel for the store: its state, or its deletion if it is not persistent."""

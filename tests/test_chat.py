@@ -346,11 +346,14 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         (" @bob: hi", "Privately to bob", "lock"),
         ("/MSG bob hi", "Privately to bob", "lock"),
         ("/reply hi", "Privately to carol", "lock"),
+        ("yes", "To everyone in #lobby", "announce"),
+        (" ", "", "lock"),
+        ("/whois bob", "", "lock"),
         ("@bob", "", "lock"),
-        ("hello @bob hi", "", "lock"),
+        ("hello @bob hi", "To everyone in #lobby", "announce"),
         ("@ bob", "", "lock"),
-        ("//msg bob hi", "", "lock"),
-        ("/me waves", "", "lock"),
+        ("//msg bob hi", "To everyone in #lobby", "announce"),
+        ("/me waves", "To everyone in #lobby", "announce"),
         ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", "warn"),
         ("@crol hi", "No one called “crol” is here. Did you mean carol?", "warn"),
         ("@zoe hi", "No one called “zoe” is here.", "warn"),
@@ -365,6 +368,34 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     )
     found, found_icon = alice.chat.notice(draft)
     assert (found.strip(), found_icon) == (words, icon)
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_warned"),
+    [
+        ([":bob!b@h PRIVMSG alice :psst"], True),
+        ([":bob!b@h PRIVMSG alice :psst", ":carol!c@h PRIVMSG #lobby :tea?"], True),
+        ([":bob!b@h PRIVMSG alice :psst", "> @bob yes"], False),
+        ([":bob!b@h PRIVMSG alice :psst", "> /whois bob"], True),
+        ([":bob!b@h PRIVMSG alice :psst", "> hello"], False),
+        ([":bob!b@h PRIVMSG alice :psst", "> hello", ":bob!b@h PRIVMSG alice :well?"], True),
+        ([":bob!b@h PRIVMSG alice :psst", "go bob", "> yes", "go #lobby"], False),
+        ([":bob!b@h PRIVMSG alice :psst", "go bob"], False),
+        ([":bob!b@h PRIVMSG #lobby :hi"], False),
+        (["go bob", ":bob!b@h PRIVMSG alice :psst", "go #lobby"], False),  # it is not there
+    ],
+)
+def test_draft_for_all_says_so_below_an_unanswered_private_line(alice, lines, is_warned):
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word == ">":
+            alice.type(rest)
+        elif word == "go":
+            alice.chat.do(NOW, alice.chat.open, rest)
+        else:
+            alice.hear(line)
+    expected = ("To everyone in #lobby", "announce") if is_warned else ("", "lock")
+    assert alice.chat.notice("yes") == expected
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):

@@ -58,6 +58,7 @@ def tags_of(line):
 
 MUTED = "An operator has muted you%s. You can still read."
 OWN_ADDRESS = "FAIL BAN INVALID_TARGET :You cannot ban %s: it is your own address, too."
+RANK = "root is an operator of the server"
 BANNED_AN_HOUR = "You are banned for 1 hour: Enough."
 
 
@@ -374,6 +375,15 @@ ROWS = {
         ("alice", "JOIN #key,#new", ME + "JOIN #new"),
         ("root", "JOIN #key", ROOT + "JOIN #key"),
         ("root", "JOIN #banned,#full,#invited", ROOT + "JOIN #invited"),
+        ("root", "JOIN #new", (ROOT + "JOIN #new", "353 root = #new :@root", "366 *")),
+        (
+            "alice",
+            "root> JOIN #new",
+            "JOIN #new",
+            "root> PART #new",
+            "root> JOIN #new",
+            (ROOT + "JOIN #new", ROOT + "MODE #new +o root"),
+        ),
     ],
     "KICK": [
         ("alice", "KICK #own", "461 alice KICK :Not enough parameters"),
@@ -389,6 +399,8 @@ ROWS = {
         ("alice", "KICK #own dave,bob", ME + "KICK #own bob alice"),
         ("alice", "KICK #own bob :" + "я" * 201, ME + "KICK #own bob :" + "я" * 200),
         ("root", "KICK #lobby bob", ROOT + "KICK #lobby bob root"),
+        ("alice", "root> JOIN #own", "KICK #own root", "484 alice root #own :" + RANK),
+        ("root", "alice> JOIN #own", "JOIN #own", "KICK #own root", ROOT + "KICK #own root root"),
     ],
     "KILL": [
         ("alice", "KILL bob :x", "481 alice :Permission denied: you're not an operator"),
@@ -474,6 +486,11 @@ ROWS = {
         ("alice", "MODE bob", "502 alice :Cannot change the modes of others"),
         ("alice", "MODE dave", "401 alice dave :No such nick"),
         ("root", "MODE #lobby -t", ROOT + "MODE #lobby -t"),
+        ("alice", "root> JOIN #own", "MODE #own -o root", "484 alice root #own :" + RANK),
+        ("alice", "MODE #own +b ROOT", "484 alice root #own :" + RANK),
+        ("alice", "MODE #own +b root!*@*", "MODE #own b", ("484 *", "368 alice #own :*")),
+        ("alice", "MODE #own +b *!*@127.0.0.9", ME + "MODE #own +b *!*@127.0.0.9"),
+        ("root", "MODE #lobby +b root", ROOT + "MODE #lobby +b root!*@*"),
         ("root", "MODE root -o", "221 root :+o"),
     ],
     "MONITOR": [

@@ -126,3 +126,17 @@ def test_icon_has_smooth_edges(name):
     opacities = [pixel[3] for row in rows for pixel in row]
     assert sum(opacity > 0 for opacity in opacities) > 40
     assert any(0 < opacity < 255 for opacity in opacities)
+
+
+ALIKE = [name for name in map("user{}".format, range(999)) if not client.Shades.preferred(name)]
+
+
+def test_names_have_colors_of_their_own_as_long_as_there_are_any():
+    """In any case of letters, and after a change of the nickname."""
+    shades = client.Shades()
+    assert sorted(map(shades.of, ALIKE[:8])) == list(range(8))
+    assert shades.of(ALIKE[0]) == shades.of(ALIKE[8]) == 0
+    assert shades.of(ALIKE[3].upper()) == shades.of(ALIKE[3])
+    shades.rename(ALIKE[3], ALIKE[9].upper())
+    assert shades.of(ALIKE[9]) == shades.of(ALIKE[3]) == 3
+    assert list(map(shades.of, ALIKE[:8])) == list(map(shades.of, ALIKE[:8]))

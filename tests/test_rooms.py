@@ -206,7 +206,7 @@ def test_topic_that_is_left_is_not_set(alice, desktop, room, way):
 
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     alice.chat_view.open("#secrets")
-    desktop.pump(lambda: alice.window.chat.current.has_fixed_topic)
+    desktop.pump(lambda: alice.window.chat.current.flags >= {"t"})
     view = alice.chat_view
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
@@ -224,6 +224,84 @@ def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice
     assert "Change the topic…" not in alice.menu and view.topic is None
     alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
+
+
+def choose_in_room_menu(alice, *words):
+    """Open the menu of the room in view, choose a command, and return the commands."""
+    alice.chat_view.buttons["more"].invoke()
+    for command in words:
+        alice.choose(command)
+    return alice.menu
+
+
+@pytest.fixture
+def club(alice, desktop):
+    """Alice in #club, which she has made."""
+    alice.chat_view.open("#club")
+    desktop.pump(lambda: alice.window.chat.can_moderate(alice.window.chat.current))
+    return alice
+
+
+def test_rules_of_a_room_are_in_its_menu_for_its_operators(club, desktop):
+    for words, on, off in (
+        ("Only operators set the topic", "let only operators set the topic of #club",
+         "let everyone in #club set the topic"),
+        ("Only invited people may join", "closed #club to those who are not invited",
+         "opened #club to those who are not invited"),
+    ):  # fmt: skip
+        choose_in_room_menu(club, words)
+        club.sees("[SERVER]: alice " + on)
+        choose_in_room_menu(club, "✓ " + words)
+        club.sees("[SERVER]: alice " + off)
+        assert words in choose_in_room_menu(club)
+    club.chat_view.open("#maths")
+    club.sees("[SERVER]: alice joined #maths")
+    assert not {words, "Password…"}.intersection(choose_in_room_menu(club))
+
+
+def test_password_of_a_room_is_set_and_removed_in_a_sheet(club, desktop):
+    choose_in_room_menu(club, "Password…")
+    assert rows(club) == ["Type a password"] and club.sheet.words == ""
+    for typed in ("two words", "a" * 33, "a,b"):
+        club.sheet.field.set(typed)
+        desktop.pump(lambda: rows(club) == ["At most 32 characters, no spaces, no commas"])
+    club.sheet.field.set("sesame")
+    desktop.pump(lambda: rows(club) == ["Set the password"])
+    club.press("Return")
+    club.sees("[SERVER]: alice set a key to #club")
+    choose_in_room_menu(club, "✓ Password…")
+    assert club.sheet.words == "sesame"
+    club.sheet.field.set("")
+    desktop.pump(lambda: rows(club) == ["Remove the password"])
+    club.press("Return")
+    club.sees("[SERVER]: alice removed the key to #club")
+    assert "Password…" in choose_in_room_menu(club)
+
+
+def test_people_are_invited_in_their_menu(club, desktop, room):
+    """To rooms that they are not in, where the user may invite."""
+    room.irc("dave")
+    club.chat_view.open("#maths")
+    club.sees("[SERVER]: alice joined #maths")
+    club.chat_view.open("#lobby")
+    desktop.pump(lambda: "dave" in club.people)
+    invitations = lambda name: [  # noqa: E731
+        words for words in person_menu(club, name) if words.startswith("Invite to ")
+    ]
+    assert invitations("dave") == ["Invite to #club", "Invite to #maths"]
+    assert invitations("bob") == ["Invite to #club"]
+    club.choose("Invite to #club")
+    club.sees("[SERVER]: You invited bob to #club")
+    room.bob.expect("INVITE bob :#club")
+    room.bob.send("MODE #maths +i")
+    desktop.pump(lambda: invitations("dave") == ["Invite to #club"])
+    club.say("/invite dave")
+    club.sees("[SERVER]: dave is already in #lobby")
+
+
+def person_menu(person, name):
+    person.window.menus.open_person(name, person.chat_view.people.list)
+    return person.menu
 
 
 def test_topic_that_is_written_is_for_its_own_room(alice, desktop):

@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+from test_look import ALIKE
 from window_harness import hear
 
 import client
@@ -248,11 +249,21 @@ def test_copy_is_the_classic_format_alone(alice, desktop, hub):
         assert all(re.match(r"\[\d\d:\d\d:\d\d\]$", clock) for clock in clocks)
 
 
-def test_empty_conversation_says_so(alice, desktop):
-    alice.chat_view.open("carol")
-    label = alice.chat_view.transcript._empty
+@pytest.mark.parametrize(
+    ("name", "caps", "words"),
+    [
+        ("carol", [], []),
+        ("carol", [client.RESUME_CAP], [client.PRIVATE_RULE]),
+        ("#tea", [client.RESUME_CAP], []),
+    ],
+)
+def test_empty_conversation_says_so(alice, desktop, name, caps, words):
+    """And, in private, for whom the server keeps what was said before."""
+    alice.window.chat.session.caps |= set(caps)
+    alice.chat_view.open(name)
+    label = alice.chat_view.transcript.empty
     desktop.pump(label.winfo_viewable)
-    assert label.cget("text") == "No messages here yet. Say hello."
+    assert label.cget("text").split("\n") == ["No messages here yet. Say hello.", *words]
     alice.say("hello")
     desktop.pump(lambda: not label.winfo_viewable())
 
@@ -288,13 +299,39 @@ def test_others_names_have_their_own_colors(alice, desktop, hub):
     alice.sees("[SERVER]: dave joined the chat")
     for theme in ("dark", "light"):
         color = client.PALETTES[theme]
-        expected = color["name%d" % client.shade("carol")]
+        expected = color["name%d" % alice.window.look.shades.of("carol")]
         assert head_color(alice, "hello") == expected != color["others"]
         assert alice.color_of("[carol]: hello") == color["others"]
         assert head_color(alice, "dave joined") == color["server"]
         alice.window.toggle_theme()
         desktop.update()
-    assert client.shade("Carol") == client.shade("carol") != client.shade("bob")
+
+
+def test_name_and_avatar_have_a_color_that_no_one_else_has(alice, desktop, hub, monkeypatch):
+    """And keep it after a change of the nickname."""
+    names = ALIKE[:4]
+    hub.send(*(":%s!x@h JOIN #lobby" % name for name in names))
+    hub.send(*(":%s!x@h PRIVMSG #lobby :I am %s" % (name, name) for name in names))
+    alice.sees("[{0}]: I am {0}".format(names[-1]))
+    colors = [head_color(alice, "I am " + name) for name in names]
+    assert len(set(colors)) == 4
+    avatars = drawn_avatars(alice, desktop, monkeypatch)
+    assert len(set(avatars.values())) == len(avatars) == 6
+    hub.send(":%s!x@h NICK zoe" % names[2], ":zoe!x@h PRIVMSG #lobby :still me")
+    alice.sees("[zoe]: still me")
+    assert head_color(alice, "still me") == colors[2]
+    assert drawn_avatars(alice, desktop, monkeypatch)["zoe"] == avatars[names[2]]
+
+
+def drawn_avatars(person, desktop, monkeypatch):
+    """Draw the people in view; return the colors of their avatars, by name."""
+    discs, disc = [], client.Drawing._disc
+    with monkeypatch.context() as patch:
+        recorder = lambda *args: discs.append(args[1:]) or disc(*args)  # noqa: E731
+        patch.setattr(client.Drawing, "_disc", recorder)
+        person.chat_view.people.list._drawing.redraw()
+        desktop.update()
+    return dict(zip(person.people, [color for size, color in discs if size == 28]))
 
 
 def test_lines_of_a_sender_stand_close_together(alice, desktop, hub):

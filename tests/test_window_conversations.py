@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import TIMEOUT
-from window_harness import cannot, hear
+from window_harness import RecordingDrawing, cannot, hear
 
 import client
 
@@ -181,6 +181,28 @@ def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
     hub.send(":alice!a@h PRIVMSG dave :two")
     desktop.pump(lambda: "[you -> dave]: two  (only you two)" in alice.lines)
     assert not [line for line in alice.lines if "(not delivered)" in line]
+
+
+def drawn_people(person):
+    """Return the caption of each group of people, and their dots."""
+    rows = person.chat_view.people.list.rows
+    return [row.text if row.is_caption else RecordingDrawing(row).dots[0] for row in rows]
+
+
+def test_without_a_connection_no_one_is_shown_as_online(alice, desktop, hub):
+    """And the chat not as encrypted, or not; the people stay in view."""
+    look, lock = alice.window.look, alice.chat_view.buttons["lock"]
+    lock_image = lambda: str(lock.cget("image")[0])  # noqa: E731
+    hub.send(":bob!b@h AWAY :tea")
+    desktop.pump(lambda: drawn_people(alice) == ["ONLINE — 1", "ok", "AWAY — 1", "away"])
+    assert lock_image() == str(look.icon("unlock", "warn"))
+    hub.finish()
+    alice.wait_for_title("Reconnecting… — Hub — Hubbub")
+    assert drawn_people(alice) == ["LAST SEEN — 2", "offline", "offline"]
+    assert lock_image() == str(look.icon("unlock", "muted")) and not lock.cget("text").strip()
+    hub.welcome()
+    desktop.pump(lambda: drawn_people(alice) == ["ONLINE — 2", "ok", "ok"])
+    assert lock_image() == str(look.icon("unlock", "warn")) and lock.cget("text").strip()
 
 
 def test_message_typed_offline_is_sent_after_reconnecting(alice, desktop, hub):
@@ -536,6 +558,19 @@ def test_box_says_to_whom_the_draft_goes_before_it_is_sent(alice, desktop, hub, 
     desktop.pump(lambda: alice.people == ["alice"])
     alice.box.delete("1.0", "end")
     desktop.pump(lambda: alice.notice == "")
+
+
+def test_answer_to_a_private_line_is_said_to_be_public_before_it_is_sent(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    desktop.pump(lambda: alice.lines[-1:] == ["[bob -> you]: psst  (only you two)"])
+    assert alice.notice == ""
+    alice.type("y")
+    assert alice.notice == "To everyone in #lobby"
+    alice.click("[bob -> you]")
+    assert alice.menu[0] == "Write privately"
+    alice.choose("Write privately")
+    alice.type("y")
+    assert alice.notice == ""
 
 
 def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):

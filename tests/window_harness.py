@@ -172,12 +172,12 @@ class Desktop:
 
 
 class RecordingDrawing:
-    """A stand-in for client.Drawing that records the texts of a row and their colors."""
+    """A stand-in for client.Drawing that records a row's texts with their colors, and its dots."""
 
     left = right = 0
 
     def __init__(self, row):
-        self.texts = []
+        self.texts, self.dots = [], []
         row.paint(self)
 
     def text(self, text, color="text", font="ui", dy=0):
@@ -186,6 +186,9 @@ class RecordingDrawing:
 
     def badge(self, text, color):
         self.texts.append((text, color))
+
+    def avatar(self, name, size, dot=""):
+        self.dots.append(dot)
 
     def __getattr__(self, name):
         return lambda *args, **more: 0
