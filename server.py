@@ -3783,7 +3783,7 @@ def on_register(session: Session, message: Message) -> None:
     except AccountExistsError as exists:
         raise fail("ACCOUNT_EXISTS", str(exists)) from None
     log.info("%s registered the account %s", client.log_name, account.name)
-    text = "%s is now yours alone. Next time, type /login %s PASSWORD" % (name, name)
+    text = "%s is now yours alone. Next time, log in with /login %s" % (name, name)
     session.reply("REGISTER", "SUCCESS", account.name, text)
     _log_in(session, account)
 
