@@ -5075,6 +5075,8 @@ class Composer(TextBox):
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         self.hidden.bind("<<PrevWindow>>", lambda event: focus_on(text.tk_focusPrev()))
+        self.hidden.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.hidden.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
         text.bind("<Configure>", lambda event: self._grow())

@@ -32,6 +32,7 @@ def test_menu_asks_for_a_password_whatever_the_box_holds(anna, words, draft):
     anna.open_menu(words)
     anna.type("s3cret")
     assert (hidden(anna), anna.draft) == ("s3cret", draft)
+    assert anna.chat_view.composer.frame.instate(["focus"])
     anna.type("<Escape>")
     assert (hidden(anna), anna.draft, anna.notice) == (None, draft, "")
 
