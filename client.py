@@ -4376,6 +4376,11 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
     return "break"
 
 
+def holds_focus(frame: "tk.Misc") -> bool:
+    """Return True if the focus is in a frame, or comes back to it with that of the window."""
+    return str(frame.tk.call("focus", "-lastfor", frame)).startswith("%s." % frame)
+
+
 def set_shown(widget: Any, is_shown: bool) -> None:
     """Show a widget where `grid` had it, or hide it."""
     if is_shown != bool(widget.winfo_manager()):
@@ -5136,6 +5141,7 @@ class Composer(TextBox):
         else:
             self._aside = self.get()
             self.set(command)
+            self.text.focus_set()
 
     def _hide_password(self) -> None:
         """Cover the text if a line of it is a command with a password, and take that out of it."""
@@ -6636,11 +6642,6 @@ class ChatView:
         words = self.search.field.get() if self.search.is_open else ""
         self._window.do(self._window.chat.search, words)
 
-    def suggest(self, text: str) -> None:
-        """Put the beginning of a command into the message box, in place of a draft."""
-        self.composer.begin(text)
-        self.focus_composer()
-
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text a reply to an entry, or (None) to nothing any more.
 
@@ -6833,11 +6834,10 @@ class ChatView:
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.menu_button, not is_wide)
-        focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
             set_shown(frame, is_shown)
-            if not is_shown and focus.startswith("%s." % frame):
+            if not is_shown and holds_focus(frame):
                 self.focus_composer()
 
 
@@ -7047,10 +7047,10 @@ class Menus:
         )
         return [
             (words, lambda: view.submit(line)),
-            ("Another name…", lambda: view.suggest("/nick ")),
+            ("Another name…", lambda: view.composer.begin("/nick ")),
             None,
-            ("Register this name…", lambda: view.suggest("/register ")),
-            ("Log in…", lambda: view.suggest("/login %s " % chat.nickname)),
+            ("Register this name…", lambda: view.composer.begin("/register ")),
+            ("Log in…", lambda: view.composer.begin("/login %s " % chat.nickname)),
         ]
 
     def open_main(self, spot: "Optional[Spot]" = None) -> None:
@@ -7087,7 +7087,7 @@ class Menus:
         """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
-            announce = functools.partial(window.chat_view.suggest, "/announce ")
+            announce = functools.partial(window.chat_view.composer.begin, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
         return [None, ("Become the operator", window.operate)] if window.is_at_home else []
@@ -7307,7 +7307,9 @@ class Questions:
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
         if self.question and not self._is_due():
-            self._answer()
+            self.question = ""  # the focus stays where the user writes
+            if holds_focus(self._window.chat_view.banner.frame):
+                self._window.chat_view.focus_composer()
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:

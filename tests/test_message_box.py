@@ -278,6 +278,15 @@ def test_escape_closes_the_sheet_before_the_password(anna):
     assert hidden(anna) is None
 
 
+def test_question_that_ends_leaves_the_keys_where_they_were(alice, desktop):
+    alice.chat_view.composer.ask_paste(99, lambda: None)
+    alice.press("Control-f", alice.box)
+    alice.type("secret")
+    alice.window.chat.do(0, alice.window.chat.select, alice.window.chat.console)
+    desktop.pump(lambda: not alice.banner)
+    assert alice.has_focus(alice.chat_view.search.field.text)
+
+
 # The hint
 
 
