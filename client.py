@@ -1410,8 +1410,10 @@ class Chat:
 
     def address_of(self, entry: Optional[Entry]) -> str:
         """Return "@name ", with which an answer to a private entry in a channel begins; else ""."""
-        home = self.home(entry) if entry is not None else None
-        return "@%s " % home.name if home is not None and home is not self.current else ""
+        if entry is None or self.home(entry) is self.current:
+            return ""
+        home = self.home(entry)
+        return "@%s " % (home.name if home is not None else entry.line.nickname)
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
@@ -1988,10 +1990,11 @@ class Chat:
         entry = self.new_entry(line)
         entry.reply_to = message.tag(REPLY_TAG)
         recipient, goal = self.find(message.params[0]), self.reply_to
-        if goal is not None and recipient is self.home(goal):
-            entry.reply_to = goal.msgid
-        if goal is not None and recipient in (self.home(goal), self.current):
-            self.reply(None)
+        if goal is not None and recipient is not None:
+            if recipient is self.home(goal):
+                entry.reply_to = goal.msgid
+            if recipient in (self.home(goal), self.current):
+                self.reply(None)
         item = self.outbox.add(entry, message)
         self.flush()
         for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):

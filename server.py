@@ -3529,7 +3529,7 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
-    form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
+    form = "%s is registered. If it is yours, log in with /login %s. If not, choose another."
     text = form % (account.name, account.name)
     if client.caps & (STANDARD_REPLIES | PLAIN_TEXT):
         raise ReplyError("FAIL", "NICK", "NICKNAME_RESERVED", nickname, text)

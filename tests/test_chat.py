@@ -2344,6 +2344,10 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
     assert alice.chat.find("rob").entries[-1].reply_to == "8"
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.find("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
+    alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
+    assert alice.chat.notice("fine")[0] == "To everyone in #lobby, not only to bob"
+    alice.type("@zoe hello")
+    assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
 
 
 @pytest.mark.parametrize(
