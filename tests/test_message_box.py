@@ -80,12 +80,23 @@ def test_draft_comes_back_beside_what_was_written_instead_of_a_command(anna):
 # Passwords
 
 
-def test_password_is_still_asked_for_in_another_conversation(anna, hub):
+@pytest.mark.parametrize("way", ["key", "click", "event"])
+def test_password_is_still_asked_for_in_another_conversation(anna, hub, desktop, way):
     """Nothing that is typed then is sent to it, until the password is entered or given up."""
     anna.chat_view.open("bob")
     anna.type("for bob")
     anna.open_menu("Log in…")
-    anna.type("s3", "<alt+1>", "cret")
+    anna.type("s3")
+    if way == "key":
+        anna.type("<alt+1>")
+    elif way == "click":
+        rooms = anna.chat_view.sidebar.list.canvas
+        x, y = rooms.winfo_rootx() + 60, rooms.winfo_rooty() + 50
+        anna.xdotool("mousemove", str(x), str(y), "click", "1")
+    else:
+        anna.window.do(anna.window.chat.select, anna.window.chat.find("#lobby"))
+    desktop.pump(lambda: anna.window.chat.current.name == "#lobby")
+    anna.type("cret")
     assert (hidden(anna), anna.draft) == ("s3cret", "")
     assert anna.notice == "Password of alice (hidden). Esc gives up."
     anna.type("<Return>")
@@ -235,7 +246,7 @@ def test_private_answer_that_would_be_public_is_said_so(alice, desktop, hub):
 
 
 @pytest.mark.parametrize(
-    "key", ["Alt-Key-1", "Control-Prior", "Alt-Down", "Control-f", "F3", "F6", "Control-r"]
+    "key", ["Alt-Key-1", "Control-Prior", "Alt-Down", "Control-f", "F3", "F6", "Control-r", "Alt-m"]
 )
 @pytest.mark.parametrize("opener", ["Control-k", "F1"])
 def test_keys_of_the_chat_close_a_sheet_first(tea, opener, key):  # noqa: F811
@@ -254,16 +265,15 @@ def test_sheet_takes_the_place_of_another(tea, key):  # noqa: F811
     assert len(sheets) == 1 and not before.frame.winfo_exists()
 
 
-@pytest.mark.parametrize("key", ["Control-End", "Control-Home"])
-def test_keys_that_edit_stay_in_a_sheet(alice, hub, key):
+@pytest.mark.parametrize(("key", "words"), [("End", "bobx"), ("Home", "xbob"), ("Tab", "bob")])
+def test_keys_that_edit_stay_in_a_sheet(alice, hub, key, words):
     hear(hub, alice, *("line %d" % number for number in range(99)))
     alice.press("Control-k", alice.box)
     alice.type("bob", "<Left>")
     top = alice.top_line()
-    alice.press(key)
+    alice.press("Control-" + key)
     alice.type("x")
-    assert alice.sheet.words == ("bobx" if key == "Control-End" else "xbob")
-    assert alice.top_line() == top
+    assert (alice.sheet.words, alice.draft, alice.top_line()) == (words, "", top)
 
 
 def test_escape_closes_the_sheet_before_the_password(anna):
