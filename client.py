@@ -1410,7 +1410,7 @@ class Chat:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
-        later = "" if self.state == CONNECTED else " — sent when you are back online"
+        later = "" if self.state == CONNECTED else " — sent when back online"
         return "Message %s%s" % (self.current.name, later)
 
     @property
@@ -1452,6 +1452,13 @@ class Chat:
         private = (c for c in self.conversations if c.kind == PRIVATE)
         return next((c for c in private if c.index(entry) >= 0), None)
 
+    def address_of(self, entry: Optional[Entry]) -> str:
+        """Return "@name ", with which an answer to a private entry in a channel begins; else ""."""
+        if entry is None or self.home(entry) is self.current:
+            return ""
+        home = self.home(entry)
+        return "@%s " % (home.name if home is not None else entry.line.nickname)
+
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
         unread = [c for c in self.conversations if c.unread and c is not self.current]
@@ -1470,23 +1477,37 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
+    def name_recipient(self, draft: str) -> str:
+        """Return a draft with "@name " for "/reply ": no later message changes the recipient."""
+        address = "@%s " % self.correspondent
+        return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
+
     def notice(self, draft: str) -> Tuple[str, str]:
-        """Return words about where a draft goes, and their icon; "" for plainly to the room."""
-        command, _ = split_secret(draft)
+        """Return words about where a draft goes, and their icon; "" for plainly to the room.
+
+        The draft of a password is its command, with the password if that is asked for again.
+        """
+        command, password = split_secret(draft)
         if command:
             name = "".join(command.split()[1:])
-            words = "Password of %s" % name if name else "New password for %s" % self.nickname
+            new = "New password for %s, at least %d characters"
+            new %= self.nickname, protocol.MIN_PASSWORD
+            words = "Password of %s" % name if name else new
+            words = "The same password again, to be sure" if password else words
             return words + " (hidden). Esc gives up.", "lock"
         if self.session.is_operator and draft.lstrip().lower().startswith("/announce "):
             return "To everyone on this chat", "announce"
         found = _PRIVATE_DRAFT.match(draft)
-        name = (found.group(1) or self.correspondent).rstrip(":,") if found else ""
+        name = found.group(1).rstrip(":,") if found else ""
         is_known = not name or self.presence(name) != OFFLINE
         is_known = is_known or not any(c.members for c in self.conversations)
         if not is_known:
             return "No one called “%s” is here. %s" % (name, _guess(self, name)), "warn"
         if not name and self.reply_to is not None:
-            line = self.reply_to.line
+            line, recipient = self.reply_to.line, self.address_of(self.reply_to).strip("@ ")
+            if recipient:
+                words = "To everyone in %s, not only to %s"
+                return words % (self.current.name, recipient), "warn"
             room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
             return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
         if _PUBLIC_DRAFT.match(draft) and self.has_private_question:
@@ -1718,13 +1739,7 @@ class Chat:
             self.answer(_NOT_CONNECTED)
 
     def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text typed a reply to an entry in view, or (None) to none.
-
-        A private entry in a channel is answered in its own conversation, where no slip is public.
-        """
-        home = self.home(entry) if entry is not None else None
-        if home is not None:
-            self.select(home)
+        """Make the next text to its conversation a reply to an entry, or (None) to none."""
         self.reply_to = entry
         self.change(HEADER)
 
@@ -2507,7 +2522,6 @@ def _on_text(chat: Chat, message: Message) -> None:
     elif is_private:
         conversation = chat.private(sender, MAX_STRANGERS)
         chat.correspondent = sender
-        chat.change(HEADER)  # the draft may be an answer
     if conversation.knows(msgid):
         return
     entry = chat.new_entry(line, msgid)
@@ -2965,9 +2979,12 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
-        if chat.reply_to is not None and chat.current is chat.find(message.params[0]):
-            message = message._replace(tags={REPLY_TAG: chat.reply_to.msgid})
-            chat.reply(None)
+        recipient, goal = chat.find(message.params[0]), chat.reply_to
+        if goal is not None and recipient is not None:
+            if recipient is chat.home(goal):
+                message = message._replace(tags={REPLY_TAG: goal.msgid})
+            if recipient in (chat.home(goal), chat.current):
+                chat.reply(None)
         chat.say(message)
     elif message.command == "CHATHISTORY":
         _ask(chat, TYPED, chat.current, "LATEST", "*", limit=int(message.text[:9]))
@@ -3068,8 +3085,9 @@ _NEEDED: Dict[str, str] = {
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
-_PRIVATE_DRAFT = re.compile(r"\s*(?:(?:@|/msg\s+)(\S{1,40})|/reply)\s", re.IGNORECASE)
+_PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
 _PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
+_REPLY_DRAFT = re.compile(r"^ */reply ", re.IGNORECASE | re.MULTILINE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
@@ -4434,6 +4452,11 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
     return "break"
 
 
+def holds_focus(frame: "tk.Misc") -> bool:
+    """Return True if the focus is in a frame, or comes back to it with that of the window."""
+    return str(frame.tk.call("focus", "-lastfor", frame)).startswith("%s." % frame)
+
+
 def set_shown(widget: Any, is_shown: bool) -> None:
     """Show a widget where `grid` had it, or hide it."""
     if is_shown != bool(widget.winfo_manager()):
@@ -4996,7 +5019,8 @@ class TextBox:
 
     def _show_hint(self) -> None:
         is_empty = self.text.compare("end-1c", "==", "1.0")
-        set_floating(self.hint, is_empty, x=self._look.px(3), y=1, relwidth=0.95)
+        x = self._look.px(3)
+        set_floating(self.hint, is_empty, x=x, y=1, relwidth=1, width=-x)
 
     def _pass_to_text(self, sequence: str, event: "TkEvent") -> None:
         root: Any = {"rootx": event.x_root, "rooty": event.y_root}
@@ -5079,10 +5103,10 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and their icon in NOTICES. `hidden`
-    covers the text while that has a password, which is written there. `ask_paste` is called with
-    the number of lines and the function that inserts them; it returns True if it asks the user
-    first.
+    user types. `describe` returns the words above a text, and their icon in NOTICES, after
+    `rewrite` has changed the text. `hidden` covers the text while the password of a command is
+    written there, which is run alone. `ask_paste` is called with the number of lines and the
+    function that inserts them; it returns True if it asks the user first.
     """
 
     LIMIT = 2000  # characters
@@ -5098,12 +5122,15 @@ class Composer(TextBox):
         self._submit = submit
         self.completer: Callable[[], Completer] = lambda: Completer(lambda begun, is_first: [])
         self.describe: Callable[[str], Tuple[str, str]] = lambda text: ("", "lock")
+        self.rewrite: Callable[[str], str] = lambda text: text
         self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
         self._history: List[str] = []  # what was sent, for Up and Down
         self._history_index = 0  # the length of the history while something new is written
         self._unfinished = ""  # what was being written before Up
         self._seen = "", 0  # the draft for which suggestions were last looked for
-        self._command = ""  # that lacks only the password; its place is the mark "command"
+        self._command = ""  # that lacks only the password
+        self._password = ""  # a new one, while it is asked for again
+        self._aside: Optional[str] = None  # the draft in whose place `begin` has put a command
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.suggestions = Suggestions(parent, look, self._choose)
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
@@ -5112,7 +5139,8 @@ class Composer(TextBox):
         look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
         self.text.grid(row=1)
-        self.hidden = ttk.Entry(self.text, style="Plain.TEntry", show="•", font=look.font["chat"])
+        # Not in the text: Tk tells no widget that it gets the focus from one inside it.
+        self.hidden = ttk.Entry(self.frame, style="Plain.TEntry", show="•", font=look.font["chat"])
         is_valid = (self.hidden.register(fits_entry), "%P")
         self.hidden.configure(validate="key", validatecommand=is_valid)
         self.button = icon_button(self.frame, look, "IconField", "send", self._on_button)
@@ -5128,6 +5156,8 @@ class Composer(TextBox):
         text.bind("<Tab>", lambda event: self._on_tab(1))
         text.bind("<<PrevWindow>>", lambda event: self._on_tab(-1))  # Shift+Tab
         self.hidden.bind("<<PrevWindow>>", lambda event: focus_on(text.tk_focusPrev()))
+        self.hidden.bind("<FocusIn>", lambda event: self.frame.state(["focus"]))
+        self.hidden.bind("<FocusOut>", lambda event: self.frame.state(["!focus"]))
         text.bind("<Up>", lambda event: self._on_arrow(-1))
         text.bind("<Down>", lambda event: self._on_arrow(1))
         text.bind("<Configure>", lambda event: self._grow())
@@ -5147,6 +5177,8 @@ class Composer(TextBox):
 
     def insert(self, text: str) -> None:
         if self._command:
+            if self.hidden.selection_present():
+                self.hidden.delete("sel.first", "sel.last")
             self.hidden.insert("insert", text)
         else:
             super().insert(text)
@@ -5156,7 +5188,7 @@ class Composer(TextBox):
         """Insert a name as Tab completes it: for all to read, unlike "@name" at the start."""
         before = self.get()[: self._cursor()]
         space = "" if before[-1:] in ("", " ", "\n") else " "
-        self.insert(space + name + (" " if before.strip() else ": "))
+        super().insert(space + name + (" " if before.strip() else ": "))
 
     def paste(self, text: str) -> None:
         text = "\n".join((text + "\n").splitlines())
@@ -5173,44 +5205,81 @@ class Composer(TextBox):
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
 
+    def begin(self, command: str) -> None:
+        """Put the beginning of a command into the box, or ask for its password.
+
+        What the box held comes back after the command, or with `cancel`.
+        """
+        while self.cancel():
+            pass
+        if split_secret(command)[0]:
+            self._ask_password(command)
+        else:
+            self._aside = self.get()
+            self.set(command)
+            self.text.focus_set()
+
     def _hide_password(self) -> None:
-        """Cover the text if a line of it is a command with a password, and move that out of it."""
+        """Cover the text if a line of it is a command with a password, and take that out of it."""
         lines = enumerate(map(split_secret, self.get().split("\n")), 1)
         found = [(bool(word), row, command, word) for row, (command, word) in lines if command]
-        if not found or self._command:
-            return
-        _, row, command, password = min(found)  # first those whose password is missing
-        self.text.delete("%d.0" % row, "%d.0 lineend" % row)
-        self.text.edit_reset()
-        self.text.mark_set("command", "%d.0" % row)
+        if found and not self._command:
+            _, row, command, password = min(found)  # first those whose password is missing
+            self.text.delete("%d.0" % row, "%d.0" % (row + 1))
+            self.text.edit_reset()
+            self._ask_password(command, password)
+
+    def _ask_password(self, command: str, password: str = "", first: str = "") -> None:
+        """Cover the text with the hidden field for a command's password; "" uncovers it.
+
+        `first` is a new password that was entered before.
+        """
+        self._command, self._password = command, first
         self.hidden.delete(0, "end")
         self.hidden.insert(0, password)
-        self._ask_password(command)
-
-    def _ask_password(self, command: str) -> None:
-        """Cover the text with the hidden field for a command's password; "" uncovers it."""
-        self._command = command
-        set_floating(self.hidden, bool(command), relwidth=1, relheight=1)
+        set_floating(self.hidden, bool(command), in_=self.text, relwidth=1, relheight=1)
         self.hidden.update_idletasks()  # only what is mapped takes the focus at once
         self._suggest(False)
-        self.show_notice()
         (self.hidden if command else self.text).focus_set()
+        self._on_change()  # another password may be there
+
+    def _enter_password(self) -> None:
+        """Run the command with its password; ask for a new one twice."""
+        command, password = self._command, join_surrogates(self.hidden.get())
+        is_new = command.strip().lower() == "/register" and not protocol.password_error(password)
+        if self._password and password != self._password:
+            self.show_note("This is not the same password.", True)
+        elif is_new and not self._password:
+            return self._ask_password(command, first=password)
+        else:
+            self._ask_password("")
+            self.give_back(self._submit(command + password))
+        return self.hidden.selection_range(0, "end")  # what was refused is written anew
 
     def cancel(self) -> bool:
-        """Close the suggestions, or give up the password; return False if there is neither."""
+        """Close the suggestions, or give up the password or the command of `begin`.
+
+        Return False if there is none of them.
+        """
         if self.suggestions.is_open:
             self._suggest(False)
         elif self._command:
-            self.text.mark_set("insert", "command")
             self._ask_password("")
-            self._on_change()  # another password may be there
         else:
-            return False
+            return self.take_back()
         return True
+
+    def take_back(self) -> bool:
+        """Put the draft back that `begin` has put aside; return False if there is none."""
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            written = self.get() if self.get()[:1] != "/" else ""
+            self.set("\n".join(filter(None, [aside, written])))
+        return aside is not None
 
     def show_notice(self) -> None:
         """Show where the draft goes, if that is not plainly to the room."""
-        words, icon = self.describe(self._command or self.get())
+        words, icon = self.describe(self._command + self._password or self.get())
         style, color, cursor = self.NOTICES[icon]
         self.notice.configure(text=self._look.text(words), style=style + ".TLabel")
         self.notice.configure(image=self._look.icon(icon, color, 14), cursor=cursor)
@@ -5219,18 +5288,31 @@ class Composer(TextBox):
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
         if self._command:
-            before, after = self.text.get("1.0", "command"), self.text.get("command", "end-1c")
-            text = join_surrogates(before + self._command + self.hidden.get() + after)
-        if self.suggestions.is_open and not self.completer().is_whole:
+            self._enter_password()
+        elif self.suggestions.is_open and not self.completer().is_whole:
             self._complete(0)
         elif len(text) > self.LIMIT:
             self.text.bell()
-        else:
-            if self._command:
-                self._ask_password("")
+        elif not self._rewrite():  # else the user sees first what it has become
             self.set("")
             self.give_back(self._submit(text))
+            if not self.get():
+                self.take_back()
         return "break"
+
+    def _rewrite(self) -> bool:
+        """Change the text with `rewrite`; return True if that has changed it."""
+        before = self.get()
+        text = self.rewrite(before)
+        if text != before:
+            self._replace(text, before[self._cursor() :])
+        return text != before
+
+    def _replace(self, text: str, after: str) -> None:
+        """Put a text into the box, with the cursor before `after`, its end."""
+        self.set(text)
+        self.text.mark_set("insert", "end-1c - %d indices" % utf16_length(after))
+        self.text.see("insert")
 
     def _on_button(self) -> None:
         self.text.focus_set()
@@ -5258,9 +5340,7 @@ class Composer(TextBox):
         """Complete the word before the cursor; return False if nothing completes it."""
         draft = self.completer().complete(self.get(), self._cursor(), step)
         if draft is not None:
-            self.set(draft[0])
-            self.text.mark_set("insert", "1.0 + %d indices" % utf16_length(draft[0][: draft[1]]))
-            self.text.see("insert")
+            self._replace(draft[0], draft[0][draft[1] :])
         return draft is not None
 
     def _on_tab(self, step: int) -> str:
@@ -5288,6 +5368,7 @@ class Composer(TextBox):
 
     def _on_change(self) -> None:
         self._hide_password()
+        self._rewrite()
         length = len(self.get())
         self.button.configure(takefocus=bool(length or self._command))
         self._show_hint()
@@ -6530,7 +6611,8 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.notice(draft)
-        self.composer.notice.bind("<Button-1>", lambda event: self.reply(None))
+        self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
+        self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search.frame)
@@ -6604,8 +6686,7 @@ class ChatView:
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic()
-        while self.composer.cancel():
-            pass
+        self.composer.take_back()
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
@@ -6660,16 +6741,22 @@ class ChatView:
         words = self.search.field.get() if self.search.is_open else ""
         self._window.do(self._window.chat.search, words)
 
-    def suggest(self, text: str) -> None:
-        """Put the beginning of a command into the message box, if that is empty."""
-        if not self.composer.get():
-            self.composer.set(text)
+    def reply(self, entry: Optional[Entry]) -> None:
+        """Make the next text a reply to an entry, or (None) to nothing any more.
+
+        To a private entry in a room, it begins with "@name ", until another is chosen.
+        """
+        before, after = map(self._window.chat.address_of, (self._window.chat.reply_to, entry))
+        self._window.do(self._window.chat.reply, entry)
+        draft = self.composer.get()
+        if draft == before or (draft.startswith(before) and entry is not None):
+            draft = draft[len(before) :]
+        self.composer.set(draft if draft.startswith(after) else after + draft)
         self.focus_composer()
 
-    def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text a reply to an entry, or (None) to nothing any more."""
-        self._window.do(self._window.chat.reply, entry)
-        self.focus_composer()
+    def _on_notice(self, event: "TkEvent") -> None:
+        if str(self.composer.notice.cget("cursor")):  # it can be clicked
+            self.reply(None)
 
     def edit(self, entry: Entry) -> None:
         """Put a failed message back into the message box."""
@@ -6847,11 +6934,10 @@ class ChatView:
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.menu_button, not is_wide)
-        focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
             set_shown(frame, is_shown)
-            if not is_shown and focus.startswith("%s." % frame):
+            if not is_shown and holds_focus(frame):
                 self.focus_composer()
 
 
@@ -7087,10 +7173,10 @@ class Menus:
         )
         return [
             (words, lambda: view.submit(line)),
-            ("Another name…", lambda: view.suggest("/nick ")),
+            ("Another name…", lambda: view.composer.begin("/nick ")),
             None,
-            ("Register this name…", lambda: view.suggest("/register ")),
-            ("Log in…", lambda: view.suggest("/login %s " % chat.nickname)),
+            ("Register this name…", lambda: view.composer.begin("/register ")),
+            ("Log in…", lambda: view.composer.begin("/login %s " % chat.nickname)),
         ]
 
     def open_main(self, spot: "Optional[Spot]" = None) -> None:
@@ -7127,7 +7213,7 @@ class Menus:
         """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
-            announce = functools.partial(window.chat_view.suggest, "/announce ")
+            announce = functools.partial(window.chat_view.composer.begin, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
         return [None, ("Become the operator", window.operate)] if window.is_at_home else []
@@ -7383,7 +7469,9 @@ class Questions:
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
         if self.question and not self._is_due():
-            self._answer()
+            self.question = ""  # the focus stays where the user writes
+            if holds_focus(self._window.chat_view.banner.frame):
+                self._window.chat_view.focus_composer()
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
@@ -7717,6 +7805,9 @@ class Window:
         view.frame.pack(fill="both", expand=True)
         if self.is_chatting:
             self.connect_view.stop_looking()
+        elif before is not None:  # what is open there is for this server
+            while self.questions.cancel() or self.chat_view.composer.cancel():
+                pass
         if view not in self._placed:  # afterwards, the size and the position are the user's
             self._placed.add(view)
             kept = self.settings.geometry if self.is_chatting else ""
@@ -8119,7 +8210,9 @@ class Window:
         if view.topic is not None:
             view.close_topic()
             return view.focus_composer()
-        if view.composer.cancel() or self.questions.cancel():
+        if not view.composer.suggestions.is_open and self.questions.cancel():
+            return None
+        if view.composer.cancel():
             return None
         if self.chat.reply_to is not None:
             return view.reply(None)
@@ -8286,6 +8379,11 @@ class Keys:
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if not key.is_everywhere and not self._window.is_chatting:
             return None
+        sheet = self._window.questions.sheet
+        if sheet is not None and not key.is_everywhere:
+            if "Home" in sequence or "End" in sequence:
+                return None  # for the field or the list
+            sheet.close()  # no key is for what is behind it
         key.actions[sequence](self._window)
         return "break"
 

@@ -1146,7 +1146,7 @@ _TEXTS: Dict[str, str] = {
     "474": "You are banned from {1}. Its operators can lift that.",
     "475": "{1} has a key. Type /join {1} KEY",
     "477": "{1} is open to users with an account only. Type /register PASSWORD to make one.",
-    "481": "Only operators may do that. If you are one: /login USERNAME PASSWORD",
+    "481": "Only operators may do that. If you are one, log in with /login USERNAME",
     "482": "Only operators of {1} may do that.",
     "671": "{1} has an encrypted connection",
     "705": "{2}",

@@ -3567,7 +3567,7 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
-    form = "%s is registered. If it is yours, type /login %s PASSWORD. If not, choose another."
+    form = "%s is registered. If it is yours, log in with /login %s. If not, choose another."
     text = form % (account.name, account.name)
     if client.caps & (STANDARD_REPLIES | PLAIN_TEXT):
         raise ReplyError("FAIL", "NICK", "NICKNAME_RESERVED", nickname, text)
@@ -3821,7 +3821,7 @@ def on_register(session: Session, message: Message) -> None:
     except AccountExistsError as exists:
         raise fail("ACCOUNT_EXISTS", str(exists)) from None
     log.info("%s registered the account %s", client.log_name, account.name)
-    text = "%s is now yours alone. Next time, type /login %s PASSWORD" % (name, name)
+    text = "%s is now yours alone. Next time, log in with /login %s" % (name, name)
     session.reply("REGISTER", "SUCCESS", account.name, text)
     _log_in(session, account)
 

@@ -67,7 +67,7 @@ def guest(kept, nickname, caps=CAPS):
 def test_a_registered_name_is_refused_in_the_words_of_each_dialect(kept):
     """A FAIL for those who know it, else 433; people with nc read what to do."""
     modern, old, plain = guest(kept, "bob"), kept.irc("carol"), kept.connect(PlainTalker)
-    text = "alice is registered. If it is yours, type /login alice PASSWORD."
+    text = "alice is registered. If it is yours, log in with /login alice."
     for talker in (modern, old):
         talker.send("NICK Alice")
     assert " FAIL NICK NICKNAME_RESERVED Alice :" + text in modern.expect("choose another.")

@@ -345,7 +345,7 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         ("@bob hi", "Privately to bob", "lock"),
         (" @bob: hi", "Privately to bob", "lock"),
         ("/MSG bob hi", "Privately to bob", "lock"),
-        ("/reply hi", "Privately to carol", "lock"),
+        ("/reply hi", "", "lock"),
         ("yes", "To everyone in #lobby", "announce"),
         (" ", "", "lock"),
         ("/whois bob", "", "lock"),
@@ -357,7 +357,12 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", "warn"),
         ("@crol hi", "No one called “crol” is here. Did you mean carol?", "warn"),
         ("@zoe hi", "No one called “zoe” is here.", "warn"),
-        ("/register ", "New password for alice (hidden). Esc gives up.", "lock"),
+        (
+            "/register ",
+            "New password for alice, at least 8 characters (hidden). Esc gives up.",
+            "lock",
+        ),
+        ("/register x", "The same password again, to be sure (hidden). Esc gives up.", "lock"),
         ("/login bob ", "Password of bob (hidden). Esc gives up.", "lock"),
         ("/login bob", "", "lock"),
     ],
@@ -1628,7 +1633,7 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW) == "Connection lost. Trying again now (attempt 1)."
     assert alice.lose(attempt=3, seconds=3.7) == []
     assert alice.chat.banner(NOW) == "Connection lost. Trying again in 4 s (attempt 3)."
-    assert alice.chat.hint == "Message #lobby — sent when you are back online"
+    assert alice.chat.hint == "Message #lobby — sent when back online"
     assert alice.connect() == ["[SYSTEM]: Connected again."]
     assert alice.chat.banner(NOW + 1) == "Connected again."
     assert alice.chat.banner(NOW + 4) == ""
@@ -2395,17 +2400,21 @@ def test_reply_is_forgotten_in_another_conversation(alice):
 
 
 def test_reply_to_a_private_message_in_a_room_is_private(alice):
-    """It is written in the private conversation, also under a new name of the sender."""
+    """It is written there, also under a new name of the sender."""
     alice.hear("@msgid=8 :bob!b@h PRIVMSG alice :hm", ":bob!b@h NICK rob")
     entry = alice.chat.current.entries[-2]
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))
-    assert alice.chat.current.name == "rob" and alice.chat.notice("fine")[0] == "Reply to bob: hm"
-    alice.type("fine")
-    assert (
-        alice.sent == ["PRIVMSG rob :fine"] and alice.chat.find("rob").entries[-1].reply_to == "8"
-    )
-    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
+    assert (alice.chat.current.name, alice.chat.address_of(entry)) == ("#lobby", "@rob ")
+    assert alice.chat.notice("fine")[0] == "To everyone in #lobby, not only to rob"
+    alice.type("@rob fine")
+    assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.reply_to is None
+    assert alice.chat.find("rob").entries[-1].reply_to == "8"
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.find("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
+    alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
+    assert alice.chat.notice("fine")[0] == "To everyone in #lobby, not only to bob"
+    alice.type("@zoe hello")
+    assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         ),
         (
             ":srv 481 me :Permission denied",
-            "Only operators may do that. If you are one: /login USERNAME PASSWORD",
+            "Only operators may do that. If you are one, log in with /login USERNAME",
         ),
         (":srv 482 me #tea :You're not", "Only operators of #tea may do that."),
         (":srv 499 me x :Some other refusal", "Some other refusal"),

@@ -336,23 +336,27 @@ def answer(hub, *lines):
 
 def test_pasted_commands_run_and_what_is_refused_stays(alice, desktop, hub):
     """No password is said, or recalled by Up."""
-    alice.paste("def one():\n    return 1\n/join #tea\nhello tea\n/login carol hunter2\nmore")
+    lines = ["def one():", "    return 1", "/join #tea", "hello tea", "/nosuch", "more"]
+    alice.paste("\n".join([*lines[:5], "/login carol hunter2", "more"]))
+    alice.press("Return", alice.chat_view.composer.hidden)
+    assert alice.lines[-1] == "[SERVER]: This server has no /login.  (only you)"
+    assert alice.notice == "Password of carol (hidden). Esc gives up."
+    assert alice.chat_view.composer.hidden.get() == "hunter2"
+    alice.press("Escape")
+    assert alice.draft.split("\n") == lines
     alice.press("Return", alice.box)
     texts = ["PRIVMSG #lobby :def one():", "PRIVMSG #lobby :    return 1"]
     assert hub.until("JOIN #tea")[-3:] == [*texts, "JOIN #tea"]
     answer(hub, ":alice!u@h JOIN #tea")
     alice.sees("[alice]: hello tea")
     hub.expect("PRIVMSG #tea :hello tea")
-    desktop.pump(lambda: alice.draft == "\nmore")
-    assert alice.notice == "Password of carol (hidden). Esc gives up."
-    assert alice.chat_view.composer.hidden.get() == "hunter2"
-    assert alice.lines[-1] == "[SERVER]: This server has no /login.  (only you)"
-    alice.press("Escape")
+    desktop.pump(lambda: alice.draft == "/nosuch\nmore")
     hub.send(*(":alice!u@h " + text for text in [*texts, "PRIVMSG #tea :hello tea"]))
     desktop.pump(lambda: not alice.window.chat.unsent)
     alice.box.delete("1.0", "end")
     alice.press("Up", alice.box)
-    assert alice.draft == ""
+    assert alice.draft.split("\n") == lines
+    alice.box.delete("1.0", "end")
     alice.paste("/quit bye\nnot said")
     alice.press("Return", alice.box)
     assert (hub.until("bye"), hub.rest()) == (["QUIT bye"], [])

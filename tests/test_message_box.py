@@ -1,0 +1,313 @@
+"""The message box: words reach those whom the window names, and a password nobody."""
+
+import pytest
+from test_window_conversations import tea  # noqa: F401
+from window_harness import hear
+
+import client
+
+
+@pytest.fixture
+def anna(alice, desktop, hub):
+    """Alice as an operator, on a server with accounts."""
+    alice.window.chat.session.caps |= {"sasl", "draft/account-registration", client.RESUME_CAP}
+    hub.send(":hub MODE alice :+o")
+    desktop.pump(lambda: alice.window.chat.session.is_operator)
+    return alice
+
+
+def hidden(person):
+    """The text of the hidden field, None if it is not open."""
+    field = person.chat_view.composer.hidden
+    return field.get() if field.winfo_manager() else None
+
+
+# Commands of the menus
+
+
+@pytest.mark.parametrize("draft", ["", "see you", "one\ntwo"])
+@pytest.mark.parametrize("words", ["Register this name…", "Log in…"])
+def test_menu_asks_for_a_password_whatever_the_box_holds(anna, words, draft):
+    anna.write(draft)
+    anna.open_menu(words)
+    anna.type("s3cret")
+    assert (hidden(anna), anna.draft) == ("s3cret", draft)
+    assert anna.chat_view.composer.frame.instate(["focus"])
+    anna.type("<Escape>")
+    assert (hidden(anna), anna.draft, anna.notice) == (None, draft, "")
+
+
+@pytest.mark.parametrize("draft", ["", "see you", "one\ntwo"])
+@pytest.mark.parametrize(
+    ("words", "begun", "sent"),
+    [
+        ("Another name…", "/nick ", "NICK anna"),
+        ("Announce to everyone…", "/announce ", "ANNOUNCE anna"),
+    ],
+)
+def test_command_of_the_menu_keeps_the_draft_aside(anna, hub, draft, words, begun, sent):
+    anna.write(draft)
+    anna.open_menu(words)
+    assert anna.draft == begun
+    anna.type("an", "<Escape>")
+    assert anna.draft == draft
+    for step in (words, words):  # the draft is not put aside twice
+        anna.open_menu(step)
+    anna.type("anna", "<Return>")
+    hub.expect(sent)
+    assert anna.draft == draft
+
+
+def test_draft_put_aside_stays_in_its_conversation(anna, hub):
+    anna.type("see you")
+    anna.open_menu("Another name…")
+    anna.chat_view.open("bob")
+    assert anna.draft == ""
+    anna.type("psst", "<Return>")
+    hub.expect("PRIVMSG bob :psst")
+    assert anna.draft == ""
+    anna.press("Alt-Key-1", anna.box)
+    assert anna.draft == "see you"
+
+
+def test_draft_comes_back_beside_what_was_written_instead_of_a_command(anna):
+    anna.type("see you")
+    anna.open_menu("Another name…")
+    anna.type(*["<BackSpace>"] * 6, "hello", "<Escape>")
+    assert anna.draft == "see you\nhello"
+
+
+# Passwords
+
+
+@pytest.mark.parametrize("way", ["key", "click", "event"])
+def test_password_is_still_asked_for_in_another_conversation(anna, hub, desktop, way):
+    """Nothing that is typed then is sent to it, until the password is entered or given up."""
+    anna.chat_view.open("bob")
+    anna.type("for bob")
+    anna.open_menu("Log in…")
+    anna.type("s3")
+    if way == "key":
+        anna.type("<alt+1>")
+    elif way == "click":
+        rooms = anna.chat_view.sidebar.list.canvas
+        x, y = rooms.winfo_rootx() + 60, rooms.winfo_rooty() + 50
+        anna.xdotool("mousemove", str(x), str(y), "click", "1")
+    else:
+        anna.window.do(anna.window.chat.select, anna.window.chat.find("#lobby"))
+    desktop.pump(lambda: anna.window.chat.current.name == "#lobby")
+    anna.type("cret")
+    assert (hidden(anna), anna.draft) == ("s3cret", "")
+    assert anna.notice == "Password of alice (hidden). Esc gives up."
+    anna.type("<Return>")
+    hub.expect("AUTHENTICATE PLAIN")
+    assert hidden(anna) is None
+    anna.type("hello", "<Return>")
+    hub.expect("PRIVMSG #lobby :hello")
+    anna.press("Control-Next", anna.box)
+    assert anna.draft == "for bob"
+
+
+def test_enter_sends_the_password_and_not_the_draft_below_it(anna, hub):
+    anna.type("for all")
+    anna.open_menu("Log in…")
+    anna.type("s3cret", "<Return>")
+    hub.expect("AUTHENTICATE PLAIN")
+    assert (anna.draft, anna.lines[-1]) == ("for all", anna.lines[-1])
+    assert "[alice]: for all" not in anna.lines
+
+
+@pytest.mark.parametrize("what", ["password", "sheet"])
+def test_nothing_of_the_chat_stays_open_for_another_server(anna, desktop, what):
+    if what == "password":
+        anna.open_menu("Log in…")
+        anna.type("s3cret")
+    else:
+        anna.press("Control-k", anna.box)
+    anna.window.leave()
+    assert (hidden(anna), anna.sheet) == (None, None)
+
+
+def test_refused_password_is_replaced_by_the_next(anna, hub):
+    anna.open_menu("Register this name…")
+    words = "New password for alice, at least 8 characters (hidden). Esc gives up."
+    assert anna.notice == words
+    anna.type("short", "<Return>")
+    anna.sees("[SERVER]: A password has at least 8 characters.")
+    assert (hidden(anna), anna.notice) == ("short", words)
+    anna.type("l0ngenough")
+    assert hidden(anna) == "l0ngenough"
+    anna.type("<Return>", "<Escape>")
+    anna.open_menu("Register this name…")
+    anna.type("short", "<Return>")
+    anna.text.focus_force()
+    anna.type("l", "0ngenough")  # what is typed in the transcript goes to the field
+    assert hidden(anna) == "l0ngenough"
+
+
+def test_new_password_is_asked_for_twice(anna, hub):
+    note = anna.chat_view.composer.note
+    anna.open_menu("Register this name…")
+    anna.type("l0ngenough", "<Return>")
+    assert hidden(anna) == ""
+    assert anna.notice == "The same password again, to be sure (hidden). Esc gives up."
+    anna.type("l0ngenuogh", "<Return>")
+    assert note.winfo_manager() and note.cget("text") == "This is not the same password."
+    anna.type("l0ngenough", "<Return>")
+    hub.expect("REGISTER * * :l0ngenough")
+    assert (hidden(anna), anna.draft, anna.notice, note.winfo_manager()) == (None, "", "", "")
+
+
+def test_person_mentioned_is_not_written_into_a_password(anna):
+    anna.open_menu("Log in…")
+    anna.type("s3cret")
+    anna.chat_view.composer.mention("bob")
+    assert (hidden(anna), anna.draft) == ("s3cret", "bob: ")
+
+
+# Recipients
+
+
+def test_answer_goes_to_the_user_whom_the_box_names(alice, desktop, hub):
+    def write(name):
+        hub.send(":%s!c@h JOIN #lobby" % name, ":%s!c@h PRIVMSG alice :psst" % name)
+        alice.sees("[%s -> you]: psst  (only you two)" % name)
+
+    alice.type("/reply yes", "<Return>")
+    alice.sees("[SERVER]: You have no private message to reply to yet.")
+    assert alice.draft == "/reply yes"
+    write("carol")
+    alice.type("<Return>")  # carol was not named before
+    assert (alice.draft, alice.notice) == ("@carol yes", "Privately to carol")
+    write("bob")
+    assert (alice.draft, alice.notice) == ("@carol yes", "Privately to carol")
+    alice.type("<Return>")
+    hub.expect("PRIVMSG carol :yes")
+    for steps in (["/reply "], [" /REPLY "], ["/rep", "<Tab>"]):
+        alice.type(*steps)
+        assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob")
+        alice.box.delete("1.0", "end")
+    alice.type("ok", "<Home>", "/reply ", "it is ")
+    assert alice.draft == "@bob it is ok"
+    alice.paste("\n/reply two\n")
+    assert "@bob two" in alice.draft
+
+
+def test_private_line_is_answered_privately_in_its_room(alice, desktop, hub):
+    """Ctrl+R again goes on to the older lines of the room, and takes away what it put there."""
+    hear(hub, alice, "one")
+    hub.send("@msgid=7 :bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    hub.send(":carol!c@h PRIVMSG alice :hush", ":bob!b@h PRIVMSG #lobby :two")
+    alice.sees("[bob]: two")
+    in_public = "Reply to bob in #lobby: "
+    steps = [(in_public + "two", ""), ("Privately to carol", "@carol "),
+             ("Privately to bob", "@bob "), (in_public + "one", "")]  # fmt: skip
+    hub.send(":carol!c@h JOIN #lobby")
+    desktop.pump(lambda: "carol" in alice.people)
+    for notice, draft in [*steps, *steps]:
+        alice.press("Control-r", alice.box)
+        assert (alice.notice, alice.draft) == (notice, draft)
+    alice.press("Escape", alice.box)
+    for _ in range(3):
+        alice.press("Control-r", alice.box)
+    alice.chat_view.composer.notice.event_generate("<Button-1>")
+    assert (alice.notice, alice.draft) == ("Privately to bob", "@bob ")
+    alice.type("fine")
+    alice.press("Control-r", alice.box)
+    assert (alice.notice, alice.draft) == (in_public + "one", "fine")
+    for _ in range(3):
+        alice.press("Control-r", alice.box)
+    assert alice.draft == "@bob fine"
+    alice.type("<Return>")
+    assert "+draft/reply=7" in hub.expect("PRIVMSG bob :fine")
+    assert (alice.notice, alice.draft, alice.conversations[0]) == ("", "", "#lobby")
+    assert alice.window.chat.current.name == "#lobby"
+
+
+def test_private_answer_that_would_be_public_is_said_so(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    alice.press("Control-r", alice.box)
+    alice.type("*fine", "<Home>", *["<Delete>"] * 6)
+    assert (alice.draft, alice.notice) == ("fine", "To everyone in #lobby, not only to bob")
+    alice.type("<Return>")
+    hub.expect("PRIVMSG #lobby :fine")
+    assert alice.notice == ""
+    alice.press("Control-r", alice.box)
+    alice.type("<Escape>")
+    assert (alice.draft, alice.notice) == ("", "")
+    alice.press("Control-r", alice.box)
+    alice.type("fine", "<Escape>")  # what is written stays private
+    assert (alice.draft, alice.notice) == ("@bob fine", "Privately to bob")
+
+
+# Sheets
+
+
+@pytest.mark.parametrize(
+    "key", ["Alt-Key-1", "Control-Prior", "Alt-Down", "Control-f", "F3", "F6", "Control-r", "Alt-m"]
+)
+@pytest.mark.parametrize("opener", ["Control-k", "F1"])
+def test_keys_of_the_chat_close_a_sheet_first(tea, opener, key):  # noqa: F811
+    tea.press(opener, tea.box)
+    tea.press(key)
+    assert tea.sheet is None
+
+
+@pytest.mark.parametrize("key", ["Control-k", "F1", "F2", "Control-Shift-F"])
+def test_sheet_takes_the_place_of_another(tea, key):  # noqa: F811
+    tea.press("Control-k", tea.box)
+    before = tea.sheet
+    tea.press(key)
+    assert tea.sheet not in (None, before)
+    sheets = [w for w in tea.chat_view.frame.winfo_children() if w is tea.sheet.frame]
+    assert len(sheets) == 1 and not before.frame.winfo_exists()
+
+
+@pytest.mark.parametrize(("key", "words"), [("End", "bobx"), ("Home", "xbob"), ("Tab", "bob")])
+def test_keys_that_edit_stay_in_a_sheet(alice, hub, key, words):
+    hear(hub, alice, *("line %d" % number for number in range(99)))
+    alice.press("Control-k", alice.box)
+    alice.type("bob", "<Left>")
+    top = alice.top_line()
+    alice.press("Control-" + key)
+    alice.type("x")
+    assert (alice.sheet.words, alice.draft, alice.top_line()) == (words, "", top)
+
+
+def test_escape_closes_the_sheet_before_the_password(anna):
+    anna.open_menu("Log in…")
+    anna.type("s3cret")
+    anna.press("Control-k")
+    anna.type("bo", "<Escape>")
+    assert (anna.sheet, hidden(anna)) == (None, "s3cret")
+    anna.type("!")
+    assert hidden(anna) == "s3cret!"
+    anna.type("<Escape>")
+    assert hidden(anna) is None
+
+
+def test_question_that_ends_leaves_the_keys_where_they_were(alice, desktop):
+    alice.chat_view.composer.ask_paste(99, lambda: None)
+    alice.press("Control-f", alice.box)
+    alice.type("secret")
+    alice.window.chat.do(0, alice.window.chat.select, alice.window.chat.console)
+    desktop.pump(lambda: not alice.banner)
+    assert alice.has_focus(alice.chat_view.search.field.text)
+
+
+# The hint
+
+
+@pytest.mark.parametrize("zoom", [100, 150])
+@pytest.mark.parametrize("is_online", [True, False])
+def test_hint_of_the_box_is_not_cut(tea, desktop, hub, is_online, zoom):  # noqa: F811
+    tea.root.geometry("683x720")
+    desktop.pump(lambda: tea.root.winfo_width() == 683)
+    if not is_online:
+        hub.finish()
+        desktop.pump(lambda: "online" in tea.chat_view.composer.hint.cget("text"))
+    hint = tea.chat_view.composer.hint
+    desktop.update()
+    assert hint.winfo_reqwidth() <= hint.winfo_width()
