@@ -920,7 +920,7 @@ class Conversation:
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
-        self.draft = ""
+        self.draft = self.topic_draft = ""
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -4361,6 +4361,11 @@ def focus_on(widget: "Optional[tk.Misc]", event: "Optional[TkEvent]" = None) -> 
     return "break"
 
 
+def holds_focus(frame: "tk.Misc") -> bool:
+    """Return True if the focus is in a frame, or comes back to it with that of the window."""
+    return str(frame.tk.call("focus", "-lastfor", frame)).startswith("%s." % frame)
+
+
 def set_shown(widget: Any, is_shown: bool) -> None:
     """Show a widget where `grid` had it, or hide it."""
     if is_shown != bool(widget.winfo_manager()):
@@ -5231,11 +5236,16 @@ class Composer(TextBox):
 
 
 class Bar:
-    """A line of text with buttons, above the transcript; hidden while there is none."""
+    """A line of text with buttons, above the transcript; hidden while there is none.
 
-    def __init__(self, parent: "tk.Misc", look: Look, style: str = "Banner") -> None:
+    `leave` is called when what has the focus vanishes from it.
+    """
+
+    def __init__(
+        self, parent: "tk.Misc", look: Look, leave: Action, style: str = "Banner"
+    ) -> None:
         px = look.px
-        self._look = look
+        self._look, self._leave = look, leave
         self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
@@ -5258,18 +5268,23 @@ class Bar:
         self._show_icon()
         self.text.configure(text=self._look.text(text))
         if before[2] != self._shown[2]:
+            had_focus = holds_focus(self.frame)
             while self.buttons:
                 self.buttons.pop().destroy()
             for label, action in buttons:
                 button = ttk.Button(self._side, text=label, style="Banner.TButton", command=action)
                 self.buttons.append(button)
             self._lay_out()
+            if had_focus:
+                self._leave()
         set_shown(self.frame, bool(text))
 
     def fit(self, used: int, room: int) -> int:
         """Hide the bar unless it is the first or fits; return the height that is used then."""
         needed = used + self.frame.winfo_reqheight()
         is_shown = bool(self._shown[0]) and (not used or needed <= room)
+        if not is_shown and holds_focus(self.frame):
+            self._leave()
         set_shown(self.frame, is_shown)
         return needed if is_shown else used
 
@@ -5506,6 +5521,7 @@ class Transcript:
         self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
+        self.covered = 0  # pixels at the bottom, by a button
         self.cursor: Optional[Entry] = None  # chosen with the keyboard
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
@@ -5763,14 +5779,22 @@ class Transcript:
         """Choose the line below or above the chosen line; if that is not in view, the last."""
         entries, start = self._entries, self.cursor
         if start is None or not self.is_in_view(start):
-            start, step = self.entry_at("@0,%d" % self.text.winfo_height()), 0
+            start, step = self.entry_at("@0,%d" % (self.text.winfo_height() - self.covered)), 0
+            step = -1 if start is not None and self._hidden_part(start) > 0 else 0
         if entries:
             index = entries.index(start) + step if start in entries else len(entries) - 1
             self.choose(entries[max(0, min(len(entries) - 1, index))])
             self.text.tag_remove("sel", "1.0", "end")
             self.text.see("cursor.last - 1 char")
+            self.text.yview_scroll(max(0, self._hidden_part(self.cursor)), "pixels")
             self.text.see("cursor.first")
         return "break"
+
+    def _hidden_part(self, entry: Entry) -> int:
+        """Return how many pixels the end of an entry is below what can be seen."""
+        end = self.text.dlineinfo("e%d.last - 1 char" % entry.id)
+        bottom = self.text.winfo_height() - self.covered
+        return end[1] + end[3] - bottom if end else self.text.winfo_height()
 
     @property
     def spot(self) -> Tuple[int, int]:
@@ -5880,8 +5904,8 @@ class SearchBar:
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
         for column, (icon, action) in enumerate(steps.items(), 2):
             icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
-        self.field.text.bind("<<Return>>", lambda event: self.step(1))
-        self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
+        self.field.text.bind("<<Return>>", lambda event: self.step(-1))
+        self.field.text.bind("<Shift-Return>", lambda event: self.step(1))
 
     @property
     def is_open(self) -> bool:
@@ -5913,14 +5937,14 @@ class SearchBar:
             self.search()
 
     def search(self) -> None:
-        """Find what the field says, and go to the last hit."""
+        """Find what the field says, and go to the newest hit."""
         self._words = self.field.get()
         self._hits = self._transcript.conversation.find(self._words)
         self._index = len(self._hits) - 1
         self._show()
 
     def step(self, step: int) -> str:
-        """Go on to the next hit, or back to the previous hit."""
+        """Go to an older hit (-1), or back to a newer hit; after the last comes the first."""
         if not self.is_open:
             self.open()
         elif self._hits:
@@ -5930,7 +5954,7 @@ class SearchBar:
 
     def _show(self) -> None:
         words, number = self._words, len(self._hits)
-        note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
+        note = "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
         self.field.show_note(note, bool(words and not number))
         self._transcript.mark(self._hits, self._index)
 
@@ -5943,7 +5967,7 @@ class ConnectView:
     HOST = "Host a chat on this computer"
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
-        SERVER: "The address that the host sees",
+        SERVER: "As the host's window shows it, such as 192.168.1.20",
         PASSWORD: "The host can tell you",
         NETWORK: "Others see it in their list",
     }
@@ -5958,6 +5982,7 @@ class ConnectView:
         self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
+        self._name_before = ""  # the name that was not typed here
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -6052,6 +6077,7 @@ class ConnectView:
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
+        self._name_before = name
         self._set(NAME, name)
         self._set(SERVER, server)
         network = self._window.settings.hosted or socket.gethostname()
@@ -6075,6 +6101,25 @@ class ConnectView:
         self.show_error("", "")
         if is_hosting and self.fields[NAME].get():
             self.fields[NETWORK].focus_set()
+
+    @property
+    def _is_open(self) -> bool:
+        """True if there is a field or a form that can be closed."""
+        shown = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
+        is_empty = shown == [SERVER] and not self._chosen and not self._finder.can_ask
+        return self.is_hosting or bool(shown and not is_empty)
+
+    def go_back(self) -> bool:
+        """Close what is open, or else undo the name that was typed; False if there is neither."""
+        is_open, is_named = self._is_open, self.fields[NAME].get() != self._name_before
+        if not is_open:
+            self._set(NAME, self._name_before)
+            return is_named
+        if not self.is_hosting:
+            self._set(PASSWORD, "")
+            self._set(SERVER, self._chosen if self._chosen in self._addresses else "")
+        self.open_form(False)
+        return True
 
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
@@ -6212,8 +6257,10 @@ class ConnectView:
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
-        words = ("start", "go back") if self.is_hosting else ("connect", "quit")
-        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
+        is_named = self.fields[NAME].get() != self._name_before
+        words = "start" if self.is_hosting else "connect"
+        back = "go back" if self._is_open or is_named else "quit"
+        self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:
         """Return the name of a server; its address if it is not known."""
@@ -6429,9 +6476,9 @@ class ChatView:
         middle.columnconfigure(0, weight=1)
         middle.grid(row=0, column=1, sticky="nsew")
         self._add_head(middle)
-        self.banner = Bar(middle, look)
-        self.invitation = Bar(middle, look, "Invitation")
-        self.announcement = Bar(middle, look)
+        self.banner = Bar(middle, look, self.focus_composer)
+        self.invitation = Bar(middle, look, self.focus_composer, "Invitation")
+        self.announcement = Bar(middle, look, self.focus_composer)
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -6513,13 +6560,15 @@ class ChatView:
             self.search.show(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
-        self.close_topic()
+        self.close_topic(is_kept=True)
         while self.composer.cancel():
             pass
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
+        if conversation.topic_draft:
+            self.edit_topic()
 
     # What the user does
 
@@ -6611,8 +6660,13 @@ class ChatView:
         return "break"
 
     def edit_topic(self) -> None:
-        """Show a field over the topic: Enter saves, Esc and leaving it do not. Or else a menu."""
+        """Show a field over the topic, or else a menu.
+
+        Enter saves, Esc gives up; a changed topic that is left stays in the field.
+        """
         chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
+        if self.topic is not None:
+            return self.topic.text.focus_set()
         if not chat.can_set_topic(conversation):
             return self._open_menu()
         canvas = self.room.canvas
@@ -6630,11 +6684,14 @@ class ChatView:
         field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
         field.frame.place_configure(width=-px(16))
         self.room.redraw()
-        return field.set(conversation.topic)
+        field.frame.update_idletasks()  # only what is mapped takes the focus at once
+        return field.set(conversation.topic_draft or conversation.topic)
 
-    def close_topic(self) -> None:
-        """Remove the field for the topic."""
+    def close_topic(self, is_kept: bool = False) -> None:
+        """Remove the field for the topic; what it says can be kept for the next time."""
         if self.topic is not None:
+            conversation, text = self.transcript.conversation, self.topic.get()
+            conversation.topic_draft = text if is_kept else ""
             self.topic.frame.destroy()
             self.topic = None
             self.room.redraw()
@@ -6642,11 +6699,12 @@ class ChatView:
     def leave_topic(self, path: str = "") -> None:
         """Close the field for the topic after a click on this path of Tk, or a change of focus.
 
-        Not for its menu, and not while another program has the focus.
+        Not if the topic is changed, not for its menu, nor while another program has the focus.
         """
         path, menu = path or str(self.frame.tk.call("focus")), str(self._window.menus.menu)
         if self.topic is not None and path and not path.startswith((str(self.topic.frame), menu)):
-            self.close_topic()
+            if self.topic.get() == self.transcript.conversation.topic:
+                self.close_topic()
 
     def _topic_tip(self) -> str:
         chat, topic = self._window.chat, self._window.chat.current.topic
@@ -6726,7 +6784,9 @@ class ChatView:
     def _show_pill(self) -> None:
         unseen, y = self.transcript.unseen, -self._look.px(10)
         self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
-        set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
+        is_shown = not self.transcript.at_end
+        set_floating(self.pill, is_shown, relx=0.5, rely=1, y=y, anchor="s")
+        self.transcript.covered = self.pill.winfo_reqheight() - y if is_shown else 0
 
     def _show_menu_button(self) -> None:
         is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
@@ -6750,11 +6810,10 @@ class ChatView:
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.menu_button, not is_wide)
-        focus = str(self.frame.tk.call("focus", "-lastfor", self.frame))
         has_people = self._shows_people[self._is_roomy]
         for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
             set_shown(frame, is_shown)
-            if not is_shown and focus.startswith("%s." % frame):
+            if not is_shown and holds_focus(frame):
                 self.focus_composer()
 
 
@@ -7951,8 +8010,7 @@ class Window:
         if not self.is_chatting:
             if self.connect_view.is_busy:
                 return self.cancel()
-            is_hosting = self.connect_view.is_hosting
-            return self.connect_view.open_form(False) if is_hosting else self.close()
+            return None if self.connect_view.go_back() else self.close()
         view = self.chat_view
         if self.menus.close():
             return None
@@ -7961,6 +8019,8 @@ class Window:
             return view.focus_composer()
         if view.composer.cancel() or self.questions.cancel():
             return None
+        if view.transcript.cursor is not None:
+            return view.transcript.choose(None)
         if self.chat.reply_to is not None:
             return view.reply(None)
         return view.search.close() if view.search.is_open else view.jump_to_end()
@@ -7980,10 +8040,10 @@ KEYS = (
     Key("Enter", "send"), Key("Shift+Enter", "start a new line"),
     Key("Up, Down", "what you sent before"),
     Key("Tab", "complete a name, a /command or a #room"),
-    Key("Ctrl+F", "search; Enter and F3 go on", {
+    Key("Ctrl+F", "search; Enter and F3 go to older matches", {
         "Control-f": lambda window: window.chat_view.search.open(),
-        "F3": lambda window: window.chat_view.search.step(1),
-        "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+        "F3": lambda window: window.chat_view.search.step(-1),
+        "Shift-F3": lambda window: window.chat_view.search.step(1)}),
     Key("Ctrl+Shift+F", "search all conversations", {
         "Control-Shift-F": lambda window: window.chat_view.search_all(),
         "Control-Shift-f": lambda window: window.chat_view.search_all()}),

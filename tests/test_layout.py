@@ -83,12 +83,12 @@ def test_found_text_is_not_hidden_by_the_pill(alice, desktop):
         low = pill.winfo_y() if pill.winfo_ismapped() else alice.text.winfo_height()
         return place is not None and place[1] + place[3] <= low
 
-    desktop.pump(lambda: alice.found == "10 of 10" and is_seen())
+    desktop.pump(lambda: alice.found == "1 of 10" and is_seen())
     alice.press("Escape")
     alice.press("Control-f", alice.box)
     for step in range(12):
         desktop.pump(is_seen)
-        alice.press("Shift-F3" if step < 5 else "F3")
+        alice.press("F3" if step < 5 else "Shift-F3")
 
 
 def picture(widget):

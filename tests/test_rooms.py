@@ -167,6 +167,33 @@ def test_topic_that_is_left_is_not_set(alice, desktop, room, way):
     desktop.pump(lambda: view.topic is None and hint not in alice.drawn(view.room))
 
 
+@pytest.mark.parametrize("way", ["click", "Tab", "Shift-Tab", "Alt-Up"])
+def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
+    alice.chat_view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    view = alice.chat_view
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    view.topic.set("Tests on Monday")
+    if way == "click":
+        view.transcript.text.event_generate("<Button-1>", x=5, y=5)
+        view.transcript.text.focus_force()
+    else:
+        alice.press(way, view.topic.text)
+    desktop.pump(lambda: view.topic is None or not alice.has_focus(view.topic.text))
+    desktop.update()
+    if way == "Alt-Up":
+        assert view.topic is None and alice.window.chat.current.name == "#lobby"
+        alice.press("Alt-Down", alice.box)
+    assert view.topic.get() == "Tests on Monday" and not alice.has_focus(view.topic.text)
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    alice.press("Escape", view.topic.text)
+    assert view.topic is None and alice.has_focus(alice.box)
+    view.edit_topic()
+    assert view.topic.get() == "Fractions, page 12"
+
+
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     alice.chat_view.open("#secrets")
     desktop.pump(lambda: alice.window.chat.current.has_fixed_topic)
