@@ -181,6 +181,7 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
+MAX_ROOMS = 30  # of each of them, to be joined at the next start
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
 MAX_RESULTS = 100  # messages that a search in all conversations finds
 MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
@@ -834,7 +835,7 @@ _NOTES = {
 # Conversation.membership of a channel
 JOINED = "joined"
 JOINING = "joining"  # the user has asked to join; what is typed there follows the JOIN
-REJOINING = "rejoining"  # the connection was lost; joined again after the reconnect
+REJOINING = "rejoining"  # the user was in it before, and is to join it again after the welcome
 OUTSIDE = "outside"  # removed from it, or refused
 
 CHANNEL_SIGN = "#"  # before the names of all channels that users can type
@@ -1301,13 +1302,16 @@ class Chat:
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
     the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
+    `rooms` are to be joined once the server welcomes us.
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
     in `outcome`, which is new for each call of `do`.
     """
 
-    def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
+    def __init__(
+        self, server: str, levels: Dict[str, str], ignored: List[str], rooms: Sequence[str] = ()
+    ) -> None:
         self.nickname = ""
         self.state = DISCONNECTED
         self.is_away = False
@@ -1344,6 +1348,8 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
+        for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
+            channel.membership = REJOINING
 
     # For the views
 
@@ -1390,6 +1396,12 @@ class Chat:
         """The number of own lines that the server has not confirmed."""
         pasted = sum(len(lines) - 1 for lines, *_ in self._pastes.values())
         return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
+
+    @property
+    def rooms(self) -> List[str]:
+        """The names of the channels that the user is in, or will be again."""
+        channels = (c for c in self.conversations if c.kind == CHANNEL)
+        return [c.name for c in channels if c.membership in (JOINED, REJOINING)]
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -2535,7 +2547,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     _finish_registration(chat)
     if chat.current is chat.console:
         chat.select(channel)
-    if not is_rejoin:
+    if not (is_rejoin and chat.session.is_reconnect):
         chat.show(message, channel)
     chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
     _catch_up(chat, channel)
@@ -3166,6 +3178,7 @@ class Settings:
         self.name = ""
         self.servers: List[str] = []  # the last used first
         self.networks: Dict[str, str] = {}  # their names, by short_address
+        self.rooms: Dict[str, List[str]] = {}  # that the user was in, also by short_address
         self.pins: Dict[str, str] = {}  # also by short_address; "": trusted, whatever it shows next
         self.theme = "dark"
         self.zoom = 100  # per cent
@@ -3199,6 +3212,8 @@ class Settings:
         self.networks = {protocol.clean(k, 200): protocol.clean(named[k], limit) for k in named}
         pins = {k: v for k, v in self.pins.items() if isinstance(v, str) and re.match(_PIN, v)}
         self.pins = {protocol.clean(k, 200): pin for k, pin in pins.items()}
+        rooms = [(k, v) for k, v in self.rooms.items() if isinstance(v, list)]
+        self.rooms = {protocol.clean(k, 200): _room_names(v) for k, v in rooms}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
@@ -3235,6 +3250,14 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
+    def keep_rooms(self, server: str, rooms: List[str]) -> bool:
+        """Keep the rooms of a server that is remembered; return True if they are news."""
+        address, rooms = short_address(server), rooms[:MAX_ROOMS]
+        is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
+        if is_news:
+            self.rooms[address] = rooms
+        return is_news
+
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
         """Return the pin for a connection to a server that was found as `network`.
 
@@ -3270,6 +3293,12 @@ class Settings:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
 
+def _room_names(found: List[Any]) -> List[str]:
+    """Return those of the values in a list that can be names of rooms."""
+    names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
+    return [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)][:MAX_ROOMS]
+
+
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:
     """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
     if mine == before:
@@ -3278,8 +3307,9 @@ def _merge(theirs: Any, before: Any, mine: Any) -> Any:
         get = theirs.get
         return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
     if isinstance(mine, list):
-        kept = [item for item in mine if item in theirs or item not in before]
-        return kept + [item for item in theirs if item not in before and item not in mine]
+        old = before or []
+        kept = [item for item in mine if item in theirs or item not in old]
+        return kept + [item for item in theirs if item not in old and item not in mine]
     return mine
 
 
@@ -7659,7 +7689,8 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        return Chat(server, self.settings.levels, self.settings.ignored)
+        rooms = self.settings.rooms.get(short_address(server), [])
+        return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
         """Connect, or show what is wrong with the name or the server."""
@@ -7937,6 +7968,9 @@ class Window:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
+        is_joined = SIDEBAR in kinds and self.chat.state == CONNECTED
+        if is_joined and self.settings.keep_rooms(self._server, self.chat.rooms):
+            self.settings.save()
         if HELP in kinds:
             self.questions.help()
         network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]

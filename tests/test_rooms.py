@@ -1,8 +1,11 @@
 """The window's rooms: the browser, what can be clicked in the transcript, and the topic."""
 
+from pathlib import Path
+
 import pytest
 from harness import Room
 
+import client
 from client import Tip
 
 LONG = (
@@ -220,3 +223,25 @@ def test_topic_that_is_cut_has_a_tip(alice, desktop, room, monkeypatch, is_long)
     alice.chat_view.room.canvas.focus_force()
     shown = topic + "\n" if is_long else ""
     desktop.pump(lambda: alice.tip == shown + "Click to change the topic")
+
+
+def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
+    """But for those that were left, or refuse; no key is kept."""
+    room.bob.send("MODE #secrets +k s3cret")
+    for name in ("#maths", "#secrets s3cret", "#left"):
+        alice.say("/join " + name)
+        alice.sees("[SERVER]: alice joined " + name.split()[0])
+    alice.say("/leave")
+    desktop.pump(lambda: alice.conversations == ["#lobby", "#maths", "#secrets"])
+    alice.close()
+    assert "s3cret" not in Path(client.settings_path()).read_text(encoding="utf-8")
+    again = desktop.join(room.server.port, "alice")
+    desktop.pump(lambda: "bob" in again.window.chat.find("#maths").members)
+    assert again.window.chat.current.name == "#lobby"
+    again.press("Alt-Key-3", again.box)
+    assert "#secrets has a key" in again.lines[-1]
+    again.press("Alt-Key-2", again.box)
+    again.sees("[SERVER]: alice joined #maths")
+    again.close()
+    last = desktop.join(room.server.port, "alice")
+    assert last.conversations == ["#lobby", "#maths"]
