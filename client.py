@@ -1259,6 +1259,7 @@ class Session:
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
+        self.has_account = False  # the user is logged in
         self.is_listing = False  # until a list has come that a sheet asked for
 
     @property
@@ -2525,6 +2526,7 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
+    chat.session.has_account |= message.param(1) not in ("", "*")
     if channel is None and protocol.casefold(name) in chat.left:
         if chat.left[protocol.casefold(name)]:
             chat.send(Message("PART", (name,)))
@@ -2783,7 +2785,8 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_account(chat: Chat, message: Message) -> None:
-    """900: logged in. The host becomes an operator that others can see, too."""
+    """900 and 901: logged in or out. The host becomes an operator that others can see, too."""
+    chat.session.has_account = message.command == "900"
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
@@ -2826,7 +2829,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
-    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), **dict.fromkeys(["900", "901"], (3, _on_account)),
     "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
@@ -6947,6 +6950,8 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
+NOT_HOST = "This chat was not started by you, or with another data folder. Ask its host."
+
 # Where a menu opens: at it, or at the row in use
 Spot = Union["TkEvent", "tk.Misc", RowList, Transcript]
 
@@ -7051,11 +7056,12 @@ class Menus:
         words, line = (
             ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
         )
+        register = ("Register this name…", lambda: view.suggest("/register "))
         return [
             (words, lambda: view.submit(line)),
             ("Another name…", lambda: view.suggest("/nick ")),
             None,
-            ("Register this name…", lambda: view.suggest("/register ")),
+            *([] if chat.session.has_account else [register]),
             ("Log in…", lambda: view.suggest("/login %s " % chat.nickname)),
         ]
 
@@ -7065,7 +7071,9 @@ class Menus:
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
         if window.is_at_home:
-            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
+            end = functools.partial(window.as_host, window.end_chat, NOT_HOST)
+            ask_end = functools.partial(questions.ask_end, end)
+            hosting = ("End the chat on this computer…", ask_end)
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7096,7 +7104,8 @@ class Menus:
             announce = functools.partial(window.chat_view.suggest, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
-        return [None, ("Become the operator", window.operate)] if window.is_at_home else []
+        operate = functools.partial(window.as_host, window.operate, NOT_HOST)
+        return [None, ("Become the operator", operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
@@ -7548,6 +7557,7 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
+        self._for_host: Tuple[Action, str] = self.operate, ""  # run if so; words if not
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
@@ -7790,6 +7800,21 @@ class Window:
             address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
+    def as_host(self, action: Action, refusal: str = "") -> None:
+        """Run an action if the user's own server is that of the chat; else show a refusal."""
+        host = self._own_host
+        if host is not None and host.was_joined and self._is_joined(host):
+            return action()
+        self._for_host = action, refusal
+        try:
+            self._status = Host("", "--status")
+        except OSError as error:
+            if refusal:
+                self.do(self.chat.inform, str(error))
+
+    def _is_joined(self, host: Host) -> bool:
+        return self.is_at_home and host.port == parse_server(self.chat.address)[1]
+
     def operate(self) -> None:
         """Make the user an operator of the server on this computer.
 
@@ -7801,11 +7826,8 @@ class Window:
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        if self.host is not None:
-            self.operate()
-        elif self.settings.hosted and self.is_at_home:
-            with contextlib.suppress(OSError):
-                self._status = Host("", "--status")
+        if self.is_at_home and (self.host is not None or self.settings.hosted):
+            self.as_host(self.operate)
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
@@ -7830,11 +7852,13 @@ class Window:
         """Join the server that was started once it runs, or show its end."""
         host, chore, status = self.host, self._chore, self._status
         if status is not None and not status.was_joined and status.look():
-            status.was_joined = status.port == parse_server(self.chat.address)[1]
-            status.network = self.chat.console.name
+            (action, refusal), status.was_joined = self._for_host, self._is_joined(status)
+            status.network, status.is_dismissed = self.chat.console.name, bool(refusal)
             self._status = status if status.was_joined else None
             if status.was_joined:
-                self.operate()
+                action()
+            elif refusal:
+                self.do(self.chat.inform, refusal)
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
