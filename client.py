@@ -2502,13 +2502,13 @@ def _on_join(chat: Chat, message: Message) -> None:
 
 
 def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
-    """Warn in a private conversation that its name, once given up, may be another user's now."""
+    """Tell in a private conversation that its user is here again, or who has the name now."""
     conversation = chat.find(nickname)
     if conversation is not None and conversation.has_left:
         conversation.has_left = False
-        if is_unregistered:
-            words = "%s is here again. The name is not registered, so it may be someone else."
-            chat.inform(words % nickname, conversation)
+        warning = " The name is not registered, so it may be someone else."
+        words = "%s is here again." % nickname
+        chat.inform(words + (warning if is_unregistered else ""), conversation)
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -3144,9 +3144,14 @@ def find_links(text: str) -> List[Span]:
 
 
 def split_lines(text: str) -> List[str]:
-    """Return the lines of a text as they are sent or run; empty lines are not."""
+    """Return the lines of a text as they are sent or run.
+
+    Empty lines are not, but for those inside code: as a space, for IRC has no empty messages.
+    """
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
-    return list(filter(None, lines))
+    text = "\n".join(lines).strip("\n")
+    is_code = any("\n" in block.group() for block in _CODE.finditer(text))
+    return [line or " " for line in text.split("\n") if line or is_code]
 
 
 def split_secret(text: str) -> Tuple[str, str]:
@@ -3795,7 +3800,7 @@ class Terminal:
             elif entries:
                 lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
                 lines += [entry.line for entry in entries]
-                lines.append(protocol.server_line("Now:", chat.now))
+                lines.append(protocol.server_line("That was all.", chat.now))
             else:
                 lines.append(protocol.server_line("There are no earlier messages.", chat.now))
             printed |= {entry.id for entry in entries}
@@ -5499,8 +5504,9 @@ def render(
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
     name = "name%d" % shade(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
+    weight = ("name",) if code else ()  # the same on all lines, so that they stand in columns
     person = ("person",) if line.nickname and not entry.is_own else ()
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *person)]
+    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *weight, *person)]
     tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -7016,7 +7022,10 @@ class Menus:
         if not isinstance(conversation, Conversation):
             return
         entries: List[Any] = []
-        levels = (ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")
+        levels = [(ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")]
+        if conversation.kind == PRIVATE:
+            is_off = conversation.level == NONE
+            levels = [(MENTIONS if is_off else conversation.level, "Notify me")]
         for level, words in (*levels, (NONE, "Never notify me")):
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
@@ -7042,7 +7051,8 @@ class Menus:
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
             action = functools.partial(view.select, conversation)
-            entries.append((conversation.name + unread, action))
+            mark = "✓ " if conversation is self._window.chat.current else "    "
+            entries.append((mark + conversation.name + unread, action))
         entries += [None, ("Go to…", self._window.questions.go_to, "Ctrl+K")]
         entries.append(("Menu…", self.open_main, "F10"))
         self._open(entries, view.menu_button)
@@ -7169,8 +7179,11 @@ class Menus:
             x, y = spot.x_root, spot.y_root
         else:
             widget = spot.widget if isinstance(spot, tk.Event) else spot
-            height = min(widget.winfo_height(), look.dp(56))
-            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
+            height, top = min(widget.winfo_height(), look.dp(56)), widget.winfo_rooty()
+            x, y = widget.winfo_rootx() + look.px(8), top + height
+            menu.update_idletasks()  # for its height
+            if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
+                y = top - menu.winfo_reqheight()
         menu.tk_popup(x, y)
         menu.grab_release()
         if self.is_by_key:

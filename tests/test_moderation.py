@@ -379,7 +379,8 @@ def test_registering_is_not_offered_to_those_who_are_logged_in(desktop, open_roo
     alice.open_menu()
     assert "Register this name…" not in alice.menu
     alice.close()
-    again = desktop.open(room.server.port, "alice")
+    again = desktop.open(room.server.port, "alice", at_once=True)
+    again.wait_for_question(client.PASSWORD)
     again.connect(password="s3cret-word")
     again.sees("[SERVER]: alice joined the chat")
     again.open_menu()

@@ -417,6 +417,27 @@ def test_long_paste_is_code_to_its_end(alice, hub, lines):
     assert [n for n, tags in enumerate(names) if "code" not in tags] == []
 
 
+def test_pasted_code_keeps_its_blank_lines_and_its_columns(desktop, open_room, tmp_path):
+    """All of its lines begin below each other; in other texts blank lines are left out."""
+    room = open_room(data=str(tmp_path / "data"))
+    alice, carol = (desktop.join(room.server.port, name) for name in ("alice", "carol"))
+    bob = room.irc("bob")
+    alice.paste("\n\none\n\ntwo\n")
+    alice.press("Return", alice.box)
+    carol.sees("[alice]: two")
+    assert carol.lines[-2:] == ["[alice]: one", "[alice]: two"]
+    code = ["def f(x):", "    return x", "", "", "def g(y):", "    return y"]
+    alice.paste("\n".join(["  ", *code, " "]))
+    alice.press("Return", alice.box)
+    assert "PRIVMSG #lobby : " in [line.partition(" ")[2] for line in bob.until(":    return y")]
+    for person in (alice, carol):
+        person.sees("[alice]:     return y")
+        assert person.lines[-6:] == ["[alice]: " + (line or " ") for line in code]
+        rows = range(len(person.lines) - 5, len(person.lines) + 1)
+        starts = {person.text.bbox("%d.%d" % (row, len("[00:00:00] [alice]: "))) for row in rows}
+        assert len({x for x, *_ in starts}) == 1
+
+
 def test_reply_quotes_the_line(desktop, open_room, tmp_path):
     """Clients that know the line show it above; others read the name of who is answered."""
     room = open_room(data=str(tmp_path / "data"))
