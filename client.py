@@ -6849,11 +6849,17 @@ class ChatView:
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.menu_button, not is_wide)
-        has_people = self._shows_people[self._is_roomy]
-        for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
-            set_shown(frame, is_shown)
+        has_people, people = self._shows_people[self._is_roomy], self.people.frame
+        for frame, is_shown in ((self.sidebar.frame, is_wide), (people, has_people)):
             if not is_shown and holds_focus(frame):
                 self.focus_composer()
+        set_shown(self.sidebar.frame, is_wide)
+        if is_wide or not has_people:
+            people.place_forget()
+        set_shown(people, has_people and is_wide)
+        if has_people and not is_wide:  # over the chat, which would be too narrow beside them
+            people.place(in_=self.transcript.frame, relx=1, relheight=1, anchor="ne")
+            people.lift()
 
 
 def links_of(entry: Entry) -> List[str]:
