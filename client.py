@@ -2829,7 +2829,8 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
-    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), **dict.fromkeys(["900", "901"], (3, _on_account)),
+    "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
+    "901": (3, _on_account),
     "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
@@ -5279,9 +5280,7 @@ class Bar:
     `leave` is called when what has the focus vanishes from it.
     """
 
-    def __init__(
-        self, parent: "tk.Misc", look: Look, leave: Action, style: str = "Banner"
-    ) -> None:
+    def __init__(self, parent: "tk.Misc", look: Look, leave: Action, style: str = "Banner") -> None:
         px = look.px
         self._look, self._leave = look, leave
         self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
@@ -5506,7 +5505,12 @@ def render(
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
     weight = ("name",) if code else ()  # the same on all lines, so that they stand in columns
     person = ("person",) if line.nickname and not entry.is_own else ()
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *weight, *person)]
+    parts: List[Any] = [
+        line.clock + " ",
+        (*base, "time"),
+        line.head,
+        (*tags, name, *weight, *person),
+    ]
     tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -5822,10 +5826,11 @@ class Transcript:
             step = -1 if start is not None and self._hidden_part(start) > 0 else 0
         if entries:
             index = entries.index(start) + step if start in entries else len(entries) - 1
-            self.choose(entries[max(0, min(len(entries) - 1, index))])
+            entry = entries[max(0, min(len(entries) - 1, index))]
+            self.choose(entry)
             self.text.tag_remove("sel", "1.0", "end")
             self.text.see("cursor.last - 1 char")
-            self.text.yview_scroll(max(0, self._hidden_part(self.cursor)), "pixels")
+            self.text.yview_scroll(max(0, self._hidden_part(entry)), "pixels")
             self.text.see("cursor.first")
         return "break"
 
@@ -5993,7 +5998,9 @@ class SearchBar:
 
     def _show(self) -> None:
         words, number = self._words, len(self._hits)
-        note = "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
+        note = (
+            "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
+        )
         self.field.show_note(note, bool(words and not number))
         self._transcript.mark(self._hits, self._index)
 
@@ -6741,9 +6748,10 @@ class ChatView:
         Not if the topic is changed, not for its menu, nor while another program has the focus.
         """
         path, menu = path or str(self.frame.tk.call("focus")), str(self._window.menus.menu)
-        if self.topic is not None and path and not path.startswith((str(self.topic.frame), menu)):
-            if self.topic.get() == self.transcript.conversation.topic:
-                self.close_topic()
+        if self.topic is None or self.topic.get() != self.transcript.conversation.topic:
+            return
+        if path and not path.startswith((str(self.topic.frame), menu)):
+            self.close_topic()
 
     def _topic_tip(self) -> str:
         chat, topic = self._window.chat, self._window.chat.current.topic
@@ -7822,11 +7830,12 @@ class Window:
     def as_host(self, action: Action, refusal: str = "") -> None:
         """Run an action if the user's own server is that of the chat; else show a refusal."""
         host = self._own_host
-        if host is not None and host.was_joined and self._is_joined(host):
-            return action()
         self._for_host = action, refusal
         try:
-            self._status = Host("", "--status")
+            if host is not None and host.was_joined and self._is_joined(host):
+                action()
+            else:
+                self._status = Host("", "--status")
         except OSError as error:
             if refusal:
                 self.do(self.chat.inform, str(error))

@@ -300,7 +300,12 @@ ROWS = {
         ("root", "CHATHISTORY BEFORE #lobby x=1 5", "FAIL CHATHISTORY INVALID_PARAMS BEFORE :*"),
         ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST #no *"),
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :There are no earlier messages."),
-        ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :That was all."),
+        (
+            "root",
+            "bob> PRIVMSG #lobby :hi",
+            "CHATHISTORY LATEST #lobby * 5",
+            "NOTICE root :That was all.",
+        ),
     ],
     "SEARCH": [
         ("alice", "SEARCH", "461 alice SEARCH :Not enough parameters"),

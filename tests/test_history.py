@@ -116,7 +116,9 @@ def test_joining_user_is_shown_the_last_messages(room):
     heard = [line.partition("]: ")[2] for line in bob.heard()]
     start = heard.index("Earlier in #lobby:")
     assert heard[start + 1] == time.strftime("%A, %d %B %Y")
-    assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + ["That was all."]
+    assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + [
+        "That was all."
+    ]
 
 
 def test_irc_client_without_chathistory_is_shown_them_too(room):

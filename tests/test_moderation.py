@@ -347,7 +347,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
 @pytest.mark.parametrize("is_hosting", [False, True])
 def test_chat_of_another_data_folder_is_not_operated_or_ended(
     desktop, hosts, room, is_hosting  # noqa: F811
-):
+):  # fmt: skip
     """What the menu offers says so, and does nothing to the server of the own folder."""
     if is_hosting:
         alice = host(desktop)

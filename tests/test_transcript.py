@@ -578,7 +578,7 @@ def test_first_chosen_line_is_not_under_the_pill(alice, desktop, height):
         desktop.update()
         _, y, _, line_height, _ = alice.text.dlineinfo("cursor.first")
         top = alice.chat_view.pill.winfo_y() if alice.pill else alice.text.winfo_height()
-        assert 0 < y and y + line_height <= top, key
+        assert y > 0 and y + line_height <= top, key
 
 
 def test_escape_takes_away_the_choice_before_it_goes_to_the_end(alice, desktop):

@@ -332,8 +332,8 @@ def test_window_that_waits_for_the_clipboard_can_be_closed(alice, desktop):
 def test_bar_that_vanishes_gives_the_focus_to_the_message_box(alice, desktop, bar):
     """Also if it only loses the button, or its room in a low window."""
     view, alice.window.show_bars = alice.chat_view, lambda: None
-    for end in (lambda: shown.show("", "warn"), lambda: shown.show("Now", "warn"), None):
-        shown = getattr(view, bar)
+    shown = getattr(view, bar)
+    for end in (("", "warn"), ("Now", "warn"), None):
         shown.show("A question", "warn", [("Try now", lambda: None)])
         desktop.pump(shown.buttons[0].winfo_viewable)
         shown.buttons[0].focus_force()
@@ -341,7 +341,7 @@ def test_bar_that_vanishes_gives_the_focus_to_the_message_box(alice, desktop, ba
         if end is None:
             shown.fit(1, 1)
         else:
-            end()
+            shown.show(*end)
         desktop.pump(lambda: alice.root.focus_get() is alice.box)
 
 
