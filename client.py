@@ -7584,7 +7584,7 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
-        self._for_host: Tuple[Action, str] = self.operate, ""  # run if so; words if not
+        self._for_host: Tuple[Action, str] = (self.operate, "")  # run if so; words if not
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
