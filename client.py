@@ -181,6 +181,7 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
+MAX_ROOMS = 30  # of each of them, to be joined at the next start
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
 MAX_RESULTS = 100  # messages that a search in all conversations finds
 MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
@@ -835,7 +836,7 @@ _NOTES = {
 # Conversation.membership of a channel
 JOINED = "joined"
 JOINING = "joining"  # the user has asked to join; what is typed there follows the JOIN
-REJOINING = "rejoining"  # the connection was lost; joined again after the reconnect
+REJOINING = "rejoining"  # the user was in it before, and is to join it again after the welcome
 OUTSIDE = "outside"  # removed from it, or refused
 
 CHANNEL_SIGN = "#"  # before the names of all channels that users can type
@@ -921,7 +922,7 @@ class Conversation:
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
-        self.draft = ""
+        self.draft = self.topic_draft = ""
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -1293,6 +1294,7 @@ class Session:
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
         self.lists_due = 0  # answers to Chat.request that have not come
+        self.has_account = False  # the user is logged in
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1337,13 +1339,16 @@ class Chat:
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
     the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
+    `rooms` are to be joined once the server welcomes us.
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
     in `outcome`, which is new for each call of `do`.
     """
 
-    def __init__(self, server: str, levels: Dict[str, str], ignored: List[str]) -> None:
+    def __init__(
+        self, server: str, levels: Dict[str, str], ignored: List[str], rooms: Sequence[str] = ()
+    ) -> None:
         self.nickname = ""
         self.state = DISCONNECTED
         self.is_away = False
@@ -1382,6 +1387,8 @@ class Chat:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
         self.shades = Shades()
+        for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
+            channel.membership = REJOINING
 
     # For the views
 
@@ -1434,6 +1441,12 @@ class Chat:
         """The number of own lines that the server has not confirmed."""
         pasted = sum(len(lines) - 1 for lines, *_ in self._pastes.values())
         return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
+
+    @property
+    def rooms(self) -> List[str]:
+        """The names of the channels that the user is in, or will be again."""
+        channels = (c for c in self.conversations if c.kind == CHANNEL)
+        return [c.name for c in channels if c.membership in (JOINED, REJOINING)]
 
     def find(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -2569,13 +2582,13 @@ def _on_join(chat: Chat, message: Message) -> None:
 
 
 def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
-    """Warn in a private conversation that its name, once given up, may be another user's now."""
+    """Tell in a private conversation that its user is here again, or who has the name now."""
     conversation = chat.find(nickname)
     if conversation is not None and conversation.has_left:
         conversation.has_left = False
-        if is_unregistered:
-            words = "%s is here again. The name is not registered, so it may be someone else."
-            chat.inform(words % nickname, conversation)
+        warning = " The name is not registered, so it may be someone else."
+        words = "%s is here again." % nickname
+        chat.inform(words + (warning if is_unregistered else ""), conversation)
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2593,6 +2606,7 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
+    chat.session.has_account |= message.param(1) not in ("", "*")
     if channel is None and protocol.casefold(name) in chat.left:
         if chat.left[protocol.casefold(name)]:
             chat.send(Message("PART", (name,)))
@@ -2615,7 +2629,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     _finish_registration(chat)
     if chat.current is chat.console:
         chat.select(channel)
-    if not is_rejoin:
+    if not (is_rejoin and chat.session.is_reconnect):
         chat.show(message, channel)
     chat.send(Message("MODE", (name,)))  # its key, for the next rejoin
     _catch_up(chat, channel)
@@ -2859,7 +2873,8 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_account(chat: Chat, message: Message) -> None:
-    """900: logged in. The host becomes an operator that others can see, too."""
+    """900 and 901: logged in or out. The host becomes an operator that others can see, too."""
+    chat.session.has_account = message.command == "900"
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
@@ -2903,6 +2918,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
+    "901": (3, _on_account),
     "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
@@ -3225,9 +3241,14 @@ def find_links(text: str) -> List[Span]:
 
 
 def split_lines(text: str) -> List[str]:
-    """Return the lines of a text as they are sent or run; empty lines are not."""
+    """Return the lines of a text as they are sent or run.
+
+    Empty lines are not, but for those inside code: as a space, for IRC has no empty messages.
+    """
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
-    return list(filter(None, lines))
+    text = "\n".join(lines).strip("\n")
+    is_code = any("\n" in block.group() for block in _CODE.finditer(text))
+    return [line or " " for line in text.split("\n") if line or is_code]
 
 
 def split_secret(text: str) -> Tuple[str, str]:
@@ -3262,6 +3283,7 @@ class Settings:
         self.name = ""
         self.servers: List[str] = []  # the last used first
         self.networks: Dict[str, str] = {}  # their names, by short_address
+        self.rooms: Dict[str, List[str]] = {}  # that the user was in, also by short_address
         self.pins: Dict[str, str] = {}  # also by short_address; "": trusted, whatever it shows next
         self.theme = "dark"
         self.zoom = 100  # per cent
@@ -3295,6 +3317,8 @@ class Settings:
         self.networks = {protocol.clean(k, 200): protocol.clean(named[k], limit) for k in named}
         pins = {k: v for k, v in self.pins.items() if isinstance(v, str) and re.match(_PIN, v)}
         self.pins = {protocol.clean(k, 200): pin for k, pin in pins.items()}
+        rooms = [(k, v) for k, v in self.rooms.items() if isinstance(v, list)]
+        self.rooms = {protocol.clean(k, 200): _room_names(v) for k, v in rooms}
         self.ignored = [n for n in self.ignored if isinstance(n, str) and protocol.is_middle(n)]
         levels = (ALL, MENTIONS, NONE)
         self.levels = {protocol.clean(k): v for k, v in self.levels.items() if v in levels}
@@ -3331,6 +3355,14 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
+    def keep_rooms(self, server: str, rooms: List[str]) -> bool:
+        """Keep the rooms of a server that is remembered; return True if they are news."""
+        address, rooms = short_address(server), rooms[:MAX_ROOMS]
+        is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
+        if is_news:
+            self.rooms[address] = rooms
+        return is_news
+
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
         """Return the pin for a connection to a server that was found as `network`.
 
@@ -3366,6 +3398,12 @@ class Settings:
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
 
+def _room_names(found: List[Any]) -> List[str]:
+    """Return those of the values in a list that can be names of rooms."""
+    names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
+    return [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)][:MAX_ROOMS]
+
+
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:
     """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
     if mine == before:
@@ -3374,8 +3412,9 @@ def _merge(theirs: Any, before: Any, mine: Any) -> Any:
         get = theirs.get
         return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
     if isinstance(mine, list):
-        kept = [item for item in mine if item in theirs or item not in before]
-        return kept + [item for item in theirs if item not in before and item not in mine]
+        old = before or []
+        kept = [item for item in mine if item in theirs or item not in old]
+        return kept + [item for item in theirs if item not in old and item not in mine]
     return mine
 
 
@@ -3858,7 +3897,7 @@ class Terminal:
             elif entries:
                 lines.append(protocol.server_line("Earlier in %s:" % conversation.name, chat.now))
                 lines += [entry.line for entry in entries]
-                lines.append(protocol.server_line("Now:", chat.now))
+                lines.append(protocol.server_line("That was all.", chat.now))
             else:
                 lines.append(protocol.server_line("There are no earlier messages.", chat.now))
             printed |= {entry.id for entry in entries}
@@ -5385,11 +5424,14 @@ class Composer(TextBox):
 
 
 class Bar:
-    """A line of text with buttons, above the transcript; hidden while there is none."""
+    """A line of text with buttons, above the transcript; hidden while there is none.
 
-    def __init__(self, parent: "tk.Misc", look: Look, style: str = "Banner") -> None:
+    `leave` is called when what has the focus vanishes from it.
+    """
+
+    def __init__(self, parent: "tk.Misc", look: Look, leave: Action, style: str = "Banner") -> None:
         px = look.px
-        self._look = look
+        self._look, self._leave = look, leave
         self._shown = ("", "warn", [])  # type: Tuple[str, str, List[Tuple[str, Action]]]
         self.frame = ttk.Frame(parent, style="Banner.TFrame")
         self.frame.configure(padding=(px(20), px(6), px(14), px(6)))
@@ -5412,6 +5454,7 @@ class Bar:
         self._show_icon()
         self.text.configure(text=self._look.text(text))
         if before[2] != self._shown[2]:
+            had_focus = holds_focus(self.frame)
             while self.buttons:
                 self.buttons.pop().destroy()
             tags = self.frame.bindtags()
@@ -5421,12 +5464,16 @@ class Bar:
                 button.bindtags((*keys, *button.bindtags()))
                 self.buttons.append(button)
             self._lay_out()
+            if had_focus:
+                self._leave()
         set_shown(self.frame, bool(text))
 
     def fit(self, used: int, room: int) -> int:
         """Hide the bar unless it is the first or fits; return the height that is used then."""
         needed = used + self.frame.winfo_reqheight()
         is_shown = bool(self._shown[0]) and (not used or needed <= room)
+        if not is_shown and holds_focus(self.frame):
+            self._leave()
         set_shown(self.frame, is_shown)
         return needed if is_shown else used
 
@@ -5608,8 +5655,14 @@ def render(
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
     name = "name%d" % look.shades.of(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
+    weight = ("name",) if code else ()  # the same on all lines, so that they stand in columns
     person = ("person",) if line.nickname and not entry.is_own else ()
-    parts: List[Any] = [line.clock + " ", (*base, "time"), line.head, (*tags, name, *person)]
+    parts: List[Any] = [
+        line.clock + " ",
+        (*base, "time"),
+        line.head,
+        (*tags, name, *weight, *person),
+    ]
     tags += code
     pattern = mention_pattern(nickname if entry.is_mention and nickname else "\0")
     words, end = " " + line.text, 0
@@ -5663,6 +5716,7 @@ class Transcript:
         self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
+        self.covered = 0  # pixels at the bottom, by a button
         self.cursor: Optional[Entry] = None  # chosen with the keyboard
         self.frame = ttk.Frame(parent, style="Chat.TFrame")
         self.text = text = tk.Text(self.frame, wrap="word", state="disabled", width=1, height=1)
@@ -5922,14 +5976,23 @@ class Transcript:
         """Choose the line below or above the chosen line; if that is not in view, the last."""
         entries, start = self._entries, self.cursor
         if start is None or not self.is_in_view(start):
-            start, step = self.entry_at("@0,%d" % self.text.winfo_height()), 0
+            start, step = self.entry_at("@0,%d" % (self.text.winfo_height() - self.covered)), 0
+            step = -1 if start is not None and self._hidden_part(start) > 0 else 0
         if entries:
             index = entries.index(start) + step if start in entries else len(entries) - 1
-            self.choose(entries[max(0, min(len(entries) - 1, index))])
+            entry = entries[max(0, min(len(entries) - 1, index))]
+            self.choose(entry)
             self.text.tag_remove("sel", "1.0", "end")
             self.text.see("cursor.last - 1 char")
+            self.text.yview_scroll(max(0, self._hidden_part(entry)), "pixels")
             self.text.see("cursor.first")
         return "break"
+
+    def _hidden_part(self, entry: Entry) -> int:
+        """Return how many pixels the end of an entry is below what can be seen."""
+        end = self.text.dlineinfo("e%d.last - 1 char" % entry.id)
+        bottom = self.text.winfo_height() - self.covered
+        return end[1] + end[3] - bottom if end else self.text.winfo_height()
 
     @property
     def spot(self) -> Tuple[int, int]:
@@ -6039,8 +6102,8 @@ class SearchBar:
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
         for column, (icon, action) in enumerate(steps.items(), 2):
             icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
-        self.field.text.bind("<<Return>>", lambda event: self.step(1))
-        self.field.text.bind("<Shift-Return>", lambda event: self.step(-1))
+        self.field.text.bind("<<Return>>", lambda event: self.step(-1))
+        self.field.text.bind("<Shift-Return>", lambda event: self.step(1))
 
     @property
     def is_open(self) -> bool:
@@ -6072,14 +6135,14 @@ class SearchBar:
             self.search()
 
     def search(self) -> None:
-        """Find what the field says, and go to the last hit."""
+        """Find what the field says, and go to the newest hit."""
         self._words = self.field.get()
         self._hits = self._transcript.conversation.find(self._words)
         self._index = len(self._hits) - 1
         self._show()
 
     def step(self, step: int) -> str:
-        """Go on to the next hit, or back to the previous hit."""
+        """Go to an older hit (-1), or back to a newer hit; after the last comes the first."""
         if not self.is_open:
             self.open()
         elif self._hits:
@@ -6089,7 +6152,9 @@ class SearchBar:
 
     def _show(self) -> None:
         words, number = self._words, len(self._hits)
-        note = "%d of %d" % (self._index + 1, number) if number else "No matches" if words else ""
+        note = (
+            "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
+        )
         self.field.show_note(note, bool(words and not number))
         self._transcript.mark(self._hits, self._index)
 
@@ -6102,7 +6167,7 @@ class ConnectView:
     HOST = "Host a chat on this computer"
     HINTS = {
         NAME: "Up to %d letters, digits, - or _" % protocol.MAX_NAME,
-        SERVER: "The address that the host sees",
+        SERVER: "As the host's window shows it, such as 192.168.1.20",
         PASSWORD: "The host can tell you",
         NETWORK: "Others see it in their list",
     }
@@ -6117,6 +6182,7 @@ class ConnectView:
         self._first_look = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
+        self._name_before = ""  # the name that was not typed here
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -6211,6 +6277,7 @@ class ConnectView:
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
+        self._name_before = name
         self._set(NAME, name)
         self._set(SERVER, server)
         network = self._window.settings.hosted or socket.gethostname()
@@ -6234,6 +6301,25 @@ class ConnectView:
         self.show_error("", "")
         if is_hosting and self.fields[NAME].get():
             self.fields[NETWORK].focus_set()
+
+    @property
+    def _is_open(self) -> bool:
+        """True if there is a field or a form that can be closed."""
+        shown = [f for f in (PASSWORD, SERVER) if self.fields[f].master.winfo_manager()]
+        is_empty = shown == [SERVER] and not self._chosen and not self._finder.can_ask
+        return self.is_hosting or bool(shown and not is_empty)
+
+    def go_back(self) -> bool:
+        """Close what is open, or else undo the name that was typed; False if there is neither."""
+        is_open, is_named = self._is_open, self.fields[NAME].get() != self._name_before
+        if not is_open:
+            self._set(NAME, self._name_before)
+            return is_named
+        if not self.is_hosting:
+            self._set(PASSWORD, "")
+            self._set(SERVER, self._chosen if self._chosen in self._addresses else "")
+        self.open_form(False)
+        return True
 
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
@@ -6380,8 +6466,10 @@ class ConnectView:
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
-        words = ("start", "go back") if self.is_hosting else ("connect", "quit")
-        self._keys.configure(text="Enter to %s   ·   Esc to %s" % words)
+        is_named = self.fields[NAME].get() != self._name_before
+        words = "start" if self.is_hosting else "connect"
+        back = "go back" if self._is_open or is_named else "quit"
+        self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:
         """Return the name of a server; its address if it is not known."""
@@ -6600,9 +6688,9 @@ class ChatView:
         middle.columnconfigure(0, weight=1)
         middle.grid(row=0, column=1, sticky="nsew")
         self._add_head(middle)
-        self.banner = Bar(middle, look)
-        self.invitation = Bar(middle, look, "Invitation")
-        self.announcement = Bar(middle, look)
+        self.banner = Bar(middle, look, self.focus_composer)
+        self.invitation = Bar(middle, look, self.focus_composer, "Invitation")
+        self.announcement = Bar(middle, look, self.focus_composer)
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
@@ -6685,13 +6773,15 @@ class ChatView:
             self.search.show(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
-        self.close_topic()
+        self.close_topic(is_kept=True)
         self.composer.take_back()
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
+        if conversation.topic_draft:
+            self.edit_topic()
 
     # What the user does
 
@@ -6794,8 +6884,13 @@ class ChatView:
         return "break"
 
     def edit_topic(self) -> None:
-        """Show a field over the topic: Enter saves, Esc and leaving it do not. Or else a menu."""
+        """Show a field over the topic, or else a menu.
+
+        Enter saves, Esc gives up; a changed topic that is left stays in the field.
+        """
         chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
+        if self.topic is not None:
+            return self.topic.text.focus_set()
         if not chat.can_set_topic(conversation):
             return self._open_menu()
         canvas = self.room.canvas
@@ -6813,11 +6908,14 @@ class ChatView:
         field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
         field.frame.place_configure(width=-px(16))
         self.room.redraw()
-        return field.set(conversation.topic)
+        field.frame.update_idletasks()  # only what is mapped takes the focus at once
+        return field.set(conversation.topic_draft or conversation.topic)
 
-    def close_topic(self) -> None:
-        """Remove the field for the topic."""
+    def close_topic(self, is_kept: bool = False) -> None:
+        """Remove the field for the topic; what it says can be kept for the next time."""
         if self.topic is not None:
+            conversation, text = self.transcript.conversation, self.topic.get()
+            conversation.topic_draft = text if is_kept else ""
             self.topic.frame.destroy()
             self.topic = None
             self.room.redraw()
@@ -6825,10 +6923,12 @@ class ChatView:
     def leave_topic(self, path: str = "") -> None:
         """Close the field for the topic after a click on this path of Tk, or a change of focus.
 
-        Not for its menu, and not while another program has the focus.
+        Not if the topic is changed, not for its menu, nor while another program has the focus.
         """
         path, menu = path or str(self.frame.tk.call("focus")), str(self._window.menus.menu)
-        if self.topic is not None and path and not path.startswith((str(self.topic.frame), menu)):
+        if self.topic is None or self.topic.get() != self.transcript.conversation.topic:
+            return
+        if path and not path.startswith((str(self.topic.frame), menu)):
             self.close_topic()
 
     def _topic_tip(self) -> str:
@@ -6908,7 +7008,9 @@ class ChatView:
     def _show_pill(self) -> None:
         unseen, y = self.transcript.unseen, -self._look.px(10)
         self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
-        set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
+        is_shown = not self.transcript.at_end
+        set_floating(self.pill, is_shown, relx=0.5, rely=1, y=y, anchor="s")
+        self.transcript.covered = self.pill.winfo_reqheight() - y if is_shown else 0
 
     def _show_menu_button(self) -> None:
         is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
@@ -6934,11 +7036,17 @@ class ChatView:
         width, dp = self.frame.winfo_width(), self._look.dp
         self._is_roomy, is_wide = width >= dp(self.NARROW), width >= dp(self.NARROWEST)
         set_shown(self.menu_button, not is_wide)
-        has_people = self._shows_people[self._is_roomy]
-        for frame, is_shown in ((self.sidebar.frame, is_wide), (self.people.frame, has_people)):
-            set_shown(frame, is_shown)
+        has_people, people = self._shows_people[self._is_roomy], self.people.frame
+        for frame, is_shown in ((self.sidebar.frame, is_wide), (people, has_people)):
             if not is_shown and holds_focus(frame):
                 self.focus_composer()
+        set_shown(self.sidebar.frame, is_wide)
+        if is_wide or not has_people:
+            people.place_forget()
+        set_shown(people, has_people and is_wide)
+        if has_people and not is_wide:  # over the chat, which would be too narrow beside them
+            people.place(in_=self.transcript.frame, relx=1, relheight=1, anchor="ne")
+            people.lift()
 
 
 def links_of(entry: Entry) -> List[str]:
@@ -7047,6 +7155,8 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
+NOT_HOST = "This chat was not started by you, or with another data folder. Ask its host."
+
 # Where a menu opens: at it, or at the row in use
 Spot = Union["TkEvent", "tk.Misc", RowList, Transcript]
 
@@ -7119,7 +7229,10 @@ class Menus:
         if not isinstance(conversation, Conversation):
             return
         entries: List[Any] = []
-        levels = (ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")
+        levels = [(ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")]
+        if conversation.kind == PRIVATE:
+            is_off = conversation.level == NONE
+            levels = [(MENTIONS if is_off else conversation.level, "Notify me")]
         for level, words in (*levels, (NONE, "Never notify me")):
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
@@ -7157,7 +7270,8 @@ class Menus:
         for conversation in self._window.chat.conversations:
             unread = "   (%d)" % conversation.unread if conversation.unread else ""
             action = functools.partial(view.select, conversation)
-            entries.append((conversation.name + unread, action))
+            mark = "✓ " if conversation is self._window.chat.current else "    "
+            entries.append((mark + conversation.name + unread, action))
         entries += [None, ("Go to…", self._window.questions.go_to, "Ctrl+K")]
         entries.append(("Menu…", self.open_main, "F10"))
         self._open(entries, view.menu_button)
@@ -7171,11 +7285,12 @@ class Menus:
         words, line = (
             ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
         )
+        register = ("Register this name…", lambda: view.composer.begin("/register "))
         return [
             (words, lambda: view.submit(line)),
             ("Another name…", lambda: view.composer.begin("/nick ")),
             None,
-            ("Register this name…", lambda: view.composer.begin("/register ")),
+            *([] if chat.session.has_account else [register]),
             ("Log in…", lambda: view.composer.begin("/login %s " % chat.nickname)),
         ]
 
@@ -7185,7 +7300,9 @@ class Menus:
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
         if window.is_at_home:
-            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
+            end = functools.partial(window.as_host, window.end_chat, NOT_HOST)
+            ask_end = functools.partial(questions.ask_end, end)
+            hosting = ("End the chat on this computer…", ask_end)
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7216,7 +7333,8 @@ class Menus:
             announce = functools.partial(window.chat_view.composer.begin, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
-        return [None, ("Become the operator", window.operate)] if window.is_at_home else []
+        operate = functools.partial(window.as_host, window.operate, NOT_HOST)
+        return [None, ("Become the operator", operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
@@ -7299,8 +7417,11 @@ class Menus:
             x, y = spot.x_root, spot.y_root
         else:
             widget = spot.widget if isinstance(spot, tk.Event) else spot
-            height = min(widget.winfo_height(), look.dp(56))
-            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
+            height, top = min(widget.winfo_height(), look.dp(56)), widget.winfo_rooty()
+            x, y = widget.winfo_rootx() + look.px(8), top + height
+            menu.update_idletasks()  # for its height
+            if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
+                y = top - menu.winfo_reqheight()
         menu.tk_popup(x, y)
         menu.grab_release()
         if self.is_by_key:
@@ -7708,6 +7829,7 @@ class Window:
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
         self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
+        self._for_host: Tuple[Action, str] = (self.operate, "")  # run if so; words if not
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
@@ -7849,7 +7971,8 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        chat = Chat(server, self.settings.levels, self.settings.ignored)
+        rooms = self.settings.rooms.get(short_address(server), [])
+        chat = Chat(server, self.settings.levels, self.settings.ignored, rooms)
         chat.shades = self.look.shades
         return chat
 
@@ -7951,6 +8074,22 @@ class Window:
             address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
+    def as_host(self, action: Action, refusal: str = "") -> None:
+        """Run an action if the user's own server is that of the chat; else show a refusal."""
+        host = self._own_host
+        self._for_host = action, refusal
+        try:
+            if host is not None and host.was_joined and self._is_joined(host):
+                action()
+            else:
+                self._status = Host("", "--status")
+        except OSError as error:
+            if refusal:
+                self.do(self.chat.inform, str(error))
+
+    def _is_joined(self, host: Host) -> bool:
+        return self.is_at_home and host.port == parse_server(self.chat.address)[1]
+
     def operate(self) -> None:
         """Make the user an operator of the server on this computer.
 
@@ -7962,11 +8101,8 @@ class Window:
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        if self.host is not None:
-            self.operate()
-        elif self.settings.hosted and self.is_at_home:
-            with contextlib.suppress(OSError):
-                self._status = Host("", "--status")
+        if self.is_at_home and (self.host is not None or self.settings.hosted):
+            self.as_host(self.operate)
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
@@ -7991,11 +8127,13 @@ class Window:
         """Join the server that was started once it runs, or show its end."""
         host, chore, status = self.host, self._chore, self._status
         if status is not None and not status.was_joined and status.look():
-            status.was_joined = status.port == parse_server(self.chat.address)[1]
-            status.network = self.chat.console.name
+            (action, refusal), status.was_joined = self._for_host, self._is_joined(status)
+            status.network, status.is_dismissed = self.chat.console.name, bool(refusal)
             self._status = status if status.was_joined else None
             if status.was_joined:
-                self.operate()
+                action()
+            elif refusal:
+                self.do(self.chat.inform, refusal)
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
@@ -8129,6 +8267,9 @@ class Window:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
+        is_joined = SIDEBAR in kinds and self.chat.state == CONNECTED
+        if is_joined and self.settings.keep_rooms(self._server, self.chat.rooms):
+            self.settings.save()
         if HELP in kinds:
             self.questions.help()
         network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
@@ -8202,8 +8343,7 @@ class Window:
         if not self.is_chatting:
             if self.connect_view.is_busy:
                 return self.cancel()
-            is_hosting = self.connect_view.is_hosting
-            return self.connect_view.open_form(False) if is_hosting else self.close()
+            return None if self.connect_view.go_back() else self.close()
         view = self.chat_view
         if self.menus.close():
             return None
@@ -8214,6 +8354,8 @@ class Window:
             return None
         if view.composer.cancel():
             return None
+        if view.transcript.cursor is not None:
+            return view.transcript.choose(None)
         if self.chat.reply_to is not None:
             return view.reply(None)
         return view.search.close() if view.search.is_open else view.jump_to_end()
@@ -8233,10 +8375,10 @@ KEYS = (
     Key("Enter", "send"), Key("Shift+Enter", "start a new line"),
     Key("Up, Down", "what you sent before"),
     Key("Tab", "complete a name, a /command or a #room"),
-    Key("Ctrl+F", "search; Enter and F3 go on", {
+    Key("Ctrl+F", "search; Enter and F3 go to older matches", {
         "Control-f": lambda window: window.chat_view.search.open(),
-        "F3": lambda window: window.chat_view.search.step(1),
-        "Shift-F3": lambda window: window.chat_view.search.step(-1)}),
+        "F3": lambda window: window.chat_view.search.step(-1),
+        "Shift-F3": lambda window: window.chat_view.search.step(1)}),
     Key("Ctrl+Shift+F", "search all conversations", {
         "Control-Shift-F": lambda window: window.chat_view.search_all(),
         "Control-Shift-f": lambda window: window.chat_view.search_all()}),

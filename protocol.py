@@ -1115,7 +1115,7 @@ _TEXTS: Dict[str, str] = {
     "249": "{2}",
     "301": "{1} is away: {2}",
     "305": "You are back.",
-    "306": "You are away. Type /away to be back.",
+    "306": "You are away.",
     "311": "{1} is {5} ({2}@{3})",
     "313": "{1} is an operator",
     "314": "{1} was {5} ({2}@{3})",
@@ -1163,6 +1163,7 @@ _NOT_SHOWN = frozenset(  # numerics for programs
 _DIGITS = re.compile(r"[0-9]{1,9}\Z")
 # Parameters that people read in another form: the index, and a function that gives it
 _REWORDED: Dict[str, Tuple[int, Callable[[str], str]]] = {
+    "301": (2, lambda text: "" if text.lower() == "away" else text),
     "317": (2, lambda text: format_duration(int(text) or 1) if _DIGITS.match(text) else text),
     "367": (2, short_mask),
 }

@@ -3964,7 +3964,7 @@ def on_join(session: Session, message: Message) -> None:
         name = protocol.normalize(given)
         error = protocol.channel_error(name)
         if error:
-            raise ReplyError("403", name, error)
+            raise ReplyError("479", name, error)
         channel = directory.channel(name)
         if channel is None:
             wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
@@ -4266,7 +4266,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         elif shown:
             session.notice(shown)
     if rows and heading:
-        session.notice("Now:")
+        session.notice("That was all.")
 
 
 def on_chathistory(session: Session, message: Message) -> None:

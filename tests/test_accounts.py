@@ -161,7 +161,7 @@ def test_what_an_account_has_outlives_a_kill(start):
     again = second.connect(IrcTalker)
     again.send("CAP REQ :sasl server-time", *sasl("alice"), "NICK alice", "USER a 0 * :A")
     again.send("CAP END")
-    waited = again.until(" NOTICE alice :Now:")
+    waited = again.until(" NOTICE alice :That was all.")
     said = [line.rpartition(" :")[2] for line in waited if " PRIVMSG alice :" in line]
     assert said == ["text 0", "text 1", "text 2"]
     again.send("JOIN #tea")

@@ -59,7 +59,7 @@ ROWS = (
         (
             ME + "JOIN #tea", HUB + "353 …", HUB + "366 …",
             HUB + "NOTICE alice Earlier in #tea:", HUB + "NOTICE alice …",
-            HUB + "NOTICE alice …hi", HUB + "NOTICE alice Now:",
+            HUB + "NOTICE alice …hi", HUB + "NOTICE alice That was all.",
         ),
     ),
     (

@@ -301,7 +301,12 @@ ROWS = {
         ("root", "CHATHISTORY BEFORE #lobby x=1 5", "FAIL CHATHISTORY INVALID_PARAMS BEFORE :*"),
         ("root", "CHATHISTORY LATEST #no * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST #no *"),
         ("root", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :There are no earlier messages."),
-        ("root", "bob> PRIVMSG #lobby :hi", "CHATHISTORY LATEST #lobby * 5", "NOTICE root :Now:"),
+        (
+            "root",
+            "bob> PRIVMSG #lobby :hi",
+            "CHATHISTORY LATEST #lobby * 5",
+            "NOTICE root :That was all.",
+        ),
     ],
     "SEARCH": [
         ("alice", "SEARCH", "461 alice SEARCH :Not enough parameters"),
@@ -357,7 +362,7 @@ ROWS = {
     ],
     "JOIN": [
         ("alice", "JOIN", "461 alice JOIN :Not enough parameters"),
-        ("alice", "JOIN tea", "403 alice tea :A room's name is # and 1 to 31 more characters."),
+        ("alice", "JOIN tea", "479 alice tea :A room's name is # and 1 to 31 more characters."),
         ("alice", "JOIN #new", ("353 alice = #new :@alice", "366 alice #new :*")),
         ("alice", "JOIN #topic", "332 alice #topic :tea"),
         ("alice", "JOIN #topic", "333 alice #topic bob :*"),

@@ -98,8 +98,9 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 001 me :Welcome to Hubbub, me.", "Welcome to Hubbub, me. Type /help for commands."),
         (":srv 249 me * :clients: 3", "clients: 3"),
         (":srv 301 me bob :having lunch", "bob is away: having lunch"),
+        (":srv 301 me bob :Away", "bob is away"),
         (":srv 305 me :You are no longer marked as being away", "You are back."),
-        (":srv 306 me :You have been marked", "You are away. Type /away to be back."),
+        (":srv 306 me :You have been marked", "You are away."),
         (":srv 311 me bob b 192.0.2.7 * :Bob B.", "bob is Bob B. (b@192.0.2.7)"),
         (":srv 313 me bob :is an IRC operator", "bob is an operator"),
         (":srv 314 me bob b 192.0.2.7 * :Bob B.", "bob was Bob B. (b@192.0.2.7)"),
@@ -123,6 +124,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 400 me FOO :Some refusal", "Some refusal"),
         (":srv 401 me dave :No such nick", "No such user: dave"),
         (":srv 403 me #x :No such channel", "No such room: #x"),
+        (":srv 479 me #x! :A room's name has rules.", "A room's name has rules."),
         (":srv 404 me #tea :You are muted", "You are muted"),
         (
             ":srv 405 me #x :Too many",

@@ -116,7 +116,9 @@ def test_joining_user_is_shown_the_last_messages(room):
     heard = [line.partition("]: ")[2] for line in bob.heard()]
     start = heard.index("Earlier in #lobby:")
     assert heard[start + 1] == time.strftime("%A, %d %B %Y")
-    assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + ["Now:"]
+    assert heard[start + 2 : start + 23] == ["text %d" % n for n in range(5, 25)] + [
+        "That was all."
+    ]
 
 
 def test_irc_client_without_chathistory_is_shown_them_too(room):
@@ -409,7 +411,7 @@ def test_history_can_be_typed_in_plain_text(room):
     carol = room.plain("carol")
     carol.send("one", "two", "three", "/history 2")
     heard = [line.partition("]: ")[2] for line in carol.heard()]
-    assert heard[heard.index("Earlier in #lobby:") + 2 :] == ["two", "three", "Now:"]
+    assert heard[heard.index("Earlier in #lobby:") + 2 :] == ["two", "three", "That was all."]
 
 
 def test_server_without_history_does_not_offer_it(open_room):

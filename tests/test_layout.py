@@ -83,12 +83,12 @@ def test_found_text_is_not_hidden_by_the_pill(alice, desktop):
         low = pill.winfo_y() if pill.winfo_ismapped() else alice.text.winfo_height()
         return place is not None and place[1] + place[3] <= low
 
-    desktop.pump(lambda: alice.found == "10 of 10" and is_seen())
+    desktop.pump(lambda: alice.found == "1 of 10" and is_seen())
     alice.press("Escape")
     alice.press("Control-f", alice.box)
     for step in range(12):
         desktop.pump(is_seen)
-        alice.press("Shift-F3" if step < 5 else "F3")
+        alice.press("F3" if step < 5 else "Shift-F3")
 
 
 def picture(widget):
@@ -173,7 +173,7 @@ def test_columns_give_way_to_the_chat(alice, desktop, theme, width, zoom, has_si
         desktop.pump(people.winfo_viewable)
     if not has_sidebar:
         view.menu_button.invoke()
-        assert alice.menu == ["#lobby", "Go to…", "Menu…"]
+        assert alice.menu == ["✓ #lobby", "Go to…", "Menu…"]
 
 
 def test_theme_reaches_what_was_never_shown(desktop):
@@ -192,6 +192,30 @@ def test_theme_reaches_what_was_never_shown(desktop):
         assert window.chat_view.sidebar.list.canvas.cget("bg") == color["bg"]
     finally:
         window.close()
+
+
+def test_people_lie_over_the_chat_where_they_would_squeeze_it(alice, desktop):
+    view = alice.chat_view
+    people, transcript = view.people.frame, view.transcript.frame
+    for width, is_over in ((480, True), (800, False), (480, True), (1160, False)):
+        resize(desktop, alice, width, 600)
+        if not people.winfo_viewable():
+            view.buttons["person"].invoke()
+        desktop.pump(people.winfo_viewable)
+        desktop.update()
+        right = transcript.winfo_rootx() + transcript.winfo_width()
+        assert (people.winfo_rootx() < right) == is_over
+        assert people.winfo_rootx() + people.winfo_width() == alice.root.winfo_rootx() + width
+        assert transcript.winfo_width() >= width - 440 and alice.people == ["alice", "bob"]
+        if is_over:
+            assert people.winfo_rooty() == transcript.winfo_rooty()
+            top = alice.root.winfo_containing(people.winfo_rootx() + 20, people.winfo_rooty() + 80)
+            assert str(top).startswith(str(people))
+            alice.press("F6", alice.box)
+            assert alice.has_focus(view.people.list.canvas)
+            view.buttons["person"].invoke()
+            desktop.pump(lambda: not people.winfo_viewable())
+            assert alice.has_focus(alice.box)
 
 
 def test_connect_view_stays_narrow_in_a_wide_window(desktop):

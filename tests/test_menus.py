@@ -161,6 +161,40 @@ def test_conversation_in_view_has_its_menu_in_the_header(settled):
     assert "✓ Notify me of mentions" in entries and entries[-1] == "Leave #lobby"
 
 
+def test_menu_of_a_private_conversation_does_not_speak_of_mentions(settled):
+    settled.chat_view.open("bob")
+    chosen = [["✓ Notify me", "Never notify me"], ["Notify me", "✓ Never notify me"]]
+    for words, shown in (("✓ Notify me", chosen[0]), ("Never notify me", chosen[0])):
+        settled.chat_view.buttons["more"].invoke()
+        assert settled.menu == [*shown, "Close bob"]
+        settled.choose(words)
+    settled.chat_view.buttons["more"].invoke()
+    assert settled.menu == [*chosen[1], "Close bob"]
+
+
+def test_menu_of_the_user_does_not_open_below_the_mouse(settled, desktop):
+    """The second of two clicks chooses nothing."""
+    user, menu = settled.chat_view.sidebar.user.canvas, settled.window.menus.menu
+    height = settled.root.winfo_screenheight()
+    settled.root.geometry("1160x720+0+%d" % (height - 740))
+    desktop.pump(lambda: user.winfo_rooty() + user.winfo_height() > height - 60)
+    for _ in range(2):
+        point_at(settled, user, "click", "1")
+        desktop.pump(menu.winfo_viewable)
+        bottom = menu.winfo_rooty() + menu.winfo_height()
+        assert bottom <= user.winfo_rooty() + 4
+        settled.type("<Escape>")
+        desktop.pump(lambda: not menu.winfo_viewable())
+
+
+def test_menu_of_conversations_marks_that_in_view(settled, desktop):
+    settled.chat_view.open("bob")
+    settled.root.geometry("480x600")
+    desktop.pump(settled.chat_view.menu_button.winfo_viewable)
+    settled.chat_view.menu_button.invoke()
+    assert settled.menu[:2] == ["#lobby", "✓ bob"]
+
+
 def test_f6_goes_through_the_panes_in_view(settled, desktop):
     view = settled.chat_view
     panes = [

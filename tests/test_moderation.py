@@ -375,6 +375,49 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     again.sees("[SERVER]: You are an operator now.")
 
 
+@pytest.mark.parametrize("is_hosting", [False, True])
+def test_chat_of_another_data_folder_is_not_operated_or_ended(
+    desktop, hosts, room, is_hosting  # noqa: F811
+):  # fmt: skip
+    """What the menu offers says so, and does nothing to the server of the own folder."""
+    if is_hosting:
+        alice = host(desktop)
+        alice.sees("[SERVER]: You are an operator now.")
+        alice.window.leave()
+        alice.connect(server="127.0.0.1:%d" % room.server.port)
+    else:
+        alice = desktop.open(room.server.port, "alice", at_once=True)
+    alice.sees("[SERVER]: alice joined the chat")
+    alice.open_menu("Become the operator")
+    words = "[SYSTEM]: This chat was not started by you, or with another data folder."
+    desktop.pump(lambda: alice.lines[-1].startswith(words))
+    alice.open_menu("End the chat on this computer…")
+    answer(desktop, alice, "End it for everyone")
+    desktop.pump(lambda: sum(line.startswith(words) for line in alice.lines) == 2)
+    assert not [host.process.args for host in hosts if "--stop" in host.process.args]
+    assert "password" not in str(alice.lines).lower() and alice.title.startswith("Connected")
+    if is_hosting:
+        assert hosts[0].process.poll() is None
+
+
+def test_registering_is_not_offered_to_those_who_are_logged_in(desktop, open_room, tmp_path):
+    room = open_room(data=str(tmp_path / "data"))
+    alice = desktop.join(room.server.port, "alice")
+    alice.open_menu()
+    assert {"Register this name…", "Log in…"} <= set(alice.menu)
+    alice.window.do(alice.window.chat.submit, "/register s3cret-word")
+    desktop.pump(lambda: alice.window.chat.session.has_account)
+    alice.open_menu()
+    assert "Register this name…" not in alice.menu
+    alice.close()
+    again = desktop.open(room.server.port, "alice", at_once=True)
+    again.wait_for_question(client.PASSWORD)
+    again.connect(password="s3cret-word")
+    again.sees("[SERVER]: alice joined the chat")
+    again.open_menu()
+    assert "Register this name…" not in again.menu
+
+
 def test_nobody_takes_the_name_of_the_host_s_account(room):
     for name in (HOST, HOST.upper(), "host_operator", "hοst-operator"):
         assert "reserved" in protocol.nickname_error(name)

@@ -99,7 +99,7 @@ def test_every_verb_works_from_the_chat_box(people):
         (alice, "in here", "[alice]: in here"),
         (alice, "/rooms", "[SERVER]: #tea (1)"),
         (alice, "/whois bob", "[SERVER]: bob is in #lobby"),
-        (alice, "/away lunch", "[SERVER]: You are away. Type /away to be back."),
+        (alice, "/away lunch", "[SERVER]: You are away."),
         (alice, "/away", "[SERVER]: You are back."),
         (alice, "/ignore bob", "[SERVER]: You now ignore bob."),
         (alice, "/unignore bob", "[SERVER]: You are not ignoring bob."),

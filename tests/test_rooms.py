@@ -1,8 +1,11 @@
 """The window's rooms: the browser, what can be clicked in the transcript, and the topic."""
 
+from pathlib import Path
+
 import pytest
 from harness import Room
 
+import client
 from client import Tip
 
 LONG = (
@@ -204,6 +207,33 @@ def test_topic_that_is_left_is_not_set(alice, desktop, room, way):
     desktop.pump(lambda: view.topic is None and hint not in alice.drawn(view.room))
 
 
+@pytest.mark.parametrize("way", ["click", "Tab", "Shift-Tab", "Alt-Up"])
+def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
+    alice.chat_view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    view = alice.chat_view
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    view.topic.set("Tests on Monday")
+    if way == "click":
+        view.transcript.text.event_generate("<Button-1>", x=5, y=5)
+        view.transcript.text.focus_force()
+    else:
+        alice.press(way, view.topic.text)
+    desktop.pump(lambda: view.topic is None or not alice.has_focus(view.topic.text))
+    desktop.update()
+    if way == "Alt-Up":
+        assert view.topic is None and alice.window.chat.current.name == "#lobby"
+        alice.press("Alt-Down", alice.box)
+    assert view.topic.get() == "Tests on Monday" and not alice.has_focus(view.topic.text)
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    alice.press("Escape", view.topic.text)
+    assert view.topic is None and alice.has_focus(alice.box)
+    view.edit_topic()
+    assert view.topic.get() == "Fractions, page 12"
+
+
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     alice.chat_view.open("#secrets")
     desktop.pump(lambda: alice.window.chat.current.flags >= {"t"})
@@ -320,3 +350,25 @@ def test_topic_that_is_cut_has_a_tip(alice, desktop, room, monkeypatch, is_long)
     alice.chat_view.room.canvas.focus_force()
     shown = topic + "\n" if is_long else ""
     desktop.pump(lambda: alice.tip == shown + "Click to change the topic")
+
+
+def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
+    """But for those that were left, or refuse; no key is kept."""
+    room.bob.send("MODE #secrets +k s3cret")
+    for name in ("#maths", "#secrets s3cret", "#left"):
+        alice.say("/join " + name)
+        alice.sees("[SERVER]: alice joined " + name.split()[0])
+    alice.say("/leave")
+    desktop.pump(lambda: alice.conversations == ["#lobby", "#maths", "#secrets"])
+    alice.close()
+    assert "s3cret" not in Path(client.settings_path()).read_text(encoding="utf-8")
+    again = desktop.join(room.server.port, "alice")
+    desktop.pump(lambda: "bob" in again.window.chat.find("#maths").members)
+    assert again.window.chat.current.name == "#lobby"
+    again.press("Alt-Key-3", again.box)
+    assert "#secrets has a key" in again.lines[-1]
+    again.press("Alt-Key-2", again.box)
+    again.sees("[SERVER]: alice joined #maths")
+    again.close()
+    last = desktop.join(room.server.port, "alice")
+    assert last.conversations == ["#lobby", "#maths"]

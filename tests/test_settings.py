@@ -90,6 +90,26 @@ def test_change_after_a_change_of_others_keeps_both(path):
     assert sorted(load(path).ignored) == ["bob1", "bob2", "eve0", "eve1", "eve2"]
 
 
+def test_rooms_are_kept_for_servers_that_are_known(path):
+    settings = load(path)
+    settings.remember("office.example")
+    assert settings.keep_rooms("office.example", ["#lobby", "#tea"])
+    assert not settings.keep_rooms("office.example:12001", ["#lobby", "#tea"])
+    assert not settings.keep_rooms("elsewhere.example", ["#lobby"])
+    names = ["#%d" % n for n in range(client.MAX_ROOMS + 1)]
+    settings.remember("school.example")
+    settings.keep_rooms("school.example", names)
+    settings.save()
+    kept = {"office.example": ["#lobby", "#tea"], "school.example": names[: client.MAX_ROOMS]}
+    assert load(path).rooms == kept
+    others = load(path)
+    others.keep_rooms("office.example", ["#lobby"])
+    others.save()
+    settings.keep_rooms("office.example", ["#lobby", "#tea", "#maths"])
+    settings.save()
+    assert load(path).rooms["office.example"] == ["#lobby", "#maths"]
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])
 def test_damaged_file_is_moved_aside(path, data, caplog):
     path.parent.mkdir()
@@ -126,6 +146,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "levels": {"x": "loud", "y": "all"},
         "ignored": ["eve", 3, "two words"],
         "pins": {"a\x1bb": "a" * 64, "b": "", "c": "system", "d": "b" * 63, "e": "B" * 64, "f": 1},
+        "rooms": {"x": ["#a", "b", 3, "#c d", "#e\x1b"], "y": "#a", "z\x1b": []},
         "load": 2,
         "_path": "/tmp/elsewhere",
         "unknown": 1,
@@ -139,6 +160,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "levels": {"y": "all"},
         "ignored": ["eve"],
         "pins": {"ab": "a" * 64, "b": "", "c": "system"},
+        "rooms": {"x": ["#a", "#e"], "z": []},
     }
 
 

@@ -336,9 +336,11 @@ def test_earlier_messages_are_printed_on_joining(open_room, start, tmp_path):
     bob.send("PRIVMSG #lobby :one", "PRIVMSG #lobby :two")
     bob.heard()
     alice = start(address(room), "--username", "alice", "--terminal")
-    alice.expect("[SERVER]: Earlier in #lobby:", "[bob]: one", "[bob]: two", "[SERVER]: Now:")
+    alice.expect(
+        "[SERVER]: Earlier in #lobby:", "[bob]: one", "[bob]: two", "[SERVER]: That was all."
+    )
     alice.say("/history 1")
-    alice.expect("[SERVER]: Earlier in #lobby:", "[SERVER]: Now:")
+    alice.expect("[SERVER]: Earlier in #lobby:", "[SERVER]: That was all.")
 
 
 def test_each_line_is_printed_once(room, start):

@@ -452,6 +452,27 @@ def test_long_paste_is_code_to_its_end(alice, hub, lines):
     assert [n for n, tags in enumerate(names) if "code" not in tags] == []
 
 
+def test_pasted_code_keeps_its_blank_lines_and_its_columns(desktop, open_room, tmp_path):
+    """All of its lines begin below each other; in other texts blank lines are left out."""
+    room = open_room(data=str(tmp_path / "data"))
+    alice, carol = (desktop.join(room.server.port, name) for name in ("alice", "carol"))
+    bob = room.irc("bob")
+    alice.paste("\n\none\n\ntwo\n")
+    alice.press("Return", alice.box)
+    carol.sees("[alice]: two")
+    assert carol.lines[-2:] == ["[alice]: one", "[alice]: two"]
+    code = ["def f(x):", "    return x", "", "", "def g(y):", "    return y"]
+    alice.paste("\n".join(["  ", *code, " "]))
+    alice.press("Return", alice.box)
+    assert "PRIVMSG #lobby : " in [line.partition(" ")[2] for line in bob.until(":    return y")]
+    for person in (alice, carol):
+        person.sees("[alice]:     return y")
+        assert person.lines[-6:] == ["[alice]: " + (line or " ") for line in code]
+        rows = range(len(person.lines) - 5, len(person.lines) + 1)
+        starts = {person.text.bbox("%d.%d" % (row, len("[00:00:00] [alice]: "))) for row in rows}
+        assert len({x for x, *_ in starts}) == 1
+
+
 def test_reply_quotes_the_line(desktop, open_room, tmp_path):
     """Clients that know the line show it above; others read the name of who is answered."""
     room = open_room(data=str(tmp_path / "data"))
@@ -536,7 +557,7 @@ def test_lines_are_chosen_and_answered_by_keyboard(alice, desktop, hub, monkeypa
         assert chosen(alice) == ["[bob]: more"]
         alice.press(key)
         desktop.pump(lambda: chosen(alice) == [])
-        assert alice.has_focus(alice.box)
+        assert alice.has_focus(alice.box if key == "Tab" else alice.text)
 
 
 def test_failed_line_is_sent_again_or_edited_by_keyboard(alice, desktop, hub):
@@ -579,6 +600,31 @@ def test_keyboard_goes_through_all_lines_and_starts_in_view(alice, desktop):
     alice.press("Up")
     row = int(alice.text.index("cursor.first").split(".")[0])
     assert chosen(alice) != ["[bob]: line 138"] and alice.text.dlineinfo("%d.0" % row)
+
+
+@pytest.mark.parametrize("height", [620, 633, 645])
+def test_first_chosen_line_is_not_under_the_pill(alice, desktop, height):
+    alice.root.geometry("1160x%d" % height)
+    desktop.pump(lambda: alice.root.winfo_height() == height)
+    alice.text.yview_scroll(-30, "units")
+    desktop.pump(lambda: alice.pill)
+    for key in ["Up", *["Down"] * 9]:
+        alice.press(key, alice.text)
+        desktop.update()
+        _, y, _, line_height, _ = alice.text.dlineinfo("cursor.first")
+        top = alice.chat_view.pill.winfo_y() if alice.pill else alice.text.winfo_height()
+        assert y > 0 and y + line_height <= top, key
+
+
+def test_escape_takes_away_the_choice_before_it_goes_to_the_end(alice, desktop):
+    alice.text.yview_scroll(-30, "units")
+    desktop.update()
+    alice.press("Up", alice.text)
+    top = alice.top_line()
+    alice.press("Escape")
+    assert chosen(alice) == [] and alice.top_line() == top and alice.has_focus(alice.text)
+    alice.press("Escape")
+    assert alice.is_at_end() and alice.has_focus(alice.box)
 
 
 def test_private_message_is_unread_until_it_is_in_view(alice, desktop, hub):

@@ -172,6 +172,28 @@ def test_escape_cancels_connecting(desktop, hub):
     assert alice.connect_view.fields[NAME].instate(["!disabled", "!invalid"])
 
 
+def test_escape_closes_and_undoes_before_it_quits(desktop, monkeypatch):
+    """First the fields that are open, then a name that was typed."""
+    monkeypatch.setenv("HUBBUB_FIND", "127.0.0.1:9")
+    alice = desktop.open(name="al")
+    view = alice.connect_view
+    alice.fill(server="")
+    view.open_form(False)
+    alice.fill(name="alice")
+    view.other.invoke()
+    assert "192.168" in view.hints[SERVER].cget("text")
+    alice.fill(server="10.0.0.7")
+    desktop.pump(lambda: "Esc to go back" in view._keys.cget("text"))
+    alice.press("Escape", view.fields[SERVER])
+    assert not view.fields[SERVER].winfo_viewable() and view.fields[SERVER].get() == ""
+    assert view.fields[NAME].get() == "alice" and alice.has_focus(view.fields[NAME])
+    alice.press("Escape")
+    assert view.fields[NAME].get() == "al" and alice.window.root is not None
+    desktop.pump(lambda: "Esc to quit" in view._keys.cget("text"))
+    alice.press("Escape")
+    assert alice.window.root is None
+
+
 def test_connect_view_works_by_keyboard(desktop, room):
     """Tab goes through the widgets in order, and back; arrows choose in the list, Enter joins."""
     port = room.server.port

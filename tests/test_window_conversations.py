@@ -350,6 +350,23 @@ def test_window_that_waits_for_the_clipboard_can_be_closed(alice, desktop):
     assert errors == []
 
 
+@pytest.mark.parametrize("bar", ["banner", "announcement", "invitation"])
+def test_bar_that_vanishes_gives_the_focus_to_the_message_box(alice, desktop, bar):
+    """Also if it only loses the button, or its room in a low window."""
+    view, alice.window.show_bars = alice.chat_view, lambda: None
+    shown = getattr(view, bar)
+    for end in (("", "warn"), ("Now", "warn"), None):
+        shown.show("A question", "warn", [("Try now", lambda: None)])
+        desktop.pump(shown.buttons[0].winfo_viewable)
+        shown.buttons[0].focus_force()
+        desktop.pump(lambda: alice.root.focus_get() is shown.buttons[0])
+        if end is None:
+            shown.fit(1, 1)
+        else:
+            shown.show(*end)
+        desktop.pump(lambda: alice.root.focus_get() is alice.box)
+
+
 # The message box
 
 
@@ -925,15 +942,16 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     hear(hub, alice, "😀😀 the end 😀 FIRST")
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.text.insert("end", "first")
-    desktop.pump(lambda: alice.found == "2 of 2")
+    desktop.pump(lambda: alice.found == "1 of 2")
     assert alice.text.get(*alice.text.tag_ranges("found")) == "FIRST"
     alice.press("Return")
-    assert alice.found == "1 of 2"
+    assert alice.found == "2 of 2"
     assert alice.text.get(*alice.text.tag_ranges("found")) == "First"
     assert alice.text.dlineinfo(alice.text.tag_ranges("found")[0])
-    alice.press("Shift-F3")
-    assert alice.found == "2 of 2"
-    for words, found in [("STRASSE", "1 of 1"), ("😀", "4 of 4"), ("nowhere", "No matches")]:
+    for key, found in [("Shift-F3", "1 of 2"), ("F3", "2 of 2"), ("Shift-Return", "1 of 2")]:
+        alice.press(key)
+        assert alice.found == found
+    for words, found in [("STRASSE", "1 of 1"), ("😀", "1 of 4"), ("nowhere", "No matches")]:
         alice.chat_view.search.field.set("")
         alice.chat_view.search.field.text.insert("end", words)
         desktop.pump(lambda found=found: alice.found == found)
@@ -986,10 +1004,10 @@ def test_f3_brings_the_search_bar_back(alice, desktop, hub):
     hear(hub, alice, "one two one")
     alice.press("Control-f", alice.box)
     alice.chat_view.search.field.set("one")
-    desktop.pump(lambda: alice.found == "2 of 2")
+    desktop.pump(lambda: alice.found == "1 of 2")
     alice.press("Escape")
     alice.press("F3")
-    assert alice.chat_view.search.is_open and alice.found == "2 of 2"
+    assert alice.chat_view.search.is_open and alice.found == "1 of 2"
     alice.press("Escape")
     assert not alice.text.tag_ranges("found")
 
