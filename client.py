@@ -198,6 +198,7 @@ MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
+REJECTED = "rejected"  # by the server, with a reason that no field can mend: banned, or full
 TRUST = "trust"  # not the server that was met, or not encrypted any more
 NETWORK = "network"  # a field of the connect view, too
 
@@ -218,12 +219,13 @@ class Lost(NamedTuple):
     reason: str
     attempt: int = 1
     seconds: float = 0.0
+    is_rejected: bool = False  # the server has answered, with this reason
 
 
 class Disconnected(NamedTuple):
     """The last event: the connection has ended for good. `reason` is for the user."""
 
-    fault: str  # NAME, PASSWORD, SERVER, TRUST, LOST or CLOSED
+    fault: str  # NAME, PASSWORD, SERVER, TRUST, REJECTED, LOST or CLOSED
     reason: str
 
 
@@ -360,12 +362,14 @@ class Handshake:
         if command in _NO_CAP:
             return self.start()
         if command in ("432", "437"):
-            raise EndedError(NAME, message.text)
+            raise EndedError(NAME, message.text, is_final=command == "432")
         if command == "464":
             text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
             raise EndedError(PASSWORD, text, is_final=True)
-        if command in ("465", "ERROR"):
-            raise EndedError(SERVER, message.text, is_final=command == "465")
+        if command == "465":
+            raise EndedError(REJECTED, message.text, is_final=True)
+        if command == "ERROR":  # full, say
+            raise EndedError(REJECTED, message.text)
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname, self.is_done = params[0], True
         return []
@@ -639,7 +643,8 @@ class Connection:
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
             with self._lock:
                 self._open_session = 0
-            self._put(Lost(end.event.reason, attempt, seconds))
+            is_rejected = end.event.fault == REJECTED
+            self._put(Lost(end.event.reason, attempt, seconds, is_rejected))
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
@@ -794,7 +799,9 @@ class Connection:
             raise EndedError(PASSWORD, message.text, is_final=True)
         elif message.command == "KILL" and message.params[:1] == (self._nickname,):
             shown = protocol.describe(message, self._nickname, 0.0)
-            raise EndedError(SERVER, shown.text if shown else message.text, is_final=True)
+            raise EndedError(REJECTED, shown.text if shown else message.text, is_final=True)
+        elif message.command == "465":
+            raise EndedError(REJECTED, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -1230,6 +1237,13 @@ class Outbox:
             if item.folded == folded:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
+    def hold(self) -> None:
+        """Leave it to the user if anything is sent again: the server has turned the user away."""
+        for item in self.items:
+            if item.entry.delivery not in FAILED:
+                is_queued = item.entry.delivery == QUEUED
+                self.set_delivery(item, REFUSED if is_queued else UNKNOWN)
+
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
@@ -1329,7 +1343,7 @@ class Chat:
         self.address = server
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
-        self._banner = ""
+        self._banner, self._attempt = "", 0
         self._retry_at = self._back_at = 0.0
         self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
@@ -1383,7 +1397,8 @@ class Chat:
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
-        return self._banner.format("in %d s" % seconds if seconds > 0 else "now")
+        pause = "in %d s" % seconds if seconds > 0 else "now"
+        return "%s %s (attempt %d)." % (self._banner, pause, self._attempt)
 
     @property
     def unsent(self) -> int:
@@ -1711,10 +1726,12 @@ class Chat:
             self._has_host = event.reason != protocol.CHAT_ENDED
             self.inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
         self.state = RECONNECTING
-        words = protocol.CHAT_ENDED + ". Looking for it again {} (attempt %d)."
-        if self._has_host:
-            words = "Connection lost. Trying again {} (attempt %d)."
-        self._banner = words % event.attempt
+        words, looking = "Connection lost", "Trying"
+        if event.is_rejected:
+            words = event.reason.rstrip(".")
+        elif not self._has_host:
+            words, looking = protocol.CHAT_ENDED, "Looking for it"
+        self._banner, self._attempt = "%s. %s again" % (words, looking), event.attempt
         self._retry_at = self.now + event.seconds
         self.change(STATUS)
 
@@ -1722,6 +1739,8 @@ class Chat:
         was_connected = self.state in (CONNECTED, RECONNECTING)
         if self.state == CONNECTED:
             self._lose()
+        if event.fault == REJECTED:
+            self.outbox.hold()
         self.state, self._banner = DISCONNECTED, event.reason if was_connected else ""
         if self._banner:
             self.inform(event.reason)
@@ -5982,8 +6001,11 @@ class ConnectView:
         self.trust = ttk.Button(frame, text=words, style="Outlined.TButton", command=window.trust)
         self.trust.grid(sticky="ew", pady=(px(6), 0))
         self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
+        self.error = ttk.Label(body)  # of no field
+        self.error.grid(row=self._body.grid_size()[1] + 1, sticky="w", pady=(px(8), 0))
+        look.follow(self.error, lambda: self.error.configure(wraplength=look.dp(390)))
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.grid(row=self._body.grid_size()[1] + 1, sticky="ew", pady=(px(12), px(10)))
+        self.button.grid(sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
@@ -6106,11 +6128,15 @@ class ConnectView:
         self.found, self._first_look = {}, 0.0
 
     def show_error(self, fault: str, error: str, is_question: bool = False) -> None:
-        """Show the error at its field, and be ready for another attempt; "" for none.
+        """Show the error, at its field if it has one, and be ready for another attempt.
 
         A question is shown in the same place, but not as an error.
         """
-        field = SERVER if fault in (LOST, TRUST) else fault
+        field = SERVER if fault in (LOST, TRUST) else fault if fault in self.fields else ""
+        kind = "Question" if is_question else "Error"
+        words = self._look.text(error) * (not field)
+        self.error.configure(text=words, style=kind + ".TLabel")
+        set_shown(self.error, bool(words))
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self._refused = self._chosen if fault == TRUST else ""
@@ -6120,7 +6146,7 @@ class ConnectView:
         for name in self.fields:
             self._show_hint(name, "Muted", self.HINTS[name])
         if field:
-            self._show_hint(field, "Question" if is_question else "Error", error)
+            self._show_hint(field, kind, error)
         self._lay_out()
         entry = self.fields[field or NAME]
         entry.focus_set()

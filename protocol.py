@@ -1140,7 +1140,6 @@ _TEXTS: Dict[str, str] = {
     "441": "{1} is not in {2}",
     "442": "You are not in {1}. Type /join {1}",
     "443": "{1} is already in {2}",
-    "465": "You may not join this chat: {text}",
     "471": "{1} is full. Try again later.",
     "473": "{1} is open to invited users only. Ask a member to invite you.",
     "474": "You are banned from {1}. Its operators can lift that.",
@@ -1157,8 +1156,8 @@ _TEXTS: Dict[str, str] = {
 }
 _NOT_SHOWN = frozenset(  # numerics for programs
     "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 276 302 303 312 315 318 321"
-    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 670"
-    " 704 706 730 731 732 733 734 903 906 908".split()
+    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 465"
+    " 670 704 706 730 731 732 733 734 903 906 908".split()
 )
 _DIGITS = re.compile(r"[0-9]{1,9}\Z")
 # Parameters that people read in another form: the index, and a function that gives it

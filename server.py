@@ -3511,7 +3511,7 @@ def on_nick(session: Session, message: Message) -> None:
         _check_not_reserved(session, nickname)
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
-        text = "%s is %s." % (nickname, ban.describe(time.time()).rstrip("."))
+        text = "%s is %s." % (nickname, ban.describe(time.time(), ban.by).rstrip("."))
         raise ReplyError("432", nickname, text)
     if client.registered:
         session.charge_for_peers(client.nickname, nickname)
@@ -4849,13 +4849,17 @@ class Server:
         if client.registered and text and client.muted_until != before and ban is None:
             message = Message("NOTICE", (client.nickname, text), self.options.server_name)
             self.directory.post(Event(message, (client,)))
-        return "You are %s." % ban.describe(time.time()).rstrip(".") if ban is not None else ""
+        if ban is None:
+            return ""
+        return "You are %s." % ban.describe(time.time(), ban.by).rstrip(".")
 
     def apply_sanctions_to_all(self) -> None:
         """Mute, or end the connections of, the users whom sanctions apply to."""
         for client in self.directory.users():
             reason = self.apply_sanctions(client)
             if reason:
+                banned = Message("465", (client.nickname, reason), self.options.server_name)
+                self.directory.post(Event(banned, (client,)))
                 self.directory.end(client, reason)
 
     def statistics(self) -> Dict[str, int]:

@@ -213,7 +213,7 @@ def scripted(studio, *lines):
     alice = refused(studio, hub.port, "")
     if lines:
         hub.accept().send(*lines)
-        alice.wait_for_error(client.SERVER)
+        alice.wait_for_error(client.REJECTED)
 
 
 def asked(studio):

@@ -58,7 +58,7 @@ def tags_of(line):
 
 MUTED = "An operator has muted you%s. You can still read."
 OWN_ADDRESS = "FAIL BAN INVALID_TARGET :You cannot ban %s: it is your own address, too."
-BANNED_AN_HOUR = "You are banned for 1 hour: Enough."
+BANNED_AN_HOUR = "You are banned for 1 hour, by root: Enough."
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +205,7 @@ ROWS = {
             "CAP REQ sasl",
             "AUTHENTICATE PLAIN",
             "AUTHENTICATE " + plain("olga"),
-            ("900 *", "465 * :You are banned.", "ERROR :You are banned."),
+            ("900 *", "465 * :You are banned, by root.", "ERROR :You are banned, by root."),
         ),
     ],
     "AWAY": [
@@ -289,7 +289,7 @@ ROWS = {
             "USER a 0 * :A",
             "root> BAN dave * :Enough",
             "CAP END",
-            ("465 dave :You are banned: Enough.", "ERROR :You are banned: Enough."),
+            ("465 dave :You are banned, by root: Enough.", "ERROR :You are banned, by *"),
         ),
     ],
     "CHATHISTORY": [
@@ -583,7 +583,7 @@ ROWS = {
                 "ERROR :bob has logged in elsewhere",
             ),
         ),
-        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned for 1 hour: spam."),
+        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned for 1 hour, by root: spam."),
     ],
     "NOTICE": [
         ("alice", "NOTICE", ()),

@@ -134,7 +134,6 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 441 me bob #tea :They aren't on that channel", "bob is not in #tea"),
         (":srv 442 me #tea :You're not", "You are not in #tea. Type /join #tea"),
         (":srv 443 me bob #tea :is already on channel", "bob is already in #tea"),
-        (":srv 465 me :banned for 2 hours", "You may not join this chat: banned for 2 hours"),
         (":srv 471 me #tea :Cannot join", "#tea is full. Try again later."),
         (
             ":srv 473 me #tea :Cannot join",

@@ -652,7 +652,7 @@ def test_ban_in_the_moment_of_registration_holds(room, monkeypatch, target):
     eve = room.connect(IrcTalker)
     eve.send("NICK eve", "USER eve 0 * :Eve")
     heard = eve.rest()
-    assert heard[-1] == "ERROR :You are banned: noise." and not has(heard, " 001 ")
+    assert heard[-1] == "ERROR :You are banned, by boss: noise." and not has(heard, " 001 ")
 
 
 @needs_scrypt
@@ -1101,7 +1101,7 @@ def test_banned_user_cannot_resume_or_get_what_waited(kept, monkeypatch):
     newcomer.send(*LOG_IN, "NICK alice")
     for talker in (again, newcomer):
         heard = talker.rest()
-        assert has(heard, "You are banned: noise.")
+        assert has(heard, "You are banned, by boss: noise.")
         assert not has(heard, " 001 ") and not has(heard, "hello")
     assert kept.server.store.waiting_count(kept.server.store.account("alice").id) == 1
 

@@ -141,8 +141,19 @@ def test_operator_bans_a_person_with_a_reason(teacher, desktop):
     teacher.type("throwing chalk")
     choose_row(teacher, "For an hour")
     teacher.sees("[SERVER]: bob is banned (1 hour).")
-    teacher.bob.expect("ERROR :You are banned for 1 hour: throwing chalk.")
+    teacher.bob.expect("465 bob :You are banned for 1 hour, by alice: throwing chalk.")
+    teacher.bob.expect("ERROR :You are banned for 1 hour, by alice: throwing chalk.")
     desktop.pump(lambda: "bob" not in teacher.people)
+
+
+def test_banned_user_is_told_by_whom_and_why_and_does_not_try_again(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    teacher.say("/ban carol 1h too loud")
+    words = "You are banned for 1 hour, by alice: too loud."
+    assert carol.wait_for_error(client.REJECTED) == words
+    assert carol.window._connection is None and not carol.window.is_chatting
+    carol.press("Return", carol.connect_view.button)
+    assert carol.wait_for_error(client.NAME) == words.replace("You are", "carol is")
 
 
 def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
@@ -158,7 +169,7 @@ def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
     teacher.press("Return", rows.canvas)
     teacher.sees("[SERVER]: 192.0.2.7 is banned (10 minutes).")
     teacher.sees("[SERVER]: dave is banned (10 minutes).")
-    far.expect("ERROR :You are banned for 10 minutes.")
+    far.expect("ERROR :You are banned for 10 minutes, by alice.")
 
 
 def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, room):
@@ -166,7 +177,8 @@ def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, r
     desktop.pump(lambda: "carol" in teacher.people)
     remove(teacher, "carol", "Remove from the chat…", "go to work")
     words = "You were removed from the chat by alice: go to work"
-    assert carol.wait_for_error(client.SERVER) == words
+    assert carol.wait_for_error(client.REJECTED) == words
+    assert not carol.connect_view.fields[client.SERVER].winfo_viewable()
     desktop.pump(lambda: "carol" not in teacher.people)
     carol.press("Return", carol.connect_view.button)
     carol.sees("[SERVER]: carol joined the chat")
