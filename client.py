@@ -1386,6 +1386,8 @@ class Chat:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
+        if self.current.kind == CHANNEL and protocol.casefold(self.nickname) in self.muted:
+            return "You are muted: you can read, but not write here"
         later = "" if self.state == CONNECTED else " — sent when you are back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1713,6 +1715,8 @@ class Chat:
     def _on_connected(self, event: Connected) -> None:
         session = Session(event, is_reconnect=self.session.number > 0)
         self.is_away = self.is_away and event.is_resumed
+        if not event.is_resumed:
+            self.muted.pop(protocol.casefold(event.nickname), None)  # else the server says so again
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_reconnect:
@@ -1799,13 +1803,14 @@ class Chat:
             self._give_back(list(self._pastes)[:1])
 
     def _note_mute(self, message: Message) -> None:
-        """Keep who is muted, as the answers to the commands of an operator tell."""
+        """Keep who is muted, as the server tells its operators, and those who are."""
         kind, target, seconds = message.params[:2], *(*message.params[2:4], "", "")[:2]
-        is_mute = kind in (("MUTE", "DONE"), ("BANS", "MUTE")) and seconds.isdecimal()
+        mutes = ("MUTE", "DONE"), ("MUTE", "MUTED"), ("BANS", "MUTE")  # MUTED: the user is
+        is_mute = kind in mutes and seconds.isdecimal()
         if message.command == "NOTE" and is_mute and len(self.muted) < MAX_LISTED:
-            self.muted[target] = self.now + (int(seconds[:12]) or math.inf)
+            self.muted[protocol.casefold(target)] = self.now + (int(seconds[:12]) or math.inf)
         elif message.command in ("NOTE", "FAIL") and kind[:1] == ("UNBAN",):
-            self.muted.pop(target, None)
+            self.muted.pop(protocol.casefold(target), None)
         else:
             return
         self.change(MEMBERS)
@@ -1876,7 +1881,7 @@ class Chat:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
-            is_answer = is_numeric or message.command == "FAIL"  # unlike the topic
+            is_answer = is_numeric or message.command in ("FAIL", "NOTE")  # unlike the topic
             entry.is_answer = is_answer and self.session.is_settled
             for conversation in conversations:
                 if not conversation.knows(entry.msgid):
@@ -2634,7 +2639,8 @@ def _on_quit(chat: Chat, message: Message) -> None:
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
         conversation.has_left = conversation.kind == PRIVATE
-    chat.show(message, *conversations, event="left")
+    is_removed = message.text.startswith((protocol.KILLED, protocol.BANNED))
+    chat.show(message, *conversations, event="" if is_removed else "left")
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
@@ -6531,9 +6537,9 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
+            self.composer.hint.configure(text=self._look.text(chat.hint))
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
-            self.composer.hint.configure(text=self._look.text(chat.hint))
         if REVEALED in kinds:
             (entry,) = next(change.entries for change in changes if change.kind == REVEALED)
             self.search.show(chat.lookup.words, entry)

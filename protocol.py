@@ -348,6 +348,7 @@ _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
+KILLED, BANNED = "Killed by ", "Banned by "  # begin the reasons for the QUIT of removed users
 CHAT_ENDED = "The host has ended the chat"  # the last words of a server that is shut down
 # The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
@@ -1101,6 +1102,8 @@ _TEXTS: Dict[str, str] = {
     "JOIN lobby": "{0} joined the chat",
     "PART": "{0} left {1}",
     "QUIT": "{0} left the chat",
+    "QUIT " + KILLED: "{0} was removed from the chat by {by}",
+    "QUIT " + BANNED: "{0} was banned from the chat by {by}",
     "NICK": "{0} is now called {1}",
     "TOPIC": "{0} set the topic: {2}",
     "TOPIC none": "{0} cleared the topic",
@@ -1180,6 +1183,8 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
+    elif command == "QUIT" and message.text[: len(KILLED)] in (KILLED, BANNED):
+        key = "QUIT " + message.text[: len(KILLED)]
     elif command == "KICK":
         is_own = bool(me) and casefold(message.param(1)) == casefold(me)
         key = "KICK you" if is_own else key
@@ -1193,7 +1198,7 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
     if command in _REWORDED:
         index, reword = _REWORDED[command]
         words[index] = reword(words[index])
-    shown = _TEXTS[key].format(*words, text=message.text)
+    shown = _TEXTS[key].format(*words, text=message.text, by=message.text[len(KILLED) :])
     return shown[:-2] if shown.endswith(": ") else shown  # no reason, or no topic, was given
 
 

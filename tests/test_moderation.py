@@ -10,6 +10,7 @@ import client
 from client import protocol
 
 HOST = protocol.HOST_ACCOUNT
+STILL = " You can still read, and write privately to an operator."
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     assert rows.fill and frame.winfo_height() == frame.winfo_reqheight()
     choose_row(teacher, "For 10 minutes")
     teacher.sees("[SERVER]: bob is muted (10 minutes).")
-    teacher.bob.expect("NOTICE bob :An operator has muted you for 10 minutes. You can still read.")
+    teacher.bob.expect("NOTICE bob :You are muted for 10 minutes, by alice." + STILL)
     teacher.open_menu("Bans and mutes…")
     words = "bob is muted for 10 minutes, by alice"
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
@@ -84,7 +85,7 @@ def test_mute_is_shown_and_lifted_where_it_was_set(teacher, desktop, room):
     desktop.pump(lambda: "carol" in teacher.people)
     assert "muted" not in drawn_people(teacher)
     teacher.say("/mute carol 1h noise")
-    carol.expect("[SERVER]: An operator has muted you for 1 hour. You can still read.")
+    carol.expect("[SERVER]: You are muted for 1 hour, by alice: noise." + STILL)
     desktop.pump(lambda: "muted" in drawn_people(teacher))
     person_menu(teacher, "bob")
     assert "Mute…" in teacher.menu and "Unmute" not in teacher.menu
@@ -98,6 +99,21 @@ def test_mute_is_shown_and_lifted_where_it_was_set(teacher, desktop, room):
     chat.do(chat.now + 3601, chat.tick)  # it has ended
     person_menu(teacher, "carol")
     assert "Mute…" in teacher.menu
+
+
+def test_muted_user_is_told_by_whom_and_why_and_may_ask_an_operator(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    hint = carol.chat_view.composer.hint
+    teacher.say("/mute carol 1h noise")
+    carol.sees("[SERVER]: You are muted for 1 hour, by alice: noise." + STILL)
+    desktop.pump(lambda: hint.cget("text") == "You are muted: you can read, but not write here")
+    carol.say("why?")
+    carol.sees("[SERVER]: You are muted for 1 hour.")
+    carol.say("@alice why?")
+    desktop.pump(lambda: "[carol -> you]: why?" in str(teacher.lines))
+    teacher.say("/unban carol")
+    carol.sees("[SERVER]: You may write again.")
+    desktop.pump(lambda: hint.cget("text") == "Message #lobby")
 
 
 def drawn_people(person):
