@@ -6104,6 +6104,13 @@ class ConnectView:
         if is_hosting and self.fields[NAME].get():
             self.fields[NETWORK].focus_set()
 
+    def offer_again(self, network: str) -> None:
+        """Offer to host a chat again that the user has ended."""
+        self._set(SERVER, "")
+        self._set(NETWORK, network)
+        self.open_form(True)
+        self.show_error("", "You ended the chat. Its history is kept.", is_question=True)
+
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
         self.set_busy("")  # else the fields do not change
@@ -7023,11 +7030,11 @@ class Menus:
             None,
             ("Who can join, and how", window.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
-            ("Other server…", window.leave),
             hosting,
             *self._operation(),
             None,
             ("Help, keys, about Hubbub", questions.help, "F1"),
+            ("Other server…", window.leave),
             ("Quit", window.close, "Ctrl+Q"),
         ]
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
@@ -7552,7 +7559,7 @@ class Window:
         """
         self._farewell = farewell
         unsent = self.chat.unsent if self.is_chatting else 0
-        if self.is_chatting and self.host is not None:
+        if self._is_hosting:
             self.questions.ask_host_close(self._end, self._end_both)
         elif not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
@@ -7691,8 +7698,16 @@ class Window:
 
     @property
     def _own_host(self) -> Optional[Host]:
-        """The server to which the user invites others."""
-        return self.host or self._status
+        """The server of the chat, to which the user invites others."""
+        host = self.host or self._status
+        if host is None or not self.is_at_home:
+            return None
+        return host if host.port == parse_server(self.chat.address)[1] else None
+
+    @property
+    def _is_hosting(self) -> bool:
+        """True while the chat that was started from this window is in view."""
+        return self.is_chatting and self.host is not None and self._own_host is self.host
 
     def start_host(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -7716,7 +7731,9 @@ class Window:
             self._show(self.connect_view)
             self.connect_view.open_form(is_hosting)
 
-        if self.chat.unsent:
+        if self._is_hosting:
+            self.questions.ask_host_close(leave, self.end_chat)
+        elif self.chat.unsent:
             self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
         else:
             leave()
@@ -7743,7 +7760,7 @@ class Window:
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        if self.host is not None:
+        if self._own_host is not None:
             self.operate()
         elif self.settings.hosted and self.is_at_home:
             with contextlib.suppress(OSError):
@@ -7785,10 +7802,10 @@ class Window:
             elif chore.secret:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
+                network = self.chat.console.name
                 self.cancel()
                 self._show(self.connect_view)
-                words = "You ended the chat. Its history is kept."
-                self.connect_view.show_error(SERVER, words, is_question=True)
+                self.connect_view.offer_again(network)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()

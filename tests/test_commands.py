@@ -525,7 +525,7 @@ ROWS = {
             ),
         ),
         ("root", "MUTE alice", "alice> PRIVMSG root :why?", ME + "PRIVMSG root why?"),
-        ("alice", "root> MUTE alice", "PRIVMSG root,bob :why?", "FAIL PRIVMSG MUTED :You are muted."),
+        ("alice", "root> MUTE alice", "PRIVMSG root,bob :x", "FAIL PRIVMSG MUTED :You are muted."),
         ("alice", "root> MUTE alice", "PRIVMSG #own :why?", "FAIL PRIVMSG MUTED :You are muted."),
         ("alice", "root> MUTE bob", ()),
         (

@@ -381,6 +381,7 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, room):  # noqa: F8
     alice = host(desktop)
     desktop.pump(lambda: alice.window._chore is not None)
     alice.window.leave()
+    answer(desktop, alice, "Keep the chat running")
     alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
     alice.sees("[SERVER]: alice joined the chat")
     desktop.pump(lambda: alice.window._chore is None)
