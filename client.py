@@ -933,6 +933,7 @@ class Conversation:
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.removal = ""  # words about it, until the channel is joined again
+        self.is_banned = False  # the user is, so far as is known: joining again would be refused
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
@@ -1384,6 +1385,8 @@ class Chat:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+        if self.current.is_outside and self.current.is_banned:
+            return "You are banned from %s" % self.current.name
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
         if self.current.kind == CHANNEL and protocol.casefold(self.nickname) in self.muted:
@@ -2546,7 +2549,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     if channel is None or channel.membership == JOINED:
         return
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
-    channel.removal = ""
+    channel.removal, channel.is_banned = "", False
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2596,6 +2599,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         chat.show(message, chat.current)
         return
     channel.membership = OUTSIDE
+    channel.is_banned = message.command == "474"
     chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
@@ -2691,6 +2695,8 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
         elif change.letter == "t":
             channel.has_fixed_topic = change.adding
             chat.change(HEADER, channel)
+        elif change.letter == "b" and chat.is_me(protocol.short_mask(change.arg)):
+            channel.is_banned = change.adding
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -3608,8 +3614,8 @@ class Host:
 
 def how_to_join(address: str, network: str) -> str:
     """Return the words that tell others how to join; the address may be "" if it is unknown."""
-    words = "at http://%s or " % address if address else ""
-    return "Others join %sby picking “%s”." % (words, network)
+    words = "open http://%s in a browser, or " % address if address else ""
+    return "Others %spick “%s” in Hubbub." % (words, network)
 
 
 # Terminal
@@ -3849,6 +3855,7 @@ def _reopen(stream: Any) -> Any:
 COLORS = {  # role: in the dark theme, in the light one
     "bg": ("#14171c", "#eff2f6"), "chat": ("#1a1e25", "#ffffff"), "field": ("#232933", "#ffffff"),
     "hover": ("#222832", "#e4e9f0"), "selected": ("#2b3648", "#d5e3fb"),
+    "choice": ("#323945", "#e4e9f0"), "chosen": ("#31405a", "#d5e3fb"),  # answers of a sheet
     "line": ("#2b313c", "#d9dfe7"), "outline": ("#6b7687", "#7b8696"),
     "text": ("#f2f4f8", "#1b2027"), "muted": ("#a3adbd", "#525c6a"), "time": ("#99a3b3", "#626d7c"),
     FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
@@ -3917,7 +3924,6 @@ TIPS = {
     "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
     "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
     "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
-    "lock": "The server, and if it is encrypted   F2",
 }  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
@@ -4815,8 +4821,8 @@ class RowList:
     def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
         canvas, px, inset, fill = self.canvas, self._look.px, self._look.px(self._inset), ""
         if not row.is_caption and row.key is not None:
-            hover = "selected" if self.fill else "hover"
-            fill = {self._hover: hover, self.selected: "selected"}.get(row.key, self.fill)
+            hover, selected = ("chosen", "chosen") if self.fill else ("hover", "selected")
+            fill = {self._hover: hover, self.selected: selected}.get(row.key, self.fill)
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         drawing.left, drawing.right = inset + px(8), canvas.winfo_width() - inset - px(10)
         drawing.middle = (top + bottom) // 2
@@ -4876,13 +4882,18 @@ class RowList:
 
 
 def icon_button(
-    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
+    parent: "tk.Misc",
+    look: Look,
+    style: str,
+    icon: str,
+    command: Action,
+    size: int = 18,
+    tip: Optional[Callable[[], str]] = None,
 ) -> "ttk.Button":
-    """Return a button with an icon, and with its tip."""
+    """Return a button with an icon, and with its tip, or that of TIPS."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    words = key_name(TIPS[icon], look.system)
-    Tip(button, look, lambda: words)
+    Tip(button, look, tip or (lambda: key_name(TIPS[icon], look.system)))
     return button
 
 
@@ -6518,7 +6529,8 @@ class ChatView:
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search.open(), "person": self.toggle_people})
         for icon, action in actions.items():
-            self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
+            tip = self.lock_tip if icon == "lock" else None
+            self.buttons[icon] = icon_button(head, look, "Icon", icon, action, tip=tip)
             self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
         self.buttons["person"].grid_configure(padx=(0, px(13)))
         self.buttons["lock"].configure(compound="left")
@@ -6778,6 +6790,10 @@ class ChatView:
         if self._window.chat.session.pin:
             icon, color, text = "lock", "ok", ""
         self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
+
+    def lock_tip(self) -> str:
+        """Return the words about the encryption, and the key that shows more."""
+        return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
         """Show the people, or hide them."""
@@ -7101,7 +7117,8 @@ class Menus:
             else:
                 label, action = look.text("  %s  " % entry[0]), entry[1]
                 menu.add_command(label=label, command=action or "")
-                menu.entryconfigure("end", accelerator=key_name("".join(entry[2:]), look.system))
+                key = "".join("%s  " % key_name(key, look.system) for key in entry[2:])
+                menu.entryconfigure("end", accelerator=key)
                 if action is None:
                     menu.entryconfigure("end", state="disabled")
         if isinstance(spot, (RowList, Transcript)):
@@ -7126,7 +7143,11 @@ MODERATION = {
     "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
     "MUTE": ("Mute {0}", "{0} can read on, but not write."),
     "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
-    "BAN": ("Ban {0} from the chat", "{0} is removed, and cannot come back until then."),
+    "BAN": (
+        "Ban {0} from the chat",
+        "{0} is removed, and cannot come back before the ban ends. If only the name is banned, {0}"
+        " can come back under another.",
+    ),
 }
 LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
@@ -7208,8 +7229,9 @@ class Questions:
             return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
 
         do(chat.request, *params)
+        title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
         text = "Choose one to lift it."
-        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.send_command, *key))
+        self._open_sheet(title, text, rows, lambda key: do(chat.send_command, *key))
 
     def help(self) -> None:
         """Show what can be typed, the keys and the commands."""
@@ -7222,9 +7244,9 @@ class Questions:
         rows = [caption("WHAT YOU CAN TYPE"), *map(typed, plain), caption("KEYS")]
         rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
-        rows += [caption("ABOUT"), text_row(about, about)]
-        text = "With a screen reader, start Hubbub with --terminal."
-        self._open_sheet("Help", text, lambda words: rows, None)
+        reader = "With a screen reader, start Hubbub with --terminal."
+        rows += [caption("ABOUT"), text_row(reader, reader), text_row(about, about)]
+        self._open_sheet("Help", "", lambda words: rows, None)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
@@ -7234,7 +7256,11 @@ class Questions:
         if pin:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
-            text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
+            text += "\n\nThe fingerprint. "
+            if self._window.is_at_home:
+                text += "The others must see this same fingerprint."
+            else:
+                text += "Compare it aloud with the one that the host sees."
             digest = protocol.format_fingerprint(pin)
             for half in (digest[:39], digest[40:]):
                 rows.append(
@@ -7336,7 +7362,7 @@ class Questions:
                 choose(key)
 
         self.sheet = sheet = Sheet(view.frame, look, (title, text, hint), rows, closed, is_wide)
-        sheet.list.fill = "hover" if choose is not None and text else ""
+        sheet.list.fill = "choice" if choose is not None and text else ""
         sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(sheet.frame)
         return sheet
@@ -7364,15 +7390,19 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
 
     if command == "MUTE":
         return rows(name)
-    both = "THE NAME AND THE ADDRESS, FOR ALL WHO SHARE IT"
+    both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
 
 def lifting_row(message: Message) -> Row:
     """Return the row for a ban or a mute; its key lifts it."""
     if message.command == "367":
-        _, room, mask, *_ = message.params
-        return text_row(("MODE", room, "-b", mask), protocol.short_mask(mask))
+        room, mask, by, at = (*message.params[1:], "", "")[:4]
+        words = protocol.short_mask(mask) + (by and ", banned by " + by.partition("!")[0])
+        if re.match(r"[0-9]{6,10}\Z", at):
+            when = datetime.datetime.fromtimestamp(int(at))
+            words += when.strftime(" on %Y-%m-%d at %H:%M")
+        return text_row(("MODE", room, "-b", mask), words)
     _, _, *target, text = message.params
     return text_row(("UNBAN", target[0]) if target else None, text)
 
@@ -7742,7 +7772,7 @@ class Window:
         """Show how others join."""
         host = self._own_host
         if host is not None and host.was_joined:
-            host.is_dismissed = False
+            host.is_dismissed = host.is_copied = False
             self.show_bars()
             self.chat_view.invitation.buttons[0].focus_set()
         else:
@@ -7939,7 +7969,8 @@ class Window:
         if not self.questions.is_asking():
             icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
             if chat.state == CONNECTED and chat.current.removal:
-                buttons.append(("Join again", view.join_again))
+                if not chat.current.is_banned:
+                    buttons.append(("Join again", view.join_again))
             elif chat.state == CONNECTED:
                 icon = "check"
             elif chat.state == RECONNECTING and self._connection is not None:

@@ -908,7 +908,7 @@ class Event:
             return (shown + "\r\n").encode("utf-8") if shown else b""
         if caps & TAGS:
             tags += ((SERVER_TIME, b"time=" + protocol.format_time(self.when).encode()),)
-            if self.number and "!" in self.message.source:
+            if self.number and ("!" in self.message.source or self.conversations):
                 tags += ((MESSAGE_TAGS, b"msgid=%d" % self.number),)
             if self.client_tags:
                 tags += ((MESSAGE_TAGS, self.client_tags),)
@@ -4240,7 +4240,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        event = Event(message, (client,), client_tags=tags, line=line, when=row.time)
+        event = Event(message, (client,), None, (row.conversation,), 0, tags, line, row.time)
         event.number = row.number
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
@@ -4513,7 +4513,8 @@ def on_drop(session: Session, message: Message) -> None:
 def on_announce(session: Session, message: Message) -> None:
     text = "%s%s: %s" % (protocol.ANNOUNCEMENT, session.client.nickname, message.text)
     log.warning("%s: announced something", session.client.log_name)
-    session.server.announce(text)
+    lobby = protocol.casefold(session.options.lobby)
+    session.server.announce(text, (lobby,) if lobby else ())
 
 
 def on_kill(session: Session, message: Message) -> None:
@@ -4855,10 +4856,11 @@ class Server:
 
     # For the sessions
 
-    def announce(self, text: str) -> None:
-        """Send a notice to every user."""
+    def announce(self, text: str, kept_in: Tuple[str, ...] = ()) -> None:
+        """Send a notice to every user, to be kept in the history of these conversations."""
         message = Message("NOTICE", ("*", text), self.options.server_name)
-        self.directory.post(Event(message, tuple(self.directory.users())))
+        audience = tuple(self.directory.users())
+        self.directory.post(Event(message, audience, conversations=kept_in))
 
     def apply_sanctions(self, client: Client) -> Optional[Sanction]:
         """Mute a client to whom a mute applies, and tell it; return the ban that applies to it."""

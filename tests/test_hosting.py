@@ -247,13 +247,14 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
     lines += ["Tell people: [2001:db8::1]:12001", "In a browser: http://192.168.1.20:12001"]
     fake.plays(*("[SERVER] " + line for line in lines))
     alice = host_at(desktop, hub)
-    words = "Others join at http://192.168.1.20:12001 or by picking “Class 4B”."
+    words = "Others open http://192.168.1.20:12001 in a browser, or pick “Class 4B” in Hubbub."
     desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
     assert fake.arguments == ["--network=Class 4B"]
     alice.chat_view.invitation.buttons[0].invoke()
     desktop.pump(lambda: invitation(alice)[1] == "Copied")
     alice.open_menu("Who can join, and how")
     assert alice.has_focus(alice.chat_view.invitation.buttons[0])
+    desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
     assert alice.root.clipboard_get() == "http://192.168.1.20:12001"
     alice.chat_view.invitation.buttons[1].invoke()
     desktop.pump(lambda: not invitation(alice))

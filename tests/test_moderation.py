@@ -1,5 +1,6 @@
 """The window of an operator: removing, muting, banning, lifting, announcing; and of who hosts."""
 
+import re
 import socket
 
 import pytest
@@ -181,6 +182,7 @@ def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
     rows = teacher.sheet.list
     names = [row.text for row in rows.rows]
     assert names[1:4] == names[5:] == list(client.LENGTHS)
+    assert names[::4] == ["ONLY THE NAME", "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"]
     rows.cursor = rows.rows[5].key
     teacher.press("Return", rows.canvas)
     teacher.sees("[SERVER]: 192.0.2.7 is banned (10 minutes).")
@@ -260,9 +262,37 @@ def test_operator_of_a_room_bans_from_it_and_lifts_that(desktop, room):
     bob.expect("474 bob #own :Cannot join channel (+b)")
     alice.chat_view.buttons["more"].invoke()
     alice.choose("Bans from this room…")
-    desktop.pump(lambda: [row.text for row in alice.sheet.list.rows] == ["bob"])
-    choose_row(alice, "bob")
+    said = re.compile(r"bob, banned by alice on \d{4}-\d\d-\d\d at \d\d:\d\d")
+    desktop.pump(lambda: said.fullmatch(alice.sheet.list.rows[0].text))
+    assert len(alice.sheet.list.rows) == 1
+    labels = [
+        each.cget("text") for each in alice.sheet.frame.winfo_children() if "label" in str(each)
+    ]
+    assert labels == ["Bans from #own", "Choose one to lift it."]
+    choose_row(alice, alice.sheet.list.rows[0].text)
     alice.sees("[SERVER]: alice lifted the ban of bob from #own")
+
+
+@pytest.mark.parametrize("mask", ["carol!*@*", "*!*@127.*"])
+def test_banned_from_a_room_is_not_asked_to_join_it_again(teacher, desktop, room, mask):
+    carol = desktop.join(room.server.port, "carol")
+    desktop.pump(lambda: "carol" in teacher.people)
+    if mask.startswith("carol"):
+        remove(teacher, "carol", "Ban from #lobby…", "too loud")
+    else:
+        chat = teacher.window.chat
+        teacher.window.do(chat.send_command, "MODE", "#lobby", "+b", mask)
+        teacher.window.do(chat.send_command, "KICK", "#lobby", "carol", "too loud")
+        desktop.pump(lambda: carol.chat_view.banner.buttons)
+        answer(desktop, carol, "Join again")  # a mask says nothing to her
+        carol.sees("[SERVER]: You are banned from #lobby. Its operators can lift that.")
+    desktop.pump(lambda: carol.banner.startswith("You were removed from #lobby by alice: too loud"))
+    desktop.pump(lambda: not carol.chat_view.banner.buttons)
+    assert carol.chat_view.composer.hint.cget("text") == "You are banned from #lobby"
+    teacher.window.do(teacher.window.chat.send_command, "MODE", "#lobby", "-b", mask)
+    desktop.pump(lambda: "alice lifted the ban of " in str(teacher.lines))
+    carol.window.do(carol.window.chat.submit, "/join #lobby")
+    desktop.pump(lambda: carol.chat_view.composer.hint.cget("text") == "Message #lobby")
 
 
 def test_operators_of_a_room_are_made_and_marked(teacher, desktop):
@@ -322,6 +352,20 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
     desktop.pump(lambda: bar.text.cget("text").strip() == words)
     bar.buttons[0].invoke()
     desktop.pump(lambda: not bar.frame.winfo_viewable())
+
+
+def test_announcement_is_kept_in_the_history_of_the_lobby(teacher, desktop, room):
+    early = room.irc("dan")
+    early.send("CAP REQ :message-tags server-time draft/chathistory batch")
+    teacher.say("/announce Five minutes left")
+    said = early.until("Five minutes left")[-1]
+    early.send("CHATHISTORY LATEST #lobby * 10")
+    (kept,) = [line for line in early.heard() if "Five minutes left" in line]
+    msgid = re.compile("msgid=([0-9]+)")
+    assert msgid.search(kept).group(1) == msgid.search(said).group(1)  # else it is shown twice
+    late = desktop.join(room.server.port, "eve")
+    late.sees("[SERVER]: Announcement by alice: Five minutes left")
+    assert not late.chat_view.announcement.frame.winfo_manager()
 
 
 @pytest.mark.parametrize(
