@@ -6112,8 +6112,6 @@ class ConnectView:
         self.host.configure(text="Back" if is_hosting else self.HOST)
         self._head.redraw()
         self.show_error("", "")
-        if is_hosting and self.fields[NAME].get():
-            self.fields[NETWORK].focus_set()
 
     def offer_again(self, network: str) -> None:
         """Offer to host a chat again that the user has ended."""
@@ -6172,7 +6170,8 @@ class ConnectView:
         if field:
             self._show_hint(field, kind, error)
         self._lay_out()
-        entry = self.fields[field or NAME]
+        first = NETWORK if self.is_hosting and self.fields[NAME].get() else NAME
+        entry = self.fields[field or first]
         entry.focus_set()
         entry.selection_range(0, "end")
         entry.icursor("end")

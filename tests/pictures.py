@@ -427,7 +427,10 @@ STATES = (
         studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
     ("connect-refused", SMALL, lambda studio: refused(studio, studio.enter(closed_port()))),
     ("connect-full", SMALL, lambda studio: refused(
-        studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
+        studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port,
+        client.REJECTED)),
+    ("connect-ended", SMALL, lambda studio: connect(
+        studio, name="alice").connect_view.offer_again("Class 4B")),
     ("connect-banned", SMALL, lambda studio: scripted(
         studio, ":hub 465 alice :You are banned from this server: noise in the library")),
     ("connect-password", SMALL, lambda studio: asked(studio)),
@@ -473,6 +476,7 @@ STATES = (
     ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
+    ("ban", SIZES, lambda studio: operator(studio, "bob: Ban from the chat…")),
     ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("bars", (*SIZES, (480, 360)), lambda studio: (
