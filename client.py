@@ -509,7 +509,7 @@ class Carrier:
                     raise
                 # The server refuses us before it knows how we speak: it is full, perhaps.
                 text = data.partition(b"\r\n")[0].decode("utf-8", "replace").partition(":")[2]
-                raise EndedError(SERVER, protocol.clean(text)) from None
+                raise EndedError(REJECTED, protocol.clean(text)) from None
             finally:
                 self._unsent += self._pipe.outgoing()
             self.fingerprint = self.fingerprint or self._pipe.fingerprint()
@@ -1242,8 +1242,7 @@ class Outbox:
         """Leave it to the user if anything is sent again: the server has turned the user away."""
         for item in self.items:
             if item.entry.delivery not in FAILED:
-                is_queued = item.entry.delivery == QUEUED
-                self.set_delivery(item, REFUSED if is_queued else UNKNOWN)
+                self.set_delivery(item, UNKNOWN)
 
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
@@ -3689,9 +3688,10 @@ class Terminal:
             end = self._chat(connection, chat, server)
         finally:
             connection.close(QUIT_TIME)
-        if chat.unsent and end.fault != CLOSED:
+        lost = sum(item.entry.delivery != REFUSED for item in chat.outbox.items)
+        if lost and end.fault != CLOSED:
             form = "%s: %d of your messages may not have arrived."
-            end = end._replace(reason=form % (end.reason.rstrip("."), chat.unsent))
+            end = end._replace(reason=form % (end.reason.rstrip("."), lost))
         return end, not chat.session.number
 
     def _fail(self, reason: str) -> int:
