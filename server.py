@@ -3889,6 +3889,7 @@ def mute_text(client: Client) -> str:
 
 
 def ban_text(ban: Sanction, target: str = "You are") -> str:
+    """Return the words for a user, or about a nickname, that a ban keeps out."""
     return "%s %s." % (target, ban.describe(time.time(), ban.by).rstrip("."))
 
 
