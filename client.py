@@ -200,6 +200,7 @@ MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is
 
 # Disconnected.fault: what the user must fix before reconnecting
 NAME, PASSWORD, SERVER, LOST, CLOSED = "name", "password", "server", "lost", "closed"
+REJECTED = "rejected"  # by the server, with a reason that no field can mend: banned, or full
 TRUST = "trust"  # not the server that was met, or not encrypted any more
 NETWORK = "network"  # a field of the connect view, too
 
@@ -220,12 +221,13 @@ class Lost(NamedTuple):
     reason: str
     attempt: int = 1
     seconds: float = 0.0
+    is_rejected: bool = False  # the server has answered, with this reason
 
 
 class Disconnected(NamedTuple):
     """The last event: the connection has ended for good. `reason` is for the user."""
 
-    fault: str  # NAME, PASSWORD, SERVER, TRUST, LOST or CLOSED
+    fault: str  # NAME, PASSWORD, SERVER, TRUST, REJECTED, LOST or CLOSED
     reason: str
 
 
@@ -362,12 +364,14 @@ class Handshake:
         if command in _NO_CAP:
             return self.start()
         if command in ("432", "437"):
-            raise EndedError(NAME, message.text)
+            raise EndedError(NAME, message.text, is_final=command == "432")
         if command == "464":
             text = _WRONG_PASSWORD if self._password else _NO_PASSWORD
             raise EndedError(PASSWORD, text, is_final=True)
-        if command in ("465", "ERROR"):
-            raise EndedError(SERVER, message.text, is_final=command == "465")
+        if command == "465":
+            raise EndedError(REJECTED, message.text, is_final=True)
+        if command == "ERROR":  # full, say
+            raise EndedError(REJECTED, message.text)
         if command == "001" and params and protocol.is_middle(params[0]):
             self.nickname, self.is_done = params[0], True
         return []
@@ -507,7 +511,7 @@ class Carrier:
                     raise
                 # The server refuses us before it knows how we speak: it is full, perhaps.
                 text = data.partition(b"\r\n")[0].decode("utf-8", "replace").partition(":")[2]
-                raise EndedError(SERVER, protocol.clean(text)) from None
+                raise EndedError(REJECTED, protocol.clean(text)) from None
             finally:
                 self._unsent += self._pipe.outgoing()
             self.fingerprint = self.fingerprint or self._pipe.fingerprint()
@@ -641,7 +645,8 @@ class Connection:
             seconds *= random.uniform(0.8, 1.2)  # noqa: S311 (spreads the clients of a server)
             with self._lock:
                 self._open_session = 0
-            self._put(Lost(end.event.reason, attempt, seconds))
+            is_rejected = end.event.fault == REJECTED
+            self._put(Lost(end.event.reason, attempt, seconds, is_rejected))
             self._pause_is_over.wait(seconds)
         return Disconnected(CLOSED, "")
 
@@ -796,7 +801,9 @@ class Connection:
             raise EndedError(PASSWORD, message.text, is_final=True)
         elif message.command == "KILL" and message.params[:1] == (self._nickname,):
             shown = protocol.describe(message, self._nickname, 0.0)
-            raise EndedError(SERVER, shown.text if shown else message.text, is_final=True)
+            raise EndedError(REJECTED, shown.text if shown else message.text, is_final=True)
+        elif message.command == "465":
+            raise EndedError(REJECTED, message.text, is_final=True)
         else:
             is_own = message.nickname == self._nickname
             if message.command == "NICK" and is_own and protocol.is_middle(message.text):
@@ -928,6 +935,7 @@ class Conversation:
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
         self.removal = ""  # words about it, until the channel is joined again
+        self.is_banned = False  # the user is, so far as is known: joining again would be refused
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
@@ -1265,6 +1273,12 @@ class Outbox:
             if item.folded == folded:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
+    def hold(self) -> None:
+        """Leave it to the user if anything is sent again: the server has turned the user away."""
+        for item in self.items:
+            if item.entry.delivery not in FAILED:
+                self.set_delivery(item, UNKNOWN)
+
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
@@ -1370,7 +1384,7 @@ class Chat:
         self.address = server
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
-        self._banner = ""
+        self._banner, self._attempt = "", 0
         self._retry_at = self._back_at = 0.0
         self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
@@ -1415,8 +1429,12 @@ class Chat:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
+        if self.current.is_outside and self.current.is_banned:
+            return "You are banned from %s" % self.current.name
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
+        if self.current.kind == CHANNEL and protocol.casefold(self.nickname) in self.muted:
+            return "You are muted: you can read, but not write here"
         later = "" if self.state == CONNECTED else " — sent when back online"
         return "Message %s%s" % (self.current.name, later)
 
@@ -1434,7 +1452,8 @@ class Chat:
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
-        return self._banner.format("in %d s" % seconds if seconds > 0 else "now")
+        pause = "in %d s" % seconds if seconds > 0 else "now"
+        return "%s %s (attempt %d)." % (self._banner, pause, self._attempt)
 
     @property
     def unsent(self) -> int:
@@ -1791,6 +1810,8 @@ class Chat:
     def _on_connected(self, event: Connected) -> None:
         session = Session(event, is_reconnect=self.session.number > 0)
         self.is_away = self.is_away and event.is_resumed
+        if not event.is_resumed:
+            self.muted.pop(protocol.casefold(event.nickname), None)  # else the server says so again
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_reconnect:
@@ -1804,10 +1825,12 @@ class Chat:
             self._has_host = event.reason != protocol.CHAT_ENDED
             self.inform("%s. Messages you send now wait here." % event.reason.rstrip("."))
         self.state = RECONNECTING
-        words = protocol.CHAT_ENDED + ". Looking for it again {} (attempt %d)."
-        if self._has_host:
-            words = "Connection lost. Trying again {} (attempt %d)."
-        self._banner = words % event.attempt
+        words, looking = "Connection lost", "Trying"
+        if event.is_rejected:
+            words = event.reason.rstrip(".")
+        elif not self._has_host:
+            words, looking = protocol.CHAT_ENDED, "Looking for it"
+        self._banner, self._attempt = "%s. %s again" % (words, looking), event.attempt
         self._retry_at = self.now + event.seconds
         self.change(STATUS)
 
@@ -1815,6 +1838,8 @@ class Chat:
         was_connected = self.state in (CONNECTED, RECONNECTING)
         if self.state == CONNECTED:
             self._lose()
+        if event.fault == REJECTED:
+            self.outbox.hold()
         self.state, self._banner = DISCONNECTED, event.reason if was_connected else ""
         if self._banner:
             self.inform(event.reason)
@@ -1873,13 +1898,14 @@ class Chat:
             self._give_back(list(self._pastes)[:1])
 
     def _note_mute(self, message: Message) -> None:
-        """Keep who is muted, as the notes to operators tell; list the sanctions again."""
+        """Keep who is muted, as the server tells its operators, and those who are; list again."""
         kind, target, seconds = message.params[:2], *(*message.params[2:4], "", "")[:2]
-        is_mute = kind in (("MUTE", "DONE"), ("BANS", "MUTE")) and seconds.isdecimal()
+        mutes = ("MUTE", "DONE"), ("MUTE", "MUTED"), ("BANS", "MUTE")  # MUTED: the user is
+        is_mute = kind in mutes and seconds.isdecimal()
         if message.command == "NOTE" and is_mute and len(self.muted) < MAX_LISTED:
-            self.muted[target] = self.now + (int(seconds[:12]) or math.inf)
+            self.muted[protocol.casefold(target)] = self.now + (int(seconds[:12]) or math.inf)
         elif message.command in ("NOTE", "FAIL") and kind[:1] == ("UNBAN",):
-            self.muted.pop(target, None)
+            self.muted.pop(protocol.casefold(target), None)
         elif message.command != "NOTE" or kind != ("BAN", "DONE"):
             return
         self.change(MEMBERS)
@@ -1952,7 +1978,7 @@ class Chat:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
-            is_answer = is_numeric or message.command == "FAIL"  # unlike the topic
+            is_answer = is_numeric or message.command in ("FAIL", "NOTE")  # unlike the topic
             entry.is_answer = is_answer and self.session.is_settled
             for conversation in conversations:
                 if not conversation.knows(entry.msgid):
@@ -2616,7 +2642,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     if channel is None or channel.membership == JOINED:
         return
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
-    channel.removal = ""
+    channel.removal, channel.is_banned = "", False
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2666,6 +2692,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         chat.show(message, chat.current)
         return
     channel.membership = OUTSIDE
+    channel.is_banned = message.command == "474"
     chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
@@ -2709,7 +2736,8 @@ def _on_quit(chat: Chat, message: Message) -> None:
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
         conversation.has_left = conversation.kind == PRIVATE
-    chat.show(message, *conversations, event="left")
+    is_removed = message.text.startswith((protocol.KILLED, protocol.BANNED))
+    chat.show(message, *conversations, event="" if is_removed else "left")
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
@@ -2763,6 +2791,8 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
         elif kinds.get(change.letter) == "flag":
             (channel.flags.add if change.adding else channel.flags.discard)(change.letter)
             chat.change(HEADER, channel)
+        elif change.letter == "b" and chat.is_me(protocol.short_mask(change.arg)):
+            channel.is_banned = change.adding
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -3718,8 +3748,8 @@ class Host:
 
 def how_to_join(address: str, network: str) -> str:
     """Return the words that tell others how to join; the address may be "" if it is unknown."""
-    words = "at http://%s or " % address if address else ""
-    return "Others join %sby picking “%s”." % (words, network)
+    words = "open http://%s in a browser, or " % address if address else ""
+    return "Others %spick “%s” in Hubbub." % (words, network)
 
 
 # Terminal
@@ -3793,9 +3823,10 @@ class Terminal:
             end = self._chat(connection, chat, server)
         finally:
             connection.close(QUIT_TIME)
-        if chat.unsent and end.fault != CLOSED:
+        lost = sum(item.entry.delivery != REFUSED for item in chat.outbox.items)
+        if lost and end.fault != CLOSED:
             form = "%s: %d of your messages may not have arrived."
-            end = end._replace(reason=form % (end.reason.rstrip("."), chat.unsent))
+            end = end._replace(reason=form % (end.reason.rstrip("."), lost))
         return end, not chat.session.number
 
     def _fail(self, reason: str) -> int:
@@ -3959,6 +3990,7 @@ def _reopen(stream: Any) -> Any:
 COLORS = {  # role: in the dark theme, in the light one
     "bg": ("#14171c", "#eff2f6"), "chat": ("#1a1e25", "#ffffff"), "field": ("#232933", "#ffffff"),
     "hover": ("#222832", "#e4e9f0"), "selected": ("#2b3648", "#d5e3fb"),
+    "choice": ("#323945", "#e4e9f0"), "chosen": ("#31405a", "#d5e3fb"),  # answers of a sheet
     "line": ("#2b313c", "#d9dfe7"), "outline": ("#6b7687", "#7b8696"),
     "text": ("#f2f4f8", "#1b2027"), "muted": ("#a3adbd", "#525c6a"), "time": ("#99a3b3", "#626d7c"),
     FROM_SERVER: ("#6cb6ff", "#0b57b7"), FROM_ME: ("#7ee0a1", "#166b34"),
@@ -4027,7 +4059,6 @@ TIPS = {
     "search": "Search   Ctrl+F", "person": "The people here", "sun": "Light or dark   Ctrl+T",
     "send": "Send   Enter", "up": "Match above   Shift+F3", "down": "Match below   F3",
     "close": "Close   Esc", "menu": "Conversations and menu", "more": "More for this conversation",
-    "lock": "The server, and if it is encrypted   F2",
 }  # fmt: skip
 # The program's own icon: a speech bubble on a tile.
 _TILE = "r .3 .3 23.7 23.7 5.2"
@@ -4925,8 +4956,8 @@ class RowList:
     def _paint_row(self, drawing: Drawing, row: Row, top: int, bottom: int) -> None:
         canvas, px, inset, fill = self.canvas, self._look.px, self._look.px(self._inset), ""
         if not row.is_caption and row.key is not None:
-            hover = "selected" if self.fill else "hover"
-            fill = {self._hover: hover, self.selected: "selected"}.get(row.key, self.fill)
+            hover, selected = ("chosen", "chosen") if self.fill else ("hover", "selected")
+            fill = {self._hover: hover, self.selected: selected}.get(row.key, self.fill)
         has_focus = row.key == self.cursor is not None and canvas.focus_get() is canvas
         drawing.left, drawing.right = inset + px(8), canvas.winfo_width() - inset - px(10)
         drawing.middle = (top + bottom) // 2
@@ -4986,13 +5017,18 @@ class RowList:
 
 
 def icon_button(
-    parent: "tk.Misc", look: Look, style: str, icon: str, command: Action, size: int = 18
+    parent: "tk.Misc",
+    look: Look,
+    style: str,
+    icon: str,
+    command: Action,
+    size: int = 18,
+    tip: Optional[Callable[[], str]] = None,
 ) -> "ttk.Button":
-    """Return a button with an icon, and with its tip."""
+    """Return a button with an icon, and with its tip, or that of TIPS."""
     button = ttk.Button(parent, style=style + ".TButton", command=command)
     set_icon(button, look, icon, BUTTONS[style].text, size)
-    words = key_name(TIPS[icon], look.system)
-    Tip(button, look, lambda: words)
+    Tip(button, look, tip or (lambda: key_name(TIPS[icon], look.system)))
     return button
 
 
@@ -6207,8 +6243,11 @@ class ConnectView:
         self.trust = ttk.Button(frame, text=words, style="Outlined.TButton", command=window.trust)
         self.trust.grid(sticky="ew", pady=(px(6), 0))
         self._body.rowconfigure(self._body.grid_size()[1], weight=1000)  # room for fields to come
+        self.error = ttk.Label(body)  # of no field
+        self.error.grid(row=self._body.grid_size()[1] + 1, sticky="w", pady=(px(8), 0))
+        look.follow(self.error, lambda: self.error.configure(wraplength=look.dp(390)))
         self.button = ttk.Button(body, style="Accent.TButton", command=self.submit)
-        self.button.grid(row=self._body.grid_size()[1] + 1, sticky="ew", pady=(px(12), px(10)))
+        self.button.grid(sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
@@ -6299,8 +6338,13 @@ class ConnectView:
         self.host.configure(text="Back" if is_hosting else self.HOST)
         self._head.redraw()
         self.show_error("", "")
-        if is_hosting and self.fields[NAME].get():
-            self.fields[NETWORK].focus_set()
+
+    def offer_again(self, network: str) -> None:
+        """Offer to host a chat again that the user has ended."""
+        self._set(SERVER, "")
+        self._set(NETWORK, network)
+        self.open_form(True)
+        self.show_error("", "You ended the chat. Its history is kept.", is_question=True)
 
     @property
     def _is_open(self) -> bool:
@@ -6351,11 +6395,15 @@ class ConnectView:
         self.found, self._first_look = {}, 0.0
 
     def show_error(self, fault: str, error: str, is_question: bool = False) -> None:
-        """Show the error at its field, and be ready for another attempt; "" for none.
+        """Show the error, at its field if it has one, and be ready for another attempt.
 
         A question is shown in the same place, but not as an error.
         """
-        field = SERVER if fault in (LOST, TRUST) else fault
+        field = SERVER if fault in (LOST, TRUST) else fault if fault in self.fields else ""
+        kind = "Question" if is_question else "Error"
+        words = self._look.text(error) * (not field)
+        self.error.configure(text=words, style=kind + ".TLabel")
+        set_shown(self.error, bool(words))
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self._refused = self._chosen if fault == TRUST else ""
@@ -6365,9 +6413,10 @@ class ConnectView:
         for name in self.fields:
             self._show_hint(name, "Muted", self.HINTS[name])
         if field:
-            self._show_hint(field, "Question" if is_question else "Error", error)
+            self._show_hint(field, kind, error)
         self._lay_out()
-        entry = self.fields[field or NAME]
+        first = NETWORK if self.is_hosting and self.fields[NAME].get() else NAME
+        entry = self.fields[field or first]
         entry.focus_set()
         entry.selection_range(0, "end")
         entry.icursor("end")
@@ -6739,7 +6788,8 @@ class ChatView:
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search.open(), "person": self.toggle_people})
         for icon, action in actions.items():
-            self.buttons[icon] = icon_button(head, look, "Icon", icon, action)
+            tip = self.lock_tip if icon == "lock" else None
+            self.buttons[icon] = icon_button(head, look, "Icon", icon, action, tip=tip)
             self.buttons[icon].grid(row=0, column=2 + len(self.buttons), padx=(0, px(2)))
         self.buttons["person"].grid_configure(padx=(0, px(13)))
         self.buttons["lock"].configure(compound="left")
@@ -6765,9 +6815,9 @@ class ChatView:
             self.people.show()
         if kinds & {MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
+            self.composer.hint.configure(text=self._look.text(chat.hint))
         if kinds & {HEADER, STATUS, presence}:
             self.room.redraw()
-            self.composer.hint.configure(text=self._look.text(chat.hint))
         if REVEALED in kinds:
             (entry,) = next(change.entries for change in changes if change.kind == REVEALED)
             self.search.show(chat.lookup.words, entry)
@@ -7025,6 +7075,10 @@ class ChatView:
         if self._window.chat.state != CONNECTED:
             color, text = "muted", ""
         self.buttons["lock"].configure(image=self._look.icon(icon, color), text=text)
+
+    def lock_tip(self) -> str:
+        """Return the words about the encryption, and the key that shows more."""
+        return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
         """Show the people, or hide them."""
@@ -7317,11 +7371,11 @@ class Menus:
             None,
             ("Who can join, and how", window.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
-            ("Other server…", window.leave),
             hosting,
             *self._operation(),
             None,
             ("Help, keys, about Hubbub", questions.help, "F1"),
+            ("Other server…", window.leave),
             ("Quit", window.close, "Ctrl+Q"),
         ]
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
@@ -7402,7 +7456,7 @@ class Menus:
         for entry in [None, *entries, None] if has_gaps else entries:
             if entry is not None:
                 label, action = look.text("  %s  " % entry[0]), entry[1]
-                key = key_name("".join(entry[2:]), look.system) + "  " * has_gaps
+                key = "".join(key_name(key, look.system) + "  " * has_gaps for key in entry[2:])
                 menu.add_command(label=label, command=action or "", accelerator=key)
                 if action is None:
                     menu.entryconfigure("end", state="disabled")
@@ -7436,7 +7490,11 @@ MODERATION = {
     "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
     "MUTE": ("Mute {0}", "{0} can read on, but not write."),
     "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
-    "BAN": ("Ban {0} from the chat", "{0} is removed, and cannot come back until then."),
+    "BAN": (
+        "Ban {0} from the chat",
+        "{0} is removed, and cannot come back before the ban ends. If only the name is banned, {0}"
+        " can come back under another.",
+    ),
 }
 LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
@@ -7535,8 +7593,9 @@ class Questions:
             return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
 
         do(chat.request, *params)
+        title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
         text = "Choose one to lift it."
-        self._open_sheet("Bans and mutes", text, rows, lambda key: do(chat.send_command, *key))
+        self._open_sheet(title, text, rows, lambda key: do(chat.send_command, *key))
 
     def help(self) -> None:
         """Show what can be typed, the keys and the commands."""
@@ -7549,9 +7608,9 @@ class Questions:
         rows = [caption("WHAT YOU CAN TYPE"), *map(typed, plain), caption("KEYS")]
         rows += [text_row(key.name, key.help, note=key_name(key.name, system)) for key in KEYS]
         rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
-        rows += [caption("ABOUT"), text_row(about, about)]
-        text = "With a screen reader, start Hubbub with --terminal."
-        self._open_sheet("Help", text, lambda words: rows, None)
+        reader = "With a screen reader, start Hubbub with --terminal."
+        rows += [caption("ABOUT"), text_row(reader, reader), text_row(about, about)]
+        self._open_sheet("Help", "", lambda words: rows, None)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
@@ -7561,7 +7620,11 @@ class Questions:
         if pin:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
-            text += "\n\nThe fingerprint. Compare it aloud with the one on the server's console."
+            text += "\n\nThe fingerprint. "
+            if self._window.is_at_home:
+                text += "The others must see this same fingerprint."
+            else:
+                text += "Compare it aloud with the one that the host sees."
             digest = protocol.format_fingerprint(pin)
             for half in (digest[:39], digest[40:]):
                 rows.append(
@@ -7664,7 +7727,7 @@ class Questions:
                 choose(key)
 
         self.sheet = sheet = Sheet(view.frame, look, (title, text, hint), rows, closed, is_wide)
-        sheet.list.fill = "hover" if choose is not None and text else ""
+        sheet.list.fill = "choice" if choose is not None and text else ""
         sheet.frame.grid(row=0, column=0, columnspan=3, padx=look.px(10), pady=look.px(10))
         self._window.keys.add_to(sheet.frame)
         return sheet
@@ -7692,15 +7755,19 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
 
     if command == "MUTE":
         return rows(name)
-    both = "THE NAME AND THE ADDRESS, FOR ALL WHO SHARE IT"
+    both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
 
 def lifting_row(message: Message) -> Row:
     """Return the row for a ban or a mute; its key lifts it."""
     if message.command == "367":
-        _, room, mask, *_ = message.params
-        return text_row(("MODE", room, "-b", mask), protocol.short_mask(mask))
+        room, mask, by, at = (*message.params[1:], "", "")[:4]
+        words = protocol.short_mask(mask) + (by and ", banned by " + by.partition("!")[0])
+        if re.match(r"[0-9]{6,10}\Z", at):
+            when = datetime.datetime.fromtimestamp(int(at))
+            words += when.strftime(" on %Y-%m-%d at %H:%M")
+        return text_row(("MODE", room, "-b", mask), words)
     _, _, *target, text = message.params
     return text_row(("UNBAN", target[0]) if target else None, text)
 
@@ -7888,7 +7955,7 @@ class Window:
         """
         self._farewell = farewell
         unsent = self.chat.unsent if self.is_chatting else 0
-        if self.is_chatting and self.host is not None:
+        if self._is_hosting:
             self.questions.ask_host_close(self._end, self._end_both)
         elif not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
@@ -8033,8 +8100,16 @@ class Window:
 
     @property
     def _own_host(self) -> Optional[Host]:
-        """The server to which the user invites others."""
-        return self.host or self._status
+        """The server of the chat, to which the user invites others."""
+        host = self.host or self._status
+        if host is None or not self.is_at_home:
+            return None
+        return host if host.port == parse_server(self.chat.address)[1] else None
+
+    @property
+    def _is_hosting(self) -> bool:
+        """True while the chat that was started from this window is in view."""
+        return self.is_chatting and self.host is not None and self._own_host is self.host
 
     def start_host(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -8058,7 +8133,9 @@ class Window:
             self._show(self.connect_view)
             self.connect_view.open_form(is_hosting)
 
-        if self.chat.unsent:
+        if self._is_hosting:
+            self.questions.ask_host_close(leave, self.end_chat)
+        elif self.chat.unsent:
             self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
         else:
             leave()
@@ -8067,7 +8144,7 @@ class Window:
         """Show how others join."""
         host = self._own_host
         if host is not None and host.was_joined:
-            host.is_dismissed = False
+            host.is_dismissed = host.is_copied = False
             self.show_bars()
             self.chat_view.invitation.buttons[0].focus_set()
         else:
@@ -8142,10 +8219,10 @@ class Window:
             elif chore.secret:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
             else:
+                network = self.chat.console.name
                 self.cancel()
                 self._show(self.connect_view)
-                words = "You ended the chat. Its history is kept."
-                self.connect_view.show_error(SERVER, words, is_question=True)
+                self.connect_view.offer_again(network)
         if host is None:
             return
         was_running, has_ended = bool(host.port), host.look()
@@ -8282,7 +8359,8 @@ class Window:
         if not self.questions.is_asking():
             icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
             if chat.state == CONNECTED and chat.current.removal:
-                buttons.append(("Join again", view.join_again))
+                if not chat.current.is_banned:
+                    buttons.append(("Join again", view.join_again))
             elif chat.state == CONNECTED:
                 icon = "check"
             elif chat.state == RECONNECTING and self._connection is not None:

@@ -348,6 +348,7 @@ _NICKNAME_SPECIAL = "_[]{}\\`^|"  # RFC 2812, 2.3.1
 _LETTERS = frozenset("Ll Lm Lo Lt Lu Mc Mn".split())  # Unicode's categories, with marks
 # The account with which the host of a chat is its operator, and the beginning of an announcement
 HOST_ACCOUNT, ANNOUNCEMENT = "host-operator", "Announcement by "
+KILLED, BANNED = "Killed by ", "Banned by "  # begin the reasons for the QUIT of removed users
 CHAT_ENDED = "The host has ended the chat"  # the last words of a server that is shut down
 # The program's own senders and account, which no user may be called
 _RESERVED = frozenset(["server", "system", "you", HOST_ACCOUNT.replace("-", "")])
@@ -1101,6 +1102,8 @@ _TEXTS: Dict[str, str] = {
     "JOIN lobby": "{0} joined the chat",
     "PART": "{0} left {1}",
     "QUIT": "{0} left the chat",
+    "QUIT " + KILLED: "{0} was removed from the chat by {by}",
+    "QUIT " + BANNED: "{0} was banned from the chat by {by}",
     "NICK": "{0} is now called {1}",
     "TOPIC": "{0} set the topic: {2}",
     "TOPIC none": "{0} cleared the topic",
@@ -1140,7 +1143,6 @@ _TEXTS: Dict[str, str] = {
     "441": "{1} is not in {2}",
     "442": "You are not in {1}. Type /join {1}",
     "443": "{1} is already in {2}",
-    "465": "You may not join this chat: {text}",
     "471": "{1} is full. Try again later.",
     "473": "{1} is open to invited users only. Ask a member to invite you.",
     "474": "You are banned from {1}. Its operators can lift that.",
@@ -1157,8 +1159,8 @@ _TEXTS: Dict[str, str] = {
 }
 _NOT_SHOWN = frozenset(  # numerics for programs
     "002 003 004 005 042 219 221 250 251 252 253 254 255 265 266 276 302 303 312 315 318 321"
-    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 670"
-    " 704 706 730 731 732 733 734 903 906 908".split()
+    " 323 324 329 333 337 338 347 349 352 353 354 365 366 368 369 374 375 376 378 379 396 422 465"
+    " 670 704 706 730 731 732 733 734 903 906 908".split()
 )
 _DIGITS = re.compile(r"[0-9]{1,9}\Z")
 # Parameters that people read in another form: the index, and a function that gives it
@@ -1182,6 +1184,8 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
+    elif command == "QUIT" and message.text[: len(KILLED)] in (KILLED, BANNED):
+        key = "QUIT " + message.text[: len(KILLED)]
     elif command == "KICK":
         is_own = bool(me) and casefold(message.param(1)) == casefold(me)
         key = "KICK you" if is_own else key
@@ -1195,7 +1199,7 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
     if command in _REWORDED:
         index, reword = _REWORDED[command]
         words[index] = reword(words[index])
-    shown = _TEXTS[key].format(*words, text=message.text)
+    shown = _TEXTS[key].format(*words, text=message.text, by=message.text[len(KILLED) :])
     return shown[:-2] if shown.endswith(": ") else shown  # no reason, or no topic, was given
 
 

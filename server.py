@@ -537,7 +537,7 @@ class Client:
         self.token = ""  # for RESUME
         self.unpaid = 0  # bytes that it had stored, and that its address is not charged for yet
         # Written by any thread that applies sanctions:
-        self.muted_until = 0.0  # seconds since 1970
+        self.mute: Optional[Sanction] = None
         # Written by the delivery alone:
         self.outbox: List[Union[bytes, memoryview]] = []
         self.queued = 0  # bytes in it
@@ -910,7 +910,7 @@ class Event:
             return (shown + "\r\n").encode("utf-8") if shown else b""
         if caps & TAGS:
             tags += ((SERVER_TIME, b"time=" + protocol.format_time(self.when).encode()),)
-            if self.number and "!" in self.message.source:
+            if self.number and ("!" in self.message.source or self.conversations):
                 tags += ((MESSAGE_TAGS, b"msgid=%d" % self.number),)
             if self.client_tags:
                 tags += ((MESSAGE_TAGS, self.client_tags),)
@@ -1184,12 +1184,15 @@ class Directory:
             former = list(self._former)
         return [user for user in reversed(former) if protocol.casefold(user.nickname) == folded]
 
-    def end(self, client: Client, reason: str) -> None:
-        """End another client's connection, unless it is ending."""
+    def end(self, client: Client, reason: str, farewell: str = "") -> None:
+        """End another client's connection, unless it is ending; with a reason for others.
+
+        The client is told the `farewell`, or that reason.
+        """
         with self._lock:
             if not client.end:
                 client.end = reason
-                self.post(Event(Message("ERROR", (reason,)), (client,)))
+                self.post(Event(Message("ERROR", (farewell or reason,)), (client,)))
                 self._enqueue(Ending(client, SEVER))
 
     def claim(self, client: Client, nickname: str) -> None:
@@ -1967,15 +1970,18 @@ class Sanction(NamedTuple):
         return not 0 < self.until <= now
 
     def describe(self, now: float, by: str = "") -> str:
-        """Return what it does to its target, as "banned for 10 minutes, by alice: noise"."""
-        done = {"ban": "banned", "mute": "muted"}[self.kind] + duration_left(self.until, now)
+        """Return what it does to its target, as "banned for 9 more minutes, by alice: noise"."""
+        done = self.describe_left(now)
         return "%s%s%s" % (done, by and ", by " + by, self.reason and ": " + self.reason)
 
-
-def duration_left(until: float, now: float) -> str:
-    """Return how long something still lasts, as " for 10 minutes"; "" for forever."""
-    is_endless = until in (0.0, float("inf"))
-    return "" if is_endless else " for " + protocol.format_left(until - now)
+    def describe_left(self, now: float) -> str:
+        """Return the beginning of that, without who and why."""
+        done = {"ban": "banned", "mute": "muted"}[self.kind]
+        if not self.until:
+            return done
+        left = protocol.format_left(self.until - now)
+        is_new = left == protocol.format_left(self.until - self.at)
+        return "%s for %s" % (done, left if is_new else left.replace(" ", " more ", 1))
 
 
 class _Handle:
@@ -3386,9 +3392,14 @@ class Session:
             raise ReplyError("481", "Permission denied: you're not an operator")
         if command.speaks and any(message.params[command.speaks - 1 :]):
             text = mute_text(client)
-            if text:
+            if text and not (command.handler is on_text and self._is_to_operator(message)):
                 raise ReplyError("FAIL", name, "MUTED", text)
         return command
+
+    def _is_to_operator(self, message: Message) -> bool:
+        """Return True for a private message to an operator: a muted user may ask for the reason."""
+        other = self.directory.find(message.params[0])
+        return other is not None and other.is_operator
 
 
 def _has_ended(sock: socket.socket) -> bool:
@@ -3549,8 +3560,7 @@ def on_nick(session: Session, message: Message) -> None:
         _check_not_reserved(session, nickname)
     ban = session.server.store.find_sanction("ban", [protocol.casefold(nickname)], "")
     if ban is not None:
-        text = "%s is %s." % (nickname, ban.describe(time.time()).rstrip("."))
-        raise ReplyError("432", nickname, text)
+        raise ReplyError("432", nickname, ban_text(ban, nickname + " is"))
     if client.registered:
         session.charge_for_peers(client.nickname, nickname)
     session.directory.claim(client, nickname)
@@ -3610,17 +3620,17 @@ def _try_to_register(session: Session) -> None:
     _welcome(session)
     if session.options.lobby:
         on_join(session, Message("JOIN", (session.options.lobby,)))
-    if mute_text(client):
-        session.notice("%s", mute_text(client))
+    if client.mute is not None:
+        session.note(*mute_note(client))
     deliver_waiting(session)
 
 
 def _apply_sanctions(session: Session) -> None:
     """Mute the client if a mute applies. Raises Disconnect if a ban does."""
-    reason = session.server.apply_sanctions(session.client)
-    if reason:
-        session.reply("465", reason)
-        raise Disconnect(reason, reason)
+    ban = session.server.apply_sanctions(session.client)
+    if ban is not None:
+        session.reply("465", ban_text(ban))
+        raise Disconnect("Banned", ban_text(ban))
 
 
 def _check_server_password(session: Session) -> None:
@@ -3911,10 +3921,25 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
 
 def mute_text(client: Client) -> str:
     """Return why the client may not speak now, "" if it may."""
-    until, now = client.muted_until, time.time()
-    if until <= now:
-        return ""
-    return "An operator has muted you%s. You can still read." % duration_left(until, now)
+    mute, now = client.mute, time.time()
+    is_muted = mute is not None and mute.is_in_force(now)
+    return "You are %s." % mute.describe_left(now) if mute is not None and is_muted else ""
+
+
+def ban_text(ban: Sanction, target: str = "You are") -> str:
+    """Return the words for a user, or about a nickname, that a ban keeps out."""
+    return "%s %s." % (target, ban.describe(time.time(), ban.by).rstrip("."))
+
+
+def mute_note(client: Client) -> Tuple[str, ...]:
+    """Return the parameters of the NOTE that tells a client of its mute, or of its end."""
+    mute, now = client.mute, time.time()
+    if mute is None:
+        return "UNBAN", "LIFTED", client.nickname, "You may write again."
+    text = "You are %s. You can still read, and write privately to an operator."
+    text %= mute.describe(now, mute.by).rstrip(".")
+    seconds = str(int(mute.until - now) + 1 if mute.until else 0)
+    return "MUTE", "MUTED", client.nickname, seconds, text
 
 
 def on_away(session: Session, message: Message) -> None:
@@ -4254,7 +4279,7 @@ def replay(session: Session, heading: str, rows: List[Row]) -> None:
         if line.startswith(b"@"):
             tags, _, line = line[1:].partition(b" ")
         message, line = protocol.parse(line), line + b"\r\n"
-        event = Event(message, (client,), client_tags=tags, line=line, when=row.time)
+        event = Event(message, (client,), None, (row.conversation,), 0, tags, line, row.time)
         event.number = row.number
         shown = "" if is_marked else event.describe(client.nickname, session.options.lobby)
         date = protocol.format_day(row.time) if shown else day
@@ -4545,7 +4570,8 @@ def on_drop(session: Session, message: Message) -> None:
 def on_announce(session: Session, message: Message) -> None:
     text = "%s%s: %s" % (protocol.ANNOUNCEMENT, session.client.nickname, message.text)
     log.warning("%s: announced something", session.client.log_name)
-    session.server.announce(text)
+    lobby = protocol.casefold(session.options.lobby)
+    session.server.announce(text, (lobby,) if lobby else ())
 
 
 def on_kill(session: Session, message: Message) -> None:
@@ -4556,7 +4582,7 @@ def on_kill(session: Session, message: Message) -> None:
     message = Message("KILL", (other.nickname, reason), client.source)
     session.directory.post(Event(message, (other,)))
     by = client.nickname + (reason and ": " + reason)
-    session.directory.end(other, "Killed by " + by)
+    session.directory.end(other, protocol.KILLED + by)
 
 
 # Commands: server
@@ -4887,32 +4913,40 @@ class Server:
 
     # For the sessions
 
-    def announce(self, text: str) -> None:
-        """Send a notice to every user."""
+    def announce(self, text: str, kept_in: Tuple[str, ...] = ()) -> None:
+        """Send a notice to every user, to be kept in the history of these conversations."""
         message = Message("NOTICE", ("*", text), self.options.server_name)
-        self.directory.post(Event(message, tuple(self.directory.users())))
+        audience = tuple(self.directory.users())
+        self.directory.post(Event(message, audience, conversations=kept_in))
 
-    def apply_sanctions(self, client: Client) -> str:
-        """Mute a client to whom a mute applies, and tell it; return why it is banned, or ""."""
+    def apply_sanctions(self, client: Client) -> Optional[Sanction]:
+        """Mute a client to whom a mute applies, and tell it; return the ban that applies to it."""
         names = [client.folded, protocol.casefold(client.account.name)]
         mute, ban = (
             None if client.is_operator else self.store.find_sanction(kind, names, client.host)
             for kind in ("mute", "ban")
         )
-        before, was_muted = client.muted_until, bool(mute_text(client))
-        client.muted_until = (mute.until or float("inf")) if mute is not None else 0.0
-        text = mute_text(client) or "You may write again." * was_muted
-        if client.registered and text and client.muted_until != before and ban is None:
-            message = Message("NOTICE", (client.nickname, text), self.options.server_name)
+        before, was_muted = client.mute, bool(mute_text(client))
+        client.mute = mute
+        is_news = mute != before and (mute is not None or was_muted)
+        if client.registered and is_news and ban is None:
+            params = mute_note(client)
+            is_known = client.caps & STANDARD_REPLIES
+            reply = ("NOTE", params) if is_known else ("NOTICE", (client.nickname, params[-1]))
+            message = Message(*reply, self.options.server_name)
             self.directory.post(Event(message, (client,)))
-        return "You are %s." % ban.describe(time.time()).rstrip(".") if ban is not None else ""
+        return ban
 
     def apply_sanctions_to_all(self) -> None:
         """Mute, or end the connections of, the users whom sanctions apply to."""
         for client in self.directory.users():
-            reason = self.apply_sanctions(client)
-            if reason:
-                self.directory.end(client, reason)
+            ban = self.apply_sanctions(client)
+            if ban is not None:
+                text = ban_text(ban)
+                message = Message("465", (client.nickname, text), self.options.server_name)
+                self.directory.post(Event(message, (client,)))
+                reason = protocol.BANNED + ban.by + (ban.reason and ": " + ban.reason)
+                self.directory.end(client, reason, text)
 
     def statistics(self) -> Dict[str, int]:
         """Return the figures for STATS and the log."""

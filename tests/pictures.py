@@ -213,7 +213,7 @@ def scripted(studio, *lines):
     alice = refused(studio, hub.port, "")
     if lines:
         hub.accept().send(*lines)
-        alice.wait_for_error(client.SERVER)
+        alice.wait_for_error(client.REJECTED)
 
 
 def asked(studio):
@@ -428,7 +428,10 @@ STATES = (
         studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
     ("connect-refused", SMALL, lambda studio: refused(studio, studio.enter(closed_port()))),
     ("connect-full", SMALL, lambda studio: refused(
-        studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port)),
+        studio, (studio.start_server(max_clients=1), studio.hub.irc("bob"))[0].server.port,
+        client.REJECTED)),
+    ("connect-ended", SMALL, lambda studio: connect(
+        studio, name="alice").connect_view.offer_again("Class 4B")),
     ("connect-banned", SMALL, lambda studio: scripted(
         studio, ":hub 465 alice :You are banned from this server: noise in the library")),
     ("connect-password", SMALL, lambda studio: asked(studio)),
@@ -474,6 +477,7 @@ STATES = (
     ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
+    ("ban", SIZES, lambda studio: operator(studio, "bob: Ban from the chat…")),
     ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("bars", (*SIZES, (480, 360)), lambda studio: (

@@ -1626,6 +1626,26 @@ def test_end_of_the_chat_is_not_called_a_lost_connection(alice):
     assert alice.chat.banner(NOW) == "Connection lost. Trying again now (attempt 1)."
 
 
+def test_server_that_is_full_is_not_called_a_lost_connection(alice):
+    alice.lose()
+    alice.handle(Lost("Office is full (10 {people}). Try again later.", 2, 3.7, True))
+    words = "Office is full (10 {people}). Try again later. Trying again in 4 s (attempt 2)."
+    assert alice.chat.banner(NOW) == words
+
+
+def test_nothing_goes_by_itself_after_the_user_was_turned_away(alice):
+    """The user may be let in again, an hour later."""
+    alice.type("in flight")
+    alice.lose()
+    alice.type("written here")
+    reason = "You are banned, by root: noise."
+    assert alice.handle(Disconnected(client.REJECTED, reason)) == ["[SYSTEM]: " + reason]
+    states = [item.entry.delivery for item in alice.chat.outbox.items]
+    assert states == [client.UNKNOWN] * 2 and alice.chat.unsent == 0
+    alice.join()
+    assert str(alice.sent).count("PRIVMSG") == 1
+
+
 def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW) == ""
     text = "[SYSTEM]: The connection was lost. Messages you send now wait here."

@@ -56,10 +56,10 @@ def tags_of(line):
     return {key: value for key, _, value in pairs} if line.startswith("@") else {}
 
 
-MUTED = "An operator has muted you%s. You can still read."
+MUTED = "You are muted%s, by root%s. You can still read, and write privately to an operator."
 OWN_ADDRESS = "FAIL BAN INVALID_TARGET :You cannot ban %s: it is your own address, too."
 RANK = "root is an operator of the server"
-BANNED_AN_HOUR = "You are banned for 1 hour: Enough."
+BANNED_AN_HOUR = "You are banned for 1 hour, by root: Enough."
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +206,7 @@ ROWS = {
             "CAP REQ sasl",
             "AUTHENTICATE PLAIN",
             "AUTHENTICATE " + plain("olga"),
-            ("900 *", "465 * :You are banned.", "ERROR :You are banned."),
+            ("900 *", "465 * :You are banned, by root.", "ERROR :You are banned, by root."),
         ),
     ],
     "AWAY": [
@@ -290,7 +290,7 @@ ROWS = {
             "USER a 0 * :A",
             "root> BAN dave * :Enough",
             "CAP END",
-            ("465 dave :You are banned: Enough.", "ERROR :You are banned: Enough."),
+            ("465 dave :You are banned, by root: Enough.", "ERROR :You are banned, by *"),
         ),
     ],
     "CHATHISTORY": [
@@ -534,23 +534,37 @@ ROWS = {
         ("root", "MUTE bob", "NOTICE root :bob is muted (forever)."),
         ("root", "MUTE @dave", "401 root dave :No such nick"),
         ("root", "MUTE @bob 1h", "NOTICE root :127.0.0.1 is muted (1 hour)."),
-        ("alice", "root> MUTE alice 10m", "NOTICE alice :" + MUTED % " for 10 minutes"),
-        ("alice", "root> MUTE alice", "NOTICE alice :" + MUTED % ""),
+        ("alice", "root> MUTE alice 10m", "NOTICE alice :" + MUTED % (" for 10 minutes", "")),
+        ("alice", "root> MUTE alice * :noise.", "NOTICE alice :" + MUTED % ("", ": noise")),
+        (
+            "alice",
+            "CAP REQ standard-replies",
+            "root> MUTE alice 10m",
+            "root> UNBAN alice",
+            (
+                "NOTE MUTE MUTED alice 600 :" + MUTED % (" for 10 minutes", ""),
+                "NOTE UNBAN LIFTED alice :You may write again.",
+            ),
+        ),
+        ("root", "MUTE alice", "alice> PRIVMSG root :why?", ME + "PRIVMSG root why?"),
+        ("alice", "root> MUTE alice", "PRIVMSG root,bob :x", "FAIL PRIVMSG MUTED :You are muted."),
+        ("alice", "root> MUTE alice", "PRIVMSG #own :why?", "FAIL PRIVMSG MUTED :You are muted."),
         ("alice", "root> MUTE bob", ()),
         (
             "alice",
             "root> MUTE alice 10m",
             "root> UNBAN alice",
-            ("NOTICE alice :An operator *", "NOTICE alice :You may write again."),
+            ("NOTICE alice :You are muted *", "NOTICE alice :You may write again."),
         ),
         (
             "new",
             "root> MUTE dave 1h",
             "NICK dave",
             "USER a 0 * :A",
-            ("001 dave *", "…", "NOTICE dave :" + MUTED % " for 1 hour"),
+            ("001 dave *", "…", "NOTICE dave :" + MUTED % (" for 1 hour", "")),
         ),
         ("bob", "root> MUTE alice 1h", "alice> PRIVMSG #lobby :x", ()),
+        ("bob", "root> BAN alice 1h :noise", ME + "QUIT :Banned by root: noise"),
     ],
     "NAMES": [
         ("alice", "NAMES #own", "353 alice = #own :@alice bob"),
@@ -605,7 +619,7 @@ ROWS = {
                 "ERROR :bob has logged in elsewhere",
             ),
         ),
-        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned for 1 hour: spam."),
+        ("root", "BAN eve 1h :spam", "NICK eve", "432 root eve :eve is banned *, by root: spam."),
     ],
     "NOTICE": [
         ("alice", "NOTICE", ()),
@@ -665,7 +679,7 @@ ROWS = {
             "PRIVMSG olga :hi",
             "NOTE PRIVMSG OFFLINE olga :olga is offline; your message will be delivered",
         ),
-        ("alice", "root> MUTE alice", "PRIVMSG bob :hi", "FAIL PRIVMSG MUTED :An operator has *"),
+        ("alice", "root> MUTE alice", "PRIVMSG bob :hi", "FAIL PRIVMSG MUTED :You are muted."),
     ],
     "QUIT": [
         ("new", "QUIT", "ERROR Goodbye."),
@@ -720,7 +734,7 @@ ROWS = {
         ("alice", "@+t_1 TAGMSG dave", "400 alice * :That line is not an IRC message"),
         ("alice", "@+t=1 TAGMSG #nowhere", "403 alice #nowhere :No such channel"),
         ("alice", "@+t=1 TAGMSG #key", "404 alice #key :Cannot send to a channel *"),
-        ("alice", "root> MUTE alice", "@+t=1 TAGMSG bob", "FAIL TAGMSG MUTED :An operator has *"),
+        ("alice", "root> MUTE alice", "@+t=1 TAGMSG bob", "FAIL TAGMSG MUTED :You are muted."),
         ("alice", "@+t=1 TAGMSG a,b,c,d,e", "407 alice a,b,c,d,e :Too many targets: 4 at most"),
     ],
     "TOPIC": [
@@ -729,7 +743,7 @@ ROWS = {
         ("alice", "TOPIC #topic", "332 alice #topic tea"),
         ("alice", "TOPIC #topic", "333 alice #topic bob :*"),
         ("alice", "TOPIC #own :green tea", ME + "TOPIC #own :green tea"),
-        ("alice", "root> MUTE alice", "TOPIC #own :x", "FAIL TOPIC MUTED :An operator has *"),
+        ("alice", "root> MUTE alice", "TOPIC #own :x", "FAIL TOPIC MUTED :You are muted."),
         ("alice", "TOPIC #secret", "403 alice #secret :No such channel"),
         ("alice", "TOPIC #key :x", "442 alice #key :You're not on that channel"),
         ("alice", "JOIN #quiet", "TOPIC #quiet :x", "404 alice #quiet :Only operators and *"),

@@ -10,7 +10,7 @@ from harness import TIMEOUT
 
 import client
 import protocol
-from client import CLOSED, LOST, NAME, PASSWORD, SERVER, Connected, Disconnected, Message
+from client import CLOSED, LOST, NAME, PASSWORD, REJECTED, SERVER, Connected, Disconnected, Message
 
 needs_dead_end = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse where Linux lets wait"
@@ -158,8 +158,8 @@ AGREED = ["CAP * LS :sasl", "CAP * ACK :sasl"]
         ("", [":hub 437 * alice :Not now."], (NAME, "Not now.")),
         ("", [":hub 464 alice :Nope"], (PASSWORD, ASKED)),
         ("sesame", [":hub 464 alice :Nope"], (PASSWORD, "Wrong password.")),
-        ("", [":hub 465 alice :You are banned"], (SERVER, "You are banned")),
-        ("", ["ERROR :Office is full (10 people)."], (SERVER, "Office is full (10 people).")),
+        ("", [":hub 465 alice :You are banned"], (REJECTED, "You are banned")),
+        ("", ["ERROR :Office is full (10 people)."], (REJECTED, "Office is full (10 people).")),
         ("", [*AGREED, RESERVED], (PASSWORD, REGISTERED)),
         ("sesame", [*AGREED, RESERVED, ":hub 904 alice :No"], (PASSWORD, "Wrong password.")),
         ("sesame", [IN_USE, *AGREED, ":hub 904 alice :No", IN_USE], (NAME, TAKEN)),
@@ -588,23 +588,47 @@ def test_pauses_grow_and_start_again_after_a_registration(call, hub, monkeypatch
 def test_first_attempt_that_fails_is_the_only_one(call, hub):
     alice = call(hub.port)
     refuse(hub)
-    assert alice.end() == Disconnected(SERVER, "Not now.")
+    assert alice.end() == Disconnected(REJECTED, "Not now.")
+
+
+REMOVED = "You were removed from the chat by boss: noise"
+
+
+# The server's reasons not to let a user in again, and the fault; "" if another attempt may help
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (":hub 432 alice :alice is banned", NAME),
+        (":hub 433 * alice :In use", ""),
+        (":hub 437 * alice :Not now", ""),
+        (":hub 464 alice :Password incorrect", PASSWORD),
+        (":hub 465 alice :You are banned", REJECTED),
+        (RESERVED, PASSWORD),
+        ("ERROR :Office is full (10 people).", ""),
+        ("ERROR :There are 8 connections from your address already.", ""),
+    ],
+)
+def test_attempts_end_where_they_cannot_help(alice, hub, line, fault):
+    hub.finish()
+    assert not alice.lost().is_rejected
+    hub.accept().send(line)
+    if fault:
+        assert alice.next().fault == fault
+    else:
+        hub.finish()
+        assert alice.lost().is_rejected == line.startswith("ERROR")
 
 
 @pytest.mark.parametrize(
-    ("line", "fault"),
-    [(":hub 464 alice :Password incorrect", PASSWORD), (":hub 465 alice :You are banned", SERVER)],
+    ("line", "reason"),
+    [
+        (":boss!b@h KILL alice :noise", REMOVED),
+        (":hub 465 alice :You are banned, by boss.", "You are banned, by boss."),
+    ],
 )
-def test_password_and_ban_end_the_attempts(alice, hub, line, fault):
-    hub.finish()
-    alice.lost()
-    hub.accept().send(line)
-    assert alice.end().fault == fault
-
-
-def test_removed_user_does_not_come_back_at_once(alice, hub):
-    hub.send(":boss!b@h KILL alice :noise")
-    assert alice.end() == Disconnected(SERVER, "You were removed from the chat by boss: noise")
+def test_removed_user_does_not_come_back_at_once(alice, hub, line, reason):
+    hub.send(line, "ERROR :Closing link")
+    assert alice.end() == Disconnected(REJECTED, reason)
 
 
 def test_nickname_that_is_registered_meanwhile_ends_the_attempts(alice, hub):

@@ -1,5 +1,6 @@
 """Hosting a chat from the window: the server is another process, which may outlive the window."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from client_harness import wait_until
-from harness import TIMEOUT, IrcTalker
+from harness import TIMEOUT, IrcTalker, Room
 
 import client
 from client import NAME, NETWORK, SERVER, Host
@@ -246,13 +247,14 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
     lines += ["Tell people: [2001:db8::1]:12001", "In a browser: http://192.168.1.20:12001"]
     fake.plays(*("[SERVER] " + line for line in lines))
     alice = host_at(desktop, hub)
-    words = "Others join at http://192.168.1.20:12001 or by picking “Class 4B”."
+    words = "Others open http://192.168.1.20:12001 in a browser, or pick “Class 4B” in Hubbub."
     desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
     assert fake.arguments == ["--network=Class 4B"]
     alice.chat_view.invitation.buttons[0].invoke()
     desktop.pump(lambda: invitation(alice)[1] == "Copied")
     alice.open_menu("Who can join, and how")
     assert alice.has_focus(alice.chat_view.invitation.buttons[0])
+    desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
     assert alice.root.clipboard_get() == "http://192.168.1.20:12001"
     alice.chat_view.invitation.buttons[1].invoke()
     desktop.pump(lambda: not invitation(alice))
@@ -346,8 +348,14 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
     else:
         alice.open_menu("End the chat on this computer…")
         answer(desktop, alice, "End it for everyone")
-        assert alice.wait_for_question(SERVER) == "You ended the chat. Its history is kept."
+        view = alice.connect_view
+        desktop.pump(view.error.winfo_viewable)
+        assert view.error.cget("text") == "You ended the chat. Its history is kept."
+        assert str(view.error.cget("style")) == "Question.TLabel"
         assert not alice.window.is_chatting and alice.title == "Not connected — Hubbub"
+        assert view.button.cget("text") == "Host Hub"
+        view.host.invoke()  # back to the list, where nothing is chosen
+        assert view.button.cget("text") == "Connect" and not view.error.winfo_manager()
     wait_until(lambda: fake.arguments[1:] == ["--stop"])
 
 
@@ -364,6 +372,36 @@ def test_all_ways_to_quit_ask_what_becomes_of_the_chat(desktop, hub, fake, steps
     answer(desktop, alice, "Keep the chat running")
     assert alice.window.root is None
     hub.expect("QUIT :see you" if "/quit" in steps[0] else "QUIT")
+
+
+def test_host_is_asked_before_it_leaves_for_another_server(desktop, hosts):
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    alice.open_menu("Other server…")
+    desktop.pump(lambda: alice.banner == ALONE)
+    alice.press("Escape")
+    assert alice.window.is_chatting
+    alice.open_menu("Other server…")
+    answer(desktop, alice, "Keep the chat running")
+    assert not alice.window.is_chatting and not has_ended(hosts[0])
+    with contextlib.closing(Room()) as room:
+        alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
+        alice.sees("[SERVER]: alice joined the chat")
+        # The other server is told nothing of that chat, and it is not in question here.
+        assert "--add-account" not in str([host.process.args for host in hosts[2:]])
+        assert not invitation(alice)
+        alice.close()
+        assert alice.window.root is None
+    IrcTalker(hosts[0].port).register("bob").close()
+
+
+def test_chat_is_ended_before_its_host_goes_to_another_server(desktop, hosts):
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    alice.open_menu("Other server…")
+    answer(desktop, alice, "End it for everyone")
+    desktop.pump(lambda: alice.connect_view.button.cget("text") == "Host Class 4B")
+    desktop.pump(lambda: has_ended(hosts[0]))
 
 
 def test_chat_elsewhere_cannot_be_ended(alice):

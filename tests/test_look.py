@@ -18,6 +18,8 @@ CONTRASTS = [
     (4.5, ("chat", "field", "bg", "mention", "code"), WORDS),
     (4.5, ("selection",), ("text",)),  # selected text has this color, whatever its own
     (4.5, ("hover", "selected"), ("text", "muted", FROM_ME)),
+    (4.5, ("choice", "chosen"), ("text", "muted")),
+    (1.2, ("choice",), ("field",)),  # an answer of a sheet looks like a button
     (4.5, ("banner",), ("banner_text",)),
     (4.5, ("accent", "accent_hover", "accent_pressed", "badge", "mention_badge"), ("on_accent",)),
     (4.5, ("find",), ("text",)),

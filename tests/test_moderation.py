@@ -1,5 +1,6 @@
 """The window of an operator: removing, muting, banning, lifting, announcing; and of who hosts."""
 
+import re
 import socket
 
 import pytest
@@ -10,6 +11,7 @@ import client
 from client import protocol
 
 HOST = protocol.HOST_ACCOUNT
+STILL = " You can still read, and write privately to an operator."
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     assert rows.fill and frame.winfo_height() == frame.winfo_reqheight()
     choose_row(teacher, "For 10 minutes")
     teacher.sees("[SERVER]: bob is muted (10 minutes).")
-    teacher.bob.expect("NOTICE bob :An operator has muted you for 10 minutes. You can still read.")
+    teacher.bob.expect("NOTICE bob :You are muted for 10 minutes, by alice." + STILL)
     teacher.open_menu("Bans and mutes…")
     words = "bob is muted for 10 minutes, by alice"
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
@@ -84,7 +86,7 @@ def test_mute_is_shown_and_lifted_where_it_was_set(teacher, desktop, room):
     desktop.pump(lambda: "carol" in teacher.people)
     assert "muted" not in drawn_people(teacher)
     teacher.say("/mute carol 1h noise")
-    carol.expect("[SERVER]: An operator has muted you for 1 hour. You can still read.")
+    carol.expect("[SERVER]: You are muted for 1 hour, by alice: noise." + STILL)
     desktop.pump(lambda: "muted" in drawn_people(teacher))
     person_menu(teacher, "bob")
     assert "Mute…" in teacher.menu and "Unmute" not in teacher.menu
@@ -123,6 +125,21 @@ def test_sanctions_of_other_operators_are_known_at_once(teacher, desktop, room):
     late.window.do(late.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: "muted" in drawn_people(late))
     assert "is muted" not in str(late.lines) + str(carol.heard())
+
+
+def test_muted_user_is_told_by_whom_and_why_and_may_ask_an_operator(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    hint = carol.chat_view.composer.hint
+    teacher.say("/mute carol 1h noise")
+    carol.sees("[SERVER]: You are muted for 1 hour, by alice: noise." + STILL)
+    desktop.pump(lambda: hint.cget("text") == "You are muted: you can read, but not write here")
+    carol.say("why?")
+    carol.sees("[SERVER]: You are muted for 1 hour.")
+    carol.say("@alice why?")
+    desktop.pump(lambda: "[carol -> you]: why?" in str(teacher.lines))
+    teacher.say("/unban carol")
+    carol.sees("[SERVER]: You may write again.")
+    desktop.pump(lambda: hint.cget("text") == "Message #lobby")
 
 
 def drawn_people(person):
@@ -172,8 +189,19 @@ def test_operator_bans_a_person_with_a_reason(teacher, desktop):
     teacher.type("throwing chalk")
     choose_row(teacher, "For an hour")
     teacher.sees("[SERVER]: bob is banned (1 hour).")
-    teacher.bob.expect("ERROR :You are banned for 1 hour: throwing chalk.")
+    teacher.bob.expect("465 bob :You are banned for 1 hour, by alice: throwing chalk.")
+    teacher.bob.expect("ERROR :You are banned for 1 hour, by alice: throwing chalk.")
     desktop.pump(lambda: "bob" not in teacher.people)
+
+
+def test_banned_user_is_told_by_whom_and_why_and_does_not_try_again(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    teacher.say("/ban carol 1h too loud")
+    words = "You are banned for 1 hour, by alice: too loud."
+    assert carol.wait_for_error(client.REJECTED) == words
+    assert carol.window._connection is None and not carol.window.is_chatting
+    carol.press("Return", carol.connect_view.button)
+    assert carol.wait_for_error(client.NAME) == words.replace("You are", "carol is")
 
 
 def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
@@ -185,11 +213,12 @@ def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
     rows = teacher.sheet.list
     names = [row.text for row in rows.rows]
     assert names[1:4] == names[5:] == list(client.LENGTHS)
+    assert names[::4] == ["ONLY THE NAME", "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"]
     rows.cursor = rows.rows[5].key
     teacher.press("Return", rows.canvas)
     teacher.sees("[SERVER]: 192.0.2.7 is banned (10 minutes).")
     teacher.sees("[SERVER]: dave is banned (10 minutes).")
-    far.expect("ERROR :You are banned for 10 minutes.")
+    far.expect("ERROR :You are banned for 10 minutes, by alice.")
 
 
 def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, room):
@@ -197,7 +226,8 @@ def test_removed_from_the_chat_is_told_why_and_can_come_back(teacher, desktop, r
     desktop.pump(lambda: "carol" in teacher.people)
     remove(teacher, "carol", "Remove from the chat…", "go to work")
     words = "You were removed from the chat by alice: go to work"
-    assert carol.wait_for_error(client.SERVER) == words
+    assert carol.wait_for_error(client.REJECTED) == words
+    assert not carol.connect_view.fields[client.SERVER].winfo_viewable()
     desktop.pump(lambda: "carol" not in teacher.people)
     carol.press("Return", carol.connect_view.button)
     carol.sees("[SERVER]: carol joined the chat")
@@ -263,9 +293,37 @@ def test_operator_of_a_room_bans_from_it_and_lifts_that(desktop, room):
     bob.expect("474 bob #own :Cannot join channel (+b)")
     alice.chat_view.buttons["more"].invoke()
     alice.choose("Bans from this room…")
-    desktop.pump(lambda: [row.text for row in alice.sheet.list.rows] == ["bob"])
-    choose_row(alice, "bob")
+    said = re.compile(r"bob, banned by alice on \d{4}-\d\d-\d\d at \d\d:\d\d")
+    desktop.pump(lambda: said.fullmatch(alice.sheet.list.rows[0].text))
+    assert len(alice.sheet.list.rows) == 1
+    labels = [
+        each.cget("text") for each in alice.sheet.frame.winfo_children() if "label" in str(each)
+    ]
+    assert labels == ["Bans from #own", "Choose one to lift it."]
+    choose_row(alice, alice.sheet.list.rows[0].text)
     alice.sees("[SERVER]: alice lifted the ban of bob from #own")
+
+
+@pytest.mark.parametrize("mask", ["carol!*@*", "*!*@127.*"])
+def test_banned_from_a_room_is_not_asked_to_join_it_again(teacher, desktop, room, mask):
+    carol = desktop.join(room.server.port, "carol")
+    desktop.pump(lambda: "carol" in teacher.people)
+    if mask.startswith("carol"):
+        remove(teacher, "carol", "Ban from #lobby…", "too loud")
+    else:
+        chat = teacher.window.chat
+        teacher.window.do(chat.send_command, "MODE", "#lobby", "+b", mask)
+        teacher.window.do(chat.send_command, "KICK", "#lobby", "carol", "too loud")
+        desktop.pump(lambda: carol.chat_view.banner.buttons)
+        answer(desktop, carol, "Join again")  # a mask says nothing to her
+        carol.sees("[SERVER]: You are banned from #lobby. Its operators can lift that.")
+    desktop.pump(lambda: carol.banner.startswith("You were removed from #lobby by alice: too loud"))
+    desktop.pump(lambda: not carol.chat_view.banner.buttons)
+    assert carol.chat_view.composer.hint.cget("text") == "You are banned from #lobby"
+    teacher.window.do(teacher.window.chat.send_command, "MODE", "#lobby", "-b", mask)
+    desktop.pump(lambda: "alice lifted the ban of " in str(teacher.lines))
+    carol.window.do(carol.window.chat.submit, "/join #lobby")
+    desktop.pump(lambda: carol.chat_view.composer.hint.cget("text") == "Message #lobby")
 
 
 def test_operators_of_a_room_are_made_and_marked(teacher, desktop):
@@ -325,6 +383,20 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
     desktop.pump(lambda: bar.text.cget("text").strip() == words)
     bar.buttons[0].invoke()
     desktop.pump(lambda: not bar.frame.winfo_viewable())
+
+
+def test_announcement_is_kept_in_the_history_of_the_lobby(teacher, desktop, room):
+    early = room.irc("dan")
+    early.send("CAP REQ :message-tags server-time draft/chathistory batch")
+    teacher.say("/announce Five minutes left")
+    said = early.until("Five minutes left")[-1]
+    early.send("CHATHISTORY LATEST #lobby * 10")
+    (kept,) = [line for line in early.heard() if "Five minutes left" in line]
+    msgid = re.compile("msgid=([0-9]+)")
+    assert msgid.search(kept).group(1) == msgid.search(said).group(1)  # else it is shown twice
+    late = desktop.join(room.server.port, "eve")
+    late.sees("[SERVER]: Announcement by alice: Five minutes left")
+    assert not late.chat_view.announcement.frame.winfo_manager()
 
 
 @pytest.mark.parametrize(
@@ -427,6 +499,7 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, room):  # noqa: F8
     alice = host(desktop)
     desktop.pump(lambda: alice.window._chore is not None)
     alice.window.leave()
+    answer(desktop, alice, "Keep the chat running")
     alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
     alice.sees("[SERVER]: alice joined the chat")
     desktop.pump(lambda: alice.window._chore is None)

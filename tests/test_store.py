@@ -409,6 +409,21 @@ def test_a_channel_that_cannot_be_understood_is_skipped(store, folder):
 # Sanctions
 
 
+@pytest.mark.parametrize(
+    ("until", "now", "words"),
+    [
+        (0.0, 1000, "muted, by root: noise"),
+        (600.0, 0, "muted for 10 minutes, by root: noise"),
+        (600.0, 1, "muted for 10 minutes, by root: noise"),
+        (600.0, 61, "muted for 9 more minutes, by root: noise"),
+        (600.0, 590, "muted for 10 more seconds, by root: noise"),
+        (7200.0, 3600, "muted for 1 more hour, by root: noise"),
+    ],
+)
+def test_sanction_says_how_long_it_still_lasts(until, now, words):
+    assert Sanction("mute", "bob", until, "noise", "root", 0.0).describe(now, "root") == words
+
+
 def test_sanctions_are_in_force_until_they_expire_or_are_removed(store, open_store, folder):
     """A target has at most one of a kind; expired sanctions are deleted by the next."""
     now = time.time()

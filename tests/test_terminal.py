@@ -279,6 +279,17 @@ def test_lost_connection_of_a_pipe_says_what_may_be_lost(start):
         assert alice.finish() == (1, words)
 
 
+def test_ban_of_a_pipe_says_what_may_be_lost(start):
+    with closing(ScriptedServer()) as hub:
+        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
+        hub.welcome()
+        alice.say("one", "two")
+        hub.expect("PRIVMSG #lobby :two")
+        hub.send(":hub 465 alice :You are banned, by root: noise.")
+        words = "You are banned, by root: noise: 2 of your messages may not have arrived.\n"
+        assert alice.finish() == (1, words)
+
+
 def test_lines_of_other_rooms_begin_with_their_name(room, join):
     bob = room.irc("bob")
     bob.send("JOIN #tea")

@@ -110,9 +110,14 @@ def test_encrypted_chat_has_a_closed_lock_and_a_fingerprint_to_compare(desktop, 
     assert lock(alice) == ("lock", "ok", "")
     text, rows = sheet_of(alice, desktop)
     assert text.startswith("Encrypted. ")
-    assert "Compare it aloud" in text
+    assert "The others must see this same fingerprint" in text
+    assert alice.chat_view.lock_tip() == "Encrypted.   F2"
     assert " ".join(rows[1:3]) == room.server.digest
     assert load().pins == {"127.0.0.1:%d" % room.server.port: alice.window.chat.session.pin}
+    alice.window.chat.address = "192.0.2.1:12001"  # of another computer
+    alice.press("Escape")
+    alice.press("F2")
+    assert "Compare it aloud with the one that the host sees" in sheet_of(alice, desktop)[0]
     for key in ("Down", "Return"):
         alice.press(key)
     assert alice.sheet is None
@@ -123,6 +128,8 @@ def test_encrypted_chat_has_a_closed_lock_and_a_fingerprint_to_compare(desktop, 
 def test_chat_in_the_clear_has_an_open_lock_and_words(desktop, room):
     alice = desktop.join(room.server.port, "alice")
     assert lock(alice) == ("unlock", "warn", "Not encrypted")
+    words = "Not encrypted: others could read what you write."
+    assert alice.chat_view.lock_tip() == words + "   F2"
     alice.press("F2")
     text, rows = sheet_of(alice, desktop)
     assert text == "Not encrypted: others could read what you write."

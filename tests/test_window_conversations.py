@@ -833,6 +833,7 @@ def test_help_is_read_by_keyboard(alice, desktop):
     names = [row.key for row in rows.rows if row.key]
     assert "/join " in names and "/bans " not in names
     assert names[0] == client.protocol.UNNAMED_HELP[0][0] and names[-1].startswith("Hubbub ")
+    assert names[-2] == "With a screen reader, start Hubbub with --terminal."
     keys = [row for row in rows.rows if row.key in {key.name for key in client.KEYS}]
     look = alice.window.look
     width = {

@@ -346,7 +346,15 @@ class Person:
         return hint.cget("text")
 
     def wait_for_error(self, field):
-        """Wait until a field of the connect view is marked as wrong; return the error beside it."""
+        """Wait until a field of the connect view is marked as wrong; return the error beside it.
+
+        For a fault without a field, wait until the error of the whole page is in view.
+        """
+        if field not in self.connect_view.fields:
+            error = self.connect_view.error
+            self._desktop.pump(error.winfo_viewable)
+            assert str(error.cget("style")) == "Error.TLabel"
+            return error.cget("text")
         entry, hint = self.connect_view.fields[field], self.connect_view.hints[field]
         self._desktop.pump(lambda: entry.instate(["invalid"]) and entry.winfo_viewable())
         assert str(hint.cget("style")) == "Error.TLabel"
