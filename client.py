@@ -3529,7 +3529,7 @@ class Host:
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
         self.network, self.secret = network, secret
-        self.port = 0  # once it accepts connections
+        self.bound, self.port = "", 0  # once it accepts connections
         self.was_joined = False
         self.is_copied = self.is_dismissed = False  # of the invitation
         self.address = ""  # at which others reach it
@@ -3562,8 +3562,8 @@ class Host:
             self.last_line = line or self.last_line
             said, _, address = line.partition("[SERVER] ")[2].partition(": ")
             if not self.port:
-                found = re.match(r"\[SERVER\] Running on .*:(\d+)", line)
-                self.port = int(found.group(1)) if found else 0
+                found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
+                self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
             elif said == "Tell people":
                 self.address = self.address or address
             else:
@@ -3574,6 +3574,12 @@ class Host:
     def server(self) -> str:
         """The address at which this computer reaches it."""
         return short_address("127.0.0.1:%d" % self.port)
+
+    def is_at(self, address: str) -> bool:
+        """Return True if none but this server can be at an address."""
+        host, port = parse_server(address) if address else ("", 0)
+        is_at = {"0.0.0.0": ":" not in host, "::": True}.get(self.bound, host == self.bound)
+        return port == self.port and is_at and is_own(host)
 
     @property
     def invitation(self) -> str:
@@ -7458,7 +7464,8 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
+        self._status: Optional[Host] = None  # asked where the user's own server is
+        self._as_owner: Optional[Action] = None  # to be done if that is the one that was joined
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
@@ -7635,9 +7642,7 @@ class Window:
         self.connect_view.submit()
 
     def _disconnect(self, wait: float = 0.0) -> None:
-        if self._chore is not None:
-            self._chore.secret = ""  # no other server gets to see it
-        self._status = None
+        self._forget_owner()
         if self._connection is not None:
             self._connection.close(wait, self._farewell)
             self._connection = None
@@ -7659,8 +7664,12 @@ class Window:
 
     @property
     def _own_host(self) -> Optional[Host]:
-        """The server to which the user invites others."""
-        return self.host or self._status
+        """The server of the user's own data folder, if it is the one that was joined.
+
+        No other server may see a secret of it, or is ended.
+        """
+        hosts = (host for host in (self.host, self._status) if host is not None)
+        return next((host for host in hosts if host.is_at(self.chat.address)), None)
 
     def start_host(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -7692,7 +7701,7 @@ class Window:
     def invite(self) -> None:
         """Show how others join."""
         host = self._own_host
-        if host is not None and host.was_joined:
+        if host is not None:
             host.is_dismissed = False
             self.show_bars()
             self.chat_view.invitation.buttons[0].focus_set()
@@ -7700,26 +7709,53 @@ class Window:
             address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
-    def operate(self) -> None:
+    def operate(self, is_asked: bool = True) -> None:
         """Make the user an operator of the server on this computer.
 
         A command of the server gives its account for this a new password, which is used once
         and kept nowhere: only the owner of the server can run that command.
         """
         account = "--add-account=" + protocol.HOST_ACCOUNT
-        self._start_chore(account, "--oper", secret=secrets.token_urlsafe())
+        secret = secrets.token_urlsafe()
+        self._do_as_owner(lambda: self._start_chore(account, "--oper", secret=secret), is_asked)
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        if self.host is not None:
-            self.operate()
-        elif self.settings.hosted and self.is_at_home:
-            with contextlib.suppress(OSError):
-                self._status = Host("", "--status")
+        self._forget_owner()
+        if self.settings.hosted and self.is_at_home:
+            self.operate(is_asked=False)
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
+        self._do_as_owner(self._stop_server)
+
+    def _stop_server(self) -> None:
         self._start_chore("--stop")
+
+    def _do_as_owner(self, action: Action, is_asked: bool = True) -> None:
+        """Do something to the server that was joined, if that is the user's own."""
+
+        def done() -> None:
+            if self._own_host is not None:
+                action()
+            elif is_asked and self._status is not None:
+                at = self._status.server if self._status.port else ""
+                words = "This is not your own server" + (at and ": that is at " + at)
+                self.do(self.chat.inform, words + ".")
+
+        if self.host is not None and self._own_host is self.host:
+            return action()
+        try:
+            self._status, self._as_owner = Host("", "--status"), done
+        except OSError as error:
+            if is_asked:
+                self.do(self.chat.inform, str(error))
+
+    def _forget_owner(self) -> None:
+        """Forget, with the connection, that its server is the user's own, and the secret for it."""
+        self._status = self._as_owner = None
+        if self._chore is not None and self._chore.secret:
+            self._chore = None
 
     def _start_chore(self, *options: str, secret: str = "") -> None:
         try:
@@ -7728,7 +7764,7 @@ class Window:
             self.do(self.chat.inform, str(error))
 
     def _end_both(self) -> None:
-        self.end_chat()
+        self._stop_server()
         self._end()
 
     def _stop_host(self) -> None:
@@ -7739,20 +7775,18 @@ class Window:
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs, or show its end."""
         host, chore, status = self.host, self._chore, self._status
-        if status is not None and not status.was_joined and status.look():
-            status.was_joined = status.port == parse_server(self.chat.address)[1]
+        if status is not None and self._as_owner is not None and status.look():
             status.network = self.chat.console.name
-            self._status = status if status.was_joined else None
-            if status.was_joined:
-                self.operate()
+            done, self._as_owner = self._as_owner, None
+            done()
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
             if chore.process.returncode:
                 self.do(self.chat.inform, chore.last_line)
-            elif chore.secret:
+            elif chore.secret and self._own_host is not None:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
-            else:
+            elif not chore.secret:
                 self.cancel()
                 self._show(self.connect_view)
                 words = "You ended the chat. Its history is kept."
@@ -7832,7 +7866,7 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self.host is not None:
+            if self.host is not None and self._own_host is self.host:
                 self.host.was_joined = True
             self._show(self.chat_view)
         news = (event for event in events if isinstance(event, Connected))
@@ -7899,7 +7933,7 @@ class Window:
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
         words, buttons = "", [("Close", self._dismiss_invitation)]
-        if host is not None and host.was_joined and not host.is_dismissed:
+        if host is not None and not host.is_dismissed:
             words = host.invitation
             if host.address:
                 label = "Copied" if host.is_copied else "Copy"
